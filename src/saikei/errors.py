@@ -1,0 +1,37 @@
+"""The errors that Saikei raises, as one small family.
+
+`InputError` means that what was handed in is wrong and says how to mend it (the command
+line exits with 2); `WorkError` means that the work itself failed (exit 1).
+"""
+
+
+class SaikeiError(Exception):
+    """Base of every error that Saikei raises on purpose."""
+
+
+class InputError(SaikeiError, ValueError):
+    """An argument, a model, a file or the data is not usable as it is."""
+
+
+class ModelError(InputError):
+    """The model cannot be read, built or profiled."""
+
+
+class DataError(InputError):
+    """The data does not fit the model, or holds values that cannot be trained on."""
+
+
+class BudgetError(InputError):
+    """The budget is malformed, or no model that fits it can be reached."""
+
+
+class EditError(InputError):
+    """An edit cannot be applied to this model."""
+
+
+class FusionError(InputError):
+    """The members cannot be fused as asked."""
+
+
+class WorkError(SaikeiError, RuntimeError):
+    """The input was fine but the work could not be finished."""

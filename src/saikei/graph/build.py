@@ -1,0 +1,183 @@
+"""From a flat `Graph` back to an ordinary `keras.Model` with its own variables."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import tree
+
+from saikei.errors import ModelError
+from saikei.graph import internals
+from saikei.graph.flat import Call, Graph, Operation, TensorRef
+from saikei.graph.read import read
+
+
+def build(graph: Graph, name: str | None = None) -> keras.Model:
+    """Build a Functional model from a graph: new layers, new variables, the graph's numbers.
+
+    Args:
+        graph: what to build.
+        name: the model's name; the graph's own when not given.
+
+    Returns:
+        An uncompiled `keras.Model`.
+
+    Raises:
+        ModelError: when a layer cannot be made again from its config, or its weights do not
+            have the shapes that the graph says.
+    """
+    with _seeded(0):
+        return _Builder(graph, load=True).model(name or graph.name)
+
+
+def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
+    """The same function with variables of its own, as a flat Functional model.
+
+    Args:
+        model: a built model; it is not changed.
+        name: the copy's name; the model's own when not given.
+    """
+    return build(read(model), name)
+
+
+def fresh_model(model: keras.Model, seed: int) -> keras.Model:
+    """The same architecture with newly initialised weights.
+
+    Args:
+        model: a built model; it is not changed.
+        seed: of the initialisers. One that carries a seed of its own in its config keeps it.
+    """
+    with _seeded(seed):
+        return _Builder(read(model), load=False).model(model.name)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw the seeds that Keras makes for unseeded initialisers and dropouts from `seed`.
+
+    Keras takes them from Python's global generator, whose state is put back afterwards.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+class _Builder:
+    def __init__(self, graph: Graph, load: bool) -> None:
+        self._graph = graph
+        self._load = load
+        self._made: dict[str, Any] = {}
+        self._tensors: dict[TensorRef, Any] = {}
+
+    def model(self, name: str) -> keras.Model:
+        for index, call in enumerate(self._graph.calls):
+            outputs = tree.flatten(self._run(call))
+            for position, tensor in enumerate(outputs):
+                self._tensors[TensorRef(index, position)] = tensor
+        inputs = tree.map_structure(self._tensors.__getitem__, self._graph.inputs)
+        outputs = tree.map_structure(self._tensors.__getitem__, self._graph.outputs)
+        return keras.Model(inputs, outputs, name=name)
+
+    def _run(self, call: Call) -> Any:
+        operation = self._graph.operations[call.operation]
+        first = operation.name not in self._made
+        if first:
+            self._made[operation.name] = _instantiate(operation)
+        instance = self._made[operation.name]
+        if isinstance(instance, keras.layers.InputLayer):
+            return instance.output
+        args, kwargs = tree.map_structure(
+            lambda leaf: self._tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
+            (call.args, dict(call.kwargs)),
+        )
+        if not (first and self._load):
+            return instance(*args, **kwargs)
+        with _cheap_initialisers(instance):
+            outputs = self._call(operation, instance, args, kwargs)
+        _load_weights(operation, instance)
+        return outputs
+
+    @staticmethod
+    def _call(operation: Operation, instance: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return instance(*args, **kwargs)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise ModelError(
+                f"Layer '{operation.name}' ({operation.kind}) cannot be called again after the "
+                f"change: {_one_line(error)}. Exclude it, or add a rule for it."
+            ) from error
+
+
+def _instantiate(operation: Operation) -> Any:
+    if operation.config is None:
+        if operation.weights:
+            raise ModelError(
+                f"Layer '{operation.name}' ({operation.kind}) has no usable get_config(), so it "
+                "cannot be made again: give its class get_config()."
+            )
+        return internals.detached_copy(operation.source)
+    config = dict(operation.config)
+    if "name" in config:
+        config["name"] = operation.name
+    try:
+        instance = type(operation.source).from_config(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"Layer '{operation.name}' ({operation.kind}) cannot be made again from its own "
+            f"config: {_one_line(error)}. Mend its get_config() or from_config()."
+        ) from error
+    for twin, original in zip(
+        internals.flattened_layers(instance),
+        internals.flattened_layers(operation.source),
+        strict=False,
+    ):
+        twin.trainable = original.trainable
+    return instance
+
+
+def _load_weights(operation: Operation, instance: Any) -> None:
+    variables = internals.own_weights(instance)
+    if len(variables) != len(operation.weights):
+        raise ModelError(
+            f"Layer '{operation.name}' ({operation.kind}) has {len(operation.weights)} weights, "
+            f"but made again from its config it has {len(variables)}: mend its get_config()."
+        )
+    for variable, (name, weight) in zip(variables, operation.weights.items(), strict=True):
+        if tuple(variable.shape) != weight.shape:
+            raise ModelError(
+                f"Weight '{name}' of layer '{operation.name}' ({operation.kind}) has shape "
+                f"{weight.shape}, but its config asks for {tuple(variable.shape)}: the layer's "
+                "rule and its config disagree."
+            )
+        variable.assign(weight.numpy())
+
+
+@contextmanager
+def _cheap_initialisers(layer: Any) -> Iterator[None]:
+    """Build with zeros: drawing random numbers that are overwritten at once is wasted time."""
+    zeros = keras.initializers.Zeros()
+    changed: list[tuple[Any, str, Any]] = []
+    for part in internals.flattened_layers(layer):
+        for name, value in vars(part).items():
+            if isinstance(value, keras.initializers.Initializer):
+                changed.append((part, name, value))
+    for part, name, _ in changed:
+        setattr(part, name, zeros)
+    try:
+        yield
+    finally:
+        for part, name, value in changed:
+            setattr(part, name, value)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+

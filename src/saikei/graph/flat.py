@@ -1,0 +1,156 @@
+"""The flat graph: operations, the calls made of them, and the tensors between.
+
+A value, not a model: nothing here calls Keras. Edits make a new `Graph` from an old one.
+An `Operation` that stands in two calls is a shared layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """Names one output of one call of a graph."""
+
+    call: int
+    output: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape (batch axis first, `None` where unknown) and dtype of a tensor."""
+
+    shape: Shape
+    dtype: str
+
+    def bytes_per_sample(self) -> int:
+        """Size of one sample of the tensor in bytes; unknown axes count as 1."""
+        itemsize = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        return int(np.prod([d or 1 for d in self.shape[1:]], dtype=np.int64)) * itemsize
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of an operation: its shape and where its numbers are.
+
+    Args:
+        key: identity of the variable; two weights with one key are one tied variable.
+        shape: the array's shape.
+        source: what `numpy.asarray` turns into the numbers (a variable or an array).
+        trainable: whether gradients move it.
+    """
+
+    key: int
+    shape: tuple[int, ...]
+    source: Any = field(compare=False, repr=False)
+    trainable: bool = True
+
+    def numpy(self) -> np.ndarray:
+        """The numbers, as a NumPy array."""
+        if isinstance(self.source, np.ndarray):
+            return self.source
+        return np.asarray(self.source.numpy())
+
+    def with_array(self, array: np.ndarray) -> Weight:
+        """The same variable with other numbers, perhaps of another shape."""
+        return replace(self, shape=tuple(array.shape), source=array)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A layer or a `keras.ops` operation, apart from the calls made of it.
+
+    Args:
+        name: unique in its graph.
+        kind: `"Conv2D"` for Keras's layers, `"ops.Add"` for `keras.ops`,
+            `"module.Class"` for anything else. Rules are looked up by it.
+        config: what the class's `from_config` takes; `None` where it has none.
+        weights: its weights, in the order in which the class keeps them.
+        source: the Keras object that it was read from.
+        sublayers: whether it holds layers of its own (a composite).
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any] | None
+    weights: Mapping[str, Weight]
+    source: Any = field(compare=False, repr=False)
+    sublayers: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operation.
+
+    Args:
+        operation: the operation's name.
+        args: positional arguments, a nested structure with `TensorRef` leaves for tensors.
+        kwargs: keyword arguments, likewise.
+        outputs: one spec for each output tensor, flattened.
+    """
+
+    operation: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[TensorSpec, ...]
+
+    def leaves(self) -> list[Any]:
+        """All arguments, flattened: tensors as `TensorRef`, the rest as it is."""
+        # tree.flatten takes dataclasses as leaves.
+        return list(tree.flatten((self.args, dict(self.kwargs))))
+
+    def inputs(self) -> list[TensorRef]:
+        """The tensors that the call reads, in order."""
+        return [leaf for leaf in self.leaves() if isinstance(leaf, TensorRef)]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as operations and calls; the calls stand in an order that can be run.
+
+    Args:
+        name: the model's name.
+        operations: by name.
+        calls: topologically ordered; inputs are calls of kind `"InputLayer"`.
+        inputs: nested structure of `TensorRef`, as the model takes it.
+        outputs: nested structure of `TensorRef`, as the model gives it.
+    """
+
+    name: str
+    operations: Mapping[str, Operation]
+    calls: tuple[Call, ...]
+    inputs: Any
+    outputs: Any
+
+    def spec(self, ref: TensorRef) -> TensorSpec:
+        """Shape and dtype of a tensor."""
+        return self.calls[ref.call].outputs[ref.output]
+
+    def output_refs(self) -> list[TensorRef]:
+        """The model's outputs, flattened."""
+        return list(tree.flatten(self.outputs))
+
+    def input_refs(self) -> list[TensorRef]:
+        """The model's inputs, flattened."""
+        return list(tree.flatten(self.inputs))
+
+    def variables(self) -> Iterator[Weight]:
+        """Every distinct variable once, tied ones too."""
+        seen: set[int] = set()
+        for operation in self.operations.values():
+            for weight in operation.weights.values():
+                if weight.key not in seen:
+                    seen.add(weight.key)
+                    yield weight
+
+    def with_operations(self, changed: Mapping[str, Operation]) -> Graph:
+        """The same graph with some operations replaced."""
+        return replace(self, operations={**self.operations, **changed})

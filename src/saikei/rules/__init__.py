@@ -1,0 +1,70 @@
+"""How labels pass through each kind of layer, and what it costs: one file per family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from saikei.rules import (
+    activations,
+    convolution,
+    dense,
+    merging,
+    normalization,
+    reduction,
+    reshaping,
+    spatial,
+)
+from saikei.rules.base import CallView, Rule
+from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Tie
+
+__all__ = [
+    "BUILT_IN",
+    "CallView",
+    "Flow",
+    "LabelSource",
+    "Labels",
+    "Pin",
+    "Rule",
+    "Tie",
+    "find_rule",
+    "register_rule",
+]
+
+BUILT_IN: Mapping[str, Rule] = MappingProxyType(
+    {
+        **activations.RULES,
+        **convolution.RULES,
+        **dense.RULES,
+        **merging.RULES,
+        **normalization.RULES,
+        **reduction.RULES,
+        **reshaping.RULES,
+        **spatial.RULES,
+    }
+)
+
+# Rules that users add for their own layers. The built-in ones never change.
+_added: dict[str, Rule] = {}
+
+
+def register_rule(rule: Rule) -> Callable[[type], type]:
+    """A class decorator that gives a user's own layer a rule.
+
+    Args:
+        rule: how labels pass through the layer and what it costs.
+
+    Returns:
+        The decorator; it returns the class unchanged.
+    """
+
+    def decorate(cls: type) -> type:
+        _added[f"{cls.__module__}.{cls.__qualname__}"] = rule
+        return cls
+
+    return decorate
+
+
+def find_rule(kind: str) -> Rule | None:
+    """The rule for a kind of operation; `None` where there is none, so that it is pinned."""
+    return BUILT_IN.get(kind) or _added.get(kind)

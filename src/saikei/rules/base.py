@@ -1,0 +1,104 @@
+"""What a layer rule is, and what it is shown of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saikei.rules.labels import Flow, Labels, LabelSource, pin_all
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class CallView:
+    """One call of an operation, as a rule sees it: shapes and settings, no Keras objects.
+
+    Args:
+        operation: the operation's name.
+        kind: its kind.
+        config: its settings.
+        weights: the shape of each weight.
+        inputs: the shape of each input tensor, batch axis first.
+        outputs: the shape of each output tensor.
+        arguments: all arguments, flattened; `None` stands where a tensor is.
+        tensor_positions: where in `arguments` the inputs stand.
+        options: keyword arguments that are no tensors.
+    """
+
+    operation: str
+    kind: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, Shape]
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    arguments: tuple[Any, ...] = ()
+    tensor_positions: tuple[int, ...] = ()
+    options: Mapping[str, Any] | None = None
+
+    def positions(self, shape: Shape) -> int:
+        """How many positions a tensor has for each sample: the product of all but batch and
+        the last axis; unknown axes count as 1."""
+        return product(shape[1:-1])
+
+
+FlowFunction = Callable[[CallView, tuple[Labels, ...], LabelSource], Flow]
+CostFunction = Callable[[CallView], int]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the labels of a kind of operation pass, and what a call of it costs.
+
+    Args:
+        flow: from a call and the labels of its inputs to a `Flow`.
+        macs: multiply-accumulates of one call for one sample. Operations that only add,
+            compare or move values count none, as is the custom.
+        exact: whether cutting silent channels leaves the function unchanged. False where
+            mathematics forbids it (a mean over the cut axis).
+    """
+
+    flow: FlowFunction
+    macs: CostFunction
+    exact: bool = True
+
+
+def no_macs(call: CallView) -> int:
+    """The cost of operations that do not multiply and accumulate."""
+    return 0
+
+
+def product(shape: Shape) -> int:
+    """Product of the axes; unknown ones count as 1."""
+    total = 1
+    for size in shape:
+        total *= size or 1
+    return total
+
+
+def unlabelled(shape: Shape) -> Labels:
+    """Labels of a tensor none of whose axes can be cut."""
+    return (None,) * len(shape)
+
+
+def pinned_flow(call: CallView, inputs: tuple[Labels, ...], reason: str) -> Flow:
+    """A call across which nothing may be cut."""
+    return Flow(
+        outputs=tuple(unlabelled(shape) for shape in call.outputs), pins=pin_all(inputs, reason)
+    )
+
+
+def axis_of(config_axis: int, rank: int) -> int:
+    """A possibly negative axis as a position in `range(rank)`."""
+    return config_axis % rank
+
+
+def channel_axis(call: CallView, rank: int) -> int:
+    """The channel axis that the `data_format` of the call's config says."""
+    return 1 if call.config.get("data_format") == "channels_first" else rank - 1
+
+
+def on_axis(rank: int, axis: int, vector: Any) -> Labels:
+    """Labels that have `vector` on one axis and nothing elsewhere."""
+    return tuple(vector if position == axis else None for position in range(rank))
