@@ -75,6 +75,11 @@ class ChannelGroup:
         """The layers that carry the channels, in the order of the graph."""
         return tuple(dict.fromkeys(member.operation for member in self.members))
 
+    @property
+    def layers_made(self) -> tuple[str, ...]:
+        """The layers that make some of the channels."""
+        return tuple(dict.fromkeys(m.operation for m in self.members if m.produces))
+
 
 @dataclass(frozen=True)
 class ChannelMap:
@@ -216,9 +221,9 @@ class _Propagation:
             self.pins.extend(flow.pins)
             self._note_weights(index, flow)
             self._note_sizes(index, flow)
-        for ref in self.graph.output_refs():
-            outputs = (self.flows[ref.call].outputs[ref.output],)
-            self.pins.extend(pin_all(outputs, "a model output"))
+        outputs = tuple(self.flows[r.call].outputs[r.output] for r in self.graph.output_refs())
+        # First, so that it is the reason that is reported.
+        self.pins[:0] = pin_all(outputs, "a model output")
         channel_of = _components(self.source.count, self.ties)
         return ChannelMap(
             graph=self.graph,

@@ -35,3 +35,7 @@ class FusionError(InputError):
 
 class WorkError(SaikeiError, RuntimeError):
     """The input was fine but the work could not be finished."""
+
+
+class PinnedWarning(UserWarning):
+    """Some channels could not be cut, and the message says which and why."""

@@ -1,0 +1,151 @@
+"""What the result may cost: a limit on MACs, parameters or latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from saikei.errors import BudgetError
+
+
+class Costs(Protocol):
+    """What a budget looks at; `saikei.profile.Profile` is one."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per sample."""
+
+    @property
+    def params(self) -> int:
+        """Number of parameters."""
+
+    @property
+    def latency(self) -> float | None:
+        """Milliseconds per batch; `None` where it was not measured."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits that a model has to keep, all of them.
+
+    A `float` up to 1 is a share of the original; an `int` is absolute. Latency is a share up
+    to 1, and milliseconds per batch above.
+
+    Args:
+        macs: multiply-accumulates per sample.
+        params: parameters, trainable or not.
+        latency: time of one batch.
+
+    Raises:
+        BudgetError: when no limit is given, or one is not positive or a share above 1.
+
+    Example:
+        >>> print(Budget(macs=0.25, params=100_000))
+        macs ≤ 25 %, params ≤ 100,000
+    """
+
+    macs: float | int | None = None
+    params: float | int | None = None
+    latency: float | int | None = None
+
+    def __post_init__(self) -> None:
+        given = self.to_dict()
+        if not given:
+            raise BudgetError(
+                "The budget is empty: give at least one of macs, params or latency, "
+                "for example Budget(macs=0.25)."
+            )
+        for name, value in given.items():
+            _check_limit(name, value)
+
+    def limits(self, original: Costs) -> dict[str, float]:
+        """The limits as absolute numbers.
+
+        Args:
+            original: what shares are shares of.
+
+        Raises:
+            BudgetError: when a share of the latency is asked for and it was not measured.
+        """
+        return {
+            name: value * _cost(original, name) if _is_share(value) else float(value)
+            for name, value in self.to_dict().items()
+        }
+
+    def fits(self, costs: Costs, original: Costs) -> bool:
+        """Whether a model with these costs keeps every limit."""
+        return all(
+            _cost(costs, name) <= limit for name, limit in self.limits(original).items()
+        )
+
+    def scaled(self, share: float, original: Costs) -> Budget:
+        """An absolute budget of a share of each limit."""
+        limits = {name: limit * share for name, limit in self.limits(original).items()}
+        return Budget(
+            macs=max(1, int(limits["macs"])) if "macs" in limits else None,
+            params=max(1, int(limits["params"])) if "params" in limits else None,
+            latency=_absolute_latency(limits["latency"]) if "latency" in limits else None,
+        )
+
+    def to_dict(self) -> dict[str, float | int]:
+        """The limits that are set, JSON-ready."""
+        limits = {"macs": self.macs, "params": self.params, "latency": self.latency}
+        return {name: value for name, value in limits.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, limits: Mapping[str, float | int]) -> Budget:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BudgetError: when a name is not one of a budget's limits.
+        """
+        unknown = sorted(set(limits) - {"macs", "params", "latency"})
+        if unknown:
+            raise BudgetError(
+                f"Unknown limit '{unknown[0]}' in the budget: use macs, params or latency."
+            )
+        return cls(**limits)
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{name} ≤ {_shown(name, value)}" for name, value in self.to_dict().items()
+        )
+
+
+def _is_share(value: float | int) -> bool:
+    return isinstance(value, float) and value <= 1.0
+
+
+def _check_limit(name: str, value: float | int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BudgetError(f"Budget {name}={value!r} is no number: give a share or a count.")
+    if not value > 0:
+        raise BudgetError(
+            f"Budget {name}={value} is not positive: give a share such as 0.25, or a count."
+        )
+    if isinstance(value, float) and value > 1 and name != "latency":
+        raise BudgetError(
+            f"Budget {name}={value} is a share above 1: give a float up to 1, or an int for an "
+            "absolute count."
+        )
+
+
+def _cost(costs: Costs, name: str) -> float:
+    value = getattr(costs, name)
+    if value is None:
+        raise BudgetError(
+            "The budget limits the latency, but it was not measured: profile with latency=True."
+        )
+    return float(value)
+
+
+def _absolute_latency(milliseconds: float) -> float | int:
+    # A float up to 1 would be read as a share.
+    return milliseconds if milliseconds > 1 else 1
+
+
+def _shown(name: str, value: float | int) -> str:
+    if _is_share(value):
+        return f"{100 * value:g} %"
+    return f"{value:g} ms" if name == "latency" else f"{value:,}"

@@ -1,0 +1,8 @@
+"""Edits of a model's structure: values that, called with a model, give a new one."""
+
+from saikei.edits.base import Edit
+from saikei.edits.drop_channels import DropChannels
+from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.recipe import Recipe
+
+__all__ = ["DropChannels", "Edit", "PruneChannels", "Recipe"]

@@ -1,0 +1,90 @@
+"""How many channels each group keeps, and which: from scores to a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from saikei.channels import BoolMask, ChannelGroup, ChannelMap
+from saikei.importance import Scores
+
+# In global scope no group falls below this part of the share that it would keep on average:
+# a single narrow layer would otherwise throttle the whole network.
+FLOOR = 0.25
+
+
+def keep_per_layer(
+    channel_map: ChannelMap,
+    groups: Sequence[ChannelGroup],
+    scores: Scores,
+    keep: float | int,
+    multiple_of: int,
+) -> BoolMask:
+    """Keep the same share, or the same number, of every group.
+
+    Args:
+        channel_map: a graph with its channels.
+        groups: the groups that may be cut.
+        scores: importance of each channel.
+        keep: a share of each group, or a number of channels.
+        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+    """
+    mask = np.ones(channel_map.count, dtype=bool)
+    for group in groups:
+        wanted = keep * group.size if isinstance(keep, float) else min(keep, group.size)
+        _keep_best(mask, group, scores, wanted, multiple_of)
+    return mask
+
+
+def keep_globally(
+    channel_map: ChannelMap,
+    groups: Sequence[ChannelGroup],
+    scores: Scores,
+    keep: float | int,
+    multiple_of: int,
+) -> BoolMask:
+    """Keep the best channels of all groups together.
+
+    Args:
+        channel_map: a graph with its channels.
+        groups: the groups that may be cut.
+        scores: importance of each channel, comparable between groups.
+        keep: a share of all their channels, or a number of channels.
+        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+    """
+    mask = np.ones(channel_map.count, dtype=bool)
+    if not groups:
+        return mask
+    pool = np.concatenate([group.channels for group in groups])
+    share = keep if isinstance(keep, float) else min(keep / len(pool), 1.0)
+    count = max(1, round(share * len(pool)))
+    # Stable sort: equal scores fall by channel number, on every platform alike.
+    best = pool[np.argsort(-scores[pool], kind="stable")[:count]]
+    chosen = np.zeros(channel_map.count, dtype=bool)
+    chosen[best] = True
+    for group in groups:
+        wanted = max(float(chosen[group.channels].sum()), FLOOR * share * group.size)
+        _keep_best(mask, group, scores, wanted, multiple_of)
+    return mask
+
+
+def _keep_best(
+    mask: BoolMask, group: ChannelGroup, scores: Scores, wanted: float, multiple_of: int
+) -> None:
+    """Leave the best `wanted` channels of a group in the mask, pinned ones first."""
+    count = _rounded(wanted, group.size, multiple_of)
+    pinned, free = group.channels[~group.free], group.channels[group.free]
+    kept = max(count - len(pinned), 0)
+    order = free[np.argsort(-scores[free], kind="stable")]
+    mask[order[kept:]] = False
+    for channels in group.blocks.values():
+        if not mask[channels].any():
+            mask[channels[np.argmax(scores[channels])]] = True
+
+
+def _rounded(wanted: float, size: int, multiple_of: int) -> int:
+    if multiple_of == 1 or size < multiple_of:
+        return max(1, min(size, round(wanted)))
+    count = max(1, round(wanted / multiple_of)) * multiple_of
+    return min(count, size)

@@ -1,0 +1,89 @@
+"""`DropChannels`: cut exactly the channels that are named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.edits.base import Edit
+from saikei.edits.cut import cut
+from saikei.errors import EditError
+from saikei.graph import Graph
+
+
+@dataclass(frozen=True)
+class DropChannels(Edit):
+    """Cut the named output channels of layers, and with them whatever is tied to them.
+
+    Args:
+        channels: for each layer by name, the indices of the output channels that go. Naming
+            a channel in one of several tied layers is enough.
+
+    Example:
+        >>> edit = DropChannels({"conv2d": (0, 3)})
+        >>> DropChannels.from_dict(edit.to_dict()) == edit
+        True
+    """
+
+    exact: ClassVar[bool] = False
+    channels: Mapping[str, tuple[int, ...]]
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The graph without the named channels; `data` is not used."""
+        channel_map = map_channels(graph)
+        return cut(channel_map, self._mask(channel_map))
+
+    def _mask(self, channel_map: ChannelMap) -> BoolMask:
+        if not any(self.channels.values()):
+            raise EditError("DropChannels names no channel, so it would change nothing.")
+        blocks = {owner: (start, size) for start, size, owner in channel_map.blocks}
+        check_layer_names(self.channels, blocks, "DropChannels")
+        keep = np.ones(channel_map.count, dtype=bool)
+        for layer, indices in self.channels.items():
+            start, size = blocks[layer]
+            for index in indices:
+                if not 0 <= index < size:
+                    raise EditError(
+                        f"Layer '{layer}' has channels 0 to {size - 1}, so channel {index} "
+                        "cannot be dropped."
+                    )
+                keep[channel_map.channel_of[start + index]] = False
+        return keep
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready arguments."""
+        return {"channels": {name: list(indices) for name, indices in self.channels.items()}}
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> DropChannels:
+        """The inverse of `to_dict`."""
+        return cls({name: tuple(indices) for name, indices in arguments["channels"].items()})
+
+
+def dropped(channel_map: ChannelMap, keep: BoolMask) -> DropChannels:
+    """A mask over channels as the edit that cuts them: what each layer loses."""
+    channels: dict[str, tuple[int, ...]] = {}
+    for start, size, owner in channel_map.blocks:
+        gone = np.flatnonzero(~keep[channel_map.channel_of[start : start + size]])
+        if len(gone):
+            channels[owner] = tuple(int(index) for index in gone)
+    return DropChannels(channels)
+
+
+def check_layer_names(given: Iterable[str], known: Iterable[str], edit: str) -> None:
+    """Refuse layer names that the model does not have, and suggest the nearest.
+
+    Raises:
+        EditError: naming the first unknown layer.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+            hint = f"did you mean '{near[0]}'?" if near else "the model has no such layers."
+            raise EditError(f"{edit} names layer '{name}', which the model does not have: {hint}")

@@ -1,0 +1,94 @@
+"""`Recipe`: edits in sequence, as a value that goes through JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from saikei.edits.base import Edit
+from saikei.edits.drop_channels import DropChannels
+from saikei.edits.prune_channels import PruneChannels
+from saikei.errors import EditError
+from saikei.graph import Graph
+
+EDITS: Mapping[str, Any] = MappingProxyType(
+    {"DropChannels": DropChannels, "PruneChannels": PruneChannels}
+)
+
+
+@dataclass(frozen=True)
+class Recipe(Edit):
+    """Edits that are applied one after the other; the model is built once, at the end.
+
+    Args:
+        edits: the edits, in order.
+
+    Example:
+        >>> recipe = Recipe([PruneChannels(keep=0.5)])
+        >>> Recipe.from_json(recipe.to_json()) == recipe
+        True
+    """
+
+    exact: ClassVar[bool] = False
+    edits: tuple[Edit, ...]
+
+    def __init__(self, edits: Iterable[Edit]) -> None:
+        object.__setattr__(self, "edits", tuple(edits))
+        if not self.edits:
+            raise EditError("The recipe is empty: give at least one edit.")
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The graph after all edits."""
+        for edit in self.edits:
+            graph = edit.apply(graph, data)
+        return graph
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the edits, each with its name."""
+        return {"edits": [{"edit": type(e).__name__, **e.to_dict()} for e in self.edits]}
+
+    def to_json(self) -> str:
+        """The recipe as JSON text."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_dict`.
+
+        Raises:
+            EditError: when an edit is unknown or its arguments do not fit.
+        """
+        entries = arguments.get("edits")
+        if not isinstance(entries, list):
+            raise EditError("The recipe has no list 'edits': write {\"edits\": [{\"edit\": …}]}.")
+        return cls(_edit_from(entry) for entry in entries)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read a recipe from JSON text.
+
+        Raises:
+            EditError: when the text is no JSON, or not a recipe.
+        """
+        try:
+            arguments = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise EditError(f"The recipe is not JSON: {error}.") from error
+        if not isinstance(arguments, dict):
+            raise EditError("The recipe is not a JSON object with a list 'edits'.")
+        return cls.from_dict(arguments)
+
+
+def _edit_from(entry: Any) -> Edit:
+    if not isinstance(entry, dict) or entry.get("edit") not in EDITS:
+        name = entry.get("edit") if isinstance(entry, dict) else entry
+        raise EditError(f"Unknown edit {name!r} in the recipe: use one of {', '.join(EDITS)}.")
+    arguments = {key: value for key, value in entry.items() if key != "edit"}
+    try:
+        edit: Edit = EDITS[entry["edit"]].from_dict(arguments)
+    except (TypeError, KeyError) as error:
+        raise EditError(f"Edit '{entry['edit']}' in the recipe: {error}.") from error
+    return edit

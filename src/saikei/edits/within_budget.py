@@ -1,0 +1,73 @@
+"""The widest cut that a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from saikei.budget import Budget
+from saikei.channels import BoolMask, ChannelMap
+from saikei.edits.cut import cut
+from saikei.errors import BudgetError
+from saikei.graph import Graph, build
+from saikei.profile import Counts, count_costs, measure_latency
+
+# Shares are halved this often: 2⁻¹² of a channel axis is less than one channel of any layer.
+STEPS = 12
+# Each step of a latency budget builds and times a model.
+LATENCY_STEPS = 6
+
+
+def largest_within(
+    channel_map: ChannelMap, budget: Budget, mask_for: Callable[[float | int], BoolMask]
+) -> BoolMask:
+    """Bisect the kept share for the largest cut graph that keeps the budget.
+
+    Args:
+        channel_map: a graph with its channels.
+        budget: the limits; shares are of this graph.
+        mask_for: the mask of a kept share.
+
+    Raises:
+        BudgetError: when even the smallest cut is too large; it says how small that is.
+    """
+    timed = budget.latency is not None
+    original = _costs(channel_map, None, timed)
+    if budget.fits(original, original):
+        return mask_for(1.0)
+    low, high = 0.0, 1.0
+    # The smallest share that is a share: one channel of each layer.
+    best = mask_for(2.0**-30)
+    smallest = _costs(channel_map, best, timed)
+    if not budget.fits(smallest, original):
+        raise BudgetError(_unreachable(budget, smallest, original))
+    for _ in range(LATENCY_STEPS if timed else STEPS):
+        share = (low + high) / 2
+        mask = mask_for(share)
+        if budget.fits(_costs(channel_map, mask, timed), original):
+            low, best = share, mask
+        else:
+            high = share
+    return best
+
+
+def _costs(channel_map: ChannelMap, mask: BoolMask | None, timed: bool) -> Counts:
+    counts = count_costs(channel_map, mask)
+    if not timed:
+        return counts
+    graph: Graph = channel_map.graph if mask is None else cut(channel_map, mask)
+    return Counts(counts.params, counts.macs, measure_latency(build(graph)))
+
+
+def _unreachable(budget: Budget, smallest: Counts, original: Counts) -> str:
+    parts: list[str] = []
+    for name, limit in budget.limits(original).items():
+        reached, whole = getattr(smallest, name), getattr(original, name)
+        if reached > limit:
+            parts.append(
+                f"{name} can be brought to {reached:,.4g} ({100 * reached / whole:.2g} %) at the "
+                f"smallest, and the budget allows {limit:,.4g}"
+                if name == "latency"
+                else f"{name} can be brought down to {reached:,} ({100 * reached / whole:.2g} %) "
+                f"by cutting channels, and the budget allows {int(limit):,}"
+            )
+    return f"Budget '{budget}' cannot be reached: {'; '.join(parts)}. Raise it."

@@ -1,0 +1,20 @@
+"""Random importance: the yardstick that every other criterion has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.channels import ChannelMap
+
+
+def random_scores(
+    channel_map: ChannelMap, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """One uniform number in (0, 1] for each channel.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: where the numbers come from.
+    """
+    return 1.0 - generator.random(channel_map.count)

@@ -1,0 +1,264 @@
+"""What a model costs: parameters, MACs, activation memory and measured latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.errors import ModelError
+from saikei.graph import Graph, read
+from saikei.rules import find_rule
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """The cost of one call of a layer.
+
+    Args:
+        name: the layer's name; a shared layer has one entry for each call.
+        kind: its kind.
+        output_shape: of its first output, batch axis first.
+        params: its parameters; 0 at the later calls of a shared layer.
+        macs: multiply-accumulates per sample; `None` where no rule knows them.
+        activation_bytes: size of its outputs for one sample.
+        pinned: why its channels cannot be cut; `None` where they can, or where it has none.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    params: int
+    macs: int | None
+    activation_bytes: int
+    pinned: str | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a model costs; printed, it is a table of its layers.
+
+    Args:
+        params: number of parameters, tied ones once.
+        macs: multiply-accumulates per sample of dense and convolutional layers.
+        activation_bytes: the most bytes of activations that are alive at once for one sample
+            when the layers run in order, at inference.
+        latency: median milliseconds of one `predict_on_batch`; `None` if not measured.
+        batch_size: of the latency.
+        layers: one entry for each call.
+    """
+
+    params: int
+    macs: int
+    activation_bytes: int
+    latency: float | None
+    batch_size: int
+    layers: tuple[LayerProfile, ...]
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Layers with weights whose MACs no rule knows; they are not in `macs`."""
+        return tuple(layer.name for layer in self.layers if layer.macs is None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [("layer", "kind", "output", "params", "MACs", "pinned")]
+        rows += [_row(layer) for layer in self.layers]
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        lines = [
+            "  ".join(
+                [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
+                + [row[3].rjust(widths[3]), row[4].rjust(widths[4]), row[5]]
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, "", self.summary()])
+
+    def summary(self) -> str:
+        """The totals, on one line."""
+        parts = [
+            f"{self.params:,} parameters",
+            f"{self.macs:,} MACs per sample",
+            f"{self.activation_bytes:,} bytes of activations per sample",
+        ]
+        if self.latency is not None:
+            parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}")
+        if self.uncounted:
+            parts.append(f"MACs not counted: {', '.join(self.uncounted)}")
+        return "; ".join(parts)
+
+
+def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> Profile:
+    """Count and measure what a model costs at inference.
+
+    Args:
+        model: a built Functional or Sequential model.
+        batch_size: batch for the latency, and only for it.
+        latency: whether to measure it; counting alone runs nothing.
+
+    Returns:
+        The profile. Axes of unknown size count as 1, so give the model's input a full shape
+        for counts that mean something.
+
+    Raises:
+        ModelError: when the model cannot be read, or its latency cannot be measured because
+            an input axis other than the batch is unknown.
+    """
+    channel_map = map_channels(read(model))
+    counted = count_costs(channel_map)
+    milliseconds = measure_latency(model, batch_size) if latency else None
+    return Profile(
+        params=counted.params,
+        macs=counted.macs,
+        activation_bytes=_peak_bytes(channel_map.graph),
+        latency=milliseconds,
+        batch_size=batch_size,
+        layers=_layers(channel_map),
+    )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Costs that are counted, not measured; a `saikei.budget.Costs`."""
+
+    params: int
+    macs: int
+    latency: float | None = None
+
+
+def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts:
+    """Parameters and MACs of a graph, or of what is left of it after a cut, without building.
+
+    Args:
+        channel_map: a graph with its channels.
+        keep: for each channel, whether it stays; all do when not given.
+    """
+    macs = params = 0
+    seen: set[int] = set()
+    graph = channel_map.graph
+    for index, call in enumerate(graph.calls):
+        operation = graph.operations[call.operation]
+        rule = find_rule(operation.kind)
+        if rule is None and not operation.weights:
+            continue
+        view = channel_map.view(index, keep)
+        macs += rule.macs(view) if rule is not None else 0
+        for name, weight in operation.weights.items():
+            if weight.key not in seen:
+                seen.add(weight.key)
+                params += int(np.prod(view.weights[name], dtype=np.int64))
+    return Counts(params, macs)
+
+
+def measure_latency(
+    model: keras.Model, batch_size: int = 32, repeats: int = 10, seconds: float = 2.0
+) -> float:
+    """Median time of `predict_on_batch` on random input, in milliseconds.
+
+    Args:
+        model: a built model.
+        batch_size: samples in the batch.
+        repeats: at least 3 runs and at most this many, after a warm-up that is not counted.
+        seconds: no further run is started after this time.
+
+    Raises:
+        ModelError: when an input axis other than the batch has no known size.
+    """
+    batch = _random_batch(model, batch_size)
+    # Compiling happens here. A private copy of the compiled function is not needed: Keras
+    # keeps predict functions apart from training state.
+    model.predict_on_batch(batch)
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < 3 or (len(times) < repeats and time.perf_counter() - started < seconds):
+        before = time.perf_counter()
+        model.predict_on_batch(batch)
+        times.append(1000 * (time.perf_counter() - before))
+    return statistics.median(times)
+
+
+def _random_batch(model: keras.Model, batch_size: int) -> Any:
+    generator = np.random.default_rng(0)
+    arrays: list[np.ndarray] = []
+    for tensor in model.inputs:
+        shape = tuple(tensor.shape[1:])
+        if None in shape:
+            raise ModelError(
+                f"Input '{tensor.name}' of model '{model.name}' has an axis of unknown size "
+                f"{shape}: build it with full shapes to measure latency, or pass latency=False."
+            )
+        values = generator.random((batch_size, *shape))
+        arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
+    return keras.tree.pack_sequence_as(read(model).inputs, arrays)
+
+
+def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:
+    graph = channel_map.graph
+    pinned = _pinned_layers(channel_map)
+    layers: list[LayerProfile] = []
+    seen: set[int] = set()
+    for index, call in enumerate(graph.calls):
+        operation = graph.operations[call.operation]
+        rule = find_rule(operation.kind)
+        params = 0
+        for weight in operation.weights.values():
+            params += 0 if weight.key in seen else int(np.prod(weight.shape, dtype=np.int64))
+            seen.add(weight.key)
+        unknown = rule is None and bool(operation.weights)
+        layers.append(
+            LayerProfile(
+                name=operation.name,
+                kind=operation.kind,
+                output_shape=call.outputs[0].shape,
+                params=params,
+                macs=None if unknown else rule.macs(channel_map.view(index)) if rule else 0,
+                activation_bytes=sum(spec.bytes_per_sample() for spec in call.outputs),
+                pinned=pinned.get(operation.name),
+            )
+        )
+    return tuple(layers)
+
+
+def _pinned_layers(channel_map: ChannelMap) -> dict[str, str]:
+    """Layers that make channels none of which can be cut, and layers without a rule."""
+    reasons = dict(channel_map.unknown)
+    for group in channel_map.groups:
+        if group.pinned is not None:
+            for layer in group.blocks:
+                reasons.setdefault(layer, group.pinned)
+    return reasons
+
+
+def _peak_bytes(graph: Graph) -> int:
+    """The largest sum of live tensors while the calls run in order."""
+    last_use: dict[tuple[int, int], int] = {}
+    for index, call in enumerate(graph.calls):
+        for ref in call.inputs():
+            last_use[(ref.call, ref.output)] = index
+    end = len(graph.calls)
+    for ref in graph.output_refs():
+        last_use[(ref.call, ref.output)] = end
+    freed: dict[int, int] = {}
+    live = peak = 0
+    for index, call in enumerate(graph.calls):
+        for position, spec in enumerate(call.outputs):
+            live += spec.bytes_per_sample()
+            use = last_use.get((index, position), index)
+            freed[use] = freed.get(use, 0) + spec.bytes_per_sample()
+        peak = max(peak, live)
+        live -= freed.get(index, 0)
+    return peak
+
+
+def _row(layer: LayerProfile) -> tuple[str, str, str, str, str, str]:
+    shape = "×".join("?" if size is None else str(size) for size in layer.output_shape[1:])
+    macs = "not counted" if layer.macs is None else f"{layer.macs:,}"
+    return (layer.name, layer.kind, shape, f"{layer.params:,}", macs, layer.pinned or "")
