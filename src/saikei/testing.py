@@ -1,0 +1,170 @@
+"""The oracle, for tests: silence channels, cut them, compare.
+
+A channel whose values are zero everywhere can be removed without changing the function. A rule
+of your own layer is right when `assert_cuts_exactly` passes on models that use the layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.edits.cut import cut
+from saikei.graph import Graph, build, read
+
+
+@dataclass(frozen=True)
+class CutCheck:
+    """What the oracle found.
+
+    Args:
+        cut: how many channels were cut.
+        total: how many there were.
+        error: largest difference of an output, relative to that output's largest value.
+    """
+
+    cut: int
+    total: int
+    error: float
+
+
+def assert_cuts_exactly(
+    model: keras.Model,
+    share: float = 0.25,
+    seed: int = 0,
+    readers: bool = False,
+    tolerance: float = 1e-5,
+) -> CutCheck:
+    """Silence a random share of each group's channels, cut exactly those, compare outputs.
+
+    Args:
+        model: a built model; it is not changed.
+        share: of the channels of each group that go.
+        seed: of the choice of channels, and of the random input.
+        readers: also zero the weights that read the channels. Needed where an activation
+            turns 0 into something else (a sigmoid): the channel is then silent only in
+            what it does to others.
+        tolerance: on the largest difference relative to the largest output, in float32.
+
+    Returns:
+        How much was cut and how large the difference was.
+
+    Raises:
+        AssertionError: when the cut model differs from the silenced one.
+    """
+    check = check_cut(model, share, seed, readers)
+    assert check.error <= tolerance, (
+        f"Cutting {check.cut} of {check.total} silent channels of '{model.name}' changed an "
+        f"output by {check.error:.2e} of its largest value (seed {seed})."
+    )
+    return check
+
+
+def check_cut(
+    model: keras.Model, share: float = 0.25, seed: int = 0, readers: bool = False
+) -> CutCheck:
+    """The oracle's measurement; see `assert_cuts_exactly` for the arguments."""
+    generator = np.random.default_rng(seed)
+    channel_map = map_channels(read(model))
+    keep = random_mask(channel_map, share, generator)
+    silenced = build(silence(channel_map, keep, readers))
+    smaller = build(cut(channel_map, keep))
+    batch = random_inputs(model, generator)
+    error = 0.0
+    for whole, part in zip(_run(silenced, batch), _run(smaller, batch), strict=True):
+        scale = max(float(np.abs(whole).max(initial=0.0)), np.finfo(np.float32).tiny)
+        error = max(error, float(np.abs(whole - part).max(initial=0.0)) / scale)
+    return CutCheck(int((~keep).sum()), channel_map.count, error)
+
+
+def random_mask(
+    channel_map: ChannelMap, share: float, generator: np.random.Generator
+) -> BoolMask:
+    """Cut a random share of the free channels of each group, at least one where possible."""
+    keep = np.ones(channel_map.count, dtype=bool)
+    for group in channel_map.groups:
+        free = group.channels[group.free]
+        count = max(int(share * len(free)), min(1, len(free)))
+        keep[generator.permutation(free)[:count]] = False
+        for channels in group.blocks.values():
+            if not keep[channels].any():
+                keep[channels[0]] = True
+    return keep
+
+
+def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> Graph:
+    """The graph with every weight that makes a dropped channel set to zero.
+
+    Args:
+        channel_map: a graph with its channels.
+        keep: for each channel, whether it stays as it is.
+        readers: also zero the weights that read dropped channels.
+    """
+    operations = {}
+    for name, operation in channel_map.graph.operations.items():
+        weights = {}
+        for weight_name, weight in operation.weights.items():
+            array = weight.numpy().copy()
+            for axis, vector in enumerate(channel_map.weights.get(weight.key, ())):
+                if vector is not None and (readers or (weight.key, axis) in channel_map.produced):
+                    np.moveaxis(array, axis, 0)[~channel_map.kept(vector, keep)] = 0
+            weights[weight_name] = weight.with_array(array)
+        operations[name] = replace(operation, weights=weights)
+    return replace(
+        channel_map.graph, operations=operations, calls=_silent_calls(channel_map, keep)
+    )
+
+
+def _silent_calls(channel_map: ChannelMap, keep: BoolMask) -> tuple[Any, ...]:
+    """The calls, with constant arrays zero where their channel is dropped."""
+    calls = []
+    for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):
+        leaves = call.leaves()
+        for position, labels in flow.constants.items():
+            array = np.array(leaves[position])
+            for axis, vector in enumerate(labels):
+                if vector is not None:
+                    np.moveaxis(array, axis, 0)[~channel_map.kept(vector, keep)] = 0
+            leaves[position] = array
+        args, kwargs = tree.pack_sequence_as((call.args, dict(call.kwargs)), leaves)
+        calls.append(replace(call, args=args, kwargs=kwargs) if flow.constants else call)
+    return tuple(calls)
+
+
+def random_inputs(model: keras.Model, generator: np.random.Generator, samples: int = 3) -> Any:
+    """Normal noise in the structure that the model takes; unknown axes have size 8."""
+    arrays = [
+        generator.standard_normal((samples, *(size or 8 for size in t.shape[1:]))).astype(
+            keras.backend.standardize_dtype(t.dtype)
+        )
+        for t in model.inputs
+    ]
+    return tree.pack_sequence_as(read(model).inputs, arrays)
+
+
+def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
+    """Give a freshly built model biases and normalisation weights that are not 0 and 1.
+
+    Otherwise cutting the wrong index of a bias or a moving mean would change nothing.
+
+    Args:
+        model: changed in place.
+        seed: of the new values.
+    """
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        name = weight.path.split("/")[-1]
+        if name in ("gamma", "moving_variance", "alpha"):
+            weight.assign(generator.uniform(0.5, 1.5, weight.shape))
+        elif name in ("beta", "bias", "moving_mean"):
+            weight.assign(generator.normal(0.0, 0.1, weight.shape))
+
+
+def _run(model: keras.Model, batch: Any) -> list[np.ndarray]:
+    outputs = model(batch, training=False)
+    return [keras.ops.convert_to_numpy(output) for output in tree.flatten(outputs)]

@@ -1,0 +1,241 @@
+"""Random Functional models, drawn by Hypothesis, that use everything the rules know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from hypothesis import strategies as st
+from keras import layers as L  # noqa: N812 - the ecosystem's own abbreviation
+from keras import ops
+
+# They turn 0 into 0, so a channel that is made silent stays silent.
+ZERO_PRESERVING = ("relu", "elu", "gelu", "silu", "tanh", "leaky_relu", "relu6", "hard_silu")
+ANY = (*ZERO_PRESERVING, "sigmoid", "softplus", "hard_sigmoid", "exponential")
+
+
+class Maker:
+    """Grows a pool of tensors, each new one from those before."""
+
+    def __init__(self, draw: Any, activations: tuple[str, ...]) -> None:
+        self.draw = draw
+        self.activations = activations
+        self.inputs: list[Any] = []
+        self.pool: list[Any] = []
+
+    def integer(self, low: int, high: int) -> int:
+        return int(self.draw(st.integers(low, high)))
+
+    def pick(self, options: Any) -> Any:
+        return self.draw(st.sampled_from(list(options)))
+
+    def activation(self) -> str:
+        return str(self.pick((*self.activations, "linear")))
+
+    def channels(self) -> int:
+        return self.integer(2, 9)
+
+    def tensor(self) -> Any:
+        # The newest tensors are drawn more often, so that graphs get deep.
+        return self.pool[-1 - min(self.integer(0, 4), len(self.pool) - 1)]
+
+    def like(self, tensor: Any) -> Any:
+        """Another tensor of the same shape, by a 1×1 convolution where there is none."""
+        same = [t for t in self.pool if t.shape == tensor.shape and t is not tensor]
+        if same and self.integer(0, 2):
+            return self.pick(same)
+        return L.Conv2D(tensor.shape[-1], 1)(self.resized(self.tensor(), tensor))
+
+    def resized(self, tensor: Any, model: Any) -> Any:
+        """The tensor brought to the height and width of another."""
+        if tensor.shape[1:3] == model.shape[1:3]:
+            return tensor
+        pooled = L.GlobalAveragePooling2D(keepdims=True)(tensor)
+        return L.UpSampling2D(tuple(model.shape[1:3]))(pooled)
+
+    def step(self) -> None:
+        self.pool.append(getattr(self, str(self.pick(STEPS)))())
+
+    # --- layers with weights
+    def conv(self) -> Any:
+        tensor = self.tensor()
+        stride = self.integer(1, 2) if tensor.shape[1] > 3 else 1
+        layer = L.Conv2D(
+            self.channels(),
+            self.pick((1, 3)),
+            strides=stride,
+            padding="same",
+            activation=self.activation(),
+            use_bias=bool(self.integer(0, 1)),
+        )
+        return layer(tensor)
+
+    def grouped_conv(self) -> Any:
+        groups, per_group = self.integer(2, 3), self.integer(1, 3)
+        wide = L.Conv2D(groups * per_group, 1)(self.tensor())
+        return L.Conv2D(groups * self.integer(1, 2), 3, padding="same", groups=groups)(wide)
+
+    def depthwise(self) -> Any:
+        multiplier = self.integer(1, 2)
+        return L.DepthwiseConv2D(
+            3, padding="same", depth_multiplier=multiplier, activation=self.activation()
+        )(self.tensor())
+
+    def separable(self) -> Any:
+        return L.SeparableConv2D(
+            self.channels(), 3, padding="same", depth_multiplier=self.integer(1, 2)
+        )(self.tensor())
+
+    def transposed(self) -> Any:
+        return L.Conv2DTranspose(self.channels(), 3, padding="same")(self.tensor())
+
+    def dense(self) -> Any:
+        return L.Dense(self.channels(), activation=self.activation())(self.tensor())
+
+    def normalised(self) -> Any:
+        return L.BatchNormalization()(self.tensor())
+
+    def prelu(self) -> Any:
+        shared = self.pick((None, (1, 2)))
+        return L.PReLU(alpha_initializer="uniform", shared_axes=shared)(self.tensor())
+
+    def shared_twice(self) -> Any:
+        first = self.tensor()
+        second = self.like(first)
+        layer = L.Conv2D(self.channels(), 3, padding="same", activation=self.activation())
+        return L.Concatenate()([layer(first), layer(second)])
+
+    def nested(self) -> Any:
+        tensor = self.tensor()
+        width = self.channels()
+        inner = keras.Sequential(
+            [
+                keras.Input(tensor.shape[1:]),
+                L.Conv2D(width, 3, padding="same", activation=self.activation()),
+                L.BatchNormalization(),
+                L.Conv2D(self.channels(), 1),
+            ]
+        )
+        once = inner(tensor)
+        return L.Add()([once, inner(self.like(tensor))]) if self.integer(0, 1) else once
+
+    # --- merges
+    def merged(self) -> Any:
+        tensor = self.tensor()
+        other = self.like(tensor)
+        kind = self.pick((L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum))
+        return kind()([tensor, other])
+
+    def operator(self) -> Any:
+        tensor = self.tensor()
+        other = self.like(tensor)
+        kind = self.pick((ops.add, ops.multiply, ops.subtract, ops.maximum))
+        return kind(tensor, other)
+
+    def concatenated(self) -> Any:
+        tensor = self.tensor()
+        others = [self.resized(self.tensor(), tensor) for _ in range(self.integer(1, 2))]
+        if self.integer(0, 1):
+            return L.Concatenate()([tensor, *others])
+        return ops.concatenate([tensor, *others], axis=-1)
+
+    def spatially_concatenated(self) -> Any:
+        tensor = self.tensor()
+        return L.Concatenate(axis=1)([tensor, self.like(tensor)])
+
+    def with_constant(self) -> Any:
+        tensor = self.tensor()
+        constant = np.linspace(0.5, 1.5, tensor.shape[-1], dtype="float32")
+        return tensor * constant if self.integer(0, 1) else tensor * 0.7
+
+    def gated(self) -> Any:
+        """Squeeze and excite."""
+        tensor = self.tensor()
+        gate = L.GlobalAveragePooling2D()(tensor)
+        gate = L.Dense(self.channels(), activation="relu")(gate)
+        gate = L.Dense(tensor.shape[-1], activation="sigmoid")(gate)
+        return L.Multiply()([tensor, L.Reshape((1, 1, tensor.shape[-1]))(gate)])
+
+    def spatial_gate(self) -> Any:
+        tensor = self.tensor()
+        return tensor * L.Conv2D(1, 1, activation="sigmoid")(tensor)
+
+    # --- no weights
+    def activated(self) -> Any:
+        tensor = self.tensor()
+        name = str(self.pick(self.activations))
+        if self.integer(0, 1):
+            return L.Activation(name)(tensor)
+        return self.pick((ops.relu, ops.silu, ops.tanh, L.LeakyReLU(), L.ELU()))(tensor)
+
+    def pooled(self) -> Any:
+        tensor = self.tensor()
+        kind = self.pick((L.MaxPooling2D, L.AveragePooling2D))
+        return kind(2, padding="same")(tensor)
+
+    def padded(self) -> Any:
+        tensor = L.ZeroPadding2D(1)(self.tensor())
+        return L.Cropping2D(((0, 2), (1, 1)))(tensor) if self.integer(0, 1) else tensor
+
+    def reshaped_there_and_back(self) -> Any:
+        tensor = self.tensor()
+        shape = tuple(tensor.shape[1:])
+        flat = L.Reshape((shape[0] * shape[1], shape[2]))(tensor)
+        flat = L.Dense(self.channels())(flat) if self.integer(0, 1) else flat
+        return ops.reshape(flat, (-1, shape[0], shape[1], flat.shape[-1]))
+
+    def permuted_there_and_back(self) -> Any:
+        tensor = L.Permute((3, 1, 2))(self.tensor())
+        return ops.transpose(ops.relu(tensor), (0, 2, 3, 1))
+
+    def shuffled(self) -> Any:
+        """Channel shuffle, as in ShuffleNet."""
+        tensor = L.Conv2D(2 * self.integer(1, 4), 1)(self.tensor())
+        height, width, channels = tensor.shape[1:]
+        split = L.Reshape((height, width, 2, channels // 2))(tensor)
+        return L.Reshape((height, width, channels))(L.Permute((1, 2, 4, 3))(split))
+
+    def flattened_there_and_back(self) -> Any:
+        tensor = self.tensor()
+        flat = L.Dense(int(np.prod(tensor.shape[1:])))(L.Flatten()(L.MaxPooling2D(2, 1)(tensor)))
+        return L.Reshape(tuple(tensor.shape[1:]))(flat)
+
+    def sliced(self) -> Any:
+        tensor = self.tensor()
+        return tensor[:, :-1, ...] if tensor.shape[1] > 2 else tensor[..., 1:]
+
+    def output(self) -> Any:
+        tensor = self.tensor()
+        if self.integer(0, 1):
+            tensor = L.Dense(self.channels(), activation="relu")(L.Flatten()(tensor))
+        else:
+            tensor = L.GlobalMaxPooling2D()(tensor)
+        return L.Dense(self.integer(1, 4), activation=self.pick(("softmax", "linear")))(tensor)
+
+
+STEPS = (
+    "conv grouped_conv depthwise separable transposed dense normalised prelu shared_twice nested "
+    "merged operator concatenated spatially_concatenated with_constant gated spatial_gate "
+    "activated pooled padded reshaped_there_and_back permuted_there_and_back shuffled "
+    "flattened_there_and_back sliced"
+).split()
+
+
+@st.composite
+def random_models(draw: Any, activations: tuple[str, ...] = ZERO_PRESERVING) -> keras.Model:
+    """A Functional model with one or two inputs and outputs, and 3 to 10 random steps."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(draw(st.integers(0, 10_000)))
+    maker = Maker(draw, activations)
+    for number in range(maker.integer(1, 2)):
+        tensor = keras.Input((maker.integer(4, 6), maker.integer(4, 6), maker.integer(1, 3)))
+        maker.inputs.append(tensor)
+        maker.pool.append(L.Conv2D(maker.channels(), 3, padding="same", name=f"stem{number}")(tensor))
+    for _ in range(maker.integer(3, 10)):
+        maker.step()
+    outputs = [maker.output() for _ in range(maker.integer(1, 2))]
+    if maker.integer(0, 3) == 0:
+        outputs.append(maker.pool[-1])
+    inputs = maker.inputs if len(maker.inputs) > 1 else maker.inputs[0]
+    return keras.Model(inputs, outputs)
