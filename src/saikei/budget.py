@@ -75,9 +75,7 @@ class Budget:
 
     def fits(self, costs: Costs, original: Costs) -> bool:
         """Whether a model with these costs keeps every limit."""
-        return all(
-            _cost(costs, name) <= limit for name, limit in self.limits(original).items()
-        )
+        return all(_cost(costs, name) <= limit for name, limit in self.limits(original).items())
 
     def scaled(self, share: float, original: Costs) -> Budget:
         """An absolute budget of a share of each limit."""

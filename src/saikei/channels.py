@@ -135,9 +135,7 @@ class ChannelMap:
             config=operation.config or {},
             weights=weights,
             inputs=tuple(self.shape(ref, keep) for ref in refs),
-            outputs=tuple(
-                self.shape(TensorRef(index, i), keep) for i in range(len(call.outputs))
-            ),
+            outputs=tuple(self.shape(TensorRef(index, i), keep) for i in range(len(call.outputs))),
             arguments=tuple(None if isinstance(a, TensorRef) else a for a in leaves),
             tensor_positions=tuple(p for p, a in enumerate(leaves) if isinstance(a, TensorRef)),
         )

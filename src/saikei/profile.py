@@ -14,6 +14,7 @@ from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.errors import ModelError
 from saikei.graph import Graph, read
 from saikei.rules import find_rule
+from saikei.rules.base import product
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
         for name, weight in operation.weights.items():
             if weight.key not in seen:
                 seen.add(weight.key)
-                params += int(np.prod(view.weights[name], dtype=np.int64))
+                params += product(view.weights[name])
     return Counts(params, macs)
 
 
@@ -210,7 +211,7 @@ def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:
         rule = find_rule(operation.kind)
         params = 0
         for weight in operation.weights.values():
-            params += 0 if weight.key in seen else int(np.prod(weight.shape, dtype=np.int64))
+            params += 0 if weight.key in seen else product(weight.shape)
             seen.add(weight.key)
         unknown = rule is None and bool(operation.weights)
         layers.append(

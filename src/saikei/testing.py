@@ -77,14 +77,12 @@ def check_cut(
     batch = random_inputs(model, generator)
     error = 0.0
     for whole, part in zip(_run(silenced, batch), _run(smaller, batch), strict=True):
-        scale = max(float(np.abs(whole).max(initial=0.0)), np.finfo(np.float32).tiny)
+        scale = max(float(np.abs(whole).max(initial=0.0)), float(np.finfo(np.float32).tiny))
         error = max(error, float(np.abs(whole - part).max(initial=0.0)) / scale)
     return CutCheck(int((~keep).sum()), channel_map.count, error)
 
 
-def random_mask(
-    channel_map: ChannelMap, share: float, generator: np.random.Generator
-) -> BoolMask:
+def random_mask(channel_map: ChannelMap, share: float, generator: np.random.Generator) -> BoolMask:
     """Cut a random share of the free channels of each group, at least one where possible."""
     keep = np.ones(channel_map.count, dtype=bool)
     for group in channel_map.groups:
@@ -115,9 +113,7 @@ def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> G
                     np.moveaxis(array, axis, 0)[~channel_map.kept(vector, keep)] = 0
             weights[weight_name] = weight.with_array(array)
         operations[name] = replace(operation, weights=weights)
-    return replace(
-        channel_map.graph, operations=operations, calls=_silent_calls(channel_map, keep)
-    )
+    return replace(channel_map.graph, operations=operations, calls=_silent_calls(channel_map, keep))
 
 
 def _silent_calls(channel_map: ChannelMap, keep: BoolMask) -> tuple[Any, ...]:

@@ -63,7 +63,7 @@ class Recipe(Edit):
         """
         entries = arguments.get("edits")
         if not isinstance(entries, list):
-            raise EditError("The recipe has no list 'edits': write {\"edits\": [{\"edit\": …}]}.")
+            raise EditError('The recipe has no list \'edits\': write {"edits": [{"edit": …}]}.')
         return cls(_edit_from(entry) for entry in entries)
 
     @classmethod

@@ -179,5 +179,3 @@ def _cheap_initialisers(layer: Any) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-

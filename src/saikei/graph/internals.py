@@ -25,8 +25,17 @@ def is_graph_model(operation: object) -> bool:
 
 def structures(model: Any) -> tuple[Any, Any]:
     """The nested structures in which the model takes its inputs and gives its outputs."""
-    functional = model._functional if isinstance(model, keras.Sequential) else model
+    functional = _functional(model)
     return functional._inputs_struct, functional._outputs_struct
+
+
+def operation_names(model: Any) -> set[str]:
+    """The names of the model's own operations, not of those in nested models."""
+    return {operation.name for operation in _functional(model).operations}
+
+
+def _functional(model: Any) -> Any:
+    return model._functional if isinstance(model, keras.Sequential) else model
 
 
 def producer(tensor: Any) -> tuple[Any, int, int]:

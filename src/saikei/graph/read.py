@@ -26,7 +26,7 @@ def read(model: keras.Model) -> Graph:
     """
     _check_readable(model)
     inputs_struct, outputs_struct = internals.structures(model)
-    reader = _Reader()
+    reader = _Reader(own=internals.operation_names(model))
     bound = [reader.add_input(tensor) for tensor in model.inputs]
     outputs = reader.walk(list(model.inputs), list(model.outputs), bound, "", None)
     return Graph(
@@ -57,7 +57,9 @@ def _check_readable(model: Any) -> None:
 class _Reader:
     """Collects operations and calls while walking a model and the models nested in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: set[str]) -> None:
+        # The outer model's layers keep their names; nested ones give way.
+        self._own = own
         self.operations: dict[str, Operation] = {}
         self.calls: list[Call] = []
         self._names: dict[int, str] = {}
@@ -117,8 +119,8 @@ class _Reader:
         if id(operation) in self._names:
             return self._names[id(operation)]
         name = operation.name
-        if name in self.operations:
-            name = _unused(f"{prefix}{name}", self.operations)
+        if name in self.operations or (prefix and name in self._own):
+            name = _unused(f"{prefix}{name}", self._own.union(self.operations))
         self._names[id(operation)] = name
         self.operations[name] = Operation(
             name=name,
@@ -136,10 +138,11 @@ def kind_of(operation: Any) -> str:
     cls = type(operation)
     if not cls.__module__.startswith("keras."):
         return f"{cls.__module__}.{cls.__qualname__}"
-    return cls.__name__ if isinstance(operation, keras.Layer) else f"ops.{cls.__name__}"
+    name: str = cls.__name__
+    return name if isinstance(operation, keras.Layer) else f"ops.{name}"
 
 
-def _unused(name: str, taken: dict[str, Operation]) -> str:
+def _unused(name: str, taken: set[str]) -> str:
     candidate, number = name, 0
     while candidate in taken:
         number += 1

@@ -44,9 +44,7 @@ def magnitude(channel_map: ChannelMap, generator: np.random.Generator) -> NDArra
     return _relative_to_group(channel_map, np.sqrt(squares))
 
 
-def _relative_to_group(
-    channel_map: ChannelMap, scores: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _relative_to_group(channel_map: ChannelMap, scores: NDArray[np.float64]) -> NDArray[np.float64]:
     relative = scores.copy()
     for group in channel_map.groups:
         mean = scores[group.channels].mean()

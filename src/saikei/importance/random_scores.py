@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from saikei.channels import ChannelMap
 
 
-def random_scores(
-    channel_map: ChannelMap, generator: np.random.Generator
-) -> NDArray[np.float64]:
+def random_scores(channel_map: ChannelMap, generator: np.random.Generator) -> NDArray[np.float64]:
     """One uniform number in (0, 1] for each channel.
 
     Args:

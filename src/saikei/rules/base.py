@@ -24,7 +24,6 @@ class CallView:
         outputs: the shape of each output tensor.
         arguments: all arguments, flattened; `None` stands where a tensor is.
         tensor_positions: where in `arguments` the inputs stand.
-        options: keyword arguments that are no tensors.
     """
 
     operation: str
@@ -35,11 +34,9 @@ class CallView:
     outputs: tuple[Shape, ...]
     arguments: tuple[Any, ...] = ()
     tensor_positions: tuple[int, ...] = ()
-    options: Mapping[str, Any] | None = None
 
     def positions(self, shape: Shape) -> int:
-        """How many positions a tensor has for each sample: the product of all but batch and
-        the last axis; unknown axes count as 1."""
+        """Product of all axes but the batch and the last; unknown ones count as 1."""
         return product(shape[1:-1])
 
 
@@ -55,13 +52,10 @@ class Rule:
         flow: from a call and the labels of its inputs to a `Flow`.
         macs: multiply-accumulates of one call for one sample. Operations that only add,
             compare or move values count none, as is the custom.
-        exact: whether cutting silent channels leaves the function unchanged. False where
-            mathematics forbids it (a mean over the cut axis).
     """
 
     flow: FlowFunction
     macs: CostFunction
-    exact: bool = True
 
 
 def no_macs(call: CallView) -> int:

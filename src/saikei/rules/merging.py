@@ -82,9 +82,7 @@ def _merge(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
         if position in call.tensor_positions or np.ndim(argument) == 0:
             continue
         shape = tuple(np.shape(argument))
-        labels = tuple(
-            source.fresh(size, call.operation) if size > 1 else None for size in shape
-        )
+        labels = tuple(source.fresh(size, call.operation) if size > 1 else None for size in shape)
         constants[position] = labels
         operands.append(_widened(shape, labels, rank, 0))
     outputs, ties, pins = _merge_axes(operands, call.outputs[0])

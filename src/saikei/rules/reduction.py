@@ -26,7 +26,6 @@ def _reduce(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> 
     return Flow(outputs=(outputs,), pins=pins)
 
 
-RULES: dict[str, Rule] = {
-    f"ops.{name}": Rule(_reduce, no_macs)
-    for name in "Mean Sum Max Min Amax Amin Prod Var Std Median Logsumexp All Any".split()
-}
+_REDUCTIONS = "Mean Sum Max Min Amax Amin Prod Var Std Median Logsumexp All Any"
+
+RULES: dict[str, Rule] = {f"ops.{name}": Rule(_reduce, no_macs) for name in _REDUCTIONS.split()}

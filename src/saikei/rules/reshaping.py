@@ -231,9 +231,7 @@ def _flip(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Fl
     rank = len(call.inputs[0])
     axis = call.config.get("axis")
     turned = set(range(rank)) if axis is None else {a % rank for a in _axes(axis)}
-    labels = tuple(
-        v[::-1] if v is not None and p in turned else v for p, v in enumerate(inputs[0])
-    )
+    labels = tuple(v[::-1] if v is not None and p in turned else v for p, v in enumerate(inputs[0]))
     return Flow((labels,))
 
 

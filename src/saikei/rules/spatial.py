@@ -33,9 +33,7 @@ def _pad_operation(call: CallView, inputs: tuple[Labels, ...], source: LabelSour
         return pinned_flow(call, inputs, "its padding value is a tensor")
     kept = [
         vector if before == after else None
-        for vector, before, after in zip(
-            inputs[0], call.inputs[0], call.outputs[0], strict=True
-        )
+        for vector, before, after in zip(inputs[0], call.inputs[0], call.outputs[0], strict=True)
     ]
     pins = tuple(
         Pin(vector, "this axis is padded")

@@ -1,0 +1,125 @@
+"""Reading a model as a graph and building it again."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L  # noqa: N812
+
+from saikei.errors import ModelError
+from saikei.graph import build, copy_model, fresh_model, read
+
+
+def outputs(model: keras.Model, batch: object, training: bool = False) -> list[np.ndarray]:
+    return [np.asarray(y) for y in keras.tree.flatten(model(batch, training=training))]
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def test_nested_models_are_inlined_with_unique_names() -> None:
+    inner = keras.Sequential([keras.Input((6,)), L.Dense(5, name="same"), L.Dense(6)], name="inner")
+    tensor = keras.Input((6,))
+    model = keras.Model(tensor, L.Dense(2, name="same")(inner(L.Dense(6)(tensor))))
+    graph = read(model)
+    assert {operation.kind for operation in graph.operations.values()} == {"InputLayer", "Dense"}
+    assert graph.operations["same"].config["units"] == 2
+    assert graph.operations["inner_same"].config["units"] == 5
+    batch = noise(3, 6)
+    np.testing.assert_array_equal(outputs(build(graph), batch)[0], outputs(model, batch)[0])
+
+
+def test_a_nested_model_called_with_training_false_keeps_its_normalisation_frozen() -> None:
+    inner = keras.Sequential([keras.Input((4,)), L.BatchNormalization()])
+    tensor = keras.Input((4,))
+    model = keras.Model(tensor, inner(tensor, training=False))
+    twin = copy_model(model)
+    batch = noise(8, 4)
+    np.testing.assert_array_equal(
+        outputs(twin, batch, training=True)[0], outputs(model, batch, training=True)[0]
+    )
+
+
+def test_shared_layers_stay_shared() -> None:
+    first, second = keras.Input((4,)), keras.Input((4,))
+    layer = L.Dense(3)
+    model = keras.Model([first, second], L.Add()([layer(first), layer(second)]))
+    twin = copy_model(model)
+    assert twin.count_params() == model.count_params() == 15
+    batch = [noise(2, 4), noise(2, 4) + 1]
+    np.testing.assert_array_equal(outputs(twin, batch)[0], outputs(model, batch)[0])
+
+
+def test_dictionaries_of_inputs_and_outputs_keep_their_keys() -> None:
+    tensors = {"image": keras.Input((4,), name="image"), "table": keras.Input((2,), name="table")}
+    joined = L.Concatenate()(list(tensors.values()))
+    model = keras.Model(tensors, {"a": L.Dense(2)(joined), "b": L.Dense(1)(joined)})
+    twin = copy_model(model)
+    batch = {"image": noise(3, 4), "table": noise(3, 2)}
+    ours, theirs = twin(batch), model(batch)
+    assert set(ours) == {"a", "b"}
+    for key in ours:
+        np.testing.assert_array_equal(np.asarray(ours[key]), np.asarray(theirs[key]))
+
+
+def test_an_input_that_nothing_reads_is_kept() -> None:
+    used, unused = keras.Input((4,)), keras.Input((3,))
+    model = keras.Model([used, unused], L.Dense(2)(used))
+    assert len(copy_model(model).inputs) == 2
+
+
+def test_the_same_output_twice_is_kept_twice() -> None:
+    tensor = keras.Input((4,))
+    hidden = L.Dense(2)(tensor)
+    twin = copy_model(keras.Model(tensor, [hidden, hidden, tensor]))
+    assert len(twin.outputs) == 3
+
+
+def test_masking_still_masks() -> None:
+    model = keras.Sequential([keras.Input((5, 3)), L.Masking(), L.LSTM(4), L.Dense(1)])
+    batch = noise(2, 5, 3)
+    batch[:, 3:] = 0
+    np.testing.assert_array_equal(outputs(copy_model(model), batch)[0], outputs(model, batch)[0])
+
+
+def test_frozen_layers_stay_frozen() -> None:
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3), L.BatchNormalization(), L.Dense(1)])
+    model.layers[0].trainable = False
+    twin = copy_model(model)
+    assert len(twin.trainable_weights) == len(model.trainable_weights)
+
+
+def test_fresh_weights_differ_by_seed_and_repeat_by_seed() -> None:
+    model = keras.Sequential([keras.Input((4,)), L.Dense(8), L.Dropout(0.5), L.Dense(1)])
+    first, again, other = (fresh_model(model, seed) for seed in (1, 1, 2))
+    for one, same in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
+    assert not np.array_equal(first.get_weights()[0], model.get_weights()[0])
+
+
+def test_a_copy_keeps_its_initialisers() -> None:
+    model = keras.Sequential([keras.Input((4,)), L.Dense(8, kernel_initializer="he_normal")])
+    config = copy_model(model).layers[-1].get_config()
+    assert config["kernel_initializer"]["class_name"] == "HeNormal"
+
+
+def test_an_unbuilt_model_is_refused_with_the_mend() -> None:
+    with pytest.raises(ModelError, match="not built.*keras.Input"):
+        read(keras.Sequential([L.Dense(3)]))
+
+
+def test_a_subclassed_model_is_refused_with_the_mend() -> None:
+    class Mine(keras.Model):  # type: ignore[misc]
+        def call(self, inputs: object) -> object:
+            return inputs
+
+    with pytest.raises(ModelError, match="subclassed.*Functional"):
+        read(Mine())
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="got str"):
+        read("model.keras")  # type: ignore[arg-type]
