@@ -76,8 +76,11 @@ class Profile:
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
             "  ".join(
-                [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2])]
-                + [row[3].rjust(widths[3]), row[4].rjust(widths[4]), row[5]]
+                [
+                    *(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)),
+                    *(cell.rjust(width) for cell, width in zip(row[3:5], widths[3:], strict=True)),
+                    row[5],
+                ]
             ).rstrip()
             for row in rows
         ]

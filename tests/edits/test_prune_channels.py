@@ -7,7 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras import layers as L  # noqa: N812
+from keras import layers as L
 
 from saikei import Budget, DropChannels, PruneChannels, Recipe, profile
 from saikei.channels import channel_groups

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 from hypothesis import strategies as st
-from keras import layers as L  # noqa: N812 - the ecosystem's own abbreviation
+from keras import layers as L
 from keras import ops
 
 # They turn 0 into 0, so a channel that is made silent stays silent.
@@ -229,12 +229,13 @@ class Maker:
         return L.Dense(self.integer(1, 4), activation=self.pick(("softmax", "linear")))(tensor)
 
 
-STEPS = (
+_STEPS = (
     "conv grouped_conv depthwise separable transposed dense normalised prelu shared_twice nested "
     "merged operator concatenated spatially_concatenated with_constant gated spatial_gate "
     "activated pooled padded reshaped_there_and_back permuted_there_and_back shuffled "
     "flattened_there_and_back flattened_with_channels_between sliced"
-).split()
+)
+STEPS = _STEPS.split()
 
 
 @st.composite

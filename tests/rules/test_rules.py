@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from keras import layers as L  # noqa: N812
+from keras import layers as L
 from keras import ops
 
 from saikei.channels import channel_groups

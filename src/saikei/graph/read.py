@@ -118,7 +118,7 @@ class _Reader:
     def _add_operation(self, operation: Any, prefix: str) -> str:
         if id(operation) in self._names:
             return self._names[id(operation)]
-        name = operation.name
+        name: str = operation.name
         if name in self.operations or (prefix and name in self._own):
             name = _unused(f"{prefix}{name}", self._own.union(self.operations))
         self._names[id(operation)] = name
@@ -178,11 +178,8 @@ def _weights(operation: Any) -> dict[str, Weight]:
 def _weight_name(layer: str, path: str) -> str:
     """`"kernel"` for `"outer/conv/kernel"` of the layer `conv`."""
     parts = path.split("/")
-    if layer in parts:
-        parts = parts[parts.index(layer) + 1 :]
-    else:
-        parts = parts[-1:]
-    return "/".join(parts) or path
+    inner = parts[parts.index(layer) + 1 :] if layer in parts else parts[-1:]
+    return "/".join(inner) or path
 
 
 def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:

@@ -7,11 +7,12 @@ from typing import Any
 from saikei.rules.base import CallView, Rule, no_macs, pinned_flow
 from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Vector
 
-ELEMENTWISE_FUNCTIONS = frozenset(
+_FUNCTIONS = (
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu "
     "linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink softplus softsign "
-    "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold".split()
+    "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold"
 )
+ELEMENTWISE_FUNCTIONS = frozenset(_FUNCTIONS.split())
 ELEMENTWISE_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Identity"})
 
 
@@ -87,14 +88,13 @@ _OPERATIONS = (
     "NanToNum Round Floor Ceil Trunc"
 )
 
+_LAYERS = (
+    "ReLU LeakyReLU ELU Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
+    "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization"
+)
+
 RULES: dict[str, Rule] = {
-    **{
-        kind: Rule(elementwise, no_macs)
-        for kind in (
-            "ReLU LeakyReLU ELU Identity Dropout SpatialDropout1D SpatialDropout2D "
-            "SpatialDropout3D GaussianDropout GaussianNoise AlphaDropout ActivityRegularization"
-        ).split()
-    },
+    **{kind: Rule(elementwise, no_macs) for kind in _LAYERS.split()},
     **{f"ops.{name}": Rule(elementwise, no_macs) for name in _OPERATIONS.split()},
     "Activation": Rule(_activation_layer, no_macs),
     "PReLU": Rule(_prelu, no_macs),
