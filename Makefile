@@ -1,0 +1,70 @@
+# `make test` and `make demo` need Python 3.11 to 3.13 and make, and set up the rest in .venv.
+# PYTHON=python3.12 chooses the interpreter; ARGS="--trials 2" passes arguments to the demo.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+ARGS   ?=
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+# The tests are bound by compiling models, which uses one core each.
+WORKERS ?= 2
+
+# Whatever environment is active, only ours counts.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help install demo test test-all lint format types layers tests clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## set up .venv
+
+demo: $(STAMP)  ## prune, distil and fuse a small network on handwritten digits
+	$(BIN)/saikei demo $(ARGS)
+
+test: lint types layers tests  ## style, types, architecture and tests, without the slow ones
+
+test-all: lint types layers  ## the same with the slow tests
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m "slow or not slow"
+
+lint: $(STAMP)  ## check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(STAMP)  ## mend style and formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(STAMP)  ## check types
+	$(BIN)/mypy
+
+layers: $(STAMP)  ## check that dependencies point one way
+	$(BIN)/lint-imports
+
+tests: $(STAMP)  ## run the tests, without the slow ones
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last: a set-up that was cut short goes on where it stopped.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(PIP) --version >/dev/null 2>&1; then \
+	    for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	        if $$python -c '$(SUPPORTED)' 2>/dev/null; then found=$$python; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "No Python 3.11 to 3.13 found: install one, or name it with PYTHON=…" >&2; exit 1; \
+	    fi; \
+	    echo "Setting up $(VENV) with $$($$found --version); this takes a few minutes, once"; \
+	    $$found -m venv --clear $(VENV); \
+	fi
+	@$(PIP) install --quiet --constraint constraints.txt editables hatchling
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev]'
+	@touch $@

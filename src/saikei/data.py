@@ -1,0 +1,314 @@
+"""Data that users hand in: read from a file, gathered from a dataset, checked and split.
+
+Keras is imported where it is needed, so that a file with wrong data is refused at once.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.errors import DataError
+
+if TYPE_CHECKING:
+    import keras
+
+# Inputs and labels; either may be nested as the model nests its inputs and outputs.
+Arrays: TypeAlias = tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a data set, each `(x, y)` with one sample a row.
+
+    Args:
+        train: to train on.
+        validation: to choose by; `None` where it has to be held out.
+        test: to look at once, at the end; `None` where there is none.
+    """
+
+    train: Arrays
+    validation: Arrays | None = None
+    test: Arrays | None = None
+
+
+def load_npz(path: str | Path) -> Splits:
+    """Read a data set from a NumPy file; nothing in it is unpickled.
+
+    Args:
+        path: an `.npz` with the arrays `x_train`, `y_train`, and optionally `x_val`, `y_val`,
+            `x_test`, `y_test`.
+
+    Raises:
+        DataError: when the file cannot be read, an array is missing, or the arrays are empty, of
+            different lengths, not numeric, or hold NaN or infinite numbers.
+    """
+    stored = _read_npz(Path(path))
+    parts = {part: _part(stored, part, path) for part in ("train", "val", "test")}
+    known = {f"{side}_{part}" for part in parts for side in "xy"}
+    for key in sorted(set(stored) - known):
+        # Anything else may be there, but a misspelt part must not be left out in silence.
+        if key.startswith(("x_", "y_")):
+            raise DataError(f"'{path}' holds '{key}': the names are {', '.join(sorted(known))}.")
+    train = parts["train"]
+    if train is None:
+        raise DataError(
+            f"'{path}' holds no 'x_train': save the data with "
+            "numpy.savez(path, x_train=…, y_train=…)."
+        )
+    return Splits(train, parts["val"], parts["test"])
+
+
+def arrays(data: Any, name: str = "data") -> Arrays:
+    """Gather anything that `keras.Model.fit` takes into arrays, in one pass.
+
+    Args:
+        data: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`.
+        name: of the argument, for messages.
+
+    Returns:
+        `(x, y)`, nested as they came.
+
+    Raises:
+        DataError: when there are no labels, there are sample weights, or the dataset is empty,
+            endless or of an unknown kind.
+    """
+    from keras import tree
+
+    if isinstance(data, tuple):
+        x, y = _pair(data, name)
+        return tree.map_structure(_numpy, x), tree.map_structure(_numpy, y)
+    batches = [tree.map_structure(_numpy, _pair(b, name)) for b in _batches(data, name)]
+    if not batches:
+        raise DataError(f"The {name} data is empty: give at least one batch.")
+    x, y = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    return x, y
+
+
+def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
+    """Refuse data that a model cannot be trained on or scored by.
+
+    Whether the labels fit the outputs depends on the loss, and is for
+    `saikei.training.infer_task` to say.
+
+    Args:
+        model: a built model.
+        data: what `arrays` takes.
+        name: of the data, for messages.
+
+    Raises:
+        DataError: when it is empty, holds NaN or infinite numbers, has other shapes than the
+            model's inputs, or another number of labels than of samples.
+    """
+    from keras import tree
+
+    x, y = arrays(data, name)
+    inputs = _inputs_by_name(model, x, name)
+    for label, array in inputs.items():
+        _check_values(array, label)
+    for array in tree.flatten(y):
+        _check_values(array, f"labels of the {name} data")
+    lengths = {len(array) for array in (*inputs.values(), *tree.flatten(y))}
+    if len(lengths) > 1:
+        shown = " and ".join(f"{length:,}" for length in sorted(lengths))
+        raise DataError(
+            f"The {name} data has arrays of {shown} samples: give one label for each sample."
+        )
+
+
+def hold_out(
+    data: Arrays, share: float = 0.2, seed: int = 0, stratify: bool = True
+) -> tuple[Arrays, Arrays]:
+    """Split a random part off.
+
+    Args:
+        data: `(x, y)` arrays.
+        share: of the samples that are held out, between 0 and 1.
+        seed: of the choice.
+        stratify: hold out the same share of each class. Labels are classes when they are one
+            whole number or one one-hot row a sample, and there are fewer of them than samples
+            to hold out; other labels are split at random.
+
+    Returns:
+        The rest and the part held out, both in the order in which they came.
+
+    Raises:
+        DataError: when the share leaves one of the two empty.
+    """
+    from keras import tree
+    from sklearn.model_selection import train_test_split
+
+    x, y = arrays(data)
+    count = len(tree.flatten(x)[0])
+    held = round(share * count)
+    if not 0 < held < count:
+        raise DataError(f"A share of {share} cannot be held out of {count} samples: give more.")
+    classes = _classes(y, held) if stratify else None
+    rows = np.arange(count)
+    if classes is not None:
+        # The only sample of its class stays in training.
+        _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+        rows = rows[counts[inverse] > 1]
+        classes = classes[rows]
+    _, chosen = train_test_split(rows, test_size=held, random_state=seed, stratify=classes)
+    mask = np.isin(np.arange(count), chosen)
+    return _rows((x, y), ~mask), _rows((x, y), mask)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise DataError(
+            f"'{path}' is no NumPy archive of numbers ({_first_line(error)}): save the data with "
+            "numpy.savez(path, x_train=…, y_train=…)."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _part(stored: dict[str, NDArray[Any]], part: str, path: str | Path) -> Arrays | None:
+    names = (f"x_{part}", f"y_{part}")
+    missing = [name for name in names if name not in stored]
+    if len(missing) == 2:
+        return None
+    if missing:
+        present = next(name for name in names if name in stored)
+        raise DataError(f"'{path}' holds '{present}' but no '{missing[0]}': both are needed.")
+    x, y = (stored[name] for name in names)
+    for name in names:
+        _check_values(stored[name], f"'{name}' in '{path}'")
+    if len(x) != len(y):
+        raise DataError(
+            f"'{path}' holds {len(x):,} samples in '{names[0]}' but {len(y):,} labels in "
+            f"'{names[1]}': give one label for each sample."
+        )
+    return x, y
+
+
+def _pair(data: Any, name: str) -> Arrays:
+    if not isinstance(data, (tuple, list)) or len(data) < 2:
+        raise DataError(f"The {name} data holds no labels: give (x, y).")
+    if len(data) > 2:
+        raise DataError(
+            f"The {name} data holds {len(data)} parts: give (x, y); sample weights are not used."
+        )
+    return data[0], data[1]
+
+
+def _numpy(value: Any) -> NDArray[Any]:
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+
+
+def _batches(data: Any, name: str) -> Iterator[Any]:
+    import keras
+
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise DataError(f"The {name} data never ends: give its PyDataset a length.")
+        return (data[index] for index in range(data.num_batches))
+    cardinality = getattr(data, "cardinality", None)
+    if callable(cardinality) and int(cardinality()) == -1:
+        raise DataError(f"The {name} data never ends: bound it, for example with take(1000).")
+    if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, dict, str, bytes)):
+        return iter(data)
+    raise DataError(
+        f"The {name} data is of type {type(data).__name__}: give (x, y) arrays, a "
+        "tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader."
+    )
+
+
+def _inputs_by_name(model: keras.Model, x: Any, name: str) -> dict[str, NDArray[Any]]:
+    """The arrays, under names for messages, once their shapes fit the model's inputs."""
+    from keras import tree
+
+    inputs = {tensor.name: tensor for tensor in model.inputs}
+    if isinstance(x, dict) and isinstance(getattr(model, "input", None), dict):
+        inputs = dict(model.input)
+    if isinstance(x, dict) and set(x) != set(inputs):
+        raise DataError(
+            f"The {name} data has inputs {sorted(x)}, but model '{model.name}' takes "
+            f"{sorted(inputs)}: name them alike."
+        )
+    given = [x[key] for key in inputs] if isinstance(x, dict) else tree.flatten(x)
+    if len(given) != len(inputs):
+        raise DataError(
+            f"The {name} data has {len(given)} inputs, but model '{model.name}' takes "
+            f"{len(inputs)}: give one array for each."
+        )
+    found: dict[str, NDArray[Any]] = {}
+    for (key, tensor), array in zip(inputs.items(), given, strict=True):
+        label = f"{name} data" if len(inputs) == 1 else f"{name} data for input '{key}'"
+        _check_shape(array, tuple(tensor.shape), label, model.name)
+        found[label] = array
+    return found
+
+
+def _check_shape(
+    array: NDArray[Any], expected: tuple[int | None, ...], label: str, model: str
+) -> None:
+    fits = array.ndim == len(expected) and all(
+        want in (None, have) for want, have in zip(expected[1:], array.shape[1:], strict=True)
+    )
+    if fits:
+        return
+    wanted = ", ".join("any" if size is None else str(size) for size in expected[1:])
+    mend = "reshape it"
+    if array.ndim == len(expected) - 1 and expected[-1] == 1:
+        mend = "add the channel axis with x[..., None]"
+    raise DataError(
+        f"The {label} has shape {array.shape}, but model '{model}' takes (n, {wanted}): {mend}."
+    )
+
+
+def _check_values(array: NDArray[Any], label: str) -> None:
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"The {label} is of type {array.dtype}: give numbers, with classes numbered from 0."
+        )
+    if array.ndim == 0 or len(array) == 0:
+        raise DataError(f"The {label} is empty: give at least one sample.")
+    if array.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"The {label} holds NaN or infinite numbers in {int(bad.sum()):,} of {len(array):,} "
+            f"samples, first in row {int(bad.argmax())}: remove or fill them."
+        )
+
+
+def _classes(y: Any, held: int) -> NDArray[Any] | None:
+    """The class of each sample; `None` where labels are no classes."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf":
+        return None
+    labels = y
+    if y.ndim == 2 and y.shape[1] > 1:
+        one_hot = np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+        if not one_hot:
+            return None
+        labels = y.argmax(axis=1)
+    if labels.size != len(labels) or (labels != np.round(labels)).any():
+        return None
+    labels = labels.reshape(-1)
+    return labels if len(np.unique(labels)) <= held else None
+
+
+def _rows(data: Arrays, mask: NDArray[np.bool_]) -> Arrays:
+    from keras import tree
+
+    x, y = tree.map_structure(lambda array: array[mask], data)
+    return x, y

@@ -1,0 +1,111 @@
+"""Whether models can be members of one fusion, and their copies side by side in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import tree
+
+from saikei.errors import FusionError
+from saikei.graph import TensorRef, TensorSpec, copy_model, read
+from saikei.training.outputs import Outputs, read_outputs
+
+
+@dataclass(frozen=True)
+class _Interface:
+    inputs: list[TensorSpec]
+    input_structure: Any
+    outputs: Outputs
+
+
+def check_members(members: Sequence[keras.Model]) -> None:
+    """Check that the members take the same inputs and give the same outputs.
+
+    Raises:
+        FusionError: naming the members that differ, and the mend.
+        ModelError: when a member cannot be read.
+    """
+    if isinstance(members, keras.Model) or len(members) < 2:
+        given = "one" if isinstance(members, keras.Model) else str(len(members))
+        raise FusionError(f"A fusion needs at least two members, got {given}: give a list of them.")
+    first = _interface(members[0])
+    for number, member in enumerate(members[1:], start=2):
+        pair = f"Member 1 ('{members[0].name}') and member {number} ('{member.name}')"
+        _compare(pair, first, _interface(member))
+
+
+def _interface(model: keras.Model) -> _Interface:
+    graph = read(model)
+    return _Interface(
+        inputs=[graph.spec(ref) for ref in graph.input_refs()],
+        input_structure=graph.inputs,
+        outputs=read_outputs(model),
+    )
+
+
+def _compare(pair: str, a: _Interface, b: _Interface) -> None:
+    if _nesting(a.input_structure) != _nesting(b.input_structure):
+        raise FusionError(
+            f"{pair} take {_nesting(a.input_structure)} and {_nesting(b.input_structure)}: "
+            "rebuild one of them with the other's inputs."
+        )
+    ours, theirs = ([(spec.shape, spec.dtype) for spec in side.inputs] for side in (a, b))
+    if ours != theirs:
+        raise FusionError(
+            f"{pair} take inputs {_shown(ours)} and {_shown(theirs)}: put a Resizing or Reshape "
+            "layer before one of them."
+        )
+    if _nesting(a.outputs.structure) != _nesting(b.outputs.structure):
+        raise FusionError(
+            f"{pair} give {_nesting(a.outputs.structure)} and {_nesting(b.outputs.structure)}: "
+            "rebuild one of them with the other's outputs."
+        )
+    for ours_out, theirs_out in zip(a.outputs.each, b.outputs.each, strict=True):
+        if ours_out.shape != theirs_out.shape:
+            raise FusionError(
+                f"{pair} give outputs {ours_out.shape} and {theirs_out.shape}: members need the "
+                "same classes in the same order."
+            )
+        if ours_out.activation != theirs_out.activation:
+            raise FusionError(
+                f"{pair} end in {ours_out.activation} and {theirs_out.activation}, which do not "
+                "average: add the missing activation, for example keras.layers.Softmax()."
+            )
+
+
+def _nesting(structure: Any) -> str:
+    if isinstance(structure, dict):
+        return f"a dict of {sorted(structure)}"
+    if isinstance(structure, (list, tuple)):
+        return f"a list of {len(structure)}"
+    return "one tensor"
+
+
+def _shown(specs: list[tuple[Any, str]]) -> str:
+    return ", ".join(f"{shape} {dtype}" for shape, dtype in specs)
+
+
+def side_by_side(members: Sequence[keras.Model]) -> tuple[Any, list[list[Any]]]:
+    """Copies of the members called on one set of new inputs.
+
+    Args:
+        members: as `check_members` has them; they are not changed.
+
+    Returns:
+        The inputs, nested as the first member takes them, and for each member its outputs,
+        flattened, as symbolic tensors.
+    """
+    graph = read(members[0])
+    specs = {ref: graph.spec(ref) for ref in graph.input_refs()}
+    names = {ref: graph.calls[ref.call].operation for ref in specs}
+
+    def new_input(ref: TensorRef) -> Any:
+        return keras.Input(batch_shape=specs[ref].shape, dtype=specs[ref].dtype, name=names[ref])
+
+    inputs = tree.map_structure(new_input, graph.inputs)
+    numbered = enumerate(members, start=1)
+    copies = [copy_model(member, name=f"member_{number}") for number, member in numbered]
+    return inputs, [list(tree.flatten(copy(inputs))) for copy in copies]

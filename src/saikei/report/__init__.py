@@ -1,0 +1,16 @@
+"""The report of a run: data parts first, then one HTML file or text for a terminal."""
+
+from saikei.report.html import render_html, write_html
+from saikei.report.parts import Report, report_of
+from saikei.report.text import front_table, render_front, render_text, text_report
+
+__all__ = [
+    "Report",
+    "front_table",
+    "render_front",
+    "render_html",
+    "render_text",
+    "report_of",
+    "text_report",
+    "write_html",
+]

@@ -1,0 +1,302 @@
+"""The interactive charts, as Plotly figures without colours of the page they stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from saikei.report import numbers
+from saikei.report.parts import kind_text
+from saikei.search.front import COST_AXES, cost_of, pareto_front
+from saikei.search.record import KINDS, Candidate, Kind, Run
+
+# Mid-tones that read on a white and on a dark page.
+COLOURS: Mapping[Kind, str] = {
+    "original": "#8b95a5",
+    "given": "#64748b",
+    "pruned": "#3b82f6",
+    "fresh": "#f59e0b",
+    "labels": "#14b8a6",
+    "average": "#a855f7",
+}
+SYMBOLS: Mapping[Kind, str] = {
+    "original": "star",
+    "given": "star-diamond",
+    "pruned": "circle",
+    "fresh": "diamond",
+    "labels": "square",
+    "average": "hexagon2",
+}
+CHOSEN = "#10b981"
+
+
+def front_chart(run: Run) -> dict[str, Any]:
+    """Metric against cost, one point a candidate, with the Pareto front.
+
+    Returns:
+        `{"figure": …, "views": …}`: the figure for the run's own cost axis, and for each axis
+        what to restyle (`x` of every trace, `y` of the front) and relayout to see it.
+    """
+    axes = [run.cost_axis, *(a for a in COST_AXES if a != run.cost_axis)]
+    axes = [
+        a for a in axes if all(c.cost.latency is not None or a != "latency" for c in run.candidates)
+    ]
+    kinds = [kind for kind in KINDS if any(c.kind == kind for c in run.candidates)]
+    figure = go.Figure()
+    figure.add_trace(_front_line(run, run.cost_axis))
+    figure.add_trace(_chosen_ring(run))
+    for kind in kinds:
+        figure.add_trace(_points(run, kind))
+    metric = run.candidate(run.baseline).validation.name
+    suffix = " (%)" if numbers.is_share(metric) else ""
+    figure.update_layout(
+        template="none", hovermode="closest", legend={"orientation": "h", "y": -0.2}
+    )
+    figure.update_yaxes(title_text=f"{metric.replace('_', ' ')} on validation{suffix}")
+    views = {axis: _view(run, kinds, axis) for axis in axes}
+    figure.update_layout(views[run.cost_axis]["layout"])
+    return {"figure": figure.to_plotly_json(), "views": views}
+
+
+def choices_chart(run: Run) -> dict[str, Any]:
+    """Paired differences with their intervals, one row a comparison."""
+    metric = run.candidate(run.baseline).validation.name
+    factor = 100.0 if numbers.is_share(metric) else 1.0
+    rows = list(reversed(run.comparisons))
+    labels = [f"{c.first} − {c.second}" for c in rows]
+    values = [factor * c.difference.value for c in rows]
+    figure = go.Figure(
+        go.Scatter(
+            x=values,
+            y=list(range(len(rows))),
+            mode="markers",
+            marker={"size": 10, "color": [_choice_colour(run, c.difference) for c in rows]},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [
+                    factor * c.difference.high - v for c, v in zip(rows, values, strict=True)
+                ],
+                "arrayminus": [
+                    v - factor * c.difference.low for c, v in zip(rows, values, strict=True)
+                ],
+                "thickness": 1.5,
+                "width": 5,
+                "color": "#8b95a5",
+            },
+            text=[f"{c.question}<br>{numbers.difference(metric, c.difference)}" for c in rows],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    better = "first is better" if _greater_is_better(run) else "first is worse"
+    figure.update_layout(template="none", height=110 + 34 * len(rows), margin={"l": 10, "t": 10})
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))), ticktext=labels, automargin=True, zeroline=False
+    )
+    figure.update_xaxes(
+        title_text=f"difference in {numbers.unit(metric)}, 95 % interval (right of zero: {better})",
+        zeroline=True,
+        zerolinewidth=2,
+    )
+    return {"figure": figure.to_plotly_json(), "views": {}}
+
+
+def training_chart(run: Run) -> dict[str, Any]:
+    """What was logged after each epoch, one line a trained candidate."""
+    trained = [c for c in run.candidates if c.training is not None and c.training.curves]
+    keys = _curve_keys(trained)
+    shipped = {run.chosen, *run.candidate(run.chosen).members}
+    figure = go.Figure()
+    for candidate in trained:
+        figure.add_trace(
+            go.Scatter(
+                mode="lines",
+                name=candidate.name,
+                line={
+                    "color": COLOURS[candidate.kind],
+                    "width": 3 if candidate.name in shipped else 1.3,
+                    "dash": "solid" if candidate.kind == "pruned" else "dash",
+                },
+                opacity=1.0 if candidate.name in shipped else 0.65,
+                **_curve(candidate, keys[0] if keys else ""),
+                hovertemplate=f"{candidate.name}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+            )
+        )
+    figure.update_layout(template="none", hovermode="closest")
+    figure.update_xaxes(title_text="epoch")
+    views = {
+        _curve_label(key): {
+            "restyle": _columns(_curve(c, key) for c in trained),
+            "layout": {"yaxis.title.text": _curve_label(key)},
+        }
+        for key in keys
+    }
+    if views:
+        figure.update_yaxes(title_text=next(iter(views)))
+    return {"figure": figure.to_plotly_json(), "views": views}
+
+
+def _greater_is_better(run: Run) -> bool:
+    return run.candidate(run.baseline).validation.greater_is_better
+
+
+def _choice_colour(run: Run, difference: Any) -> str:
+    if not difference.clear:
+        return "#8b95a5"
+    return CHOSEN if (difference.value > 0) == _greater_is_better(run) else "#ef4444"
+
+
+def _percent(candidate: Candidate) -> tuple[float, float, float]:
+    score = candidate.validation
+    factor = 100.0 if numbers.is_share(score.name) else 1.0
+    return factor * score.value, factor * score.low, factor * score.high
+
+
+def _points(run: Run, kind: Kind) -> go.Scatter:
+    candidates = [c for c in run.candidates if c.kind == kind]
+    values = [_percent(c) for c in candidates]
+    return go.Scatter(
+        name=KINDS[kind],
+        x=[cost_of(c.cost, run.cost_axis) for c in candidates],
+        y=[value for value, _, _ in values],
+        mode="markers",
+        marker={
+            "color": COLOURS[kind],
+            "symbol": SYMBOLS[kind],
+            "size": 15 if kind in ("original", "given") else 11,
+            "opacity": [1.0 if c.name in run.front else 0.55 for c in candidates],
+        },
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for value, _, high in values],
+            "arrayminus": [value - low for value, low, _ in values],
+            "thickness": 1,
+            "width": 3,
+            "color": _faint(COLOURS[kind]),
+        },
+        text=[_hover(run, c) for c in candidates],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.35)"
+
+
+def _hover(run: Run, candidate: Candidate) -> str:
+    baseline = run.candidate(run.baseline).cost
+    cost = candidate.cost
+    state = "Pareto-optimal" if candidate.name in run.front else "dominated"
+    return "<br>".join(
+        [
+            f"<b>{candidate.name}</b> · {kind_text(candidate)}",
+            f"{candidate.validation.name} {numbers.score(candidate.validation)}",
+            f"{numbers.count(cost.macs)} MACs ({numbers.ratio(cost.macs, baseline.macs)})",
+            f"{numbers.count(cost.params)} parameters ({numbers.ratio(cost.params, baseline.params)})",
+            f"{numbers.milliseconds(cost.latency)} per batch of {cost.batch_size}",
+            f"{state}, {'fits' if candidate.fits else 'does not fit'} the budget",
+        ]
+    )
+
+
+def _front_line(run: Run, axis: str) -> go.Scatter:
+    front = pareto_front(run.candidates, axis)
+    return go.Scatter(
+        name="Pareto front",
+        x=[cost_of(c.cost, axis) for c in front],
+        y=[_percent(c)[0] for c in front],
+        mode="lines",
+        line={"shape": "hv", "color": CHOSEN, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
+    )
+
+
+def _chosen_ring(run: Run) -> go.Scatter:
+    chosen = run.candidate(run.chosen)
+    return go.Scatter(
+        name="to ship",
+        x=[cost_of(chosen.cost, run.cost_axis)],
+        y=[_percent(chosen)[0]],
+        mode="markers",
+        marker={"size": 24, "color": "rgba(0,0,0,0)", "line": {"color": CHOSEN, "width": 2.5}},
+        hoverinfo="skip",
+    )
+
+
+def _view(run: Run, kinds: list[Kind], axis: str) -> dict[str, Any]:
+    front = _front_line(run, axis)
+    ring = cost_of(run.candidate(run.chosen).cost, axis)
+    points = [[cost_of(c.cost, axis) for c in run.candidates if c.kind == kind] for kind in kinds]
+    ys = [[_percent(c)[0] for c in run.candidates if c.kind == kind] for kind in kinds]
+    limit = run.settings.limits.get(axis)
+    unit = f" (ms per batch of {run.candidate(run.baseline).cost.batch_size})"
+    return {
+        "restyle": {
+            "x": [list(front.x), [ring], *points],
+            "y": [list(front.y), [_percent(run.candidate(run.chosen))[0]], *ys],
+        },
+        "layout": {
+            "xaxis.title.text": numbers.COSTS[axis] + (unit if axis == "latency" else ""),
+            "shapes": [] if limit is None else [_budget_line(limit)],
+            "annotations": [] if limit is None else [_budget_label(limit)],
+        },
+    }
+
+
+def _budget_line(limit: float) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "x0": limit,
+        "x1": limit,
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "#ef4444", "width": 1.5, "dash": "dash"},
+    }
+
+
+def _budget_label(limit: float) -> dict[str, Any]:
+    return {
+        "x": limit,
+        "y": 1,
+        "yref": "paper",
+        "text": "budget",
+        "showarrow": False,
+        "xanchor": "left",
+        "yanchor": "top",
+        "xshift": 5,
+        "font": {"color": "#ef4444"},
+    }
+
+
+def _curve_keys(trained: list[Candidate]) -> list[str]:
+    """Logged quantities, the validation metric first; the learning rate is not one."""
+    found: dict[str, None] = {}
+    for candidate in trained:
+        assert candidate.training is not None
+        found.update(dict.fromkeys(candidate.training.curves))
+    metric = trained[0].validation.name if trained else ""
+    wanted = [key for key in found if key != "learning_rate"]
+    first = [f"val_{metric}", "val_loss", metric, "loss"]
+    return [k for k in first if k in wanted] + sorted(k for k in wanted if k not in first)
+
+
+def _curve_label(key: str) -> str:
+    name = key.removeprefix("val_").replace("_", " ")
+    return f"{name}, validation" if key.startswith("val_") else f"{name}, training"
+
+
+def _curve(candidate: Candidate, key: str) -> dict[str, list[float]]:
+    assert candidate.training is not None
+    values = list(candidate.training.curves.get(key, ()))
+    return {"x": [float(i + 1) for i in range(len(values))], "y": values}
+
+
+def _columns(curves: Iterable[dict[str, list[float]]]) -> dict[str, list[list[float]]]:
+    listed = list(curves)
+    return {"x": [c["x"] for c in listed], "y": [c["y"] for c in listed]}

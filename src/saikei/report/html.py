@@ -1,0 +1,71 @@
+"""The report as one HTML file that works offline."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from saikei.report.charts import choices_chart, front_chart, training_chart
+from saikei.report.parts import report_of
+from saikei.search.record import Run
+
+
+def render_html(run: Run) -> str:
+    """One HTML page with everything in it: no request leaves it.
+
+    Args:
+        run: a finished run.
+    """
+    charts = {
+        "front": front_chart(run),
+        "choices": choices_chart(run),
+        "training": training_chart(run),
+    }
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report_of(run),
+            charts=charts,
+            style=Markup(_asset("report.css")),
+            script=Markup(_asset("report.js")),
+            plotly=Markup(get_plotlyjs()),
+        )
+    )
+
+
+def write_html(run: Run, path: str | Path) -> Path:
+    """Write the page, whole or not at all.
+
+    Args:
+        run: a finished run.
+        path: the file; its folder must exist.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(render_html(run), encoding="utf-8")
+    os.replace(draft, path)
+    return path
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("saikei.report", "page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "page" / name).read_text(encoding="utf-8")

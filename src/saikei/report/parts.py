@@ -1,0 +1,327 @@
+"""The report as data: what each section says, before anything is rendered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from saikei.report import numbers
+from saikei.search.front import COST_AXES, cost_of
+from saikei.search.record import KINDS, Candidate, LayerChange, Run
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The answer: what to ship, in one sentence, and the evidence behind it."""
+
+    name: str
+    kind: str
+    sentence: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One quantity of the original and of the chosen model."""
+
+    quantity: str
+    original: str
+    chosen: str
+    change: str
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One candidate in the table of all."""
+
+    name: str
+    kind: str
+    kind_text: str
+    metric: str
+    interval: str
+    macs: str
+    params: str
+    latency: str
+    share: str
+    fits: bool
+    optimal: bool
+    chosen: bool
+    original: bool
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """What one choice bought."""
+
+    question: str
+    first: str
+    second: str
+    difference: str
+    clear: bool
+    answer: str
+
+
+@dataclass(frozen=True)
+class TrainedRow:
+    """A candidate before and after its training."""
+
+    name: str
+    kind_text: str
+    before: str
+    after: str
+    gain: str
+    epochs: int
+    seconds: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The channels of one trained model, layer by layer."""
+
+    name: str
+    parent: str
+    rows: tuple[LayerChange, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All sections, in the order in which they are read."""
+
+    headline: Headline
+    metric: str
+    baseline: str
+    validation_samples: int
+    costs: tuple[CostRow, ...]
+    front: tuple[FrontRow, ...]
+    choices: tuple[ChoiceRow, ...]
+    trained: tuple[TrainedRow, ...]
+    layers: tuple[LayerTable, ...]
+    decisions: Pairs
+    recipes: Pairs
+    replay: str
+    facts: Pairs
+    fingerprint: Pairs
+
+
+def report_of(run: Run) -> Report:
+    """Everything that the report says about a run.
+
+    Args:
+        run: a finished run.
+    """
+    chosen, baseline = run.candidate(run.chosen), run.candidate(run.baseline)
+    shipped = [run.candidate(name) for name in chosen.members] or [chosen]
+    return Report(
+        headline=_headline(run, chosen, baseline),
+        metric=baseline.validation.name,
+        baseline=run.baseline,
+        validation_samples=baseline.validation.n,
+        costs=_costs(run, chosen, baseline),
+        front=front_rows(run),
+        choices=_choices(run),
+        trained=tuple(_trained(c) for c in run.candidates if c.training is not None),
+        layers=tuple(LayerTable(c.name, c.parent or "", c.layers) for c in shipped if c.layers),
+        decisions=tuple((f"{d.topic}: {d.choice}", d.reason) for d in run.decisions),
+        recipes=tuple(
+            (c.name, json.dumps(c.recipe, indent=2)) for c in shipped if c.recipe is not None
+        ),
+        replay=_replay(run, chosen, shipped),
+        facts=_facts(run),
+        fingerprint=tuple(sorted(run.fingerprint.items())),
+    )
+
+
+def front_rows(run: Run) -> tuple[FrontRow, ...]:
+    """All candidates, cheapest first, each marked Pareto-optimal or dominated."""
+    whole = cost_of(run.candidate(run.baseline).cost, run.cost_axis)
+    ordered = sorted(run.candidates, key=lambda c: cost_of(c.cost, run.cost_axis))
+    return tuple(
+        FrontRow(
+            name=c.name,
+            kind=c.kind,
+            kind_text=kind_text(c),
+            metric=numbers.metric_value(c.validation.name, c.validation.value),
+            interval=numbers.interval(c.validation.name, c.validation.low, c.validation.high),
+            macs=numbers.count(c.cost.macs),
+            params=numbers.count(c.cost.params),
+            latency=numbers.milliseconds(c.cost.latency),
+            share=numbers.ratio(cost_of(c.cost, run.cost_axis), whole),
+            fits=c.fits,
+            optimal=c.name in run.front,
+            chosen=c.name == run.chosen,
+            original=c.kind in ("original", "given"),
+        )
+        for c in ordered
+    )
+
+
+def kind_text(candidate: Candidate) -> str:
+    """What a candidate is, in a few words."""
+    if candidate.kind != "average":
+        return KINDS[candidate.kind]
+    weights = "learned" if candidate.plan.get("weights") == "learn" else "equal"
+    return f"average of {len(candidate.members)}, {weights} weights"
+
+
+def _headline(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
+    validation = chosen.validation
+    parts = [f"{numbers.score(validation)} on validation"]
+    if run.test is not None:
+        name = validation.name
+        parts.append(
+            f"{numbers.score(run.test.chosen)} on test, where the original has "
+            f"{numbers.metric_value(name, run.test.baseline.value)} "
+            f"(difference {numbers.difference(name, run.test.difference)})"
+        )
+    else:
+        parts.append(f"the original has {numbers.score(baseline.validation)}")
+    share = numbers.ratio(chosen.cost.macs, baseline.cost.macs)
+    params = numbers.ratio(chosen.cost.params, baseline.cost.params)
+    sentence = (
+        f"{validation.name.replace('_', ' ').capitalize()} {'; '.join(parts)}. "
+        f"It costs {share} of the MACs and {params} of the parameters of the original."
+    )
+    reason = next((d.reason for d in run.decisions if d.topic == "what to ship"), "")
+    return Headline(chosen.name, kind_text(chosen), sentence, reason)
+
+
+def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, ...]:
+    rows: list[CostRow] = []
+    for axis in (*COST_AXES[:2], "activation_bytes", "latency"):
+        before, after = getattr(baseline.cost, axis), getattr(chosen.cost, axis)
+        label = numbers.COSTS[axis]
+        if axis == "latency":
+            label = f"latency per batch of {chosen.cost.batch_size}"
+        rows.append(
+            CostRow(
+                label.capitalize() if label.islower() else label,
+                numbers.cost(baseline.cost, axis),
+                numbers.cost(chosen.cost, axis),
+                numbers.ratio(after, before),
+            )
+        )
+    name = chosen.validation.name
+    change = chosen.validation.value - baseline.validation.value
+    paired = next(
+        (c.difference for c in run.comparisons if c.question == "shipped or original"), None
+    )
+    rows.append(
+        CostRow(
+            f"{name}, validation (n = {chosen.validation.n:,})",
+            numbers.score(baseline.validation),
+            numbers.score(chosen.validation),
+            numbers.difference(name, paired) if paired else numbers.signed(name, change),
+        )
+    )
+    if run.test is not None:
+        rows.append(
+            CostRow(
+                f"{name}, test (n = {run.test.chosen.n:,})",
+                numbers.score(run.test.baseline),
+                numbers.score(run.test.chosen),
+                numbers.difference(name, run.test.difference),
+            )
+        )
+    return tuple(rows)
+
+
+def _choices(run: Run) -> tuple[ChoiceRow, ...]:
+    metric = run.candidate(run.baseline).validation.name
+    return tuple(
+        ChoiceRow(
+            c.question,
+            c.first,
+            c.second,
+            numbers.difference(metric, c.difference),
+            c.difference.clear,
+            c.answer,
+        )
+        for c in run.comparisons
+    )
+
+
+def _trained(candidate: Candidate) -> TrainedRow:
+    training, after = candidate.training, candidate.validation
+    assert training is not None
+    before = candidate.before
+    settings = f"peak rate {training.learning_rate:.2g}"
+    if training.teacher is not None:
+        settings += f", temperature {training.temperature:.2g}, α {training.alpha:.2g}"
+    return TrainedRow(
+        name=candidate.name,
+        kind_text=kind_text(candidate),
+        before="–" if before is None else numbers.metric_value(before.name, before.value),
+        after=numbers.metric_value(after.name, after.value),
+        gain="–" if before is None else numbers.signed(after.name, after.value - before.value),
+        epochs=training.epochs,
+        seconds=numbers.duration(training.seconds),
+        settings=settings,
+    )
+
+
+def _replay(run: Run, chosen: Candidate, shipped: list[Candidate]) -> str:
+    """Python that makes the shipped structure again from the original."""
+    lines = ["import keras", "import saikei as sk", ""]
+    if not any(c.recipe for c in shipped):
+        return "\n".join([*lines, 'model = keras.saving.load_model("best.keras")'])
+    names: list[str] = []
+    for position, candidate in enumerate(shipped):
+        variable = "model" if len(shipped) == 1 else f"member_{position + 1}"
+        names.append(variable)
+        lines.append(f'recipe = sk.Recipe.from_json(open("recipe-{candidate.name}.json").read())')
+        lines.append(f"{variable} = recipe({_identifier(candidate.parent)})  # the structure")
+        lines += _training_lines(run, candidate, variable)
+    if chosen.members:
+        weights = ", ".join(f"{w:.6g}" for w in chosen.weights)
+        lines.append(f"model = sk.Average(weights=({weights}))([{', '.join(names)}])")
+    return "\n".join(lines)
+
+
+def _training_lines(run: Run, candidate: Candidate, variable: str) -> list[str]:
+    training, seed = candidate.training, candidate.plan.get("seed", run.settings.seed)
+    if training is None:
+        return []
+    common = (
+        f"epochs={training.epochs}, batch_size={run.settings.batch_size}, "
+        f"learning_rate={training.learning_rate:.6g}, seed={seed})"
+    )
+    fresh = [f"{variable} = fresh_model({variable}, seed={seed})  # saikei.graph"]
+    lines = fresh if candidate.kind == "fresh" else []
+    if training.teacher is None:
+        return [*lines, f"sk.fit({variable}, train, validation, {common}"]
+    return [
+        *lines,
+        f"sk.distill({variable}, {_identifier(training.teacher)}, train, validation,",
+        f"           temperature={training.temperature:.6g}, alpha={training.alpha:.6g},",
+        f"           {common}",
+    ]
+
+
+def _identifier(name: str | None) -> str:
+    return (name or "original").replace("-", "_")
+
+
+def _facts(run: Run) -> Pairs:
+    settings = run.settings
+    samples = ", ".join(
+        f"{part} {n:,}" if n else f"{part} unknown" for part, n in run.samples.items()
+    )
+    limits = ", ".join(
+        f"{name} ≤ {numbers.milliseconds(v) if name == 'latency' else numbers.count(v)}"
+        for name, v in settings.limits.items()
+    )
+    return (
+        ("Budget", limits),
+        ("Samples", samples),
+        ("Architectures tried", str(settings.trials)),
+        ("Epochs of each training", str(settings.epochs)),
+        ("Batch size of the training", str(settings.batch_size)),
+        ("Seed", str(settings.seed)),
+        ("Task", run.task),
+        ("Started (UTC)", run.started),
+        ("Time", numbers.duration(run.seconds)),
+        *((name, version) for name, version in run.versions.items()),
+    )

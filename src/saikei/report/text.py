@@ -1,0 +1,108 @@
+"""The report for a terminal, through Rich."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from saikei.report.parts import FrontRow, Report, front_rows, report_of
+from saikei.search.record import Run
+
+
+def front_table(run: Run) -> Table:
+    """All candidates, cheapest first, as a Rich table.
+
+    The mark says which is to ship (»), which are Pareto-optimal (●) and which are dominated (·).
+    """
+    metric = run.candidate(run.baseline).validation.name.replace("_", " ")
+    table = Table(
+        title=f"Pareto table: {metric} on validation, 95 % interval", title_justify="left"
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("model", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for heading in (metric, "95 %", "MACs", f"of {run.baseline}", "params", "latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("fits", justify="center")
+    for row in front_rows(run):
+        table.add_row(*_cells(row), style=_style(row))
+    return table
+
+
+def text_report(run: Run) -> RenderableType:
+    """What to ship, what it costs, the Pareto table and what each choice bought."""
+    report = report_of(run)
+    headline = report.headline
+    lead = Text.assemble(("Ship ", "bold"), (headline.name, "bold green"), f" ({headline.kind})\n")
+    lead.append(f"{headline.sentence}\n{headline.reason}")
+    return Group(Panel(lead), _cost_table(report), front_table(run), _choice_table(report))
+
+
+def render_text(run: Run, width: int = 120) -> str:
+    """The text report as plain text.
+
+    Args:
+        run: a finished run.
+        width: columns of the terminal.
+    """
+    return plain(text_report(run), width)
+
+
+def render_front(run: Run, width: int = 120) -> str:
+    """The Pareto table as plain text."""
+    return plain(front_table(run), width)
+
+
+def plain(what: RenderableType, width: int = 120) -> str:
+    """Anything Rich can render, as text without colours."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None)
+    with console.capture() as capture:
+        console.print(what)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def _cells(row: FrontRow) -> tuple[str, ...]:
+    mark = "»" if row.chosen else "●" if row.optimal else "·"
+    return (
+        mark,
+        row.name,
+        row.kind_text,
+        row.metric,
+        row.interval,
+        row.macs,
+        row.share,
+        row.params,
+        row.latency,
+        "yes" if row.fits else "no",
+    )
+
+
+def _style(row: FrontRow) -> str:
+    if row.chosen:
+        return "bold green"
+    return "" if row.optimal else "dim"
+
+
+def _cost_table(report: Report) -> Table:
+    table = Table(title="Against the original", title_justify="left")
+    table.add_column("")
+    for heading in (report.baseline, report.headline.name, "change"):
+        table.add_column(heading, justify="right")
+    for row in report.costs:
+        table.add_row(row.quantity, row.original, row.chosen, row.change)
+    return table
+
+
+def _choice_table(report: Report) -> Table:
+    table = Table(title="What each choice bought (validation, paired)", title_justify="left")
+    table.add_column("choice")
+    table.add_column("first − second")
+    table.add_column("difference", justify="right")
+    table.add_column("answer")
+    for row in report.choices:
+        table.add_row(row.question, f"{row.first} − {row.second}", row.difference, row.answer)
+    return table

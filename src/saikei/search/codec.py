@@ -1,0 +1,98 @@
+"""Frozen records from JSON and back, driven by their type hints."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from saikei.errors import InputError
+
+Record = TypeVar("Record")
+
+
+def to_jsonable(value: Any) -> Any:
+    """A record as dicts, lists and scalars that `json` can write.
+
+    Args:
+        value: a dataclass, a mapping with text keys, a sequence, a scalar or `None`.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_jsonable(item) for item in value]
+    return value
+
+
+def from_jsonable(kind: type[Record], value: Any) -> Record:
+    """The inverse of `to_jsonable` for a dataclass.
+
+    Args:
+        kind: the dataclass to make; its fields may be scalars, `X | None`, `tuple[X, ...]`,
+            `Mapping[str, X]`, `Any` and other such dataclasses.
+        value: what `json` read.
+
+    Raises:
+        InputError: when a field is missing, unknown, or not of the kind's type.
+    """
+    made: Record = _read(kind, value, kind.__name__)
+    return made
+
+
+def _read(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _read_record(hint, value, where)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(arguments, value, where)
+    if origin is tuple:
+        items = _expect(list, value, where)
+        return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(items))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        entries = _expect(dict, value, where)
+        return {key: _read(arguments[1], v, f"{where}['{key}']") for key, v in entries.items()}
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise InputError(f"{where} is {value!r}: expected one of {', '.join(arguments)}.")
+        return value
+    # JSON writes 1.0 as it was, but a hand-edited file may say 1.
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return _expect(hint, value, where)
+
+
+def _read_record(kind: type[Any], value: Any, where: str) -> Any:
+    entries = _expect(dict, value, where)
+    hints = typing.get_type_hints(kind)
+    names = [f.name for f in fields(kind)]
+    wrong = sorted(set(entries).symmetric_difference(names))
+    if wrong:
+        state = "is missing" if wrong[0] in names else "is unknown"
+        raise InputError(
+            f"Field '{wrong[0]}' of {where} {state}: the record was written by another version "
+            "of Saikei or was changed by hand; run the search again into a new folder."
+        )
+    return kind(**{n: _read(hints[n], entries[n], f"{where}.{n}") for n in names})
+
+
+def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    for hint in arguments:
+        if isinstance(hint, type) and type(value) is hint:
+            return value
+    rest = [hint for hint in arguments if hint is not type(None)]
+    return _read(rest[0], value, where)
+
+
+def _expect(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where} is {value!r}: expected {kind.__name__}.")
+    return value

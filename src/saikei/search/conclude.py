@@ -1,0 +1,117 @@
+"""The end of a run: select, look at the test set once, and write everything down."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei import report
+from saikei.search.codec import to_jsonable
+from saikei.search.comparisons import compare_choices, weight_decisions
+from saikei.search.execute import Bench
+from saikei.search.folder import write_text
+from saikei.search.front import cost_axis, pareto_front
+from saikei.search.judge import Judge, Outputs
+from saikei.search.record import Candidate, Decision, Run, Settings, Test
+from saikei.search.selection import select
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What is known of the run besides its candidates."""
+
+    settings: Settings
+    samples: Mapping[str, int]
+    fingerprint: Mapping[str, str]
+    started: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything that the search has made.
+
+    Args:
+        candidates: all, originals first.
+        outputs: of each, on validation.
+        decisions: taken so far.
+        baseline: the original that everything is compared to.
+    """
+
+    candidates: tuple[Candidate, ...]
+    outputs: Mapping[str, Outputs] = field(repr=False)
+    decisions: tuple[Decision, ...]
+    baseline: Candidate
+
+
+def conclude(found: Found, bench: Bench, sitting: Sitting, test: Any) -> Run:
+    """Decide, and look at the test set.
+
+    Args:
+        found: what there is to decide on.
+        bench: of the run.
+        sitting: of the run.
+        test: `(x, y)` arrays or `None`; only the original and the chosen model see it.
+
+    Returns:
+        The record of the run, not written yet and with 0 seconds.
+    """
+    axis = cost_axis(bench.budget)
+    selection = select(found.candidates, found.outputs, bench.judge, axis)
+    chosen = selection.chosen
+    bench.folder.promote(chosen.name)
+    comparisons = compare_choices(
+        found.candidates, found.outputs, bench.judge, chosen, found.baseline
+    )
+    return Run(
+        task=" and ".join(task.kind for task in bench.judge.tasks),
+        baseline=found.baseline.name,
+        chosen=chosen.name,
+        candidates=found.candidates,
+        front=tuple(c.name for c in pareto_front(found.candidates, axis)),
+        cost_axis=axis,
+        comparisons=comparisons,
+        decisions=(*found.decisions, *weight_decisions(comparisons), selection.decision),
+        test=None if test is None else _look_at_test(found.baseline, bench, test),
+        settings=sitting.settings,
+        samples=sitting.samples,
+        fingerprint=sitting.fingerprint,
+        versions=_versions(),
+        started=sitting.started,
+        seconds=0.0,
+    )
+
+
+def write_run(run: Run, bench: Bench) -> None:
+    """Write the front, the report and, last, the record that marks the run as finished."""
+    folder = bench.folder
+    front = [to_jsonable(run.candidate(name)) for name in run.front]
+    write_text(folder.path / "front.json", json.dumps(front, indent=1))
+    report.write_html(run, folder.path / "report.html")
+    write_text(folder.record, run.to_json())
+
+
+def _look_at_test(baseline: Candidate, bench: Bench, test: Any) -> Test:
+    original = bench.originals[baseline.name]
+    judge = Judge.of(original, test)
+    before, after = judge.outputs(original), judge.outputs(bench.folder.load(bench.folder.best))
+    return Test(judge.score(before), judge.score(after), judge.difference(after, before))
+
+
+def _versions() -> dict[str, str]:
+    backend = keras.backend.backend()
+    found = {"python": platform.python_version(), "keras": keras.__version__}
+    found[f"{backend} (backend)"] = str(sys.modules[backend].__version__)
+    for name in ("numpy", "optuna"):
+        found[name] = importlib.metadata.version(name)
+    try:
+        found["saikei"] = importlib.metadata.version("saikei")
+    except importlib.metadata.PackageNotFoundError:
+        found["saikei"] = "not installed, run from its source"
+    return found

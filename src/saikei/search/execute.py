@@ -1,0 +1,190 @@
+"""From a plan to a finished candidate: cut, score, train, score, profile, store.
+
+`run_plan` is the boundary for other executors: it takes values and a bench, and leaves its
+result in the run folder.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei.budget import Budget
+from saikei.channels import channel_groups
+from saikei.edits import PruneChannels, Recipe
+from saikei.errors import PinnedWarning
+from saikei.graph import copy_model, fresh_model
+from saikei.profile import Profile, profile
+from saikei.search.codec import to_jsonable
+from saikei.search.folder import RunFolder
+from saikei.search.judge import Judge
+from saikei.search.plan import Plan
+from saikei.search.record import Candidate, Cost, LayerChange, Training
+from saikei.training import distill, fit
+
+PROFILE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every candidate is made from, and judged by.
+
+    Args:
+        originals: the given models by name.
+        whole: what shares of the budget are of.
+        teacher: what students learn from.
+        teacher_name: how records call it.
+        train: data to train on.
+        validation: `(x, y)` arrays to choose by.
+        judge: of the validation data.
+        budget: as given.
+        folder: where candidates are stored.
+    """
+
+    originals: Mapping[str, keras.Model] = field(repr=False)
+    whole: Cost
+    teacher: keras.Model = field(repr=False)
+    teacher_name: str
+    train: Any = field(repr=False)
+    validation: Any = field(repr=False)
+    judge: Judge = field(repr=False)
+    budget: Budget
+    folder: RunFolder
+
+    def fits(self, costs: Profile) -> bool:
+        """Whether a model keeps the budget."""
+        return self.budget.fits(costs, self.whole)
+
+
+def run_plan(
+    plan: Plan, bench: Bench, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Candidate:
+    """Make, train and store one candidate.
+
+    Args:
+        plan: what to make.
+        bench: what to make it from.
+        callbacks: for the training.
+
+    Returns:
+        The record of the candidate, which is now in the folder.
+
+    Raises:
+        BudgetError: when the cut cannot reach the plan's budget.
+        EditError: when the cut would change nothing.
+        WorkError: when the training diverges.
+    """
+    parent = bench.originals[plan.parent]
+    recipe = recipe_for(plan, bench)
+    model = cut(recipe, parent)
+    if plan.kind == "fresh":
+        model = fresh_model(model, plan.seed)
+    model = copy_model(model, plan.name.replace("-", "_"))
+    before = bench.judge.score(bench.judge.outputs(model))
+    training = _train(model, plan, bench, callbacks)
+    outputs = bench.judge.outputs(model)
+    measured = profile(model, PROFILE_BATCH)
+    candidate = Candidate(
+        name=plan.name,
+        kind=plan.kind,
+        parent=plan.parent,
+        plan=plan.to_dict(),
+        recipe=to_jsonable(recipe.to_dict()),
+        members=(),
+        weights=(),
+        fits=bench.fits(measured),
+        cost=cost_of(measured),
+        before=before,
+        validation=bench.judge.score(outputs),
+        training=training,
+        layers=layer_changes(parent, model),
+    )
+    bench.folder.save(candidate, model, outputs)
+    return candidate
+
+
+def recipe_for(plan: Plan, bench: Bench) -> Recipe:
+    """The edits of a plan.
+
+    A cut that is steered by the clock comes out different each time, so it is pinned down: the
+    recipe then names the channels, and rivals take it over.
+    """
+    if plan.like is not None:
+        return Recipe.from_dict(bench.folder.recipe(plan.like))
+    edit = PruneChannels.from_dict(plan.edit)
+    if isinstance(edit.keep, Budget) and edit.keep.latency is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PinnedWarning)
+            return Recipe([edit.plan(bench.originals[plan.parent])])
+    return Recipe([edit])
+
+
+def cut(recipe: Recipe, parent: keras.Model) -> keras.Model:
+    """Apply a recipe; what is pinned stands in the report, once, and not in every warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PinnedWarning)
+        return recipe(parent)
+
+
+def cost_of(measured: Profile) -> Cost:
+    """The totals of a profile, as a record."""
+    return Cost(
+        params=measured.params,
+        macs=measured.macs,
+        activation_bytes=measured.activation_bytes,
+        latency=measured.latency,
+        batch_size=measured.batch_size,
+    )
+
+
+def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange, ...]:
+    """The channels that each layer makes, in the parent and in the model cut from it."""
+    kinds = {layer.name: layer.kind for layer in profile(parent, latency=False).layers}
+    after = {
+        name: len(channels)
+        for group in channel_groups(model)
+        for name, channels in group.blocks.items()
+    }
+    return tuple(
+        LayerChange(name, kinds.get(name, ""), len(channels), after[name], group.pinned)
+        for group in channel_groups(parent)
+        for name, channels in group.blocks.items()
+        if name in after
+    )
+
+
+def _train(
+    model: keras.Model, plan: Plan, bench: Bench, callbacks: Sequence[keras.callbacks.Callback]
+) -> Training:
+    started = time.perf_counter()
+    task_losses = [task.loss for task in bench.judge.tasks]
+    shared: dict[str, Any] = {
+        "epochs": plan.epochs,
+        "batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "loss": task_losses[0] if len(task_losses) == 1 else task_losses,
+        "seed": plan.seed,
+        "progress": False,
+        "callbacks": list(callbacks),
+    }
+    distilled = plan.kind != "labels"
+    if distilled:
+        shared |= {"temperature": plan.temperature, "alpha": plan.alpha}
+        history = distill(model, bench.teacher, bench.train, bench.validation, **shared)
+    else:
+        history = fit(model, bench.train, bench.validation, **shared)
+    curves = {k: tuple(float(v) for v in values) for k, values in history.history.items()}
+    return Training(
+        teacher=bench.teacher_name if distilled else None,
+        epochs=len(history.epoch),
+        learning_rate=plan.learning_rate,
+        temperature=plan.temperature if distilled else None,
+        alpha=plan.alpha if distilled else 1.0,
+        seconds=time.perf_counter() - started,
+        curves=curves,
+    )

@@ -1,0 +1,53 @@
+"""Hashes of what goes into a run, so that a folder is resumed only by the run that began it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+
+def model_hash(models: Sequence[keras.Model]) -> str:
+    """Hash of the models' configs and weights."""
+    digest = hashlib.sha256()
+    for model in models:
+        config = keras.saving.serialize_keras_object(model)
+        # How it was last trained is no part of what it is.
+        config.pop("compile_config", None)
+        digest.update(json.dumps(config, sort_keys=True, default=repr).encode())
+        for weight in model.get_weights():
+            _add_array(digest, weight)
+    return digest.hexdigest()[:32]
+
+
+def data_hash(parts: Sequence[Any]) -> str:
+    """Hash of the parts of the data.
+
+    Arrays are hashed in full. A dataset that is not made of arrays counts by its kind and its
+    length alone: it may shuffle or augment, and would differ from itself.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        leaves = keras.tree.flatten(part)
+        if all(hasattr(leaf, "__array__") for leaf in leaves):
+            for leaf in leaves:
+                _add_array(digest, np.asarray(leaf))
+        else:
+            length = len(part) if hasattr(part, "__len__") else -1
+            digest.update(f"{type(part).__qualname__} {length}".encode())
+        digest.update(b"|")
+    return digest.hexdigest()[:32]
+
+
+def settings_hash(settings: Any) -> str:
+    """Hash of anything JSON-ready."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _add_array(digest: Any, array: np.ndarray[Any, Any]) -> None:
+    digest.update(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,0 +1,94 @@
+"""Averages as candidates: chosen on cached outputs, then built, profiled and scored for real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import keras
+
+from saikei.fusion import Average
+from saikei.profile import profile
+from saikei.search.averages import AveragePlan, Sibling, choose_averages
+from saikei.search.execute import PROFILE_BATCH, Bench, cost_of
+from saikei.search.judge import Outputs
+from saikei.search.record import Candidate, Decision
+
+
+@dataclass(frozen=True)
+class Fused:
+    """The averages that keep the budget, what they say on validation, and what was decided."""
+
+    candidates: tuple[Candidate, ...]
+    outputs: Mapping[str, Outputs]
+    decision: Decision
+
+
+def fuse(
+    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], bench: Bench, seed: int
+) -> Fused:
+    """Average the candidates that fit the budget together.
+
+    Args:
+        candidates: all so far.
+        outputs: of each, on validation.
+        bench: where models and budget are.
+        seed: of the folds for learned weights.
+    """
+    siblings = [Sibling(c.name, c.cost, outputs[c.name]) for c in candidates if c.fits]
+    limits = bench.budget.limits(bench.whole)
+    choice = choose_averages(siblings, bench.judge, limits, seed)
+    made: list[Candidate] = []
+    said: dict[str, Outputs] = {}
+    for number, plan in enumerate(choice.plans, start=1):
+        name = f"average-{number}"
+        candidate = _finished_or_built(name, plan, bench)
+        if candidate.fits:
+            made.append(candidate)
+            said[name] = bench.folder.outputs(name)
+    names = ", ".join(c.name for c in made) or "none"
+    reason = (
+        f"{choice.considered} sets of candidates fit the budget together; on their validation "
+        f"outputs the best {len(choice.plans)} were built and profiled, and {len(made)} keep the "
+        "budget. Learned weights are scored out of fold."
+        if choice.considered
+        else "No two candidates fit the budget together."
+    )
+    return Fused(tuple(made), said, Decision("averages", names, reason))
+
+
+def _finished_or_built(name: str, plan: AveragePlan, bench: Bench) -> Candidate:
+    asked = {
+        "members": list(plan.members),
+        "weights": "learn" if plan.learned else "equal",
+        "values": list(plan.weights),
+    }
+    known = bench.folder.finished(name, asked)
+    if known is not None:
+        return known
+    fusion = Average(weights=plan.weights if plan.learned else None)
+    model = fusion([_member(member, bench) for member in plan.members])
+    outputs = plan.outputs if plan.learned else bench.judge.outputs(model)
+    measured = profile(model, PROFILE_BATCH)
+    candidate = Candidate(
+        name=name,
+        kind="average",
+        parent=None,
+        plan=asked,
+        recipe=None,
+        members=plan.members,
+        weights=plan.weights,
+        fits=bench.fits(measured),
+        cost=cost_of(measured),
+        before=None,
+        validation=bench.judge.score(outputs),
+        training=None,
+        layers=(),
+    )
+    bench.folder.save(candidate, model, outputs)
+    return candidate
+
+
+def _member(name: str, bench: Bench) -> keras.Model:
+    given = bench.originals.get(name)
+    return bench.folder.model(name) if given is None else given

@@ -1,0 +1,94 @@
+"""`Judge`: held-out labels, and what models' outputs are worth on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.search.record import Difference
+from saikei.training.score import (
+    Score,
+    mean_interval,
+    per_sample,
+    sample_losses,
+    score_predictions,
+)
+from saikei.training.task import Task, flat_labels, infer_tasks
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Outputs = tuple[Array, ...]
+
+PREDICT_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores outputs on one set of labels, so that a model has to run only once.
+
+    Args:
+        tasks: one for each output of the models.
+        x: inputs, in the structure of the models' inputs.
+        labels: one array for each output.
+    """
+
+    tasks: tuple[Task, ...]
+    x: Any = field(repr=False)
+    labels: tuple[Array, ...] = field(repr=False)
+
+    @classmethod
+    def of(cls, model: keras.Model, data: tuple[Any, Any]) -> Judge:
+        """The judge for a model and all that share its task.
+
+        Args:
+            model: a built model; a loss that it is compiled with says what the task is.
+            data: `(x, y)` arrays.
+
+        Raises:
+            DataError: when the labels do not fit the model.
+        """
+        x, y = data
+        return cls(infer_tasks(model, y), x, tuple(flat_labels(model, y)))
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        return len(self.labels[0])
+
+    def outputs(self, model: keras.Model) -> Outputs:
+        """What a model says of the inputs: one array `(n, …)` for each output."""
+        said = model.predict(self.x, batch_size=PREDICT_BATCH, verbose=0)
+        return tuple(np.asarray(output) for output in keras.tree.flatten(said))
+
+    def score(self, outputs: Outputs) -> Score:
+        """The metric of one output, or the summed loss of several."""
+        if len(self.tasks) == 1:
+            return score_predictions(self.tasks[0], self.labels[0], outputs[0])
+        value, low, high = mean_interval(self._losses(outputs))
+        return Score("loss", value, low, high, self.count, False, value)
+
+    def difference(self, first: Outputs, second: Outputs) -> Difference:
+        """Metric of the first minus metric of the second, paired, with its 95 % interval."""
+        if len(self.tasks) == 1:
+            task, labels = self.tasks[0], self.labels[0]
+            each = per_sample(task, labels, first[0]) - per_sample(task, labels, second[0])
+        else:
+            each = self._losses(first) - self._losses(second)
+        return Difference(*mean_interval(each))
+
+    def _losses(self, outputs: Outputs) -> Array:
+        found = [
+            sample_losses(task, labels, output)
+            for task, labels, output in zip(self.tasks, self.labels, outputs, strict=True)
+        ]
+        return np.asarray(np.sum(found, axis=0))
+
+
+def mean_of(outputs: Sequence[Outputs], weights: Sequence[float] | None = None) -> Outputs:
+    """The (weighted) mean of what several models say, output by output."""
+    return tuple(
+        np.average(np.stack(parts), axis=0, weights=weights) for parts in zip(*outputs, strict=True)
+    )

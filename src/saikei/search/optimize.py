@@ -1,0 +1,187 @@
+"""`optimize`: the main job. Plans first, then execution, then the decision."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from saikei.budget import Budget
+from saikei.errors import BudgetError, InputError
+from saikei.search.averages import KEPT
+from saikei.search.conclude import Found, Sitting, conclude, write_run
+from saikei.search.execute import Bench
+from saikei.search.fingerprint import data_hash, model_hash, settings_hash
+from saikei.search.folder import RunFolder
+from saikei.search.fuse import fuse
+from saikei.search.judge import Judge
+from saikei.search.originals import (
+    Originals,
+    check_reachable,
+    choose_teacher,
+    measure_originals,
+    name_models,
+    store_originals,
+)
+from saikei.search.plan import Effort
+from saikei.search.progress import SearchProgress
+from saikei.search.record import Run, Settings
+from saikei.search.result import Result
+from saikei.search.space import first_points
+from saikei.search.splits import SearchData, search_data
+from saikei.search.walk import walk
+
+
+def optimize(
+    models: keras.Model | Sequence[keras.Model],
+    train: Any,
+    validation: Any = None,
+    budget: Budget | None = None,
+    *,
+    test: Any = None,
+    out: str | Path | None = None,
+    trials: int | None = None,
+    epochs: int = 20,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = True,
+) -> Result:
+    """Find the best model that fits a budget.
+
+    Prunes the given models to several shares of the budget, distils each, trains the same
+    structures from fresh weights for as long as rivals, averages the siblings that fit together,
+    and picks on validation: of what is within one standard error of the best, the simplest.
+
+    Args:
+        models: one trained `keras.Model`, or several with the same inputs and outputs. They are
+            not changed.
+        train: what `keras.Model.fit` takes: `(x, y)` arrays or a dataset.
+        validation: likewise; every choice is made on it, so it should not be what the models
+            were trained on. `None` holds out a fifth of `train`, which must then be arrays.
+        budget: what the result may cost. Shares are of the best given model on validation.
+        test: data that is looked at once, at the end, for the original and the chosen model.
+        out: folder of the run. When it holds the same run, killed or finished, that is taken up;
+            at most the candidate in flight is lost. `None` uses a temporary folder.
+        trials: architectures to try; each trains a pruned model and its rival. `None`: four for
+            one model, one more than three times their number for several.
+        epochs: of each training.
+        batch_size: of each training, for arrays.
+        seed: of everything random.
+        progress: whether to show progress bars.
+
+    Returns:
+        The model to ship with its front, candidates and report.
+
+    Raises:
+        BudgetError: when no model that fits the budget can be reached, before any training.
+        DataError: when the data does not fit the models.
+        FusionError: when several models do not share inputs and outputs.
+        InputError: when `out` holds another run, or an argument is out of range.
+        WorkError: when a training diverges.
+    """
+    if budget is None:
+        raise BudgetError("optimize needs a budget: give one, for example Budget(macs=0.25).")
+    named = name_models(models)
+    effort = _effort(epochs, batch_size, seed)
+    trials = len(first_points(list(named))) if trials is None else _positive("trials", trials)
+    data = search_data(named, train, validation, test, seed)
+    fingerprint = {
+        "model": model_hash(list(named.values())),
+        "data": data_hash([data.train, data.validation, data.test]),
+        "settings": settings_hash([budget.to_dict(), trials, epochs, batch_size, seed]),
+    }
+    temporary = tempfile.TemporaryDirectory(prefix="saikei-") if out is None else None
+    path = Path(temporary.name) if temporary else Path(out or ".")
+    folder = RunFolder(path, _custom_classes(named))
+    folder.check(fingerprint)
+    if not folder.record.is_file():
+        _search(named, data, budget, folder, fingerprint, trials, effort, progress)
+    return Result(folder.load(folder.best), Run.load(path), path, temporary)
+
+
+def _search(
+    models: Mapping[str, keras.Model],
+    data: SearchData,
+    budget: Budget,
+    folder: RunFolder,
+    fingerprint: Mapping[str, str],
+    trials: int,
+    effort: Effort,
+    progress: bool,
+) -> None:
+    """Do the run, up to its record in the folder."""
+    clock = time.perf_counter()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    judge = Judge.of(next(iter(models.values())), data.validation)
+    with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
+        bars.working_on("measuring what was given")
+        originals = measure_originals(models, judge, budget, folder)
+        check_reachable(originals, budget)
+        teacher = choose_teacher(originals, judge)
+        folder.begin(fingerprint)
+        store_originals(originals, folder)
+        for candidate in originals.candidates:
+            bars.done(candidate.name)
+        bench = Bench(
+            originals=models,
+            whole=originals.baseline.cost,
+            teacher=teacher.model,
+            teacher_name=teacher.name,
+            train=data.train,
+            validation=data.validation,
+            judge=judge,
+            budget=budget,
+            folder=folder,
+        )
+        walked = walk(bench, trials, effort, bars)
+        bars.working_on("averaging")
+        candidates = (*originals.candidates, *walked.candidates)
+        outputs = {c.name: folder.outputs(c.name) for c in candidates}
+        fused = fuse(candidates, outputs, bench, effort.seed)
+        bars.working_on("deciding")
+        found = Found(
+            candidates=(*candidates, *fused.candidates),
+            outputs={**outputs, **fused.outputs},
+            decisions=(teacher.decision, *walked.decisions, fused.decision),
+            baseline=originals.baseline,
+        )
+        settings = _settings(budget, originals, trials, effort)
+        sitting = Sitting(settings, data.samples, fingerprint, started)
+        run = conclude(found, bench, sitting, data.test)
+        write_run(replace(run, seconds=time.perf_counter() - clock + walked.earlier), bench)
+        bars.finish()
+
+
+def _settings(budget: Budget, originals: Originals, trials: int, effort: Effort) -> Settings:
+    return Settings(
+        budget=budget.to_dict(),
+        limits=budget.limits(originals.baseline.cost),
+        trials=trials,
+        epochs=effort.epochs,
+        batch_size=effort.batch_size,
+        seed=effort.seed,
+    )
+
+
+def _effort(epochs: int, batch_size: int, seed: int) -> Effort:
+    if seed < 0:
+        raise InputError(f"seed={seed!r}: give a whole number of at least 0.")
+    return Effort(_positive("epochs", epochs), _positive("batch_size", batch_size), seed)
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{name}={value!r}: give a whole number of at least 1.")
+    return value
+
+
+def _custom_classes(models: Mapping[str, keras.Model]) -> dict[str, Any]:
+    """Classes of the given models that Keras does not know by itself, to load candidates with."""
+    classes = [type(layer) for model in models.values() for layer in model._flatten_layers()]
+    return {c.__name__: c for c in classes if not c.__module__.startswith("keras.")}

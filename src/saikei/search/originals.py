@@ -1,0 +1,165 @@
+"""The given models: named, checked, profiled and scored; and who teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import keras
+
+from saikei.budget import Budget
+from saikei.errors import BudgetError, EditError, InputError
+from saikei.fusion import Average
+from saikei.graph import copy_model
+from saikei.profile import profile
+from saikei.search.execute import PROFILE_BATCH, cost_of
+from saikei.search.folder import RunFolder
+from saikei.search.front import goodness
+from saikei.search.judge import Judge, Outputs, mean_of
+from saikei.search.plan import edit_for
+from saikei.search.record import Candidate, Cost, Decision
+from saikei.search.space import Point
+from saikei.training.score import Score
+
+
+@dataclass(frozen=True)
+class Originals:
+    """What was given, measured.
+
+    Args:
+        models: by name.
+        candidates: the record of each, in the same order.
+        outputs: of each, on validation.
+        baseline: the record of the best one; shares of the budget are of it.
+    """
+
+    models: Mapping[str, keras.Model] = field(repr=False)
+    candidates: tuple[Candidate, ...]
+    outputs: Mapping[str, Outputs] = field(repr=False)
+    baseline: Candidate
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What students learn from, and why it."""
+
+    name: str
+    model: keras.Model = field(repr=False)
+    decision: Decision
+
+
+def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.Model]:
+    """The given models by the names that the records use.
+
+    Raises:
+        InputError: when there are none, or something is no Keras model.
+    """
+    given = [models] if isinstance(models, keras.Model) else list(models)
+    if not given:
+        raise InputError("There is no model to optimize: give one, or a list of them.")
+    for model in given:
+        if not isinstance(model, keras.Model):
+            raise InputError(
+                f"optimize got a {type(model).__name__} where it needs a keras.Model: load a file "
+                "with keras.saving.load_model first."
+            )
+    if len(given) == 1:
+        return {"original": given[0]}
+    return {f"original-{number}": model for number, model in enumerate(given, start=1)}
+
+
+def measure_originals(
+    models: Mapping[str, keras.Model], judge: Judge, budget: Budget, folder: RunFolder
+) -> Originals:
+    """Profile and score the given models, or read what an earlier sitting has measured.
+
+    Args:
+        models: by name.
+        judge: of the validation data.
+        budget: decides which of them fit as they are; shares are of the best one.
+        folder: of the run; it is only read.
+    """
+    outputs = {name: judge.outputs(model) for name, model in models.items()}
+    scores = {name: judge.score(out) for name, out in outputs.items()}
+    best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))
+    known = {name: folder.finished(name, _plan(name)) for name in models}
+    # Times differ from sitting to sitting: shares of the first one's are what was planned by.
+    costs = {
+        name: found.cost if (found := known[name]) else cost_of(profile(model, PROFILE_BATCH))
+        for name, model in models.items()
+    }
+    candidates = {
+        name: _candidate(name, costs[name], scores[name], budget.fits(costs[name], costs[best]))
+        for name in models
+    }
+    return Originals(models, tuple(candidates.values()), outputs, candidates[best])
+
+
+def store_originals(originals: Originals, folder: RunFolder) -> None:
+    """Put the records of the given models into the folder, with the model where one may ship."""
+    for candidate in originals.candidates:
+        if folder.finished(candidate.name, candidate.plan) is None:
+            given = originals.models[candidate.name]
+            model = copy_model(given) if candidate.fits else None
+            folder.save(candidate, model, originals.outputs[candidate.name])
+
+
+def _plan(name: str) -> Mapping[str, str]:
+    return {"given": name}
+
+
+def _candidate(name: str, cost: Cost, score: Score, fits: bool) -> Candidate:
+    return Candidate(
+        name=name,
+        kind="given" if fits else "original",
+        parent=None,
+        plan=_plan(name),
+        recipe=None,
+        members=(),
+        weights=(),
+        fits=fits,
+        cost=cost,
+        before=None,
+        validation=score,
+        training=None,
+        layers=(),
+    )
+
+
+def check_reachable(originals: Originals, budget: Budget) -> None:
+    """Refuse a budget that nothing can reach, before anything is trained.
+
+    Raises:
+        BudgetError: saying the smallest that can be reached.
+    """
+    if any(c.fits for c in originals.candidates):
+        return
+    refusals: list[BudgetError | EditError] = []
+    for name, model in originals.models.items():
+        try:
+            edit_for(Point(name, 1), budget, originals.baseline.cost, seed=0).plan(model)
+        except (BudgetError, EditError) as error:
+            refusals.append(error)
+        else:
+            return
+    raise BudgetError(str(refusals[0])) from refusals[0]
+
+
+def choose_teacher(originals: Originals, judge: Judge) -> Teacher:
+    """The best original, or the average of all where that is better on validation."""
+    best = originals.baseline.name
+    if len(originals.models) == 1:
+        reason = "It is the only model that was given."
+        return Teacher(best, originals.models[best], Decision("teacher", best, reason))
+    together = mean_of(list(originals.outputs.values()))
+    gain = judge.difference(together, originals.outputs[best])
+    better = gain.value if judge.score(together).greater_is_better else -gain.value
+    figures = f"its metric differs from that of {best} by {gain.value:+.4f} on validation"
+    if better > gain.standard_error:
+        name = "average of the originals"
+        model = Average()(list(originals.models.values()))
+        return Teacher(
+            name, model, Decision("teacher", name, f"{figures}, more than one standard error.")
+        )
+    reason = f"The average of all was no clear gain: {figures}."
+    return Teacher(best, originals.models[best], Decision("teacher", best, reason))

@@ -1,0 +1,125 @@
+"""`Plan`: one candidate as a value, before anything is cut or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saikei.budget import Budget, Costs
+from saikei.edits import PruneChannels
+from saikei.search.codec import to_jsonable
+from saikei.search.record import Kind
+from saikei.search.space import Point
+
+# A measured time is never the same twice: aim below the limit, so that the result keeps it.
+LATENCY_MARGIN = 0.9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A trained candidate that is to be made.
+
+    Args:
+        name: of the candidate.
+        kind: "pruned", "fresh" (the same structure from new weights) or "labels" (pruned, and
+            trained without a teacher).
+        parent: the original to cut.
+        like: the candidate whose structure to take; `None` to cut anew.
+        edit: the cut, as arguments of `PruneChannels`.
+        learning_rate: at its peak.
+        temperature: of the distillation.
+        alpha: weight of the true labels.
+        epochs: to train for.
+        batch_size: of the training.
+        seed: of the weights, the order of samples and random layers.
+    """
+
+    name: str
+    kind: Kind
+    parent: str
+    like: str | None
+    edit: Mapping[str, Any]
+    learning_rate: float
+    temperature: float
+    alpha: float
+    epochs: int
+    batch_size: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; equal for equal plans."""
+        made: dict[str, Any] = to_jsonable(self)
+        return made
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What all trainings of a run share."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+
+
+def plans_for(
+    number: int, point: Point, edit: PruneChannels, effort: Effort, ablate: bool
+) -> tuple[Plan, ...]:
+    """The candidates of one architecture: pruned, its rival, and without a teacher if asked.
+
+    The rivals train for as long, at the same learning rate, with the same distillation.
+
+    Args:
+        number: of the architecture, from 0.
+        point: what the search asks for.
+        edit: the cut that the point means.
+        effort: what all trainings share.
+        ablate: whether to train the pruned model on labels alone too.
+    """
+    kinds: tuple[Kind, ...] = ("pruned", "fresh", "labels") if ablate else ("pruned", "fresh")
+    stem = f"a{number + 1}"
+    return tuple(
+        Plan(
+            name=f"{stem}-{kind}",
+            kind=kind,
+            parent=point.parent,
+            like=None if kind == "pruned" else f"{stem}-pruned",
+            edit=to_jsonable(edit.to_dict()),
+            learning_rate=point.learning_rate,
+            temperature=point.temperature,
+            alpha=point.alpha,
+            epochs=effort.epochs,
+            batch_size=effort.batch_size,
+            # The pruned model and its ablation see the samples in one order: they differ in
+            # the teacher alone.
+            seed=derived_seed(effort.seed, number, 1 if kind == "fresh" else 0),
+        )
+        for kind in kinds
+    )
+
+
+def edit_for(point: Point, budget: Budget, original: Costs, seed: int) -> PruneChannels:
+    """The cut that brings a model to a share of the budget.
+
+    Args:
+        point: what the search asks for.
+        budget: of the whole run.
+        original: what the budget's shares are of.
+        seed: of random importance.
+    """
+    share = 1 / point.siblings
+    if budget.latency is not None:
+        share *= LATENCY_MARGIN
+    return PruneChannels(
+        keep=budget.scaled(share, original),
+        importance=point.importance,
+        scope=point.scope,
+        seed=seed,
+    )
+
+
+def derived_seed(seed: int, *path: int) -> int:
+    """A seed for one use, from the run's seed: independent of what else is drawn."""
+    return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0] >> 1)

@@ -1,0 +1,75 @@
+"""Progress of a search: one bar over candidates, and one over the epochs of the current one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import keras
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class SearchProgress:
+    """A Rich progress display, or nothing at all.
+
+    Args:
+        total: candidates that are expected.
+        show: whether to draw anything.
+    """
+
+    def __init__(self, total: int, show: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}"),
+            disable=not show,
+        )
+        self._candidates = self._progress.add_task("candidates", total=total, figures="")
+        self._epochs = self._progress.add_task("", total=1, figures="", visible=False)
+
+    def __enter__(self) -> SearchProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.update(self._epochs, visible=False)
+        self._progress.stop()
+
+    def working_on(self, what: str) -> None:
+        """Say what is being done."""
+        self._progress.update(self._candidates, figures=what)
+
+    def done(self, figures: str) -> None:
+        """One candidate further."""
+        self._progress.update(self._candidates, advance=1, figures=figures)
+        self._progress.update(self._epochs, visible=False)
+
+    def finish(self) -> None:
+        """Fill the bar: some candidates that were expected could not be reached."""
+        total = self._progress.tasks[0].completed
+        self._progress.update(self._candidates, total=total, figures="")
+
+    def epochs(self, name: str, total: int) -> keras.callbacks.Callback:
+        """A callback that shows the epochs of one training."""
+        self._progress.reset(self._epochs, total=total, description=f"  {name}", visible=True)
+        return _Epochs(self._progress, self._epochs)
+
+
+class _Epochs(keras.callbacks.Callback):
+    def __init__(self, progress: Progress, task: Any) -> None:
+        super().__init__()
+        self._progress = progress
+        self._task = task
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """One epoch further, with its validation figures."""
+        shown = {k.removeprefix("val_"): v for k, v in (logs or {}).items() if k.startswith("val_")}
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+        self._progress.update(self._task, advance=1, figures=figures)

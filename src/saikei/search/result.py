@@ -1,0 +1,82 @@
+"""What `optimize` gives back."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from saikei import report
+from saikei.search.record import Candidate, Run
+
+
+@dataclass(frozen=True)
+class Front:
+    """The Pareto table of a run; `str()` of it is what a terminal shows.
+
+    Args:
+        run: the run.
+    """
+
+    run: Run = field(repr=False)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The Pareto-optimal ones, cheapest first."""
+        return tuple(self.run.candidate(name) for name in self.run.front)
+
+    def __str__(self) -> str:
+        return report.render_front(self.run)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The model to ship, and why.
+
+    Args:
+        best: the model to ship, uncompiled.
+        run: the record of everything that was tried and decided.
+        folder: where it all is.
+    """
+
+    best: keras.Model
+    run: Run = field(repr=False)
+    folder: Path
+    # Keeps the folder of a run without `out` until the result is gone.
+    _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def front(self) -> Front:
+        """The Pareto table: metric with interval, parameters, MACs, latency."""
+        return Front(self.run)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Everything that was considered, originals first."""
+        return self.run.candidates
+
+    @property
+    def baseline(self) -> Candidate:
+        """The original that shares of the budget are of."""
+        return self.run.candidate(self.run.baseline)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The record of `best`."""
+        return self.run.candidate(self.run.chosen)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the report as one HTML file that works offline.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The path.
+        """
+        return report.write_html(self.run, path)
+
+    def __str__(self) -> str:
+        return report.render_text(self.run)

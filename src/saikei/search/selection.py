@@ -1,0 +1,97 @@
+"""Which candidate to ship: of what validation cannot tell apart, the simplest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from saikei.errors import WorkError
+from saikei.search.front import cost_of, goodness
+from saikei.search.judge import Judge, Outputs
+from saikei.search.record import Candidate, Decision, Difference
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The candidate to ship, and the decision in words."""
+
+    chosen: Candidate
+    decision: Decision
+
+
+def select(
+    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Judge, axis: str
+) -> Selection:
+    """The simplest candidate within one standard error of the best.
+
+    The standard error is that of the paired difference to the best on the same samples. Simpler
+    is: a single model before an average, fewer members before more, equal weights before learned
+    ones, and then the cheaper one.
+
+    Args:
+        candidates: all; those that do not keep the budget are left out.
+        outputs: of each, on the judge's samples.
+        judge: of the validation data.
+        axis: the cost that counts: "macs", "params" or "latency".
+
+    Raises:
+        WorkError: when no candidate keeps the budget.
+    """
+    fitting = [c for c in candidates if c.fits]
+    if not fitting:
+        raise WorkError(
+            "No candidate keeps the budget: a latency limit was met when planned and missed when "
+            "measured; raise it, or limit MACs."
+        )
+    best = max(fitting, key=lambda c: (goodness(c.validation), -c.validation.loss, c.name))
+    behind = {
+        c.name: _behind(judge.difference(outputs[best.name], outputs[c.name]), c) for c in fitting
+    }
+    near = [c for c in fitting if behind[c.name].value <= behind[c.name].standard_error]
+    chosen = min(near, key=lambda c: _complexity(c, axis))
+    reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
+    return Selection(chosen, Decision("what to ship", chosen.name, reason))
+
+
+def _behind(difference: Difference, candidate: Candidate) -> Difference:
+    """How far a candidate is behind the best, turned so that more is worse."""
+    if candidate.validation.greater_is_better:
+        return difference
+    return Difference(-difference.value, -difference.high, -difference.low)
+
+
+def _complexity(candidate: Candidate, axis: str) -> tuple[int, bool, float, float, str]:
+    return (
+        max(1, len(candidate.members)),
+        candidate.plan.get("weights") == "learn",
+        cost_of(candidate.cost, axis),
+        -goodness(candidate.validation),
+        candidate.name,
+    )
+
+
+def _reason(
+    chosen: Candidate, best: Candidate, behind: Difference, near: int, fitting: int, axis: str
+) -> str:
+    metric = chosen.validation.name.replace("_", " ")
+    lead = f"Of {fitting} candidates that keep the budget, {best.name} has the best {metric}"
+    if chosen.name == best.name:
+        others = f"; none of the {near - 1} others" if near > 1 else ", and no other"
+        return f"{lead} on validation{others} within one standard error is simpler."
+    return (
+        f"{lead} on validation, but {chosen.name} is behind by {behind.value:.4f} and one standard "
+        f"error of that difference is {behind.standard_error:.4f}: the data cannot tell the two "
+        f"apart, and {chosen.name} is the simplest of the {near} within one standard error "
+        f"({_simpler(chosen, best, axis)})."
+    )
+
+
+def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
+    if len(chosen.members) != len(best.members):
+        members = len(chosen.members)
+        ours = f"an average of {members}" if members else "a single model"
+        return f"{ours}, not an average of {len(best.members)}" if best.members else ours
+    share = cost_of(chosen.cost, axis) / cost_of(best.cost, axis)
+    if share < 1:
+        return f"{100 * share:.0f} % of its {axis}"
+    return "equal weights, not learned ones" if best.members else f"no more {axis}"

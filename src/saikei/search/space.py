@@ -1,0 +1,76 @@
+"""What the search may vary, and where it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+LEARNING_RATE = 2e-3
+TEMPERATURE = 4.0
+ALPHA = 0.3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One architecture and how to train it.
+
+    Args:
+        parent: the original to cut.
+        siblings: how many models of its size the budget holds: it gets that share of it.
+        importance: which channels go first.
+        scope: whether all layers compete, or each keeps the same share.
+        learning_rate: at its peak.
+        temperature: of the distillation.
+        alpha: weight of the true labels in the distillation.
+    """
+
+    parent: str
+    siblings: int
+    importance: str = "magnitude"
+    scope: Literal["global", "layer"] = "global"
+    learning_rate: float = LEARNING_RATE
+    temperature: float = TEMPERATURE
+    alpha: float = ALPHA
+
+    def to_dict(self) -> dict[str, Any]:
+        """By name, as Optuna has it."""
+        return asdict(self)
+
+
+def space(parents: Sequence[str]) -> Mapping[str, BaseDistribution]:
+    """The distributions that a sampler draws a `Point` from.
+
+    Args:
+        parents: names of the originals.
+    """
+    return {
+        "parent": CategoricalDistribution(list(parents)),
+        "siblings": IntDistribution(1, 4),
+        "importance": CategoricalDistribution(["magnitude", "random"]),
+        "scope": CategoricalDistribution(["global", "layer"]),
+        "learning_rate": FloatDistribution(5e-4, 1e-2, log=True),
+        "temperature": FloatDistribution(1.0, 8.0),
+        "alpha": FloatDistribution(0.1, 0.9),
+    }
+
+
+def first_points(parents: Sequence[str]) -> tuple[Point, ...]:
+    """Where a search starts, before the sampler has anything to go by.
+
+    Each original at the whole budget, then at a half and at a third of it, where the pruned
+    model and its rival are siblings that can be averaged within the budget; a last third, cut
+    evenly, is a sibling of another shape.
+
+    Args:
+        parents: names of the originals.
+    """
+    shares = [Point(parent, siblings) for siblings in (1, 2, 3) for parent in parents]
+    return (*shares, Point(parents[0], 3, scope="layer"))

@@ -1,0 +1,69 @@
+"""The data of a run: checked against the models, with a validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei.data import arrays, check_data, hold_out
+from saikei.errors import DataError
+
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True)
+class SearchData:
+    """What the search trains on and judges by.
+
+    Args:
+        train: `(x, y)` arrays, or the dataset that was given.
+        validation: `(x, y)` arrays.
+        test: `(x, y)` arrays, or `None`.
+        samples: of each part; 0 where unknown.
+    """
+
+    train: Any = field(repr=False)
+    validation: Any = field(repr=False)
+    test: Any = field(repr=False)
+    samples: Mapping[str, int]
+
+
+def search_data(
+    models: Mapping[str, keras.Model], train: Any, validation: Any, test: Any, seed: int
+) -> SearchData:
+    """Check the data against every model, and hold out validation where none is given.
+
+    Validation and test are gathered to arrays: paired comparisons need one fixed order.
+
+    Args:
+        models: that will be trained on it.
+        train: `(x, y)` arrays or a dataset.
+        validation: likewise, or `None` to hold out a fifth of `train`.
+        test: likewise, or `None`.
+        seed: of the hold-out.
+
+    Raises:
+        DataError: when a part does not fit a model, or `train` is a dataset and there is no
+            validation.
+    """
+    if validation is None:
+        if not isinstance(train, tuple):
+            raise DataError(
+                "There is no validation data, and a dataset cannot be split without reading it: "
+                "give validation=, or train as (x, y) arrays."
+            )
+        train, validation = hold_out(train, HELD_OUT, seed=seed)
+    parts = {"validation": arrays(validation)}
+    if isinstance(train, tuple):
+        parts["train"] = train
+    if test is not None:
+        parts["test"] = arrays(test)
+    for model in models.values():
+        for name, part in parts.items():
+            check_data(model, part, name)
+    counts = {name: len(keras.tree.flatten(part[0])[0]) for name, part in parts.items()}
+    samples = {name: counts.get(name, 0) for name in ("train", "validation", "test")}
+    return SearchData(train, parts["validation"], parts.get("test"), samples)

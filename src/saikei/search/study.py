@@ -1,0 +1,115 @@
+"""The study: which points were tried and what came of them, in a file that survives a kill."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+
+from saikei.search.plan import derived_seed
+from saikei.search.space import Point
+
+# Points that the sampler draws at random before it models anything.
+STARTUP_TRIALS = 6
+# The metric, turned so that more is better, and the cost.
+_DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
+
+
+class Study:
+    """Asks Optuna for points and stores what they were worth.
+
+    Each point is asked of a sampler with a seed of its own and a copy of the finished trials:
+    the n-th point then depends on the seed and the first n results alone, so a resumed search
+    draws what an uninterrupted one would. Only finished trials are written, so a kill leaves
+    none half done. The file is SQLite: it rolls a torn write back by itself, where Optuna's
+    journal keeps a broken last line and waits for the dead process's lock.
+
+    Args:
+        path: of the SQLite file; made when missing.
+        distributions: what to vary.
+        first: points to try before the sampler draws.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        distributions: Mapping[str, BaseDistribution],
+        first: Sequence[Point],
+        seed: int,
+    ) -> None:
+        self._distributions = dict(distributions)
+        self._first = tuple(first)
+        self._seed = seed
+        with _quiet():
+            self._stored = optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name="saikei",
+                directions=_DIRECTIONS,
+                load_if_exists=True,
+            )
+
+    @property
+    def count(self) -> int:
+        """How many trials are finished."""
+        return len(self._stored.get_trials(deepcopy=False))
+
+    def ask(self, number: int) -> Point:
+        """The point of a trial: the stored one of a finished trial, else a new one.
+
+        Args:
+            number: of the trial, at most `count`.
+        """
+        stored = self._stored.get_trials(deepcopy=False)
+        if number < len(stored):
+            return Point(**stored[number].params)
+        with _quiet():
+            scratch = optuna.create_study(
+                directions=_DIRECTIONS,
+                sampler=optuna.samplers.TPESampler(
+                    seed=derived_seed(self._seed, number), n_startup_trials=STARTUP_TRIALS
+                ),
+            )
+            scratch.add_trials(stored)
+            if number < len(self._first):
+                scratch.enqueue_trial(self._first[number].to_dict())
+            return Point(**scratch.ask(self._distributions).params)
+
+    def tell(
+        self, point: Point, result: tuple[float, float] | None, notes: Mapping[str, str]
+    ) -> None:
+        """Store a point's result.
+
+        Args:
+            point: that was asked.
+            result: goodness of the better of its candidates, and its cost; `None` when the
+                point cannot be reached.
+            notes: shown beside the trial in Optuna's dashboard.
+        """
+        state = optuna.trial.TrialState.FAIL if result is None else optuna.trial.TrialState.COMPLETE
+        with _quiet():
+            self._stored.add_trial(
+                optuna.trial.create_trial(
+                    state=state,
+                    params=point.to_dict(),
+                    distributions=self._distributions,
+                    values=None if result is None else list(result),
+                    user_attrs=dict(notes),
+                )
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Optuna's notes on every trial out of the progress display, here only."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,104 @@
+"""The walk through the study: ask for an architecture, make its candidates, tell their worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saikei.errors import BudgetError, EditError
+from saikei.report import numbers
+from saikei.search.execute import Bench, run_plan
+from saikei.search.front import cost_axis, cost_of, goodness
+from saikei.search.plan import Effort, Plan, derived_seed, edit_for, plans_for
+from saikei.search.progress import SearchProgress
+from saikei.search.record import Candidate, Decision
+from saikei.search.space import Point, first_points, space
+from saikei.search.study import Study
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What came of the study.
+
+    Args:
+        candidates: in the order of their plans.
+        decisions: points that could not be reached, and why.
+        earlier: seconds of training that were done in earlier sittings.
+    """
+
+    candidates: tuple[Candidate, ...]
+    decisions: tuple[Decision, ...]
+    earlier: float
+
+
+def walk(bench: Bench, trials: int, effort: Effort, progress: SearchProgress) -> Walked:
+    """Try so many architectures, skipping what an earlier sitting has finished.
+
+    Args:
+        bench: what candidates are made from.
+        trials: architectures to try.
+        effort: what all trainings share.
+        progress: to show it on.
+    """
+    parents = list(bench.originals)
+    study = Study(
+        bench.folder.path / "study.db", space(parents), first_points(parents), effort.seed
+    )
+    steps = _Walk(bench, effort, progress)
+    for number in range(trials):
+        point = study.ask(number)
+        made = steps.take(number, point)
+        if number >= study.count:
+            _tell(study, point, made, cost_axis(bench.budget))
+    return Walked(tuple(steps.candidates), tuple(steps.decisions), steps.earlier)
+
+
+def _tell(study: Study, point: Point, made: Sequence[Candidate], axis: str) -> None:
+    """Store what an architecture is worth: the better of its pruned and its fresh weights."""
+    if not made:
+        study.tell(point, None, {"result": "cannot be reached"})
+        return
+    best = max(made, key=lambda c: goodness(c.validation))
+    worth = goodness(best.validation), cost_of(best.cost, axis)
+    study.tell(point, worth, {"best": best.name})
+
+
+class _Walk:
+    """What has been made so far."""
+
+    def __init__(self, bench: Bench, effort: Effort, progress: SearchProgress) -> None:
+        self.candidates: list[Candidate] = []
+        self.decisions: list[Decision] = []
+        self.earlier = 0.0
+        self._bench = bench
+        self._effort = effort
+        self._progress = progress
+
+    def take(self, number: int, point: Point) -> list[Candidate]:
+        """The candidates of one architecture; none when it cannot be reached."""
+        bench, seed = self._bench, derived_seed(self._effort.seed, number, 2)
+        edit = edit_for(point, bench.budget, bench.whole, seed)
+        # One ablation of the teacher is enough to know what it buys.
+        ablate = not any(c.kind == "labels" for c in self.candidates)
+        made: list[Candidate] = []
+        for plan in plans_for(number, point, edit, self._effort, ablate):
+            try:
+                made.append(self._finished_or_run(plan))
+            except (BudgetError, EditError) as error:
+                share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"
+                topic = f"{point.parent} cut to {share}"
+                self.decisions.append(Decision(topic, "left out", str(error)))
+                return []
+        self.candidates.extend(made)
+        return made
+
+    def _finished_or_run(self, plan: Plan) -> Candidate:
+        self._progress.working_on(plan.name)
+        candidate = self._bench.folder.finished(plan.name, plan.to_dict())
+        if candidate is None:
+            bar = self._progress.epochs(plan.name, plan.epochs)
+            candidate = run_plan(plan, self._bench, [bar])
+        elif candidate.training is not None:
+            self.earlier += candidate.training.seconds
+        self._progress.done(f"{candidate.name}: {numbers.score(candidate.validation)}")
+        return candidate

@@ -1,0 +1,155 @@
+"""`distill`: train a student on the labels and on what a teacher says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import DataError, InputError, ModelError
+from saikei.graph import copy_model, read
+from saikei.training.batches import ArrayData, ShuffledBatches, first_batch
+from saikei.training.distiller import LiveDistiller, StoredDistiller, compile_distiller
+from saikei.training.loop import Plan
+from saikei.training.loop import train as run
+from saikei.training.prepared import compile_for, prepare
+from saikei.training.seeding import seed_random_layers
+from saikei.training.soft_targets import SoftTargets, teacher_tasks
+
+TEACHER_BATCH_SIZE = 512
+
+
+def distill(
+    student: keras.Model,
+    teacher: keras.Model,
+    train: Any,
+    validation: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    temperature: float = 4.0,
+    alpha: float = 0.3,
+    loss: Any = None,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.callbacks.History:
+    """Train a student in place to answer like its teacher; the teacher is not changed.
+
+    Minimises `alpha · loss(labels) + (1 - alpha) · T² · KL(teacher ‖ student)` with
+    `keras.distillation`, both distributions at temperature T. The gradient of the KL term
+    shrinks with 1 / T²; the factor T², which Keras applies, undoes that, so that `alpha` means
+    the same balance at every temperature. For regression the second term is the task's loss
+    between the two outputs. Several outputs are summed.
+
+    With arrays the teacher runs once over the data, before training, and its outputs are
+    stored; with a dataset it runs on every batch. Schedule, validation, best weights, seed and
+    the state in which the student is left are those of `fit`.
+
+    Args:
+        student: a built model; it is trained in place.
+        teacher: a built model with the student's inputs and outputs; both give probabilities, or
+            one gives logits.
+        train: as in `fit`, but without sample weights, which Keras's distillation ignores.
+        validation: as in `fit`; the loss on the true labels decides.
+        epochs: passes over the data.
+        batch_size: samples a step; datasets bring their own.
+        learning_rate: the peak of the schedule.
+        temperature: T, positive; unused for regression.
+        alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only).
+        loss: loss on the true labels; `None` as in `fit`.
+        patience: stop after so many epochs without a lower validation loss; `None` never stops.
+        seed: as in `fit`.
+        progress: whether to show a progress bar.
+        callbacks: more Keras callbacks, run after ours.
+
+    Returns:
+        Keras's history: `loss` is the sum, `student_loss` and `distillation_loss` its parts.
+
+    Raises:
+        ModelError: when the teacher and the student have different inputs or outputs.
+        DataError: when the data does not fit the student.
+        InputError: when an argument is out of range.
+        WorkError: when the loss stops being a number.
+    """
+    plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
+    _check_arguments(temperature, alpha)
+    ready = prepare(student, train, validation, loss, batch_size)
+    _check_no_weights(train, ready.arrays)
+    _check_same_interface(student, teacher)
+    seed_random_layers(student, seed)
+    soft = SoftTargets(ready.tasks, teacher_tasks(teacher, ready.tasks), temperature)
+    distiller: keras.Model
+    if ready.arrays is not None:
+        distiller = StoredDistiller(student, soft, alpha)
+        told = ArrayData(_with_outputs(teacher, ready.arrays.x), ready.arrays.y)
+        batches: Any = ShuffledBatches(told, batch_size, seed)
+    else:
+        distiller = LiveDistiller(copy_model(teacher), student, soft, alpha)
+        batches = ready.dataset
+    compile_distiller(distiller, student, ready.tasks, plan.optimizer(ready.steps))
+    compile_for(student, ready.tasks, keras.optimizers.Adam(learning_rate))
+    return run(distiller, student, batches, ready.validation, plan, ready.steps)
+
+
+def _with_outputs(teacher: keras.Model, x: Any) -> dict[str, Any]:
+    """The inputs with what the teacher says of them.
+
+    There is no augmentation between a stored sample and the teacher, so this gives the same
+    gradients as asking it at every step, at one pass instead of one for each epoch.
+    """
+    outputs = teacher.predict(x, batch_size=TEACHER_BATCH_SIZE, verbose=0)
+    for output in tree.flatten(outputs):
+        if not np.isfinite(output).all():
+            raise DataError(
+                f"Teacher '{teacher.name}' gives NaN or infinite outputs on the training data: "
+                "check the teacher, and the data for NaN."
+            )
+    return {"x": x, "teacher": outputs}
+
+
+def _check_arguments(temperature: float, alpha: float) -> None:
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature={temperature!r}: give a positive number, such as 4.")
+    if not 0 <= alpha <= 1:
+        raise InputError(
+            f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.3."
+        )
+
+
+def _check_no_weights(train: Any, arrays: ArrayData | None) -> None:
+    weighted = arrays.weights is not None if arrays else len(first_batch(train, "train")) == 3
+    if weighted:
+        raise DataError(
+            "'train' holds sample weights, which keras.distillation ignores: leave them out, or "
+            "use fit."
+        )
+
+
+def _check_same_interface(student: keras.Model, teacher: keras.Model) -> None:
+    for side in ("input", "output"):
+        ours, theirs = _shapes(student, side), _shapes(teacher, side)
+        fits = len(ours) == len(theirs) and all(map(_compatible, ours, theirs))
+        if not fits:
+            raise ModelError(
+                f"Teacher '{teacher.name}' has {side}s {theirs}, but student '{student.name}' has "
+                f"{ours}: distillation needs the same."
+            )
+
+
+def _shapes(model: keras.Model, side: str) -> list[tuple[int | None, ...]]:
+    graph = read(model)
+    refs = graph.input_refs() if side == "input" else graph.output_refs()
+    return [graph.spec(ref).shape for ref in refs]
+
+
+def _compatible(ours: tuple[int | None, ...], theirs: tuple[int | None, ...]) -> bool:
+    return len(ours) == len(theirs) and all(
+        a == b or a is None or b is None for a, b in zip(ours, theirs, strict=True)
+    )

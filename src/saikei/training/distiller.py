@@ -1,0 +1,90 @@
+"""Keras's `Distiller` around a student, with a live teacher or with its stored outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from saikei.training.outputs import read_outputs
+from saikei.training.prepared import without_xla
+from saikei.training.task import Task
+
+
+class LiveDistiller(keras.distillation.Distiller):
+    """Asks the teacher about every batch.
+
+    Args:
+        teacher: will be frozen, recursively.
+        student: trained in place.
+        distance: a `keras.distillation.DistillationLoss`.
+        alpha: weight of the true labels.
+    """
+
+    def __init__(
+        self, teacher: keras.Model, student: keras.Model, distance: Any, alpha: float
+    ) -> None:
+        super().__init__(
+            teacher, student, distance, student_loss_weight=float(alpha), name="distiller"
+        )
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """The combined loss, with labels in whatever container the data brought them."""
+        if y_pred is not None and y is not None:
+            # Keras's Distiller maps over labels and outputs together; tf.data turns lists into
+            # tuples.
+            y = tree.pack_sequence_as(y_pred, tree.flatten(y))
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+
+class StoredDistiller(LiveDistiller):
+    """Reads what the teacher said from the batch: inputs are `{"x": …, "teacher": …}`.
+
+    Args:
+        student: trained in place.
+        distance: a `keras.distillation.DistillationLoss`.
+        alpha: weight of the true labels.
+    """
+
+    def __init__(self, student: keras.Model, distance: Any, alpha: float) -> None:
+        super().__init__(_StoredTeacher(name="stored_teacher"), student, distance, alpha)
+
+    def build(self, input_shape: Any = None) -> None:  # noqa: ARG002
+        """Nothing to build: the student is built, and the stored teacher has no weights."""
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        """The student's outputs."""
+        return super().call(inputs["x"], training=training, **kwargs)
+
+
+class _StoredTeacher(keras.Model):
+    def build(self, input_shape: Any = None) -> None:  # noqa: ARG002
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:  # noqa: ARG002
+        return inputs["teacher"]
+
+
+def compile_distiller(
+    distiller: keras.Model,
+    student: keras.Model,
+    tasks: Sequence[Task],
+    optimizer: keras.optimizers.Optimizer,
+) -> None:
+    """Compile a distiller with the student's losses, and its metric where it has one output."""
+    distiller.compile(
+        optimizer=optimizer,
+        loss=read_outputs(student).pack([task.loss for task in tasks]),
+        metrics=[tasks[0].keras_metric()] if len(tasks) == 1 else None,
+        jit_compile=without_xla(),
+    )

@@ -1,0 +1,84 @@
+"""`fit`: train a model with a schedule, the best weights kept and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from saikei.training.loop import Plan
+from saikei.training.loop import train as run
+from saikei.training.prepared import compile_for, prepare
+from saikei.training.seeding import seed_random_layers
+
+
+def fit(
+    model: keras.Model,
+    train: Any,
+    validation: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    loss: Any = None,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.callbacks.History:
+    """Train a model in place, as `keras.Model.fit` does.
+
+    Adam runs over a schedule that warms up for 5 % of the steps and then falls to zero along a
+    cosine. With validation data, the model ends with the weights of the epoch of the lowest
+    validation loss. Afterwards the model is compiled with its loss, its metric and a new Adam
+    at `learning_rate`, so that `model.evaluate` works and a saved file holds no optimizer state.
+
+    The seed fixes the order of the samples of arrays (a dataset keeps its own order) and every
+    random layer of the model; the initial weights are the model's. The global seeds of Keras,
+    NumPy and the backend are neither used nor set.
+
+    Args:
+        model: a built model; it is trained in place.
+        train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
+            `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
+            `DataLoader`.
+        validation: likewise; `None` keeps the weights of the last epoch.
+        epochs: passes over the data.
+        batch_size: samples a step; datasets bring their own.
+        learning_rate: the peak of the schedule.
+        loss: a Keras loss; `None` takes the one that the model is compiled with, or infers it
+            from the outputs and the labels.
+        patience: stop after so many epochs without a lower validation loss; `None` never stops.
+        seed: see above.
+        progress: whether to show a progress bar.
+        callbacks: more Keras callbacks, run after ours.
+
+    Returns:
+        Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`.
+
+    Raises:
+        DataError: when the data does not fit the model.
+        InputError: when an argument is out of range.
+        WorkError: when the loss stops being a number.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> x = np.random.default_rng(0).normal(size=(64, 2))
+        >>> history = fit(model, (x, x.sum(axis=1)), epochs=2, progress=False)
+        >>> sorted(history.history)
+        ['loss', 'mse']
+    """
+    plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
+    ready = prepare(model, train, validation, loss, batch_size)
+    seed_random_layers(model, seed)
+    compile_for(model, ready.tasks, plan.optimizer(ready.steps))
+    try:
+        history = run(
+            model, model, ready.batches(batch_size, seed), ready.validation, plan, ready.steps
+        )
+    finally:
+        # The schedule has run out: a later model.fit would stand still.
+        compile_for(model, ready.tasks, keras.optimizers.Adam(learning_rate))
+    return history

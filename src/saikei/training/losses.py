@@ -1,0 +1,108 @@
+"""Keras losses: from names to loss objects, and what a loss says about its task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+
+from saikei.errors import InputError
+
+_BY_FUNCTION: dict[str, type[keras.losses.Loss]] = {
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
+    "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "bce": keras.losses.BinaryCrossentropy,
+    "binary_focal_crossentropy": keras.losses.BinaryFocalCrossentropy,
+    "mean_squared_error": keras.losses.MeanSquaredError,
+    "mse": keras.losses.MeanSquaredError,
+    "mean_absolute_error": keras.losses.MeanAbsoluteError,
+    "mae": keras.losses.MeanAbsoluteError,
+    "mean_absolute_percentage_error": keras.losses.MeanAbsolutePercentageError,
+    "mape": keras.losses.MeanAbsolutePercentageError,
+    "mean_squared_logarithmic_error": keras.losses.MeanSquaredLogarithmicError,
+    "msle": keras.losses.MeanSquaredLogarithmicError,
+    "huber": keras.losses.Huber,
+    "log_cosh": keras.losses.LogCosh,
+    "logcosh": keras.losses.LogCosh,
+}
+_CATEGORICAL = (
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+_BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+_NUMERIC = (
+    keras.losses.MeanSquaredError,
+    keras.losses.MeanAbsoluteError,
+    keras.losses.MeanAbsolutePercentageError,
+    keras.losses.MeanSquaredLogarithmicError,
+    keras.losses.Huber,
+    keras.losses.LogCosh,
+)
+
+
+@dataclass(frozen=True)
+class LossInfo:
+    """What a known loss says about its task."""
+
+    kind: Literal["crossentropy", "binary", "numeric"]
+    from_logits: bool
+
+
+def as_loss(loss: Any) -> Any:
+    """A loss object from a name or function that Keras knows; anything else as it is.
+
+    Objects, because unlike Keras's functions they bring labels `(n,)` and outputs `(n, 1)` to
+    one shape.
+
+    Raises:
+        InputError: when no loss has that name.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
+    if not isinstance(loss, keras.losses.Loss) and name in _BY_FUNCTION:
+        return _BY_FUNCTION[name]()
+    if not isinstance(loss, str):
+        return loss
+    try:
+        return keras.losses.get(loss)
+    except ValueError as error:
+        raise InputError(
+            f"Keras has no loss named '{loss}': use a name such as 'mse', or a loss object."
+        ) from error
+
+
+def describe(loss: Any) -> LossInfo | None:
+    """What a loss object says about its task; `None` for a custom loss."""
+    if isinstance(loss, _CATEGORICAL):
+        return LossInfo("crossentropy", _says_logits(loss))
+    if isinstance(loss, _BINARY):
+        return LossInfo("binary", _says_logits(loss))
+    if isinstance(loss, _NUMERIC):
+        return LossInfo("numeric", False)
+    return None
+
+
+def wants_sparse(loss: Any) -> bool | None:
+    """Whether a categorical loss takes class numbers; `None` for any other loss."""
+    if not isinstance(loss, _CATEGORICAL):
+        return None
+    return isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+
+
+def _says_logits(loss: keras.losses.Loss) -> bool:
+    # Not every loss keeps the flag as an attribute; all have it in their config.
+    return bool(loss.get_config().get("from_logits", False))
+
+
+def default(kind: str, sparse: bool, from_logits: bool) -> keras.losses.Loss:
+    """The usual loss of a kind of task: log-loss, or squared error for regression."""
+    if kind == "regression":
+        return keras.losses.MeanSquaredError()
+    if kind != "multiclass":
+        return keras.losses.BinaryCrossentropy(from_logits=from_logits)
+    if sparse:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    return keras.losses.CategoricalCrossentropy(from_logits=from_logits)

@@ -1,0 +1,137 @@
+"""What comes out of a model: shapes, structure, and the activation each output went through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.graph import Call, Graph, Operation, TensorRef, read
+
+# Operations after which a softmax output is still one: they move values, or leave them alone.
+_TRANSPARENT = frozenset(
+    {"Dropout", "Flatten", "Identity", "Permute", "RepeatVector", "Reshape", "SpatialDropout1D"}
+    | {"ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
+)
+_KIND_TO_ACTIVATION: Mapping[str, str] = {
+    "Softmax": "softmax",
+    "ops.Softmax": "softmax",
+    "ops.Sigmoid": "sigmoid",
+    "ReLU": "relu",
+    "ops.Relu": "relu",
+    "ops.LogSoftmax": "log_softmax",
+    "ops.LogSigmoid": "log_sigmoid",
+    "ops.Tanh": "tanh",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model.
+
+    Args:
+        shape: batch axis first, `None` where unknown.
+        activation: the last activation, such as `"softmax"`; `"linear"` where there is none. A
+            mean of outputs with one activation has that activation: a mean of probabilities is
+            a probability.
+    """
+
+    shape: tuple[int | None, ...]
+    activation: str
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """All outputs of a model.
+
+    Args:
+        structure: how the model nests them (a leaf, list, tuple or dict).
+        each: the outputs, flattened.
+    """
+
+    structure: Any
+    each: tuple[Output, ...]
+
+    def pack(self, flat: Sequence[Any]) -> Any:
+        """Put one value for each output into the structure of the outputs."""
+        return tree.pack_sequence_as(self.structure, list(flat))
+
+
+def read_outputs(model: keras.Model) -> Outputs:
+    """Look at what comes out of a model.
+
+    Args:
+        model: a built Functional or Sequential model.
+
+    Raises:
+        ModelError: when the model is none, is not built, or has no graph that can be read.
+    """
+    graph = read(model)
+    each = tuple(
+        Output(graph.spec(ref).shape, _of_tensor(graph, ref)) for ref in graph.output_refs()
+    )
+    return Outputs(graph.outputs, each)
+
+
+def _of_tensor(graph: Graph, ref: TensorRef) -> str:
+    call = graph.calls[ref.call]
+    operation = graph.operations[call.operation]
+    own = _of_operation(operation)
+    if own != "linear":
+        return own
+    if operation.kind in _TRANSPARENT or operation.kind == "Activation":
+        return _of_tensor(graph, call.inputs()[0])
+    if operation.kind == "Average" or _is_weighted_mean(graph, operation, call):
+        return _agreed(graph, call)
+    return "linear"
+
+
+def _of_operation(operation: Operation) -> str:
+    if operation.kind in _KIND_TO_ACTIVATION:
+        return _KIND_TO_ACTIVATION[operation.kind]
+    if operation.config is None:
+        return "linear"
+    activation = operation.config.get("activation")
+    if activation is None:
+        return "linear"
+    return activation if isinstance(activation, str) else _name_of(activation)
+
+
+def _name_of(activation: Any) -> str:
+    if isinstance(activation, Mapping):
+        config = activation.get("config")
+        named = config if isinstance(config, str) else activation.get("class_name")
+        return str(named).lower()
+    return str(getattr(activation, "__name__", activation))
+
+
+def _agreed(graph: Graph, call: Call) -> str:
+    """The one activation of all inputs of a mean; `"linear"` where they differ."""
+    activations = {_of_tensor(graph, _below_rescaling(graph, ref)) for ref in call.inputs()}
+    return activations.pop() if len(activations) == 1 else "linear"
+
+
+def _below_rescaling(graph: Graph, ref: TensorRef) -> TensorRef:
+    # Looked through only as a part of a weighted mean: alone it changes the range.
+    return ref if _scale(graph, ref) is None else graph.calls[ref.call].inputs()[0]
+
+
+def _is_weighted_mean(graph: Graph, operation: Operation, call: Call) -> bool:
+    """An `Add` of `Rescaling` layers whose scales sum to 1."""
+    if operation.kind != "Add":
+        return False
+    scales = [_scale(graph, ref) for ref in call.inputs()]
+    return None not in scales and bool(np.isclose(sum(s for s in scales if s is not None), 1.0))
+
+
+def _scale(graph: Graph, ref: TensorRef) -> float | None:
+    operation = graph.operations[graph.calls[ref.call].operation]
+    config = operation.config or {}
+    scale, offset = config.get("scale"), config.get("offset", 0.0)
+    if operation.kind != "Rescaling" or not isinstance(scale, (int, float)) or offset != 0.0:
+        return None
+    return float(scale)
