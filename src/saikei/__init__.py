@@ -1,17 +1,64 @@
-"""Saikei: the best Keras model that fits a budget, by pruning, distilling and fusing."""
+"""Saikei: the best Keras model that fits a budget, by pruning, distilling and fusing.
 
-from saikei.budget import Budget
-from saikei.channels import channel_groups
-from saikei.edits import DropChannels, PruneChannels, Recipe
-from saikei.errors import SaikeiError
-from saikei.profile import profile
+Names are loaded when they are first used, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saikei.budget import Budget
+    from saikei.channels import channel_groups
+    from saikei.costs import profile
+    from saikei.edits import DropChannels, PruneChannels, Recipe
+    from saikei.errors import SaikeiError
+    from saikei.fusion import Average
+    from saikei.rules import Rule, register_rule
+    from saikei.search import optimize
+    from saikei.training import distill, evaluate, fit
 
 __all__ = [
+    "Average",
     "Budget",
     "DropChannels",
     "PruneChannels",
     "Recipe",
+    "Rule",
     "SaikeiError",
     "channel_groups",
+    "distill",
+    "evaluate",
+    "fit",
+    "optimize",
     "profile",
+    "register_rule",
 ]
+
+_HOMES = {
+    "Average": "fusion",
+    "Budget": "budget",
+    "DropChannels": "edits",
+    "PruneChannels": "edits",
+    "Recipe": "edits",
+    "Rule": "rules",
+    "SaikeiError": "errors",
+    "channel_groups": "channels",
+    "distill": "training",
+    "evaluate": "training",
+    "fit": "training",
+    "optimize": "search",
+    "profile": "costs",
+    "register_rule": "rules",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'saikei' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"saikei.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,7 @@ from saikei.errors import BudgetError
 
 
 class Costs(Protocol):
-    """What a budget looks at; `saikei.profile.Profile` is one."""
+    """What a budget looks at; `saikei.costs.Profile` is one."""
 
     @property
     def macs(self) -> int:

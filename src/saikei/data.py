@@ -165,7 +165,8 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # NumPy leaves a file that it opened itself open when the archive is broken.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
         raise DataError(

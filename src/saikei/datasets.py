@@ -58,7 +58,7 @@ def fashion_mnist(validation: int = 10_000, folder: Path = FASHION_MNIST) -> Spl
 
 
 def _scaled(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return images[..., None].astype("float32") / np.float32(255)
+    return images[..., None].astype(np.float32) / np.float32(255)
 
 
 def _downloaded() -> tuple[Arrays, Arrays]:

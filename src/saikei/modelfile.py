@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,10 @@ def load_model(path: str | Path) -> keras.Model:
             f"'{path}' is no .keras file: save the model with model.save('….keras') in Keras 3."
         )
     try:
-        model = keras.saving.load_model(path, safe_mode=True)
+        with warnings.catch_warnings():
+            # Of the training state only the loss is of use here.
+            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+            model = keras.saving.load_model(path, safe_mode=True)
     # What is in the file decides what Keras raises: KeyError, TypeError, ValueError, OSError, …
     except Exception as error:
         raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}") from error

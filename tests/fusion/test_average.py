@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from saikei.costs import profile
 from saikei.errors import DataError, FusionError
 from saikei.fusion import Average
-from saikei.profile import profile
 from saikei.training import evaluate, fit, infer_task
 
 

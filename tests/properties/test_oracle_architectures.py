@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import pytest
 
+from saikei.costs import profile
 from saikei.graph import read
-from saikei.profile import profile
 from saikei.testing import assert_cuts_exactly, randomise_statistics
 
 NAMES = ["MobileNetV2", "ResNet50", "DenseNet121", "InceptionV3"]

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saikei.channels import map_channels
+from saikei.costs import count_costs, profile
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import EditError
 from saikei.graph import build, copy_model, read
-from saikei.profile import count_costs, profile
 from saikei.testing import (
     assert_cuts_exactly,
     random_inputs,

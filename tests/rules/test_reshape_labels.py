@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from saikei.channels import _components
+from saikei.channels.propagation import components
 from saikei.rules.reshaping import reshape_labels
 
 
@@ -40,7 +40,7 @@ def test_every_element_keeps_its_channel(
     ).reshape(after)
     labels = tuple(vector if a == axis else None for a in range(len(before)))
     outputs, ties, pins = reshape_labels(labels, before, after)
-    channel = _components(size, list(ties))
+    channel = components(size, list(ties))
     found = [(a, v) for a, v in enumerate(outputs) if v is not None]
     assert len(found) <= 1
     if not found:

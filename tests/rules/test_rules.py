@@ -9,7 +9,7 @@ from keras import layers as L
 from keras import ops
 
 from saikei.channels import channel_groups
-from saikei.profile import profile
+from saikei.costs import profile
 from saikei.rules import Rule, register_rule
 from saikei.rules.activations import elementwise
 from saikei.rules.base import no_macs

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelMap
+from saikei.costs import Counts, count_costs, measure_latency
 from saikei.edits.cut import cut
 from saikei.errors import BudgetError
 from saikei.graph import Graph, build
-from saikei.profile import Counts, count_costs, measure_latency
 
 # Shares are halved this often: 2⁻¹² of a channel axis is less than one channel of any layer.
 STEPS = 12

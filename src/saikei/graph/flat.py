@@ -75,7 +75,6 @@ class Operation:
         config: what the class's `from_config` takes; `None` where it has none.
         weights: its weights, in the order in which the class keeps them.
         source: the Keras object that it was read from.
-        sublayers: whether it holds layers of its own (a composite).
     """
 
     name: str
@@ -83,7 +82,6 @@ class Operation:
     config: Mapping[str, Any] | None
     weights: Mapping[str, Weight]
     source: Any = field(compare=False, repr=False)
-    sublayers: bool = False
 
 
 @dataclass(frozen=True)

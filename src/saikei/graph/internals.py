@@ -65,11 +65,6 @@ def own_weights(layer: Any) -> list[Any]:
     return list(layer.weights) if isinstance(layer, keras.Layer) else []
 
 
-def has_sublayers(layer: Any) -> bool:
-    """Whether the layer holds other layers."""
-    return isinstance(layer, keras.Layer) and bool(layer._layers)
-
-
 def flattened_layers(layer: Any) -> list[Any]:
     """The layer and every layer in it."""
     return list(layer._flatten_layers()) if isinstance(layer, keras.Layer) else []

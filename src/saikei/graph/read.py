@@ -128,7 +128,6 @@ class _Reader:
             config=_config(operation),
             weights=_weights(operation),
             source=operation,
-            sublayers=internals.has_sublayers(operation),
         )
         return name
 

@@ -16,10 +16,10 @@ import keras
 
 from saikei.budget import Budget
 from saikei.channels import channel_groups
+from saikei.costs import Profile, profile
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import PinnedWarning
 from saikei.graph import copy_model, fresh_model
-from saikei.profile import Profile, profile
 from saikei.search.codec import to_jsonable
 from saikei.search.folder import RunFolder
 from saikei.search.judge import Judge

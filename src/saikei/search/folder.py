@@ -14,12 +14,17 @@ import keras
 import numpy as np
 
 from saikei.errors import InputError
+from saikei.graph import copy_model
 from saikei.search.codec import from_jsonable, to_jsonable
 from saikei.search.judge import Outputs
 from saikei.search.record import Candidate
 
 _DRAFT = ".draft-"
-_WHAT = {"model": "models", "data": "data", "settings": "settings (budget, trials, epochs, seed)"}
+_WHAT = {
+    "model": "models",
+    "data": "data",
+    "settings": "settings (budget, trials, epochs, batch size, seed)",
+}
 
 
 @dataclass(frozen=True)
@@ -48,16 +53,24 @@ class RunFolder:
         known = self.path / "fingerprint.json"
         if known.is_file():
             _check_same(self.path, json.loads(known.read_text(encoding="utf-8")), fingerprint)
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or self._holds_other_things()):
             raise InputError(
                 f"'{self.path}' exists and is not the folder of a run: give out= a new or empty "
                 "folder."
             )
 
+    def _holds_other_things(self) -> bool:
+        # A kill may have left the draft of the fingerprint alone, before anything else.
+        return any(not entry.name.startswith(_DRAFT) for entry in self.path.iterdir())
+
     def begin(self, fingerprint: Mapping[str, str]) -> None:
         """Make the folder, or clear what a kill has left half written in it."""
-        self.candidates.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        # First of all: without it, `check` would refuse what a kill leaves here.
         write_text(self.path / "fingerprint.json", json.dumps(dict(fingerprint), indent=1))
+        self.candidates.mkdir(exist_ok=True)
+        for draft in self.path.glob(f"{_DRAFT}*"):
+            draft.unlink()
         for draft in self.candidates.glob(f"{_DRAFT}*"):
             shutil.rmtree(draft)
 
@@ -78,26 +91,26 @@ class RunFolder:
 
     def finished(self, name: str, plan: Mapping[str, Any]) -> Candidate | None:
         """A candidate of that plan from an earlier sitting, if it was finished."""
-        result = self.candidates / name / "result.json"
-        if not result.is_file():
+        if not (self.candidates / name / "result.json").is_file():
             return None
-        candidate = from_jsonable(Candidate, json.loads(result.read_text(encoding="utf-8")))
+        candidate = self.candidate(name)
         return candidate if candidate.plan == to_jsonable(plan) else None
 
-    def recipe(self, name: str) -> Mapping[str, Any]:
-        """The edits of a finished candidate, JSON-ready."""
-        path = self.candidates / name / "recipe.json"
-        recipe: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return recipe
+    def candidate(self, name: str) -> Candidate:
+        """The record of a finished candidate."""
+        result = self.candidates / name / "result.json"
+        return from_jsonable(Candidate, json.loads(result.read_text(encoding="utf-8")))
 
     def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
         """Store a finished candidate, all of it or nothing."""
         draft = self.candidates / f"{_DRAFT}{candidate.name}"
         draft.mkdir()
         if model is not None:
-            model.save(draft / "model.keras")
+            # A copy is not compiled: the file holds the model, not the state of a training.
+            copy_model(model).save(draft / "model.keras")
         if candidate.recipe is not None:
-            (draft / "recipe.json").write_text(json.dumps(candidate.recipe, indent=2))
+            text = json.dumps(candidate.recipe, indent=2)
+            (draft / "recipe.json").write_text(text, encoding="utf-8")
         np.savez(draft / "validation.npz", *outputs)
         text = json.dumps(to_jsonable(candidate), indent=1)
         (draft / "result.json").write_text(text, encoding="utf-8")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import keras
 
+from saikei.costs import profile
 from saikei.fusion import Average
-from saikei.profile import profile
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
 from saikei.search.execute import PROFILE_BATCH, Bench, cost_of
 from saikei.search.judge import Outputs

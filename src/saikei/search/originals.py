@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import keras
 
 from saikei.budget import Budget
+from saikei.costs import profile
 from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
 from saikei.graph import copy_model
-from saikei.profile import profile
 from saikei.search.execute import PROFILE_BATCH, cost_of
 from saikei.search.folder import RunFolder
 from saikei.search.front import goodness

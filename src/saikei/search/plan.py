@@ -11,6 +11,7 @@ import numpy as np
 from saikei.budget import Budget, Costs
 from saikei.edits import PruneChannels
 from saikei.search.codec import to_jsonable
+from saikei.search.effort import Effort
 from saikei.search.record import Kind
 from saikei.search.space import Point
 
@@ -33,7 +34,7 @@ class Plan:
         temperature: of the distillation.
         alpha: weight of the true labels.
         epochs: to train for.
-        batch_size: of the training.
+        batch_size: of the training; `None` where a dataset brings its own.
         seed: of the weights, the order of samples and random layers.
     """
 
@@ -46,22 +47,13 @@ class Plan:
     temperature: float
     alpha: float
     epochs: int
-    batch_size: int
+    batch_size: int | None
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; equal for equal plans."""
         made: dict[str, Any] = to_jsonable(self)
         return made
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What all trainings of a run share."""
-
-    epochs: int
-    batch_size: int
-    seed: int
 
 
 def plans_for(

@@ -68,8 +68,9 @@ class _Epochs(keras.callbacks.Callback):
         self._progress = progress
         self._task = task
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """One epoch further, with its validation figures."""
-        shown = {k.removeprefix("val_"): v for k, v in (logs or {}).items() if k.startswith("val_")}
+        logs = logs or {}
+        shown = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
         self._progress.update(self._task, advance=1, figures=figures)

@@ -198,7 +198,7 @@ class Settings:
         limits: the same as absolute numbers.
         trials: architectures that were planned.
         epochs: of each training.
-        batch_size: of the training.
+        batch_size: of each training; `None` where a dataset brought its own.
         seed: of everything random.
     """
 
@@ -206,7 +206,7 @@ class Settings:
     limits: Mapping[str, float]
     trials: int
     epochs: int
-    batch_size: int
+    batch_size: int | None
     seed: int
 
 

@@ -13,9 +13,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-LEARNING_RATE = 2e-3
-TEMPERATURE = 4.0
-ALPHA = 0.3
+# Of the settings tried on the seed network and Fashion-MNIST, these distilled best.
+LEARNING_RATE = 3e-3
+TEMPERATURE = 2.0
+ALPHA = 0.5
 
 
 @dataclass(frozen=True)

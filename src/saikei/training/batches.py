@@ -90,7 +90,9 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __init__(self, data: ArrayData, batch_size: int, seed: int) -> None:
         super().__init__()
-        self._parts = (data.x, data.y) + (() if data.weights is None else (data.weights,))
+        weights = () if data.weights is None else (data.weights,)
+        # A tf.data pipeline, which Keras puts around this, takes a list for a tensor.
+        self._parts = tree.lists_to_tuples((data.x, data.y, *weights))
         self._size = len(data)
         self._batch_size = batch_size
         self._seed = seed

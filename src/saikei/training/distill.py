@@ -16,7 +16,7 @@ from saikei.training.batches import ArrayData, ShuffledBatches, first_batch
 from saikei.training.distiller import LiveDistiller, StoredDistiller, compile_distiller
 from saikei.training.loop import Plan
 from saikei.training.loop import train as run
-from saikei.training.prepared import compile_for, prepare
+from saikei.training.prepared import compile_fresh, prepare
 from saikei.training.seeding import seed_random_layers
 from saikei.training.soft_targets import SoftTargets, teacher_tasks
 
@@ -30,10 +30,10 @@ def distill(
     validation: Any = None,
     *,
     epochs: int = 10,
-    batch_size: int = 128,
-    learning_rate: float = 1e-3,
-    temperature: float = 4.0,
-    alpha: float = 0.3,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    temperature: float = 2.0,
+    alpha: float = 0.5,
     loss: Any = None,
     patience: int | None = None,
     seed: int = 0,
@@ -93,8 +93,8 @@ def distill(
     else:
         distiller = LiveDistiller(copy_model(teacher), student, soft, alpha)
         batches = ready.dataset
-    compile_distiller(distiller, student, ready.tasks, plan.optimizer(ready.steps))
-    compile_for(student, ready.tasks, keras.optimizers.Adam(learning_rate))
+    compile_distiller(distiller, ready.tasks, plan.optimizer(ready.steps))
+    compile_fresh(student, ready.tasks, learning_rate)
     return run(distiller, student, batches, ready.validation, plan, ready.steps)
 
 
@@ -116,10 +116,10 @@ def _with_outputs(teacher: keras.Model, x: Any) -> dict[str, Any]:
 
 def _check_arguments(temperature: float, alpha: float) -> None:
     if not (math.isfinite(temperature) and temperature > 0):
-        raise InputError(f"temperature={temperature!r}: give a positive number, such as 4.")
+        raise InputError(f"temperature={temperature!r}: give a positive number, such as 2.")
     if not 0 <= alpha <= 1:
         raise InputError(
-            f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.3."
+            f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.5."
         )
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import keras
 from keras import tree
 
-from saikei.training.outputs import read_outputs
 from saikei.training.prepared import without_xla
 from saikei.training.task import Task
 
@@ -38,12 +37,19 @@ class LiveDistiller(keras.distillation.Distiller):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """The combined loss, with labels in whatever container the data brought them."""
-        if y_pred is not None and y is not None:
-            # Keras's Distiller maps over labels and outputs together; tf.data turns lists into
-            # tuples.
-            y = tree.pack_sequence_as(y_pred, tree.flatten(y))
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+        """The combined loss, of outputs in whatever containers model and data have them.
+
+        Keras's Distiller maps over its losses, labels and outputs together. It keeps a list or
+        dict of losses in a container of its own, and tf.data turns lists into tuples; as flat
+        tuples the three fit.
+        """
+        return super().compute_loss(
+            x,
+            None if y is None else tuple(tree.flatten(y)),
+            None if y_pred is None else tuple(tree.flatten(y_pred)),
+            sample_weight,
+            training,
+        )
 
 
 class StoredDistiller(LiveDistiller):
@@ -77,14 +83,13 @@ class _StoredTeacher(keras.Model):
 
 def compile_distiller(
     distiller: keras.Model,
-    student: keras.Model,
     tasks: Sequence[Task],
     optimizer: keras.optimizers.Optimizer,
 ) -> None:
     """Compile a distiller with the student's losses, and its metric where it has one output."""
     distiller.compile(
         optimizer=optimizer,
-        loss=read_outputs(student).pack([task.loss for task in tasks]),
+        loss=tuple(task.loss for task in tasks),
         metrics=[tasks[0].keras_metric()] if len(tasks) == 1 else None,
         jit_compile=without_xla(),
     )

@@ -9,7 +9,7 @@ import keras
 
 from saikei.training.loop import Plan
 from saikei.training.loop import train as run
-from saikei.training.prepared import compile_for, prepare
+from saikei.training.prepared import compile_for, compile_fresh, prepare
 from saikei.training.seeding import seed_random_layers
 
 
@@ -19,7 +19,7 @@ def fit(
     validation: Any = None,
     *,
     epochs: int = 10,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = 1e-3,
     loss: Any = None,
     patience: int | None = None,
@@ -32,7 +32,7 @@ def fit(
     Adam runs over a schedule that warms up for 5 % of the steps and then falls to zero along a
     cosine. With validation data, the model ends with the weights of the epoch of the lowest
     validation loss. Afterwards the model is compiled with its loss, its metric and a new Adam
-    at `learning_rate`, so that `model.evaluate` works and a saved file holds no optimizer state.
+    at `learning_rate`, so that `model.evaluate` works and a later `model.fit` starts anew.
 
     The seed fixes the order of the samples of arrays (a dataset keeps its own order) and every
     random layer of the model; the initial weights are the model's. The global seeds of Keras,
@@ -80,5 +80,5 @@ def fit(
         )
     finally:
         # The schedule has run out: a later model.fit would stand still.
-        compile_for(model, ready.tasks, keras.optimizers.Adam(learning_rate))
+        compile_fresh(model, ready.tasks, learning_rate)
     return history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,13 +96,16 @@ def train(
     if bar is not None:
         callbacks.append(bar)
     try:
-        history = trainer.fit(
-            data,
-            epochs=plan.epochs,
-            shuffle=False,
-            verbose=0,
-            callbacks=[*callbacks, *plan.callbacks],
-        )
+        with warnings.catch_warnings():
+            # Keras says so at the end of every pass over a dataset that does not know its length.
+            warnings.filterwarnings("ignore", message="Your input ran out of data")
+            history = trainer.fit(
+                data,
+                epochs=plan.epochs,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*callbacks, *plan.callbacks],
+            )
     finally:
         if bar is not None:
             bar.close()

@@ -95,6 +95,14 @@ def compile_for(
     )
 
 
+def compile_fresh(model: keras.Model, tasks: Sequence[Task], learning_rate: float) -> None:
+    """Compile a model with an Adam that has made no step yet."""
+    optimizer = keras.optimizers.Adam(learning_rate)
+    compile_for(model, tasks, optimizer)
+    # Keras warns when it loads a file whose optimizer was never built.
+    optimizer.build(model.trainable_variables)
+
+
 def without_xla() -> bool | str:
     """What to compile with: on TensorFlow, XLA costs small models more than it gains them."""
     return False if keras.backend.backend() == "tensorflow" else "auto"

@@ -1,0 +1,7 @@
+"""`python -m saikei.cli` is `saikei`."""
+
+import sys
+
+from saikei.cli import main
+
+sys.exit(main())

@@ -1,0 +1,120 @@
+"""`saikei demo`: the main job on data that needs no or little download."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from saikei.cli.optimize import given, show
+from saikei.cli.options import Epochs, Json, Seed, Trials, budget
+from saikei.cli.output import import_keras, say
+from saikei.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from saikei.data import Splits
+
+
+class DemoData(StrEnum):
+    """Data sets of the demo."""
+
+    DIGITS = "digits"
+    FASHION_MNIST = "fashion-mnist"
+
+
+def demo(
+    dataset: Annotated[DemoData, typer.Option(help="What to learn.")] = DemoData.DIGITS,
+    macs: Annotated[str, typer.Option(help="Budget: 0.25 is a share, 500000 a count.")] = "0.25",
+    trials: Trials = None,
+    epochs: Epochs = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a small network on images, then find the best model at a quarter of its MACs."""
+    limits = budget(macs, None, None)
+    import_keras()
+    from saikei.search import optimize
+    from saikei.training import evaluate, fit
+
+    splits = _load(dataset, seed)
+    if splits.test is None:
+        raise InputError(f"The data set '{dataset}' has no test part.")
+    # Ten classes in both; the digits are small, so their convolutions are padded.
+    model = baseline(splits.train[0].shape[1:], 10, seed)
+    if not as_json:
+        say(f"Training the baseline on {len(splits.train[0]):,} images of {dataset}.")
+    few = dataset is DemoData.DIGITS
+    fit(
+        model,
+        splits.train,
+        splits.validation,
+        epochs=epochs or (20 if few else 8),
+        # Small batches where samples are few, so that there are enough steps.
+        batch_size=16 if few else 64,
+        seed=seed,
+        progress=not as_json,
+    )
+    if not as_json:
+        say(f"Baseline: {evaluate(model, splits.validation)} on validation.")
+    result = optimize(
+        model,
+        splits.train,
+        splits.validation,
+        limits,
+        test=splits.test,
+        out=out or _folder(dataset, macs, trials, epochs, seed),
+        progress=not as_json,
+        **given(trials=trials, epochs=epochs or (15 if few else 3), seed=seed),
+    )
+    show(result, as_json)
+
+
+def baseline(shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
+    """The seed network: Conv 32, 64, 64 and Dense 64, all 3×3 and ReLU, for images of any size.
+
+    Args:
+        shape: `(height, width, channels)`.
+        classes: number of classes.
+        seed: of the initial weights.
+    """
+    import keras
+    from keras import layers
+
+    from saikei.graph import fresh_model
+
+    padding = "valid" if shape[0] >= 28 else "same"
+    model = keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(32, 3, padding=padding, activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(64, 3, padding=padding, activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Conv2D(64, 3, padding=padding, activation="relu", name="conv3"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(64, activation="relu", name="dense"),
+            layers.Dense(classes, activation="softmax", name="classes"),
+        ],
+        name="baseline",
+    )
+    return fresh_model(model, seed)
+
+
+def _load(dataset: DemoData, seed: int) -> Splits:
+    from saikei import datasets
+
+    return datasets.digits(seed) if dataset is DemoData.DIGITS else datasets.fashion_mnist()
+
+
+def _folder(
+    dataset: DemoData, macs: str, trials: int | None, epochs: int | None, seed: int
+) -> Path:
+    """A folder for these options, so that other options are another run."""
+    parts = {"macs": macs, "trials": trials, "epochs": epochs, "seed": seed}
+    options = "-".join(f"{name}{value}" for name, value in parts.items() if value is not None)
+    return Path("demo-run") / f"{dataset}-{options}"

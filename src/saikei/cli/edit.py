@@ -1,0 +1,100 @@
+"""`saikei edit`: apply a recipe, or prune by options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from saikei.cli.options import (
+    Json,
+    Latency,
+    Macs,
+    ModelFile,
+    Overwrite,
+    Params,
+    Seed,
+    budget,
+    number,
+)
+from saikei.cli.output import import_keras, say, say_json
+from saikei.errors import InputError
+
+if TYPE_CHECKING:
+    from saikei.edits import Recipe
+
+
+def edit(
+    model: ModelFile,
+    out: Annotated[Path, typer.Option(help="The edited model, a .keras file.")],
+    recipe: Annotated[Path | None, typer.Option(help="A recipe, as JSON.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Prune to this share (0.5) or number (16) of the channels.")
+    ] = None,
+    macs: Macs = None,
+    params: Params = None,
+    latency: Latency = None,
+    importance: Annotated[str, typer.Option(help="magnitude or random.")] = "magnitude",
+    scope: Annotated[str, typer.Option(help="global or layer.")] = "global",
+    multiple_of: Annotated[int, typer.Option(help="Keep multiples of this many channels.")] = 1,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A layer whose channels stay; may be repeated.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Change the structure of a model: by a recipe, or by pruning to a share or a budget."""
+    import_keras()
+    from saikei.costs import profile
+    from saikei.modelfile import check_target, load_model, save_model
+
+    limits = (macs, params, latency)
+    if sum([recipe is not None, keep is not None, any(limits)]) != 1:
+        raise InputError(
+            "Say what to do in one way: --recipe, --keep, or limits (--macs, --params, --latency)."
+        )
+    check_target(out, ".keras", overwrite)
+    if recipe is not None:
+        steps = _read(recipe)
+    else:
+        amount = budget(*limits) if keep is None else number(keep, "--keep")
+        steps = _pruning(amount, importance, scope, multiple_of, tuple(exclude or ()), seed)
+    loaded = load_model(model)
+    edited = steps(loaded)
+    save_model(edited, out, overwrite)
+    before, after = (profile(m, latency=False) for m in (loaded, edited))
+    if as_json:
+        say_json(
+            {
+                "out": str(out),
+                "recipe": steps.to_dict(),
+                "before": {"params": before.params, "macs": before.macs},
+                "after": {"params": after.params, "macs": after.macs},
+            }
+        )
+        return
+    say(
+        f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
+        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}). Train it before use: "
+        "an approximate edit costs accuracy that training brings back."
+    )
+
+
+def _read(path: Path) -> Recipe:
+    from saikei.edits import Recipe
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The recipe '{path}' cannot be read: {error}.") from error
+    return Recipe.from_json(text)
+
+
+def _pruning(
+    keep: Any, importance: str, scope: Any, multiple_of: int, exclude: tuple[str, ...], seed: int
+) -> Recipe:
+    from saikei.edits import PruneChannels, Recipe
+
+    return Recipe([PruneChannels(keep, importance, scope, multiple_of, exclude, seed)])

@@ -1,0 +1,76 @@
+"""`saikei export`: a model for a runtime other than Keras."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saikei.cli.options import Json, ModelFile, Overwrite
+from saikei.cli.output import import_keras, say, say_json
+from saikei.errors import InputError, WorkError
+
+
+class Format(StrEnum):
+    """What Keras exports to."""
+
+    LITERT = "litert"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    SAVED_MODEL = "tf_saved_model"
+
+
+_ENDINGS = {
+    Format.LITERT: ".tflite",
+    Format.ONNX: ".onnx",
+    Format.OPENVINO: ".xml",
+    Format.SAVED_MODEL: "",
+}
+
+
+def export(
+    model: ModelFile,
+    out: Annotated[Path, typer.Option(help="The file, or the folder of a SavedModel.")],
+    to: Annotated[Format, typer.Option("--format", help="The runtime's format.")] = Format.LITERT,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, through Keras."""
+    import_keras()
+    from saikei.graph import copy_model
+    from saikei.modelfile import check_target, load_model
+
+    check_target(out, _ENDINGS[to], overwrite)
+    loaded = load_model(model)
+    # Keras writes as it goes: into a folder of its own first, so that nothing is half-written.
+    draft = out.parent / f".draft-{os.getpid()}-{out.stem}"
+    draft.mkdir()
+    try:
+        # Some of Keras's exporters want a Functional model, and a path as a string.
+        copy_model(loaded).export(str(draft / out.name), format=to.value, verbose=False)
+        for made in draft.iterdir():
+            _put(made, out.parent / made.name)
+    except ImportError as error:
+        raise InputError(f"Exporting to {to} needs another package: {_line(error)}") from error
+    except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
+        raise WorkError(f"'{model}' cannot be exported to {to}: {_line(error)}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    if as_json:
+        say_json({"out": str(out), "format": to.value})
+        return
+    say(f"{out}: {to}.")
+
+
+def _put(made: Path, target: Path) -> None:
+    if target.is_dir():
+        shutil.rmtree(target)
+    os.replace(made, target)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

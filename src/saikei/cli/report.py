@@ -1,0 +1,31 @@
+"""`saikei report`: the report of a run, written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from saikei.cli.options import Json
+from saikei.cli.output import say, say_json
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN/", help="The folder of a finished run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file; RUN/report.html when not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a finished run and write its report again."""
+    from saikei.report import text_report, write_html
+    from saikei.search.record import Run
+
+    record = Run.load(run)
+    page = write_html(record, out or run / "report.html")
+    if as_json:
+        say_json({"report": str(page), "run": record.to_dict()})
+        return
+    say(text_report(record))
+    say(f"Report: {page}")

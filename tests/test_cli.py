@@ -1,0 +1,321 @@
+"""The command line as a user meets it: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from saikei.cli import main
+from saikei.cli.options import budget, number
+from saikei.datasets import digits
+from saikei.errors import InputError
+from saikei.search import optimize
+from saikei.training import fit
+
+
+def small_network(seed: int) -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            L.Conv2D(8, 3, activation="relu", name="conv"),
+            L.Flatten(),
+            L.Dense(16, activation="relu", name="hidden"),
+            L.Dense(10, activation="softmax", name="classes"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two trained models and data, as a user would have them."""
+    path = tmp_path_factory.mktemp("cli")
+    splits = digits()
+    assert splits.validation is not None
+    assert splits.test is not None
+    for seed in (0, 1):
+        model = small_network(seed)
+        fit(model, splits.train, epochs=3, batch_size=16, progress=False)
+        model.save(path / f"m{seed}.keras")
+    parts: dict[str, Any] = {}
+    for name, part in zip(("train", "val", "test"), vars(splits).values(), strict=True):
+        parts[f"x_{name}"], parts[f"y_{name}"] = part
+    np.savez(path / "data.npz", **parts)
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
+    code, out, err = run(capsys, *arguments, "--json")
+    assert code == 0, err
+    parsed: dict[str, Any] = json.loads(out)
+    return parsed
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a wrong input gets."""
+    code, _, err = run(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("saikei: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_profile_shows_layers_costs_and_pins(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, "profile", folder / "m0.keras")
+    assert code == 0, err
+    assert "conv" in out
+    assert "a model output" in out
+    assert "MACs per sample" in out
+
+
+def test_profile_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run_json(capsys, "profile", folder / "m0.keras", "--no-latency")
+    assert shown["params"] == small_network(0).count_params()
+    assert shown["latency"] is None
+    assert {g["name"] for g in shown["channel_groups"]} == {"conv", "hidden", "classes"}
+
+
+def test_edit_prunes_to_a_share(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.keras"
+    shown = run_json(
+        capsys, "edit", folder / "m0.keras", "--keep", "0.5", "--scope", "layer", "--out", out
+    )
+    assert keras.saving.load_model(out).get_layer("conv").filters == 4
+    assert shown["after"]["params"] < shown["before"]["params"]
+
+
+def test_edit_replays_the_recipe_that_it_prints(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, recipe = tmp_path / "a.keras", tmp_path / "b.keras", tmp_path / "recipe.json"
+    shown = run_json(capsys, "edit", folder / "m0.keras", "--macs", "0.5", "--out", first)
+    recipe.write_text(json.dumps(shown["recipe"]), encoding="utf-8")
+    run_json(capsys, "edit", folder / "m0.keras", "--recipe", recipe, "--out", second)
+    weights = [keras.saving.load_model(path).get_weights() for path in (first, second)]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fuse_learns_weights_on_held_out_data(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run_json(
+        capsys,
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("--weights", "learn", "--data", folder / "data.npz"),
+    )
+    assert sum(shown["weights"]) == pytest.approx(1)
+    assert shown["gap"] <= 1e-4
+    assert shown["test"]["n"] == 359
+
+
+def test_optimize_writes_a_model_a_record_and_a_report(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
+    arguments += ("--trials", "1", "--epochs", "1", "--out", tmp_path / "run")
+    shown = run_json(capsys, *arguments)
+    assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!")
+    best = keras.saving.load_model(shown["best"])
+    assert best.count_params() < small_network(0).count_params()
+    assert refused(capsys, *arguments[:-1], tmp_path / "run", "--seed", "1").endswith(
+        "or repeat the call that began it."
+    )
+    (tmp_path / "run" / "report.html").unlink()
+    code, out, _ = run(capsys, "report", tmp_path / "run")
+    assert code == 0
+    assert "Pareto table" in out
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("to", "name"), [("litert", "m.tflite"), ("tf_saved_model", "saved")])
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports these with TF")
+def test_export_writes_what_the_runtime_reads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, name: str
+) -> None:
+    out = tmp_path / name
+    run_json(capsys, "export", folder / "m0.keras", "--format", to, "--out", out)
+    assert out.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_exists_is_not_replaced_unasked(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small.keras"
+    out.write_bytes(b"mine")
+    arguments = ("edit", folder / "m0.keras", "--keep", "0.5", "--out", out)
+    assert "exists" in refused(capsys, *arguments)
+    assert out.read_bytes() == b"mine"
+    assert run(capsys, *arguments, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("profile", "{none}"), "There is no file"),
+        (("profile", "{data}"), "no .keras file"),
+        (("profile", "{model}", "--bogus"), "No such option"),
+        (("edit", "{model}", "--keep", "lots", "--out", "{out}"), "no number"),
+        (("edit", "{model}", "--out", "{out}"), "in one way"),
+        (("edit", "{model}", "--keep", "0.5", "--macs", "0.5", "--out", "{out}"), "in one way"),
+        (("edit", "{model}", "--recipe", "{none}", "--out", "{out}"), "cannot be read"),
+        (("edit", "{model}", "--keep", "0.5", "--exclude", "cnv", "--out", "{out}"), "'conv'?"),
+        (("edit", "{model}", "--macs", "10", "--out", "{out}"), "can be brought down to"),
+        (("fuse", "{model}", "{model}", "--weights", "0.3,0.6", "--out", "{out}"), "sum to 0.9"),
+        (("fuse", "{model}", "{model}", "--weights", "learn", "--out", "{out}"), "x_val"),
+        (("fuse", "{model}", "--out", "{out}"), "member"),
+        (("optimize", "{model}", "--data", "{data}", "--out", "{run}"), "No budget"),
+        (("optimize", "{model}", "--data", "{none}", "--macs", "0.5", "--out", "{run}"), "no file"),
+        (("report", "{none}"), "no finished run"),
+        (("export", "{model}", "--format", "onnx", "--out", "{out}"), ".onnx"),
+        (("demo", "--dataset", "cats"), "cats"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    places = {
+        "model": folder / "m0.keras",
+        "data": folder / "data.npz",
+        "none": tmp_path / "none.keras",
+        "out": tmp_path / "out.keras",
+        "run": tmp_path / "run",
+    }
+    said = refused(capsys, *(argument.format(**places) for argument in arguments))
+    assert message in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": np.full((40, 8, 8, 1), np.nan), "y_train": np.zeros(40)}, "NaN"),
+        ({"x_train": np.zeros((40, 8, 8, 1)), "y_train": np.zeros(39)}, "39 labels"),
+        ({"x_train": np.zeros((40, 6, 8, 1)), "y_train": np.zeros(40)}, "shape"),
+        ({"x_train": np.zeros((40, 8, 8, 1)), "y_train": np.zeros((40, 7))}, "Labels of shape"),
+        ({"y_train": np.zeros(40)}, "x_train"),
+    ],
+)
+def test_wrong_data_is_refused_before_any_training(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    np.savez(tmp_path / "data.npz", **change)
+    said = refused(
+        capsys,
+        *("optimize", folder / "m0.keras", "--data", tmp_path / "data.npz"),
+        *("--macs", "0.5", "--out", tmp_path / "run"),
+    )
+    assert message in said
+    assert not (tmp_path / "run" / "candidates").exists()
+
+
+def test_models_with_different_outputs_are_not_fused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(3, "softmax")])
+    other.save(tmp_path / "three.keras")
+    said = refused(
+        capsys,
+        *("fuse", folder / "m0.keras", tmp_path / "three.keras", "--out", tmp_path / "t.keras"),
+    )
+    assert "10" in said
+    assert "3" in said
+
+
+def test_a_lambda_in_a_file_is_refused_and_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = keras.Sequential([keras.Input((2,)), L.Lambda(lambda x: x + 1)])
+    model.save(tmp_path / "lambda.keras")
+    assert "never run" in refused(capsys, "profile", tmp_path / "lambda.keras")
+
+
+def test_the_demo_runs_from_nothing_to_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run_json(capsys, "demo", "--trials", "1", "--epochs", "1", "--out", tmp_path / "demo")
+    record = shown["run"]
+    chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
+    whole = next(c for c in record["candidates"] if c["name"] == record["baseline"])
+    assert chosen["cost"]["macs"] <= 0.25 * whole["cost"]["macs"]
+    assert Path(shown["best"]).is_file()
+
+
+def test_help_is_quick_because_it_does_not_load_keras() -> None:
+    code = (
+        "import sys; from saikei.cli import main; main(['--help']); print('keras' in sys.modules)"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip().endswith("False")
+    assert printed.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.25", 0.25), ("500000", 500_000), ("1_000", 1000), ("1.0", 1.0)]
+)
+def test_numbers_with_a_point_are_shares_and_others_counts(text: str, value: float) -> None:
+    read = number(text, "--macs")
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_a_budget_needs_a_limit() -> None:
+    with pytest.raises(InputError, match="--macs"):
+        budget(None, None, None)
+
+
+def test_python_and_command_line_do_the_same(folder: Path, tmp_path: Path) -> None:
+    """`saikei optimize` is `saikei.optimize`: same seed, same data, same record."""
+    splits = digits()
+    model = keras.saving.load_model(folder / "m0.keras")
+    limits = budget("0.5", None, None)
+    result = optimize(
+        model,
+        splits.train,
+        splits.validation,
+        limits,
+        test=splits.test,
+        trials=1,
+        epochs=1,
+        progress=False,
+    )
+    main(
+        [
+            *("optimize", str(folder / "m0.keras"), "--data", str(folder / "data.npz")),
+            *("--macs", "0.5", "--trials", "1", "--epochs", "1", "--json"),
+            *("--out", str(tmp_path / "run")),
+        ]
+    )
+    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    for one, other in zip(result.best.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,326 @@
+"""Data that users hand in is taken as Keras takes it, or refused with one clear line."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from saikei.data import Splits, arrays, check_data, hold_out, load_npz
+from saikei.errors import DataError
+
+
+def small_arrays(samples: int = 12, seed: int = 0) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    x = generator.random((samples, 4)).astype("float32")
+    return {"x_train": x, "y_train": np.arange(samples) % 3}
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="net")
+
+
+@pytest.fixture(scope="module")
+def two_inputs() -> keras.Model:
+    image, table = keras.Input((4, 4, 1), name="image"), keras.Input((2,), name="table")
+    flat = keras.layers.Flatten()(image)
+    return keras.Model([image, table], keras.layers.Concatenate()([flat, table]), name="two")
+
+
+# --- files ---
+
+
+def test_a_file_gives_back_every_part_that_was_saved(tmp_path):
+    given = small_arrays()
+    x, y = given["x_train"], given["y_train"]
+    np.savez(tmp_path / "d.npz", **given, x_val=x[:2], y_val=y[:2], x_test=x[2:5], y_test=y[2:5])
+
+    splits = load_npz(tmp_path / "d.npz")
+
+    assert isinstance(splits, Splits)
+    for part, rows in ((splits.train, slice(None)), (splits.validation, slice(2))):
+        np.testing.assert_array_equal(part[0], x[rows])
+        np.testing.assert_array_equal(part[1], y[rows])
+    np.testing.assert_array_equal(splits.test[1], y[2:5])
+
+
+def test_parts_that_are_not_in_the_file_are_none(tmp_path):
+    np.savez(tmp_path / "d.npz", **small_arrays())
+    splits = load_npz(tmp_path / "d.npz")
+    assert splits.validation is None
+    assert splits.test is None
+
+
+def test_other_arrays_in_the_file_are_left_alone(tmp_path):
+    np.savez(tmp_path / "d.npz", **small_arrays(), class_names=np.array(["a", "b", "c"]))
+    assert len(load_npz(tmp_path / "d.npz").train[0]) == 12
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"no file '.*nowhere\.npz'"):
+        load_npz(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 broken"])
+def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
+    path = tmp_path / "d.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no NumPy archive"):
+        load_npz(path)
+
+
+def test_a_cut_off_archive_is_refused(tmp_path):
+    np.savez(tmp_path / "whole.npz", **small_arrays(1000))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "part.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="no NumPy archive"):
+        load_npz(tmp_path / "part.npz")
+
+
+def test_a_single_array_is_refused(tmp_path):
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    with pytest.raises(DataError, match="no NumPy archive"):
+        load_npz(tmp_path / "d.npy")
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_nothing_in_a_file_is_unpickled(tmp_path):
+    trace = tmp_path / "trace"
+    given = {**small_arrays(), "x_train": np.array([Bomb(str(trace))], dtype=object)}
+    np.savez(tmp_path / "d.npz", **given)
+    with pytest.raises(DataError, match="no NumPy archive of numbers"):
+        load_npz(tmp_path / "d.npz")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": None, "y_train": None}, "no 'x_train'"),
+        ({"y_train": None}, "'x_train' but no 'y_train'"),
+        ({"x_val": np.zeros((2, 4))}, "'x_val' but no 'y_val'"),
+        ({"y_train": np.zeros(11)}, "12 samples in 'x_train' but 11 labels"),
+        ({"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)}, "'x_train'.*is empty"),
+        ({"y_train": np.array(["cat"] * 12)}, "'y_train'.*of type <U3"),
+        ({"x_valid": np.zeros((2, 4))}, "'x_valid'.*names are"),
+    ],
+)
+def test_a_file_with_wrong_arrays_says_which(tmp_path, change, message):
+    given = {k: v for k, v in {**small_arrays(), **change}.items() if v is not None}
+    np.savez(tmp_path / "d.npz", **given)
+    with pytest.raises(DataError, match=message):
+        load_npz(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_is_counted_and_located(tmp_path, value):
+    given = small_arrays()
+    given["x_train"][7, 2] = value
+    np.savez(tmp_path / "d.npz", **given)
+    with pytest.raises(DataError, match=r"1 of 12 samples, first in row 7"):
+        load_npz(tmp_path / "d.npz")
+
+
+# --- gathering ---
+
+
+def test_arrays_pass_through():
+    x, y = np.zeros((3, 2)), np.arange(3)
+    assert arrays((x, y))[0] is x
+    assert arrays((x, y))[1] is y
+
+
+def test_nested_arrays_keep_their_nesting():
+    x = {"a": np.zeros((3, 2)), "b": [1, 2, 3]}
+    gathered, _ = arrays((x, np.arange(3)))
+    assert sorted(gathered) == ["a", "b"]
+    np.testing.assert_array_equal(gathered["b"], [1, 2, 3])
+
+
+def test_tensors_of_the_backend_become_arrays():
+    x, y = arrays((keras.ops.ones((3, 2)), keras.ops.arange(3)))
+    assert isinstance(x, np.ndarray)
+    np.testing.assert_array_equal(y, [0, 1, 2])
+
+
+class Squares(keras.utils.PyDataset):
+    """Batches of four rows, from 0 on."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length = length
+
+    @property
+    def num_batches(self):
+        return self.length
+
+    def __getitem__(self, index):
+        rows = np.arange(4) + 4 * index
+        return rows[:, None], rows**2
+
+
+def test_a_keras_dataset_is_gathered_in_order():
+    x, y = arrays(Squares(3))
+    np.testing.assert_array_equal(x[:, 0], np.arange(12))
+    np.testing.assert_array_equal(y, np.arange(12) ** 2)
+
+
+def test_a_plain_sequence_of_batches_is_gathered():
+    batches = [(np.zeros((2, 3)), np.zeros(2)), (np.ones((1, 3)), np.ones(1))]
+    x, y = arrays(batches)
+    assert x.shape == (3, 3)
+    np.testing.assert_array_equal(y, [0, 0, 1])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
+def test_a_tensorflow_dataset_is_gathered():
+    tf = pytest.importorskip("tensorflow")
+    source = tf.data.Dataset.from_tensor_slices((np.eye(5), np.arange(5)))
+    x, y = arrays(source.batch(2))
+    np.testing.assert_array_equal(x, np.eye(5))
+    np.testing.assert_array_equal(y, np.arange(5))
+    with pytest.raises(DataError, match="never ends"):
+        arrays(source.batch(2).repeat())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros(3), "of type ndarray"),
+        ("data.npz", "of type str"),
+        (3, "of type int"),
+        ((np.zeros(3),), "holds no labels"),
+        ((np.zeros(3), np.zeros(3), np.ones(3)), "sample weights are not used"),
+        ([], "is empty"),
+        (Squares(None), "never ends"),
+    ],
+    ids=["inputs alone", "text", "number", "no labels", "weights", "no batch", "endless"],
+)
+def test_data_of_no_known_kind_is_refused(data, message):
+    with pytest.raises(DataError, match=message):
+        arrays(data, "validation")
+
+
+# --- checking ---
+
+
+def test_data_that_fits_is_not_refused(model, two_inputs):
+    check_data(model, (np.zeros((5, 4)), np.zeros(5)))
+    check_data(model, (np.zeros((5, 4), "uint8"), np.zeros((5, 3))))
+    image, table = np.zeros((5, 4, 4, 1)), np.zeros((5, 2))
+    check_data(two_inputs, ([image, table], np.zeros(5)))
+    check_data(two_inputs, ({"table": table, "image": image}, np.zeros(5)))
+
+
+def test_an_axis_of_unknown_size_takes_any():
+    any_length = keras.Sequential([keras.Input((None, 2)), keras.layers.Conv1D(3, 1)])
+    check_data(any_length, (np.zeros((5, 17, 2)), np.zeros(5)))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((5, 3)), np.zeros(5), r"shape \(5, 3\), but model 'net' takes \(n, 4\)"),
+        (np.zeros((5, 4, 1)), np.zeros(5), r"takes \(n, 4\)"),
+        (np.zeros((5, 4)), np.zeros(4), "arrays of 4 and 5 samples"),
+        (np.full((5, 4), np.nan), np.zeros(5), "NaN or infinite numbers in 5 of 5"),
+        (np.zeros((5, 4)), np.full(5, np.inf), "labels of the test data holds NaN"),
+        (np.zeros((0, 4)), np.zeros(0), "is empty"),
+        (np.full((5, 4), "a"), np.zeros(5), "of type <U1"),
+        ([np.zeros((5, 4))] * 2, np.zeros(5), "2 inputs, but model 'net' takes 1"),
+    ],
+)
+def test_data_that_does_not_fit_says_how(model, x, y, message):
+    with pytest.raises(DataError, match=message):
+        check_data(model, (x, y), "test")
+
+
+def test_a_missing_channel_axis_is_told_how_to_add():
+    images = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    with pytest.raises(DataError, match=r"x\[\.\.\., None\]"):
+        check_data(images, (np.zeros((5, 8, 8)), np.zeros(5)))
+
+
+def test_inputs_of_other_names_are_refused(two_inputs):
+    x = {"image": np.zeros((5, 4, 4, 1)), "tabel": np.zeros((5, 2))}
+    with pytest.raises(DataError, match=r"\['image', 'tabel'\].*\['image', 'table'\]"):
+        check_data(two_inputs, (x, np.zeros(5)))
+
+
+def test_inputs_of_different_lengths_are_refused(two_inputs):
+    with pytest.raises(DataError, match="5 and 6 samples"):
+        check_data(two_inputs, ([np.zeros((5, 4, 4, 1)), np.zeros((6, 2))], np.zeros(5)))
+
+
+def test_a_message_is_one_line(model):
+    with pytest.raises(DataError) as caught:
+        check_data(model, (np.zeros((5, 3)), np.zeros(5)))
+    assert "\n" not in str(caught.value)
+
+
+# --- holding out ---
+
+
+def test_the_two_parts_are_the_whole_and_share_nothing():
+    x, y = np.arange(50)[:, None], np.arange(50) % 5
+    rest, held = hold_out((x, y), 0.2)
+    assert len(held[0]) == 10
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest[0], held[0]])[:, 0]), np.arange(50))
+
+
+def test_samples_keep_their_labels_and_order():
+    x = np.arange(60)[:, None]
+    for part_x, part_y in hold_out((x, x[:, 0] % 3), 0.3, seed=4):
+        np.testing.assert_array_equal(part_x[:, 0] % 3, part_y)
+        assert (np.diff(part_x[:, 0]) > 0).all()
+
+
+@pytest.mark.parametrize("form", ["numbers", "floats", "column", "one-hot"])
+def test_each_class_gives_the_same_share(form):
+    y = np.repeat([0, 1, 2], [60, 30, 10])
+    labels = {"numbers": y, "floats": y * 1.0, "column": y[:, None], "one-hot": np.eye(3)[y]}[form]
+    _, held = hold_out((np.arange(100), labels), 0.2, seed=1)
+    np.testing.assert_array_equal(np.bincount(y[held[0]]), [12, 6, 2])
+
+
+def test_the_only_sample_of_a_class_stays_in_training():
+    y = np.repeat([0, 1, 2], [30, 30, 1])
+    for seed in range(20):
+        rest, _ = hold_out((np.arange(61), y), 0.3, seed=seed)
+        assert 2 in rest[1]
+
+
+def test_labels_that_are_no_classes_are_split_at_random():
+    x = np.arange(40)
+    for y in (np.random.default_rng(0).normal(size=40), np.eye(40, 2) + np.eye(40, 2)[::-1], x):
+        rest, held = hold_out((x, y), 0.25)
+        assert (len(rest[0]), len(held[0])) == (30, 10)
+
+
+def test_nested_inputs_are_split_by_the_same_rows():
+    x = {"a": np.arange(20), "b": np.arange(20)[:, None] * 10}
+    _, (held, _) = hold_out((x, np.arange(20) % 2), 0.2)
+    np.testing.assert_array_equal(held["a"] * 10, held["b"][:, 0])
+
+
+def test_the_seed_decides():
+    data = (np.arange(100), np.arange(100) % 2)
+    same = [hold_out(data, seed=3)[1][0] for _ in range(2)]
+    np.testing.assert_array_equal(*same)
+    assert (same[0] != hold_out(data, seed=4)[1][0]).any()
+
+
+@pytest.mark.parametrize(("samples", "share"), [(1, 0.2), (2, 0.1), (10, 1.0), (10, 0.0)])
+def test_a_share_that_leaves_a_part_empty_is_refused(samples, share):
+    with pytest.raises(DataError, match="cannot be held out"):
+        hold_out((np.arange(samples), np.arange(samples)), share)
