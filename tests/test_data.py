@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from saikei.data import Splits, arrays, check_data, hold_out, load_npz
 from saikei.errors import DataError
@@ -53,7 +57,9 @@ def test_parts_that_are_not_in_the_file_are_none(tmp_path):
 
 
 def test_other_arrays_in_the_file_are_left_alone(tmp_path):
-    np.savez(tmp_path / "d.npz", **small_arrays(), class_names=np.array(["a", "b", "c"]))
+    objects = np.array([{"a": 1}], dtype=object)
+    names = np.array(["a", "b", "c"])
+    np.savez(tmp_path / "d.npz", **small_arrays(), class_names=names, notes=objects)
     assert len(load_npz(tmp_path / "d.npz").train[0]) == 12
 
 
@@ -76,6 +82,34 @@ def test_a_cut_off_archive_is_refused(tmp_path):
     (tmp_path / "part.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="no NumPy archive"):
         load_npz(tmp_path / "part.npz")
+
+
+@pytest.mark.parametrize("at", range(60, 1400, 97))
+def test_an_archive_with_a_damaged_stretch_is_refused(tmp_path, at):
+    np.savez_compressed(tmp_path / "d.npz", **small_arrays(100))
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    assert len(content) > at + 20
+    content[at : at + 20] = bytes(byte ^ 0xFF for byte in content[at : at + 20])
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(DataError):
+        load_npz(tmp_path / "d.npz")
+
+
+def test_an_array_that_claims_more_than_memory_holds_is_refused(tmp_path):
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000, 4), }"
+    array = b"\x93NUMPY\x01\x00v\x00" + header.ljust(117).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x_train.npy", array)
+    with pytest.raises(DataError, match="Unable to allocate"):
+        load_npz(tmp_path / "d.npz")
+
+
+def test_bytes_that_are_no_array_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("x_train", b"hello")
+        archive.writestr("y_train", b"there")
+    with pytest.raises(DataError, match="'x_train'.*of type"):
+        load_npz(tmp_path / "d.npz")
 
 
 def test_a_single_array_is_refused(tmp_path):
@@ -112,6 +146,8 @@ def test_nothing_in_a_file_is_unpickled(tmp_path):
         ({"y_train": np.zeros(11)}, "12 samples in 'x_train' but 11 labels"),
         ({"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)}, "'x_train'.*is empty"),
         ({"y_train": np.array(["cat"] * 12)}, "'y_train'.*of type <U3"),
+        ({"x_train": np.array(1.0), "y_train": np.array(1)}, "'x_train'.*is a single number"),
+        ({"x_train": np.zeros((12, 4), complex)}, "'x_train'.*of type complex128"),
         ({"x_valid": np.zeros((2, 4))}, "'x_valid'.*names are"),
     ],
 )
@@ -141,10 +177,11 @@ def test_arrays_pass_through():
 
 
 def test_nested_arrays_keep_their_nesting():
-    x = {"a": np.zeros((3, 2)), "b": [1, 2, 3]}
+    x = {"a": np.zeros((3, 2)), "b": [np.ones(3), keras.ops.arange(3)]}
     gathered, _ = arrays((x, np.arange(3)))
     assert sorted(gathered) == ["a", "b"]
-    np.testing.assert_array_equal(gathered["b"], [1, 2, 3])
+    assert isinstance(gathered["b"], list)
+    np.testing.assert_array_equal(gathered["b"][1], [0, 1, 2])
 
 
 def test_tensors_of_the_backend_become_arrays():
@@ -169,6 +206,12 @@ class Squares(keras.utils.PyDataset):
         return rows[:, None], rows**2
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 0], None, 3], ids=["list", "none", "number"])
+def test_labels_that_are_no_array_are_told_how_to_become_one(labels):
+    with pytest.raises(DataError, match=r"numpy\.asarray"):
+        arrays((np.zeros((3, 2)), labels))
+
+
 def test_a_keras_dataset_is_gathered_in_order():
     x, y = arrays(Squares(3))
     np.testing.assert_array_equal(x[:, 0], np.arange(12))
@@ -180,6 +223,14 @@ def test_a_plain_sequence_of_batches_is_gathered():
     x, y = arrays(batches)
     assert x.shape == (3, 3)
     np.testing.assert_array_equal(y, [0, 0, 1])
+
+
+def test_batches_of_different_shape_or_nesting_are_refused():
+    batch, wider = (np.zeros((2, 3)), np.zeros(2)), (np.zeros((2, 4)), np.zeros(2))
+    nested = ({"a": np.zeros((2, 3))}, np.zeros(2))
+    for other in (wider, nested):
+        with pytest.raises(DataError, match="do not fit together"):
+            arrays([batch, other])
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
@@ -307,6 +358,12 @@ def test_labels_that_are_no_classes_are_split_at_random():
         assert (len(rest[0]), len(held[0])) == (30, 10)
 
 
+def test_where_classes_are_more_than_samples_held_out_any_sample_may_be_held_out():
+    y = np.array([0, 0, 1, 1, 2, 3, 4, 5, 6, 7])
+    held = [hold_out((np.arange(10), y), 0.2, seed)[1][0] for seed in range(60)]
+    assert set(np.concatenate(held)) == set(range(10))
+
+
 def test_nested_inputs_are_split_by_the_same_rows():
     x = {"a": np.arange(20), "b": np.arange(20)[:, None] * 10}
     _, (held, _) = hold_out((x, np.arange(20) % 2), 0.2)
@@ -324,3 +381,27 @@ def test_the_seed_decides():
 def test_a_share_that_leaves_a_part_empty_is_refused(samples, share):
     with pytest.raises(DataError, match="cannot be held out"):
         hold_out((np.arange(samples), np.arange(samples)), share)
+
+
+def test_arrays_of_different_lengths_are_not_split():
+    with pytest.raises(DataError, match="arrays of 9 and 10 samples"):
+        hold_out((np.arange(10), np.arange(9)))
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=2, max_size=40),
+    st.floats(0.05, 0.95),
+    st.integers(-5, 2**40),
+)
+def test_any_labels_are_split_into_parts_of_the_size_asked_for(labels, share, seed):
+    rows, y = np.arange(len(labels)), np.array(labels)
+    wanted = round(share * len(y))
+    if not 0 < wanted < len(y):
+        with pytest.raises(DataError, match="cannot be held out"):
+            hold_out((rows, y), share, seed)
+        return
+    (rest, rest_y), (held, held_y) = hold_out((rows, y), share, seed)
+    assert len(held) == wanted
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest, held])), rows)
+    np.testing.assert_array_equal(y[rest], rest_y)
+    np.testing.assert_array_equal(y[held], held_y)

@@ -7,6 +7,7 @@ import gzip
 import keras
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from saikei import datasets
 from saikei.data import Splits
@@ -17,10 +18,17 @@ def parts(splits: Splits) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {"train": splits.train, "validation": splits.validation, "test": splits.test}
 
 
+def in_order(images: np.ndarray) -> np.ndarray:
+    flat = images.reshape(len(images), -1)
+    return flat[np.lexsort(flat.T)]
+
+
 def test_the_digits_are_all_there_once():
     found = parts(datasets.digits())
     images = np.concatenate([x for x, _ in found.values()])
     assert images.shape == (1797, 8, 8, 1)
+    whole = (load_digits().images[..., None] / 16).astype("float32")
+    np.testing.assert_array_equal(in_order(images), in_order(whole))
     assert images.dtype == np.float32
     assert (images.min(), images.max()) == (0.0, 1.0)
     assert {name: round(len(x) / 1797, 1) for name, (x, _) in found.items()} == {
@@ -38,9 +46,11 @@ def test_each_part_of_the_digits_has_every_class():
 
 
 def test_the_seed_splits_the_digits():
-    first, again, other = (datasets.digits(seed).test[1] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+    first, again, other = (parts(datasets.digits(seed)) for seed in (0, 0, 1))
+    for name, (x, y) in first.items():
+        np.testing.assert_array_equal(x, again[name][0])
+        np.testing.assert_array_equal(y, again[name][1])
+        assert (y != other[name][1]).any()
 
 
 @pytest.mark.skipif(
@@ -79,6 +89,14 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_the_pixels_and_labels_are_those_of_the_files(folder):
+    splits = datasets.fashion_mnist(validation=4, folder=folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    read = np.concatenate([splits.train[0], splits.validation[0]])[..., 0]
+    np.testing.assert_array_equal(np.round(read * 255), pixels)
+    np.testing.assert_array_equal(splits.train[1], np.arange(16) % 10)
+
+
 def test_validation_is_the_end_of_the_training_samples(folder):
     splits = datasets.fashion_mnist(validation=4, folder=folder)
     assert len(splits.train[0]) == 16
@@ -93,7 +111,17 @@ def test_a_validation_part_that_leaves_nothing_is_refused(folder, validation):
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"not gzip", gzip.compress(b""), gzip.compress(b"\0\0\x08\x01ab")]
+    "damage",
+    [
+        b"",
+        b"not gzip",
+        gzip.compress(b""),
+        gzip.compress(b"\0\0\x08\x01ab"),
+        gzip.compress(bytes(1000))[:-9],
+        gzip.compress(b"")[:10] + b"\xff" * 200,
+    ],
+    # Compressed bytes hold the time, and so would not name a test twice alike.
+    ids=["nothing", "text", "no header", "no data", "cut off", "overwritten"],
 )
 def test_a_damaged_file_is_named(folder, damage):
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(damage)
@@ -101,10 +129,29 @@ def test_a_damaged_file_is_named(folder, damage):
         datasets.fashion_mnist(4, folder)
 
 
-def test_without_package_and_network_the_mend_is_named(tmp_path, monkeypatch):
+def test_pictures_and_labels_that_do_not_match_are_refused(folder):
+    write_idx(folder / "t10k-labels-idx1-ubyte.gz", np.zeros(4, np.uint8))
+    with pytest.raises(DataError, match="5 pictures and 4 labels"):
+        datasets.fashion_mnist(4, folder)
+
+
+def test_numbers_of_another_type_are_not_taken_for_bytes(folder):
+    floats = bytes([0, 0, 13, 1]) + np.array([5], ">u4").tobytes() + bytes(5)
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(floats))
+    with pytest.raises(DataError, match=r"t10k-labels.*reinstall"):
+        datasets.fashion_mnist(4, folder)
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"train-images.*reinstall"):
+        datasets.fashion_mnist(4, tmp_path)
+
+
+@pytest.mark.parametrize("reason", ["URL fetch failure on https://…: no route\nmore", ""])
+def test_without_package_and_network_the_mend_is_named(tmp_path, monkeypatch, reason):
     def offline():
         # What keras.utils.get_file raises.
-        raise Exception("URL fetch failure on https://…: None -- no route\nmore")
+        raise Exception(reason)
 
     monkeypatch.setattr(keras.datasets.fashion_mnist, "load_data", offline)
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist") as caught:

@@ -6,6 +6,7 @@ Keras is imported where it is needed, so that a file with wrong data is refused 
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def load_npz(path: str | Path) -> Splits:
 
     Args:
         path: an `.npz` with the arrays `x_train`, `y_train`, and optionally `x_val`, `y_val`,
-            `x_test`, `y_test`.
+            `x_test`, `y_test`. Arrays of other names are left alone.
 
     Raises:
         DataError: when the file cannot be read, an array is missing, or the arrays are empty, of
@@ -52,10 +53,9 @@ def load_npz(path: str | Path) -> Splits:
     stored = _read_npz(Path(path))
     parts = {part: _part(stored, part, path) for part in ("train", "val", "test")}
     known = {f"{side}_{part}" for part in parts for side in "xy"}
+    # A misspelt part must not be left out in silence.
     for key in sorted(set(stored) - known):
-        # Anything else may be there, but a misspelt part must not be left out in silence.
-        if key.startswith(("x_", "y_")):
-            raise DataError(f"'{path}' holds '{key}': the names are {', '.join(sorted(known))}.")
+        raise DataError(f"'{path}' holds '{key}': the names are {', '.join(sorted(known))}.")
     train = parts["train"]
     if train is None:
         raise DataError(
@@ -65,7 +65,7 @@ def load_npz(path: str | Path) -> Splits:
     return Splits(train, parts["val"], parts["test"])
 
 
-def arrays(data: Any, name: str = "data") -> Arrays:
+def arrays(data: Any, name: str = "given") -> Arrays:
     """Gather anything that `keras.Model.fit` takes into arrays, in one pass.
 
     Args:
@@ -76,18 +76,27 @@ def arrays(data: Any, name: str = "data") -> Arrays:
         `(x, y)`, nested as they came.
 
     Raises:
-        DataError: when there are no labels, there are sample weights, or the dataset is empty,
-            endless or of an unknown kind.
+        DataError: when there are no labels, there are sample weights, there are numbers where
+            arrays should be, or the dataset is empty, endless or of an unknown kind.
     """
     from keras import tree
 
+    def gathered(pair: Arrays) -> Arrays:
+        x, y = tree.map_structure(lambda leaf: _numpy(leaf, name), pair)
+        return x, y
+
     if isinstance(data, tuple):
-        x, y = _pair(data, name)
-        return tree.map_structure(_numpy, x), tree.map_structure(_numpy, y)
-    batches = [tree.map_structure(_numpy, _pair(b, name)) for b in _batches(data, name)]
+        return gathered(_pair(data, name))
+    batches = [gathered(_pair(batch, name)) for batch in _batches(data, name)]
     if not batches:
         raise DataError(f"The {name} data is empty: give at least one batch.")
-    x, y = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    try:
+        x, y = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"The batches of the {name} data do not fit together: give all of them the "
+            "same inputs and outputs, with samples of one shape."
+        ) from error
     return x, y
 
 
@@ -114,51 +123,59 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
         _check_values(array, label)
     for array in tree.flatten(y):
         _check_values(array, f"labels of the {name} data")
-    lengths = {len(array) for array in (*inputs.values(), *tree.flatten(y))}
-    if len(lengths) > 1:
-        shown = " and ".join(f"{length:,}" for length in sorted(lengths))
-        raise DataError(
-            f"The {name} data has arrays of {shown} samples: give one label for each sample."
-        )
+    _sample_count((x, y), name)
 
 
 def hold_out(
-    data: Arrays, share: float = 0.2, seed: int = 0, stratify: bool = True
+    data: Any, share: float = 0.2, seed: int = 0, stratify: bool = True
 ) -> tuple[Arrays, Arrays]:
     """Split a random part off.
 
     Args:
-        data: `(x, y)` arrays.
+        data: what `arrays` takes.
         share: of the samples that are held out, between 0 and 1.
         seed: of the choice.
-        stratify: hold out the same share of each class. Labels are classes when they are one
-            whole number or one one-hot row a sample, and there are fewer of them than samples
-            to hold out; other labels are split at random.
+        stratify: hold out the same share of each class; the only sample of its class stays in
+            the rest. Labels are classes when they are one whole number or one one-hot row a
+            sample, and neither part is too small to have all of them; other labels are split
+            at random.
 
     Returns:
         The rest and the part held out, both in the order in which they came.
 
     Raises:
-        DataError: when the share leaves one of the two empty.
+        DataError: when the share leaves one of the two empty, or the arrays have different
+            lengths.
     """
-    from keras import tree
     from sklearn.model_selection import train_test_split
 
     x, y = arrays(data)
-    count = len(tree.flatten(x)[0])
-    held = round(share * count)
+    count = _sample_count((x, y))
+    held = round(share * count) if 0 < share < 1 else 0
     if not 0 < held < count:
         raise DataError(f"A share of {share} cannot be held out of {count} samples: give more.")
-    classes = _classes(y, held) if stratify else None
-    rows = np.arange(count)
+    rows, classes = np.arange(count), _classes(y) if stratify else None
     if classes is not None:
-        # The only sample of its class stays in training.
-        _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
-        rows = rows[counts[inverse] > 1]
-        classes = classes[rows]
-    _, chosen = train_test_split(rows, test_size=held, random_state=seed, stratify=classes)
+        rows, classes = _strata(classes, held)
+    # scikit-learn takes seeds of 32 bits.
+    _, chosen = train_test_split(rows, test_size=held, random_state=seed % 2**32, stratify=classes)
     mask = np.isin(np.arange(count), chosen)
     return _rows((x, y), ~mask), _rows((x, y), mask)
+
+
+# What NumPy and zipfile raise for bytes that are no archive of arrays, or a damaged one.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    TypeError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -167,8 +184,9 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # NumPy leaves a file that it opened itself open when the archive is broken.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+            names = [key for key in stored.files if key.startswith(("x_", "y_"))]
+            return {key: np.asarray(stored[key]) for key in names}
+    except _UNREADABLE as error:
         raise DataError(
             f"'{path}' is no NumPy archive of numbers ({_first_line(error)}): save the data with "
             "numpy.savez(path, x_train=…, y_train=…)."
@@ -208,10 +226,17 @@ def _pair(data: Any, name: str) -> Arrays:
     return data[0], data[1]
 
 
-def _numpy(value: Any) -> NDArray[Any]:
+def _numpy(value: Any, name: str) -> NDArray[Any]:
     import keras
 
-    return np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+    array = np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
+    if array.ndim == 0:
+        # Keras takes lists for several inputs or outputs, so a list of numbers is as many.
+        raise DataError(
+            f"The {name} data holds a value of type {type(value).__name__} where an array is "
+            "expected: give (x, y) as NumPy arrays, lists of numbers by numpy.asarray."
+        )
+    return array
 
 
 def _batches(data: Any, name: str) -> Iterator[Any]:
@@ -280,7 +305,9 @@ def _check_values(array: NDArray[Any], label: str) -> None:
         raise DataError(
             f"The {label} is of type {array.dtype}: give numbers, with classes numbered from 0."
         )
-    if array.ndim == 0 or len(array) == 0:
+    if array.ndim == 0:
+        raise DataError(f"The {label} is a single number: give one row for each sample.")
+    if len(array) == 0:
         raise DataError(f"The {label} is empty: give at least one sample.")
     if array.dtype.kind != "f":
         return
@@ -292,7 +319,20 @@ def _check_values(array: NDArray[Any], label: str) -> None:
         )
 
 
-def _classes(y: Any, held: int) -> NDArray[Any] | None:
+def _sample_count(data: Arrays, name: str = "given") -> int:
+    from keras import tree
+
+    lengths = {len(array) for array in tree.flatten(data)}
+    if len(lengths) != 1:
+        shown = " and ".join(f"{length:,}" for length in sorted(lengths))
+        raise DataError(
+            f"The {name} data has arrays of {shown or 'no'} samples: give one label for each "
+            "sample."
+        )
+    return int(lengths.pop())
+
+
+def _classes(y: Any) -> NDArray[Any] | None:
     """The class of each sample; `None` where labels are no classes."""
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "biuf":
         return None
@@ -304,8 +344,16 @@ def _classes(y: Any, held: int) -> NDArray[Any] | None:
         labels = y.argmax(axis=1)
     if labels.size != len(labels) or (labels != np.round(labels)).any():
         return None
-    labels = labels.reshape(-1)
-    return labels if len(np.unique(labels)) <= held else None
+    return labels.reshape(-1)
+
+
+def _strata(classes: NDArray[Any], held: int) -> tuple[NDArray[np.int64], NDArray[Any] | None]:
+    """The rows to hold out from, and their classes; all and `None` where strata are too small."""
+    _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+    rows = np.flatnonzero(counts[inverse] > 1)
+    if len(counts) > held or int((counts > 1).sum()) > len(rows) - held:
+        return np.arange(len(classes)), None
+    return rows, classes[rows]
 
 
 def _rows(data: Arrays, mask: NDArray[np.bool_]) -> Arrays:

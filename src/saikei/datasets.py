@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -68,32 +69,42 @@ def _downloaded() -> tuple[Arrays, Arrays]:
         train, test = keras.datasets.fashion_mnist.load_data()
     # Keras raises a bare Exception when a download fails.
     except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            "Fashion-MNIST is neither installed nor to be downloaded "
-            f"({str(error).splitlines()[0]}): go online, or apt-get install dataset-fashion-mnist."
+            f"Fashion-MNIST is neither installed nor to be downloaded ({reason}): go online, or "
+            "apt-get install dataset-fashion-mnist."
         ) from error
     return train, test
 
 
 def _installed(folder: Path) -> tuple[Arrays, Arrays]:
-    train, test = (
-        (
-            _idx(folder / f"{part}-images-idx3-ubyte.gz"),
-            _idx(folder / f"{part}-labels-idx1-ubyte.gz"),
+    return _part(folder, "train"), _part(folder, "t10k")
+
+
+def _part(folder: Path, name: str) -> Arrays:
+    x = _idx(folder / f"{name}-images-idx3-ubyte.gz")
+    y = _idx(folder / f"{name}-labels-idx1-ubyte.gz")
+    if len(x) != len(y):
+        raise DataError(
+            f"'{folder}' holds {len(x)} pictures and {len(y)} labels in its {name} files: "
+            "apt-get install --reinstall dataset-fashion-mnist."
         )
-        for part in ("train", "t10k")
-    )
-    return train, test
+    return x, y
+
+
+_BYTES = b"\0\0\x08"
 
 
 def _idx(path: Path) -> NDArray[Any]:
     """An array of bytes in the IDX format: two zeros, type 8, rank, big-endian sizes, data."""
     try:
         content = gzip.decompress(path.read_bytes())
+        if content[:3] != _BYTES:
+            raise ValueError("it holds no bytes in the IDX format")
         rank = content[3]
         shape = np.frombuffer(content, ">u4", count=rank, offset=4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, IndexError) as error:
+    except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise DataError(
             f"'{path}' cannot be read ({error}): apt-get install --reinstall dataset-fashion-mnist."
         ) from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saikei.errors import InputError, ModelError
+from saikei.errors import InputError, ModelError, WorkError
 
 if TYPE_CHECKING:
     import keras
@@ -70,9 +71,15 @@ def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) ->
 
     Raises:
         InputError: as `check_target` does.
+        WorkError: when the disk does not take it; a file that was there before still is.
     """
     path = check_target(path, ".keras", overwrite)
-    return write_whole(path, lambda draft: model.save(draft))
+    try:
+        return write_whole(path, lambda draft: model.save(draft))
+    except OSError as error:
+        raise WorkError(
+            f"'{path}' cannot be written ({_first_line(error)}): make room, or write elsewhere."
+        ) from error
 
 
 def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
@@ -87,6 +94,8 @@ def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
         InputError: when the name is wrong, the folder does not exist, or the file does.
     """
     path = Path(path)
+    if ending and path.is_dir():
+        raise InputError(f"'{path}' is a folder: give the name of a file, ending in {ending}.")
     if ending and path.suffix != ending:
         raise InputError(f"'{path}' must end in {ending}: name it '{path.with_suffix(ending)}'.")
     if not path.parent.is_dir():
@@ -114,9 +123,17 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 def _reason(error: Exception) -> str:
     """What Keras says, on one line, with the way to mend it where we know one."""
-    first = (str(error) or type(error).__name__).strip().splitlines()[0]
-    if "unsafe" in str(error) or "safe_mode" in str(error):
+    text = str(error)
+    if "unsafe" in text or "safe_mode" in text:
         return "it holds Python code (a Lambda layer), which is never run; use a layer class."
-    if "Could not locate class" in str(error):
-        return f"{first.rstrip('.')}; register the class and use Saikei from Python."
-    return f"{first[:200].rstrip('.')}; save it again with a recent Keras 3."
+    unknown = re.search(r"Could not locate (class|function) '([^']+)'", text)
+    if unknown:
+        return (
+            f"Keras has no {unknown[1]} '{unknown[2]}'; decorate it with "
+            "keras.saving.register_keras_serializable() and use Saikei from Python."
+        )
+    return f"{_first_line(error)[:200]}; save it again with a recent Keras 3."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -226,7 +226,7 @@ class Maker:
             tensor = L.Dense(self.channels(), activation="relu")(L.Flatten()(tensor))
         else:
             tensor = L.GlobalMaxPooling2D()(tensor)
-        return L.Dense(self.integer(1, 4), activation=self.pick(("softmax", "linear")))(tensor)
+        return L.Dense(self.integer(2, 4), activation=self.pick(("softmax", "linear")))(tensor)
 
 
 _STEPS = (

@@ -20,7 +20,7 @@ from saikei.testing import (
 from tests.properties.random_graphs import ANY, random_models
 
 thorough = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -13,10 +13,16 @@ from typing import Any
 
 from rich.console import Console
 
+# Tables in a file or a pipe need not fit the 80 columns that are assumed where there is no window.
+_FILE_WIDTH = 120
+
 
 def say(text: Any) -> None:
     """Print for a person."""
-    Console().print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _FILE_WIDTH))
+    console.print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
 
 
 def say_json(value: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 ValueAndGradient = Callable[[Array], tuple[float, Array]]
 
 _NEWTON_STEPS = 100
-_TINY_GAP = 1e-10
+_TINY_GAP = 1e-8
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _line_search(
     while slope < 0 and step > 1e-10:
         point = _on_simplex(start + step * direction)
         lower, there = objective(point)
-        if lower <= value + 1e-4 * step * slope:
+        if lower < value and lower <= value + 1e-4 * step * slope:
             return point, lower, there
         step /= 2
     return None

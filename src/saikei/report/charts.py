@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
@@ -54,6 +54,7 @@ def front_chart(run: Run) -> dict[str, Any]:
     figure.update_layout(
         template="none", hovermode="closest", legend={"orientation": "h", "y": -0.2}
     )
+    figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(title_text=f"{metric.replace('_', ' ')} on validation{suffix}")
     views = {axis: _view(run, kinds, axis) for axis in axes}
     figure.update_layout(views[run.cost_axis]["layout"])
@@ -104,41 +105,6 @@ def choices_chart(run: Run) -> dict[str, Any]:
     return {"figure": figure.to_plotly_json(), "views": {}}
 
 
-def training_chart(run: Run) -> dict[str, Any]:
-    """What was logged after each epoch, one line a trained candidate."""
-    trained = [c for c in run.candidates if c.training is not None and c.training.curves]
-    keys = _curve_keys(trained)
-    shipped = {run.chosen, *run.candidate(run.chosen).members}
-    figure = go.Figure()
-    for candidate in trained:
-        figure.add_trace(
-            go.Scatter(
-                mode="lines",
-                name=candidate.name,
-                line={
-                    "color": COLOURS[candidate.kind],
-                    "width": 3 if candidate.name in shipped else 1.3,
-                    "dash": "solid" if candidate.kind == "pruned" else "dash",
-                },
-                opacity=1.0 if candidate.name in shipped else 0.65,
-                **_curve(candidate, keys[0] if keys else ""),
-                hovertemplate=f"{candidate.name}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
-            )
-        )
-    figure.update_layout(template="none", hovermode="closest")
-    figure.update_xaxes(title_text="epoch")
-    views = {
-        _curve_label(key): {
-            "restyle": _columns(_curve(c, key) for c in trained),
-            "layout": {"yaxis.title.text": _curve_label(key)},
-        }
-        for key in keys
-    }
-    if views:
-        figure.update_yaxes(title_text=next(iter(views)))
-    return {"figure": figure.to_plotly_json(), "views": views}
-
-
 def _greater_is_better(run: Run) -> bool:
     return run.candidate(run.baseline).validation.greater_is_better
 
@@ -167,7 +133,7 @@ def _points(run: Run, kind: Kind) -> go.Scatter:
             "color": COLOURS[kind],
             "symbol": SYMBOLS[kind],
             "size": 15 if kind in ("original", "given") else 11,
-            "opacity": [1.0 if c.name in run.front else 0.55 for c in candidates],
+            "opacity": [1.0 if c.name in (*run.front, run.chosen) else 0.55 for c in candidates],
         },
         error_y={
             "type": "data",
@@ -197,7 +163,8 @@ def _hover(run: Run, candidate: Candidate) -> str:
             f"<b>{candidate.name}</b> · {kind_text(candidate)}",
             f"{candidate.validation.name} {numbers.score(candidate.validation)}",
             f"{numbers.count(cost.macs)} MACs ({numbers.ratio(cost.macs, baseline.macs)})",
-            f"{numbers.count(cost.params)} parameters ({numbers.ratio(cost.params, baseline.params)})",
+            f"{numbers.count(cost.params)} parameters"
+            f" ({numbers.ratio(cost.params, baseline.params)})",
             f"{numbers.milliseconds(cost.latency)} per batch of {cost.batch_size}",
             f"{state}, {'fits' if candidate.fits else 'does not fit'} the budget",
         ]
@@ -272,31 +239,3 @@ def _budget_label(limit: float) -> dict[str, Any]:
         "xshift": 5,
         "font": {"color": "#ef4444"},
     }
-
-
-def _curve_keys(trained: list[Candidate]) -> list[str]:
-    """Logged quantities, the validation metric first; the learning rate is not one."""
-    found: dict[str, None] = {}
-    for candidate in trained:
-        assert candidate.training is not None
-        found.update(dict.fromkeys(candidate.training.curves))
-    metric = trained[0].validation.name if trained else ""
-    wanted = [key for key in found if key != "learning_rate"]
-    first = [f"val_{metric}", "val_loss", metric, "loss"]
-    return [k for k in first if k in wanted] + sorted(k for k in wanted if k not in first)
-
-
-def _curve_label(key: str) -> str:
-    name = key.removeprefix("val_").replace("_", " ")
-    return f"{name}, validation" if key.startswith("val_") else f"{name}, training"
-
-
-def _curve(candidate: Candidate, key: str) -> dict[str, list[float]]:
-    assert candidate.training is not None
-    values = list(candidate.training.curves.get(key, ()))
-    return {"x": [float(i + 1) for i in range(len(values))], "y": values}
-
-
-def _columns(curves: Iterable[dict[str, list[float]]]) -> dict[str, list[list[float]]]:
-    listed = list(curves)
-    return {"x": [c["x"] for c in listed], "y": [c["y"] for c in listed]}

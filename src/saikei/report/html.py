@@ -10,7 +10,8 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from saikei.report.charts import choices_chart, front_chart, training_chart
+from saikei.report.charts import choices_chart, front_chart
+from saikei.report.curves import training_chart
 from saikei.report.parts import report_of
 from saikei.search.record import Run
 

@@ -36,6 +36,11 @@ def score(value: Score) -> str:
     return f"{metric_value(value.name, value.value)} {interval(value.name, value.low, value.high)}"
 
 
+def amount(metric: str, value: float) -> str:
+    """A size of differences of a metric: "0.28 points" of a share."""
+    return f"{signed(metric, abs(value)).removeprefix('+')} {unit(metric)}"
+
+
 def signed(metric: str, value: float) -> str:
     """A difference of metrics: "+0.28" points of a share."""
     number = f"{100 * abs(value):.2f}" if is_share(metric) else f"{abs(value):.3g}"

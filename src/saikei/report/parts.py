@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from saikei.report import numbers
+from saikei.report.replay import replay
 from saikei.search.front import COST_AXES, cost_of
 from saikei.search.record import KINDS, Candidate, LayerChange, Run
 
@@ -128,7 +129,7 @@ def report_of(run: Run) -> Report:
         recipes=tuple(
             (c.name, json.dumps(c.recipe, indent=2)) for c in shipped if c.recipe is not None
         ),
-        replay=_replay(run, chosen, shipped),
+        replay=replay(run),
         facts=_facts(run),
         fingerprint=tuple(sorted(run.fingerprint.items())),
     )
@@ -262,48 +263,6 @@ def _trained(candidate: Candidate) -> TrainedRow:
     )
 
 
-def _replay(run: Run, chosen: Candidate, shipped: list[Candidate]) -> str:
-    """Python that makes the shipped structure again from the original."""
-    lines = ["import keras", "import saikei as sk", ""]
-    if not any(c.recipe for c in shipped):
-        return "\n".join([*lines, 'model = keras.saving.load_model("best.keras")'])
-    names: list[str] = []
-    for position, candidate in enumerate(shipped):
-        variable = "model" if len(shipped) == 1 else f"member_{position + 1}"
-        names.append(variable)
-        lines.append(f'recipe = sk.Recipe.from_json(open("recipe-{candidate.name}.json").read())')
-        lines.append(f"{variable} = recipe({_identifier(candidate.parent)})  # the structure")
-        lines += _training_lines(run, candidate, variable)
-    if chosen.members:
-        weights = ", ".join(f"{w:.6g}" for w in chosen.weights)
-        lines.append(f"model = sk.Average(weights=({weights}))([{', '.join(names)}])")
-    return "\n".join(lines)
-
-
-def _training_lines(run: Run, candidate: Candidate, variable: str) -> list[str]:
-    training, seed = candidate.training, candidate.plan.get("seed", run.settings.seed)
-    if training is None:
-        return []
-    common = (
-        f"epochs={training.epochs}, batch_size={run.settings.batch_size}, "
-        f"learning_rate={training.learning_rate:.6g}, seed={seed})"
-    )
-    fresh = [f"{variable} = fresh_model({variable}, seed={seed})  # saikei.graph"]
-    lines = fresh if candidate.kind == "fresh" else []
-    if training.teacher is None:
-        return [*lines, f"sk.fit({variable}, train, validation, {common}"]
-    return [
-        *lines,
-        f"sk.distill({variable}, {_identifier(training.teacher)}, train, validation,",
-        f"           temperature={training.temperature:.6g}, alpha={training.alpha:.6g},",
-        f"           {common}",
-    ]
-
-
-def _identifier(name: str | None) -> str:
-    return (name or "original").replace("-", "_")
-
-
 def _facts(run: Run) -> Pairs:
     settings = run.settings
     samples = ", ".join(
@@ -318,7 +277,7 @@ def _facts(run: Run) -> Pairs:
         ("Samples", samples),
         ("Architectures tried", str(settings.trials)),
         ("Epochs of each training", str(settings.epochs)),
-        ("Batch size of the training", str(settings.batch_size)),
+        ("Batch size of the training", str(settings.batch_size or "the dataset's own")),
         ("Seed", str(settings.seed)),
         ("Task", run.task),
         ("Started (UTC)", run.started),

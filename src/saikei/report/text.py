@@ -65,9 +65,9 @@ def plain(what: RenderableType, width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
-def _cells(row: FrontRow) -> tuple[str, ...]:
+def _cells(row: FrontRow) -> tuple[Text, ...]:
     mark = "»" if row.chosen else "●" if row.optimal else "·"
-    return (
+    return _verbatim(
         mark,
         row.name,
         row.kind_text,
@@ -79,6 +79,11 @@ def _cells(row: FrontRow) -> tuple[str, ...]:
         row.latency,
         "yes" if row.fits else "no",
     )
+
+
+def _verbatim(*cells: str) -> tuple[Text, ...]:
+    """Cells that are shown as they are: brackets in them are no markup."""
+    return tuple(Text(cell) for cell in cells)
 
 
 def _style(row: FrontRow) -> str:
@@ -93,7 +98,7 @@ def _cost_table(report: Report) -> Table:
     for heading in (report.baseline, report.headline.name, "change"):
         table.add_column(heading, justify="right")
     for row in report.costs:
-        table.add_row(row.quantity, row.original, row.chosen, row.change)
+        table.add_row(*_verbatim(row.quantity, row.original, row.chosen, row.change))
     return table
 
 
@@ -104,5 +109,6 @@ def _choice_table(report: Report) -> Table:
     table.add_column("difference", justify="right")
     table.add_column("answer")
     for row in report.choices:
-        table.add_row(row.question, f"{row.first} − {row.second}", row.difference, row.answer)
+        pair = f"{row.first} − {row.second}"
+        table.add_row(*_verbatim(row.question, pair, row.difference, row.answer))
     return table

@@ -22,6 +22,8 @@ MOST_SETS = 5_000
 FOLDS = 5
 # Of the equally weighted ones, so many go on to be built and profiled.
 KEPT = 2
+# A member with less of a say is left out.
+LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,13 @@ def _learned(team: Sequence[Sibling], judge: Judge, seed: int) -> AveragePlan | 
 
     The weights are fitted on all samples, but scored on folds that their fit has not seen.
     """
+    if judge.count < 2 * FOLDS:
+        return None
     everything = np.arange(judge.count)
     weights = _fit(team, judge, everything)
-    used = [(s, w) for s, w in zip(team, weights, strict=True) if w > 1e-3]
-    if len(used) < 2 or judge.count < 2 * FOLDS:
+    used = [(s, w) for s, w in zip(team, weights, strict=True) if w > 0]
+    if len(used) < 2:
         return None
-    total = sum(w for _, w in used)
     folds = KFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     held_out = [np.empty_like(output, dtype=np.float64) for output in team[0].outputs]
     for seen, unseen in folds.split(everything):
@@ -161,13 +164,16 @@ def _learned(team: Sequence[Sibling], judge: Judge, seed: int) -> AveragePlan | 
             output[unseen] = np.average(parts, axis=0, weights=fold)
     return AveragePlan(
         members=tuple(s.name for s, _ in used),
-        weights=tuple(w / total for _, w in used),
+        weights=tuple(w for _, w in used),
         learned=True,
         outputs=tuple(held_out),
     )
 
 
 def _fit(team: Sequence[Sibling], judge: Judge, rows: Any) -> tuple[float, ...]:
+    """The weights that are best on these rows, without those that are too small to pay for."""
     predictions = [[output[rows] for output in s.outputs] for s in team]
     labels = [part[rows] for part in judge.labels]
-    return fit_weights(judge.tasks, predictions, labels).values
+    fitted = np.array(fit_weights(judge.tasks, predictions, labels).values)
+    fitted[fitted < LEAST_WEIGHT] = 0.0
+    return tuple(float(weight) for weight in fitted / fitted.sum())

@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import keras
 
@@ -50,14 +49,14 @@ class Found:
     baseline: Candidate
 
 
-def conclude(found: Found, bench: Bench, sitting: Sitting, test: Any) -> Run:
+def conclude(found: Found, bench: Bench, sitting: Sitting, test: Judge | None) -> Run:
     """Decide, and look at the test set.
 
     Args:
         found: what there is to decide on.
         bench: of the run.
         sitting: of the run.
-        test: `(x, y)` arrays or `None`; only the original and the chosen model see it.
+        test: of the test data, or `None`; only the original and the chosen model see it.
 
     Returns:
         The record of the run, not written yet and with 0 seconds.
@@ -97,11 +96,10 @@ def write_run(run: Run, bench: Bench) -> None:
     write_text(folder.record, run.to_json())
 
 
-def _look_at_test(baseline: Candidate, bench: Bench, test: Any) -> Test:
-    original = bench.originals[baseline.name]
-    judge = Judge.of(original, test)
-    before, after = judge.outputs(original), judge.outputs(bench.folder.load(bench.folder.best))
-    return Test(judge.score(before), judge.score(after), judge.difference(after, before))
+def _look_at_test(baseline: Candidate, bench: Bench, test: Judge) -> Test:
+    before = test.outputs(bench.originals[baseline.name])
+    after = test.outputs(bench.folder.load(bench.folder.best))
+    return Test(test.score(before), test.score(after), test.difference(after, before))
 
 
 def _versions() -> dict[str, str]:

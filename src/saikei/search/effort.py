@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from saikei.errors import InputError
 
@@ -36,7 +37,7 @@ class Effort:
             at_least("batch_size", self.batch_size, 1)
 
 
-def at_least(name: str, value: int, least: int) -> int:
+def at_least(name: str, value: Any, least: int) -> int:
     """The value, if it is a whole number in range.
 
     Raises:

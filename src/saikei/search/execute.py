@@ -14,11 +14,11 @@ from typing import Any
 
 import keras
 
-from saikei.budget import Budget
+from saikei.budget import Budget, Costs
 from saikei.channels import channel_groups
 from saikei.costs import Profile, profile
 from saikei.edits import PruneChannels, Recipe
-from saikei.errors import PinnedWarning
+from saikei.errors import BudgetError, PinnedWarning
 from saikei.graph import copy_model, fresh_model
 from saikei.search.codec import to_jsonable
 from saikei.search.folder import RunFolder
@@ -56,7 +56,7 @@ class Bench:
     budget: Budget
     folder: RunFolder
 
-    def fits(self, costs: Profile) -> bool:
+    def fits(self, costs: Costs) -> bool:
         """Whether a model keeps the budget."""
         return self.budget.fits(costs, self.whole)
 
@@ -75,7 +75,7 @@ def run_plan(
         The record of the candidate, which is now in the folder.
 
     Raises:
-        BudgetError: when the cut cannot reach the plan's budget.
+        BudgetError: when the cut cannot reach the plan's budget, or misses the run's.
         EditError: when the cut would change nothing.
         WorkError: when the training diverges.
     """
@@ -85,10 +85,10 @@ def run_plan(
     if plan.kind == "fresh":
         model = fresh_model(model, plan.seed)
     model = copy_model(model, plan.name.replace("-", "_"))
+    cost = _cost(plan, model, bench)
     before = bench.judge.score(bench.judge.outputs(model))
     training = _train(model, plan, bench, callbacks)
     outputs = bench.judge.outputs(model)
-    measured = profile(model, PROFILE_BATCH)
     candidate = Candidate(
         name=plan.name,
         kind=plan.kind,
@@ -97,8 +97,8 @@ def run_plan(
         recipe=to_jsonable(recipe.to_dict()),
         members=(),
         weights=(),
-        fits=bench.fits(measured),
-        cost=cost_of(measured),
+        fits=True,
+        cost=cost,
         before=before,
         validation=bench.judge.score(outputs),
         training=training,
@@ -115,7 +115,9 @@ def recipe_for(plan: Plan, bench: Bench) -> Recipe:
     recipe then names the channels, and rivals take it over.
     """
     if plan.like is not None:
-        return Recipe.from_dict(bench.folder.recipe(plan.like))
+        recipe = bench.folder.candidate(plan.like).recipe
+        assert recipe is not None, f"{plan.like} is an original or an average"
+        return Recipe.from_dict(recipe)
     edit = PruneChannels.from_dict(plan.edit)
     if isinstance(edit.keep, Budget) and edit.keep.latency is not None:
         with warnings.catch_warnings():
@@ -129,6 +131,23 @@ def cut(recipe: Recipe, parent: keras.Model) -> keras.Model:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PinnedWarning)
         return recipe(parent)
+
+
+def _cost(plan: Plan, model: keras.Model, bench: Bench) -> Cost:
+    """What the model costs: measured once for each structure, so that rivals cost the same.
+
+    Raises:
+        BudgetError: when a latency that was met while cutting is missed now; nothing is trained.
+    """
+    if plan.like is not None:
+        return bench.folder.candidate(plan.like).cost
+    cost = cost_of(profile(model, PROFILE_BATCH))
+    if not bench.fits(cost):
+        raise BudgetError(
+            f"The cut model took {cost.latency:.3g} ms per batch when it was timed again, over "
+            f"the budget '{bench.budget}': times vary too much here, so raise it or limit MACs."
+        )
+    return cost
 
 
 def cost_of(measured: Profile) -> Cost:
@@ -165,13 +184,14 @@ def _train(
     task_losses = [task.loss for task in bench.judge.tasks]
     shared: dict[str, Any] = {
         "epochs": plan.epochs,
-        "batch_size": plan.batch_size,
         "learning_rate": plan.learning_rate,
         "loss": task_losses[0] if len(task_losses) == 1 else task_losses,
         "seed": plan.seed,
         "progress": False,
         "callbacks": list(callbacks),
     }
+    if plan.batch_size is not None:
+        shared["batch_size"] = plan.batch_size
     distilled = plan.kind != "labels"
     if distilled:
         shared |= {"temperature": plan.temperature, "alpha": plan.alpha}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +16,12 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.errors import BudgetError, InputError
+from saikei.errors import BudgetError
+from saikei.graph import read
+from saikei.graph.internals import flattened_layers
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, conclude, write_run
+from saikei.search.effort import Effort, at_least, batch_size_for
 from saikei.search.execute import Bench
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder
@@ -29,7 +35,6 @@ from saikei.search.originals import (
     name_models,
     store_originals,
 )
-from saikei.search.plan import Effort
 from saikei.search.progress import SearchProgress
 from saikei.search.record import Run, Settings
 from saikei.search.result import Result
@@ -47,8 +52,8 @@ def optimize(
     test: Any = None,
     out: str | Path | None = None,
     trials: int | None = None,
-    epochs: int = 20,
-    batch_size: int = 128,
+    epochs: int = 15,
+    batch_size: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Result:
@@ -71,7 +76,8 @@ def optimize(
         trials: architectures to try; each trains a pruned model and its rival. `None`: four for
             one model, one more than three times their number for several.
         epochs: of each training.
-        batch_size: of each training, for arrays.
+        batch_size: of each training; a dataset brings its own. `None`: the largest of 128, 64,
+            32 and 16 that gives at least 60 steps an epoch, or 16.
         seed: of everything random.
         progress: whether to show progress bars.
 
@@ -83,26 +89,32 @@ def optimize(
         DataError: when the data does not fit the models.
         FusionError: when several models do not share inputs and outputs.
         InputError: when `out` holds another run, or an argument is out of range.
-        WorkError: when a training diverges.
+        WorkError: when every training diverges, or no result keeps a limit on latency.
     """
     if budget is None:
-        raise BudgetError("optimize needs a budget: give one, for example Budget(macs=0.25).")
+        raise BudgetError(
+            "optimize needs a budget: give one, for example budget=Budget(macs=0.25)."
+        )
     named = name_models(models)
-    effort = _effort(epochs, batch_size, seed)
-    trials = len(first_points(list(named))) if trials is None else _positive("trials", trials)
+    trials = at_least("trials", len(first_points(list(named))) if trials is None else trials, 1)
+    effort = Effort(epochs, batch_size, seed)
     data = search_data(named, train, validation, test, seed)
+    effort = replace(effort, batch_size=_batch_size(batch_size, data))
     fingerprint = {
         "model": model_hash(list(named.values())),
         "data": data_hash([data.train, data.validation, data.test]),
         "settings": settings_hash([budget.to_dict(), trials, epochs, batch_size, seed]),
+        "backend": keras.backend.backend(),
     }
-    temporary = tempfile.TemporaryDirectory(prefix="saikei-") if out is None else None
-    path = Path(temporary.name) if temporary else Path(out or ".")
-    folder = RunFolder(path, _custom_classes(named))
-    folder.check(fingerprint)
-    if not folder.record.is_file():
-        _search(named, data, budget, folder, fingerprint, trials, effort, progress)
-    return Result(folder.load(folder.best), Run.load(path), path, temporary)
+    with _path_of(out) as path:
+        folder = RunFolder(path, _custom_classes(named))
+        folder.check(fingerprint)
+        if not folder.record.is_file():
+            _search(named, data, budget, folder, fingerprint, trials, effort, progress)
+        result = Result(folder.load(folder.best), Run.load(path), path)
+    if out is None:
+        weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
+    return result
 
 
 def _search(
@@ -118,7 +130,10 @@ def _search(
     """Do the run, up to its record in the folder."""
     clock = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    judge = Judge.of(next(iter(models.values())), data.validation)
+    first = next(iter(models.values()))
+    judge = Judge.of(first, data.validation)
+    # Only its labels are checked here: wrong ones must not come up after hours of training.
+    test = None if data.test is None else Judge.of(first, data.test)
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
         bars.working_on("measuring what was given")
         originals = measure_originals(models, judge, budget, folder)
@@ -153,7 +168,7 @@ def _search(
         )
         settings = _settings(budget, originals, trials, effort)
         sitting = Sitting(settings, data.samples, fingerprint, started)
-        run = conclude(found, bench, sitting, data.test)
+        run = conclude(found, bench, sitting, test)
         write_run(replace(run, seconds=time.perf_counter() - clock + walked.earlier), bench)
         bars.finish()
 
@@ -169,19 +184,28 @@ def _settings(budget: Budget, originals: Originals, trials: int, effort: Effort)
     )
 
 
-def _effort(epochs: int, batch_size: int, seed: int) -> Effort:
-    if seed < 0:
-        raise InputError(f"seed={seed!r}: give a whole number of at least 0.")
-    return Effort(_positive("epochs", epochs), _positive("batch_size", batch_size), seed)
+def _batch_size(given: int | None, data: SearchData) -> int | None:
+    if not isinstance(data.train, tuple):
+        return None
+    return batch_size_for(data.samples["train"]) if given is None else given
 
 
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise InputError(f"{name}={value!r}: give a whole number of at least 1.")
-    return value
+@contextmanager
+def _path_of(out: str | Path | None) -> Iterator[Path]:
+    """The folder of the run; a temporary one is cleared away when the run fails."""
+    if out is not None:
+        yield Path(out)
+        return
+    path = Path(tempfile.mkdtemp(prefix="saikei-"))
+    try:
+        yield path
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _custom_classes(models: Mapping[str, keras.Model]) -> dict[str, Any]:
     """Classes of the given models that Keras does not know by itself, to load candidates with."""
-    classes = [type(layer) for model in models.values() for layer in model._flatten_layers()]
+    operations = [op for model in models.values() for op in read(model).operations.values()]
+    classes = [type(layer) for op in operations for layer in flattened_layers(op.source)]
     return {c.__name__: c for c in classes if not c.__module__.startswith("keras.")}

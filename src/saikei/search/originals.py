@@ -11,6 +11,7 @@ from saikei.budget import Budget
 from saikei.costs import profile
 from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
+from saikei.fusion.members import check_members
 from saikei.graph import copy_model
 from saikei.search.execute import PROFILE_BATCH, cost_of
 from saikei.search.folder import RunFolder
@@ -53,6 +54,7 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
 
     Raises:
         InputError: when there are none, or something is no Keras model.
+        FusionError: when they do not share inputs and outputs.
     """
     given = [models] if isinstance(models, keras.Model) else list(models)
     if not given:
@@ -65,6 +67,7 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
             )
     if len(given) == 1:
         return {"original": given[0]}
+    check_members(given)
     return {f"original-{number}": model for number, model in enumerate(given, start=1)}
 
 

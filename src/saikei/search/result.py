@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,14 +37,12 @@ class Result:
     Args:
         best: the model to ship, uncompiled.
         run: the record of everything that was tried and decided.
-        folder: where it all is.
+        folder: where it all is; without `out`, only for as long as this object lives.
     """
 
     best: keras.Model
     run: Run = field(repr=False)
     folder: Path
-    # Keeps the folder of a run without `out` until the result is gone.
-    _temporary: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
     def front(self) -> Front:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from saikei.errors import WorkError
+from saikei.report import numbers
 from saikei.search.front import cost_of, goodness
 from saikei.search.judge import Judge, Outputs
 from saikei.search.record import Candidate, Decision, Difference
@@ -40,8 +42,8 @@ def select(
     fitting = [c for c in candidates if c.fits]
     if not fitting:
         raise WorkError(
-            "No candidate keeps the budget: a latency limit was met when planned and missed when "
-            "measured; raise it, or limit MACs."
+            "No candidate keeps the budget: each training diverged, or a latency limit was met "
+            "when planned and missed when measured. Check the data, or raise the limit."
         )
     best = max(fitting, key=lambda c: (goodness(c.validation), -c.validation.loss, c.name))
     behind = {
@@ -74,15 +76,16 @@ def _reason(
     chosen: Candidate, best: Candidate, behind: Difference, near: int, fitting: int, axis: str
 ) -> str:
     metric = chosen.validation.name.replace("_", " ")
+    amount = partial(numbers.amount, chosen.validation.name)
     lead = f"Of {fitting} candidates that keep the budget, {best.name} has the best {metric}"
     if chosen.name == best.name:
         others = f"; none of the {near - 1} others" if near > 1 else ", and no other"
         return f"{lead} on validation{others} within one standard error is simpler."
     return (
-        f"{lead} on validation, but {chosen.name} is behind by {behind.value:.4f} and one standard "
-        f"error of that difference is {behind.standard_error:.4f}: the data cannot tell the two "
-        f"apart, and {chosen.name} is the simplest of the {near} within one standard error "
-        f"({_simpler(chosen, best, axis)})."
+        f"{lead} on validation, but {chosen.name} is behind by {amount(behind.value)}, and one "
+        f"standard error of that difference is {amount(behind.standard_error)}: the data cannot "
+        f"tell the two apart, and {chosen.name} is the simplest of the {near} within one standard "
+        f"error ({_simpler(chosen, best, axis)})."
     )
 
 

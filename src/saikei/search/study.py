@@ -47,12 +47,18 @@ class Study:
         self._first = tuple(first)
         self._seed = seed
         with _quiet():
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
             self._stored = optuna.create_study(
-                storage=f"sqlite:///{path}",
+                storage=self._storage,
                 study_name="saikei",
                 directions=_DIRECTIONS,
                 load_if_exists=True,
             )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     @property
     def count(self) -> int:
@@ -80,6 +86,11 @@ class Study:
                 scratch.enqueue_trial(self._first[number].to_dict())
             return Point(**scratch.ask(self._distributions).params)
 
+    def notes(self, number: int) -> Mapping[str, str]:
+        """What was noted of a trial; nothing where it is not finished."""
+        stored = self._stored.get_trials(deepcopy=False)
+        return stored[number].user_attrs if number < len(stored) else {}
+
     def tell(
         self, point: Point, result: tuple[float, float] | None, notes: Mapping[str, str]
     ) -> None:
@@ -87,9 +98,9 @@ class Study:
 
         Args:
             point: that was asked.
-            result: goodness of the better of its candidates, and its cost; `None` when the
+            result: goodness of the best of its candidates, and its cost; `None` when the
                 point cannot be reached.
-            notes: shown beside the trial in Optuna's dashboard.
+            notes: kept with the trial; Optuna's dashboard shows them beside it.
         """
         state = optuna.trial.TrialState.FAIL if result is None else optuna.trial.TrialState.COMPLETE
         with _quiet():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
-from saikei.errors import BudgetError, EditError
+from saikei.errors import BudgetError, EditError, WorkError
 from saikei.report import numbers
+from saikei.search.effort import Effort
 from saikei.search.execute import Bench, run_plan
 from saikei.search.front import cost_axis, cost_of, goodness
-from saikei.search.plan import Effort, Plan, derived_seed, edit_for, plans_for
+from saikei.search.plan import Plan, derived_seed, edit_for, plans_for
 from saikei.search.progress import SearchProgress
 from saikei.search.record import Candidate, Decision
 from saikei.search.space import Point, first_points, space
@@ -22,7 +24,7 @@ class Walked:
 
     Args:
         candidates: in the order of their plans.
-        decisions: points that could not be reached, and why.
+        decisions: what was left out, and why.
         earlier: seconds of training that were done in earlier sittings.
     """
 
@@ -41,26 +43,37 @@ def walk(bench: Bench, trials: int, effort: Effort, progress: SearchProgress) ->
         progress: to show it on.
     """
     parents = list(bench.originals)
-    study = Study(
-        bench.folder.path / "study.db", space(parents), first_points(parents), effort.seed
-    )
+    path = bench.folder.path / "study.db"
     steps = _Walk(bench, effort, progress)
-    for number in range(trials):
-        point = study.ask(number)
-        made = steps.take(number, point)
-        if number >= study.count:
-            _tell(study, point, made, cost_axis(bench.budget))
+    with closing(Study(path, space(parents), first_points(parents), effort.seed)) as study:
+        for number in range(trials):
+            point = study.ask(number)
+            taken = steps.take(number, point, study.notes(number))
+            if number >= study.count:
+                _tell(study, point, taken, cost_axis(bench.budget))
     return Walked(tuple(steps.candidates), tuple(steps.decisions), steps.earlier)
 
 
-def _tell(study: Study, point: Point, made: Sequence[Candidate], axis: str) -> None:
-    """Store what an architecture is worth: the better of its pruned and its fresh weights."""
-    if not made:
-        study.tell(point, None, {"result": "cannot be reached"})
-        return
-    best = max(made, key=lambda c: goodness(c.validation))
-    worth = goodness(best.validation), cost_of(best.cost, axis)
-    study.tell(point, worth, {"best": best.name})
+def _tell(study: Study, point: Point, taken: _Taken, axis: str) -> None:
+    """Store what an architecture is worth: the best of its candidates, and what was left out."""
+    worth = None
+    if taken.candidates:
+        best = max(taken.candidates, key=lambda c: goodness(c.validation))
+        worth = goodness(best.validation), cost_of(best.cost, axis)
+    study.tell(point, worth, taken.left_out)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What came of one architecture.
+
+    Args:
+        candidates: that were made.
+        left_out: for each name that was planned and not made, why.
+    """
+
+    candidates: tuple[Candidate, ...]
+    left_out: Mapping[str, str]
 
 
 class _Walk:
@@ -74,23 +87,36 @@ class _Walk:
         self._effort = effort
         self._progress = progress
 
-    def take(self, number: int, point: Point) -> list[Candidate]:
-        """The candidates of one architecture; none when it cannot be reached."""
+    def take(self, number: int, point: Point, known: Mapping[str, str]) -> _Taken:
+        """Make the candidates of one architecture.
+
+        Args:
+            number: of the architecture.
+            point: what to make.
+            known: what an earlier sitting has left out, and why; it is not tried again.
+        """
         bench, seed = self._bench, derived_seed(self._effort.seed, number, 2)
         edit = edit_for(point, bench.budget, bench.whole, seed)
         # One ablation of the teacher is enough to know what it buys.
         ablate = not any(c.kind == "labels" for c in self.candidates)
         made: list[Candidate] = []
+        left_out: dict[str, str] = {}
         for plan in plans_for(number, point, edit, self._effort, ablate):
+            if plan.like in left_out:
+                continue
             try:
-                made.append(self._finished_or_run(plan))
-            except (BudgetError, EditError) as error:
-                share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"
-                topic = f"{point.parent} cut to {share}"
-                self.decisions.append(Decision(topic, "left out", str(error)))
-                return []
+                if plan.name in known:
+                    left_out[plan.name] = known[plan.name]
+                else:
+                    made.append(self._finished_or_run(plan))
+            except (BudgetError, EditError, WorkError) as error:
+                left_out[plan.name] = str(error)
+        share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"
+        for name, reason in left_out.items():
+            topic = f"{name}, {point.parent} cut to {share}"
+            self.decisions.append(Decision(topic, "left out", reason))
         self.candidates.extend(made)
-        return made
+        return _Taken(tuple(made), left_out)
 
     def _finished_or_run(self, plan: Plan) -> Candidate:
         self._progress.working_on(plan.name)

@@ -36,7 +36,8 @@ def fit(
 
     The seed fixes the order of the samples of arrays (a dataset keeps its own order) and every
     random layer of the model; the initial weights are the model's. The global seeds of Keras,
-    NumPy and the backend are neither used nor set.
+    NumPy and the backend are neither used nor set. On the torch backend Keras draws the masks of
+    a dropout layer that has no `seed` of its own from torch's global generator, out of reach.
 
     Args:
         model: a built model; it is trained in place.

@@ -23,7 +23,7 @@
   });
 
   const element = (id) => document.getElementById(`chart-${id}`);
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const config = { responsive: true, displayModeBar: false };
   for (const [id, chart] of Object.entries(charts)) {
     const box = element(id);
     if (!box) continue;

@@ -1,0 +1,84 @@
+"""The chart of what was logged while the candidates were trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import plotly.graph_objects as go
+
+from saikei.report import numbers
+from saikei.report.charts import COLOURS
+from saikei.search.record import Candidate, Run
+
+
+def training_chart(run: Run) -> dict[str, Any]:
+    """What was logged after each epoch, one line a trained candidate."""
+    trained = [c for c in run.candidates if c.training is not None and c.training.curves]
+    keys = _curve_keys(trained)
+    shipped = {run.chosen, *run.candidate(run.chosen).members}
+    figure = go.Figure()
+    for candidate in trained:
+        figure.add_trace(
+            go.Scatter(
+                mode="lines",
+                name=candidate.name,
+                line={
+                    "color": COLOURS[candidate.kind],
+                    "width": 3 if candidate.name in shipped else 1.3,
+                    "dash": "solid" if candidate.kind == "pruned" else "dash",
+                },
+                opacity=1.0 if candidate.name in shipped else 0.65,
+                **_curve(candidate, keys[0] if keys else ""),
+                hovertemplate=f"{candidate.name}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+            )
+        )
+    figure.update_layout(template="none", hovermode="closest")
+    figure.update_xaxes(title_text="epoch")
+    views = {
+        _curve_label(key): {
+            "restyle": _columns(_curve(c, key) for c in trained),
+            "layout": {"yaxis.title.text": _curve_label(key), "yaxis.tickformat": _format(key)},
+        }
+        for key in keys
+    }
+    if views:
+        figure.update_yaxes(title_text=next(iter(views)), tickformat=_format(keys[0]))
+    return {"figure": figure.to_plotly_json(), "views": views}
+
+
+def _curve_keys(trained: list[Candidate]) -> list[str]:
+    """Logged quantities, the validation metric first."""
+    found: dict[str, None] = {}
+    for candidate in trained:
+        assert candidate.training is not None
+        found.update(dict.fromkeys(candidate.training.curves))
+    metric = trained[0].validation.name if trained else ""
+    # Keras's distiller logs its loss under two names.
+    wanted = [key for key in found if key not in ("learning_rate", "total_loss")]
+    first = [f"val_{metric}", "val_loss", metric, "loss"]
+    return [k for k in first if k in wanted] + sorted(k for k in wanted if k not in first)
+
+
+def _curve_label(key: str) -> str:
+    name = key.removeprefix("val_").replace("_", " ")
+    return f"{name}, validation" if key.startswith("val_") else f"{name}, training"
+
+
+def _format(key: str) -> str:
+    """Of the numbers on the axis: percent for a share, Plotly's choice for others."""
+    return ".1~%" if numbers.is_share(key) else ""
+
+
+def _curve(candidate: Candidate, key: str) -> dict[str, list[Any]]:
+    assert candidate.training is not None
+    values = candidate.training.curves.get(key, ())
+    # JSON, which carries the figures into the page, has no infinity: a gap in the line instead.
+    shown = [value if math.isfinite(value) else None for value in values]
+    return {"x": [i + 1 for i in range(len(values))], "y": shown}
+
+
+def _columns(curves: Iterable[dict[str, list[Any]]]) -> dict[str, list[list[Any]]]:
+    listed = list(curves)
+    return {"x": [c["x"] for c in listed], "y": [c["y"] for c in listed]}

@@ -1,0 +1,83 @@
+"""Python that makes the shipped model again from the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saikei.search.record import Candidate, Run
+
+
+def replay(run: Run) -> str:
+    """The script, to be run in the folder of the run.
+
+    It expects the names of the given models, `original` or `original_1`, `original_2`, …, and the
+    data as `train` and `validation`.
+
+    Args:
+        run: a finished run.
+    """
+    chosen = run.candidate(run.chosen)
+    members = [run.candidate(name) for name in chosen.members]
+    shipped = members or [chosen]
+    if not any(c.recipe for c in shipped):
+        return 'import keras\n\nmodel = keras.saving.load_model("best.keras")'
+    lines = ["from pathlib import Path", "", "import saikei as sk"]
+    if any(c.kind == "fresh" for c in shipped):
+        lines.append("from saikei.graph import fresh_model")
+    lines += ["", *_teacher_lines(run, shipped)]
+    names = [f"member_{number}" for number in range(1, len(members) + 1)] or ["model"]
+    for name, candidate in zip(names, shipped, strict=True):
+        lines += _candidate_lines(run, candidate, name)
+    if members:
+        lines.append(f"model = {_average(chosen)}([{', '.join(names)}])")
+    return "\n".join(lines)
+
+
+def _teacher_lines(run: Run, shipped: Sequence[Candidate]) -> list[str]:
+    """The average that taught, where it was no single original."""
+    taught = {c.training.teacher for c in shipped if c.training and c.training.teacher}
+    givens = [c.name for c in run.candidates if c.kind in ("original", "given")]
+    if taught <= set(givens):
+        return []
+    return [f"teacher = sk.Average()([{', '.join(_variable(name) for name in givens)}])"]
+
+
+def _candidate_lines(run: Run, candidate: Candidate, name: str) -> list[str]:
+    if candidate.recipe is None:
+        return [f"{name} = {_variable(candidate.name)}"]
+    path = f"candidates/{candidate.name}/recipe.json"
+    lines = [
+        f'recipe = sk.Recipe.from_json(Path("{path}").read_text())',
+        f"{name} = recipe({_variable(candidate.parent or '')})",
+    ]
+    if candidate.kind == "fresh":
+        lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']})")
+    return lines + _training_lines(run, candidate, name)
+
+
+def _training_lines(run: Run, candidate: Candidate, name: str) -> list[str]:
+    training = candidate.training
+    assert training is not None, f"{candidate.name} was cut and not trained"
+    arguments = [f"epochs={training.epochs}"]
+    if run.settings.batch_size is not None:
+        arguments.append(f"batch_size={run.settings.batch_size}")
+    # In full: a rounded rate is another training.
+    arguments += [f"learning_rate={training.learning_rate!r}", f"seed={candidate.plan['seed']}"]
+    if training.teacher is None:
+        return [f"sk.fit({name}, train, validation, {', '.join(arguments)})"]
+    teacher = training.teacher.replace("-", "_") if " " not in training.teacher else "teacher"
+    soft = f"temperature={training.temperature!r}, alpha={training.alpha!r}"
+    return [
+        f"sk.distill({name}, {teacher}, train, validation, {soft},",
+        f"           {', '.join(arguments)})",
+    ]
+
+
+def _average(chosen: Candidate) -> str:
+    if chosen.plan.get("weights") != "learn":
+        return "sk.Average()"
+    return f"sk.Average(weights={tuple(chosen.weights)!r})"
+
+
+def _variable(name: str) -> str:
+    return name.replace("-", "_")

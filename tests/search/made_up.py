@@ -1,0 +1,63 @@
+"""Candidates and judges made by hand, for tests that train nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from saikei.search.judge import Judge, Outputs
+from saikei.search.record import Candidate, Cost
+from saikei.training.score import Score
+from saikei.training.task import Task
+
+BINARY = Task("binary", None, "accuracy", from_logits=False, sparse=False, outputs=1)
+NUMBER = Task("regression", None, "mse", from_logits=False, sparse=False, outputs=1)
+
+
+def cost(macs: int = 100, params: int = 10, latency: float = 1.0) -> Cost:
+    return Cost(macs=macs, params=params, activation_bytes=64, latency=latency, batch_size=32)
+
+
+def score(value: float, greater_is_better: bool = True) -> Score:
+    name = "accuracy" if greater_is_better else "mse"
+    return Score(name, value, value - 0.01, value + 0.01, 100, greater_is_better, 1 - value)
+
+
+def candidate(name: str = "a1-pruned", value: float = 0.9, **changes: Any) -> Candidate:
+    made = Candidate(
+        name=name,
+        kind="pruned",
+        parent="original",
+        plan={"seed": 3},
+        recipe=None,
+        members=(),
+        weights=(),
+        fits=True,
+        cost=cost(),
+        before=None,
+        validation=score(value),
+        training=None,
+        layers=(),
+    )
+    return replace(made, **changes)
+
+
+def judge_of_binary(truth: Any) -> Judge:
+    labels = np.asarray(truth, dtype=float).reshape(-1, 1)
+    return Judge((BINARY,), np.zeros((len(labels), 1)), (labels,))
+
+
+def judge_of_number(truth: Any) -> Judge:
+    labels = np.asarray(truth, dtype=float).reshape(-1, 1)
+    return Judge((NUMBER,), np.zeros((len(labels), 1)), (labels,))
+
+
+def right(judge: Judge, count: int, first: int = 0) -> Outputs:
+    """What a model says that is right on `count` samples, from the sample `first` on."""
+    labels = judge.labels[0]
+    hit = np.zeros(len(labels), dtype=bool)
+    hit[np.arange(first, first + count) % len(labels)] = True
+    sure = np.where(labels > 0.5, 0.9, 0.1)
+    return (np.where(hit[:, None], sure, 1 - sure),)

@@ -1,0 +1,86 @@
+"""The run folder belongs to one run, and a kill leaves nothing half done in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from saikei.errors import InputError
+from saikei.search.folder import RunFolder
+from tests.search.made_up import candidate
+
+KNOWN = {"model": "m", "data": "d", "settings": "s", "backend": "b"}
+
+
+def begun(path: Path) -> RunFolder:
+    folder = RunFolder(path, {})
+    folder.check(KNOWN)
+    folder.begin(KNOWN)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [("model", "models"), ("data", "data"), ("settings", "budget, trials"), ("backend", "backend")],
+)
+def test_another_run_is_refused_by_what_differs(tmp_path: Path, key: str, says: str) -> None:
+    folder = begun(tmp_path)
+    folder.check(KNOWN)
+    with pytest.raises(InputError, match=f"a run with other .*{says}.*give out= another folder"):
+        folder.check({**KNOWN, key: "another"})
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="is not the folder of a run"):
+        RunFolder(tmp_path, {}).check(KNOWN)
+    with pytest.raises(InputError, match="is not the folder of a run"):
+        RunFolder(tmp_path / "thesis.tex", {}).check(KNOWN)
+
+
+def test_a_kill_at_the_very_start_does_not_lock_the_folder(tmp_path: Path) -> None:
+    (tmp_path / ".draft-fingerprint.json").write_text('{"mod')
+    begun(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["candidates", "fingerprint.json"]
+
+
+def test_a_half_written_candidate_is_cleared_and_was_never_seen(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    draft = folder.candidates / ".draft-a1-pruned"
+    draft.mkdir()
+    (draft / "result.json").write_text('{"name"')
+    assert folder.finished("a1-pruned", {"seed": 3}) is None
+    begun(tmp_path)
+    assert list(folder.candidates.iterdir()) == []
+
+
+def test_a_saved_candidate_is_found_again_by_its_plan_alone(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    made = candidate("a1-pruned", recipe={"edits": []}, plan={"seed": 3})
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.compile("adam", "mse")
+    said = np.arange(6.0).reshape(3, 2), np.ones((3, 1))
+    folder.save(made, model, said)
+    assert folder.finished("a1-pruned", {"seed": 3}) == made
+    assert folder.finished("a1-pruned", {"seed": 4}) is None
+    assert folder.finished("a2-pruned", {"seed": 3}) is None
+    for expected, stored in zip(said, folder.outputs("a1-pruned"), strict=True):
+        np.testing.assert_array_equal(stored, expected)
+    recipe = folder.candidates / "a1-pruned" / "recipe.json"
+    assert json.loads(recipe.read_text()) == {"edits": []}
+    loaded = folder.model("a1-pruned")
+    assert not loaded.compiled
+    np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+
+
+def test_a_candidate_of_another_plan_is_replaced(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    folder.save(candidate(plan={"seed": 1}), None, (np.zeros(1),))
+    folder.save(candidate(plan={"seed": 2}), None, (np.ones(1),))
+    assert folder.finished("a1-pruned", {"seed": 1}) is None
+    np.testing.assert_array_equal(folder.outputs("a1-pruned")[0], np.ones(1))

@@ -1,0 +1,233 @@
+"""A real search on digits: what it leaves, and what it can be held to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import saikei as sk
+from saikei.errors import InputError
+from saikei.report import report_of
+from saikei.search import Result, Run
+from saikei.search.front import pareto_front
+from saikei.search.record import Candidate
+from tests.search.conftest import Finished
+from tests.search.small import BUDGET, EPOCHS, convolutional, data, dense, search, state_of
+
+
+def test_the_run_folder_holds_every_candidate_and_the_answer(finished: Finished) -> None:
+    present = {path.name for path in finished.folder.iterdir()}
+    assert present == {
+        "best.keras",
+        "candidates",
+        "fingerprint.json",
+        "front.json",
+        "report.html",
+        "run.json",
+        "study.db",
+    }
+    for c in finished.result.candidates:
+        files = {path.name for path in (finished.folder / "candidates" / c.name).iterdir()}
+        trained = {"model.keras", "recipe.json"} if c.training else set()
+        averaged = {"model.keras"} if c.kind == "average" else set()
+        assert files == {"result.json", "validation.npz"} | trained | averaged
+    front = json.loads((finished.folder / "front.json").read_text())
+    assert [entry["name"] for entry in front] == list(finished.result.run.front)
+    assert Run.load(finished.folder) == finished.result.run
+
+
+def test_every_architecture_has_its_rival_and_siblings_are_averaged(finished: Finished) -> None:
+    names = [c.name for c in finished.result.candidates]
+    assert names[:6] == ["original", "a1-pruned", "a1-fresh", "a1-labels", "a2-pruned", "a2-fresh"]
+    averages = [c for c in finished.result.candidates if c.kind == "average"]
+    assert averages
+    assert {"a2-pruned", "a2-fresh"} in [set(c.members) for c in averages]
+    for c in averages:
+        assert sum(c.weights) == pytest.approx(1)
+
+
+def test_rivals_have_one_structure_one_cost_and_one_effort(finished: Finished) -> None:
+    run, folder = finished.result.run, finished.folder / "candidates"
+    for number in (1, 2):
+        pruned, fresh = (run.candidate(f"a{number}-{kind}") for kind in ("pruned", "fresh"))
+        assert (pruned.cost, pruned.recipe, pruned.layers) == (
+            fresh.cost,
+            fresh.recipe,
+            fresh.layers,
+        )
+        assert pruned.training is not None
+        assert fresh.training is not None
+        same = ("teacher", "epochs", "learning_rate", "temperature", "alpha")
+        for name in same:
+            assert getattr(pruned.training, name) == getattr(fresh.training, name)
+        assert pruned.training.teacher == "original"
+        assert len(fresh.training.curves["val_loss"]) == EPOCHS
+        models = [keras.saving.load_model(folder / c.name / "model.keras") for c in (pruned, fresh)]
+        assert [w.shape for w in models[0].weights] == [w.shape for w in models[1].weights]
+        # Fresh weights start from chance, pruned ones from what they were.
+        assert pruned.before is not None
+        assert fresh.before is not None
+        assert pruned.before.value > fresh.before.value
+
+
+def test_what_ships_fits_the_budget_and_its_record_is_true(finished: Finished) -> None:
+    result = finished.result
+    whole, best = sk.profile(finished.model), sk.profile(result.best)
+    assert BUDGET.fits(best, whole)
+    assert result.chosen.fits
+    assert (result.chosen.cost.macs, result.chosen.cost.params) == (best.macs, best.params)
+    assert not result.baseline.fits
+    for c in result.candidates:
+        assert c.fits == BUDGET.fits(c.cost, whole)
+
+
+def test_recorded_scores_are_those_of_the_stored_models(finished: Finished) -> None:
+    for c in finished.result.candidates:
+        if c.kind == "original" or c.plan.get("weights") == "learn":
+            continue
+        path = finished.folder / "candidates" / c.name / "model.keras"
+        score = sk.evaluate(keras.saving.load_model(path), data().validation)
+        assert (score.value, score.n) == (c.validation.value, c.validation.n)
+
+
+def test_the_test_set_is_scored_for_the_original_and_the_chosen_model_only(
+    finished: Finished,
+) -> None:
+    test = finished.result.run.test
+    assert test is not None
+    for score, model in (
+        (test.baseline, finished.model),
+        (test.chosen, finished.result.best),
+    ):
+        expected = sk.evaluate(model, data().test)
+        assert (score.value, score.low, score.high) == pytest.approx(
+            (expected.value, expected.low, expected.high)
+        )
+    assert test.difference.value == pytest.approx(test.chosen.value - test.baseline.value)
+
+
+def test_the_given_model_is_not_changed(finished: Finished) -> None:
+    assert state_of(finished.model) == finished.before
+    assert all(layer.trainable for layer in finished.model.layers)
+
+
+def test_the_front_is_of_all_candidates(finished: Finished) -> None:
+    run = finished.result.run
+    assert run.cost_axis == "macs"
+    assert list(run.front) == [c.name for c in pareto_front(run.candidates, "macs")]
+    table = str(finished.result.front)
+    assert all(c.name in table for c in finished.result.candidates)
+    assert [c.name for c in finished.result.front.candidates] == list(run.front)
+
+
+LOAD = """
+import sys
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1])
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], model.predict(x, verbose=0))
+assert not any(name.split(".")[0] == "saikei" for name in sys.modules)
+"""
+
+
+def test_the_best_model_loads_without_saikei_and_says_the_same(
+    finished: Finished, tmp_path: Path
+) -> None:
+    x = data().validation[0] if data().validation else None
+    np.save(tmp_path / "x.npy", x)
+    best = finished.folder / "best.keras"
+    files = [str(tmp_path / "x.npy"), str(tmp_path / "y.npy")]
+    subprocess.run([sys.executable, "-W", "error", "-c", LOAD, str(best), *files], check=True)
+    expected = finished.result.best.predict(x, verbose=0)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_replay_in_the_report_makes_the_shipped_model(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of one that was trained from fresh weights, whatever was chosen.
+    run = replace(finished.result.run, chosen="a2-fresh")
+    names: dict[str, Any] = {
+        "original": finished.model,
+        "train": data().train,
+        "validation": data().validation,
+    }
+    monkeypatch.chdir(finished.folder)
+    exec(compile(report_of(run).replay, "replay", "exec"), names)
+    stored = keras.saving.load_model("candidates/a2-fresh/model.keras")
+    for ours, theirs in zip(names["model"].get_weights(), stored.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def without_clocks(candidate: Candidate) -> Candidate:
+    """A record without what was measured in time."""
+    training = candidate.training and replace(candidate.training, seconds=0.0)
+    return replace(candidate, cost=replace(candidate.cost, latency=None), training=training)
+
+
+def assert_same(a: Result, b: Result) -> None:
+    """Two runs are one in everything but time."""
+    assert list(map(without_clocks, a.candidates)) == list(map(without_clocks, b.candidates))
+    assert (a.run.chosen, a.run.front, a.run.comparisons, a.run.decisions) == (
+        b.run.chosen,
+        b.run.front,
+        b.run.comparisons,
+        b.run.decisions,
+    )
+    for ours, theirs in zip(a.best.get_weights(), b.best.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_say(
+    finished: Finished, tmp_path: Path
+) -> None:
+    again = search(finished.model, tmp_path / "run", test=None)
+    assert again.run.test is None
+    assert_same(again, finished.result)
+    stored = [f"candidates/{c.name}/validation.npz" for c in again.candidates]
+    for name in stored:
+        ours, theirs = (np.load(folder / name) for folder in (again.folder, finished.folder))
+        np.testing.assert_array_equal(ours["arr_0"], theirs["arr_0"])
+
+
+def test_a_finished_run_is_read_and_not_done_again(finished: Finished) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()}
+    again = search(finished.model, finished.folder)
+    assert again.run == finished.result.run
+    assert {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"seed": 5}, "settings"), ({"budget": sk.Budget(macs=0.4)}, "settings")],
+)
+def test_the_folder_of_other_settings_is_refused(
+    finished: Finished, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=f"other {says}"):
+        search(finished.model, finished.folder, **change)
+
+
+def test_the_folder_of_another_model_or_other_data_is_refused(finished: Finished) -> None:
+    with pytest.raises(InputError, match="other models"):
+        search(dense(), finished.folder)
+    x, y = data().validation or ()
+    with pytest.raises(InputError, match="other data"):
+        search(finished.model, finished.folder, validation=(x[1:], y[1:]))
+
+
+def test_training_data_is_all_that_weights_see(finished: Finished) -> None:
+    assert finished.result.run.samples == {"train": 400, "validation": 150, "test": 150}
+    assert finished.result.run.settings.batch_size == 16
+
+
+def test_the_model_that_was_trained_and_its_file_are_one_run(finished: Finished) -> None:
+    assert search(convolutional(), finished.folder).run == finished.result.run

@@ -1,0 +1,105 @@
+"""What cannot work is refused on one line, before anything is trained or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import saikei as sk
+from saikei.errors import BudgetError, DataError, FusionError, InputError
+from saikei.search import execute, originals
+from tests.search.small import data, dense, search
+
+
+@pytest.fixture(autouse=True)
+def training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("something is trained")
+
+    monkeypatch.setattr(execute, "fit", refuse)
+    monkeypatch.setattr(execute, "distill", refuse)
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (sk.Budget(macs=1), r"cannot be reached: macs can be brought down to 74 "),
+        (sk.Budget(params=0.001), r"cannot be reached: params can be brought down to \d+"),
+    ],
+)
+def test_an_impossible_budget_is_refused_with_the_smallest_that_can_be_reached(
+    budget: sk.Budget, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BudgetError, match=says):
+        search(dense(), tmp_path / "run", budget=budget)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_smallest_that_is_named_can_be_reached() -> None:
+    with pytest.raises(AssertionError, match="something is trained"):
+        search(dense(), None, budget=sk.Budget(macs=74))
+
+
+def test_a_budget_is_asked_for() -> None:
+    with pytest.raises(BudgetError, match=r"budget=Budget\(macs=0.25\)"):
+        search(dense(), None, budget=None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"trials": 0}, {"epochs": 0}, {"batch_size": 0}, {"seed": -1}, {"epochs": 2.5}]
+)
+def test_numbers_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name}={value}: give a whole number"):
+        search(dense(), None, **wrong)
+
+
+def test_labels_that_do_not_fit_are_refused_in_every_part() -> None:
+    (xv, yv), (xt, yt) = data().validation or (), data().test or ()
+    with pytest.raises(DataError):
+        search(dense(), None, validation=(xv, np.stack([yv] * 3, axis=1)))
+    with pytest.raises(DataError):
+        search(dense(), None, test=(xt, np.stack([yt] * 3, axis=1)))
+    with pytest.raises(DataError, match="validation data"):
+        search(dense(), None, validation=(xv[:, :4], yv))
+    with pytest.raises(DataError, match="test data holds NaN"):
+        search(dense(), None, test=(np.where(xt > 0.9, np.nan, xt), yt))
+
+
+def test_a_dataset_cannot_be_split() -> None:
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Any:
+            return data().train
+
+    with pytest.raises(DataError, match="give validation="):
+        sk.optimize(dense(), Batches(), budget=sk.Budget(macs=0.5), progress=False)
+
+
+def test_models_that_do_not_belong_together_are_refused() -> None:
+    five = keras.Sequential(
+        [keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(5, activation="softmax")]
+    )
+    with pytest.raises(FusionError, match="same classes"):
+        search([dense(), five], None)
+
+
+@pytest.mark.parametrize(
+    ("models", "says"), [([], "no model to optimize"), (["m.keras"], "got a str")]
+)
+def test_what_is_no_model_is_refused(models: list[Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        search(models, None)
+
+
+def test_a_name_is_made_for_each_of_several_models() -> None:
+    a, b = dense(0), dense(1)
+    assert list(originals.name_models([a, b])) == ["original-1", "original-2"]
+    assert list(originals.name_models([a])) == list(originals.name_models(a)) == ["original"]

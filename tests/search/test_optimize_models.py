@@ -1,0 +1,134 @@
+"""Searches over several models, without validation data, and with a budget that is kept."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import saikei as sk
+from saikei.errors import WorkError
+from saikei.search import Result
+from tests.search.small import data, dense, search
+
+
+@pytest.fixture(scope="module")
+def several() -> Result:
+    """Two models, without validation data and without a folder."""
+    models = [dense(seed, name=f"net_{seed}") for seed in (0, 1)]
+    for model in models:
+        sk.fit(model, data().train, epochs=4, batch_size=16, progress=False)
+    return search(models, None, validation=None, budget=sk.Budget(params=0.5))
+
+
+def test_each_of_several_models_is_cut_and_one_teacher_is_chosen(several: Result) -> None:
+    run = several.run
+    assert [c.name for c in run.candidates[:2]] == ["original-1", "original-2"]
+    pruned = [c for c in run.candidates if c.kind == "pruned"]
+    assert [c.parent for c in pruned] == ["original-1", "original-2"]
+    teachers = {c.training.teacher for c in run.candidates if c.training} - {None}
+    decision = next(d for d in run.decisions if d.topic == "teacher")
+    assert teachers == {decision.choice}
+    assert run.baseline in ("original-1", "original-2")
+    best = max(run.candidates[:2], key=lambda c: (c.validation.value, -c.validation.loss))
+    assert run.baseline == best.name
+
+
+def test_shares_of_the_budget_are_of_the_best_given_model(several: Result) -> None:
+    assert several.chosen.cost.params <= 0.5 * several.baseline.cost.params
+    assert several.best.count_params() == several.chosen.cost.params
+    assert several.run.cost_axis == "params"
+
+
+def test_without_validation_a_fifth_of_the_training_data_is_held_out(several: Result) -> None:
+    assert several.run.samples == {"train": 320, "validation": 80, "test": 150}
+    assert several.chosen.validation.n == 80
+
+
+def test_a_run_without_a_folder_lives_as_long_as_its_result() -> None:
+    model = dense()
+    result = search(model, None, budget=sk.Budget(macs=1.0), trials=1, epochs=1)
+    path = result.folder
+    assert (path / "best.keras").is_file()
+    report = result.report(path.parent / f"{path.name}.html")
+    assert report.is_file()
+    report.unlink()
+    del result
+    gc.collect()
+    assert not path.exists()
+
+
+def test_an_original_that_fits_ships_where_nothing_was_to_be_cut(tmp_path: Any) -> None:
+    model = dense()
+    result = search(model, tmp_path / "run", budget=sk.Budget(macs=1.0), trials=1)
+    assert result.chosen.kind == "given"
+    assert result.chosen.training is None
+    left_out = [d for d in result.run.decisions if d.choice == "left out"]
+    assert "would change nothing" in left_out[0].reason
+    x = data().train[0][:10]
+    np.testing.assert_allclose(
+        result.best.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-6
+    )
+
+
+def huge() -> tuple[Any, Any, keras.Model]:
+    """Targets whose square overflows, so that every training diverges."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 4)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, name="hidden"), layers.Dense(1, name="out")]
+    )
+    train = x, np.full((64, 1), 1e30, dtype="float32")
+    return train, (x, x[:, :1]), model
+
+
+def test_a_training_that_diverges_is_left_out_and_not_tried_again(tmp_path: Any) -> None:
+    train, validation, model = huge()
+    arguments: dict[str, Any] = {"trials": 2, "epochs": 1, "progress": False, "out": tmp_path / "r"}
+    with pytest.raises(WorkError, match="each training diverged"):
+        sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
+    before = (tmp_path / "r" / "study.db").read_bytes()
+    with pytest.raises(WorkError, match="each training diverged"):
+        sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
+    assert (tmp_path / "r" / "study.db").read_bytes() == before
+
+
+def test_two_outputs_and_a_dataset_are_searched_too() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(96, 6)).astype("float32")
+    y = {"kind": (x[:, 0] > 0).astype("int32"), "size": x[:, 1:2]}
+    inputs = keras.Input((6,), name="x")
+    hidden = layers.Dense(16, activation="relu", name="hidden")(inputs)
+    outputs = {
+        "kind": layers.Dense(2, activation="softmax", name="kind_out")(hidden),
+        "size": layers.Dense(1, name="size_out")(hidden),
+    }
+    model = keras.Model(inputs, outputs)
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> Any:
+            rows = slice(32 * index, 32 * index + 32)
+            return x[rows], {name: values[rows] for name, values in y.items()}
+
+    result = sk.optimize(
+        model,
+        Batches(),
+        (x, y),
+        sk.Budget(params=0.5),
+        trials=1,
+        epochs=1,
+        progress=False,
+    )
+    assert result.baseline.validation.name == "loss"
+    assert result.run.task == "multiclass and regression"
+    assert result.run.settings.batch_size is None
+    assert result.run.samples["train"] == 0
+    assert set(result.best.output) == {"kind", "size"}
+    assert result.chosen.cost.params <= 0.5 * result.baseline.cost.params

@@ -1,0 +1,105 @@
+"""What ships: the best that keeps the budget, or the simplest that cannot be told from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saikei.errors import WorkError
+from saikei.search.judge import Judge, Outputs
+from saikei.search.record import Candidate
+from saikei.search.selection import select
+from tests.search.made_up import candidate, cost, judge_of_binary, judge_of_number, right
+
+JUDGE = judge_of_binary(np.arange(200) % 2)
+
+
+def chosen(candidates: list[Candidate], outputs: dict[str, Outputs], judge: Judge = JUDGE) -> str:
+    """The name that is selected, once every candidate has the score of its outputs."""
+    scored = [replace(c, validation=judge.score(outputs[c.name])) for c in candidates]
+    forwards = select(scored, outputs, judge, "macs").chosen.name
+    assert select(scored[::-1], outputs, judge, "macs").chosen.name == forwards
+    return forwards
+
+
+def test_a_clear_winner_ships_at_any_cost() -> None:
+    dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(10))
+    outputs = {"dear": right(JUDGE, 190), "cheap": right(JUDGE, 150)}
+    assert chosen([dear, cheap], outputs) == "dear"
+
+
+def test_within_one_standard_error_the_cheaper_ships() -> None:
+    dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(10))
+    # Right on 180 and on another 178: of a paired difference of 1 %, the error is 2.2 points.
+    outputs = {"dear": right(JUDGE, 180), "cheap": right(JUDGE, 178, first=20)}
+    assert chosen([dear, cheap], outputs) == "cheap"
+
+
+@pytest.mark.parametrize(("behind", "ships"), [(1, "cheap"), (2, "dear")])
+def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> None:
+    # Wrong on so many more and right on no other: the mean is k / 200, and its standard error
+    # √(k (200 - k) / 199) / 200: that is 1 / 200 for k = 1, and 1.41 / 200 < 2 / 200 for k = 2.
+    dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(10))
+    outputs = {"dear": right(JUDGE, 180), "cheap": right(JUDGE, 180 - behind)}
+    assert chosen([dear, cheap], outputs) == ships
+
+
+def test_a_single_model_beats_a_better_average_that_cannot_be_told_from_it() -> None:
+    single = candidate("single", cost=cost(100))
+    average = candidate("average", kind="average", members=("x", "y"), cost=cost(20))
+    outputs = {"single": right(JUDGE, 178, first=20), "average": right(JUDGE, 180)}
+    assert chosen([single, average], outputs) == "single"
+
+
+def test_fewer_members_and_then_equal_weights_are_simpler() -> None:
+    outputs = {name: right(JUDGE, 180) for name in ("learned", "equal", "three")}
+    team = {"kind": "average", "cost": cost(100)}
+    learned = candidate("learned", members=("x", "y"), plan={"weights": "learn"}, **team)
+    equal = candidate("equal", members=("x", "y"), plan={"weights": "equal"}, **team)
+    three = candidate("three", members=("x", "y", "z"), plan={"weights": "equal"}, **team)
+    assert chosen([three, learned, equal], outputs) == "equal"
+    assert chosen([three, learned], outputs) == "learned"
+
+
+def test_harm_is_not_done_an_original_that_fits_stays_unless_it_is_beaten() -> None:
+    given = candidate("original", kind="given", parent=None, cost=cost(100))
+    pruned = candidate("a1-pruned", cost=cost(90))
+    worse = {"original": right(JUDGE, 190), "a1-pruned": right(JUDGE, 170)}
+    same = {"original": right(JUDGE, 190), "a1-pruned": right(JUDGE, 190)}
+    assert chosen([given, pruned], worse) == "original"
+    assert chosen([given, pruned], same) == "a1-pruned"
+
+
+def test_what_does_not_keep_the_budget_never_ships() -> None:
+    over = candidate("original", kind="original", fits=False, cost=cost(1000))
+    small = candidate("small")
+    outputs = {"original": right(JUDGE, 200), "small": right(JUDGE, 110)}
+    assert chosen([over, small], outputs) == "small"
+    with pytest.raises(WorkError, match="No candidate keeps the budget"):
+        select([over], outputs, JUDGE, "macs")
+
+
+def test_of_a_metric_that_is_an_error_less_is_better() -> None:
+    rng = np.random.default_rng(0)
+    judge = judge_of_number(rng.normal(size=300))
+    truth = judge.labels[0]
+    noise = rng.normal(size=truth.shape)
+    outputs: dict[str, Outputs] = {
+        "best": (truth + 0.10 * noise,),
+        "near": (truth + 0.10 * rng.permutation(noise),),
+        "far": (truth + 0.50 * noise,),
+    }
+    candidates = [candidate("best", cost=cost(300)), candidate("far", cost=cost(1))]
+    assert chosen(candidates, outputs, judge) == "best"
+    assert chosen([*candidates, candidate("near", cost=cost(200))], outputs, judge) == "near"
+
+
+def test_the_reason_gives_the_figures() -> None:
+    dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(90))
+    outputs = {"dear": right(JUDGE, 180), "cheap": right(JUDGE, 178, first=20)}
+    decision = select([dear, cheap], outputs, JUDGE, "macs").decision
+    assert decision.choice == "cheap"
+    assert "cheap is behind by 1.00 points" in decision.reason
+    assert "10 % of its macs" in decision.reason

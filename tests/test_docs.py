@@ -1,0 +1,100 @@
+"""What the documents show is what the code does: their Python runs, and their commands exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import saikei
+from saikei.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md")
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def run_python_of(document: str) -> None:
+    """Run the Python blocks of a document, one after the other, as one program."""
+    text = text_of(document)
+    names: dict[str, object] = {"__name__": f"python_of_{Path(document).stem}"}
+    blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S))
+    assert blocks, f"{document} has no Python"
+    for block in blocks:
+        # Tracebacks then give the line of the document.
+        above = "\n" * text[: block.start(1)].count("\n")
+        exec(compile(above + block[1], document, "exec"), names)
+
+
+def test_the_examples_of_a_rule_an_edit_and_a_fusion_run() -> None:
+    run_python_of("CONTRIBUTING.md")
+
+
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_python_of("README.md")
+    assert (tmp_path / "small.keras").is_file()
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(document)):
+        assert ((ROOT / document).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
+def test_files_and_folders_that_are_named_exist(document: str) -> None:
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.(?:py|md|txt|toml))`", text_of(document))
+    assert named
+    for path in named:
+        places = (ROOT, ROOT / "src", ROOT / "src/saikei")
+        assert any((place / path).exists() for place in places), path
+
+
+def commands() -> dict[str, set[str]]:
+    """The options of each command of the command line."""
+    group = get_command(app)
+    return {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in group.commands.items()
+    }
+
+
+def test_the_readme_names_every_command() -> None:
+    named = re.findall(r"^\| `saikei (\w+)", text_of("README.md"), re.M)
+    assert sorted(named) == sorted(commands())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_are_shown_with_options_that_exist(document: str) -> None:
+    known = commands()
+    shown = rf"\bsaikei ((?:{'|'.join(known)})[^`|\n]*)"
+    for line in re.findall(shown, text_of(document)):
+        command, *rest = shlex.split(line, comments=True)
+        options = {word for word in rest if word.startswith("--")}
+        assert options <= known[command] | {"--help"}, line
+
+
+def test_every_command_takes_json() -> None:
+    assert [name for name, options in commands().items() if "--json" not in options] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_that_are_named_exist(document: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", text_of("Makefile"), re.M)
+    named = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", text_of(document), re.M))
+    assert {one or other for one, other in named} - set(targets) == set()
+
+
+def test_the_changelog_names_every_public_name() -> None:
+    text = text_of("CHANGELOG.md")
+    assert [name for name in saikei.__all__ if f"`{name}`" not in text] == []
