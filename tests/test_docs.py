@@ -30,7 +30,7 @@ def run_python_of(document: str) -> None:
     for block in blocks:
         # Tracebacks then give the line of the document.
         above = "\n" * text[: block.start(1)].count("\n")
-        exec(compile(above + block[1], document, "exec"), names)
+        exec(compile(above + block[1], document, "exec", dont_inherit=True), names)
 
 
 def test_the_examples_of_a_rule_an_edit_and_a_fusion_run() -> None:
@@ -53,11 +53,13 @@ def test_links_lead_somewhere(document: str) -> None:
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
 def test_files_and_folders_that_are_named_exist(document: str) -> None:
-    named = re.findall(r"`((?:\w+/)+(?:\w+\.py)?|\w+\.(?:py|md|txt|toml))`", text_of(document))
+    here = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py")}
+    here |= {f"{folder}/" for path in here for folder in Path(path).parents}
+    here |= {"tests/", *(f"tests/{path.name}/" for path in (ROOT / "tests").iterdir())}
+    named = re.findall(r"`((?:\w+/)*(?:\w+/|\w+\.py))`", text_of(document))
     assert named
-    for path in named:
-        places = (ROOT, ROOT / "src", ROOT / "src/saikei")
-        assert any((place / path).exists() for place in places), path
+    missing = [name for name in named if not any(f"/{p}".endswith(f"/{name}") for p in here)]
+    assert missing == []
 
 
 def commands() -> dict[str, set[str]]:

@@ -267,6 +267,15 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
     assert files(tmp_path) == ["net.keras"]
 
 
+def test_the_new_file_takes_the_name_at_once(tmp_path):
+    path, same = tmp_path / "net.keras", tmp_path / "link"
+    path.write_text("old")
+    same.hardlink_to(path)
+    write_whole(path, lambda draft: draft.write_text("new"))
+    # A rename; writing into the old file would have changed it under its other name too.
+    assert same.read_text() == "old"
+
+
 def test_a_draft_that_a_kill_left_is_no_obstacle(tmp_path):
     path = tmp_path / "net.keras"
     drafts: list[Path] = []

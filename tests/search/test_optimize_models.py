@@ -20,8 +20,6 @@ from tests.search.small import data, dense, search
 def several() -> Result:
     """Two models, without validation data and without a folder."""
     models = [dense(seed, name=f"net_{seed}") for seed in (0, 1)]
-    for model in models:
-        sk.fit(model, data().train, epochs=4, batch_size=16, progress=False)
     return search(models, None, validation=None, budget=sk.Budget(params=0.5))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saikei.cli.options import Json
-from saikei.cli.output import say, say_json
+from saikei.cli.output import import_keras, say, say_json
 
 
 def report(
@@ -19,6 +19,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show a finished run and write its report again."""
+    import_keras()
     from saikei.report import text_report, write_html
     from saikei.search.record import Run
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -12,25 +13,50 @@ from rich.text import Text
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
 from saikei.search.record import Run
 
+# Columns of the Pareto table: where it is narrow, those that others imply are left out.
+_WIDE = ("", "model", "what", "metric", "95 %", "MACs", "share", "params", "latency", "fits")
+_NARROW = ("", "model", "metric", "95 %", "MACs", "params", "latency")
+_WIDE_ENOUGH = 110
 
-def front_table(run: Run) -> Table:
-    """All candidates, cheapest first, as a Rich table.
+
+@dataclass(frozen=True)
+class FrontTable:
+    """All candidates, cheapest first, in as many columns as there is room for.
 
     The mark says which is to ship (»), which are Pareto-optimal (●) and which are dominated (·).
+
+    Args:
+        run: a finished run.
     """
-    metric = run.candidate(run.baseline).validation.name.replace("_", " ")
-    table = Table(
-        title=f"Pareto table: {metric} on validation, 95 % interval", title_justify="left"
-    )
-    table.add_column("", no_wrap=True)
-    table.add_column("model", no_wrap=True)
-    table.add_column("what", overflow="fold")
-    for heading in (metric, "95 %", "MACs", f"of {run.baseline}", "params", "latency"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("fits", justify="center")
-    for row in front_rows(run):
-        table.add_row(*_cells(row), style=_style(row))
-    return table
+
+    run: Run
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.table(_WIDE if options.max_width >= _WIDE_ENOUGH else _NARROW)
+
+    def table(self, columns: tuple[str, ...]) -> Table:
+        """The table with these columns."""
+        metric = self.run.candidate(self.run.baseline).validation.name.replace("_", " ")
+        headings = {"metric": metric, "share": f"of {self.run.baseline}"}
+        table = Table(
+            title=f"Pareto table: {metric} on validation, 95 % interval", title_justify="left"
+        )
+        for column in columns:
+            table.add_column(
+                headings.get(column, column),
+                justify="left" if column in ("", "model", "what") else "right",
+                no_wrap=column in ("", "model", "95 %"),
+                overflow="fold",
+            )
+        for row in front_rows(self.run):
+            cells = _cells(row)
+            table.add_row(*(cells[column] for column in columns), style=_style(row))
+        return table
+
+
+def front_table(run: Run) -> RenderableType:
+    """The Pareto table, for Rich."""
+    return FrontTable(run)
 
 
 def text_report(run: Run) -> RenderableType:
@@ -65,9 +91,10 @@ def plain(what: RenderableType, width: int = 120) -> str:
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
 
 
-def _cells(row: FrontRow) -> tuple[Text, ...]:
+def _cells(row: FrontRow) -> dict[str, Text]:
+    """What stands in each column."""
     mark = "»" if row.chosen else "●" if row.optimal else "·"
-    return _verbatim(
+    cells = (
         mark,
         row.name,
         row.kind_text,
@@ -79,6 +106,7 @@ def _cells(row: FrontRow) -> tuple[Text, ...]:
         row.latency,
         "yes" if row.fits else "no",
     )
+    return dict(zip(_WIDE, _verbatim(*cells), strict=True))
 
 
 def _verbatim(*cells: str) -> tuple[Text, ...]:

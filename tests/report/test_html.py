@@ -1,0 +1,184 @@
+"""The HTML report is one file that asks for nothing and executes nothing but its own code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saikei.report import render_html, write_html
+from saikei.search.record import Candidate, Run, Training
+from tests.report.sample import sample_run
+
+HOSTILE = (
+    "</script><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&{{7*7}}"
+)
+LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "formaction"}
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, the text outside scripts, and the scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif self._inside != "style":
+            self.text.append(data)
+
+    def attributes(self, names: set[str]) -> Iterator[tuple[str, str]]:
+        for _, attributes in self.elements:
+            yield from ((k, v or "") for k, v in attributes.items() if k in names)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page(render_html(sample_run()))
+
+
+@pytest.fixture(scope="module")
+def attacked() -> Page:
+    return Page(render_html(sample_run(HOSTILE)))
+
+
+@pytest.mark.parametrize("hostile", ["", HOSTILE])
+def test_nothing_is_loaded_from_anywhere(hostile: str) -> None:
+    page = Page(render_html(sample_run(hostile)))
+    for _, value in page.attributes(LOADING):
+        assert value.startswith("#")
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"link", "iframe", "img", "object", "embed", "base", "form", "video", "audio"}
+    css = re.search(r"<style>(.*?)</style>", render_html(sample_run(hostile)), re.DOTALL)
+    assert css is not None
+    assert "url(" not in css[1]
+    assert "@import" not in css[1]
+
+
+def test_a_policy_forbids_what_the_page_does_not_need(page: Page) -> None:
+    policies = [a["content"] or "" for _, a in page.elements if "http-equiv" in a]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'")
+    assert "http" not in policies[0]
+
+
+def test_text_from_outside_is_shown_and_never_executed(attacked: Page, page: Page) -> None:
+    assert HOSTILE in attacked.words
+    assert len(attacked.scripts) == len(page.scripts) == 3
+    assert not any("alert(1)" in script and "charts" not in script for script in attacked.scripts)
+    handlers = [name for _, a in attacked.elements for name in a if name.startswith("on")]
+    assert handlers == []
+    # Everywhere the attack could break out it is data: the JSON holds it whole.
+    charts = json.loads(attacked.scripts[0])
+    assert set(charts) == {"front", "choices", "training"}
+
+
+def test_a_hostile_candidate_is_shown_by_its_name_in_tables_and_charts() -> None:
+    run = sample_run()
+    renamed = replace(run.candidate("a1-pruned"), name=HOSTILE)
+    candidates = tuple(renamed if c.name == "a1-pruned" else c for c in run.candidates)
+    front = tuple(HOSTILE if name == "a1-pruned" else name for name in run.front)
+    attacked = Page(
+        render_html(
+            replace(run, candidates=candidates, front=front, chosen=HOSTILE, comparisons=())
+        )
+    )
+    assert len(attacked.scripts) == 3
+    assert HOSTILE in attacked.words
+    lines = json.loads(attacked.scripts[0])["training"]["figure"]["data"]
+    assert HOSTILE in [line["name"] for line in lines]
+
+
+def test_every_candidate_and_decision_is_in_the_page(page: Page) -> None:
+    run = sample_run()
+    for candidate in run.candidates:
+        assert candidate.name in page.words
+    for decision in run.decisions:
+        assert decision.reason.strip() in page.words
+    for value in run.fingerprint.values():
+        assert value in page.words
+    assert "97.92 % [96.4, 98.8]" not in page.words
+    assert "98.33 %" in page.words
+
+
+def test_every_candidate_is_a_point_of_the_front_with_its_cost(page: Page) -> None:
+    run = sample_run()
+    chart = json.loads(page.scripts[0])["front"]
+    points = [t for t in chart["figure"]["data"] if t["mode"] == "markers" and "text" in t]
+    drawn = {(x, y) for trace in points for x, y in zip(trace["x"], trace["y"], strict=True)}
+    assert drawn == {(c.cost.macs, 100 * c.validation.value) for c in run.candidates}
+    assert list(chart["views"]) == ["macs", "params", "latency"]
+    limit = chart["views"]["macs"]["layout"]["shapes"][0]
+    assert limit["x0"] == limit["x1"] == run.settings.limits["macs"]
+    for view in chart["views"].values():
+        lengths = [len(x) for x in view["restyle"]["x"]]
+        assert lengths == [len(y) for y in view["restyle"]["y"]]
+        assert len(lengths) == len(chart["figure"]["data"])
+
+
+def with_training(run: Run, **changes: Any) -> Run:
+    def changed(candidate: Candidate) -> Candidate:
+        training: Training | None = candidate.training
+        return replace(candidate, training=training and replace(training, **changes))
+
+    return replace(run, candidates=tuple(map(changed, run.candidates)))
+
+
+def test_a_loss_that_was_infinite_leaves_a_gap_and_the_page_whole() -> None:
+    run = with_training(sample_run(), curves={"val_loss": (float("inf"), 2.0, float("nan"))})
+    scripts = Page(render_html(run)).scripts
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    charts = json.loads(scripts[0], parse_constant=refuse)
+    assert charts["training"]["figure"]["data"][0]["y"] == [None, 2.0, None]
+
+
+def test_a_run_with_nothing_trained_or_compared_has_a_page() -> None:
+    run = sample_run()
+    alone = replace(run.candidate("original"), kind="given", fits=True)
+    page = Page(
+        render_html(
+            replace(
+                run,
+                candidates=(alone,),
+                chosen="original",
+                front=("original",),
+                comparisons=(),
+                test=None,
+            )
+        )
+    )
+    assert "Nothing was compared" in page.words
+    assert 'keras.saving.load_model("best.keras")' in page.words
+    assert not any(a.get("id") == "training" for _, a in page.elements)
+
+
+def test_the_file_is_written_whole_and_alone(tmp_path: Path) -> None:
+    path = write_html(sample_run(), tmp_path / "report.html")
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert list(tmp_path.iterdir()) == [path]
