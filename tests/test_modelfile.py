@@ -54,9 +54,10 @@ def test_a_saved_model_comes_back_with_its_function_and_name(model, saved):
     np.testing.assert_array_equal(answers(loaded), answers(model))
 
 
-def test_a_trained_model_comes_back_with_its_loss_and_without_warnings(model, tmp_path):
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_compiled_model_comes_back_with_its_loss_and_without_warnings(model, tmp_path, epochs):
     model.compile("adam", "mse")
-    model.fit(PROBE, np.zeros((5, 3)), verbose=0)
+    model.fit(PROBE, np.zeros((5, 3)), epochs=epochs, verbose=0)
     loaded = load_model(save_model(model, tmp_path / "net.keras"))
     assert loaded.loss == "mse"
 

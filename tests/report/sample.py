@@ -140,6 +140,13 @@ def sample_run(hostile: str = "") -> Run:
         cost_axis="macs",
         comparisons=(
             Comparison(
+                "shipped or original",
+                "a1-pruned",
+                "original",
+                Difference(-2 / 360, -0.0132, 0.0021),
+                "no clear difference",
+            ),
+            Comparison(
                 "pruned or fresh weights",
                 "a1-pruned",
                 "a1-fresh",
@@ -151,10 +158,10 @@ def sample_run(hostile: str = "") -> Run:
                 "a1-pruned",
                 "a1-labels",
                 Difference(5 / 360, 0.002, 0.026),
-                "distillation helps",
+                "distillation: better",
             ),
             Comparison(
-                "average or single",
+                "average or best single",
                 "average-1",
                 "a1-pruned",
                 Difference(0.0, -0.008, 0.008),

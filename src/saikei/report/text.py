@@ -39,7 +39,10 @@ class FrontTable:
         metric = self.run.candidate(self.run.baseline).validation.name.replace("_", " ")
         headings = {"metric": metric, "share": f"of {self.run.baseline}"}
         table = Table(
-            title=f"Pareto table: {metric} on validation, 95 % interval", title_justify="left"
+            title=f"Pareto table: {metric} on validation, 95 % interval",
+            title_justify="left",
+            caption="» to ship   ● Pareto-optimal   · dominated",
+            caption_justify="left",
         )
         for column in columns:
             table.add_column(
