@@ -100,6 +100,20 @@ def test_on_noise_learned_weights_do_not_look_better_than_chance() -> None:
     assert np.mean(gains) < np.mean(leaks) / 2
 
 
+def test_of_the_learned_weights_those_that_score_best_out_of_fold_are_kept() -> None:
+    for seed in range(5):
+        siblings = [noisy(JUDGE, 1.5 + 0.1 * i, 10 * seed + i) for i in range(4)]
+        plans = choose_averages(siblings, JUDGE, {"macs": 20}, seed).plans
+        by_name = {s.name: s for s in siblings}
+        teams = [[by_name[name] for name in p.members] for p in plans if not p.learned]
+        every = [plan for team in teams if (plan := averages._learned(team, JUDGE, seed))]
+        assert len(every) == KEPT
+        kept = next(plan for plan in plans if plan.learned)
+        scores = [JUDGE.score(plan.outputs) for plan in every]
+        best = max(range(KEPT), key=lambda i: (scores[i].value, -scores[i].loss))
+        assert kept.members == every[best].members
+
+
 def test_weights_that_go_to_one_member_are_no_average() -> None:
     perfect = noisy(JUDGE, 0.0, 1)
     wrong = Sibling("wrong", cost(10), (1 - perfect.outputs[0],))

@@ -84,12 +84,15 @@ def huge() -> tuple[Any, Any, keras.Model]:
     return train, (x, x[:, :1]), model
 
 
-def test_a_training_that_diverges_is_left_out_and_not_tried_again(tmp_path: Any) -> None:
+def test_a_training_that_diverges_is_left_out_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
     train, validation, model = huge()
     arguments: dict[str, Any] = {"trials": 2, "epochs": 1, "progress": False, "out": tmp_path / "r"}
     with pytest.raises(WorkError, match="each training diverged"):
         sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     before = (tmp_path / "r" / "study.db").read_bytes()
+    monkeypatch.delattr("saikei.search.execute.distill")
     with pytest.raises(WorkError, match="each training diverged"):
         sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     assert (tmp_path / "r" / "study.db").read_bytes() == before

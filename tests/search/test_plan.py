@@ -19,7 +19,9 @@ EFFORT = Effort(epochs=7, batch_size=16, seed=5)
 WHOLE = cost(macs=1000, params=600, latency=8.0)
 
 
-def drawn(path: Path, seed: int, count: int, restart: bool = False) -> list[Point]:
+def drawn(
+    path: Path, seed: int, count: int, restart: bool = False, sign: float = 1.0
+) -> list[Point]:
     """Points of a study whose results are a function of the point."""
     parents = ["original"]
 
@@ -34,23 +36,35 @@ def drawn(path: Path, seed: int, count: int, restart: bool = False) -> list[Poin
             study = open_study()
         point = study.ask(number)
         points.append(point)
-        worth = None if number == 4 else (point.alpha / point.siblings, 100.0 / point.siblings)
+        worth = None if number == 4 else (sign * point.learning_rate, 100.0 / point.siblings)
         study.tell(point, worth, {"number": str(number)})
     study.close()
     return points
 
 
+# One trial fails and counts for nothing, so the last of these is the first that is modelled.
+COUNT = STARTUP_TRIALS + 2
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> list[Point]:
+    return drawn(tmp_path_factory.mktemp("study") / "once.db", 3, COUNT)
+
+
 def test_the_same_seed_draws_the_same_points_also_when_the_study_is_reopened(
-    tmp_path: Path,
+    once: list[Point], tmp_path: Path
 ) -> None:
-    # Beyond the points that are set and those that are random, so that the sampler models.
-    count = STARTUP_TRIALS + 2
-    once = drawn(tmp_path / "a.db", 3, count)
-    assert drawn(tmp_path / "b.db", 3, count, restart=True) == once
-    other = drawn(tmp_path / "c.db", 4, count)
+    assert drawn(tmp_path / "b.db", 3, COUNT, restart=True) == once
+    other = drawn(tmp_path / "c.db", 4, len(first_points(["original"])) + 1)
     start = len(first_points(["original"]))
     assert other[:start] == once[:start]
-    assert other[start:] != once[start:]
+    assert other[start] != once[start]
+
+
+def test_the_sampler_learns_from_the_results(once: list[Point], tmp_path: Path) -> None:
+    other = drawn(tmp_path / "study.db", 3, COUNT, sign=-1.0)
+    assert other[:-1] == once[:-1]
+    assert other[-1] != once[-1]
 
 
 def test_a_finished_trial_is_remembered_with_its_notes(tmp_path: Path) -> None:

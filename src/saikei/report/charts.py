@@ -52,7 +52,7 @@ def front_chart(run: Run) -> dict[str, Any]:
     metric = run.candidate(run.baseline).validation.name
     suffix = " (%)" if numbers.is_share(metric) else ""
     figure.update_layout(
-        template="none", hovermode="closest", legend={"orientation": "h", "y": -0.2}
+        template="none", hovermode="closest", legend={"orientation": "h", "y": -0.25}
     )
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(title_text=f"{metric.replace('_', ' ')} on validation{suffix}")
