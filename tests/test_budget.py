@@ -40,6 +40,13 @@ def test_a_scaled_budget_is_absolute() -> None:
     assert Budget(macs=0.5, params=100).scaled(0.5, ORIGINAL) == Budget(macs=250, params=50)
 
 
+@pytest.mark.parametrize("latency", [0.8, 8.0])
+def test_a_scaled_latency_means_the_same_below_and_above_a_millisecond(latency: float) -> None:
+    original = Costs(macs=1000, params=500, latency=latency)
+    scaled = Budget(latency=0.5).scaled(0.5, original)
+    assert scaled.limits(original)["latency"] == pytest.approx(0.25 * latency)
+
+
 def test_budgets_go_through_dictionaries() -> None:
     budget = Budget(macs=0.25, latency=2.5)
     assert Budget.from_dict(budget.to_dict()) == budget

@@ -78,12 +78,16 @@ class Budget:
         return all(_cost(costs, name) <= limit for name, limit in self.limits(original).items())
 
     def scaled(self, share: float, original: Costs) -> Budget:
-        """An absolute budget of a share of each limit."""
+        """A budget of a share of each limit, for use with the same original.
+
+        The limits are absolute, but for a latency of at most 1 ms: as a float it would be read
+        as a share, so it is given as one.
+        """
         limits = {name: limit * share for name, limit in self.limits(original).items()}
         return Budget(
             macs=max(1, int(limits["macs"])) if "macs" in limits else None,
             params=max(1, int(limits["params"])) if "params" in limits else None,
-            latency=_absolute_latency(limits["latency"]) if "latency" in limits else None,
+            latency=_scaled_latency(limits["latency"], original) if "latency" in limits else None,
         )
 
     def to_dict(self) -> dict[str, float | int]:
@@ -138,9 +142,10 @@ def _cost(costs: Costs, name: str) -> float:
     return float(value)
 
 
-def _absolute_latency(milliseconds: float) -> float | int:
-    # A float up to 1 would be read as a share.
-    return milliseconds if milliseconds > 1 else 1
+def _scaled_latency(milliseconds: float, original: Costs) -> float:
+    if milliseconds > 1:
+        return milliseconds
+    return min(1.0, milliseconds / _cost(original, "latency"))
 
 
 def _shown(name: str, value: float | int) -> str:
