@@ -3,6 +3,13 @@
 from saikei.graph.build import build, copy_model, fresh_model
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.read import read
+from saikei.graph.rewrite import (
+    new_operation,
+    new_weight,
+    redirect,
+    replace_operations,
+    unused_name,
+)
 
 __all__ = [
     "Call",
@@ -14,5 +21,10 @@ __all__ = [
     "build",
     "copy_model",
     "fresh_model",
+    "new_operation",
+    "new_weight",
     "read",
+    "redirect",
+    "replace_operations",
+    "unused_name",
 ]

@@ -89,7 +89,7 @@ class _Builder:
         operation = self._graph.operations[call.operation]
         first = operation.name not in self._made
         if first:
-            self._made[operation.name] = _instantiate(operation)
+            self._made[operation.name] = instantiate(operation)
         instance = self._made[operation.name]
         if isinstance(instance, keras.layers.InputLayer):
             return instance.output
@@ -99,7 +99,7 @@ class _Builder:
         )
         if not (first and self._load):
             return instance(*args, **kwargs)
-        with _cheap_initialisers(instance):
+        with cheap_initialisers(instance):
             outputs = self._call(operation, instance, args, kwargs)
         _load_weights(operation, instance)
         return outputs
@@ -115,7 +115,12 @@ class _Builder:
             ) from error
 
 
-def _instantiate(operation: Operation) -> Any:
+def instantiate(operation: Operation) -> Any:
+    """A new layer or operation, not yet built, from an operation of a graph.
+
+    Raises:
+        ModelError: when its class cannot make it from its config.
+    """
     if operation.config is None:
         if operation.weights:
             raise ModelError(
@@ -160,7 +165,7 @@ def _load_weights(operation: Operation, instance: Any) -> None:
 
 
 @contextmanager
-def _cheap_initialisers(layer: Any) -> Iterator[None]:
+def cheap_initialisers(layer: Any) -> Iterator[None]:
     """Build with zeros: drawing random numbers that are overwritten at once is wasted time."""
     zeros = keras.initializers.Zeros()
     changed: list[tuple[Any, str, Any]] = []

@@ -125,7 +125,7 @@ class _Reader:
         self.operations[name] = Operation(
             name=name,
             kind=kind_of(operation),
-            config=_config(operation),
+            config=layer_config(operation),
             weights=_weights(operation),
             source=operation,
         )
@@ -149,7 +149,8 @@ def _unused(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _config(operation: Any) -> dict[str, Any] | None:
+def layer_config(operation: Any) -> dict[str, Any] | None:
+    """What the class's `from_config` takes; `None` where it has none."""
     try:
         config = dict(operation.get_config())
     except NotImplementedError:

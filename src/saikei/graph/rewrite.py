@@ -1,0 +1,219 @@
+"""Change which operations a graph calls: put others in their place, lead tensors around them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import ModelError
+from saikei.graph import internals
+from saikei.graph.build import cheap_initialisers, instantiate
+from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.read import kind_of, layer_config
+
+# Variables are known by their `id`, which is never negative, so these are nobody's.
+_new_keys = itertools.count(-1, -1)
+
+
+def new_weight(array: np.ndarray, trainable: bool = True) -> Weight:
+    """A weight that no model has yet.
+
+    Args:
+        array: its numbers.
+        trainable: whether gradients move it.
+    """
+    return Weight(next(_new_keys), tuple(array.shape), array, trainable)
+
+
+def new_operation(
+    name: str, layer: keras.Operation, weights: Mapping[str, Weight] | None = None
+) -> Operation:
+    """An operation that no model has yet.
+
+    Args:
+        name: its name; see `unused_name`.
+        layer: a Keras layer that is not built: it gives the class and the config.
+        weights: by name, in the order in which the built layer keeps them.
+    """
+    return Operation(name, kind_of(layer), layer_config(layer), dict(weights or {}), layer)
+
+
+def unused_name(graph: Graph, name: str, also: Collection[str] = ()) -> str:
+    """The name, with a number where an operation of the graph or of `also` has it already."""
+    taken = {*graph.operations, *also}
+    if name not in taken:
+        return name
+    return next(n for n in (f"{name}_{i}" for i in itertools.count(1)) if n not in taken)
+
+
+def replace_operations(graph: Graph, chains: Mapping[str, Sequence[Operation]]) -> Graph:
+    """Put a chain of operations in the place of each named one, in all of its calls.
+
+    The last operation of a chain takes the replaced one's name by custom, so that layers can be
+    followed by name through several edits. The shapes of all tensors behind are worked out anew.
+
+    Args:
+        graph: the graph; it is not changed.
+        chains: for each operation by name, those that come in its place, each with one tensor
+            in and one out. An empty chain leaves the operation out. A chain of one operation
+            may have any number of inputs and outputs; it is called with the same arguments.
+
+    Raises:
+        ModelError: when a layer behind cannot take the new shapes.
+    """
+    operations: dict[str, Operation] = {}
+    for name, operation in graph.operations.items():
+        if name not in chains:
+            operations[name] = operation
+    for chain in chains.values():
+        for operation in chain:
+            if operations.setdefault(operation.name, operation) is not operation:
+                raise AssertionError(f"Two operations of the graph are named '{operation.name}'.")
+    writer = _Writer(operations)
+    for index, call in enumerate(graph.calls):
+        writer.add(graph, index, call, chains.get(call.operation))
+    return _alive(writer.graph(graph))
+
+
+def redirect(graph: Graph, refs: Mapping[TensorRef, TensorRef]) -> Graph:
+    """Let whatever reads a tensor read another one instead, and drop what is dead then.
+
+    Args:
+        graph: the graph; it is not changed.
+        refs: for each tensor that is led around, an earlier one that takes its place.
+
+    Raises:
+        ModelError: when a layer behind cannot take the new shapes.
+    """
+
+    def target(ref: TensorRef) -> TensorRef:
+        while ref in refs:
+            ref = refs[ref]
+        return ref
+
+    calls = []
+    for call in graph.calls:
+        args, kwargs = _mapped(call, target)
+        calls.append(replace(call, args=args, kwargs=kwargs))
+    outputs = tree.map_structure(target, graph.outputs)
+    changed = _alive(replace(graph, calls=tuple(calls), outputs=outputs))
+    return replace_operations(changed, {})
+
+
+def _mapped(call: Call, target: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = tree.map_structure(
+        lambda leaf: target(leaf) if isinstance(leaf, TensorRef) else leaf,
+        (call.args, dict(call.kwargs)),
+    )
+    return args, kwargs
+
+
+def _alive(graph: Graph) -> Graph:
+    """The graph without calls that no output depends on, and operations without calls."""
+    needed = {ref.call for ref in (*graph.output_refs(), *graph.input_refs())}
+    for index in range(len(graph.calls) - 1, -1, -1):
+        if index in needed:
+            needed.update(ref.call for ref in graph.calls[index].inputs())
+    kept = sorted(needed)
+    number = {old: new for new, old in enumerate(kept)}
+
+    def moved(ref: TensorRef) -> TensorRef:
+        return TensorRef(number[ref.call], ref.output)
+
+    calls = []
+    for old in kept:
+        args, kwargs = _mapped(graph.calls[old], moved)
+        calls.append(replace(graph.calls[old], args=args, kwargs=kwargs))
+    used = {call.operation for call in calls}
+    return replace(
+        graph,
+        operations={name: op for name, op in graph.operations.items() if name in used},
+        calls=tuple(calls),
+        inputs=tree.map_structure(moved, graph.inputs),
+        outputs=tree.map_structure(moved, graph.outputs),
+    )
+
+
+class _Writer:
+    """Copies calls one by one, with new numbers and, where inputs changed, new shapes."""
+
+    def __init__(self, operations: Mapping[str, Operation]) -> None:
+        self._operations = operations
+        self._calls: list[Call] = []
+        self._ref_of: dict[TensorRef, TensorRef] = {}
+
+    def add(self, graph: Graph, index: int, call: Call, chain: Sequence[Operation] | None) -> None:
+        args, kwargs = _mapped(call, self._ref_of.__getitem__)
+        old = [graph.spec(ref) for ref in call.inputs()]
+        moved = replace(call, args=args, kwargs=kwargs)
+        if chain is None:
+            new = [self._spec(ref) for ref in moved.inputs()]
+            refs = self._append(moved if new == old else self._specified(moved))
+        elif len(chain) == 1:
+            refs = self._append(self._specified(replace(moved, operation=chain[0].name)))
+        else:
+            refs = moved.inputs()
+            if len(refs) != 1 or len(call.outputs) != 1:
+                raise AssertionError(f"'{call.operation}' has not one tensor in and one out.")
+            for operation in chain:
+                step = Call(operation.name, (refs[0],), {}, ())
+                refs = self._append(self._specified(step))
+        self._ref_of.update({TensorRef(index, position): ref for position, ref in enumerate(refs)})
+
+    def graph(self, old: Graph) -> Graph:
+        return replace(
+            old,
+            operations=self._operations,
+            calls=tuple(self._calls),
+            inputs=tree.map_structure(self._ref_of.__getitem__, old.inputs),
+            outputs=tree.map_structure(self._ref_of.__getitem__, old.outputs),
+        )
+
+    def _append(self, call: Call) -> list[TensorRef]:
+        self._calls.append(call)
+        return [TensorRef(len(self._calls) - 1, i) for i in range(len(call.outputs))]
+
+    def _spec(self, ref: TensorRef) -> TensorSpec:
+        return self._calls[ref.call].outputs[ref.output]
+
+    def _specified(self, call: Call) -> Call:
+        operation = self._operations[call.operation]
+        specs = _output_specs(operation, *_mapped(call, lambda ref: _symbolic(self._spec(ref))))
+        return replace(call, outputs=specs)
+
+
+def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
+    return keras.KerasTensor(spec.shape, dtype=spec.dtype)
+
+
+def _output_specs(
+    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[TensorSpec, ...]:
+    instance = instantiate(operation)
+    try:
+        with cheap_initialisers(instance):
+            outputs = tree.flatten(instance(*args, **kwargs))
+    except (ValueError, TypeError, RuntimeError) as error:
+        shapes = [tuple(leaf.shape) for leaf in tree.flatten((args, kwargs)) if _is_tensor(leaf)]
+        raise ModelError(
+            f"Layer '{operation.name}' ({operation.kind}) cannot take its new input of shape "
+            f"{', '.join(map(str, shapes))}: {' '.join(str(error).split())[:300]}"
+        ) from error
+    needed = [tuple(variable.shape) for variable in internals.own_weights(instance)]
+    given = [weight.shape for weight in operation.weights.values()]
+    if needed != given:
+        raise ModelError(
+            f"Layer '{operation.name}' ({operation.kind}) would need weights of shapes {needed} "
+            f"for its new input, and has {given}: keep the shape of what it reads."
+        )
+    return tuple(TensorSpec(tuple(t.shape), str(t.dtype)) for t in outputs)
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, keras.KerasTensor)
