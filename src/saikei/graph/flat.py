@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from saikei.graph.internals import numbers
+
 Shape = tuple[int | None, ...]
 
 
@@ -54,10 +56,10 @@ class Weight:
     trainable: bool = True
 
     def numpy(self) -> np.ndarray:
-        """The numbers, as a NumPy array."""
+        """The numbers, as a NumPy array that must not be written to."""
         if isinstance(self.source, np.ndarray):
             return self.source
-        return np.asarray(self.source.numpy())
+        return numbers(self.source)
 
     def with_array(self, array: np.ndarray) -> Weight:
         """The same variable with other numbers, perhaps of another shape."""

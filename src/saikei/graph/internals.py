@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.models.functional import Functional
 
 
@@ -63,6 +64,17 @@ def takes_training(operation: Any) -> bool:
 def own_weights(layer: Any) -> list[Any]:
     """The layer's weights, in saving order; `[]` for operations that are no layers."""
     return list(layer.weights) if isinstance(layer, keras.Layer) else []
+
+
+def numbers(variable: Any) -> np.ndarray:
+    """A variable's numbers as a read-only array, without a copy where the backend has them so.
+
+    They stay as they are when the variable is assigned to.
+    """
+    if keras.config.backend() == "tensorflow" and variable.dtype == "float32":
+        # A tensor that is read keeps its buffer; its `numpy()` would copy it.
+        return np.asarray(memoryview(variable.value.read_value()))
+    return np.asarray(variable.numpy())
 
 
 def flattened_layers(layer: Any) -> list[Any]:
