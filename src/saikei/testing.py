@@ -16,6 +16,7 @@ from keras import tree
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.cut import cut
 from saikei.graph import Graph, build, read
+from saikei.graph.internals import flattened_layers
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class CutCheck:
         cut: how many channels were cut.
         total: how many there were.
         error: largest difference of an output, relative to that output's largest value.
+        spread: how much the outputs differ between samples, likewise. Where it is near 0 no
+            signal reaches the outputs, and the error says nothing.
     """
 
     cut: int
     total: int
     error: float
+    spread: float
 
 
 def assert_cuts_exactly(
@@ -75,11 +79,12 @@ def check_cut(
     silenced = build(silence(channel_map, keep, readers))
     smaller = build(cut(channel_map, keep))
     batch = random_inputs(model, generator)
-    error = 0.0
+    error = spread = 0.0
     for whole, part in zip(_run(silenced, batch), _run(smaller, batch), strict=True):
         scale = max(float(np.abs(whole).max(initial=0.0)), float(np.finfo(np.float32).tiny))
         error = max(error, float(np.abs(whole - part).max(initial=0.0)) / scale)
-    return CutCheck(int((~keep).sum()), channel_map.count, error)
+        spread = max(spread, float(np.ptp(whole, axis=0).max(initial=0.0)) / scale)
+    return CutCheck(int((~keep).sum()), channel_map.count, error, spread)
 
 
 def random_mask(channel_map: ChannelMap, share: float, generator: np.random.Generator) -> BoolMask:
@@ -146,7 +151,8 @@ def random_inputs(model: keras.Model, generator: np.random.Generator, samples: i
 def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
     """Give a freshly built model biases and normalisation weights that are not 0 and 1.
 
-    Otherwise cutting the wrong index of a bias or a moving mean would change nothing.
+    Otherwise cutting the wrong index of a bias or a moving mean would change nothing. The
+    moving statistics are those of a random batch, so that the signal does not die in depth.
 
     Args:
         model: changed in place.
@@ -159,6 +165,17 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
         elif name in ("beta", "bias", "moving_mean"):
             weight.assign(generator.normal(0.0, 0.1, weight.shape))
+    normalisations = [
+        layer
+        for layer in flattened_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    momenta = [layer.momentum for layer in normalisations]
+    for layer in normalisations:
+        layer.momentum = 0.0
+    model(random_inputs(model, generator, samples=8), training=bool(normalisations))
+    for layer, momentum in zip(normalisations, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def _run(model: keras.Model, batch: Any) -> list[np.ndarray]:
