@@ -115,6 +115,22 @@ def test_edit_replays_the_recipe_that_it_prints(
         np.testing.assert_array_equal(one, other)
 
 
+def test_edit_applies_steps_typed_as_in_python(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = run_json(
+        capsys,
+        *("edit", folder / "m0.keras", "--out", tmp_path / "small.keras"),
+        *("--step", "DropChannels({'conv': [0, 1]})"),
+        *("--step", "sk.PruneChannels(Budget(macs=0.5), scope='layer')"),
+    )
+    assert [entry["edit"] for entry in shown["recipe"]["edits"]] == [
+        "DropChannels",
+        "PruneChannels",
+    ]
+    assert shown["after"]["macs"] <= 0.5 * shown["before"]["macs"]
+
+
 def test_fuse_learns_weights_on_held_out_data(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +196,14 @@ def test_what_exists_is_not_replaced_unasked(
         (("edit", "{model}", "--keep", "0.5", "--macs", "0.5", "--out", "{out}"), "in one way"),
         (("edit", "{model}", "--recipe", "{none}", "--out", "{out}"), "cannot be read"),
         (("edit", "{model}", "--keep", "0.5", "--exclude", "cnv", "--out", "{out}"), "'conv'?"),
+        (("edit", "{model}", "--step", "PruneChannels(0.5", "--out", "{out}"), "as in Python"),
+        (("edit", "{model}", "--step", "PruneChannels", "--out", "{out}"), "PruneChannels(…)"),
+        (("edit", "{model}", "--step", "exit(1)", "--out", "{out}"), "unknown 'exit'"),
+        (("edit", "{model}", "--step", "PruneChannels(open('x'))", "--out", "{out}"), "'open'"),
+        (("edit", "{model}", "--step", "PruneChannels(1 + x)", "--out", "{out}"), "no number"),
+        (("edit", "{model}", "--step", "PruneChannels(kep=1)", "--out", "{out}"), "kep"),
+        (("edit", "{model}", "--step", "PruneChannels(2.0)", "--out", "{out}"), "at most 1"),
+        (("edit", "{model}", "--step", "Budget(macs=0.5)", "--out", "{out}"), "is a budget"),
         (("edit", "{model}", "--macs", "10", "--out", "{out}"), "can be brought down to"),
         (("fuse", "{model}", "{model}", "--weights", "0.3,0.6", "--out", "{out}"), "sum to 0.9"),
         (("fuse", "{model}", "{model}", "--weights", "learn", "--out", "{out}"), "x_val"),

@@ -1,4 +1,4 @@
-"""`saikei edit`: apply a recipe, or prune by options."""
+"""`saikei edit`: apply a recipe or steps that are typed, or prune by options."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ def edit(
     model: ModelFile,
     out: Annotated[Path, typer.Option(help="The edited model, a .keras file.")],
     recipe: Annotated[Path | None, typer.Option(help="A recipe, as JSON.")] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(help="One edit as in Python, RemoveLayers(0.25); repeated: in this order."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with x_train, y_train, for edits that fit weights to data."),
+    ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Prune to this share (0.5) or number (16) of the channels.")
     ] = None,
@@ -45,24 +53,29 @@ def edit(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Change the structure of a model: by a recipe, or by pruning to a share or a budget."""
+    """Change the structure of a model: by a recipe, by steps, or by pruning to a budget."""
     import_keras()
     from saikei.costs import profile
+    from saikei.data import load_npz
     from saikei.modelfile import check_target, load_model, save_model
 
     limits = (macs, params, latency)
-    if sum([recipe is not None, keep is not None, any(limits)]) != 1:
+    if sum([recipe is not None, bool(step), keep is not None, any(limits)]) != 1:
         raise InputError(
-            "Say what to do in one way: --recipe, --keep, or limits (--macs, --params, --latency)."
+            "Say what to do in one way: --recipe, --step, --keep, or limits (--macs, --params, "
+            "--latency)."
         )
     check_target(out, ".keras", overwrite)
     if recipe is not None:
         steps = _read(recipe)
+    elif step:
+        steps = _typed(step)
     else:
         amount = budget(*limits) if keep is None else number(keep, "--keep")
         steps = _pruning(amount, importance, scope, multiple_of, tuple(exclude or ()), seed)
+    samples = load_npz(data).train if data is not None else None
     loaded = load_model(model)
-    edited = steps(loaded)
+    edited = steps(loaded, samples)
     save_model(edited, out, overwrite)
     before, after = (profile(m, latency=False) for m in (loaded, edited))
     if as_json:
@@ -90,6 +103,19 @@ def _read(path: Path) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe '{path}' cannot be read: {error}.") from error
     return Recipe.from_json(text)
+
+
+def _typed(texts: list[str]) -> Recipe:
+    from saikei.budget import Budget
+    from saikei.cli.steps import parse_step
+    from saikei.edits import Recipe
+    from saikei.edits.recipe import EDITS
+
+    edits = [parse_step(text, {**EDITS, "Budget": Budget}) for text in texts]
+    for text, parsed in zip(texts, edits, strict=True):
+        if isinstance(parsed, Budget):
+            raise InputError(f"--step {text!r} is a budget: give it to an edit, or use --macs.")
+    return Recipe(edits)
 
 
 def _pruning(

@@ -1,0 +1,60 @@
+"""Edits that are typed as in Python, `PruneChannels(0.5, scope="layer")`, without running any."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from saikei.errors import InputError, SaikeiError
+
+
+def parse_step(text: str, classes: Mapping[str, Any]) -> Any:
+    """Make one edit from its text.
+
+    Only a call of a known class with literal arguments is accepted; nothing else is evaluated.
+
+    Args:
+        text: for example `RemoveLayers(0.25)` or `PruneChannels(keep=Budget(macs=0.25))`.
+        classes: what may be called, by name; they may stand in each other's arguments.
+
+    Raises:
+        InputError: when the text is no such call, or its arguments do not fit.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f'--step {text!r} cannot be read: write it as in Python, "PruneChannels(0.5)".'
+        ) from error
+    if not isinstance(tree, ast.Call):
+        raise InputError(f'--step {text!r} is no edit: write it as in Python, "{text}(…)".')
+    return _value(tree, classes, text)
+
+
+def _value(node: ast.expr, classes: Mapping[str, Any], text: str) -> Any:
+    if isinstance(node, ast.Call):
+        return _call(node, classes, text)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f"--step {text!r}: {ast.unparse(node)!r} is no number, text, list or dictionary "
+            "(text stands in quotes)."
+        ) from error
+
+
+def _call(node: ast.Call, classes: Mapping[str, Any], text: str) -> Any:
+    name = ast.unparse(node.func).removeprefix("sk.")
+    if name not in classes:
+        raise InputError(f"--step {text!r}: unknown '{name}'; use one of {', '.join(classes)}.")
+    if any(isinstance(a, ast.Starred) for a in node.args) or not all(k.arg for k in node.keywords):
+        raise InputError(f"--step {text!r}: write the arguments out.")
+    args = [_value(argument, classes, text) for argument in node.args]
+    kwargs = {str(k.arg): _value(k.value, classes, text) for k in node.keywords}
+    try:
+        return classes[name](*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"--step {text!r}: {error}.") from error
+    except SaikeiError as error:
+        raise InputError(f"--step {text!r}: {error}") from error
