@@ -65,6 +65,9 @@ class _Propagation:
         rule = find_rule(view.kind)
         if rule is None:
             reason = f"'{view.operation}' is of kind {view.kind}, for which there is no rule"
+            untraced = self.graph.operations[view.operation].untraced
+            if untraced is not None:
+                reason += f", and its call cannot be traced ({untraced})"
             self.unknown[view.operation] = reason
             return pinned_flow(view, inputs, reason)
         flow = rule.flow(view, inputs, self.source)

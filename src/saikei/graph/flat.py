@@ -77,6 +77,7 @@ class Operation:
         config: what the class's `from_config` takes; `None` where it has none.
         weights: its weights, in the order in which the class keeps them.
         source: the Keras object that it was read from.
+        untraced: why its `call` could not be traced, for a layer of the user's own.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Operation:
     config: Mapping[str, Any] | None
     weights: Mapping[str, Weight]
     source: Any = field(compare=False, repr=False)
+    untraced: str | None = None
 
 
 @dataclass(frozen=True)

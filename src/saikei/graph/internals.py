@@ -6,10 +6,14 @@ which arguments, is kept in `KerasHistory` and `Node`, which it does not export.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.models.functional import Functional
 
 
@@ -89,3 +93,177 @@ def detached_copy(operation: Any) -> Any:
     twin._inbound_nodes = []
     twin._outbound_nodes = []
     return twin
+
+
+def has_own_call(operation: Any) -> bool:
+    """Whether a layer's `call` is not Keras's own, so that only tracing shows what it does.
+
+    Subclasses of Keras's own layers are taken for layers like them, whatever they override.
+    """
+    if not isinstance(operation, keras.Layer) or is_graph_model(operation):
+        return False
+    bases = [cls for cls in type(operation).__mro__ if cls.__module__.startswith("keras.src.")]
+    plain = (keras.Layer, keras.Model, keras.layers.Wrapper, Functional, keras.Sequential)
+    return all(cls in plain or not issubclass(cls, keras.Layer) for cls in bases)
+
+
+def input_shapes(model: Any) -> dict[str, Any]:
+    """The shapes that the model was built for, by argument of `build`; empty if unknown."""
+    return dict(model._build_shapes_dict or {})
+
+
+def call_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call by name, with `None` or the default for those not given."""
+    given = {k: v for k, v in kwargs.items() if k != "training"}
+    bound = inspect.signature(layer.call).bind(*args, **given)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def mask_of(tensor: Any) -> Any:
+    """The symbolic mask that a symbolic tensor carries, or `None`."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Let a symbolic tensor carry a mask."""
+    tensor._keras_mask = mask
+
+
+def history_of(tensor: Any) -> Any:
+    """What a symbolic tensor remembers of the call that made it, or `None`."""
+    return getattr(tensor, "_keras_history", None)
+
+
+def autocast(variable: Any, dtype: str) -> str:
+    """The dtype in which a layer that computes in `dtype` reads a variable."""
+    casts = variable._autocast and keras.backend.is_float_dtype(variable.dtype)
+    return dtype if casts else str(variable.dtype)
+
+
+@contextmanager
+def forgotten_nodes(layer: Any) -> Iterator[None]:
+    """Take back the nodes that calls of the layer and of those in it leave on them."""
+    layers = flattened_layers(layer)
+    counts = [(len(part._inbound_nodes), len(part._outbound_nodes)) for part in layers]
+    try:
+        yield
+    finally:
+        for part, (inbound, outbound) in zip(layers, counts, strict=True):
+            del part._inbound_nodes[inbound:]
+            del part._outbound_nodes[outbound:]
+
+
+@contextmanager
+def symbolic_body(layer: Any, stand_in: Any) -> Iterator[list[Any]]:
+    """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
+
+    While it runs, attributes of the layer, and of those in it, that hold variables hold
+    stand-ins, and what it would change or read of other variables is noted.
+
+    Args:
+        layer: the layer.
+        stand_in: from a variable to what stands in for it.
+
+    Yields:
+        A list that gets `(what call returned, what it did besides)`. The tensors that the layer
+        itself returns are others, so that what made the inner ones is not forgotten.
+    """
+    caught: list[Any] = []
+    swaps = [swap for part in flattened_layers(layer) for swap in _swaps_of(part, stand_in)]
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        scope = _WatchingScope()
+        with scope, _swapped(swaps):
+            outputs = layer.call(*args, **kwargs)
+        caught.append((outputs, scope.side_effect()))
+        return keras.tree.map_structure(_stand_in, outputs)
+
+    layer.__dict__["symbolic_call"] = run
+    try:
+        yield caught
+    finally:
+        del layer.__dict__["symbolic_call"]
+
+
+class _WatchingScope(keras.StatelessScope):
+    """Notes what is read and changed of variables and which losses are added."""
+
+    def __init__(self) -> None:
+        super().__init__(collect_losses=True)
+        self._read: Any = None
+
+    def get_current_value(self, variable: Any) -> Any:
+        if self._read is None:
+            self._read = variable
+        return super().get_current_value(variable)
+
+    def side_effect(self) -> str | None:
+        if self.losses:
+            return "it adds a loss"
+        if self.state_mapping:
+            return "it changes its own state"
+        if self._read is not None:
+            return f"it computes with the weight '{self._read.path}' outside of keras.ops"
+        return None
+
+
+def _stand_in(tensor: Any) -> Any:
+    if not isinstance(tensor, keras.KerasTensor):
+        return tensor
+    return keras.KerasTensor(tensor.shape, dtype=tensor.dtype)
+
+
+@contextmanager
+def _swapped(swaps: list[tuple[dict[str, Any], str, Any, Any]]) -> Iterator[None]:
+    """Put stand-ins in the place of variables, except while another layer is called."""
+    original = keras.Layer.__call__
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        _assign(swaps, new=False)
+        try:
+            return original(layer, *args, **kwargs)
+        finally:
+            _assign(swaps, new=True)
+
+    _assign(swaps, new=True)
+    keras.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = original
+        _assign(swaps, new=False)
+
+
+def _assign(swaps: list[tuple[dict[str, Any], str, Any, Any]], new: bool) -> None:
+    for attributes, name, old_value, new_value in swaps:
+        attributes[name] = new_value if new else old_value
+
+
+def _swaps_of(layer: Any, stand_in: Any) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
+    hidden = ("_trainable_variables", "_non_trainable_variables")
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Variable):
+            yield vars(layer), name, value, stand_in(value)
+        elif name not in hidden and isinstance(value, (list, tuple, dict)) and value:
+            leaves = list(keras.tree.flatten(value))
+            if all(isinstance(leaf, keras.Variable) for leaf in leaves):
+                symbols = [stand_in(leaf) for leaf in leaves]
+                yield vars(layer), name, value, keras.tree.pack_sequence_as(value, symbols)
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether the value is, or holds, a symbolic tensor."""
+    return bool(any_symbolic_tensors((value,)))
+
+
+def embeddings(layer: Any) -> dict[int, Any]:
+    """For the weight of each embedding in a layer, by id, the embedding."""
+    return {
+        id(part._embeddings): part
+        for part in flattened_layers(layer)
+        if isinstance(part, keras.layers.Embedding)
+        and part.built
+        and part.quantization_mode is None
+        and not part.lora_enabled
+    }

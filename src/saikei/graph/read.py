@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -10,10 +11,29 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.parameters import (
+    parameter_layer,
+    symbolic_one,
+    symbolic_table,
+    symbolic_value,
+)
+from saikei.graph.retrace import (
+    Step,
+    Trace,
+    UntraceableError,
+    ordered_steps,
+    step_of,
+    trace,
+)
+from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
+from saikei.rules import find_rule
 
 
 def read(model: keras.Model) -> Graph:
-    """Read a Functional or Sequential model; nested ones are inlined.
+    """Read a model; nested models and composite layers are inlined.
+
+    A subclassed model, and a layer with a `call` of its own that no rule is known for, are run
+    once on symbolic tensors to see which layers and operations they call.
 
     Args:
         model: a built model. It is not changed.
@@ -22,114 +42,318 @@ def read(model: keras.Model) -> Graph:
         The flat graph. Its weights refer to the model's variables; nothing is copied.
 
     Raises:
-        ModelError: when the object is no model, is not built, or has no symbolic graph.
+        ModelError: when the object is no model, is not built, or cannot be traced.
     """
     _check_readable(model)
-    inputs_struct, outputs_struct = internals.structures(model)
-    reader = _Reader(own=internals.operation_names(model))
-    bound = [reader.add_input(tensor) for tensor in model.inputs]
-    outputs = reader.walk(list(model.inputs), list(model.outputs), bound, "", None)
-    return Graph(
+    opaque: dict[int, str] = {}
+    while True:
+        known = len(opaque)
+        graph = _read(model, opaque)
+        if len(opaque) == known:
+            return graph
+        # A layer that could not be traced in one of its calls is kept whole in all of them.
+
+
+def _read(model: Any, opaque: dict[int, str]) -> Graph:
+    already = len(opaque)
+    if internals.is_graph_model(model):
+        inputs_struct, outputs_struct = internals.structures(model)
+        inputs, outputs = list(model.inputs), list(model.outputs)
+        steps, own = None, internals.operation_names(model)
+    else:
+        inputs_struct, traced = traced_model(model)
+        inputs = tree.flatten(inputs_struct)
+        outputs_struct, outputs = traced.outputs, tree.flatten(traced.outputs)
+        steps, own = traced, {layer.name for layer in internals.flattened_layers(model)}
+    reader = _Reader(own, opaque, model)
+    level = _Level("", None)
+    bound = [reader.add_input(level, tensor) for tensor in inputs]
+    if steps is not None:
+        level = _Level("", None, steps, level, fresh=True)
+    try:
+        refs = reader.walk(level, outputs)
+        reader.settle()
+    except UntraceableError as error:
+        raise untraceable_model(model, str(error)) from error
+    graph = Graph(
         name=model.name,
         operations=reader.operations,
         calls=tuple(reader.calls),
         inputs=tree.pack_sequence_as(inputs_struct, bound),
-        outputs=tree.pack_sequence_as(outputs_struct, outputs),
+        outputs=tree.pack_sequence_as(outputs_struct, refs),
     )
+    if len(opaque) == already and (reader.traced or steps is not None):
+        check_weights(model, graph)
+    return graph
 
 
 def _check_readable(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: hand in a model.")
-    if internals.is_graph_model(model):
-        return
-    if isinstance(model, keras.Sequential):
+    if isinstance(model, keras.Sequential) and not internals.is_graph_model(model):
         raise ModelError(
             f"Model '{model.name}' is not built, so its shapes are unknown: "
             "call model.build(input_shape) or add a keras.Input first."
         )
-    raise ModelError(
-        f"Model '{model.name}' is a subclassed model ({type(model).__name__}) without a symbolic "
-        "graph: build it with the Functional API, keras.Model(inputs, outputs)."
-    )
+
+
+@dataclass
+class _Level:
+    """One model or layer that is being walked.
+
+    Args:
+        prefix: of the names of its operations where they are taken.
+        training: what a surrounding call fixes `training` to.
+        trace: where its steps stand; `None` for a model whose tensors know their steps.
+        outer: the level in which the layer is called, for a traced one.
+        layer: the traced layer; `None` for models.
+        fresh: whether its operations were made just now, so that Keras numbered their names.
+        known: the tensors that have been recorded, by id.
+    """
+
+    prefix: str
+    training: bool | None
+    trace: Trace | None = None
+    outer: _Level | None = None
+    layer: Any = None
+    fresh: bool = False
+    known: dict[int, TensorRef] = field(default_factory=dict)
+
+    def step(self, tensor: Any) -> Step | None:
+        """The call that made a tensor."""
+        return step_of(tensor) if self.trace is None else self.trace.steps.get(id(tensor))
 
 
 class _Reader:
-    """Collects operations and calls while walking a model and the models nested in it."""
+    """Collects operations and calls while walking a model and what is nested in it."""
 
-    def __init__(self, own: set[str]) -> None:
+    def __init__(self, own: set[str], opaque: dict[int, str], model: Any) -> None:
         # The outer model's layers keep their names; nested ones give way.
         self._own = own
+        self._opaque = opaque
         self.operations: dict[str, Operation] = {}
         self.calls: list[Call] = []
+        self.traced = False
         self._names: dict[int, str] = {}
+        self._parameters: dict[tuple[int, str], TensorRef] = {}
+        self._one: TensorRef | None = None
+        self._embeddings = internals.embeddings(model)
+        # Variables that a call uses itself: who does, and the operation made for them.
+        self._users: dict[int, tuple[Any, str]] = {}
+        # Operations are known by id, so they have to live as long as the reader.
+        self._alive: list[Any] = []
 
-    def add_input(self, tensor: Any) -> TensorRef:
+    def add_input(self, level: _Level, tensor: Any) -> TensorRef:
         """Record a model input as a call without arguments."""
         operation, _, _ = internals.producer(tensor)
-        return self._record(operation, "", (), {}, [tensor])[0]
+        ref = self._record(operation, "", (), {}, [tensor])[0]
+        level.known[id(tensor)] = ref
+        return ref
 
-    def walk(
-        self,
-        inputs: list[Any],
-        outputs: list[Any],
-        bound: list[TensorRef],
-        prefix: str,
-        training: bool | None,
-    ) -> list[TensorRef]:
-        """Record every call between `inputs` and `outputs`, with `inputs` bound to `bound`."""
-        known = {id(tensor): ref for tensor, ref in zip(inputs, bound, strict=True)}
-        for node in _ordered_nodes(inputs, outputs):
-            args, kwargs = tree.map_structure(
-                lambda leaf: known[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf,
-                internals.node_arguments(node),
-            )
-            refs = self._visit(node, args, kwargs, prefix, training)
-            known.update({id(t): ref for t, ref in zip(node.outputs, refs, strict=True)})
-        return [known[id(tensor)] for tensor in outputs]
+    def walk(self, level: _Level, outputs: list[Any]) -> list[TensorRef]:
+        """Record every call behind `outputs` that the level does not know yet."""
+        given = {} if level.trace is None else level.trace.stand_ins
+        stop = level.known.keys() | given.keys()
+        for step in ordered_steps(outputs, stop, level.step):
+            refs = self._visit(level, step)
+            level.known.update({id(t): ref for t, ref in zip(step.outputs, refs, strict=True)})
+        return [self._resolve(level, tensor) for tensor in outputs]
 
-    def _visit(
-        self, node: Any, args: Any, kwargs: Any, prefix: str, training: bool | None
-    ) -> list[TensorRef]:
-        operation = node.operation
+    def _resolve(self, level: _Level, tensor: Any) -> TensorRef:
+        """The ref of a tensor, which is recorded now if it has not been needed before."""
+        if id(tensor) not in level.known:
+            original = None if level.trace is None else level.trace.stand_ins.get(id(tensor))
+            if original is None:
+                return self.walk(level, [tensor])[0]
+            if isinstance(original, keras.Variable):
+                ref = self._parameter(level, original, str(tensor.dtype))
+            else:
+                assert level.outer is not None
+                ref = self._resolve(level.outer, original)
+            level.known[id(tensor)] = ref
+        return level.known[id(tensor)]
+
+    def _visit(self, level: _Level, step: Step) -> list[TensorRef]:
+        operation = step.operation
         if internals.is_graph_model(operation):
-            inner_training = kwargs.get("training")
-            return self.walk(
-                list(operation.inputs),
-                list(operation.outputs),
-                _bind(operation, args, kwargs),
-                f"{prefix}{operation.name}_",
-                training if inner_training is None else inner_training,
-            )
-        if training is not None and internals.takes_training(operation):
+            return self._nested_model(level, step)
+        if id(operation) not in self._opaque and _is_traceable(operation):
+            try:
+                return self._traced_layer(level, step)
+            except UntraceableError as error:
+                self._opaque[id(operation)] = str(error)
+        args, kwargs = self._arguments(level, step)
+        if level.training is not None and internals.takes_training(operation):
             # A nested model that is called with training=False keeps, say, its
             # BatchNormalization frozen; its layers must keep that when they are inlined.
-            kwargs = {"training": training, **kwargs}
-        return self._record(operation, prefix, args, kwargs, node.outputs)
+            kwargs = {"training": level.training, **kwargs}
+        return self._record(operation, level.prefix, args, kwargs, step.outputs, level.fresh)
+
+    def _nested_model(self, level: _Level, step: Step) -> list[TensorRef]:
+        model = step.operation
+        inner = _Level(f"{level.prefix}{model.name}_", _training(level, step))
+        args, kwargs = self._arguments(level, step)
+        bound = _bind(model, args, kwargs)
+        inner.known = {id(t): ref for t, ref in zip(model.inputs, bound, strict=True)}
+        return self.walk(inner, list(model.outputs))
+
+    def _traced_layer(self, level: _Level, step: Step) -> list[TensorRef]:
+        layer = step.operation
+        training = _training(level, step)
+        kwargs = step.kwargs if training is None else {**step.kwargs, "training": training}
+        traced = trace(layer, step.args, kwargs)
+        outputs = tree.flatten(traced.outputs)
+        if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in step.outputs]:
+            raise UntraceableError("traced, its outputs have other shapes")
+        self.traced = True
+        self._alive.append(traced)
+        inner = _Level(f"{level.prefix}{layer.name}_", training, traced, level, layer, fresh=True)
+        return self.walk(inner, outputs)
+
+    def _arguments(self, level: _Level, step: Step) -> tuple[Any, dict[str, Any]]:
+        """A step's arguments with refs in the place of tensors and of variables."""
+        masks = self._explicit_masks(step) if self.traced or level.trace is not None else {}
+
+        def ref(leaf: Any) -> Any:
+            if isinstance(leaf, keras.KerasTensor):
+                return self._resolve(level, leaf)
+            if isinstance(leaf, keras.Variable):
+                return self._parameter(level, leaf, str(leaf.dtype))
+            return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+
+        args, kwargs = tree.map_structure(ref, (step.args, {**step.kwargs, **masks}))
+        return args, kwargs
+
+    @staticmethod
+    def _explicit_masks(step: Step) -> dict[str, Any]:
+        """Masks that Keras would find on tensors; operations in between drop them."""
+        if not isinstance(step.operation, keras.Layer):
+            return {}
+        arguments = internals.call_arguments(step.operation, step.args, step.kwargs)
+        tensors = {k: v for k, v in arguments.items() if isinstance(v, keras.KerasTensor)}
+        masks = {}
+        for name, tensor in tensors.items():
+            argument = "mask" if len(tensors) == 1 else f"{name}_mask"
+            mask = internals.mask_of(tensor)
+            if mask is not None and argument in arguments and arguments[argument] is None:
+                masks[argument] = mask
+        return masks
+
+    def _parameter(self, level: _Level, variable: Any, dtype: str) -> TensorRef:
+        """The value of a variable that a `call` uses itself."""
+        key = (id(variable), dtype)
+        if key not in self._parameters:
+            table = self._embeddings.get(id(variable))
+            made = (
+                self._parameter_operation(level, variable, dtype)
+                if table is None
+                else self._whole_table(level, table)
+            )
+            self._parameters[key] = made
+        return self._parameters[key]
+
+    def _parameter_operation(self, level: _Level, variable: Any, dtype: str) -> TensorRef:
+        if id(variable) in self._users:
+            raise UntraceableError(f"it uses the weight '{variable.path}' in two dtypes")
+        name = _unused(_parameter_name(variable), self._own.union(self.operations))
+        layer, weight = parameter_layer(variable, dtype, name)
+        self._users[id(variable)] = (level.layer, name)
+        self.operations[name] = Operation(
+            name, kind_of(layer), layer_config(layer), {"kernel": weight}, layer
+        )
+        one = self._single_one()
+        stand_in, value = symbolic_value(variable, dtype)
+        self.calls.append(Call(name, (one,), {}, (_spec(stand_in),)))
+        return self._operations_between(stand_in, TensorRef(len(self.calls) - 1, 0), value)
+
+    def _whole_table(self, level: _Level, layer: Any) -> TensorRef:
+        """An embedding's weight: what it gives for every index in order."""
+        stand_in, indices, table = symbolic_table(layer, self.calls[0].outputs[0])
+        ref = self._operations_between(stand_in, TensorRef(0, 0), indices)
+        return self._record(layer, level.prefix, (ref,), {}, [table])[0]
+
+    def settle(self) -> None:
+        """Keep whole the layers that use a weight which another layer of the graph holds.
+
+        Two layers cannot hold one variable once they are built again.
+        """
+        for name, operation in self.operations.items():
+            for weight in operation.weights.values():
+                user, own = self._users.get(weight.key, (None, name))
+                if own == name:
+                    continue
+                reason = f"it uses a weight of layer '{name}' itself"
+                if user is None:
+                    raise UntraceableError(reason)
+                self._opaque[id(user)] = reason
+
+    def _single_one(self) -> TensorRef:
+        if self._one is None:
+            first = TensorRef(0, 0)
+            stand_in, one = symbolic_one(self.calls[0].outputs[0])
+            self._one = self._operations_between(stand_in, first, one)
+        return self._one
+
+    def _operations_between(self, stand_in: Any, ref: TensorRef, value: Any) -> TensorRef:
+        inner = _Level("", None, fresh=True)
+        inner.known[id(stand_in)] = ref
+        self._alive.append((stand_in, value))
+        return self.walk(inner, [value])[0]
 
     def _record(
-        self, operation: Any, prefix: str, args: Any, kwargs: Any, outputs: list[Any]
+        self,
+        operation: Any,
+        prefix: str,
+        args: Any,
+        kwargs: Any,
+        outputs: list[Any],
+        fresh: bool = False,
     ) -> list[TensorRef]:
-        name = self._add_operation(operation, prefix)
-        specs = tuple(TensorSpec(tuple(t.shape), str(t.dtype)) for t in outputs)
+        name = self._add_operation(operation, prefix, fresh)
+        specs = tuple(_spec(tensor) for tensor in outputs)
         self.calls.append(Call(name, tuple(args), dict(kwargs), specs))
         return [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
 
-    def _add_operation(self, operation: Any, prefix: str) -> str:
+    def _add_operation(self, operation: Any, prefix: str, fresh: bool) -> str:
         if id(operation) in self._names:
             return self._names[id(operation)]
         name: str = operation.name
-        if name in self.operations or (prefix and name in self._own):
+        if fresh and not isinstance(operation, keras.Layer):
+            # Keras numbers them through the process; names have to repeat.
+            name = _unused(
+                f"{prefix}{name.rstrip('_0123456789')}", self._own.union(self.operations)
+            )
+        elif name in self.operations or (prefix and name in self._own):
             name = _unused(f"{prefix}{name}", self._own.union(self.operations))
         self._names[id(operation)] = name
+        self._alive.append(operation)
         self.operations[name] = Operation(
             name=name,
             kind=kind_of(operation),
             config=layer_config(operation),
             weights=_weights(operation),
             source=operation,
+            untraced=self._opaque.get(id(operation)),
         )
         return name
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(tuple(tensor.shape), str(tensor.dtype))
+
+
+def _is_traceable(operation: Any) -> bool:
+    return internals.has_own_call(operation) and find_rule(kind_of(operation)) is None
+
+
+def _training(level: _Level, step: Step) -> bool | None:
+    given = step.kwargs.get("training")
+    return level.training if given is None else given
+
+
+def _parameter_name(variable: Any) -> str:
+    """`"block_gamma"` for the variable `"model/block/gamma"`."""
+    return "_".join(str(variable.path).split("/")[-2:])
 
 
 def kind_of(operation: Any) -> str:
@@ -190,24 +414,3 @@ def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:
         if not isinstance(struct, dict):
             return [given[tensor.name] for tensor in model.inputs]
     return list(tree.flatten(given))
-
-
-def _ordered_nodes(inputs: list[Any], outputs: list[Any]) -> list[Any]:
-    """Nodes between inputs and outputs, each after the nodes that it reads from."""
-    stop = {id(tensor) for tensor in inputs}
-    ordered: list[Any] = []
-    done: set[int] = set()
-    for output in outputs:
-        stack = [] if id(output) in stop else [(internals.node_of(output), False)]
-        while stack:
-            node, expanded = stack.pop()
-            if id(node) in done:
-                continue
-            if expanded:
-                done.add(id(node))
-                ordered.append(node)
-                continue
-            stack.append((node, True))
-            parents = [t for t in node.input_tensors if id(t) not in stop]
-            stack.extend((internals.node_of(t), False) for t in reversed(parents))
-    return ordered

@@ -1,0 +1,283 @@
+"""What a layer's own `call` does, as steps on symbolic tensors.
+
+Keras keeps a composite layer or a subclassed model as one node. Here its `call` is run on
+symbolic tensors, once as in training and once as in inference, and the calls that it makes are
+collected. What it does to Keras's books is taken back.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.graph import internals
+
+_NAMES = (
+    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise "
+    "AlphaDropout RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast "
+    "RandomBrightness"
+)
+_IDENTITY_AT_INFERENCE = frozenset(_NAMES.split())
+
+
+class UntraceableError(Exception):
+    """A layer's `call` cannot be run on symbolic tensors; the message says why."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a layer or operation, with symbolic tensors among its arguments."""
+
+    operation: Any
+    args: Any
+    kwargs: Any
+    outputs: list[Any]
+
+    def inputs(self) -> list[Any]:
+        """The symbolic tensors that the call reads."""
+        leaves = tree.flatten((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a call of a layer does.
+
+    Args:
+        outputs: what it returns, a nested structure of symbolic tensors.
+        stand_ins: for the tensors that the steps start from, by id, the tensor of the outer
+            graph or the variable that each stands for.
+        steps: for each tensor that is made on the way, by id, the call that makes it.
+        alive: keeps the tensors that are known by id.
+    """
+
+    outputs: Any
+    stand_ins: dict[int, Any]
+    steps: dict[int, Step]
+    alive: tuple[Any, ...]
+
+
+def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
+    """Run a layer's `call` on stand-ins of symbolic arguments.
+
+    Args:
+        layer: a built layer or model. It is not changed.
+        args: positional arguments with symbolic tensors.
+        kwargs: keyword arguments, likewise.
+
+    Raises:
+        UntraceableError: when it cannot be run so, or does something that calls of layers and
+            operations do not show.
+    """
+    stand_ins = _StandIns(layer)
+    args, kwargs = tree.map_structure(stand_ins.tensor, (args, dict(kwargs)))
+    if kwargs.get("training") is None:
+        kwargs.pop("training", None)
+        runs = [
+            _run(layer, args, {**kwargs, "training": mode}, stand_ins) for mode in (False, True)
+        ]
+        outputs, steps = _merged(runs[0], runs[1], stand_ins)
+    else:
+        outputs, ordered = _run(layer, args, kwargs, stand_ins)
+        steps = ordered
+    made = {id(tensor): step for step in steps for tensor in step.outputs}
+    return Trace(outputs, stand_ins.originals, made, tuple(stand_ins.alive))
+
+
+class _StandIns:
+    """Fresh symbolic tensors for arguments and for variables, each once."""
+
+    def __init__(self, layer: Any) -> None:
+        self._dtype = str(layer.compute_dtype) if layer.autocast else None
+        self._made: dict[int, Any] = {}
+        self.originals: dict[int, Any] = {}
+        self.alive: list[Any] = []
+
+    def tensor(self, leaf: Any) -> Any:
+        """Of an argument; masks that it carries come along."""
+        if not isinstance(leaf, keras.KerasTensor):
+            return leaf
+        fresh = self._fresh(leaf, str(leaf.dtype))
+        mask = internals.mask_of(leaf)
+        if mask is not None:
+            internals.set_mask(fresh, self._fresh(mask, str(mask.dtype)))
+        return fresh
+
+    def variable(self, variable: Any) -> Any:
+        """Of a variable; one that holds no real numbers is a constant."""
+        if not keras.backend.is_float_dtype(variable.dtype):
+            return keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(variable))
+        dtype = str(variable.dtype)
+        if self._dtype is not None:
+            dtype = internals.autocast(variable, self._dtype)
+        return self._fresh(variable, dtype)
+
+    def _fresh(self, original: Any, dtype: str) -> Any:
+        if id(original) not in self._made:
+            fresh = keras.KerasTensor(original.shape, dtype=dtype)
+            self._made[id(original)] = fresh
+            self.originals[id(fresh)] = original
+            self.alive += [fresh, original]
+        return self._made[id(original)]
+
+
+def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any, list[Step]]:
+    """What one run of the layer's call returns, and its steps in order."""
+    weights = len(internals.own_weights(layer))
+    with (
+        internals.forgotten_nodes(layer),
+        internals.symbolic_body(layer, stand_ins.variable) as caught,
+    ):
+        try:
+            layer(*args, **kwargs)
+        except Exception as error:
+            raise UntraceableError(_reason(error)) from error
+        outputs, side_effect = caught[0]
+        steps = ordered_steps(
+            [t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)],
+            stand_ins.originals.keys(),
+            step_of,
+        )
+    if side_effect is not None:
+        raise UntraceableError(side_effect)
+    if len(internals.own_weights(layer)) != weights:
+        raise UntraceableError("its call makes weights, so it has not been built yet")
+    if layer.activity_regularizer is not None:
+        raise UntraceableError("it has an activity regulariser")
+    return outputs, steps
+
+
+def step_of(tensor: Any) -> Step | None:
+    """The call that made a symbolic tensor; `None` for one that no call made."""
+    history = internals.history_of(tensor)
+    if history is None or history.operation is None:
+        return None
+    node = internals.node_of(tensor)
+    return Step(node.operation, *internals.node_arguments(node), node.outputs)
+
+
+def ordered_steps(
+    outputs: Iterable[Any], known: Any, producer: Callable[[Any], Step | None]
+) -> list[Step]:
+    """The calls behind `outputs`, each after those that it reads from.
+
+    Args:
+        outputs: symbolic tensors.
+        known: the ids of the tensors to stop at.
+        producer: from a tensor to the call that made it.
+
+    Raises:
+        UntraceableError: when a tensor comes from nowhere.
+    """
+    ordered: list[Step] = []
+    done: set[int] = set()
+    for output in outputs:
+        stack: list[tuple[Any, bool]] = [(output, False)]
+        while stack:
+            tensor, expanded = stack.pop()
+            if id(tensor) in known or id(tensor) in done:
+                continue
+            step = producer(tensor)
+            if step is None:
+                raise UntraceableError("it uses a symbolic tensor that is not its own")
+            if expanded:
+                done.update(id(made) for made in step.outputs)
+                ordered.append(step)
+                continue
+            stack.append((tensor, True))
+            stack.extend((parent, False) for parent in reversed(step.inputs()))
+    return ordered
+
+
+def _merged(
+    inference: tuple[Any, list[Step]], training: tuple[Any, list[Step]], own: _StandIns
+) -> tuple[Any, list[Step]]:
+    """One list of steps that does both, with `training` left open where it follows the mode."""
+    if _canonical(*inference, own) != _canonical(*training, own):
+        raise UntraceableError(
+            "in training it calls other layers than in inference, and not only dropout"
+        )
+    at_inference = dict(_training_arguments(inference[1]))
+    steps = []
+    for step, (key, value) in zip(training[1], _training_arguments(training[1]), strict=True):
+        kwargs = dict(step.kwargs)
+        if key not in at_inference or at_inference[key] != value:
+            kwargs.pop("training", None)
+        steps.append(Step(step.operation, step.args, kwargs, step.outputs))
+    return training[0], steps
+
+
+def _training_arguments(steps: list[Step]) -> list[tuple[tuple[int, int], Any]]:
+    """`((operation, how many-th call), training argument)` of each step."""
+    counts: dict[int, int] = {}
+    found = []
+    for step in steps:
+        operation = id(step.operation)
+        counts[operation] = counts.get(operation, -1) + 1
+        found.append(((operation, counts[operation]), step.kwargs.get("training")))
+    return found
+
+
+def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
+    """The steps as plain values that are equal when they do the same at inference."""
+    number = {key: ("given", id(value)) for key, value in own.originals.items()}
+    lines: list[Any] = []
+    for step in steps:
+        inputs = step.inputs()
+        if type(step.operation).__name__ in _IDENTITY_AT_INFERENCE and len(inputs) == 1:
+            number[id(step.outputs[0])] = number[id(inputs[0])]
+            continue
+        kwargs = {k: v for k, v in step.kwargs.items() if k != "training" and v is not None}
+        lines.append(
+            (_identity(step.operation), *_plain((step.args, sorted(kwargs.items())), number))
+        )
+        for position, tensor in enumerate(step.outputs):
+            number[id(tensor)] = ("made", len(lines) * 64 + position)
+    return [*lines, *_plain(outputs, number)]
+
+
+def _identity(operation: Any) -> Any:
+    if isinstance(operation, keras.Layer):
+        return id(operation)
+    settings = {k: v for k, v in vars(operation).items() if not k.startswith("_") and k != "name"}
+    return type(operation).__name__, *_plain(sorted(settings.items()), {})
+
+
+def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
+    plain: list[Any] = []
+    for leaf in tree.flatten(structure):
+        if isinstance(leaf, keras.KerasTensor):
+            plain.append(number[id(leaf)])
+        elif isinstance(leaf, keras.Variable):
+            plain.append(id(leaf))
+        elif isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf):
+            array = keras.ops.convert_to_numpy(leaf)
+            plain.append((array.shape, str(array.dtype), array.tobytes()))
+        else:
+            plain.append(leaf)
+    return plain
+
+
+def _reason(error: Exception) -> str:
+    """The error with the line of the user's code that it comes from."""
+    message = str(error).strip() or type(error).__name__
+    # Keras adds what the arguments were; the first paragraph says what was wrong.
+    first = " ".join(message.split("\n\nArguments received")[0].split())[:200]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if _is_user_code(f.filename)]
+    if not own:
+        return first
+    return f"line {own[-1].lineno} of {Path(own[-1].filename).name}, `{own[-1].line}`: {first}"
+
+
+def _is_user_code(filename: str) -> bool:
+    parts = Path(filename).parts
+    libraries = ("keras", "saikei", "tensorflow", "jax", "torch", "optree")
+    return not any(name in parts for name in libraries)

@@ -1,0 +1,123 @@
+"""A subclassed model, run once on symbolic inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import tree
+
+from saikei.errors import ModelError
+from saikei.graph import internals
+from saikei.graph.flat import Graph
+from saikei.graph.retrace import Trace, UntraceableError, trace
+
+
+def traced_model(model: Any) -> tuple[Any, Trace]:
+    """What a subclassed model's `call` does.
+
+    Args:
+        model: a model that has been called, or built for a known input shape.
+
+    Returns:
+        The nested structure of symbolic inputs, and the trace that starts from them.
+
+    Raises:
+        ModelError: when its input shape is unknown or its `call` cannot be traced.
+    """
+    shapes = internals.input_shapes(model)
+    if not model.built:
+        raise ModelError(
+            f"Model '{model.name}' is a subclassed model ({type(model).__name__}) that has not "
+            "been built, so its shapes are unknown: call it once on a batch of data first."
+        )
+    if not shapes:
+        # Keras records no shape where it cannot run the call on symbolic tensors.
+        raise untraceable_model(model, "Keras could not trace it either when it was called")
+    reasons = []
+    # The dtype of the inputs is recorded nowhere. Where floats do not go through (tokens that
+    # index something), integers do.
+    for dtype in (str(model.input_dtype), "int32"):
+        inputs = _symbolic_inputs(shapes, dtype)
+        try:
+            traced = trace(model, *_as_arguments(inputs))
+        except UntraceableError as error:
+            reasons.append(str(error))
+            continue
+        if dtype != "int32" and _are_tokens(inputs, traced):
+            continue
+        return _rooted(inputs, traced)
+    raise untraceable_model(model, reasons[0])
+
+
+def untraceable_model(model: Any, reason: str) -> ModelError:
+    """The error for a model whose `call` cannot be traced."""
+    return ModelError(
+        f"Model '{model.name}' ({type(model).__name__}) cannot be traced: {reason}. Let its call "
+        "use layers and keras.ops only, or build it with the Functional API."
+    )
+
+
+def check_weights(model: Any, graph: Graph) -> None:
+    """Every weight has to be one of the model's, and to stand in one place.
+
+    Raises:
+        ModelError: when a weight is held twice, or was made in a call.
+    """
+    own = {id(variable) for variable in model.variables}
+    places: dict[int, str] = {}
+    for operation in graph.operations.values():
+        for name, weight in operation.weights.items():
+            if weight.key not in own:
+                raise ModelError(
+                    f"Weight '{name}' of layer '{operation.name}' is none of the weights of model "
+                    f"'{model.name}': make layers in __init__ and hold them as attributes."
+                )
+            other = places.setdefault(weight.key, operation.name)
+            if other != operation.name and operation.untraced is not None:
+                raise ModelError(
+                    f"Layer '{operation.name}' ({operation.kind}) holds weight '{name}' of layer "
+                    f"'{other}' and its call cannot be traced ({operation.untraced})."
+                )
+
+
+def _symbolic_inputs(shapes: dict[str, Any], dtype: str) -> dict[str, Any]:
+    inputs = {}
+    for argument, structure in shapes.items():
+        name = argument.removesuffix("_shape")
+        inputs[name] = _named_inputs(structure, name, dtype)
+    return inputs
+
+
+def _named_inputs(shapes: Any, name: str, dtype: str) -> Any:
+    """Inputs in the structure of the shapes; Keras wants those of a dictionary named by key."""
+    if isinstance(shapes, dict):
+        return {key: _named_inputs(shape, str(key), dtype) for key, shape in shapes.items()}
+    if isinstance(shapes, list) or any(isinstance(part, (list, tuple)) for part in shapes):
+        parts = enumerate(shapes)
+        return type(shapes)(_named_inputs(part, f"{name}_{i}", dtype) for i, part in parts)
+    return keras.Input(tuple(shapes[1:]), dtype=dtype, name=name)
+
+
+def _as_arguments(inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """One shape is that of the first argument, whatever `build` calls it."""
+    if len(inputs) == 1:
+        return tuple(inputs.values()), {}
+    return (), inputs
+
+
+def _are_tokens(inputs: Any, traced: Trace) -> bool:
+    """Whether every input is only ever looked up in an embedding."""
+    own = {id(t) for t in tree.flatten(inputs)}
+    stand_ins = {key for key, original in traced.stand_ins.items() if id(original) in own}
+    readers = [
+        type(step.operation)
+        for step in traced.steps.values()
+        if stand_ins & {id(tensor) for tensor in step.inputs()}
+    ]
+    return bool(readers) and all(issubclass(cls, keras.layers.Embedding) for cls in readers)
+
+
+def _rooted(inputs: dict[str, Any], traced: Trace) -> tuple[Any, Trace]:
+    struct = next(iter(inputs.values())) if len(inputs) == 1 else list(inputs.values())
+    return struct, traced

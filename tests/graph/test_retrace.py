@@ -1,0 +1,392 @@
+"""Subclassed models and composite layers, seen by running their call on symbolic tensors."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+from saikei.channels import channel_groups
+from saikei.errors import ModelError
+from saikei.graph import build, copy_model, read
+from saikei.rules import Rule, register_rule
+from saikei.rules.activations import elementwise
+from saikei.rules.base import no_macs
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def assert_same(model: keras.Model, twin: keras.Model, batch: Any) -> None:
+    ours = keras.tree.flatten(twin(batch, training=False))
+    theirs = keras.tree.flatten(model(batch, training=False))
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        one, other = ops.convert_to_numpy(one), ops.convert_to_numpy(other)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * (1e-6 + np.abs(other).max()))
+
+
+def node_counts(model: keras.Model) -> list[int]:
+    layers = model._flatten_layers()
+    return [len(layer._inbound_nodes) + len(layer._outbound_nodes) for layer in layers]
+
+
+class Residual(L.Layer):  # type: ignore[misc]
+    def __init__(self, width: int, rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.width = width
+        self.first = L.Dense(width, activation="relu", name="first")
+        self.norm = L.BatchNormalization(name="norm")
+        self.drop = L.Dropout(rate, name="drop")
+
+    def build(self, shape: Any) -> None:
+        self.second = L.Dense(shape[-1], name="second")
+        self.first.build(shape)
+        self.second.build((*shape[:-1], self.width))
+        self.norm.build(shape)
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        x = self.second(self.first(self.norm(inputs, training=training)))
+        return inputs + self.drop(x, training=training)
+
+
+class Tower(keras.Model):  # type: ignore[misc]
+    """Residual blocks of residual blocks, some of them shared."""
+
+    def __init__(self, plan: list[int], width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stem = L.Dense(width, name="stem")
+        self.pool = {i: Residual(5 + i, 0.1) for i in sorted(set(plan))}
+        self.plan = plan
+        self.head = keras.Sequential([L.Dense(4, activation="relu"), L.Dense(2)])
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        x = self.stem(inputs)
+        for index in self.plan:
+            x = self.pool[index](x, training=training)
+        return {"logits": self.head(x), "hidden": ops.tanh(x)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_subclassed_model_is_the_same_function_on_its_own_variables(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    plan = [int(i) for i in generator.integers(0, 3, generator.integers(1, 5))]
+    model = Tower(plan, int(generator.integers(2, 7)))
+    batch = noise(4, 3, seed=seed)
+    model(batch)
+    for weight in model.weights:
+        weight.assign(generator.uniform(0.2, 1.0, weight.shape))
+    before = [array.copy() for array in model.get_weights()]
+    twin = copy_model(model)
+    assert_same(model, twin, batch)
+    assert not {id(v) for v in twin.variables} & {id(v) for v in model.variables}
+    for weight in twin.weights:
+        weight.assign(ops.zeros_like(weight))
+    for old, now in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, now)
+
+
+def test_a_shared_composite_stays_shared() -> None:
+    model = Tower([0, 0, 0], 4)
+    model(noise(1, 3))
+    assert copy_model(model).count_params() == model.count_params()
+
+
+def test_reading_leaves_nothing_on_the_model_and_can_be_repeated() -> None:
+    model = Tower([0, 1], 4)
+    model(noise(1, 3))
+    state = [dict(layer.__dict__) for layer in model._flatten_layers()]
+    nodes = node_counts(model)
+    first, second = read(model), read(model)
+    assert list(first.operations) == list(second.operations)
+    assert nodes == node_counts(model)
+    for layer, old in zip(model._flatten_layers(), state, strict=True):
+        assert set(vars(layer)) == set(old)
+        assert all(vars(layer)[key] is value for key, value in old.items())
+    # What the traces were made of must go with the graphs.
+    operations = [weakref.ref(op.source) for op in first.operations.values() if not op.weights]
+    del first, second, state, layer, old
+    gc.collect()
+    alive = [ref() for ref in operations if ref() is not None]
+    assert all(isinstance(operation, keras.Layer) for operation in alive)
+
+
+def test_dropout_and_normalisation_follow_the_mode() -> None:
+    class Branching(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.drop, self.out = L.BatchNormalization(), L.Dropout(0.5), L.Dense(8)
+
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            x = self.norm(inputs, training=training)
+            if training:
+                x = self.drop(x, training=True)
+            return self.out(x)
+
+    model = Branching()
+    batch = noise(64, 8)
+    model(batch)
+    twin = copy_model(model)
+    assert_same(model, twin, batch)
+    spread = ops.convert_to_numpy(twin(batch, training=True) - twin(batch, training=True))
+    assert np.abs(spread).max() > 0.1
+    assert np.abs(twin.get_layer(model.norm.name).moving_mean.numpy()).max() > 0
+
+
+def test_a_call_that_does_other_things_in_training_is_refused() -> None:
+    class TwoFaced(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = L.Dense(3), L.Dense(3)
+
+        def build(self, shape: Any) -> None:
+            self.a.build(shape)
+            self.b.build(shape)
+
+        def call(self, inputs: Any, training: Any = None) -> Any:
+            return self.a(inputs) if training else self.b(inputs)
+
+    model = TwoFaced()
+    model(noise(1, 3))
+    with pytest.raises(ModelError, match="in training it calls other layers"):
+        read(model)
+
+
+class Scaled(L.Layer):  # type: ignore[misc]
+    """Uses its weights itself, in every way that comes to mind."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.inner = L.Dense(6, name="inner")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+        normal = "random_normal"
+        self.gamma = self.add_weight(shape=(6,), initializer=normal, name="gamma")
+        self.beta = self.add_weight(shape=(6,), initializer=normal, name="beta", trainable=False)
+        self.mix = self.add_weight(shape=(6, 6), initializer=normal, name="mix")
+        self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
+        self.order = self.add_weight(
+            shape=(6,), dtype="int32", initializer="zeros", trainable=False, name="order"
+        )
+        self.extra = [self.add_weight(shape=(1, 6), initializer=normal, name="extra")]
+
+    def call(self, inputs: Any) -> Any:
+        x = self.inner(inputs) * self.gamma + self.beta
+        x = ops.matmul(x, self.mix) / (1.0 + ops.square(self.temperature))
+        x = self.gamma * x + ops.concatenate([self.extra[0], self.extra[0]], axis=0)[0]
+        return x + ops.cast(self.order, x.dtype)
+
+
+def test_weights_used_in_a_call_train_save_and_load(tmp_path: Path) -> None:
+    tensor = keras.Input((3,))
+    model = keras.Model(tensor, L.Dense(2)(Scaled()(tensor)))
+    batch = noise(5, 3)
+    twin = copy_model(model)
+    assert_same(model, twin, batch)
+    # The integers are no weight any more.
+    assert twin.count_params() == model.count_params() - 6
+    assert len(twin.trainable_weights) == len(model.trainable_weights)
+    assert {layer.__class__.__module__.split(".")[0] for layer in twin.layers} == {"keras"}
+    twin.save(tmp_path / "twin.keras")
+    assert_same(twin, keras.models.load_model(tmp_path / "twin.keras"), batch)
+    before = [w.numpy().copy() for w in twin.trainable_weights]
+    twin.compile("sgd", "mse")
+    twin.fit(batch, noise(5, 2), verbose=0)
+    assert all(
+        np.abs(w.numpy() - old).max() > 0
+        for w, old in zip(twin.trainable_weights, before, strict=True)
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_weights_used_in_a_call_keep_their_dtypes(policy: str) -> None:
+    class Half(L.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=(3,), initializer="random_normal", name="scale")
+            self.shift = self.add_weight(
+                shape=(3,), initializer="random_normal", name="shift", autocast=False
+            )
+
+        def call(self, inputs: Any) -> Any:
+            x = ops.cast(inputs, "float32") + ops.cast(self.shift, "float32")
+            return self.scale * ops.cast(x, self.compute_dtype)
+
+    tensor = keras.Input((3,))
+    model = keras.Model(tensor, Half(dtype=policy)(tensor))
+    twin = copy_model(model)
+    assert [str(t.dtype) for t in twin.outputs] == [str(t.dtype) for t in model.outputs]
+    kept = sorted(str(w.dtype) for w in model.weights if "int" not in str(w.dtype))
+    assert sorted(str(w.dtype) for w in twin.weights) == kept
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(ops.cast(twin(noise(4, 3)), "float32")),
+        ops.convert_to_numpy(ops.cast(model(noise(4, 3)), "float32")),
+        rtol=0.02,
+        atol=0.02,
+    )
+
+
+def test_an_embedding_used_as_the_output_head_is_one_variable() -> None:
+    class Tied(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = L.Embedding(11, 4)
+            self.hidden = Residual(6)
+
+        def call(self, inputs: Any) -> Any:
+            x = self.hidden(self.tokens(inputs))
+            return ops.matmul(x, ops.transpose(self.tokens.embeddings))
+
+    model = Tied()
+    batch = np.random.default_rng(0).integers(0, 11, (2, 5))
+    model(batch)
+    twin = copy_model(model)
+    assert_same(model, twin, batch)
+    assert twin.count_params() == model.count_params()
+    assert twin.inputs[0].dtype == "int32"
+
+
+def test_a_mask_reaches_layers_behind_a_composite() -> None:
+    class Passing(L.Layer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.supports_masking = True
+            self.dense = L.Dense(4)
+
+        def build(self, shape: Any) -> None:
+            self.dense.build(shape)
+
+        def call(self, inputs: Any, mask: Any = None) -> Any:
+            x = self.dense(inputs) + inputs
+            return x * ops.cast(ops.expand_dims(mask, -1), x.dtype)
+
+    tensor = keras.Input((6,), dtype="int32")
+    x = L.Embedding(9, 4, mask_zero=True)(tensor)
+    model = keras.Model(tensor, L.LSTM(3)(Passing()(x) * 2.0 + 1.0))
+    masked = keras.Model(tensor, L.LSTM(3)(Passing()(x)))
+    batch = np.array([[3, 2, 0, 0, 0, 0], [1, 2, 3, 4, 5, 0]])
+    for original in (model, masked):
+        assert_same(original, copy_model(original), batch)
+
+
+def test_a_composite_that_cannot_be_traced_is_kept_whole_and_says_why() -> None:
+    @keras.saving.register_keras_serializable("tests")
+    class Strange(L.Layer):  # type: ignore[misc]
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.dense = L.Dense(4)
+
+        def build(self, shape: Any) -> None:
+            self.dense.build(shape)
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return (*shape[:-1], 4)
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs) if ops.max(inputs) > 0 else self.dense(-inputs)
+
+    tensor = keras.Input((3,))
+    hidden = L.Dense(6, name="before")(tensor)
+    model = keras.Model(tensor, L.Dense(2)(Strange(name="strange")(hidden)))
+    reason = channel_groups(model)[0].pinned
+    assert reason is not None and "cannot be traced (line" in reason and "ops.max" in reason
+    assert_same(model, copy_model(model), noise(4, 3))
+
+
+def test_a_composite_that_changes_its_state_or_adds_a_loss_is_kept_whole() -> None:
+    class Counting(L.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.count = self.add_weight(shape=(), name="count", trainable=False)
+
+        def call(self, inputs: Any) -> Any:
+            self.count.assign_add(1.0)
+            return inputs * 2.0
+
+    class Punished(L.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            self.add_loss(ops.sum(ops.square(inputs)))
+            return inputs * 2.0
+
+    for layer in (Counting(), Punished()):
+        tensor = keras.Input((3,))
+        model = keras.Model(tensor, L.Dense(2)(layer(L.Dense(4, name="before")(tensor))))
+        graph = read(model)
+        assert graph.operations[layer.name].untraced is not None
+        assert channel_groups(model)[0].pinned is not None
+
+
+def test_a_subclassed_model_that_cannot_be_traced_names_the_line() -> None:
+    class Hopeless(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = L.Dense(3)
+
+        def call(self, inputs: Any) -> Any:
+            x = self.dense(inputs)
+            return x if float(ops.max(x)) > 0 else -x
+
+    model = Hopeless()
+    model(noise(2, 3))
+    with pytest.raises(ModelError, match="could not trace it either"):
+        read(model)
+    model.build((None, 3))
+    with pytest.raises(ModelError, match=r"line \d+ of test_retrace.py, `return x if float"):
+        read(model)
+
+
+def test_layers_made_in_a_call_are_refused() -> None:
+    class Forgetful(keras.Model):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            return L.Dense(3)(inputs)
+
+    model = Forgetful()
+    model(noise(2, 3))
+    with pytest.raises(ModelError, match="cannot be traced"):
+        read(model)
+
+
+def test_a_registered_rule_keeps_the_layer_as_it_is() -> None:
+    @register_rule(Rule(elementwise, no_macs))
+    class Tripled(L.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            return inputs * 3.0
+
+    class Quadrupled(L.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            return inputs * 4.0
+
+    tensor = keras.Input((3,))
+    graph = read(keras.Model(tensor, Quadrupled()(Tripled()(tensor))))
+    kinds = [operation.kind.split(".")[-1] for operation in graph.operations.values()]
+    assert kinds == ["InputLayer", "Tripled", "Multiply"]
+
+
+def test_several_inputs_keep_their_structure() -> None:
+    class Two(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = L.Dense(3)
+
+        def call(self, inputs: Any) -> Any:
+            return [self.dense(inputs["a"]), self.dense(inputs["b"])]
+
+    model = Two()
+    batch = {"a": noise(2, 4), "b": noise(2, 4, seed=1)}
+    model(batch)
+    assert_same(model, copy_model(model), batch)
+
+
+def test_the_width_of_a_composite_can_be_cut() -> None:
+    model = Tower([0, 1], 4)
+    model(noise(1, 3))
+    free = {group.name: int(group.free.sum()) for group in channel_groups(model)}
+    assert free["residual_first" if "residual_first" in free else list(free)[1]] == 5
+    assert build(read(model)).count_params() == model.count_params()
