@@ -9,12 +9,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.models.functional import Functional
+
+# Where an attribute stands, its name, and its old and new value.
+_Swap: TypeAlias = tuple[dict[str, Any], str, Any, Any]
 
 
 def is_graph_model(operation: object) -> bool:
@@ -107,6 +110,11 @@ def has_own_call(operation: Any) -> bool:
     return all(cls in plain or not issubclass(cls, keras.Layer) for cls in bases)
 
 
+def overrides_call(layer: Any) -> bool:
+    """Whether a layer's `call` is not Keras's own, though its class may derive from Keras's."""
+    return not type(layer).call.__module__.startswith("keras.src.")
+
+
 def input_shapes(model: Any) -> dict[str, Any]:
     """The shapes that the model was built for, by argument of `build`; empty if unknown."""
     return dict(model._build_shapes_dict or {})
@@ -155,15 +163,21 @@ def forgotten_nodes(layer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def symbolic_body(layer: Any, stand_in: Any) -> Iterator[list[Any]]:
+def symbolic_body(
+    layer: Any, stand_in: Any, lift: Any, functions: Any, get_item: Any
+) -> Iterator[list[Any]]:
     """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
 
     While it runs, attributes of the layer, and of those in it, that hold variables hold
-    stand-ins, and what it would change or read of other variables is noted.
+    stand-ins, and what it would change or read of other variables is noted. Layers in it are
+    called as usual, but where Keras cannot work out what they return, they too are run.
 
     Args:
         layer: the layer.
         stand_in: from a variable to what stands in for it.
+        lift: from a constant that a layer with weights is called on to a symbolic tensor.
+        functions: what stands in for functions of `keras.ops`, by name.
+        get_item: from the indexing of symbolic tensors to what stands in for it.
 
     Yields:
         A list that gets `(what call returned, what it did besides)`. The tensors that the layer
@@ -171,17 +185,25 @@ def symbolic_body(layer: Any, stand_in: Any) -> Iterator[list[Any]]:
     """
     caught: list[Any] = []
     swaps = [swap for part in flattened_layers(layer) for swap in _swaps_of(part, stand_in)]
+    namespace = vars(keras.ops)
+    swaps += [(namespace, name, namespace[name], new) for name, new in functions.items()]
 
     def run(*args: Any, **kwargs: Any) -> Any:
         scope = _WatchingScope()
-        with scope, _swapped(swaps):
+        with scope, _swapped(swaps, lift, get_item):
             outputs = layer.call(*args, **kwargs)
         caught.append((outputs, scope.side_effect()))
         return keras.tree.map_structure(_stand_in, outputs)
 
+    with _replaced_symbolic_call(layer, run):
+        yield caught
+
+
+@contextmanager
+def _replaced_symbolic_call(layer: Any, run: Any) -> Iterator[None]:
     layer.__dict__["symbolic_call"] = run
     try:
-        yield caught
+        yield
     finally:
         del layer.__dict__["symbolic_call"]
 
@@ -215,32 +237,66 @@ def _stand_in(tensor: Any) -> Any:
 
 
 @contextmanager
-def _swapped(swaps: list[tuple[dict[str, Any], str, Any, Any]]) -> Iterator[None]:
+def _swapped(swaps: list[_Swap], lift: Any, get_item: Any) -> Iterator[None]:
     """Put stand-ins in the place of variables, except while another layer is called."""
     original = keras.Layer.__call__
+    index = keras.KerasTensor.__getitem__
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         _assign(swaps, new=False)
+        if layer.weights and not any_symbolic_tensors(args, kwargs):
+            args = keras.tree.map_structure(lift, args)
         try:
             return original(layer, *args, **kwargs)
+        except Exception:
+            if not overrides_call(layer):
+                raise
+            return _run_inside(layer, original, swaps, args, kwargs)
         finally:
             _assign(swaps, new=True)
 
     _assign(swaps, new=True)
     keras.Layer.__call__ = call
+    keras.KerasTensor.__getitem__ = get_item(index)
     try:
         yield
     finally:
+        keras.KerasTensor.__getitem__ = index
         keras.Layer.__call__ = original
         _assign(swaps, new=False)
 
 
-def _assign(swaps: list[tuple[dict[str, Any], str, Any, Any]], new: bool) -> None:
+class _ReturnedError(BaseException):
+    """Carries what a `call` returned past the bookkeeping that would come after it."""
+
+    def __init__(self, outputs: Any) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+
+def _run_inside(layer: Any, original: Any, swaps: list[_Swap], args: Any, kwargs: Any) -> Any:
+    """What the layer's `call` returns, with its steps a part of those of the surrounding one."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        _assign(swaps, new=True)
+        try:
+            raise _ReturnedError(layer.call(*args, **kwargs))
+        finally:
+            _assign(swaps, new=False)
+
+    with _replaced_symbolic_call(layer, run):
+        try:
+            return original(layer, *args, **kwargs)
+        except _ReturnedError as returned:
+            return returned.outputs
+
+
+def _assign(swaps: list[_Swap], new: bool) -> None:
     for attributes, name, old_value, new_value in swaps:
         attributes[name] = new_value if new else old_value
 
 
-def _swaps_of(layer: Any, stand_in: Any) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
+def _swaps_of(layer: Any, stand_in: Any) -> Iterator[_Swap]:
     hidden = ("_trainable_variables", "_non_trainable_variables")
     for name, value in vars(layer).items():
         if isinstance(value, keras.Variable):
@@ -250,11 +306,6 @@ def _swaps_of(layer: Any, stand_in: Any) -> Iterator[tuple[dict[str, Any], str, 
             if all(isinstance(leaf, keras.Variable) for leaf in leaves):
                 symbols = [stand_in(leaf) for leaf in leaves]
                 yield vars(layer), name, value, keras.tree.pack_sequence_as(value, symbols)
-
-
-def is_symbolic(value: Any) -> bool:
-    """Whether the value is, or holds, a symbolic tensor."""
-    return bool(any_symbolic_tensors((value,)))
 
 
 def embeddings(layer: Any) -> dict[int, Any]:
@@ -267,3 +318,11 @@ def embeddings(layer: Any) -> dict[int, Any]:
         and part.quantization_mode is None
         and not part.lora_enabled
     }
+
+
+def layer_settings(layer: Any) -> dict[str, Any] | None:
+    """A layer's config without its name; `None` where it has none."""
+    try:
+        return {key: value for key, value in layer.get_config().items() if key != "name"}
+    except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError):
+        return None

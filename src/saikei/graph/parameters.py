@@ -62,17 +62,12 @@ def symbolic_value(variable: Any, dtype: str) -> tuple[Any, Any]:
     return made, made[(0,) if shape else (0, 0)]
 
 
-def symbolic_table(layer: Any, spec: TensorSpec) -> tuple[Any, Any, Any]:
-    """Every row of an embedding, computed from a tensor of that spec.
-
-    Returns:
-        A symbolic tensor of the spec, the indices of all rows, and what the layer gives for them.
-    """
-    anchor, one = symbolic_one(spec)
-    rows = np.arange(layer.input_dim, dtype="int32")
-    indices = keras.ops.multiply(keras.ops.cast(one, "int32"), rows)
-    table = keras.KerasTensor((layer.input_dim, layer.output_dim), dtype=layer.compute_dtype)
-    return anchor, indices, table
+def symbolic_constant(array: np.ndarray) -> tuple[Any, Any]:
+    """An array of at least one axis as a symbolic tensor, from a stand-in for a single 1."""
+    one = keras.KerasTensor((None,), dtype="float32")
+    dtype = keras.backend.standardize_dtype(array.dtype)
+    value = keras.ops.multiply(keras.ops.cast(one, dtype), np.atleast_1d(array))
+    return one, value if array.ndim else value[0]
 
 
 def _has_config(initialiser: Any) -> bool:

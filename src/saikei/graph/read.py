@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from saikei.errors import ModelError
@@ -13,8 +14,8 @@ from saikei.graph import internals
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.parameters import (
     parameter_layer,
+    symbolic_constant,
     symbolic_one,
-    symbolic_table,
     symbolic_value,
 )
 from saikei.graph.retrace import (
@@ -137,6 +138,7 @@ class _Reader:
         self._names: dict[int, str] = {}
         self._parameters: dict[tuple[int, str], TensorRef] = {}
         self._one: TensorRef | None = None
+        self._layers = {id(layer) for layer in internals.flattened_layers(model)}
         self._embeddings = internals.embeddings(model)
         # Variables that a call uses itself: who does, and the operation made for them.
         self._users: dict[int, tuple[Any, str]] = {}
@@ -167,6 +169,8 @@ class _Reader:
                 return self.walk(level, [tensor])[0]
             if isinstance(original, keras.Variable):
                 ref = self._parameter(level, original, str(tensor.dtype))
+            elif isinstance(original, np.ndarray):
+                ref = self._constant(original)
             else:
                 assert level.outer is not None
                 ref = self._resolve(level.outer, original)
@@ -268,9 +272,14 @@ class _Reader:
 
     def _whole_table(self, level: _Level, layer: Any) -> TensorRef:
         """An embedding's weight: what it gives for every index in order."""
-        stand_in, indices, table = symbolic_table(layer, self.calls[0].outputs[0])
-        ref = self._operations_between(stand_in, TensorRef(0, 0), indices)
-        return self._record(layer, level.prefix, (ref,), {}, [table])[0]
+        indices = self._constant(np.arange(layer.input_dim, dtype="int32"))
+        table = keras.KerasTensor((layer.input_dim, layer.output_dim), dtype=layer.compute_dtype)
+        return self._record(layer, level.prefix, (indices,), {}, [table])[0]
+
+    def _constant(self, array: Any) -> TensorRef:
+        """An array that a layer is called on: a layer's inputs have to be symbolic."""
+        stand_in, value = symbolic_constant(array)
+        return self._operations_between(stand_in, self._single_one(), value)
 
     def settle(self) -> None:
         """Keep whole the layers that use a weight which another layer of the graph holds.
@@ -318,8 +327,8 @@ class _Reader:
         if id(operation) in self._names:
             return self._names[id(operation)]
         name: str = operation.name
-        if fresh and not isinstance(operation, keras.Layer):
-            # Keras numbers them through the process; names have to repeat.
+        if fresh and id(operation) not in self._layers:
+            # Made in the call. Keras numbers them through the process; names have to repeat.
             name = _unused(
                 f"{prefix}{name.rstrip('_0123456789')}", self._own.union(self.operations)
             )
@@ -377,8 +386,9 @@ def layer_config(operation: Any) -> dict[str, Any] | None:
     """What the class's `from_config` takes; `None` where it has none."""
     try:
         config = dict(operation.get_config())
-    except NotImplementedError:
-        # keras.Operation raises this where constructor arguments cannot be serialised.
+    except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError):
+        # keras.Operation raises the first where constructor arguments cannot be serialised; the
+        # others come from classes whose get_config() is wrong.
         return None
     if "data_format" in config and config["data_format"] is None:
         config["data_format"] = keras.config.image_data_format()

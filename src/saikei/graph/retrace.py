@@ -18,6 +18,7 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals
+from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
 
 _NAMES = (
     "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise "
@@ -53,7 +54,7 @@ class Trace:
     Args:
         outputs: what it returns, a nested structure of symbolic tensors.
         stand_ins: for the tensors that the steps start from, by id, the tensor of the outer
-            graph or the variable that each stands for.
+            graph, the variable or the array that each stands for.
         steps: for each tensor that is made on the way, by id, the call that makes it.
         alive: keeps the tensors that are known by id.
     """
@@ -97,6 +98,7 @@ class _StandIns:
     def __init__(self, layer: Any) -> None:
         self._dtype = str(layer.compute_dtype) if layer.autocast else None
         self._made: dict[int, Any] = {}
+        self._constants: dict[Any, np.ndarray] = {}
         self.originals: dict[int, Any] = {}
         self.alive: list[Any] = []
 
@@ -119,6 +121,15 @@ class _StandIns:
             dtype = internals.autocast(variable, self._dtype)
         return self._fresh(variable, dtype)
 
+    def constant(self, leaf: Any) -> Any:
+        """Of an array that a layer with weights is called on."""
+        if not keras.ops.is_tensor(leaf) and not isinstance(leaf, np.ndarray):
+            return leaf
+        array = keras.ops.convert_to_numpy(leaf)
+        key = (array.shape, str(array.dtype), array.tobytes())
+        array = self._constants.setdefault(key, array)
+        return self._fresh(array, keras.backend.standardize_dtype(array.dtype))
+
     def _fresh(self, original: Any, dtype: str) -> Any:
         if id(original) not in self._made:
             fresh = keras.KerasTensor(original.shape, dtype=dtype)
@@ -133,7 +144,9 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
     weights = len(internals.own_weights(layer))
     with (
         internals.forgotten_nodes(layer),
-        internals.symbolic_body(layer, stand_ins.variable) as caught,
+        internals.symbolic_body(
+            layer, stand_ins.variable, stand_ins.constant, FUNCTIONS, get_item
+        ) as caught,
     ):
         try:
             layer(*args, **kwargs)
@@ -145,6 +158,8 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
             stand_ins.originals.keys(),
             step_of,
         )
+    if any(holds_dimension(step.operation, (step.args, step.kwargs)) for step in steps):
+        raise UntraceableError("it calculates with a size that is unknown until data comes")
     if side_effect is not None:
         raise UntraceableError(side_effect)
     if len(internals.own_weights(layer)) != weights:
@@ -245,7 +260,10 @@ def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
 
 def _identity(operation: Any) -> Any:
     if isinstance(operation, keras.Layer):
-        return id(operation)
+        if operation.weights or internals.layer_settings(operation) is None:
+            return id(operation)
+        # One without weights may have been made in the call.
+        return type(operation).__name__, repr(internals.layer_settings(operation))
     settings = {k: v for k, v in vars(operation).items() if not k.startswith("_") and k != "name"}
     return type(operation).__name__, *_plain(sorted(settings.items()), {})
 
@@ -268,8 +286,9 @@ def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
 def _reason(error: Exception) -> str:
     """The error with the line of the user's code that it comes from."""
     message = str(error).strip() or type(error).__name__
-    # Keras adds what the arguments were; the first paragraph says what was wrong.
-    first = " ".join(message.split("\n\nArguments received")[0].split())[:200]
+    # Keras puts what was wrong in bold between what was called and what the arguments were.
+    first = message.split("\n\nArguments received")[0].split("\x1b[1m")[-1].split("\x1b")[0]
+    first = " ".join(first.split())[:200]
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if _is_user_code(f.filename)]
     if not own:
