@@ -14,6 +14,7 @@ from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
 from saikei.edits.allocation import keep_globally, keep_per_layer
 from saikei.edits.base import Edit
+from saikei.edits.compensate import cut_and_refit
 from saikei.edits.cut import cut
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
 from saikei.edits.within_budget import largest_within
@@ -38,6 +39,8 @@ class PruneChannels(Edit):
         multiple_of: keep multiples of this number of channels, for hardware that likes them.
         exclude: layers whose output channels stay.
         seed: of the random importance.
+        compensate: refit the layers that are left to what they gave before, by least squares on
+            the data; nothing is trained. Only done when data is given.
 
     Raises:
         EditError: when an argument is out of range.
@@ -55,6 +58,7 @@ class PruneChannels(Edit):
     multiple_of: int = 1
     exclude: tuple[str, ...] = ()
     seed: int = 0
+    compensate: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
@@ -73,7 +77,10 @@ class PruneChannels(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
-        return cut(channel_map, self._mask(channel_map))
+        mask = self._mask(channel_map)
+        if self.compensate and data is not None:
+            return cut_and_refit(channel_map, mask, data)
+        return cut(channel_map, mask)
 
     def _mask(self, channel_map: ChannelMap) -> BoolMask:
         check_layer_names(self.exclude, channel_map.graph.operations, "PruneChannels(exclude=…)")
@@ -104,6 +111,7 @@ class PruneChannels(Edit):
             "multiple_of": self.multiple_of,
             "exclude": list(self.exclude),
             "seed": self.seed,
+            "compensate": self.compensate,
         }
 
     @classmethod

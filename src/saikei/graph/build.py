@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -101,7 +102,7 @@ class _Builder:
             return instance(*args, **kwargs)
         with cheap_initialisers(instance), _preloaded(operation, instance) as loaded:
             outputs = self._call(operation, instance, args, kwargs)
-        _load_weights(operation, instance, loaded)
+        load_weights(operation, instance, loaded)
         return outputs
 
     @staticmethod
@@ -196,7 +197,19 @@ def _numbers_of(weight: Weight) -> Callable[..., Any]:
     return initialiser
 
 
-def _load_weights(operation: Operation, instance: Any, loaded: Mapping[int, str]) -> None:
+def load_weights(
+    operation: Operation, instance: Any, loaded: Mapping[int, str] = MappingProxyType({})
+) -> None:
+    """Give a built layer the numbers of an operation.
+
+    Args:
+        operation: whose weights.
+        instance: the layer.
+        loaded: the names of weights that have their numbers already, by the variable's `id`.
+
+    Raises:
+        ModelError: when the layer has other weights than the operation, or of other shapes.
+    """
     variables = internals.own_weights(instance)
     if len(variables) != len(operation.weights):
         raise ModelError(

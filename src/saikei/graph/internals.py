@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
+from keras.src import backend
 from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.models.functional import Functional
 
@@ -129,13 +130,13 @@ def call_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 def mask_of(tensor: Any) -> Any:
-    """The symbolic mask that a symbolic tensor carries, or `None`."""
-    return getattr(tensor, "_keras_mask", None)
+    """The mask that a layer left on a tensor, such as that of `Embedding(mask_zero=True)`."""
+    return backend.get_keras_mask(tensor)
 
 
 def set_mask(tensor: Any, mask: Any) -> None:
-    """Let a symbolic tensor carry a mask."""
-    tensor._keras_mask = mask
+    """Leave a mask on a tensor, for the layers that read it."""
+    backend.set_keras_mask(tensor, mask)
 
 
 def history_of(tensor: Any) -> Any:

@@ -1,0 +1,221 @@
+"""Run a graph call by call on calibration inputs, and keep only the tensors still needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from keras import tree
+from numpy.typing import NDArray
+
+from saikei.graph import Graph, Operation, TensorRef, TensorSpec
+from saikei.graph.build import cheap_initialisers, instantiate, load_weights
+from saikei.graph.internals import mask_of, set_mask, takes_training
+
+BATCH = 64
+Array: TypeAlias = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of all samples.
+
+    Args:
+        array: one sample a row.
+        mask: which steps count, where a layer left such a mask.
+    """
+
+    array: Array
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call gave.
+
+    Args:
+        before: its output tensors before the fused activation.
+        after: its output tensors.
+    """
+
+    before: tuple[Value, ...]
+    after: tuple[Value, ...]
+
+
+class Run:
+    """Values of a graph's tensors, worked out call by call in order.
+
+    Args:
+        graph: the graph; its operations may be replaced between calls, see `replace`.
+        inputs: nested as the graph nests its inputs.
+        also: tensors that are kept to the end.
+    """
+
+    def __init__(self, graph: Graph, inputs: Any, also: Iterable[TensorRef] = ()) -> None:
+        self.graph = graph
+        self._instances: dict[str, Any] = {}
+        self._inputs = dict(zip(graph.input_refs(), tree.flatten(inputs), strict=True))
+        self.samples = len(next(iter(self._inputs.values())))
+        self._values: dict[TensorRef, Value] = {}
+        self._readers = Counter(ref for call in graph.calls for ref in call.inputs())
+        self._readers.update(also)
+
+    def replace(self, operation: Operation) -> None:
+        """Let an operation of the same name take a place; calls that ran already stay."""
+        self.graph = self.graph.with_operations({operation.name: operation})
+        self._instances.pop(operation.name, None)
+
+    def step(self, index: int) -> Outcome:
+        """Run the call that is next, keep its outputs, and let go of what nobody reads more."""
+        outcome = self._outcome(index, self._values)
+        for position, value in enumerate(outcome.after):
+            if self._readers[TensorRef(index, position)]:
+                self._values[TensorRef(index, position)] = value
+        self._release(index)
+        return outcome
+
+    def put(self, index: int, values: Iterable[Value]) -> None:
+        """Take the outputs of the call that is next as known."""
+        for position, value in enumerate(values):
+            if self._readers[TensorRef(index, position)]:
+                self._values[TensorRef(index, position)] = value
+        self._release(index)
+
+    def _release(self, index: int) -> None:
+        for ref in self.graph.calls[index].inputs():
+            self._readers[ref] -= 1
+            if not self._readers[ref]:
+                self._values.pop(ref, None)
+
+    def value(self, ref: TensorRef) -> Value:
+        """A tensor that is kept, or worked out ahead of its turn and not kept."""
+        if ref in self._values:
+            return self._values[ref]
+        needed, stack = set(), [ref.call]
+        while stack:
+            index = stack.pop()
+            needed.add(index)
+            sources = (r for r in self.graph.calls[index].inputs() if r not in self._values)
+            stack.extend(r.call for r in sources if r.call not in needed)
+        ahead = dict(self._values)
+        for index in sorted(needed):
+            for position, value in enumerate(self._outcome(index, ahead).after):
+                ahead[TensorRef(index, position)] = value
+        return ahead[ref]
+
+    def _outcome(self, index: int, values: Mapping[TensorRef, Value]) -> Outcome:
+        call = self.graph.calls[index]
+        operation = self.graph.operations[call.operation]
+        if operation.kind == "InputLayer":
+            given = (Value(np.asarray(self._inputs[TensorRef(index, 0)])),)
+            return Outcome(given, given)
+        layer = self._instance(index)
+        leaves = call.leaves()
+        arguments = [values[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in leaves]
+        nested = (call.args, dict(call.kwargs))
+
+        def run(given: list[Any]) -> Any:
+            args, kwargs = tree.pack_sequence_as(nested, given)
+            if takes_training(layer) and kwargs.get("training") is None and len(args) < 2:
+                kwargs = {**kwargs, "training": False}
+            return layer(*args, **kwargs)
+
+        activation = fused_activation(operation, layer)
+        if activation is None:
+            outputs = _in_batches(run, arguments, self.samples)
+            return Outcome(outputs, outputs)
+        layer.activation = None
+        try:
+            before = _in_batches(run, arguments, self.samples)
+        finally:
+            layer.activation = activation
+        after = _in_batches(lambda given: activation(given[0]), [before[0]], self.samples)
+        return Outcome(before, (replace(after[0], mask=before[0].mask),))
+
+    def _instance(self, index: int) -> Any:
+        call = self.graph.calls[index]
+        operation = self.graph.operations[call.operation]
+        if call.operation not in self._instances:
+            layer = instantiate(operation)
+            if isinstance(layer, keras.Layer):
+                args, kwargs = tree.map_structure(
+                    lambda leaf: (
+                        _symbolic(self.graph.spec(leaf)) if isinstance(leaf, TensorRef) else leaf
+                    ),
+                    (call.args, dict(call.kwargs)),
+                )
+                with cheap_initialisers(layer):
+                    layer(*args, **kwargs)
+                load_weights(operation, layer)
+            self._instances[call.operation] = layer
+        return self._instances[call.operation]
+
+
+def fused_activation(operation: Operation, layer: Any) -> Any:
+    """The function that a layer applies last, where it is an argument of the layer."""
+    if operation.kind == "Activation" or "activation" not in (operation.config or {}):
+        return None
+    if not {"kernel"} & set(operation.weights):
+        return None
+    activation = getattr(layer, "activation", None)
+    return None if activation is keras.activations.linear else activation
+
+
+def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
+    return keras.KerasTensor(spec.shape, dtype=spec.dtype)
+
+
+def _in_batches(
+    run: Callable[[list[Any]], Any], arguments: list[Any], samples: int
+) -> tuple[Value, ...]:
+    """Run on slices of the tensors among the arguments, and join what comes out.
+
+    Tensors whose first axis is not the batch cannot be sliced; then all samples run at once.
+    """
+    tensors = [a for a in arguments if isinstance(a, Value)]
+    parts: list[list[Value]] = []
+    sliceable = all(t.array.ndim > 0 and len(t.array) == samples for t in tensors)
+    size = BATCH if sliceable else max(samples, 1)
+    for start in range(0, samples, size):
+        stop = min(start + size, samples)
+        given = [
+            _tensor(a, slice(start, stop) if sliceable else None) if isinstance(a, Value) else a
+            for a in arguments
+        ]
+        outputs = [_value(tensor) for tensor in tree.flatten(run(given))]
+        if any(o.array.ndim == 0 or len(o.array) != stop - start for o in outputs):
+            whole = [_tensor(a, None) if isinstance(a, Value) else a for a in arguments]
+            return tuple(_value(tensor) for tensor in tree.flatten(run(whole)))
+        parts.append(outputs)
+    return tuple(_joined(values) for values in zip(*parts, strict=True))
+
+
+def _tensor(value: Value, rows: slice | None) -> Any:
+    tensor = keras.ops.convert_to_tensor(value.array if rows is None else value.array[rows])
+    if value.mask is not None:
+        set_mask(
+            tensor, keras.ops.convert_to_tensor(value.mask if rows is None else value.mask[rows])
+        )
+    return tensor
+
+
+def _value(tensor: Any) -> Value:
+    mask = mask_of(tensor)
+    return Value(
+        np.asarray(keras.ops.convert_to_numpy(tensor)),
+        None if mask is None else np.asarray(keras.ops.convert_to_numpy(mask)),
+    )
+
+
+def _joined(values: tuple[Value, ...]) -> Value:
+    if len(values) == 1:
+        return values[0]
+    masks = [value.mask for value in values]
+    return Value(
+        np.concatenate([value.array for value in values]),
+        None if masks[0] is None else np.concatenate([m for m in masks if m is not None]),
+    )
