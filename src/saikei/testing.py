@@ -15,8 +15,9 @@ from keras import tree
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.cut import cut
-from saikei.graph import Graph, build, read
+from saikei.graph import Graph, Operation, build, new_operation, read, replace_operations
 from saikei.graph.internals import flattened_layers
+from saikei.rules.labels import labelled
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def check_cut(
     generator = np.random.default_rng(seed)
     channel_map = map_channels(read(model))
     keep = random_mask(channel_map, share, generator)
-    silenced = build(silence(channel_map, keep, readers))
-    smaller = build(cut(channel_map, keep))
+    small = cut(channel_map, keep)
+    silenced = build(_with_twins(silence(channel_map, keep, readers), channel_map, keep, small))
+    smaller = build(small)
     batch = random_inputs(model, generator)
     error = spread = 0.0
     for whole, part in zip(_run(silenced, batch), _run(smaller, batch), strict=True):
@@ -119,6 +121,53 @@ def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> G
             weights[weight_name] = weight.with_array(array)
         operations[name] = replace(operation, weights=weights)
     return replace(channel_map.graph, operations=operations, calls=_silent_calls(channel_map, keep))
+
+
+@keras.saving.register_keras_serializable("saikei.testing")
+class _Take(keras.layers.Layer):
+    """The named indices of an axis, or zeros between them: `-1` stands for a zero."""
+
+    def __init__(self, axis: int, indices: list[int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+        self.indices = list(indices)
+
+    def call(self, x: Any) -> Any:
+        padding = [(0, 0)] * len(x.shape)
+        padding[self.axis] = (0, 1)
+        # The last index, which `-1` is, is a zero.
+        return keras.ops.take(keras.ops.pad(x, padding), np.array(self.indices), axis=self.axis)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[: self.axis], len(self.indices), *shape[self.axis + 1 :])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis, "indices": self.indices}
+
+
+def _with_twins(graph: Graph, channel_map: ChannelMap, keep: BoolMask, small: Graph) -> Graph:
+    """The graph with layers that no cut leaves the same computing on the kept channels only.
+
+    A layer normalisation takes its statistics over the channels that are there. So that its cut
+    can be checked all the same, the silenced network does too: kept channels are taken out,
+    normalised by the cut layer, and put back between zeros.
+    """
+    chains = {}
+    for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):
+        if flow.inexact is None or call.operation in chains:
+            continue
+        name = call.operation
+        before: list[Operation] = []
+        after: list[Operation] = []
+        for axis, vector in labelled(flow.outputs[0]):
+            kept = channel_map.kept(vector, keep)
+            back = np.where(kept, np.cumsum(kept) - 1, -1)
+            for chain, indices in ((before, np.flatnonzero(kept)), (after, back)):
+                layer = _Take(axis, [int(i) for i in indices])
+                chain.append(new_operation(f"{name}_{'ba'[chain is after]}{axis}", layer))
+        middle = replace(small.operations[name], name=f"{name}_cut")
+        chains[name] = (*before, middle, *after)
+    return replace_operations(graph, chains) if chains else graph
 
 
 def _silent_calls(channel_map: ChannelMap, keep: BoolMask) -> tuple[Any, ...]:

@@ -154,7 +154,12 @@ def test_a_shared_reshape_cuts_both_of_its_calls_alike() -> None:
 
 def test_a_layer_without_a_rule_pins_what_it_touches_and_says_so() -> None:
     model = keras.Sequential(
-        [keras.Input((5, 3)), L.Conv1D(4, 1, name="a"), L.LSTM(4, name="memory"), L.Dense(2)]
+        [
+            keras.Input((5, 3)),
+            L.Conv1D(4, 1, name="a"),
+            L.RNN(L.LSTMCell(4), name="memory"),
+            L.Dense(2),
+        ]
     )
     group = next(g for g in channel_groups(model) if g.name == "a")
     assert "memory" in str(group.pinned)

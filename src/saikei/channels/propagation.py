@@ -87,7 +87,9 @@ class _Propagation:
         for name, weight in operation.weights.items():
             labels = flow.weights.get(name, (None,) * len(weight.shape))
             for axis, vector in labelled(labels):
-                if any(np.isin(vector[:1], out).all() for out in made):
+                if (name, axis) in flow.produced or any(
+                    np.isin(vector[:1], out).all() for out in made
+                ):
                     self.produced.add((weight.key, axis))
             known = self.weights.get(weight.key)
             if known is None:
@@ -126,7 +128,12 @@ class _Propagation:
 
 
 def _entries(value: object) -> tuple[object, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    """What a config entry is made of, in one row."""
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if not isinstance(value, tuple):
+        return (value,)
+    return tuple(entry for part in value for entry in _entries(part))
 
 
 def _vector(value: object) -> Vector | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,7 @@ def cut(channel_map: ChannelMap, keep: BoolMask) -> Graph:
         name: _cut_operation(channel_map, keep, operation, sizes.get(name, {}))
         for name, operation in graph.operations.items()
     }
+    _rescale(channel_map, keep, operations)
     calls = tuple(_cut_call(channel_map, keep, index) for index in range(len(graph.calls)))
     return replace(graph, operations=operations, calls=calls)
 
@@ -71,6 +73,8 @@ def _new_sizes(channel_map: ChannelMap, keep: BoolMask) -> dict[str, dict[str, o
 def _count(channel_map: ChannelMap, keep: BoolMask, value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_count(channel_map, keep, entry) for entry in value)
+    if isinstance(value, dict):
+        return {key: _count(channel_map, keep, entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray):
         return int(channel_map.kept(value, keep).sum())
     return value
@@ -88,8 +92,34 @@ def _cut_operation(
             weights[name] = weight.with_array(_slice(channel_map, keep, weight.numpy(), labels))
     config = operation.config
     if config is not None and sizes:
-        config = {**config, **sizes}
+        config = _merged(config, sizes)
     return replace(operation, weights=weights, config=config)
+
+
+def _merged(config: Mapping[str, Any], sizes: Mapping[str, object]) -> dict[str, Any]:
+    """The config with new sizes in it; those in a dictionary are of a nested config."""
+    merged = dict(config)
+    for key, value in sizes.items():
+        merged[key] = _merged(config[key], value) if isinstance(value, dict) else value
+    return merged
+
+
+def _rescale(channel_map: ChannelMap, keep: BoolMask, operations: dict[str, Operation]) -> None:
+    """Multiply the weights of layers that divide by a number of channels."""
+    done: set[str] = set()
+    for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):
+        if call.operation in done:
+            continue
+        done.add(call.operation)
+        operation = operations[call.operation]
+        weights = dict(operation.weights)
+        for name, (vector, power) in flow.rescale.items():
+            share = float(channel_map.kept(vector, keep).mean())
+            if share < 1:
+                array = weights[name].numpy()
+                scaled = array * np.asarray(share**power, dtype=array.dtype)
+                weights[name] = weights[name].with_array(scaled)
+        operations[call.operation] = replace(operation, weights=weights)
 
 
 def _slice(

@@ -392,7 +392,17 @@ def layer_config(operation: Any) -> dict[str, Any] | None:
         return None
     if "data_format" in config and config["data_format"] is None:
         config["data_format"] = keras.config.image_data_format()
-    return config
+    return {key: _unbuilt(value) for key, value in config.items()}
+
+
+def _unbuilt(config: Any) -> Any:
+    """The config of a layer within a layer without the shapes that it was built for.
+
+    They would be the old ones once a layer before it is cut.
+    """
+    if not isinstance(config, dict) or "class_name" not in config:
+        return config
+    return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
 
 
 def _weights(operation: Any) -> dict[str, Weight]:

@@ -7,10 +7,14 @@ from types import MappingProxyType
 
 from saikei.rules import (
     activations,
+    attention,
     convolution,
     dense,
+    embedding,
     merging,
     normalization,
+    products,
+    recurrent,
     reduction,
     reshaping,
     spatial,
@@ -34,10 +38,14 @@ __all__ = [
 BUILT_IN: Mapping[str, Rule] = MappingProxyType(
     {
         **activations.RULES,
+        **attention.RULES,
         **convolution.RULES,
         **dense.RULES,
+        **embedding.RULES,
         **merging.RULES,
         **normalization.RULES,
+        **products.RULES,
+        **recurrent.RULES,
         **reduction.RULES,
         **reshaping.RULES,
         **spatial.RULES,

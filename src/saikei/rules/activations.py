@@ -85,12 +85,12 @@ _OPERATIONS = (
     "Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
     "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
     "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
-    "NanToNum Round Floor Ceil Trunc"
+    "NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite LogicalNot Sinc"
 )
 
 _LAYERS = (
     "ReLU LeakyReLU ELU Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
-    "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization"
+    "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization StochasticDepth Masking"
 )
 
 RULES: dict[str, Rule] = {

@@ -24,6 +24,7 @@ class CallView:
         outputs: the shape of each output tensor.
         arguments: all arguments, flattened; `None` stands where a tensor is.
         tensor_positions: where in `arguments` the inputs stand.
+        slots: for each input, the position or the name of the argument that it is, or is in.
     """
 
     operation: str
@@ -34,6 +35,7 @@ class CallView:
     outputs: tuple[Shape, ...]
     arguments: tuple[Any, ...] = ()
     tensor_positions: tuple[int, ...] = ()
+    slots: tuple[int | str, ...] = ()
 
     def positions(self, shape: Shape) -> int:
         """Product of all axes but the batch and the last; unknown ones count as 1."""

@@ -41,10 +41,16 @@ class Flow:
         outputs: labels of each output tensor.
         weights: labels of each axis of each weight, by weight name.
         sizes: config entries that are channel counts: a vector stands for the number of its
-            labels that are kept; tuples nest, and integers in them stay as they are.
+            labels that are kept; tuples nest, and integers in them stay as they are;
+            dictionaries are entries of a nested config.
         constants: labels of constant arrays among the arguments, by their flat position.
         ties: vectors that this call makes equal.
         pins: labels that this call makes uncuttable.
+        produced: `(weight, axis)` of axes that make channels, beyond those of the outputs'.
+        rescale: for a weight, the vector and the power: when the vector is cut, the weight is
+            multiplied by the kept share to that power.
+        inexact: why the call is another function once its channels are cut, even if they were
+            silent; `None` where it is the same.
     """
 
     outputs: tuple[Labels, ...]
@@ -53,6 +59,9 @@ class Flow:
     constants: dict[int, Labels] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
     pins: tuple[Pin, ...] = ()
+    produced: tuple[tuple[str, int], ...] = ()
+    rescale: dict[str, tuple[Vector, float]] = field(default_factory=dict)
+    inexact: str | None = None
 
 
 @dataclass

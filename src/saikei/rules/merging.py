@@ -140,10 +140,10 @@ def _stack(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
 
 
 _MERGES = (
-    "Add Subtract Multiply Average Maximum Minimum ops.Add ops.Subtract ops.Multiply ops.Maximum "
-    "ops.Minimum ops.Divide ops.TrueDivide ops.DivideNoNan ops.FloorDivide ops.Power ops.Where "
-    "ops.Mod ops.Fmax ops.Fmin ops.Logaddexp ops.Greater ops.GreaterEqual ops.Less ops.LessEqual "
-    "ops.Equal ops.NotEqual ops.LogicalAnd ops.LogicalOr"
+    "Add Subtract Multiply Average Maximum Minimum CustomScaleLayer ops.Add ops.Subtract "
+    "ops.Multiply ops.Maximum ops.Minimum ops.Divide ops.TrueDivide ops.DivideNoNan "
+    "ops.FloorDivide ops.Power ops.Where ops.Mod ops.Fmax ops.Fmin ops.Logaddexp ops.Greater "
+    "ops.GreaterEqual ops.Less ops.LessEqual ops.Equal ops.NotEqual ops.LogicalAnd ops.LogicalOr"
 )
 
 RULES: dict[str, Rule] = {
