@@ -192,16 +192,18 @@ def measure_latency(
 def _random_batch(model: keras.Model, batch_size: int) -> Any:
     generator = np.random.default_rng(0)
     arrays: list[np.ndarray] = []
-    for tensor in model.inputs:
-        shape = tuple(tensor.shape[1:])
+    graph = read(model)
+    for ref in graph.input_refs():
+        spec = graph.spec(ref)
+        shape = spec.shape[1:]
         if None in shape:
             raise ModelError(
-                f"Input '{tensor.name}' of model '{model.name}' has an axis of unknown size "
+                f"Input '{graph.calls[ref.call].operation}' of model '{model.name}' has an axis of unknown size "
                 f"{shape}: build it with full shapes to measure latency, or pass latency=False."
             )
         values = generator.random((batch_size, *shape))
-        arrays.append(values.astype(keras.backend.standardize_dtype(tensor.dtype)))
-    return keras.tree.pack_sequence_as(read(model).inputs, arrays)
+        arrays.append(values.astype(spec.dtype))
+    return keras.tree.pack_sequence_as(graph.inputs, arrays)
 
 
 def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:

@@ -187,14 +187,18 @@ def _silent_calls(channel_map: ChannelMap, keep: BoolMask) -> tuple[Any, ...]:
 
 
 def random_inputs(model: keras.Model, generator: np.random.Generator, samples: int = 3) -> Any:
-    """Normal noise in the structure that the model takes; unknown axes have size 8."""
-    arrays = [
-        generator.standard_normal((samples, *(size or 8 for size in t.shape[1:]))).astype(
-            keras.backend.standardize_dtype(t.dtype)
-        )
-        for t in model.inputs
-    ]
-    return tree.pack_sequence_as(read(model).inputs, arrays)
+    """Normal noise in the structure that the model takes; unknown axes have size 8.
+
+    Integer inputs (tokens, masks) are 0 or 1, which every embedding has.
+    """
+    graph = read(model)
+    arrays = []
+    for spec in (graph.spec(ref) for ref in graph.input_refs()):
+        shape = (samples, *(size or 8 for size in spec.shape[1:]))
+        whole = "int" in spec.dtype or spec.dtype == "bool"
+        values = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
+        arrays.append(values.astype(spec.dtype))
+    return tree.pack_sequence_as(graph.inputs, arrays)
 
 
 def randomise_statistics(model: keras.Model, seed: int = 0) -> None:

@@ -9,7 +9,7 @@ operations that need no size: `arange(n)` is a cumulative sum of ones along the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +18,31 @@ from keras import ops
 
 # The functions as they are, also while others stand in their place.
 _ORIGINAL = dict(vars(ops))
+
+
+class Ones(keras.Operation):
+    """As many ones as an axis is long; the reader puts operations of Keras in its place.
+
+    Args:
+        axis: the axis.
+        dtype: of the ones.
+    """
+
+    def __init__(self, axis: int, dtype: str) -> None:
+        super().__init__()
+        self.axis = axis
+        self.dtype = dtype
+
+    def compute_output_spec(self, tensor: Any) -> Any:
+        """A vector of unknown size."""
+        return keras.KerasTensor((tensor.shape[self.axis],), dtype=self.dtype)
+
+
+def symbolic_ones(shape: Sequence[int | None], axis: int, dtype: str) -> tuple[Any, Any]:
+    """As many ones as an axis of a tensor is long, as `(stand-in for the tensor, ones)`."""
+    tensor = keras.KerasTensor(tuple(shape))
+    key = tuple(slice(None) if a == axis else 0 for a in range(len(shape)))
+    return tensor, _ORIGINAL["ones_like"](tensor[key], dtype=dtype)
 
 
 class Dimension:
@@ -34,8 +59,7 @@ class Dimension:
 
     def ones(self, dtype: str) -> Any:
         """As many ones, as a symbolic vector."""
-        key = tuple(slice(None) if a == self.axis else 0 for a in range(len(self.tensor.shape)))
-        return _ORIGINAL["ones_like"](self.tensor[key], dtype=dtype)
+        return Ones(self.axis, dtype)(self.tensor)
 
     def indices(self, dtype: str) -> Any:
         """0, 1, 2, … as a symbolic vector."""

@@ -11,6 +11,7 @@ from keras import tree
 
 from saikei.errors import ModelError
 from saikei.graph import internals
+from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.parameters import (
     parameter_layer,
@@ -23,9 +24,11 @@ from saikei.graph.retrace import (
     Trace,
     UntraceableError,
     ordered_steps,
+    step_key,
     step_of,
     trace,
 )
+from saikei.graph.sizes import origin
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
 from saikei.rules import find_rule
 
@@ -138,6 +141,8 @@ class _Reader:
         self._names: dict[int, str] = {}
         self._parameters: dict[tuple[int, str], TensorRef] = {}
         self._one: TensorRef | None = None
+        # Blocks work out the same masks and positions each for itself; once is enough.
+        self._recorded: dict[Any, list[TensorRef]] = {}
         self._layers = {id(layer) for layer in internals.flattened_layers(model)}
         self._embeddings = internals.embeddings(model)
         # Variables that a call uses itself: who does, and the operation made for them.
@@ -179,6 +184,8 @@ class _Reader:
 
     def _visit(self, level: _Level, step: Step) -> list[TensorRef]:
         operation = step.operation
+        if isinstance(operation, Ones):
+            return [self._ones(self._resolve(level, step.args[0]), operation)]
         if internals.is_graph_model(operation):
             return self._nested_model(level, step)
         if id(operation) not in self._opaque and _is_traceable(operation):
@@ -296,6 +303,13 @@ class _Reader:
                     raise UntraceableError(reason)
                 self._opaque[id(user)] = reason
 
+    def _ones(self, ref: TensorRef, ones: Ones) -> TensorRef:
+        """As many ones as an axis is long, from the earliest tensor that has that axis."""
+        ref = origin(self.operations, self.calls, ref, ones.axis)
+        shape = self.calls[ref.call].outputs[ref.output].shape
+        stand_in, value = symbolic_ones(shape, ones.axis, ones.dtype)
+        return self._operations_between(stand_in, ref, value)
+
     def _single_one(self) -> TensorRef:
         if self._one is None:
             first = TensorRef(0, 0)
@@ -318,10 +332,16 @@ class _Reader:
         outputs: list[Any],
         fresh: bool = False,
     ) -> list[TensorRef]:
+        key = step_key(operation, args, kwargs) if fresh else None
+        if key is not None and key in self._recorded:
+            return self._recorded[key]
         name = self._add_operation(operation, prefix, fresh)
         specs = tuple(_spec(tensor) for tensor in outputs)
         self.calls.append(Call(name, tuple(args), dict(kwargs), specs))
-        return [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
+        refs = [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
+        if key is not None:
+            self._recorded[key] = refs
+        return refs
 
     def _add_operation(self, operation: Any, prefix: str, fresh: bool) -> str:
         if id(operation) in self._names:

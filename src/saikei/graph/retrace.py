@@ -258,6 +258,15 @@ def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
     return [*lines, *_plain(outputs, number)]
 
 
+def step_key(operation: Any, args: Any, kwargs: Any) -> Any:
+    """What two calls of operations have in common that give the same; `None` for layers."""
+    if isinstance(operation, keras.Layer):
+        return None
+    nesting = repr(tree.map_structure(lambda _: 0, (args, kwargs)))
+    key = (_identity(operation), nesting, *map(repr, _plain((args, sorted(kwargs.items())), {})))
+    return repr(key)
+
+
 def _identity(operation: Any) -> Any:
     if isinstance(operation, keras.Layer):
         if operation.weights or internals.layer_settings(operation) is None:

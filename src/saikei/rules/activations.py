@@ -13,6 +13,8 @@ _FUNCTIONS = (
     "sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink threshold"
 )
 ELEMENTWISE_FUNCTIONS = frozenset(_FUNCTIONS.split())
+# Of KerasHub, by the names under which it registers them.
+REGISTERED_FUNCTIONS = frozenset({"keras_hub>gelu_approximate", "keras_nlp>gelu_approximate"})
 ELEMENTWISE_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Identity"})
 
 
@@ -29,6 +31,8 @@ def mixes_channels(activation: Any) -> str | None:
             return None
         if isinstance(name, dict) or activation.get("registered_name"):
             name = activation.get("registered_name") or activation.get("class_name")
+        if name == "function" and activation.get("config") in REGISTERED_FUNCTIONS:
+            return None
     if name is None or name in ELEMENTWISE_FUNCTIONS:
         return None
     return f"its activation '{name}' is not known to act on each channel alone"

@@ -1,0 +1,80 @@
+"""Where an unknown size of a tensor comes from: the model input that has it too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saikei.graph.flat import Call, Operation, TensorRef
+
+_LAYERS = (
+    "Dense Embedding ReversibleEmbedding LayerNormalization RMSNormalization BatchNormalization "
+    "Dropout Activation Softmax ReLU LeakyReLU PReLU ELU Identity Add Subtract Multiply Average "
+    "Maximum Minimum MultiHeadAttention GroupQueryAttention GaussianNoise SpatialDropout1D"
+)
+_OPERATIONS = (
+    "Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Cast Negative Absolute Square "
+    "Sqrt Rsqrt Exp Log Tanh Sigmoid Relu Gelu Silu Softmax LogicalAnd LogicalOr Where NotEqual "
+    "Equal Greater GreaterEqual Less LessEqual OnesLike ZerosLike Copy StopGradient"
+)
+# Kinds of which every axis of the output but the last has the size of that axis of the inputs.
+_KEEPING = frozenset(_LAYERS.split()) | {f"ops.{name}" for name in _OPERATIONS.split()}
+
+_LOOKED_UP = frozenset({"Embedding", "ReversibleEmbedding"})
+
+
+def origin(
+    operations: Mapping[str, Operation], calls: Sequence[Call], ref: TensorRef, axis: int
+) -> TensorRef:
+    """The first model input whose axis of that number has the same unknown size, or the tensor.
+
+    Positions and masks that every block of a model works out anew from its own input become the
+    same for all of them, and do not depend on what the blocks compute.
+
+    Args:
+        operations: by name.
+        calls: those before, in order.
+        ref: the tensor.
+        axis: which axis of it; its size is unknown.
+    """
+    # Of other tensors, one of unknown size 1 may have been broadcast.
+    inputs, seen, open_refs = [], {ref}, [ref]
+    while open_refs:
+        current = open_refs.pop()
+        if operations[calls[current.call].operation].kind == "InputLayer":
+            inputs.append(current)
+        new = [s for s in _same_size(operations, calls, current, axis) if s not in seen]
+        seen.update(new)
+        open_refs.extend(new)
+    return min(inputs, key=lambda found: found.call, default=ref)
+
+
+def _same_size(
+    operations: Mapping[str, Operation], calls: Sequence[Call], ref: TensorRef, axis: int
+) -> list[TensorRef]:
+    """The inputs of the call that made a tensor whose axis has the same size."""
+    call = calls[ref.call]
+    operation = operations[call.operation]
+    shape = call.outputs[ref.output].shape
+    found = []
+    for source in call.inputs():
+        given = calls[source.call].outputs[source.output].shape
+        if len(given) <= axis or given[axis] is not None:
+            continue
+        same_rank = len(given) == len(shape) and axis < len(shape) - 1
+        looked_up = operation.kind in _LOOKED_UP and len(given) == len(shape) - 1
+        if operation.kind in _KEEPING and (same_rank or looked_up):
+            found.append(source)
+        elif _einsum_keeps(operation, axis):
+            found.append(source)
+    return found
+
+
+def _einsum_keeps(operation: Operation, axis: int) -> bool:
+    if operation.kind != "EinsumDense" or operation.config is None:
+        return False
+    equation: Any = operation.config["equation"]
+    given, made = equation.split(",")[0], equation.split("->")[1]
+    if "." in equation:
+        return False
+    return axis < min(len(given), len(made)) and given[axis] == made[axis]
