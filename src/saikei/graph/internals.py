@@ -99,20 +99,10 @@ def detached_copy(operation: Any) -> Any:
     return twin
 
 
-def has_own_call(operation: Any) -> bool:
-    """Whether a layer's `call` is not Keras's own, so that only tracing shows what it does.
-
-    Subclasses of Keras's own layers are taken for layers like them, whatever they override.
-    """
-    if not isinstance(operation, keras.Layer) or is_graph_model(operation):
-        return False
-    bases = [cls for cls in type(operation).__mro__ if cls.__module__.startswith("keras.src.")]
-    plain = (keras.Layer, keras.Model, keras.layers.Wrapper, Functional, keras.Sequential)
-    return all(cls in plain or not issubclass(cls, keras.Layer) for cls in bases)
-
-
 def overrides_call(layer: Any) -> bool:
-    """Whether a layer's `call` is not Keras's own, though its class may derive from Keras's."""
+    """Whether a layer's `call` is not Keras's own, so that only tracing shows what it does."""
+    if not isinstance(layer, keras.Layer) or is_graph_model(layer):
+        return False
     return not type(layer).call.__module__.startswith("keras.src.")
 
 

@@ -372,7 +372,7 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def _is_traceable(operation: Any) -> bool:
-    return internals.has_own_call(operation) and find_rule(kind_of(operation)) is None
+    return internals.overrides_call(operation) and find_rule(kind_of(operation)) is None
 
 
 def _training(level: _Level, step: Step) -> bool | None:
