@@ -197,11 +197,12 @@ def _random_batch(model: keras.Model, batch_size: int) -> Any:
         spec = graph.spec(ref)
         shape = spec.shape[1:]
         if None in shape:
+            name = graph.calls[ref.call].operation
             raise ModelError(
-                f"Input '{graph.calls[ref.call].operation}' of model '{model.name}' has an axis of unknown size "
+                f"Input '{name}' of model '{model.name}' has an axis of unknown size "
                 f"{shape}: build it with full shapes to measure latency, or pass latency=False."
             )
-        values = generator.random((batch_size, *shape))
+        values = generator.random((batch_size, *(size or 1 for size in shape)))
         arrays.append(values.astype(spec.dtype))
     return keras.tree.pack_sequence_as(graph.inputs, arrays)
 

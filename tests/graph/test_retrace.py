@@ -189,6 +189,9 @@ class Scaled(L.Layer):  # type: ignore[misc]
 def test_weights_used_in_a_call_train_save_and_load(tmp_path: Path) -> None:
     tensor = keras.Input((3,))
     model = keras.Model(tensor, L.Dense(2)(Scaled()(tensor)))
+    generator = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(generator.uniform(0.5, 1.0, weight.shape))
     batch = noise(5, 3)
     twin = copy_model(model)
     assert_same(model, twin, batch)

@@ -14,8 +14,8 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.build import cheap_initialisers, instantiate
+from saikei.graph.describe import kind_of, layer_config
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
-from saikei.graph.read import kind_of, layer_config
 
 # Variables are known by their `id`, which is never negative, so these are nobody's.
 _new_keys = itertools.count(-1, -1)

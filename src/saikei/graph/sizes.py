@@ -63,9 +63,8 @@ def _same_size(
             continue
         same_rank = len(given) == len(shape) and axis < len(shape) - 1
         looked_up = operation.kind in _LOOKED_UP and len(given) == len(shape) - 1
-        if operation.kind in _KEEPING and (same_rank or looked_up):
-            found.append(source)
-        elif _einsum_keeps(operation, axis):
+        kept = operation.kind in _KEEPING and (same_rank or looked_up)
+        if kept or _einsum_keeps(operation, axis):
             found.append(source)
     return found
 

@@ -59,10 +59,10 @@ def untraceable_model(model: Any, reason: str) -> ModelError:
 
 
 def check_weights(model: Any, graph: Graph) -> None:
-    """Every weight has to be one of the model's, and to stand in one place.
+    """What tracing cannot put right: weights made in a call, and weights held twice.
 
     Raises:
-        ModelError: when a weight is held twice, or was made in a call.
+        ModelError: when there are such.
     """
     own = {id(variable) for variable in model.variables}
     places: dict[int, str] = {}
@@ -77,7 +77,8 @@ def check_weights(model: Any, graph: Graph) -> None:
             if other != operation.name and operation.untraced is not None:
                 raise ModelError(
                     f"Layer '{operation.name}' ({operation.kind}) holds weight '{name}' of layer "
-                    f"'{other}' and its call cannot be traced ({operation.untraced})."
+                    f"'{other}' and its call cannot be traced ({operation.untraced}): let it use "
+                    "layers and keras.ops only."
                 )
 
 

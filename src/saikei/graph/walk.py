@@ -1,0 +1,324 @@
+"""Walking a model and what is nested in it, and collecting operations and calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.graph import internals
+from saikei.graph.describe import kind_of, layer_config, unused, weights_of
+from saikei.graph.dimensions import Ones, symbolic_ones
+from saikei.graph.flat import Call, Operation, TensorRef, TensorSpec
+from saikei.graph.parameters import (
+    parameter_layer,
+    symbolic_constant,
+    symbolic_one,
+    symbolic_value,
+)
+from saikei.graph.retrace import (
+    Step,
+    Trace,
+    UntraceableError,
+    ordered_steps,
+    step_key,
+    step_of,
+    trace,
+)
+from saikei.graph.sizes import origin
+from saikei.rules import find_rule
+
+
+@dataclass
+class Level:
+    """One model or layer that is being walked.
+
+    Args:
+        prefix: of the names of its operations where they are taken.
+        training: what a surrounding call fixes `training` to.
+        trace: where its steps stand; `None` for a model whose tensors know their steps.
+        outer: the level in which the layer is called, for a traced one.
+        layer: the traced layer; `None` for models.
+        fresh: whether its operations were made just now, so that Keras numbered their names.
+        known: the tensors that have been recorded, by id.
+    """
+
+    prefix: str
+    training: bool | None
+    trace: Trace | None = None
+    outer: Level | None = None
+    layer: Any = None
+    fresh: bool = False
+    known: dict[int, TensorRef] = field(default_factory=dict)
+
+    def step(self, tensor: Any) -> Step | None:
+        """The call that made a tensor."""
+        return step_of(tensor) if self.trace is None else self.trace.steps.get(id(tensor))
+
+
+class Reader:
+    """Collects operations and calls while walking a model and what is nested in it."""
+
+    def __init__(self, own: set[str], opaque: dict[int, str], model: Any) -> None:
+        # The outer model's layers keep their names; nested ones give way.
+        self._own = own
+        self._opaque = opaque
+        self.operations: dict[str, Operation] = {}
+        self.calls: list[Call] = []
+        self.traced = False
+        self._names: dict[int, str] = {}
+        self._parameters: dict[tuple[int, str], TensorRef] = {}
+        self._one: TensorRef | None = None
+        # Blocks work out the same masks and positions each for itself; once is enough.
+        self._recorded: dict[Any, list[TensorRef]] = {}
+        self._layers = {id(layer) for layer in internals.flattened_layers(model)}
+        self._embeddings = internals.embeddings(model)
+        # Variables that a call uses itself: who does, and the operation made for them.
+        self._users: dict[int, tuple[Any, str]] = {}
+        # Operations are known by id, so they have to live as long as the reader.
+        self._alive: list[Any] = []
+
+    def add_input(self, level: Level, tensor: Any) -> TensorRef:
+        """Record a model input as a call without arguments."""
+        operation, _, _ = internals.producer(tensor)
+        ref = self._record(operation, "", (), {}, [tensor])[0]
+        level.known[id(tensor)] = ref
+        return ref
+
+    def walk(self, level: Level, outputs: list[Any]) -> list[TensorRef]:
+        """Record every call behind `outputs` that the level does not know yet."""
+        given = {} if level.trace is None else level.trace.stand_ins
+        stop = level.known.keys() | given.keys()
+        for step in ordered_steps(outputs, stop, level.step):
+            refs = self._visit(level, step)
+            level.known.update({id(t): ref for t, ref in zip(step.outputs, refs, strict=True)})
+        return [self._resolve(level, tensor) for tensor in outputs]
+
+    def _resolve(self, level: Level, tensor: Any) -> TensorRef:
+        """The ref of a tensor, which is recorded now if it has not been needed before."""
+        if id(tensor) not in level.known:
+            original = None if level.trace is None else level.trace.stand_ins.get(id(tensor))
+            if original is None:
+                return self.walk(level, [tensor])[0]
+            if isinstance(original, keras.Variable):
+                ref = self._parameter(level, original, str(tensor.dtype))
+            elif isinstance(original, np.ndarray):
+                ref = self._constant(original)
+            else:
+                assert level.outer is not None
+                ref = self._resolve(level.outer, original)
+            level.known[id(tensor)] = ref
+        return level.known[id(tensor)]
+
+    def _visit(self, level: Level, step: Step) -> list[TensorRef]:
+        operation = step.operation
+        if isinstance(operation, Ones):
+            return [self._ones(self._resolve(level, step.args[0]), operation)]
+        if internals.is_graph_model(operation):
+            return self._nested_model(level, step)
+        if id(operation) not in self._opaque and _is_traceable(operation):
+            try:
+                return self._traced_layer(level, step)
+            except UntraceableError as error:
+                self._opaque[id(operation)] = str(error)
+        args, kwargs = self._arguments(level, step)
+        if level.training is not None and internals.takes_training(operation):
+            # A nested model that is called with training=False keeps, say, its
+            # BatchNormalization frozen; its layers must keep that when they are inlined.
+            kwargs = {"training": level.training, **kwargs}
+        return self._record(operation, level.prefix, args, kwargs, step.outputs, level.fresh)
+
+    def _nested_model(self, level: Level, step: Step) -> list[TensorRef]:
+        model = step.operation
+        inner = Level(f"{level.prefix}{model.name}_", _training(level, step))
+        args, kwargs = self._arguments(level, step)
+        bound = _bind(model, args, kwargs)
+        inner.known = {id(t): ref for t, ref in zip(model.inputs, bound, strict=True)}
+        return self.walk(inner, list(model.outputs))
+
+    def _traced_layer(self, level: Level, step: Step) -> list[TensorRef]:
+        layer = step.operation
+        training = _training(level, step)
+        kwargs = step.kwargs if training is None else {**step.kwargs, "training": training}
+        traced = trace(layer, step.args, kwargs)
+        outputs = tree.flatten(traced.outputs)
+        if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in step.outputs]:
+            raise UntraceableError("traced, its outputs have other shapes")
+        self.traced = True
+        self._alive.append(traced)
+        inner = Level(f"{level.prefix}{layer.name}_", training, traced, level, layer, fresh=True)
+        return self.walk(inner, outputs)
+
+    def _arguments(self, level: Level, step: Step) -> tuple[Any, dict[str, Any]]:
+        """A step's arguments with refs in the place of tensors and of variables."""
+        masks = self._explicit_masks(step) if self.traced or level.trace is not None else {}
+
+        def ref(leaf: Any) -> Any:
+            if isinstance(leaf, keras.KerasTensor):
+                return self._resolve(level, leaf)
+            if isinstance(leaf, keras.Variable):
+                return self._parameter(level, leaf, str(leaf.dtype))
+            return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+
+        args, kwargs = tree.map_structure(ref, (step.args, {**step.kwargs, **masks}))
+        return args, kwargs
+
+    @staticmethod
+    def _explicit_masks(step: Step) -> dict[str, Any]:
+        """Masks that Keras would find on tensors; operations in between drop them."""
+        if not isinstance(step.operation, keras.Layer):
+            return {}
+        arguments = internals.call_arguments(step.operation, step.args, step.kwargs)
+        tensors = {k: v for k, v in arguments.items() if isinstance(v, keras.KerasTensor)}
+        masks = {}
+        for name, tensor in tensors.items():
+            argument = "mask" if len(tensors) == 1 else f"{name}_mask"
+            mask = internals.mask_of(tensor)
+            if mask is not None and argument in arguments and arguments[argument] is None:
+                masks[argument] = mask
+        return masks
+
+    def _parameter(self, level: Level, variable: Any, dtype: str) -> TensorRef:
+        """The value of a variable that a `call` uses itself."""
+        key = (id(variable), dtype)
+        if key not in self._parameters:
+            table = self._embeddings.get(id(variable))
+            made = (
+                self._parameter_operation(level, variable, dtype)
+                if table is None
+                else self._whole_table(level, table)
+            )
+            self._parameters[key] = made
+        return self._parameters[key]
+
+    def _parameter_operation(self, level: Level, variable: Any, dtype: str) -> TensorRef:
+        if id(variable) in self._users:
+            raise UntraceableError(f"it uses the weight '{variable.path}' in two dtypes")
+        name = unused(_parameter_name(variable), self._own.union(self.operations))
+        layer, weight = parameter_layer(variable, dtype, name)
+        self._users[id(variable)] = (level.layer, name)
+        self.operations[name] = Operation(
+            name, kind_of(layer), layer_config(layer), {"kernel": weight}, layer
+        )
+        one = self._single_one()
+        stand_in, value = symbolic_value(variable, dtype)
+        self.calls.append(Call(name, (one,), {}, (_spec(stand_in),)))
+        return self._operations_between(stand_in, TensorRef(len(self.calls) - 1, 0), value)
+
+    def _whole_table(self, level: Level, layer: Any) -> TensorRef:
+        """An embedding's weight: what it gives for every index in order."""
+        indices = self._constant(np.arange(layer.input_dim, dtype="int32"))
+        table = keras.KerasTensor((layer.input_dim, layer.output_dim), dtype=layer.compute_dtype)
+        return self._record(layer, level.prefix, (indices,), {}, [table])[0]
+
+    def _constant(self, array: Any) -> TensorRef:
+        """An array that a layer is called on: a layer's inputs have to be symbolic."""
+        stand_in, value = symbolic_constant(array)
+        return self._operations_between(stand_in, self._single_one(), value)
+
+    def settle(self) -> None:
+        """Keep whole the layers that use a weight which another layer of the graph holds.
+
+        Two layers cannot hold one variable once they are built again.
+        """
+        for name, operation in self.operations.items():
+            for weight in operation.weights.values():
+                user, own = self._users.get(weight.key, (None, name))
+                if own == name:
+                    continue
+                reason = f"it uses a weight of layer '{name}' itself"
+                if user is None:
+                    raise UntraceableError(reason)
+                self._opaque[id(user)] = reason
+
+    def _ones(self, ref: TensorRef, ones: Ones) -> TensorRef:
+        """As many ones as an axis is long, from the earliest tensor that has that axis."""
+        ref = origin(self.operations, self.calls, ref, ones.axis)
+        shape = self.calls[ref.call].outputs[ref.output].shape
+        stand_in, value = symbolic_ones(shape, ones.axis, ones.dtype)
+        return self._operations_between(stand_in, ref, value)
+
+    def _single_one(self) -> TensorRef:
+        if self._one is None:
+            first = TensorRef(0, 0)
+            stand_in, one = symbolic_one(self.calls[0].outputs[0])
+            self._one = self._operations_between(stand_in, first, one)
+        return self._one
+
+    def _operations_between(self, stand_in: Any, ref: TensorRef, value: Any) -> TensorRef:
+        inner = Level("", None, fresh=True)
+        inner.known[id(stand_in)] = ref
+        self._alive.append((stand_in, value))
+        return self.walk(inner, [value])[0]
+
+    def _record(
+        self,
+        operation: Any,
+        prefix: str,
+        args: Any,
+        kwargs: Any,
+        outputs: list[Any],
+        fresh: bool = False,
+    ) -> list[TensorRef]:
+        key = step_key(operation, args, kwargs) if fresh else None
+        if key is not None and key in self._recorded:
+            return self._recorded[key]
+        name = self._add_operation(operation, prefix, fresh)
+        specs = tuple(_spec(tensor) for tensor in outputs)
+        self.calls.append(Call(name, tuple(args), dict(kwargs), specs))
+        refs = [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
+        if key is not None:
+            self._recorded[key] = refs
+        return refs
+
+    def _add_operation(self, operation: Any, prefix: str, fresh: bool) -> str:
+        if id(operation) in self._names:
+            return self._names[id(operation)]
+        name: str = operation.name
+        if fresh and id(operation) not in self._layers:
+            # Made in the call. Keras numbers them through the process; names have to repeat.
+            name = unused(f"{prefix}{name.rstrip('_0123456789')}", self._own.union(self.operations))
+        elif name in self.operations or (prefix and name in self._own):
+            name = unused(f"{prefix}{name}", self._own.union(self.operations))
+        self._names[id(operation)] = name
+        self._alive.append(operation)
+        self.operations[name] = Operation(
+            name=name,
+            kind=kind_of(operation),
+            config=layer_config(operation),
+            weights=weights_of(operation),
+            source=operation,
+            untraced=self._opaque.get(id(operation)),
+        )
+        return name
+
+
+def _spec(tensor: Any) -> TensorSpec:
+    return TensorSpec(tuple(tensor.shape), str(tensor.dtype))
+
+
+def _is_traceable(operation: Any) -> bool:
+    return internals.overrides_call(operation) and find_rule(kind_of(operation)) is None
+
+
+def _training(level: Level, step: Step) -> bool | None:
+    given = step.kwargs.get("training")
+    return level.training if given is None else given
+
+
+def _parameter_name(variable: Any) -> str:
+    """`"block_gamma"` for the variable `"model/block/gamma"`."""
+    return "_".join(str(variable.path).split("/")[-2:])
+
+
+def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:
+    """The refs handed to a nested model, in the order of its own inputs."""
+    given = args[0] if args else kwargs.get("inputs")
+    if isinstance(given, dict):
+        struct, _ = internals.structures(model)
+        if not isinstance(struct, dict):
+            return [given[tensor.name] for tensor in model.inputs]
+    return list(tree.flatten(given))
