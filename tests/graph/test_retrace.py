@@ -13,12 +13,14 @@ import pytest
 from keras import layers as L
 from keras import ops
 
+import saikei as sk
 from saikei.channels import channel_groups
 from saikei.errors import ModelError
 from saikei.graph import build, copy_model, read
 from saikei.rules import Rule, register_rule
 from saikei.rules.activations import elementwise
 from saikei.rules.base import no_macs
+from saikei.testing import assert_cuts_exactly, randomise_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -89,7 +91,7 @@ def test_a_random_subclassed_model_is_the_same_function_on_its_own_variables(see
     assert_same(model, twin, batch)
     assert not {id(v) for v in twin.variables} & {id(v) for v in model.variables}
     for weight in twin.weights:
-        weight.assign(ops.zeros_like(weight))
+        weight.assign(np.zeros(weight.shape))
     for old, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, now)
 
@@ -160,6 +162,46 @@ def test_a_call_that_does_other_things_in_training_is_refused() -> None:
         read(model)
 
 
+def test_dropout_that_is_always_on_is_refused() -> None:
+    class Sampling(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = L.Dropout(0.5, name="drop")
+
+        def call(self, inputs: Any) -> Any:
+            return self.drop(inputs, training=True)
+
+    model = Sampling()
+    model(noise(1, 3))
+    with pytest.raises(ModelError, match="'drop' with training=True at inference too"):
+        read(model)
+
+
+def test_unknown_lengths_stay_unknown() -> None:
+    class Positions(L.Layer):  # type: ignore[misc]
+        def build(self, shape: Any) -> None:
+            self.table = self.add_weight(
+                shape=(16, shape[-1]), initializer="random_normal", name="table"
+            )
+
+        def call(self, inputs: Any) -> Any:
+            batch, length, width = ops.shape(inputs)
+            heads = ops.reshape(inputs, (batch, length, 2, width // 2))
+            order = ops.cast(ops.arange(length), inputs.dtype) / ops.cast(length, inputs.dtype)
+            seen = ops.tril(ops.ones((length, length), dtype=inputs.dtype))
+            x = ops.reshape(heads, (batch, length, width)) + self.table[:length]
+            x = ops.matmul(seen, x) + ops.zeros((batch, 1, width))
+            start = ops.tile(self.table[None, :1], (batch, 1, 1))
+            return ops.concatenate([start, x * order[None, :, None]], axis=1)
+
+    tensor = keras.Input((None, 4))
+    model = keras.Model(tensor, L.Dense(3)(Positions()(tensor)))
+    twin = copy_model(model)
+    assert {type(layer).__module__.split(".")[0] for layer in twin.layers} == {"keras"}
+    for samples, length in ((2, 5), (3, 9), (1, 1)):
+        assert_same(model, twin, noise(samples, length, 4))
+
+
 class Scaled(L.Layer):  # type: ignore[misc]
     """Uses its weights itself, in every way that comes to mind."""
 
@@ -226,7 +268,8 @@ def test_weights_used_in_a_call_keep_their_dtypes(policy: str) -> None:
     tensor = keras.Input((3,))
     model = keras.Model(tensor, Half(dtype=policy)(tensor))
     twin = copy_model(model)
-    assert [str(t.dtype) for t in twin.outputs] == [str(t.dtype) for t in model.outputs]
+    dtypes = [keras.backend.standardize_dtype(m(noise(4, 3)).dtype) for m in (twin, model)]
+    assert dtypes[0] == dtypes[1] == keras.DTypePolicy(policy).compute_dtype
     kept = sorted(str(w.dtype) for w in model.weights if "int" not in str(w.dtype))
     assert sorted(str(w.dtype) for w in twin.weights) == kept
     np.testing.assert_allclose(
@@ -334,14 +377,14 @@ def test_a_subclassed_model_that_cannot_be_traced_names_the_line() -> None:
 
         def call(self, inputs: Any) -> Any:
             x = self.dense(inputs)
-            return x if float(ops.max(x)) > 0 else -x
+            return x if ops.max(x) > 0 else -x
 
     model = Hopeless()
     model(noise(2, 3))
-    with pytest.raises(ModelError, match="could not trace it either"):
+    with pytest.raises(ModelError, match="cannot be traced"):
         read(model)
     model.build((None, 3))
-    with pytest.raises(ModelError, match=r"line \d+ of test_retrace.py, `return x if float"):
+    with pytest.raises(ModelError, match=r"line \d+ of test_retrace.py, `return x if ops.max"):
         read(model)
 
 
@@ -393,3 +436,14 @@ def test_the_width_of_a_composite_can_be_cut() -> None:
     free = {group.name: int(group.free.sum()) for group in channel_groups(model)}
     assert free["residual_first" if "residual_first" in free else list(free)[1]] == 5
     assert build(read(model)).count_params() == model.count_params()
+
+
+def test_a_subclassed_model_is_profiled_pruned_and_checked_by_the_oracle() -> None:
+    model = Tower([0, 1, 0], 4)
+    model(noise(1, 3))
+    randomise_statistics(model)
+    check = assert_cuts_exactly(model, share=0.5)
+    assert check.cut > 0
+    small = sk.PruneChannels(0.5)(model)
+    assert sk.profile(small, latency=False).params < sk.profile(model, latency=False).params
+    assert small.predict(noise(5, 3), verbose=0)["logits"].shape == (5, 2)

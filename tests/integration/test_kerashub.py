@@ -129,7 +129,8 @@ def batch(model: keras.Model, length: int) -> Any:
 
 
 def predicted(model: keras.Model, inputs: Any) -> list[np.ndarray]:
-    return [np.asarray(y) for y in keras.tree.flatten(model(inputs, training=False))]
+    outputs = keras.tree.flatten(model(inputs, training=False))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
 def difference(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:

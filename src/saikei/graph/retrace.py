@@ -223,6 +223,11 @@ def _merged(
     steps = []
     for step, (key, value) in zip(training[1], _training_arguments(training[1]), strict=True):
         kwargs = dict(step.kwargs)
+        if value and at_inference.get(key) == value:
+            raise UntraceableError(
+                f"it calls '{step.operation.name}' with training=True at inference too, which "
+                "Keras's functional models do not keep"
+            )
         if key not in at_inference or at_inference[key] != value:
             kwargs.pop("training", None)
         steps.append(Step(step.operation, step.args, kwargs, step.outputs))
@@ -297,7 +302,7 @@ def _reason(error: Exception) -> str:
     message = str(error).strip() or type(error).__name__
     # Keras puts what was wrong in bold between what was called and what the arguments were.
     first = message.split("\n\nArguments received")[0].split("\x1b[1m")[-1].split("\x1b")[0]
-    first = " ".join(first.split())[:200]
+    first = " ".join(first.split())[:200].rstrip(".")
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if _is_user_code(f.filename)]
     if not own:
