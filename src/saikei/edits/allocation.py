@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
 from saikei.importance import Scores
@@ -66,6 +67,36 @@ def keep_globally(
     for group in groups:
         wanted = max(float(chosen[group.channels].sum()), FLOOR * share * group.size)
         _keep_best(mask, group, scores, wanted, multiple_of)
+    return mask
+
+
+def keep_in_order(
+    channel_map: ChannelMap,
+    groups: Sequence[ChannelGroup],
+    scores: Scores,
+    order: NDArray[np.int64],
+    keep: float | int,
+    multiple_of: int,
+) -> BoolMask:
+    """Keep all but the first channels of an order.
+
+    Args:
+        channel_map: a graph with its channels.
+        groups: the groups that may be cut.
+        scores: importance of each channel, which within a group the order follows.
+        order: the channels that may go, first those that go first; see `removal_order`.
+        keep: a share of the order that stays, or a number of channels.
+        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+    """
+    share = keep if isinstance(keep, float) else min(keep / max(len(order), 1), 1.0)
+    gone = np.zeros(channel_map.count, dtype=bool)
+    gone[order[: round((1 - share) * len(order))]] = True
+    mask = ~gone
+    if multiple_of > 1:
+        for group in groups:
+            wanted = float((~gone[group.channels]).sum())
+            mask[group.channels] = True
+            _keep_best(mask, group, scores, wanted, multiple_of)
     return mask
 
 

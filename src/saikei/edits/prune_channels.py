@@ -11,16 +11,18 @@ import keras
 import numpy as np
 
 from saikei.budget import Budget
+from saikei.calibration.samples import calibration_samples
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
-from saikei.edits.allocation import keep_globally, keep_per_layer
+from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit
 from saikei.edits.compensate import cut_and_refit
 from saikei.edits.cut import cut
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
+from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
 from saikei.errors import EditError, PinnedWarning
 from saikei.graph import Graph, read
-from saikei.importance import CRITERIA
+from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 
 Scope = Literal["global", "layer"]
 
@@ -33,9 +35,15 @@ class PruneChannels(Edit):
         keep: what stays: a share of the channels (`float` up to 1), a number of channels
             (`int`, of each group in layer scope, of all in global scope), or a `Budget`: as
             many channels as it allows.
-        importance: `"magnitude"` or `"random"`.
-        scope: `"layer"` keeps the same share of every group; `"global"` ranks the channels of
-            all groups together.
+        importance: what is kept. From weights alone: `"magnitude"` (their L2 norm), `"l1"`,
+            `"bn_scale"`, `"geometric_median"`; from data: `"reconstruction"` (what the others
+            cannot make up for), `"activation"`, `"apoz"`; from data with labels: `"taylor"`,
+            `"hessian"`; or `"random"`. Or a function of a `ChannelMap`, a
+            `numpy.random.Generator` and the chosen samples, which gives a score for each channel.
+            By default `"reconstruction"` when data is given, and else `"magnitude"`.
+        scope: `"layer"` keeps the same share of every group; `"global"` weighs the channels of
+            all groups against each other. Under a budget, reconstruction errors are weighed
+            against the cost that a channel saves; other scores are ranked.
         multiple_of: keep multiples of this number of channels, for hardware that likes them.
         exclude: layers whose output channels stay.
         seed: of the random importance.
@@ -53,7 +61,7 @@ class PruneChannels(Edit):
 
     exact: ClassVar[bool] = False
     keep: float | int | Budget
-    importance: str = "magnitude"
+    importance: str | ScoreFunction | None = None
     scope: Scope = "global"
     multiple_of: int = 1
     exclude: tuple[str, ...] = ()
@@ -69,40 +77,79 @@ class PruneChannels(Edit):
 
         Args:
             model: a built model.
-            data: not used by magnitude and random importance.
+            data: for an importance that looks at data.
         """
         channel_map = map_channels(read(model))
-        return dropped(channel_map, self._mask(channel_map))
+        return dropped(channel_map, self._mask(channel_map, data))
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
-        mask = self._mask(channel_map)
+        mask = self._mask(channel_map, data)
         if self.compensate and data is not None:
             return cut_and_refit(channel_map, mask, data)
         return cut(channel_map, mask)
 
-    def _mask(self, channel_map: ChannelMap) -> BoolMask:
+    def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
         check_layer_names(self.exclude, channel_map.graph.operations, "PruneChannels(exclude=…)")
         groups = [g for g in channel_map.groups if not g.pinned]
         groups = [g for g in groups if not set(g.layers_made) & set(self.exclude)]
         _warn_of_pins(channel_map)
-        scores = CRITERIA[self.importance](channel_map, np.random.default_rng(self.seed))
-        allocate = keep_per_layer if self.scope == "layer" else keep_globally
-
-        def mask_for(keep: float | int) -> BoolMask:
-            return allocate(channel_map, groups, scores, keep, self.multiple_of)
-
-        if isinstance(self.keep, Budget):
-            mask = largest_within(channel_map, self.keep, mask_for)
-        else:
-            mask = mask_for(self.keep)
+        if not groups:
+            raise EditError(_nothing_to_cut(self, channel_map, groups))
+        criterion = self._criterion(data)
+        scores = _scores(criterion, channel_map, data, self.seed)
+        mask = self._allocated(channel_map, groups, scores, criterion.error)
         if mask.all():
             raise EditError(_nothing_to_cut(self, channel_map, groups))
         return mask
 
+    def _criterion(self, data: Any) -> Criterion:
+        if callable(self.importance):
+            return Criterion(self.importance, "nothing" if data is None else "inputs")
+        name = self.importance
+        if name is None:
+            name = "magnitude" if data is None else "reconstruction"
+        criterion = CRITERIA[name]
+        if criterion.needs != "nothing" and data is None:
+            raise EditError(
+                f"Importance '{name}' looks at data, and none is given: hand in (x, y) as the "
+                "second argument, or use importance='magnitude'."
+            )
+        return criterion
+
+    def _allocated(
+        self,
+        channel_map: ChannelMap,
+        groups: list[ChannelGroup],
+        scores: Scores,
+        by_cost: bool,
+    ) -> BoolMask:
+        order = None
+        if by_cost and self.scope == "global" and isinstance(self.keep, Budget):
+            order = removal_order(channel_map, groups, scores, self.keep)
+
+        def mask_for(keep: float | int) -> BoolMask:
+            if order is not None:
+                return keep_in_order(channel_map, groups, scores, order, keep, self.multiple_of)
+            allocate = keep_per_layer if self.scope == "layer" else keep_globally
+            return allocate(channel_map, groups, scores, keep, self.multiple_of)
+
+        if isinstance(self.keep, Budget):
+            return largest_within(channel_map, self.keep, mask_for)
+        return mask_for(self.keep)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
+        """JSON-ready arguments.
+
+        Raises:
+            EditError: when the importance is a function, which JSON cannot hold.
+        """
+        if callable(self.importance):
+            raise EditError(
+                f"PruneChannels(importance={self.importance!r}) cannot be written as JSON: use "
+                "the name of a criterion, or write down plan(model), which names the channels."
+            )
         keep = {"budget": self.keep.to_dict()} if isinstance(self.keep, Budget) else self.keep
         return {
             "keep": keep,
@@ -134,7 +181,8 @@ def _check_arguments(edit: PruneChannels) -> None:
         )
     if isinstance(keep, int) and keep < 1:
         raise EditError(f"PruneChannels(keep={keep}): keep at least one channel.")
-    if edit.importance not in CRITERIA:
+    named = edit.importance is not None and not callable(edit.importance)
+    if named and edit.importance not in CRITERIA:
         raise EditError(
             f"Unknown importance '{edit.importance}': use one of {', '.join(sorted(CRITERIA))}."
         )
@@ -142,6 +190,21 @@ def _check_arguments(edit: PruneChannels) -> None:
         raise EditError(f"Unknown scope '{edit.scope}': use 'global' or 'layer'.")
     if edit.multiple_of < 1:
         raise EditError(f"PruneChannels(multiple_of={edit.multiple_of}): use 1 or more.")
+
+
+def _scores(criterion: Criterion, channel_map: ChannelMap, data: Any, seed: int) -> Scores:
+    samples = None
+    if (data is not None and criterion.needs != "nothing") or (
+        data is not None and criterion not in CRITERIA.values()
+    ):
+        samples = calibration_samples(channel_map.graph, data)
+    scores = criterion.score(channel_map, np.random.default_rng(seed), samples)
+    if np.shape(scores) != (channel_map.count,) or not np.isfinite(scores).all():
+        raise EditError(
+            f"The importance gave {np.shape(scores)} numbers, and the graph has "
+            f"{channel_map.count} channels: give one finite score for each."
+        )
+    return np.asarray(scores, dtype=np.float64)
 
 
 def _warn_of_pins(channel_map: ChannelMap) -> None:

@@ -1,4 +1,4 @@
-"""Magnitude: the L2 norm of the weights that make a channel.
+"""Magnitude: the norm of the weights that make a channel.
 
 Li et al., "Pruning Filters for Efficient ConvNets", 2017 (there with the L1 norm of one layer;
 here over all layers whose channels are tied).
@@ -9,14 +9,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
-
-# They shift or standardise a channel; its strength is in the weights that multiply.
-_OFFSETS = frozenset({"bias", "beta", "moving_mean", "moving_variance"})
+from saikei.importance.per_channel import along, relative_to_group, summed, weight_axes
 
 
-def magnitude(channel_map: ChannelMap, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Norm of each channel's producing weights, relative to its group's mean.
+def magnitude(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> NDArray[np.float64]:
+    """L2 norm of each channel's producing weights, relative to its group's mean.
 
     A channel whose producing weights are all zero scores 0, the least there is. Dividing by
     the group's mean makes scores of groups of different fan-in comparable.
@@ -24,30 +25,26 @@ def magnitude(channel_map: ChannelMap, generator: np.random.Generator) -> NDArra
     Args:
         channel_map: a graph with its channels.
         generator: not used; criteria share one signature.
+        samples: not used.
     """
     squares = np.zeros(channel_map.count)
-    seen: set[int] = set()
-    for operation in channel_map.graph.operations.values():
-        for name, weight in operation.weights.items():
-            if weight.key in seen or name in _OFFSETS:
-                continue
-            seen.add(weight.key)
-            for axis, vector in enumerate(channel_map.weights.get(weight.key, ())):
-                if vector is None or (weight.key, axis) not in channel_map.produced:
-                    continue
-                array = weight.numpy().astype(np.float64)
-                others = tuple(a for a in range(array.ndim) if a != axis)
-                norms = np.square(array).sum(axis=others)
-                squares += np.bincount(
-                    channel_map.channel_of[vector], norms, minlength=channel_map.count
-                )
-    return _relative_to_group(channel_map, np.sqrt(squares))
+    for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
+        flat = along(weight.numpy(), axis)
+        squares += summed(channel_map, channels, np.einsum("ij,ij->j", flat, flat))
+    return relative_to_group(channel_map, np.sqrt(squares))
 
 
-def _relative_to_group(channel_map: ChannelMap, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    relative = scores.copy()
-    for group in channel_map.groups:
-        mean = scores[group.channels].mean()
-        if mean > 0:
-            relative[group.channels] = scores[group.channels] / mean
-    return relative
+def l1(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> NDArray[np.float64]:
+    """L1 norm of each channel's producing weights, relative to its group's mean.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: not used.
+        samples: not used.
+    """
+    sums = np.zeros(channel_map.count)
+    for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
+        sums += summed(channel_map, channels, np.abs(along(weight.numpy(), axis)).sum(axis=0))
+    return relative_to_group(channel_map, sums)

@@ -1,0 +1,153 @@
+"""Which channels go first when importance is weighed against cost.
+
+To lose the least importance for the cost saved is a knapsack problem. The greedy answer takes,
+again and again, the channel that loses least for what it saves now: a channel is cheaper once its
+neighbours have been cut, so what it saves is counted anew after each step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.budget import Budget
+from saikei.channels import BoolMask, ChannelGroup, ChannelMap
+from saikei.importance import Scores
+from saikei.rules import find_rule
+from saikei.rules.base import product
+from saikei.rules.labels import labelled
+
+# No group falls below this share of its channels while others can still give.
+FLOOR = 0.05
+# Wide networks give several channels at a time, so that they take at most this many steps.
+STEPS = 400
+
+
+def removal_order(
+    channel_map: ChannelMap, groups: Sequence[ChannelGroup], scores: Scores, budget: Budget
+) -> NDArray[np.int64]:
+    """The channels in the order in which they go, the best bargains first.
+
+    Args:
+        channel_map: a graph with its channels.
+        groups: the groups that may be cut.
+        scores: errors in one unit for all groups.
+        budget: what is to be saved. For a latency, which is not counted, MACs stand in.
+
+    Returns:
+        Channel numbers, all but those that have to stay.
+    """
+    path = _Path(channel_map, groups, scores, budget)
+    for floor in (FLOOR, 0.0):
+        while path.step(floor):
+            pass
+    return np.array(path.gone, dtype=np.int64)
+
+
+class _Path:
+    def __init__(
+        self,
+        channel_map: ChannelMap,
+        groups: Sequence[ChannelGroup],
+        scores: Scores,
+        budget: Budget,
+    ) -> None:
+        self.map, self.groups, self.scores = channel_map, groups, scores
+        self.weigh_macs = budget.macs is not None or budget.params is None
+        self.weigh_params = budget.params is not None
+        self.keep: BoolMask = np.ones(channel_map.count, dtype=bool)
+        self.gone: list[int] = []
+        free = [group.channels[group.free] for group in groups]
+        self.waiting = [list(c[np.argsort(scores[c], kind="stable")]) for c in free]
+        self.batch = max(1, sum(map(len, free)) // STEPS)
+        self.counted = _first_calls(channel_map)
+        self.calls = _calls_of(channel_map, groups)
+        whole = [self._cost(index, self.keep) for index in range(len(channel_map.graph.calls))]
+        self.total = np.maximum(np.sum(whole, axis=0), 1.0)
+        self.savings: dict[int, float] = {}
+
+    def step(self, floor: float) -> bool:
+        """Take away the best bargains; whether there were any."""
+        offers: list[tuple[float, int, int]] = []
+        for number, group in enumerate(self.groups):
+            left = int(self.keep[group.channels].sum())
+            spare = min(left - max(1, int(np.ceil(floor * group.size))), len(self.waiting[number]))
+            if spare <= 0:
+                continue
+            saving = self._saving(number)
+            some = self.waiting[number][: max(1, min(spare, group.size // 64))]
+            # Where a channel saves nothing there is nothing to weigh: it goes last.
+            offers += [(self.scores[c] / max(saving, 1e-12), number, int(c)) for c in some]
+        if not offers:
+            return False
+        offers.sort()
+        for _, number, channel in offers[: self.batch]:
+            self.waiting[number].remove(channel)
+            if self._may_go(number, channel):
+                self.keep[channel] = False
+                self.gone.append(channel)
+                self._forget(number)
+        return True
+
+    def _may_go(self, number: int, channel: int) -> bool:
+        blocks = self.groups[number].blocks.values()
+        return all(self.keep[b].sum() > 1 for b in blocks if channel in b)
+
+    def _saving(self, number: int) -> float:
+        """What the group's next channel saves of the whole cost."""
+        if number not in self.savings:
+            without = self.keep.copy()
+            without[self.waiting[number][0]] = False
+            saved = np.zeros(2)
+            for index in self.calls[number]:
+                saved += self._cost(index, self.keep) - self._cost(index, without)
+            share = saved / self.total
+            self.savings[number] = float(self.weigh_macs * share[0] + self.weigh_params * share[1])
+        return self.savings[number]
+
+    def _forget(self, number: int) -> None:
+        touched = set(self.calls[number])
+        for other in list(self.savings):
+            if touched.intersection(self.calls[other]):
+                del self.savings[other]
+
+    def _cost(self, index: int, keep: BoolMask) -> NDArray[np.float64]:
+        """MACs and parameters of a call; those of a shared layer count at its first."""
+        operation = self.map.graph.operations[self.map.graph.calls[index].operation]
+        rule = find_rule(operation.kind)
+        view = self.map.view(index, keep)
+        params = sum(product(view.weights[name]) for name in self.counted[index])
+        return np.array([rule.macs(view) if rule is not None else 0, params], dtype=np.float64)
+
+
+def _first_calls(channel_map: ChannelMap) -> list[list[str]]:
+    """For each call, the weights that no earlier call has."""
+    seen: set[int] = set()
+    counted = []
+    for call in channel_map.graph.calls:
+        weights = channel_map.graph.operations[call.operation].weights
+        counted.append([name for name, weight in weights.items() if weight.key not in seen])
+        seen.update(weight.key for weight in weights.values())
+    return counted
+
+
+def _calls_of(channel_map: ChannelMap, groups: Sequence[ChannelGroup]) -> list[list[int]]:
+    """For each group, the calls whose cost depends on it."""
+    group_of = np.full(channel_map.count, -1)
+    for number, group in enumerate(groups):
+        group_of[group.channels] = number
+    calls: list[list[int]] = [[] for _ in groups]
+    for index, call in enumerate(channel_map.graph.calls):
+        operation = channel_map.graph.operations[call.operation]
+        if not operation.weights:
+            continue
+        labels = [channel_map.weights.get(weight.key, ()) for weight in operation.weights.values()]
+        labels += [channel_map.flows[ref.call].outputs[ref.output] for ref in call.inputs()]
+        labels += list(channel_map.flows[index].outputs)
+        vectors = [vector for axes in labels for _, vector in labelled(axes)]
+        found = {int(n) for v in vectors for n in np.unique(group_of[channel_map.channel_of[v]])}
+        for number in found - {-1}:
+            calls[number].append(index)
+    return calls

@@ -1,0 +1,56 @@
+"""Activation: how strong, or how often not zero, a channel is on data, where it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.calibration.samples import Samples
+from saikei.channels import ChannelMap
+from saikei.importance.per_channel import relative_to_group
+from saikei.importance.readers import carried
+
+
+def activation(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> NDArray[np.float64]:
+    """Mean |a| of each channel over the tensors in which it is read, relative to its group's.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: not used.
+        samples: what to run the graph on.
+    """
+    return relative_to_group(channel_map, _mean(channel_map, samples, np.abs))
+
+
+def apoz(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> NDArray[np.float64]:
+    """Share of positions where a channel is not zero: one minus the average percentage of zeros.
+
+    Hu et al., "Network Trimming", 2016.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: not used.
+        samples: what to run the graph on.
+    """
+    return relative_to_group(channel_map, _mean(channel_map, samples, lambda array: array != 0))
+
+
+def _mean(
+    channel_map: ChannelMap,
+    samples: Samples | None,
+    of: Callable[[NDArray[np.float64]], NDArray[np.floating | np.bool_]],
+) -> NDArray[np.float64]:
+    assert samples is not None
+    sums, counts = np.zeros(channel_map.count), np.zeros(channel_map.count)
+    for carrier, array in carried(channel_map, samples):
+        values = np.moveaxis(array, carrier.axis, -1).reshape(-1, array.shape[carrier.axis])
+        means = of(values.astype(np.float64)).mean(axis=0)
+        np.add.at(sums, carrier.channels, means)
+        np.add.at(counts, carrier.channels, 1.0)
+    return np.asarray(sums / np.maximum(counts, 1.0))

@@ -1,0 +1,96 @@
+"""Gradients of a loss by the weights: the only code that differs between backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+# From the model's flat outputs and the labels to a scalar.
+Loss = Callable[[list[Any], Any], Any]
+
+
+def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Array]]:
+    """A function from a batch to the gradient by each of `model.weights`.
+
+    Every weight counts, trained or frozen; the model runs as at inference and is not changed.
+
+    Args:
+        model: a built model.
+        loss: of the flattened outputs and the labels.
+    """
+    makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
+    gradients = makers[keras.backend.backend()](model, loss)
+
+    def numpy_gradients(x: Any, y: Any) -> list[Array]:
+        found = gradients(x, y)
+        return [
+            np.zeros(weight.shape, np.float32)
+            if gradient is None
+            else np.asarray(keras.ops.convert_to_numpy(gradient), np.float32)
+            for weight, gradient in zip(model.weights, found, strict=True)
+        ]
+
+    return numpy_gradients
+
+
+def _tensorflow(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+    import tensorflow as tf
+
+    variables = [weight.value for weight in model.weights]
+
+    @tf.function(reduce_retracing=True)
+    def gradients(x: Any, y: Any) -> Any:
+        # Frozen variables are not watched by themselves.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            value = loss(keras.tree.flatten(model(x, training=False)), y)
+        # An embedding's gradient comes as rows.
+        return [
+            None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(value, variables)
+        ]
+
+    return lambda x, y: list(gradients(x, y))
+
+
+def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+    import jax
+
+    weights = list(model.weights)
+    place = {id(weight): position for position, weight in enumerate(weights)}
+
+    def value(values: list[Any], x: Any, y: Any) -> Any:
+        trained = [values[place[id(v)]] for v in model.trainable_variables]
+        others = [
+            values[place[id(v)]] if id(v) in place else v.value
+            for v in model.non_trainable_variables
+        ]
+        outputs, _ = model.stateless_call(trained, others, x, training=False)
+        return loss(keras.tree.flatten(outputs), y)
+
+    gradients = jax.jit(jax.grad(value))
+    return lambda x, y: list(gradients([weight.value for weight in weights], x, y))
+
+
+def _torch(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+    import torch
+
+    values = [weight.value for weight in model.weights]
+
+    def gradients(x: Any, y: Any) -> list[Any]:
+        needed = [value.requires_grad for value in values]
+        for value in values:
+            value.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                result = loss(keras.tree.flatten(model(x, training=False)), y)
+            return list(torch.autograd.grad(result, values, allow_unused=True))
+        finally:
+            for value, need in zip(values, needed, strict=True):
+                value.requires_grad_(need)
+
+    return gradients

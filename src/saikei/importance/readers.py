@@ -1,0 +1,132 @@
+"""Who reads a group's channels: the tensors that carry them, and the weights that meet them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.calibration.run import Run
+from saikei.calibration.samples import Samples
+from saikei.channels import ChannelGroup, ChannelMap
+from saikei.graph import TensorRef
+from saikei.rules.labels import Vector, labelled
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """One axis of one tensor that carries channels to a call that reads them.
+
+    Args:
+        call: the call's number.
+        ref: the tensor.
+        axis: which axis of the tensor.
+        channels: for each index of the axis, its channel's number.
+        weights: `(variable key, operation, weight, axis)` of the weights that are multiplied
+            with it; none where the tensor is what a layer makes and no weights read it.
+    """
+
+    call: int
+    ref: TensorRef
+    axis: int
+    channels: Vector
+    weights: tuple[tuple[int, str, str, int], ...]
+
+
+def carriers(channel_map: ChannelMap) -> Iterator[Carrier]:
+    """The tensors that weights read channels from; for channels that none reads, where made."""
+    read = np.zeros(channel_map.count, dtype=bool)
+    found = []
+    for index in range(len(channel_map.graph.calls)):
+        for carrier in _read_by(channel_map, index):
+            read[carrier.channels] = True
+            found.append(carrier)
+    yield from found
+    for index, flow in enumerate(channel_map.flows):
+        name = channel_map.graph.calls[index].operation
+        if not channel_map.graph.operations[name].weights:
+            continue
+        for axis, vector in labelled(flow.outputs[0] if flow.outputs else ()):
+            channels = channel_map.channel_of[vector]
+            if not read[channels].any():
+                yield Carrier(index, TensorRef(index, 0), axis, channels, ())
+
+
+def carried(channel_map: ChannelMap, samples: Samples) -> Iterator[tuple[Carrier, NDArray[Any]]]:
+    """Run a graph, and give each tensor that carries channels to a reader.
+
+    Args:
+        channel_map: a graph with its channels.
+        samples: what to run it on.
+    """
+    of_call: dict[int, list[Carrier]] = defaultdict(list)
+    for carrier in carriers(channel_map):
+        of_call[carrier.call].append(carrier)
+    unread = [c.ref for found in of_call.values() for c in found if not c.weights]
+    run = Run(channel_map.graph, samples.inputs, also=unread)
+    for index in range(len(channel_map.graph.calls)):
+        for carrier in of_call[index]:
+            if carrier.weights:
+                yield carrier, run.value(carrier.ref).array
+        run.step(index)
+        for carrier in of_call[index]:
+            if not carrier.weights:
+                yield carrier, run.value(carrier.ref).array
+
+
+def _read_by(channel_map: ChannelMap, index: int) -> Iterator[Carrier]:
+    call = channel_map.graph.calls[index]
+    operation = channel_map.graph.operations[call.operation]
+    for ref in dict.fromkeys(call.inputs()):
+        for axis, vector in labelled(channel_map.flows[ref.call].outputs[ref.output]):
+            channels = channel_map.channel_of[vector]
+            readers = tuple(
+                (weight.key, operation.name, name, position)
+                for name, weight in operation.weights.items()
+                for position, own in labelled(channel_map.weights.get(weight.key, ()))
+                if (weight.key, position) not in channel_map.produced
+                and np.array_equal(channel_map.channel_of[own], channels)
+            )
+            if readers:
+                yield Carrier(index, ref, axis, channels, readers)
+
+
+def in_channels(
+    array: NDArray[Any], axis: int, channels: Vector, group: ChannelGroup
+) -> NDArray[Any]:
+    """An array as `(rows, channels of the group)`; what repeats a channel makes more rows.
+
+    Args:
+        array: a tensor or a weight.
+        axis: the axis that carries channels.
+        channels: for each index of the axis, its channel's number.
+        group: whose channels to take, in its order. Where the axis carries one less often than
+            another, its missing rows are 0.
+    """
+    flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    order = np.argsort(group.channels, kind="stable")
+    place = np.searchsorted(group.channels[order], channels).clip(max=group.size - 1)
+    column = order[place]
+    own = np.flatnonzero(group.channels[column] == channels)
+    column = column[own]
+    turn = _occurrences(column)
+    if turn.max(initial=0) == 0 and len(own) == group.size == array.shape[axis]:
+        return flat[:, own[np.argsort(column, kind="stable")]]
+    rows = np.zeros((turn.max(initial=0) + 1, len(flat), group.size), dtype=flat.dtype)
+    rows[turn, :, column] = flat[:, own].T
+    return rows.reshape(-1, group.size)
+
+
+def _occurrences(values: Vector) -> Vector:
+    """For each entry, how many equal ones stand before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else order
+    counts = np.diff(np.r_[starts, len(values)])
+    turn = np.empty(len(values), dtype=np.int64)
+    turn[order] = np.arange(len(values)) - np.repeat(starts, counts)
+    return turn
