@@ -156,6 +156,14 @@ def products() -> keras.Model:
     return keras.Model(x, head(keras.ops.matmul(scores, values)))
 
 
+def split_and_repeated() -> keras.Model:
+    x, y = sequence()
+    first, second = keras.ops.split(y, 2, axis=-1)
+    y = keras.ops.repeat(keras.ops.multiply(first, keras.ops.silu(second)), 3, axis=-1)
+    y = keras.ops.take(y, np.array([0, 2, 3]), axis=1)
+    return keras.Model(x, head(keras.ops.cumsum(layers.Dense(4)(y), axis=1)))
+
+
 def group_normalization(groups: int) -> Callable[[], keras.Model]:
     def make() -> keras.Model:
         x = keras.Input((6, 6, 2))
@@ -194,6 +202,7 @@ MODELS = {
     "token positions": token_positions,
     "einsum dense": einsum_dense,
     "products": products,
+    "split and repeated": split_and_repeated,
     "groups of four": group_normalization(2),
     "instance norm": group_normalization(-1),
     "adapted input": adapted_input,

@@ -68,19 +68,19 @@ def _prelu(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
 
 
 def _softmax(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """Softmax normalises over its axes: those labels are pinned, others pass."""
+    """Softmax, like a running sum, mixes its axes: those labels are pinned, others pass."""
     axis = call.config.get("axis", -1)
     axes = axis if isinstance(axis, (list, tuple)) else (axis,)
     rank = len(call.inputs[0])
     if None in axes:
-        return pinned_flow(call, inputs, "it normalises over all axes")
-    normalised = {a % rank for a in axes}
+        return pinned_flow(call, inputs, "it mixes the indices of all axes")
+    mixed = {a % rank for a in axes}
     pins = tuple(
-        Pin(vector, f"'{call.operation}' normalises over this axis")
+        Pin(vector, f"'{call.operation}' mixes the indices of this axis")
         for position, vector in enumerate(inputs[0])
-        if vector is not None and position in normalised
+        if vector is not None and position in mixed
     )
-    outputs = tuple(None if p in normalised else v for p, v in enumerate(inputs[0]))
+    outputs = tuple(None if p in mixed else v for p, v in enumerate(inputs[0]))
     return Flow(outputs=(outputs,), pins=pins)
 
 
@@ -89,7 +89,8 @@ _OPERATIONS = (
     "Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
     "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
     "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
-    "NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite LogicalNot Sinc"
+    "ConvertToTensor NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite "
+    "LogicalNot Sinc"
 )
 
 _LAYERS = (
@@ -105,4 +106,6 @@ RULES: dict[str, Rule] = {
     "Softmax": Rule(_softmax, no_macs),
     "ops.Softmax": Rule(_softmax, no_macs),
     "ops.LogSoftmax": Rule(_softmax, no_macs),
+    "ops.Cumsum": Rule(_softmax, no_macs),
+    "ops.Cumprod": Rule(_softmax, no_macs),
 }

@@ -227,6 +227,52 @@ def _is_basic(key: Any) -> bool:
     return key is None or key is Ellipsis or isinstance(key, (slice, int, np.integer))
 
 
+def _repeat(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    """`keras.ops.repeat`: each index stands several times in a row, and goes with its copies."""
+    repeats, axis = call.config.get("repeats"), call.config.get("axis")
+    if len(inputs) != 1 or not isinstance(repeats, int) or not isinstance(axis, int):
+        return pinned_flow(call, inputs, "it repeats in a way that its rule does not know")
+    axis %= len(call.inputs[0])
+    labels = [
+        np.repeat(vector, repeats) if vector is not None and position == axis else vector
+        for position, vector in enumerate(inputs[0])
+    ]
+    return Flow((tuple(labels),))
+
+
+def _split_operation(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    """`keras.ops.split` into equal parts, which stay equal: they are cut alike."""
+    axis = int(call.config.get("axis", 0)) % len(call.inputs[0])
+    vector = inputs[0][axis]
+    parts = len(call.outputs)
+    if vector is None:
+        return Flow((inputs[0],) * parts)
+    if not isinstance(call.config.get("indices_or_sections"), int):
+        return pinned_flow(call, inputs, "it splits at fixed places")
+    pieces = np.split(vector, parts)
+    ties = tuple(Tie(pieces[0], piece) for piece in pieces[1:])
+    outputs = tuple((*inputs[0][:axis], piece, *inputs[0][axis + 1 :]) for piece in pieces)
+    return Flow(outputs, ties=ties)
+
+
+def _take(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    """`keras.ops.take` along an axis: the others pass."""
+    axis = call.config.get("axis")
+    if not isinstance(axis, int) or 0 not in call.slots:
+        return pinned_flow(call, inputs, "it takes indices of the flattened tensor")
+    rank = len(call.inputs[0])
+    axis %= rank
+    taken = len(call.outputs[0]) - rank + 1
+    labels = (*inputs[0][:axis], *(None,) * taken, *inputs[0][axis + 1 :])
+    picked = (inputs[0][axis], *(vector for other in inputs[1:] for vector in other))
+    pins = tuple(
+        Pin(vector, f"'{call.operation}' takes a part of this axis by index")
+        for vector in picked
+        if vector is not None
+    )
+    return Flow((labels,), pins=pins)
+
+
 def _flip(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
     rank = len(call.inputs[0])
     axis = call.config.get("axis")
@@ -247,5 +293,8 @@ RULES: dict[str, Rule] = {
     "ops.Squeeze": Rule(_squeeze, no_macs),
     "ops.GetItem": Rule(_get_item, no_macs),
     "ops.Flip": Rule(_flip, no_macs),
+    "ops.Repeat": Rule(_repeat, no_macs),
+    "ops.Split": Rule(_split_operation, no_macs),
+    "ops.Take": Rule(_take, no_macs),
     "RepeatVector": Rule(_repeat_vector, no_macs),
 }
