@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile
-    from saikei.edits import DropChannels, PruneChannels, Recipe
+    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe
     from saikei.errors import SaikeiError
     from saikei.fusion import Average
     from saikei.rules import Rule, register_rule
@@ -23,6 +23,7 @@ __all__ = [
     "Average",
     "Budget",
     "DropChannels",
+    "Factorize",
     "PruneChannels",
     "Recipe",
     "Rule",
@@ -40,6 +41,7 @@ _HOMES = {
     "Average": "fusion",
     "Budget": "budget",
     "DropChannels": "edits",
+    "Factorize": "edits",
     "PruneChannels": "edits",
     "Recipe": "edits",
     "Rule": "rules",

@@ -2,7 +2,14 @@
 
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
+from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
 
-__all__ = ["DropChannels", "Edit", "PruneChannels", "Recipe"]
+__all__ = [
+    "DropChannels",
+    "Edit",
+    "Factorize",
+    "PruneChannels",
+    "Recipe",
+]

@@ -10,12 +10,17 @@ from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
+from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.errors import EditError
 from saikei.graph import Graph
 
 EDITS: Mapping[str, Any] = MappingProxyType(
-    {"DropChannels": DropChannels, "PruneChannels": PruneChannels}
+    {
+        "DropChannels": DropChannels,
+        "Factorize": Factorize,
+        "PruneChannels": PruneChannels,
+    }
 )
 
 

@@ -1,0 +1,1 @@
+"""Layers as products of thinner ones: spectra, splits by kind of layer, and what to choose."""

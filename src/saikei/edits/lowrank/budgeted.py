@@ -1,0 +1,96 @@
+"""The splits that lose least within a `Budget`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from saikei.budget import Budget
+from saikei.channels import map_channels
+from saikei.costs import Counts, count_costs, measure_latency
+from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
+from saikei.edits.lowrank.plan import split_layers
+from saikei.errors import BudgetError, EditError
+from saikei.graph import Graph, build
+
+# Each step of a latency budget builds and times a model.
+LATENCY_STEPS = 6
+
+
+def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit: str) -> list[int]:
+    """A row for each layer, so that the whole graph keeps the budget.
+
+    Args:
+        graph: the graph; shares are of it.
+        options: of each layer that may be split.
+        budget: the limits.
+        edit: the edit's name, for messages.
+
+    Raises:
+        EditError: when the graph keeps the budget as it is.
+        BudgetError: when no choice keeps it; it says how near one comes.
+    """
+    counts = count_costs(map_channels(graph))
+    timed = budget.latency is not None
+    latency = measure_latency(build(graph)) if timed else None
+    original = Counts(counts.params, counts.macs, latency)
+    if budget.fits(original, original):
+        raise EditError(f"{edit} would change nothing: the model keeps the budget '{budget}'.")
+    limits = budget.limits(original)
+    milliseconds = limits.pop("latency", None)
+    room = {
+        name: limit - getattr(original, name) + total_cost(options, [0] * len(options), name)
+        for name, limit in limits.items()
+    }
+    if milliseconds is None:
+        rows = least_loss_within(options, room)
+        if rows is None:
+            raise BudgetError(_unreachable(options, room, budget, original, edit))
+        return rows
+
+    def fast(rows: list[int]) -> bool:
+        return measure_latency(build(split_layers(graph, options, rows))) <= milliseconds
+
+    return _fast_enough(options, room, fast, f"{edit}: budget '{budget}'")
+
+
+def _fast_enough(
+    options: Sequence[Options],
+    room: dict[str, float],
+    fast: Callable[[list[int]], bool],
+    what: str,
+) -> list[int]:
+    """Bisect a limit on MACs for the closest choice that is measured to be fast enough."""
+    whole = total_cost(options, [0] * len(options), "macs")
+    high = min(room.get("macs", whole), whole)
+    low = float(sum(o.costs["macs"].min() for o in options))
+    best: list[int] | None = None
+    for step in range(LATENCY_STEPS + 1):
+        # The smallest first: where that is too slow, nothing else need be built.
+        limit = low if step == 0 else (low + high) / 2
+        rows = least_loss_within(options, {**room, "macs": limit})
+        if rows is not None and fast(rows):
+            best, low = rows, limit
+        elif step == 0:
+            break
+        else:
+            high = limit
+    if best is None:
+        raise BudgetError(
+            f"{what} cannot be reached by splitting layers: the fewest MACs that it can bring "
+            f"these layers to ({low:,.0f} of {whole:,}) were measured, and take longer. Raise it."
+        )
+    return best
+
+
+def _unreachable(
+    options: Sequence[Options], room: dict[str, float], budget: Budget, original: Counts, edit: str
+) -> str:
+    parts = []
+    for name, limit in room.items():
+        least = int(sum(o.costs[name].min() for o in options))
+        if least > limit:
+            whole = getattr(original, name)
+            reached = whole - total_cost(options, [0] * len(options), name) + least
+            parts.append(f"{name} can be brought down to {reached:,} ({reached / whole:.2g})")
+    reason = "; ".join(parts) or "its limits cannot be kept together"
+    return f"Budget '{budget}' cannot be reached by {edit}: {reason}. Raise it."
