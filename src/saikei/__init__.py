@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile
-    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe
+    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe, Separate
     from saikei.errors import SaikeiError
     from saikei.fusion import Average
     from saikei.rules import Rule, register_rule
@@ -28,6 +28,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "SaikeiError",
+    "Separate",
     "channel_groups",
     "distill",
     "evaluate",
@@ -46,6 +47,7 @@ _HOMES = {
     "Recipe": "edits",
     "Rule": "rules",
     "SaikeiError": "errors",
+    "Separate": "edits",
     "channel_groups": "channels",
     "distill": "training",
     "evaluate": "training",

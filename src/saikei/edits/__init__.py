@@ -5,6 +5,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
+from saikei.edits.separate import Separate
 
 __all__ = [
     "DropChannels",
@@ -12,4 +13,5 @@ __all__ = [
     "Factorize",
     "PruneChannels",
     "Recipe",
+    "Separate",
 ]

@@ -12,6 +12,7 @@ from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.separate import Separate
 from saikei.errors import EditError
 from saikei.graph import Graph
 
@@ -20,6 +21,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "DropChannels": DropChannels,
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
+        "Separate": Separate,
     }
 )
 
