@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile
-    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe, Separate
+    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe, Separate, Sparsify
     from saikei.errors import SaikeiError
     from saikei.fusion import Average
     from saikei.rules import Rule, register_rule
@@ -29,6 +29,7 @@ __all__ = [
     "Rule",
     "SaikeiError",
     "Separate",
+    "Sparsify",
     "channel_groups",
     "distill",
     "evaluate",
@@ -48,6 +49,7 @@ _HOMES = {
     "Rule": "rules",
     "SaikeiError": "errors",
     "Separate": "edits",
+    "Sparsify": "edits",
     "channel_groups": "channels",
     "distill": "training",
     "evaluate": "training",

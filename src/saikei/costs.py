@@ -12,9 +12,13 @@ import numpy as np
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.errors import ModelError
-from saikei.graph import Graph, read
+from saikei.graph import Graph, Weight, read
 from saikei.rules import find_rule
 from saikei.rules.base import product
+from saikei.sparsity import is_kernel, meant_zeros
+
+# What zeros in kernels do not do; said wherever they are shown.
+NO_FASTER = "a runtime for dense matrices stores and multiplies them, and is no faster for them"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class LayerProfile:
         macs: multiply-accumulates per sample; `None` where no rule knows them.
         activation_bytes: size of its outputs for one sample.
         pinned: why its channels cannot be cut; `None` where they can, or where it has none.
+        zeros: exact zeros in kernels of it that are sparse; 0 at the later calls of a shared
+            layer.
     """
 
     name: str
@@ -38,6 +44,7 @@ class LayerProfile:
     macs: int | None
     activation_bytes: int
     pinned: str | None
+    zeros: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,11 @@ class Profile:
     latency: float | None
     batch_size: int
     layers: tuple[LayerProfile, ...]
+
+    @property
+    def zeros(self) -> int:
+        """Exact zeros in sparse kernels; they are among `params`, and multiplied in `macs`."""
+        return sum(layer.zeros for layer in self.layers)
 
     @property
     def uncounted(self) -> tuple[str, ...]:
@@ -89,7 +101,7 @@ class Profile:
     def summary(self) -> str:
         """The totals, on one line."""
         parts = [
-            f"{self.params:,} parameters",
+            f"{self.params:,} parameters{self._sparse_share()}",
             f"{self.macs:,} MACs per sample",
             f"{self.activation_bytes:,} bytes of activations per sample",
         ]
@@ -97,7 +109,14 @@ class Profile:
             parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}")
         if self.uncounted:
             parts.append(f"MACs not counted: {', '.join(self.uncounted)}")
+        if self.zeros:
+            parts.append(f"zeros count in full: {NO_FASTER}")
         return "; ".join(parts)
+
+    def _sparse_share(self) -> str:
+        if not self.zeros:
+            return ""
+        return f" ({self.zeros:,} of them zero, {self.zeros / self.params:.1%})"
 
 
 def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> Profile:
@@ -215,23 +234,27 @@ def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:
     for index, call in enumerate(graph.calls):
         operation = graph.operations[call.operation]
         rule = find_rule(operation.kind)
-        params = 0
-        for weight in operation.weights.values():
-            params += 0 if weight.key in seen else product(weight.shape)
-            seen.add(weight.key)
+        new = {name: w for name, w in operation.weights.items() if w.key not in seen}
+        seen.update(weight.key for weight in new.values())
         unknown = rule is None and bool(operation.weights)
         layers.append(
             LayerProfile(
                 name=operation.name,
                 kind=operation.kind,
                 output_shape=call.outputs[0].shape,
-                params=params,
+                params=sum(product(weight.shape) for weight in new.values()),
                 macs=None if unknown else rule.macs(channel_map.view(index)) if rule else 0,
                 activation_bytes=sum(spec.bytes_per_sample() for spec in call.outputs),
                 pinned=pinned.get(operation.name),
+                zeros=sum(_zeros(name, weight) for name, weight in new.items()),
             )
         )
     return tuple(layers)
+
+
+def _zeros(name: str, weight: Weight) -> int:
+    zeros = meant_zeros(weight.numpy()) if is_kernel(name, weight.shape) else None
+    return 0 if zeros is None else int(zeros.sum())
 
 
 def _pinned_layers(channel_map: ChannelMap) -> dict[str, str]:

@@ -6,6 +6,7 @@ from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
 from saikei.edits.separate import Separate
+from saikei.edits.sparsify import Sparsify
 
 __all__ = [
     "DropChannels",
@@ -14,4 +15,5 @@ __all__ = [
     "PruneChannels",
     "Recipe",
     "Separate",
+    "Sparsify",
 ]

@@ -13,6 +13,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.separate import Separate
+from saikei.edits.sparsify import Sparsify
 from saikei.errors import EditError
 from saikei.graph import Graph
 
@@ -22,6 +23,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
         "Separate": Separate,
+        "Sparsify": Sparsify,
     }
 )
 

@@ -19,6 +19,7 @@ from saikei.training.loop import train as run
 from saikei.training.prepared import compile_fresh, prepare
 from saikei.training.seeding import seed_random_layers
 from saikei.training.soft_targets import SoftTargets, teacher_tasks
+from saikei.training.sparsity import HasTarget, holding_zeros
 
 TEACHER_BATCH_SIZE = 512
 
@@ -39,6 +40,8 @@ def distill(
     seed: int = 0,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    sparsify: HasTarget | None = None,
+    keep_zeros: bool = True,
 ) -> keras.callbacks.History:
     """Train a student in place to answer like its teacher; the teacher is not changed.
 
@@ -68,6 +71,9 @@ def distill(
         seed: as in `fit`.
         progress: whether to show a progress bar.
         callbacks: more Keras callbacks, run after ours.
+        sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
+            steps, and the epoch with the best weights is one after that.
+        keep_zeros: whether kernels that are sparse keep their exact zeros, as in `fit`.
 
     Returns:
         Keras's history: `loss` is the sum, `student_loss` and `distillation_loss` its parts.
@@ -93,9 +99,11 @@ def distill(
     else:
         distiller = LiveDistiller(copy_model(teacher), student, soft, alpha)
         batches = ready.dataset
-    compile_distiller(distiller, ready.tasks, plan.optimizer(ready.steps))
+    optimizer = plan.optimizer(ready.steps)
     compile_fresh(student, ready.tasks, learning_rate)
-    return run(distiller, student, batches, ready.validation, plan, ready.steps)
+    with holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan:
+        compile_distiller(distiller, ready.tasks, optimizer)
+        return run(distiller, student, batches, ready.validation, whole_plan, ready.steps)
 
 
 def _with_outputs(teacher: keras.Model, x: Any) -> dict[str, Any]:

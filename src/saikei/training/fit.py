@@ -11,6 +11,7 @@ from saikei.training.loop import Plan
 from saikei.training.loop import train as run
 from saikei.training.prepared import compile_for, compile_fresh, prepare
 from saikei.training.seeding import seed_random_layers
+from saikei.training.sparsity import HasTarget, holding_zeros
 
 
 def fit(
@@ -26,6 +27,8 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    sparsify: HasTarget | None = None,
+    keep_zeros: bool = True,
 ) -> keras.callbacks.History:
     """Train a model in place, as `keras.Model.fit` does.
 
@@ -54,6 +57,10 @@ def fit(
         seed: see above.
         progress: whether to show a progress bar.
         callbacks: more Keras callbacks, run after ours.
+        sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
+            steps, and the epoch with the best weights is one after that.
+        keep_zeros: whether kernels that are sparse keep their exact zeros. Rows, columns and
+            window positions of zeros alone are no sparsity, and fill up.
 
     Returns:
         Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`.
@@ -74,12 +81,13 @@ def fit(
     plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
     ready = prepare(model, train, validation, loss, batch_size)
     seed_random_layers(model, seed)
-    compile_for(model, ready.tasks, plan.optimizer(ready.steps))
-    try:
-        history = run(
-            model, model, ready.batches(batch_size, seed), ready.validation, plan, ready.steps
-        )
-    finally:
-        # The schedule has run out: a later model.fit would stand still.
-        compile_fresh(model, ready.tasks, learning_rate)
+    optimizer = plan.optimizer(ready.steps)
+    with holding_zeros(model, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan:
+        compile_for(model, ready.tasks, optimizer)
+        try:
+            batches = ready.batches(batch_size, seed)
+            history = run(model, model, batches, ready.validation, whole_plan, ready.steps)
+        finally:
+            # The schedule has run out: a later model.fit would stand still.
+            compile_fresh(model, ready.tasks, learning_rate)
     return history

@@ -31,6 +31,8 @@ class Plan:
         seed: of the order of the samples and of random layers.
         progress: whether to show a bar.
         callbacks: more Keras callbacks.
+        settled: epochs that cannot be the best one, because the model is not yet what it is to
+            become.
     """
 
     epochs: int
@@ -40,6 +42,7 @@ class Plan:
     seed: int
     progress: bool
     callbacks: Sequence[keras.callbacks.Callback]
+    settled: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -120,6 +123,7 @@ def _best_weights(plan: Plan) -> keras.callbacks.Callback:
         mode="min",
         patience=plan.epochs if plan.patience is None else plan.patience,
         restore_best_weights=True,
+        start_from_epoch=plan.settled,
     )
 
 

@@ -1,0 +1,163 @@
+"""How sparse the kernels of which layers are to be, and the zeros that make them so."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from saikei.errors import EditError
+from saikei.graph import Graph, Operation, Weight
+from saikei.sparsity.axes import input_axes
+from saikei.sparsity.masks import Array, Mask, Pattern, group_zeros, lamp, magnitude, smallest
+from saikei.sparsity.zeros import is_kernel
+
+
+@dataclass(frozen=True)
+class KernelZeros:
+    """The zeros that one kernel is to have.
+
+    Args:
+        layer: whose kernel it is; the first of several that share it.
+        weight: the weight's name.
+        key: identity of the variable.
+        zeros: where they stand.
+        note: what stays dense and why; empty where nothing does.
+    """
+
+    layer: str
+    weight: str
+    key: int
+    zeros: Mask
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A sparsity for the kernels of some layers.
+
+    Args:
+        sparsity: share of zeros, from 0 to below 1.
+        pattern: `None` for zeros anywhere.
+        layers: only these; empty for all that have kernels.
+        exclude: not these.
+        scope: `"layer"` gives every kernel the same share, `"global"` ranks all together.
+    """
+
+    sparsity: float
+    pattern: Pattern | None
+    layers: tuple[str, ...]
+    exclude: tuple[str, ...]
+    scope: str
+
+    def zeros(self, graph: Graph, progress: float = 1.0) -> list[KernelZeros]:
+        """The zeros of every kernel.
+
+        Args:
+            graph: whose kernels; they are not changed.
+            progress: how far towards the sparsity, from 0 to 1, as a share of the zeros (of
+                each group, where there is a pattern).
+
+        Raises:
+            EditError: when a layer is unknown or has no kernel.
+        """
+        found = list(self._kernels(graph))
+        if self.pattern is not None:
+            return [_grouped(self.pattern, *kernel, progress) for kernel in found]
+        share = self.sparsity * progress
+        arrays = [weight.numpy() for _, _, weight in found]
+        masks = (
+            _anywhere_global(arrays, share)
+            if self.scope == "global"
+            else [smallest(magnitude(array), _count(share, array.size)) for array in arrays]
+        )
+        return [
+            KernelZeros(operation.name, name, weight.key, mask)
+            for (operation, name, weight), mask in zip(found, masks, strict=True)
+        ]
+
+    def _kernels(self, graph: Graph) -> Iterator[tuple[Operation, str, Weight]]:
+        for name in (*self.layers, *self.exclude):
+            _check_known(name, graph)
+        for name in self.layers:
+            _check_has_kernel(graph.operations[name])
+        seen: set[int] = set()
+        chosen = set(self.layers or graph.operations) - set(self.exclude)
+        for operation in graph.operations.values():
+            if operation.name not in chosen:
+                continue
+            for name, weight in operation.weights.items():
+                if is_kernel(name, weight.shape) and weight.key not in seen:
+                    seen.add(weight.key)
+                    yield operation, name, weight
+
+
+def _check_known(name: str, graph: Graph) -> None:
+    if name not in graph.operations:
+        near = difflib.get_close_matches(name, list(graph.operations), n=1, cutoff=0.0)
+        raise EditError(
+            f"Sparsify names layer '{name}', which the model does not have: did you mean "
+            f"'{near[0]}'?"
+        )
+
+
+def _check_has_kernel(operation: Operation) -> None:
+    if not any(is_kernel(key, weight.shape) for key, weight in operation.weights.items()):
+        weights = ", ".join(operation.weights) or "none"
+        raise EditError(
+            f"Layer '{operation.name}' ({operation.kind}) has no kernel to make sparse "
+            f"(weights: {weights}): leave it out of Sparsify."
+        )
+
+
+def _count(share: float, size: int) -> int:
+    """Zeros of a kernel; one weight stays, for a layer must not end as a constant."""
+    return min(round(share * size), size - 1)
+
+
+def _anywhere_global(arrays: Sequence[Array], share: float) -> list[Mask]:
+    if not arrays:
+        return []
+    scores = [lamp(array) for array in arrays]
+    total = sum(array.size for array in arrays)
+    chosen = smallest(np.concatenate([score.ravel() for score in scores]), round(share * total))
+    ends = np.cumsum([array.size for array in arrays])[:-1]
+    parts = np.split(chosen, ends)
+    return [part.reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
+
+
+def _grouped(
+    pattern: Pattern, operation: Operation, name: str, weight: Weight, progress: float
+) -> KernelZeros:
+    axes = input_axes(operation, name, len(weight.shape))
+    dense = np.zeros(weight.shape, dtype=bool)
+    if axes is None:
+        note = f"dense: no axis of its {name} is known to be its input"
+        return KernelZeros(operation.name, name, weight.key, dense, note)
+    length = int(np.prod([weight.shape[axis] for axis in axes]))
+    if length < pattern.of:
+        note = f"dense: its {length} inputs are no group of {pattern.of}"
+        return KernelZeros(operation.name, name, weight.key, dense, note)
+    rest = length % pattern.of
+    note = f"the last {rest} of {length} inputs are dense: no whole group" if rest else ""
+    zeros = round(progress * (pattern.of - pattern.kept))
+    mask = group_zeros(weight.numpy(), axes, pattern.of, zeros)
+    return KernelZeros(operation.name, name, weight.key, mask, note)
+
+
+def with_zeros(graph: Graph, kernels: Sequence[KernelZeros]) -> Graph:
+    """The graph with the zeros in its kernels, those that layers share in all of them."""
+    masks: Mapping[int, Any] = {kernel.key: kernel.zeros for kernel in kernels}
+    changed = {}
+    for name, operation in graph.operations.items():
+        weights = dict(operation.weights)
+        for key, weight in operation.weights.items():
+            if weight.key in masks:
+                array = weight.numpy().copy()
+                array[masks[weight.key]] = 0
+                weights[key] = weight.with_array(array)
+        changed[name] = replace(operation, weights=weights)
+    return graph.with_operations(changed)
