@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile
-    from saikei.edits import DropChannels, Factorize, PruneChannels, Recipe, Separate, Sparsify
+    from saikei.edits import (
+        DropChannels,
+        Factorize,
+        PruneChannels,
+        Recipe,
+        ReplaceActivation,
+        Separate,
+        Sparsify,
+    )
     from saikei.errors import SaikeiError
     from saikei.fusion import Average
     from saikei.rules import Rule, register_rule
@@ -26,6 +34,7 @@ __all__ = [
     "Factorize",
     "PruneChannels",
     "Recipe",
+    "ReplaceActivation",
     "Rule",
     "SaikeiError",
     "Separate",
@@ -46,6 +55,7 @@ _HOMES = {
     "Factorize": "edits",
     "PruneChannels": "edits",
     "Recipe": "edits",
+    "ReplaceActivation": "edits",
     "Rule": "rules",
     "SaikeiError": "errors",
     "Separate": "edits",

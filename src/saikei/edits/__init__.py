@@ -5,6 +5,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
+from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
 
@@ -14,6 +15,7 @@ __all__ = [
     "Factorize",
     "PruneChannels",
     "Recipe",
+    "ReplaceActivation",
     "Separate",
     "Sparsify",
 ]

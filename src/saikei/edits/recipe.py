@@ -12,6 +12,7 @@ from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
 from saikei.errors import EditError
@@ -22,6 +23,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "DropChannels": DropChannels,
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
+        "ReplaceActivation": ReplaceActivation,
         "Separate": Separate,
         "Sparsify": Sparsify,
     }

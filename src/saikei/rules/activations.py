@@ -15,6 +15,15 @@ _FUNCTIONS = (
 ELEMENTWISE_FUNCTIONS = frozenset(_FUNCTIONS.split())
 # Of KerasHub, by the names under which it registers them.
 REGISTERED_FUNCTIONS = frozenset({"keras_hub>gelu_approximate", "keras_nlp>gelu_approximate"})
+_OPERATION_NAMES = (
+    "Relu Relu6 Sigmoid Softplus Softsign Silu LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu "
+    "Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
+    "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
+    "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
+    "ConvertToTensor NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite "
+    "LogicalNot Sinc"
+)
+_OPERATIONS = frozenset(_OPERATION_NAMES.split())
 ELEMENTWISE_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Identity"})
 
 
@@ -27,7 +36,8 @@ def mixes_channels(activation: Any) -> str | None:
     name = activation
     if isinstance(activation, dict):
         name = activation.get("config")
-        if activation.get("class_name") in ELEMENTWISE_LAYERS:
+        cls, module = activation.get("class_name"), str(activation.get("module"))
+        if cls in ELEMENTWISE_LAYERS or (module.startswith("keras.") and cls in _OPERATIONS):
             return None
         if isinstance(name, dict) or activation.get("registered_name"):
             name = activation.get("registered_name") or activation.get("class_name")
@@ -84,15 +94,6 @@ def _softmax(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) ->
     return Flow(outputs=(outputs,), pins=pins)
 
 
-_OPERATIONS = (
-    "Relu Relu6 Sigmoid Softplus Softsign Silu LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu "
-    "Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
-    "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
-    "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
-    "ConvertToTensor NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite "
-    "LogicalNot Sinc"
-)
-
 _LAYERS = (
     "ReLU LeakyReLU ELU Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
     "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization StochasticDepth Masking"
@@ -100,7 +101,7 @@ _LAYERS = (
 
 RULES: dict[str, Rule] = {
     **{kind: Rule(elementwise, no_macs) for kind in _LAYERS.split()},
-    **{f"ops.{name}": Rule(elementwise, no_macs) for name in _OPERATIONS.split()},
+    **{f"ops.{name}": Rule(elementwise, no_macs) for name in _OPERATIONS},
     "Activation": Rule(_activation_layer, no_macs),
     "PReLU": Rule(_prelu, no_macs),
     "Softmax": Rule(_softmax, no_macs),

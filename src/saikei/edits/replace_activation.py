@@ -1,0 +1,199 @@
+"""`ReplaceActivation`: other activation functions in a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from saikei.edits.base import Edit
+from saikei.edits.replacing.activation_layers import (
+    INITIAL_ALPHA,
+    activation_layer,
+    prelu_operation,
+)
+from saikei.edits.replacing.functions import Function, asked_function
+from saikei.edits.replacing.selection import (
+    calls_of,
+    channels_first,
+    check_selection,
+    in_the_name_of,
+)
+from saikei.edits.replacing.sites import Site, chosen_sites
+from saikei.errors import EditError
+from saikei.graph import Graph, Operation, new_operation, replace_operations, unused_name
+
+
+@dataclass(frozen=True, init=False)
+class ReplaceActivation(Edit):
+    """Put another activation function in the place of one, wherever the model holds it.
+
+    `activation=` arguments of dense and convolutional layers, activation layers and `keras.ops`
+    operations are all found. A function with parameters of its own becomes a layer of its own
+    behind the one it was fused into, and takes that one's name. Different functions in
+    different layers are several edits in a `Recipe`.
+
+    Left alone unless they are named in `layers`: what gives a model output, and softmax and its
+    like unless `old` names them. `"any"` leaves alone gates too (a bounded function that scales
+    another tensor, as in squeeze-and-excite), functions of your own, and layers without one;
+    a ReLU6 that is part of a gate has to be named always. Recurrent layers are never changed.
+
+    The edit is approximate, except where both functions are the same: ReLU and PReLU with
+    α = 0, Leaky ReLU and PReLU with its slope.
+
+    Args:
+        old: which function: a name of `keras.activations`, `"prelu"`, the name of a function of
+            your own, or `"any"`. `"relu"` is also a `ReLU` layer with a maximum or a threshold;
+            with a slope it is `"leaky_relu"`, with a maximum of 6 `"relu6"`.
+        new: a name of `keras.activations` (but `"glu"`), or `"prelu"`.
+        layers: only these, by name.
+        exclude: not these.
+        parameters: of the new function, by the names that Keras gives them: `negative_slope`
+            (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold` (`relu`), `alpha`
+            (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so on. For `prelu`:
+            `alpha`, its first value (where not given, the slope of the function that it
+            replaces, which keeps the function of a ReLU; 0.25 where that has none), and
+            `shared_axes` (where not given, every axis but the channels').
+
+    Raises:
+        EditError: when there is no such function or parameter.
+
+    Example:
+        >>> edit = ReplaceActivation("relu", "leaky_relu", negative_slope=0.1)
+        >>> ReplaceActivation.from_dict(edit.to_dict()) == edit
+        True
+    """
+
+    exact: ClassVar[bool] = False
+    old: str
+    new: str
+    layers: tuple[str, ...]
+    exclude: tuple[str, ...]
+    parameters: Mapping[str, Any]
+
+    def __init__(
+        self,
+        old: str,
+        new: str,
+        layers: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        **parameters: Any,
+    ) -> None:
+        if not isinstance(old, str):
+            raise EditError(f"ReplaceActivation(old={old!r}): give a function's name, or 'any'.")
+        function = asked_function("ReplaceActivation", new, parameters)
+        _check_buildable(function)
+        if "shared_axes" in parameters and parameters["shared_axes"] is not None:
+            parameters["shared_axes"] = tuple(parameters["shared_axes"])
+        object.__setattr__(self, "old", old)
+        object.__setattr__(self, "new", new)
+        object.__setattr__(self, "layers", tuple(layers))
+        object.__setattr__(self, "exclude", tuple(exclude))
+        object.__setattr__(self, "parameters", parameters)
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The graph with other functions; `data` is not used."""
+        check_selection("ReplaceActivation", graph, self.layers, self.exclude)
+        chosen = chosen_sites("ReplaceActivation", graph, self.old, self.layers, self.exclude)
+        asked = asked_function("ReplaceActivation", self.new, self.parameters)
+        changing = [site for site in chosen if not _same(site.function, asked)]
+        if not changing:
+            raise EditError(
+                f"ReplaceActivation would change nothing: every chosen layer has {asked} already."
+            )
+        chains = {site.operation: _chain(graph, site, asked) for site in changing}
+        with in_the_name_of("ReplaceActivation", "exclude that layer"):
+            return replace_operations(graph, chains)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready arguments."""
+        parameters = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in self.parameters.items()
+        }
+        return {
+            "old": self.old,
+            "new": self.new,
+            "layers": list(self.layers),
+            "exclude": list(self.exclude),
+            **parameters,
+        }
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> ReplaceActivation:
+        """The inverse of `to_dict`."""
+        return cls(**arguments)
+
+
+def _check_buildable(function: Function) -> None:
+    if function.name == "prelu":
+        return
+    try:
+        activation_layer(function)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise EditError(f"ReplaceActivation: Keras has no {function}: {reason}") from error
+
+
+def _same(old: Function, asked: Function) -> bool:
+    """A PReLU keeps the slopes that it has learned."""
+    return old == asked or old.name == asked.name == "prelu"
+
+
+def _chain(graph: Graph, site: Site, asked: Function) -> list[Operation]:
+    operation = graph.operations[site.operation]
+    new = _settled(site.function, asked)
+    if site.fused and new.plain:
+        return [_with_activation(operation, new.name, operation.name)]
+    if not site.fused:
+        return [_activation_operation(graph, operation, new)]
+    if (operation.config or {}).get("activity_regularizer"):
+        raise EditError(
+            f"ReplaceActivation: layer '{operation.name}' ({operation.kind}) has an activity "
+            f"regularizer, which would no longer see what {new} gives: exclude the layer."
+        )
+    linear = unused_name(graph, f"{operation.name}_linear")
+    return [
+        _with_activation(operation, "linear", linear),
+        _activation_operation(graph, operation, new),
+    ]
+
+
+def _settled(old: Function, asked: Function) -> Function:
+    """PReLU starts as the function that it replaces, where that has a slope."""
+    if asked.name != "prelu" or asked.parameters["alpha"] is not None:
+        return asked
+    slopes = {"relu": 0.0, "leaky_relu": old.parameters.get("negative_slope")}
+    alpha = slopes.get(old.name, INITIAL_ALPHA)
+    return replace(asked, parameters={**asked.parameters, "alpha": alpha})
+
+
+def _with_activation(operation: Operation, activation: str, name: str) -> Operation:
+    config = {**(operation.config or {}), "activation": activation, "name": name}
+    return replace(operation, name=name, config=config)
+
+
+def _activation_operation(graph: Graph, operation: Operation, new: Function) -> Operation:
+    """The new function as a layer, with the name, the policy and the state of the old one."""
+    calls = calls_of(graph, operation.name)
+    spec = calls[0].outputs[0]
+    settings: dict[str, Any] = {"dtype": _policy(operation, spec.dtype, new.name == "prelu")}
+    settings["trainable"] = bool(getattr(operation.source, "trainable", True))
+    if new.name != "prelu":
+        layer = activation_layer(new, name=operation.name, **settings)
+        return new_operation(operation.name, layer)
+    first = len(spec.shape) > 2 and channels_first(graph, graph.calls.index(calls[0]))
+    try:
+        return prelu_operation(new, operation.name, spec, 1 if first else -1, **settings)
+    except ValueError as error:
+        raise EditError(
+            f"ReplaceActivation: layer '{operation.name}' ({operation.kind}): {error}."
+        ) from error
+
+
+def _policy(operation: Operation, dtype: str, weighted: bool) -> Any:
+    """The dtype policy for what replaces an operation; one of `keras.ops` computes as it is fed."""
+    policy = (operation.config or {}).get("dtype")
+    if policy is not None and "Quantized" not in str(policy):
+        return policy
+    return f"mixed_{dtype}" if weighted and dtype in ("float16", "bfloat16") else dtype

@@ -1,0 +1,1 @@
+"""What the edits that put one layer in the place of another are made of."""

@@ -1,0 +1,111 @@
+"""Which layers a replacing edit means, and errors in the edit's own name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from saikei.edits.drop_channels import check_layer_names
+from saikei.errors import EditError, ModelError
+from saikei.graph import Call, Graph
+
+# What a layer keeps as it is: a tensor that passes them is still what the layer before gave.
+_CARRIERS = frozenset(
+    {"Identity", "Dropout", "Reshape", "Flatten", "Permute"}
+    | {f"SpatialDropout{n}D" for n in (1, 2, 3)}
+    | {f"ops.{name}" for name in ("Reshape", "Transpose", "Squeeze", "ExpandDims", "Cast")}
+)
+
+
+def check_selection(
+    edit: str, graph: Graph, layers: tuple[str, ...], exclude: tuple[str, ...]
+) -> None:
+    """Refuse names that the model does not have, and names that are chosen and excluded.
+
+    Raises:
+        EditError: naming the layer.
+    """
+    check_layer_names(layers, graph.operations, f"{edit}(layers=…)")
+    check_layer_names(exclude, graph.operations, f"{edit}(exclude=…)")
+    for name in layers:
+        if name in exclude:
+            raise EditError(f"{edit} both names and excludes layer '{name}': drop one of the two.")
+
+
+@contextmanager
+def in_the_name_of(edit: str, mend: str) -> Iterator[None]:
+    """Turn what the graph cannot take into an error of the edit.
+
+    Args:
+        edit: the edit's name.
+        mend: what the user can do, as a clause.
+    """
+    try:
+        yield
+    except ModelError as error:
+        raise EditError(f"{edit}: {str(error).rstrip('.')}. To mend it, {mend}.") from error
+
+
+def calls_of(graph: Graph, operation: str) -> list[Call]:
+    """All calls of an operation, in order."""
+    return [call for call in graph.calls if call.operation == operation]
+
+
+def is_carrier(graph: Graph, call: Call) -> bool:
+    """Whether a call hands its only input on, element by element."""
+    operation = graph.operations[call.operation]
+    if operation.kind == "Activation":
+        return (operation.config or {}).get("activation") == "linear"
+    return operation.kind in _CARRIERS and len(call.inputs()) == 1
+
+
+def output_operations(graph: Graph) -> set[str]:
+    """Operations whose values are a model's outputs, up to reshapes and the like."""
+    found: set[str] = set()
+    for ref in graph.output_refs():
+        call = graph.calls[ref.call]
+        found.add(call.operation)
+        while is_carrier(graph, call):
+            call = graph.calls[call.inputs()[0].call]
+            found.add(call.operation)
+    return found
+
+
+def readers(graph: Graph) -> Mapping[int, list[int]]:
+    """For each call, by number, the calls that read what it gives."""
+    found: dict[int, list[int]] = {index: [] for index in range(len(graph.calls))}
+    for index, call in enumerate(graph.calls):
+        for ref in call.inputs():
+            found[ref.call].append(index)
+    return found
+
+
+def channels_first(graph: Graph, index: int) -> bool:
+    """Whether channels stand in axis 1 of what a call gives: the nearest data format tells.
+
+    Args:
+        graph: the graph.
+        index: number of the call.
+    """
+    waiting, seen = [index], {index}
+    while waiting:
+        current = waiting.pop(0)
+        call = graph.calls[current]
+        operation = graph.operations[call.operation]
+        data_format = (operation.config or {}).get("data_format")
+        if data_format is not None:
+            return bool(data_format == "channels_first")
+        if operation.kind in ("Dense", "EinsumDense", "Reshape", "Permute"):
+            return False
+        before = {ref.call for ref in call.inputs()} - seen
+        seen |= before
+        waiting.extend(sorted(before))
+    return False
+
+
+def named(names: Iterable[Any], most: int = 5) -> str:
+    """Names in quotes for an error message, the first few of them."""
+    listed = [f"'{name}'" for name in names]
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
