@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PruneChannels,
         Recipe,
         ReplaceActivation,
+        ReplacePooling,
         Separate,
         Sparsify,
     )
@@ -35,6 +36,7 @@ __all__ = [
     "PruneChannels",
     "Recipe",
     "ReplaceActivation",
+    "ReplacePooling",
     "Rule",
     "SaikeiError",
     "Separate",
@@ -56,6 +58,7 @@ _HOMES = {
     "PruneChannels": "edits",
     "Recipe": "edits",
     "ReplaceActivation": "edits",
+    "ReplacePooling": "edits",
     "Rule": "rules",
     "SaikeiError": "errors",
     "Separate": "edits",

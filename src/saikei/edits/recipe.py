@@ -13,6 +13,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.replace_activation import ReplaceActivation
+from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
 from saikei.errors import EditError
@@ -24,6 +25,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
         "ReplaceActivation": ReplaceActivation,
+        "ReplacePooling": ReplacePooling,
         "Separate": Separate,
         "Sparsify": Sparsify,
     }

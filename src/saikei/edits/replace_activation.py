@@ -18,6 +18,7 @@ from saikei.edits.replacing.selection import (
     channels_first,
     check_selection,
     in_the_name_of,
+    policy_of,
 )
 from saikei.edits.replacing.sites import Site, chosen_sites
 from saikei.errors import EditError
@@ -177,7 +178,7 @@ def _activation_operation(graph: Graph, operation: Operation, new: Function) -> 
     """The new function as a layer, with the name, the policy and the state of the old one."""
     calls = calls_of(graph, operation.name)
     spec = calls[0].outputs[0]
-    settings: dict[str, Any] = {"dtype": _policy(operation, spec.dtype, new.name == "prelu")}
+    settings: dict[str, Any] = {"dtype": policy_of(operation, spec.dtype, new.name == "prelu")}
     settings["trainable"] = bool(getattr(operation.source, "trainable", True))
     if new.name != "prelu":
         layer = activation_layer(new, name=operation.name, **settings)
@@ -189,11 +190,3 @@ def _activation_operation(graph: Graph, operation: Operation, new: Function) -> 
         raise EditError(
             f"ReplaceActivation: layer '{operation.name}' ({operation.kind}): {error}."
         ) from error
-
-
-def _policy(operation: Operation, dtype: str, weighted: bool) -> Any:
-    """The dtype policy for what replaces an operation; one of `keras.ops` computes as it is fed."""
-    policy = (operation.config or {}).get("dtype")
-    if policy is not None and "Quantized" not in str(policy):
-        return policy
-    return f"mixed_{dtype}" if weighted and dtype in ("float16", "bfloat16") else dtype

@@ -8,7 +8,7 @@ from typing import Any
 
 from saikei.edits.drop_channels import check_layer_names
 from saikei.errors import EditError, ModelError
-from saikei.graph import Call, Graph
+from saikei.graph import Call, Graph, Operation
 
 # What a layer keeps as it is: a tensor that passes them is still what the layer before gave.
 _CARRIERS = frozenset(
@@ -109,3 +109,17 @@ def named(names: Iterable[Any], most: int = 5) -> str:
     listed = [f"'{name}'" for name in names]
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def policy_of(operation: Operation, dtype: str, weighted: bool) -> Any:
+    """The dtype policy for what replaces an operation.
+
+    Args:
+        operation: what is replaced. One of `keras.ops` has no policy and computes as it is fed.
+        dtype: of what it gives.
+        weighted: whether the replacement has weights, which half precision keeps in full.
+    """
+    policy = (operation.config or {}).get("dtype")
+    if policy is not None and "Quantized" not in str(policy):
+        return policy
+    return f"mixed_{dtype}" if weighted and dtype in ("float16", "bfloat16") else dtype
