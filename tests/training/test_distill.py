@@ -10,6 +10,7 @@ from keras import layers
 
 from saikei.errors import DataError, InputError, ModelError
 from saikei.training import Task, distill, fit
+from saikei.training.distiller import LiveDistiller
 from saikei.training.soft_targets import SoftTargets
 
 RNG = np.random.default_rng(0)
@@ -156,6 +157,36 @@ def test_with_the_labels_alone_it_is_fit():
     fit(fitted, (X, CLASSES), epochs=2, batch_size=32, learning_rate=0.02, seed=3, progress=False)
     for a, b in zip(distilled.get_weights(), fitted.get_weights(), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_regularisers_count_as_in_fit(live):
+    def regularised():
+        model = net(seed=2)
+        dense = layers.Dense(8, kernel_regularizer=keras.regularizers.L2(0.5), name="dense")
+        return keras.Sequential([keras.Input((4,)), dense, *model.layers[1:]])
+
+    data = tf.data.Dataset.from_tensor_slices((X, CLASSES)).batch(96) if live else (X, CLASSES)
+    students = [regularised() for _ in range(2)]
+    students[1].set_weights(students[0].get_weights())
+    distilled = quick(students[0], net(seed=1), data, alpha=1.0, batch_size=96, epochs=4).history
+    arguments = {"epochs": 4, "batch_size": 96, "learning_rate": 0.02, "progress": False}
+    fitted = fit(students[1], data, **arguments).history
+    assert distilled["loss"] == pytest.approx(fitted["loss"], rel=1e-3)
+    assert fitted["loss"][0] > 1.5
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow traces steps")
+@pytest.mark.parametrize("live", [False, True])
+def test_a_step_is_traced_once(monkeypatch, live):
+    traced = []
+    compute_loss = LiveDistiller.compute_loss
+    monkeypatch.setattr(
+        LiveDistiller, "compute_loss", lambda *a, **k: traced.append(1) or compute_loss(*a, **k)
+    )
+    data = tf.data.Dataset.from_tensor_slices((X, CLASSES)).batch(32) if live else (X, CLASSES)
+    quick(net(seed=2), net(seed=1), data)
+    assert len(traced) == 1
 
 
 def test_the_same_seed_gives_the_same_student():

@@ -10,6 +10,7 @@ from saikei.graph.rewrite import (
     replace_operations,
     unused_name,
 )
+from saikei.graph.values import tensor_values
 
 __all__ = [
     "Call",
@@ -26,5 +27,6 @@ __all__ = [
     "read",
     "redirect",
     "replace_operations",
+    "tensor_values",
     "unused_name",
 ]

@@ -38,6 +38,11 @@ def structures(model: Any) -> tuple[Any, Any]:
     return functional._inputs_struct, functional._outputs_struct
 
 
+def standard_inputs(model: Any, inputs: Any) -> list[Any]:
+    """What a model is called with, as it hands it to its input layers: flat, in its dtypes."""
+    return list(_functional(model)._standardize_inputs(inputs))
+
+
 def operation_names(model: Any) -> set[str]:
     """The names of the model's own operations, not of those in nested models."""
     return {operation.name for operation in _functional(model).operations}

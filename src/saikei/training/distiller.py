@@ -41,15 +41,16 @@ class LiveDistiller(keras.distillation.Distiller):
 
         Keras's Distiller maps over its losses, labels and outputs together. It keeps a list or
         dict of losses in a container of its own, and tf.data turns lists into tuples; as flat
-        tuples the three fit.
+        tuples the three fit. It also leaves out what regularisers add, which `fit` does not.
         """
-        return super().compute_loss(
+        loss = super().compute_loss(
             x,
             None if y is None else tuple(tree.flatten(y)),
             None if y_pred is None else tuple(tree.flatten(y_pred)),
             sample_weight,
             training,
         )
+        return sum(self.losses, loss)
 
 
 class StoredDistiller(LiveDistiller):

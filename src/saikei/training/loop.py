@@ -88,6 +88,8 @@ def train(
         WorkError: when the loss is no longer a finite number. The model has then the weights of
             the best epoch, or its first ones.
     """
+    # Left to the first step, TensorFlow would trace that step twice.
+    trainer.optimizer.build(trainer.trainable_variables)
     first = model.get_weights()
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
     if steps is None:

@@ -1,0 +1,51 @@
+"""The tensors inside a model while it runs: its own layers, called in the order of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import tree
+
+from saikei.graph import internals
+from saikei.graph.flat import Graph, TensorRef
+
+
+def tensor_values(
+    graph: Graph,
+    model: Any,
+    inputs: Any,
+    refs: Sequence[TensorRef],
+    training: bool | None = None,
+) -> list[Any]:
+    """Run a model and look at tensors on the way, also at those in nested models.
+
+    Unlike a new model between the same tensors, this adds nothing to the model: no layer is
+    built or connected anew.
+
+    Args:
+        graph: what `read` says of the model; its operations are the model's own.
+        model: the model.
+        inputs: tensors or arrays, as the model takes them.
+        refs: the tensors to look at.
+        training: as in a call of the model.
+
+    Returns:
+        The tensors, in the order of `refs`; gradients pass through them.
+    """
+    tensors = dict(zip(graph.input_refs(), internals.standard_inputs(model, inputs), strict=True))
+    for index, call in enumerate(graph.calls):
+        if TensorRef(index, 0) in tensors:
+            continue
+        args, kwargs = tree.map_structure(
+            lambda leaf: tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
+            (call.args, dict(call.kwargs)),
+        )
+        operation = graph.operations[call.operation].source
+        if training is not None and internals.takes_training(operation):
+            # As Functional models do: over what the layer was told when it was connected.
+            kwargs = {**kwargs, "training": training}
+        outputs = operation(*args, **kwargs)
+        for position, output in enumerate(tree.flatten(outputs)):
+            tensors[TensorRef(index, position)] = output
+    return [tensors[ref] for ref in refs]

@@ -1,0 +1,102 @@
+"""A teacher that shows what is inside it, and the start of training to be like that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.graph import build, read, tensor_values
+from saikei.training.batches import ArrayData, ShuffledBatches, as_numpy, first_batch
+from saikei.training.feature_distiller import FeatureDistiller
+from saikei.training.feature_match import FeatureMatch
+from saikei.training.features import Pair
+from saikei.training.prepared import Prepared
+from saikei.training.told import ask
+
+# Above this the teacher's features are not stored, and it runs at every step instead.
+MOST_STORED_BYTES = 256 * 2**20
+_SAMPLES = 512
+_MOST_SAMPLE_BYTES = 64 * 2**20
+
+
+def feature_distiller(
+    student: keras.Model,
+    teacher: keras.Model,
+    pairs: Sequence[Pair],
+    ready: Prepared,
+    soft: Any,
+    alpha: float,
+    weight: float,
+    batch_size: int,
+    seed: int,
+) -> tuple[FeatureDistiller, Any]:
+    """A distiller that compares features, and the batches that it takes.
+
+    With arrays and features of at most 256 MiB in all, the teacher runs once over the data and
+    batches bring what it said; otherwise it runs on every batch.
+
+    Args:
+        student: will be trained in place.
+        teacher: is not changed.
+        pairs: what is compared.
+        ready: the training data.
+        soft: the distance between the outputs.
+        alpha: weight of the true labels among the answers.
+        weight: of the features.
+        batch_size: samples a step, for arrays.
+        seed: of the order of the samples, and of those that training starts from.
+
+    Raises:
+        DataError: when the teacher's outputs or features cannot be learnt from.
+    """
+    shown = _showing(teacher, pairs)
+    match = _started(student, shown, pairs, _some_inputs(ready, pairs, seed))
+    if ready.arrays is None or not _storable(pairs, len(ready.arrays)):
+        distiller = FeatureDistiller(student, pairs, match, soft, alpha, weight, shown)
+        return distiller, ready.batches(batch_size, seed)
+    told = {"x": ready.arrays.x, "told": ask(shown, ready.arrays.x)}
+    distiller = FeatureDistiller(student, pairs, match, soft, alpha, weight, None)
+    return distiller, ShuffledBatches(ArrayData(told, ready.arrays.y), batch_size, seed)
+
+
+def _showing(teacher: keras.Model, pairs: Sequence[Pair]) -> keras.Model:
+    """A copy of the teacher that gives `{"outputs": […], "features": […]}`."""
+    graph = read(teacher)
+    features = [pair.teacher.ref for pair in pairs]
+    return build(replace(graph, outputs={"outputs": graph.output_refs(), "features": features}))
+
+
+def _started(
+    student: keras.Model, shown: keras.Model, pairs: Sequence[Pair], x: Any
+) -> FeatureMatch:
+    match = FeatureMatch(pairs)
+    ours = tensor_values(read(student), student, x, [pair.student.ref for pair in pairs])
+    match.start(ours, shown(x, training=False)["features"])
+    return match
+
+
+def _some_inputs(ready: Prepared, pairs: Sequence[Pair], seed: int) -> Any:
+    each = sum(_bytes_per_sample(pair) or 0 for pair in pairs)
+    count = min(_SAMPLES, max(1, _MOST_SAMPLE_BYTES // max(1, each)))
+    if ready.arrays is None:
+        x = first_batch(ready.dataset, "train")[0]
+        return tree.map_structure(lambda leaf: as_numpy(leaf)[:count], x)
+    # Not the first ones: arrays may be sorted by class.
+    rows = np.random.default_rng(seed).permutation(len(ready.arrays))[:count]
+    return tree.map_structure(lambda leaf: leaf[np.sort(rows)], ready.arrays.x)
+
+
+def _storable(pairs: Sequence[Pair], samples: int) -> bool:
+    each = [pair.teacher.bytes_per_sample() for pair in pairs]
+    known = [size for size in each if size is not None]
+    return len(known) == len(each) and samples * sum(known) <= MOST_STORED_BYTES
+
+
+def _bytes_per_sample(pair: Pair) -> int | None:
+    ours, theirs = pair.student.bytes_per_sample(), pair.teacher.bytes_per_sample()
+    return None if ours is None or theirs is None else ours + theirs
