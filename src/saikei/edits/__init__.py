@@ -6,6 +6,7 @@ from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
 from saikei.edits.replace_activation import ReplaceActivation
+from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
@@ -17,6 +18,7 @@ __all__ = [
     "PruneChannels",
     "Recipe",
     "ReplaceActivation",
+    "ReplaceKernel",
     "ReplacePooling",
     "Separate",
     "Sparsify",

@@ -13,6 +13,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.replace_activation import ReplaceActivation
+from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
@@ -25,6 +26,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
         "ReplaceActivation": ReplaceActivation,
+        "ReplaceKernel": ReplaceKernel,
         "ReplacePooling": ReplacePooling,
         "Separate": Separate,
         "Sparsify": Sparsify,
