@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.kept import Kept, take_kept
-from saikei.calibration.least_squares import NormalEquations, best_change
+from saikei.calibration.least_squares import RIDGES, NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Outcome, Run, Value
 from saikei.calibration.samples import SAMPLES, calibration_inputs
@@ -26,11 +26,13 @@ from saikei.graph import Call, Graph, Operation, TensorRef
 
 # Rows of a system: enough that another sample of them would hardly change the solution.
 ROWS = 16_384
-ROWS_PER_FEATURE = 12
+ROWS_PER_FEATURE = 5
 # One sample in five is held out to choose the ridge by.
 HELD_OUT = 5
 # What residuals may be, relative to the outputs, for a layer to count as right already.
 RIGHT = 1e-6
+# With more features, trying a ridge takes seconds, so that fewer are tried.
+WIDE = 1000
 CHUNK_BYTES = 2**26
 
 Array = NDArray[Any]
@@ -233,7 +235,8 @@ def fit_linear(
     if parts[0].square + parts[1].square <= RIGHT**2 * scale:
         return None
     intercept = "bias" in operation.weights or free_mean
-    change = best_change(parts[0], parts[1], intercept)
+    ridges = RIDGES if features <= WIDE else RIDGES[::3]
+    change = best_change(parts[0], parts[1], intercept, ridges)
     return None if change is None else form.changed(operation, change)
 
 

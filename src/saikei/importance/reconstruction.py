@@ -22,11 +22,12 @@ from saikei.importance.readers import Carrier, carried, in_channels
 Matrix = NDArray[np.float64]
 
 # Rows of a covariance; more hardly change it.
-ROWS = 16_384
+ROWS = 4096
+ROWS_PER_CHANNEL = 4
 # Added to the covariance, relative to the mean of its diagonal.
 RIDGE = 1e-4
 # Channels of wide groups go several at a time, so that a group takes at most this many steps.
-STEPS = 128
+STEPS = 64
 
 
 def reconstruction(
@@ -76,22 +77,26 @@ class _View:
         total = float(np.vdot(gram, covariance))
         return cls(np.linalg.inv(covariance + ridge * np.eye(size)), gram, total)
 
-    def costs(self, alive: NDArray[np.int64]) -> Matrix:
-        """What each of these channels would cost as the next to go."""
+    def costs(self) -> Matrix:
+        """What each channel that is left would cost as the next to go."""
         if self.total <= 0:
-            return np.zeros(len(alive))
-        loss = np.diag(self.gram)[alive] / np.diag(self.inverse)[alive]
-        return np.asarray(loss / self.total)
+            return np.zeros(len(self.gram))
+        return np.asarray(np.diag(self.gram) / np.diag(self.inverse) / self.total)
 
-    def remove(self, gone: NDArray[np.int64]) -> float:
-        """Take channels away; what that costs."""
+    def remove(self, gone: NDArray[np.int64], left: NDArray[np.int64]) -> float:
+        """Take channels away and let those that are left make up for them; what that costs."""
         block = self.inverse[np.ix_(gone, gone)]
         own = self.gram[np.ix_(gone, gone)]
         cost = float(np.trace(np.linalg.solve(block, own)))
-        gain = np.linalg.solve(block, self.inverse[gone]).T
-        self.gram = self.gram - gain @ self.gram[gone] - (gain @ self.gram[gone]).T
-        self.gram += gain @ own @ gain.T
-        self.inverse = self.inverse - gain @ self.inverse[gone]
+        across = self.inverse[np.ix_(gone, left)]
+        gain = np.linalg.solve(block, across).T
+        # V ← V - GᵀV_g - V_gᵀG + GᵀV_ggG, in one product and its transpose.
+        change = gain @ (self.gram[np.ix_(gone, left)] - 0.5 * own @ gain.T)
+        self.gram = self.gram[np.ix_(left, left)]
+        self.gram -= change
+        self.gram -= change.T
+        self.inverse = self.inverse[np.ix_(left, left)]
+        self.inverse -= gain @ across
         return cost / self.total if self.total > 0 else 0.0
 
 
@@ -108,8 +113,9 @@ def _views(
                 continue
             group = channel_map.groups[number]
             rows = in_channels(array, carrier.axis, carrier.channels, group)
-            if len(rows) > ROWS:
-                rows = rows[np.sort(generator.choice(len(rows), ROWS, replace=False))]
+            limit = max(ROWS, ROWS_PER_CHANNEL * group.size)
+            if len(rows) > limit:
+                rows = rows[np.sort(generator.choice(len(rows), limit, replace=False))]
             weights = _weights(channel_map, carrier, group)
             found[int(number)].append(_View.of(rows.astype(np.float64), weights))
     return found
@@ -132,13 +138,13 @@ def _eliminate(views: list[_View]) -> Matrix:
     step = max(1, size // STEPS)
     reached = 0.0
     while len(alive):
-        costs = np.sum([view.costs(alive) for view in views], axis=0)
-        order = np.argsort(costs, kind="stable")[: min(step, len(alive))]
-        gone = alive[order]
+        costs = np.sum([view.costs() for view in views], axis=0)
+        order = np.argsort(costs, kind="stable")
+        gone, left = order[:step], np.sort(order[step:])
         # One after the other within a step too, so that no two channels score the same.
-        shares = np.cumsum(costs[order]) / max(float(costs[order].sum()), np.finfo(float).tiny)
-        cost = sum(view.remove(gone) for view in views)
-        scores[gone] = reached + max(cost, 0.0) * shares
+        shares = np.cumsum(costs[gone]) / max(float(costs[gone].sum()), np.finfo(float).tiny)
+        cost = sum(view.remove(gone, left) for view in views)
+        scores[alive[gone]] = reached + max(cost, 0.0) * shares
         reached += max(cost, 0.0)
-        alive = np.delete(alive, order)
+        alive = alive[left]
     return scores
