@@ -142,7 +142,7 @@ def test_hessian_is_half_the_squared_gradient_times_weight() -> None:
     model = classifier()
     x, y = labelled(model, 8)
     channel_map, scores = scored(model, "hessian", (x, y))
-    kernel, bias = model.get_layer("classes").get_weights()
+    kernel, _ = model.get_layer("classes").get_weights()
     hidden = keras.Model(model.inputs[0], model.get_layer("hidden").output)
     a = keras.ops.convert_to_numpy(hidden(x, training=False))
     p = keras.ops.convert_to_numpy(model(x, training=False))

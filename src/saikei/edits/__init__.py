@@ -5,6 +5,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
+from saikei.edits.remove_layers import RemoveLayers
 from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
@@ -17,6 +18,7 @@ __all__ = [
     "Factorize",
     "PruneChannels",
     "Recipe",
+    "RemoveLayers",
     "ReplaceActivation",
     "ReplaceKernel",
     "ReplacePooling",

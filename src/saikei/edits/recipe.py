@@ -12,6 +12,7 @@ from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.remove_layers import RemoveLayers
 from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
@@ -25,6 +26,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "DropChannels": DropChannels,
         "Factorize": Factorize,
         "PruneChannels": PruneChannels,
+        "RemoveLayers": RemoveLayers,
         "ReplaceActivation": ReplaceActivation,
         "ReplaceKernel": ReplaceKernel,
         "ReplacePooling": ReplacePooling,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from saikei.calibration.refit import refit
 from saikei.edits.base import Edit
 from saikei.edits.replacing.activation_layers import (
     INITIAL_ALPHA,
@@ -49,6 +50,8 @@ class ReplaceActivation(Edit):
         new: a name of `keras.activations` (but `"glu"`), or `"prelu"`.
         layers: only these, by name.
         exclude: not these.
+        compensate: with data, whether the layers are then refitted, by least squares, to what
+            they gave before.
         parameters: of the new function, by the names that Keras gives them: `negative_slope`
             (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold` (`relu`), `alpha`
             (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so on. For `prelu`:
@@ -70,6 +73,7 @@ class ReplaceActivation(Edit):
     new: str
     layers: tuple[str, ...]
     exclude: tuple[str, ...]
+    compensate: bool
     parameters: Mapping[str, Any]
 
     def __init__(
@@ -78,6 +82,7 @@ class ReplaceActivation(Edit):
         new: str,
         layers: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
+        compensate: bool = True,
         **parameters: Any,
     ) -> None:
         if not isinstance(old, str):
@@ -90,10 +95,11 @@ class ReplaceActivation(Edit):
         object.__setattr__(self, "new", new)
         object.__setattr__(self, "layers", tuple(layers))
         object.__setattr__(self, "exclude", tuple(exclude))
+        object.__setattr__(self, "compensate", compensate)
         object.__setattr__(self, "parameters", parameters)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
-        """The graph with other functions; `data` is not used."""
+        """The graph with other functions."""
         check_selection("ReplaceActivation", graph, self.layers, self.exclude)
         chosen = chosen_sites("ReplaceActivation", graph, self.old, self.layers, self.exclude)
         asked = asked_function("ReplaceActivation", self.new, self.parameters)
@@ -104,7 +110,8 @@ class ReplaceActivation(Edit):
             )
         chains = {site.operation: _chain(graph, site, asked) for site in changing}
         with in_the_name_of("ReplaceActivation", "exclude that layer"):
-            return replace_operations(graph, chains)
+            changed = replace_operations(graph, chains)
+        return refit(graph, changed, data) if self.compensate and data is not None else changed
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready arguments."""
@@ -117,6 +124,7 @@ class ReplaceActivation(Edit):
             "new": self.new,
             "layers": list(self.layers),
             "exclude": list(self.exclude),
+            "compensate": self.compensate,
             **parameters,
         }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from saikei.calibration.refit import refit
 from saikei.edits.base import Edit
 from saikei.edits.replacing.convolutions import (
     CORRELATION,
@@ -58,6 +59,8 @@ class ReplaceKernel(Edit):
         middle: channels between two kernels in a row: a number, a share of the layer's own
             filters (`float`), or as many as it has filters. More than the fit can use are
             not made; with all of them, `"separate"` keeps the function.
+        compensate: with data, whether the layers are then refitted, by least squares, to what
+            they gave before.
 
     Raises:
         EditError: when an argument is out of range.
@@ -75,6 +78,7 @@ class ReplaceKernel(Edit):
     old: int | Sequence[int] | None = None
     how: str = "auto"
     middle: int | float | None = None
+    compensate: bool = True
 
     def __post_init__(self) -> None:
         for name in ("layers", "exclude"):
@@ -86,11 +90,12 @@ class ReplaceKernel(Edit):
         _check_arguments(self)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
-        """The graph with other kernels; `data` is not used."""
+        """The graph with other kernels."""
         check_selection("ReplaceKernel", graph, self.layers, self.exclude)
         chains = {name: self._chain(graph, graph.operations[name]) for name in self._chosen(graph)}
         with in_the_name_of("ReplaceKernel", _MEND):
-            return replace_operations(graph, chains)
+            changed = replace_operations(graph, chains)
+        return refit(graph, changed, data) if self.compensate and data is not None else changed
 
     def _chosen(self, graph: Graph) -> list[str]:
         reasons = {
@@ -178,6 +183,7 @@ class ReplaceKernel(Edit):
             "old": list(self.old) if isinstance(self.old, tuple) else self.old,
             "how": self.how,
             "middle": self.middle,
+            "compensate": self.compensate,
         }
 
     @classmethod

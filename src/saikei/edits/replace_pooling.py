@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from saikei.calibration.refit import refit
 from saikei.edits.base import Edit
 from saikei.edits.replacing.averaging import averaging_convolution
 from saikei.edits.replacing.poolings import (
@@ -67,6 +68,8 @@ class ReplacePooling(Edit):
             `layers` names them.
         size: of the windows (their strides stay), or the output size of an adaptive pooling: a
             number for all axes, or one for each.
+        compensate: with data, whether the layers are then refitted, by least squares, to what
+            they gave before.
 
     Raises:
         EditError: when an argument is out of range.
@@ -83,6 +86,7 @@ class ReplacePooling(Edit):
     exclude: tuple[str, ...] = ()
     old: str | None = None
     size: int | Sequence[int] | None = None
+    compensate: bool = True
 
     def __post_init__(self) -> None:
         for name in ("layers", "exclude"):
@@ -92,7 +96,7 @@ class ReplacePooling(Edit):
         _check_arguments(self)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
-        """The graph with other pooling; `data` is not used."""
+        """The graph with other pooling."""
         check_selection("ReplacePooling", graph, self.layers, self.exclude)
         chains = {}
         for name, pooling in self._chosen(graph).items():
@@ -104,7 +108,8 @@ class ReplacePooling(Edit):
                 "ReplacePooling would change nothing: every chosen layer is as asked already."
             )
         with in_the_name_of("ReplacePooling", _MEND):
-            return replace_operations(graph, chains)
+            changed = replace_operations(graph, chains)
+        return refit(graph, changed, data) if self.compensate and data is not None else changed
 
     def _chosen(self, graph: Graph) -> dict[str, Pooling]:
         found = {}
@@ -234,6 +239,7 @@ class ReplacePooling(Edit):
             "exclude": list(self.exclude),
             "old": self.old,
             "size": list(self.size) if isinstance(self.size, tuple) else self.size,
+            "compensate": self.compensate,
         }
 
     @classmethod

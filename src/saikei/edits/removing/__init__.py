@@ -1,0 +1,1 @@
+"""Which parts of a graph can be left out whole."""
