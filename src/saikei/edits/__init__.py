@@ -3,9 +3,11 @@
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
+from saikei.edits.fold_batch_norm import FoldBatchNorm
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.recipe import Recipe
 from saikei.edits.remove_layers import RemoveLayers
+from saikei.edits.remove_no_ops import RemoveNoOps
 from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
@@ -16,9 +18,11 @@ __all__ = [
     "DropChannels",
     "Edit",
     "Factorize",
+    "FoldBatchNorm",
     "PruneChannels",
     "Recipe",
     "RemoveLayers",
+    "RemoveNoOps",
     "ReplaceActivation",
     "ReplaceKernel",
     "ReplacePooling",

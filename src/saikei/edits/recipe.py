@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
+from saikei.edits.fold_batch_norm import FoldBatchNorm
 from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.remove_layers import RemoveLayers
+from saikei.edits.remove_no_ops import RemoveNoOps
 from saikei.edits.replace_activation import ReplaceActivation
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
@@ -25,8 +27,10 @@ EDITS: Mapping[str, Any] = MappingProxyType(
     {
         "DropChannels": DropChannels,
         "Factorize": Factorize,
+        "FoldBatchNorm": FoldBatchNorm,
         "PruneChannels": PruneChannels,
         "RemoveLayers": RemoveLayers,
+        "RemoveNoOps": RemoveNoOps,
         "ReplaceActivation": ReplaceActivation,
         "ReplaceKernel": ReplaceKernel,
         "ReplacePooling": ReplacePooling,

@@ -1,0 +1,83 @@
+"""`RemoveNoOps`: leave out what does nothing at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from saikei.edits.base import Edit
+from saikei.edits.drop_channels import check_layer_names
+from saikei.edits.folding.no_ops import around, is_no_op
+from saikei.errors import EditError
+from saikei.graph import Graph, redirect
+
+
+@dataclass(frozen=True)
+class RemoveNoOps(Edit):
+    """Leave out every layer that gives back what it is given when the model predicts.
+
+    These are Dropout and its kin, noise, stochastic depth, identities, linear activations, a
+    ReLU of a ReLU, and padding, cropping, pooling, resizing, rescaling, reshaping and transposing
+    that change nothing. Predictions stay the same; *training does not*: dropout and noise are
+    gone from it too, so use this on a model that is done, or add them again.
+
+    A layer that gives one of the model's outputs stays, because outputs are known by its name, and
+    so does dropout that is called with `training=True`.
+
+    Args:
+        layers: only these, by name; all that do nothing when empty.
+        exclude: layers that stay, by name.
+
+    Example:
+        >>> edit = RemoveNoOps(exclude=("dropout",))
+        >>> RemoveNoOps.from_dict(edit.to_dict()) == edit
+        True
+    """
+
+    exact: ClassVar[bool] = True
+    layers: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The graph without them; `data` is not used."""
+        check_layer_names(self.layers, graph.operations, "RemoveNoOps(layers=…)")
+        check_layer_names(self.exclude, graph.operations, "RemoveNoOps(exclude=…)")
+        outputs = {ref.call for ref in graph.output_refs()}
+        chosen = [
+            index
+            for index, call in enumerate(graph.calls)
+            if call.operation not in self.exclude
+            and (not self.layers or call.operation in self.layers)
+            and index not in outputs
+            and is_no_op(graph, index)
+        ]
+        self._check(graph, [graph.calls[index].operation for index in chosen])
+        return redirect(graph, dict(around(graph, index) for index in chosen))
+
+    def _check(self, graph: Graph, found: list[str]) -> None:
+        for name in self.layers:
+            if name not in found:
+                kind = graph.operations[name].kind
+                raise EditError(
+                    f"RemoveNoOps names layer '{name}' ({kind}), which does something, is "
+                    "excluded, or gives an output of the model: leave it out of layers."
+                )
+        if not found:
+            raise EditError(
+                f"RemoveNoOps would change nothing: model '{graph.name}' has no layer, apart from "
+                "those that give its outputs or are excluded, that does nothing at inference."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready arguments."""
+        return {"layers": list(self.layers), "exclude": list(self.exclude)}
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> RemoveNoOps:
+        """The inverse of `to_dict`."""
+        return cls(**{name: tuple(values) for name, values in arguments.items()})
