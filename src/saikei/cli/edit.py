@@ -43,12 +43,22 @@ def edit(
     macs: Macs = None,
     params: Params = None,
     latency: Latency = None,
-    importance: Annotated[str, typer.Option(help="magnitude or random.")] = "magnitude",
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            help="magnitude, l1, bn_scale, geometric_median or random; with --data also "
+            "reconstruction, activation, apoz, taylor or hessian. Without it: reconstruction "
+            "where there is data, else magnitude."
+        ),
+    ] = None,
     scope: Annotated[str, typer.Option(help="global or layer.")] = "global",
     multiple_of: Annotated[int, typer.Option(help="Keep multiples of this many channels.")] = 1,
     exclude: Annotated[
         list[str] | None, typer.Option(help="A layer whose channels stay; may be repeated.")
     ] = None,
+    compensate: Annotated[
+        bool, typer.Option(help="Refit what is left by least squares, where there is --data.")
+    ] = True,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -72,7 +82,8 @@ def edit(
         steps = _typed(step)
     else:
         amount = budget(*limits) if keep is None else number(keep, "--keep")
-        steps = _pruning(amount, importance, scope, multiple_of, tuple(exclude or ()), seed)
+        names = tuple(exclude or ())
+        steps = _pruning(amount, importance, scope, multiple_of, names, seed, compensate)
     samples = load_npz(data).train if data is not None else None
     loaded = load_model(model)
     edited = steps(loaded, samples)
@@ -119,8 +130,15 @@ def _typed(texts: list[str]) -> Recipe:
 
 
 def _pruning(
-    keep: Any, importance: str, scope: Any, multiple_of: int, exclude: tuple[str, ...], seed: int
+    keep: Any,
+    importance: str | None,
+    scope: Any,
+    multiple_of: int,
+    exclude: tuple[str, ...],
+    seed: int,
+    compensate: bool,
 ) -> Recipe:
     from saikei.edits import PruneChannels, Recipe
 
-    return Recipe([PruneChannels(keep, importance, scope, multiple_of, exclude, seed)])
+    edit = PruneChannels(keep, importance, scope, multiple_of, exclude, seed, compensate)
+    return Recipe([edit])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from saikei.calibration.kept import kept_outputs
 from saikei.calibration.refit import refit
 from saikei.channels import BoolMask, ChannelMap
-from saikei.edits.cut import cut
+from saikei.edits.constants import fold_constants
+from saikei.edits.cut import check_keep, cut
 from saikei.graph import Graph
 
 
@@ -23,5 +25,19 @@ def cut_and_refit(channel_map: ChannelMap, keep: BoolMask, data: Any) -> Graph:
         EditError: when a pinned channel would go, or a layer would be left without any.
         DataError: when the data does not fit the model.
     """
-    smaller = cut(channel_map, keep)
+    smaller = cut_and_fold(channel_map, keep)
     return refit(channel_map.graph, smaller, data, kept=kept_outputs(channel_map, keep))
+
+
+def cut_and_fold(channel_map: ChannelMap, keep: BoolMask) -> Graph:
+    """The graph with only the kept channels; constant ones that go are added to biases.
+
+    Args:
+        channel_map: a graph with its channels.
+        keep: for each channel, whether it stays.
+
+    Raises:
+        EditError: when a pinned channel would go, or a layer would be left without any.
+    """
+    check_keep(channel_map, keep)
+    return cut(replace(channel_map, graph=fold_constants(channel_map, keep)), keep)

@@ -15,7 +15,7 @@ from saikei.calibration.samples import calibration_samples
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit
-from saikei.edits.compensate import cut_and_refit
+from saikei.edits.compensate import cut_and_fold, cut_and_refit
 from saikei.edits.cut import cut
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
 from saikei.edits.knapsack import removal_order
@@ -47,8 +47,9 @@ class PruneChannels(Edit):
         multiple_of: keep multiples of this number of channels, for hardware that likes them.
         exclude: layers whose output channels stay.
         seed: of the random importance.
-        compensate: refit the layers that are left to what they gave before, by least squares on
-            the data; nothing is trained. Only done when data is given.
+        compensate: make up for what goes, without training: constant channels are added to the
+            biases of what reads them, and when data is given, the layers that are left are
+            refitted by least squares to what they gave before.
 
     Raises:
         EditError: when an argument is out of range.
@@ -86,9 +87,11 @@ class PruneChannels(Edit):
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
         mask = self._mask(channel_map, data)
-        if self.compensate and data is not None:
-            return cut_and_refit(channel_map, mask, data)
-        return cut(channel_map, mask)
+        if not self.compensate:
+            return cut(channel_map, mask)
+        if data is None:
+            return cut_and_fold(channel_map, mask)
+        return cut_and_refit(channel_map, mask, data)
 
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
         check_layer_names(self.exclude, channel_map.graph.operations, "PruneChannels(exclude=…)")
