@@ -67,7 +67,7 @@ PLACES = [
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["crop", "resample"])
 def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) -> None:
-    for place in PLACES[:4]:
+    for place in PLACES[1:3]:
         model = network(kind, 9, 3, **place)
         grown = ReplaceKernel(5)(model)
         x = batch(model)
@@ -80,9 +80,9 @@ def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) ->
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("space", [8, 9, 10])
+@pytest.mark.parametrize("space", [9, 10])
 def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: int) -> None:
-    for old, new in [(1, 2), (1, 3), (2, 3), (2, 5), (3, 4), (3, 5)]:
+    for old, new in [(1, 3), (2, 5), (3, 4)]:
         model = network("Conv1D", space, old, **place)
         grown = ReplaceKernel(new, layers=("conv",))(model)
         x = batch(model)
@@ -90,11 +90,11 @@ def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: i
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("space", [8, 9, 10])
+@pytest.mark.parametrize("space", [9, 10])
 def test_a_kernel_shrinks_exactly_where_its_outer_taps_are_zero(
     place: dict[str, Any], space: int
 ) -> None:
-    for old, new in [(3, 1), (5, 3), (5, 1), (4, 2)]:
+    for old, new in [(3, 1), (5, 3), (4, 2)]:
         if place.get("dilation_rate", 1) * (old - 1) + 1 > space and place["padding"] == "valid":
             continue
         model = network("Conv1D", space, old, **place)

@@ -213,6 +213,8 @@ def test_global_poolings_stay_unless_they_are_asked_for() -> None:
     changed = ReplacePooling("max")(small())
     assert isinstance(changed.get_layer("mean"), L.MaxPooling2D)
     assert isinstance(changed.get_layer("top"), L.GlobalAveragePooling2D)
+    by_kind = ReplacePooling("max", old="average")(small())
+    assert isinstance(by_kind.get_layer("top"), L.GlobalAveragePooling2D)
     asked = ReplacePooling("max", old="global_average")(small())
     assert isinstance(asked.get_layer("mean"), L.AveragePooling2D)
     assert isinstance(asked.get_layer("top"), L.GlobalMaxPooling2D)

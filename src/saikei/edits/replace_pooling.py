@@ -64,8 +64,8 @@ class ReplacePooling(Edit):
         layers: only these, by name.
         exclude: not these.
         old: only poolings of this kind: `"max"`, `"average"`, `"adaptive"`, `"global"`,
-            `"global_average"` and so on. Global poolings stay as they are unless `old` or
-            `layers` names them.
+            `"global_average"` and so on. Global poolings, which squeeze-and-excite has too,
+            stay as they are unless `old` says `"global…"` or `layers` names them.
         size: of the windows (their strides stay), or the output size of an adaptive pooling: a
             number for all axes, or one for each.
         compensate: with data, whether the layers are then refitted, by least squares, to what
@@ -120,12 +120,14 @@ class ReplacePooling(Edit):
         if self.layers:
             return {name: self._named(graph, found, name) for name in self.layers}
         asked = {n: p for n, p in found.items() if self._matches(p)}
-        if self.old is None:
+        if "global" not in (self.old or ""):
             asked = {n: p for n, p in asked.items() if p.form != "global"}
         chosen = {n: p for n, p in asked.items() if n not in self.exclude}
         if not chosen:
             has = named(f"{name}: {pooling}" for name, pooling in found.items())
-            which = f"'{self.old}' pooling" if self.old else "pooling that is not global"
+            which = f"'{self.old}' pooling" if self.old else "pooling"
+            if "global" not in which:
+                which += ", other than global,"
             raise EditError(
                 f"ReplacePooling finds no {which} to replace: the model has {has or 'none'}"
                 f"{', all excluded' if asked else ''}."

@@ -50,7 +50,7 @@ class Axis:
 
         Returns:
             The number, below 0 where new taps come first; `None` where taps would lie between
-            old ones, or outside of them, or where a kernel would not lose its border evenly.
+            old ones, or a smaller kernel would not be the middle of the old one.
         """
         if self.padding == "causal":
             return self.kernel - kernel
@@ -62,9 +62,10 @@ class Axis:
         if shifts or shift % self.dilation:
             return None
         offset, spare = shift // self.dilation, self.kernel - kernel
-        if spare >= 0:
-            return offset if offset in (spare // 2, spare - spare // 2) else None
-        return offset if spare <= offset <= 0 else None
+        # A larger kernel is padded by as much more, so it covers all old taps wherever they lie.
+        if spare > 0 and offset not in (spare // 2, spare - spare // 2):
+            return None
+        return offset
 
     def _pads(self, kernel: int) -> list[tuple[int, int]]:
         span = self.dilation * (kernel - 1)
