@@ -21,6 +21,7 @@ class Maker:
     def __init__(self, generator: np.random.Generator, activations: tuple[str, ...]) -> None:
         self.generator = generator
         self.activations = activations
+        self.stays_silent = set(activations) <= set(ZERO_PRESERVING)
         self.inputs: list[Any] = []
         self.pool: list[Any] = []
 
@@ -97,6 +98,26 @@ class Maker:
     def normalised(self) -> Any:
         return L.BatchNormalization()(self.tensor())
 
+    def layer_normalised(self) -> Any:
+        axis = self.pick((-1, [1, 2, 3], [2, 3]))
+        return self.pick((L.LayerNormalization(axis=axis), L.RMSNormalization()))(self.tensor())
+
+    def group_normalised(self) -> Any:
+        tensor = self.tensor()
+        groups = self.pick([n for n in range(1, tensor.shape[-1] + 1) if not tensor.shape[-1] % n])
+        return L.GroupNormalization(int(groups))(tensor)
+
+    def scaled(self) -> Any:
+        tensor = self.tensor()
+        numbers = np.linspace(0.5, 1.5, tensor.shape[-1], dtype="float32")
+        kinds = (
+            L.Rescaling(numbers, offset=numbers),
+            L.Normalization(mean=numbers, variance=numbers),
+            L.Normalization(),
+            L.UnitNormalization(),
+        )
+        return self.pick(kinds[: 4 if self.stays_silent else 3])(tensor)
+
     def prelu(self) -> Any:
         shared = self.pick((None, (1, 2)))
         return L.PReLU(alpha_initializer="uniform", shared_axes=shared)(self.tensor())
@@ -120,6 +141,80 @@ class Maker:
         )
         once = inner(tensor)
         return L.Add()([once, inner(self.like(tensor))]) if self.integer(0, 1) else once
+
+    # --- sequences: positions as steps
+    def flat(self, tensor: Any) -> Any:
+        return L.Reshape((tensor.shape[1] * tensor.shape[2], tensor.shape[3]))(tensor)
+
+    def grid(self, steps: Any, tensor: Any) -> Any:
+        return L.Reshape((*tensor.shape[1:3], steps.shape[-1]))(steps)
+
+    def attended(self) -> Any:
+        tensor = self.tensor()
+        own = self.flat(tensor)
+        other = self.pick((own, self.flat(self.tensor())))
+        layer = L.MultiHeadAttention(
+            self.integer(1, 3),
+            self.integer(2, 5),
+            value_dim=self.pick((None, 3)),
+            output_shape=self.pick((None, self.channels())),
+            use_bias=bool(self.integer(0, 1)),
+            dropout=self.pick((0.0, 0.1)),
+        )
+        once = layer(own, other)
+        if self.integer(0, 3) == 0:
+            # Called twice, on other queries.
+            once = L.Concatenate()([once, layer(L.ReLU()(own), other)])
+        return self.grid(once, tensor)
+
+    def grouped_attention(self) -> Any:
+        tensor = self.tensor()
+        keys, repeats = self.integer(1, 2), self.integer(1, 3)
+        own = self.flat(tensor)
+        return self.grid(
+            L.GroupQueryAttention(self.integer(2, 4), keys * repeats, keys)(own, own), tensor
+        )
+
+    def attention_written_out(self) -> Any:
+        tensor = self.tensor()
+        own = self.flat(tensor)
+        heads, width, length = self.integer(1, 3), 2 * self.integer(1, 2), own.shape[1]
+        dense, split = bool(self.integer(0, 1)), []
+        for _ in range(3):
+            if dense:
+                flat = L.Dense(heads * width)(own)
+                split.append(ops.reshape(flat, (-1, length, heads, width)))
+            else:
+                split.append(L.EinsumDense("abc,cde->abde", (length, heads, width))(own))
+        query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in split)
+        scores = ops.softmax(ops.einsum("bhik,bhjk->bhij", query, key))
+        joined = ops.transpose(ops.matmul(scores, value), (0, 2, 1, 3))
+        joined = ops.reshape(joined, (-1, length, heads * width))
+        return self.grid(L.Dense(self.channels())(joined), tensor)
+
+    def recurrent(self) -> Any:
+        tensor = self.tensor()
+        own = self.flat(tensor)
+        kind = self.pick((L.LSTM, L.GRU, L.SimpleRNN))
+        layer = kind(self.integer(2, 5), return_sequences=True)
+        if self.integer(0, 1):
+            layer = L.Bidirectional(layer, merge_mode=self.pick(("concat", "sum", "mul", "ave")))
+        return self.grid(layer(own), tensor)
+
+    def by_rows(self) -> Any:
+        inner = self.pick((L.Dense(self.channels()), L.Conv1D(self.channels(), 1)))
+        return L.TimeDistributed(inner)(self.tensor())
+
+    def einsum_dense(self) -> Any:
+        tensor = self.tensor()
+        width = self.channels()
+        if self.integer(0, 1):
+            # On more axes Keras gets the order of those that the dots stand for wrong.
+            return self.grid(
+                L.EinsumDense("...c,cd->...d", width, bias_axes="d")(self.flat(tensor)), tensor
+            )
+        shape = (*tensor.shape[1:3], width)
+        return L.EinsumDense("abcd,bde->abce", shape, bias_axes="e")(tensor)
 
     # --- merges
     def merged(self) -> Any:
@@ -209,6 +304,37 @@ class Maker:
         flat = L.Dense(self.channels() * 4)(L.Reshape((size,))(turned))
         return L.Reshape((2, 2, flat.shape[-1] // 4))(flat)
 
+    def parts(self) -> Any:
+        tensor = self.tensor()
+        channels = tensor.shape[-1]
+        at = self.integer(1, max(channels - 1, 1))
+        if channels == 1:
+            return tensor
+        first, second = self.pick(
+            (
+                lambda: (tensor[..., :at], tensor[..., at:]),
+                lambda: ops.split(tensor, [at], axis=-1),
+            )
+        )()
+        second = L.Conv2D(self.channels(), 1)(second)
+        return L.Concatenate()([second, first])
+
+    def repeated(self) -> Any:
+        tensor = self.tensor()
+        kinds = (
+            lambda: ops.repeat(tensor, 2, axis=-1),
+            lambda: ops.tile(tensor, (1, 1, 1, 2)),
+            lambda: ops.flip(tensor, axis=-1),
+            lambda: ops.space_to_depth(tensor[:, :2, :2], 2),
+        )
+        return self.pick(kinds)()
+
+    def reduced(self) -> Any:
+        tensor = self.tensor()
+        # A sum adds up what is not silent in what no weight reads.
+        kind = self.pick((ops.mean, ops.max, ops.sum)[: 3 if self.stays_silent else 2])
+        return tensor * L.Dense(1)(kind(tensor, axis=-1, keepdims=True))
+
     def sliced(self) -> Any:
         tensor = self.tensor()
         return tensor[:, :-1, ...] if tensor.shape[1] > 2 else tensor[..., 1:]
@@ -231,6 +357,8 @@ class Maker:
 
 _STEPS = (
     "conv grouped_conv depthwise separable transposed dense normalised prelu shared_twice nested "
+    "layer_normalised group_normalised scaled attended grouped_attention attention_written_out "
+    "recurrent by_rows einsum_dense parts repeated reduced "
     "merged operator concatenated spatially_concatenated with_constant gated spatial_gate "
     "activated pooled padded reshaped_there_and_back permuted_there_and_back shuffled "
     "flattened_there_and_back flattened_with_channels_between sliced"

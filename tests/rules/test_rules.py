@@ -13,14 +13,7 @@ from saikei.costs import profile
 from saikei.rules import Rule, register_rule
 from saikei.rules.activations import elementwise
 from saikei.rules.base import no_macs
-from saikei.testing import assert_cuts_exactly, randomise_statistics
-
-
-def checked(model: keras.Model, readers: bool = False) -> dict[str, int]:
-    """Run the oracle over a model; how many channels of each group can be cut."""
-    randomise_statistics(model)
-    assert_cuts_exactly(model, share=0.4, readers=readers)
-    return {group.name: int(group.free.sum()) for group in channel_groups(model)}
+from tests.rules.nets import checked
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -153,13 +146,9 @@ def test_a_shared_reshape_cuts_both_of_its_calls_alike() -> None:
 
 
 def test_a_layer_without_a_rule_pins_what_it_touches_and_says_so() -> None:
+    wrapped = L.SpectralNormalization(L.Dense(4), name="memory")
     model = keras.Sequential(
-        [
-            keras.Input((5, 3)),
-            L.Conv1D(4, 1, name="a"),
-            L.RNN(L.LSTMCell(4), name="memory"),
-            L.Dense(2),
-        ]
+        [keras.Input((5, 3)), L.Conv1D(4, 1, name="a"), wrapped, L.Flatten(), L.Dense(2)]
     )
     group = next(g for g in channel_groups(model) if g.name == "a")
     assert "memory" in str(group.pinned)
@@ -213,7 +202,7 @@ def test_a_rule_for_ones_own_layer_makes_it_cuttable() -> None:
         lambda x: ops.flip(ops.flip(x, 3), 1) + x,
         lambda x: ops.where(x > 0, x, 0.0),
         lambda x: ops.average_pool(x, 2),
-        lambda x: ops.clip(x, -1.0, 1.0),
+        lambda x: ops.clip(x, -5.0, 5.0),
         lambda x: x[:, 1:, None, ...][:, :, 0],
     ],
 )
@@ -227,7 +216,7 @@ def test_operations_of_a_functional_graph_keep_channels_cuttable(operation: obje
 
 @pytest.mark.parametrize(
     "operation",
-    [lambda x: x[..., 2:], lambda x: ops.sum(x, axis=-1, keepdims=True), lambda x: ops.softmax(x)],
+    [lambda x: x[..., ::2], lambda x: ops.sort(x, axis=-1), lambda x: ops.softmax(x)],
 )
 def test_operations_that_need_all_channels_pin_them(operation: object) -> None:
     tensor = keras.Input((4, 4, 3))

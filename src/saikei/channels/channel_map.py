@@ -8,11 +8,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-from keras import tree
 from numpy.typing import NDArray
 
 from saikei.channels.groups import ChannelGroup, find_groups
-from saikei.graph import Call, Graph, TensorRef
+from saikei.graph import Graph, TensorRef
 from saikei.rules import CallView, Flow, Labels
 from saikei.rules.base import Shape
 from saikei.rules.labels import Vector
@@ -77,7 +76,7 @@ class ChannelMap:
             outputs=tuple(self.shape(TensorRef(index, i), keep) for i in range(len(call.outputs))),
             arguments=tuple(None if isinstance(a, TensorRef) else a for a in leaves),
             tensor_positions=tuple(p for p, a in enumerate(leaves) if isinstance(a, TensorRef)),
-            slots=_slots(call),
+            slots=call.slots(),
         )
 
     def shape(self, ref: TensorRef, keep: BoolMask | None = None) -> Shape:
@@ -92,20 +91,3 @@ class ChannelMap:
             size if vector is None else int(self.kept(vector, keep).sum())
             for size, vector in zip(shape, labels, strict=True)
         )
-
-
-def _slots(call: Call) -> tuple[int | str, ...]:
-    """For each tensor among the arguments, in their order, the argument that it is in."""
-    named = (
-        tuple(
-            tree.map_structure(lambda _, p=position: p, argument)
-            for position, argument in enumerate(call.args)
-        ),
-        {
-            name: tree.map_structure(lambda _, n=name: n, argument)
-            for name, argument in call.kwargs.items()
-        },
-    )
-    slots = tree.flatten(named)
-    leaves = call.leaves()
-    return tuple(s for s, leaf in zip(slots, leaves, strict=True) if isinstance(leaf, TensorRef))

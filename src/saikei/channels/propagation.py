@@ -14,16 +14,37 @@ from saikei.rules.labels import Vector, labelled, pin_all
 
 
 def map_channels(graph: Graph) -> ChannelMap:
-    """Propagate labels through a graph and resolve them to channels. No model is run."""
-    return _Propagation(graph).resolve()
+    """Propagate labels through a graph and resolve them to channels. No model is run.
+
+    Where a reshape lets labels stay on one of several axes only, it is the last of them. If such
+    labels turn out to be pinned (rotary positions need every channel of a head), the axis before it
+    is tried (whole heads), and kept where more weights can be cut.
+    """
+    inner = _Propagation(graph, LabelSource())
+    found = inner.resolve()
+    if not inner.chose_badly(found):
+        return found
+    other = _Propagation(graph, LabelSource(outer=True)).resolve()
+    return other if _cuttable_axes(other) > _cuttable_axes(found) else found
+
+
+def _cuttable_axes(channel_map: ChannelMap) -> int:
+    """How many axes of weights carry a channel that can be cut."""
+    free = np.ones(channel_map.count, dtype=bool)
+    free[list(channel_map.reasons)] = False
+    return sum(
+        bool(channel_map.kept(vector, free).any())
+        for labels in channel_map.weights.values()
+        for _, vector in labelled(labels)
+    )
 
 
 class _Propagation:
     """One walk over the calls of a graph."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, source: LabelSource) -> None:
         self.graph = graph
-        self.source = LabelSource()
+        self.source = source
         self.flows: list[Flow] = []
         self.ties: list[Tie] = []
         self.pins: list[Pin] = []
@@ -63,6 +84,8 @@ class _Propagation:
         if view.kind == "InputLayer":
             return pinned_flow(view, inputs, "a model input")
         rule = find_rule(view.kind)
+        if rule is None and not view.weights and not any(labelled(labels) for labels in inputs):
+            return pinned_flow(view, inputs, "")
         if rule is None:
             reason = f"'{view.operation}' is of kind {view.kind}, for which there is no rule"
             untraced = self.graph.operations[view.operation].untraced
@@ -83,14 +106,10 @@ class _Propagation:
 
     def _note_weights(self, index: int, flow: Flow) -> None:
         operation = self.graph.operations[self.graph.calls[index].operation]
-        made = [vector for labels in flow.outputs for _, vector in labelled(labels)]
+        produces = _produced_axes(flow) if flow.produces is None else flow.produces
         for name, weight in operation.weights.items():
             labels = flow.weights.get(name, (None,) * len(weight.shape))
-            for axis, vector in labelled(labels):
-                if (name, axis) in flow.produced or any(
-                    np.isin(vector[:1], out).all() for out in made
-                ):
-                    self.produced.add((weight.key, axis))
+            self.produced.update((weight.key, axis) for axis in produces.get(name, ()))
             known = self.weights.get(weight.key)
             if known is None:
                 self.weights[weight.key] = labels
@@ -103,7 +122,7 @@ class _Propagation:
     def _note_sizes(self, index: int, flow: Flow) -> None:
         """A shared layer has one config, so its calls must agree on what is cut."""
         name = self.graph.calls[index].operation
-        for key, value in flow.sizes.items():
+        for key, value in (*flow.sizes.items(), *flow.settings.items()):
             known = self.sizes.setdefault((name, key), value)
             if known is value:
                 continue
@@ -119,6 +138,12 @@ class _Propagation:
         self.ties.append(Tie(first, second))
         return first
 
+    def chose_badly(self, channel_map: ChannelMap) -> bool:
+        """Whether some labels that had to choose an axis are pinned."""
+        pinned = np.zeros(channel_map.count, dtype=bool)
+        pinned[list(channel_map.reasons)] = True
+        return any(pinned[channel_map.channel_of[vector]].any() for vector in self.source.chosen)
+
     def _reasons(self, channel_of: Vector) -> dict[int, str]:
         reasons: dict[int, str] = {}
         for pin in self.pins:
@@ -127,10 +152,21 @@ class _Propagation:
         return reasons
 
 
+def _produced_axes(flow: Flow) -> dict[str, tuple[int, ...]]:
+    """The axes of weights that have labels which the outputs have too."""
+    made = [vector for labels in flow.outputs for _, vector in labelled(labels)]
+    return {
+        name: tuple(
+            axis
+            for axis, vector in labelled(labels)
+            if any(vector is out or np.isin(vector[:1], out).all() for out in made)
+        )
+        for name, labels in flow.weights.items()
+    }
+
+
 def _entries(value: object) -> tuple[object, ...]:
     """What a config entry is made of, in one row."""
-    if isinstance(value, dict):
-        value = tuple(value.values())
     if not isinstance(value, tuple):
         return (value,)
     return tuple(entry for part in value for entry in _entries(part))

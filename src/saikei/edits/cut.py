@@ -31,11 +31,11 @@ def cut(channel_map: ChannelMap, keep: BoolMask) -> Graph:
     check_keep(channel_map, keep)
     graph = channel_map.graph
     sizes = _new_sizes(channel_map, keep)
+    factors = _factors(channel_map, keep)
     operations = {
-        name: _cut_operation(channel_map, keep, operation, sizes.get(name, {}))
+        name: _cut_operation(channel_map, keep, operation, sizes.get(name, {}), factors)
         for name, operation in graph.operations.items()
     }
-    _rescale(channel_map, keep, operations)
     calls = tuple(_cut_call(channel_map, keep, index) for index in range(len(graph.calls)))
     return replace(graph, operations=operations, calls=calls)
 
@@ -67,59 +67,80 @@ def _new_sizes(channel_map: ChannelMap, keep: BoolMask) -> dict[str, dict[str, o
         entries = sizes.setdefault(call.operation, {})
         for key, value in flow.sizes.items():
             entries.setdefault(key, _count(channel_map, keep, value))
+        config = channel_map.graph.operations[call.operation].config or {}
+        for key, labels in flow.settings.items():
+            if key not in entries:
+                entries[key] = _cut_setting(channel_map, keep, setting(config, key), labels)
     return sizes
+
+
+def setting(config: Mapping[str, Any], path: str) -> Any:
+    """A config entry; `"a/b"` is the entry `b` of the entry `a`."""
+    value: Any = config
+    for part in path.split("/"):
+        value = value[part]
+    return value
+
+
+def with_setting(config: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
+    """The config with one entry replaced, perhaps of a config within it."""
+    first, _, rest = path.partition("/")
+    return {**config, first: with_setting(config[first], rest, value) if rest else value}
+
+
+def _cut_setting(channel_map: ChannelMap, keep: BoolMask, value: Any, labels: Labels) -> Any:
+    """An array of a config; lists stay lists, so that the config can be saved."""
+    array = _slice(channel_map, keep, np.asarray(value), labels)
+    return array if isinstance(value, np.ndarray) else array.tolist()
 
 
 def _count(channel_map: ChannelMap, keep: BoolMask, value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_count(channel_map, keep, entry) for entry in value)
-    if isinstance(value, dict):
-        return {key: _count(channel_map, keep, entry) for key, entry in value.items()}
+    if isinstance(value, slice):
+        ends = (value.start, value.stop, value.step)
+        return slice(*(_count(channel_map, keep, end) for end in ends))
     if isinstance(value, np.ndarray):
         return int(channel_map.kept(value, keep).sum())
     return value
 
 
+def _factors(channel_map: ChannelMap, keep: BoolMask) -> dict[int, float]:
+    """By what the numbers of a variable are multiplied; its first call decides."""
+    factors: dict[int, float] = {}
+    for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):
+        weights = channel_map.graph.operations[call.operation].weights
+        for rescale in flow.rescale:
+            kept = channel_map.kept(rescale.labels, keep)
+            factor = float(kept.mean() ** rescale.power)
+            for name in rescale.weights:
+                factors.setdefault(weights[name].key, factor)
+    return factors
+
+
 def _cut_operation(
-    channel_map: ChannelMap, keep: BoolMask, operation: Operation, sizes: dict[str, object]
+    channel_map: ChannelMap,
+    keep: BoolMask,
+    operation: Operation,
+    sizes: dict[str, object],
+    factors: dict[int, float],
 ) -> Operation:
     weights: dict[str, Weight] = {}
     for name, weight in operation.weights.items():
         labels = channel_map.weights.get(weight.key, ())
-        if all(v is None or channel_map.kept(v, keep).all() for v in labels):
+        factor = factors.get(weight.key, 1.0)
+        if factor == 1.0 and all(v is None or channel_map.kept(v, keep).all() for v in labels):
             weights[name] = weight
-        else:
-            weights[name] = weight.with_array(_slice(channel_map, keep, weight.numpy(), labels))
-    config = operation.config
-    if config is not None and sizes:
-        config = _merged(config, sizes)
-    return replace(operation, weights=weights, config=config)
-
-
-def _merged(config: Mapping[str, Any], sizes: Mapping[str, object]) -> dict[str, Any]:
-    """The config with new sizes in it; those in a dictionary are of a nested config."""
-    merged = dict(config)
-    for key, value in sizes.items():
-        merged[key] = _merged(config[key], value) if isinstance(value, dict) else value
-    return merged
-
-
-def _rescale(channel_map: ChannelMap, keep: BoolMask, operations: dict[str, Operation]) -> None:
-    """Multiply the weights of layers that divide by a number of channels."""
-    done: set[str] = set()
-    for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):
-        if call.operation in done:
             continue
-        done.add(call.operation)
-        operation = operations[call.operation]
-        weights = dict(operation.weights)
-        for name, (vector, power) in flow.rescale.items():
-            share = float(channel_map.kept(vector, keep).mean())
-            if share < 1:
-                array = weights[name].numpy()
-                scaled = array * np.asarray(share**power, dtype=array.dtype)
-                weights[name] = weights[name].with_array(scaled)
-        operations[call.operation] = replace(operation, weights=weights)
+        array = _slice(channel_map, keep, weight.numpy(), labels)
+        weights[name] = weight.with_array(
+            array if factor == 1.0 else (array * factor).astype(array.dtype)
+        )
+    config = operation.config
+    if config is not None:
+        for path, value in sizes.items():
+            config = with_setting(config, path, value)
+    return replace(operation, weights=weights, config=config)
 
 
 def _slice(
@@ -137,10 +158,12 @@ def _cut_call(channel_map: ChannelMap, keep: BoolMask, index: int) -> Call:
         TensorSpec(channel_map.shape(TensorRef(index, i), keep), spec.dtype)
         for i, spec in enumerate(call.outputs)
     )
-    if not flow.constants:
+    if not flow.constants and not flow.arguments:
         return replace(call, outputs=outputs)
     leaves = call.leaves()
     for position, labels in flow.constants.items():
         leaves[position] = _slice(channel_map, keep, np.asarray(leaves[position]), labels)
+    for position, value in flow.arguments.items():
+        leaves[position] = _count(channel_map, keep, value)
     args, kwargs = tree.pack_sequence_as((call.args, dict(call.kwargs)), leaves)
     return replace(call, args=args, kwargs=kwargs, outputs=outputs)

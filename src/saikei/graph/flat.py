@@ -109,6 +109,12 @@ class Call:
         # tree.flatten takes dataclasses as leaves.
         return list(tree.flatten((self.args, dict(self.kwargs))))
 
+    def slots(self) -> tuple[int | str, ...]:
+        """For each of `leaves`, the position or keyword of the argument that it belongs to."""
+        # tree.flatten takes the entries of a dict in the order of their sorted keys.
+        slots: list[tuple[int | str, Any]] = [*enumerate(self.args), *sorted(self.kwargs.items())]
+        return tuple(slot for slot, value in slots for _ in tree.flatten(value))
+
     def inputs(self) -> list[TensorRef]:
         """The tensors that the call reads, in order."""
         return [leaf for leaf in self.leaves() if isinstance(leaf, TensorRef)]

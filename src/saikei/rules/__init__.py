@@ -8,19 +8,22 @@ from types import MappingProxyType
 from saikei.rules import (
     activations,
     attention,
+    contraction,
     convolution,
     dense,
     embedding,
+    indexing,
     merging,
     normalization,
-    products,
     recurrent,
     reduction,
+    repeating,
     reshaping,
     spatial,
+    wrapping,
 )
 from saikei.rules.base import CallView, Rule
-from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Tie
+from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Rescale, Tie
 
 __all__ = [
     "BUILT_IN",
@@ -29,6 +32,7 @@ __all__ = [
     "LabelSource",
     "Labels",
     "Pin",
+    "Rescale",
     "Rule",
     "Tie",
     "find_rule",
@@ -39,16 +43,19 @@ BUILT_IN: Mapping[str, Rule] = MappingProxyType(
     {
         **activations.RULES,
         **attention.RULES,
+        **contraction.RULES,
         **convolution.RULES,
         **dense.RULES,
         **embedding.RULES,
+        **indexing.RULES,
         **merging.RULES,
         **normalization.RULES,
-        **products.RULES,
         **recurrent.RULES,
         **reduction.RULES,
+        **repeating.RULES,
         **reshaping.RULES,
         **spatial.RULES,
+        "TimeDistributed": wrapping.time_distributed(lambda kind: find_rule(kind)),
     }
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saikei.rules.base import CallView, Rule, no_macs, pinned_flow
-from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Vector
+from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Vector, pin_all
 
 _FUNCTIONS = (
     "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh leaky_relu "
@@ -21,7 +21,8 @@ _OPERATION_NAMES = (
     "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
     "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
     "ConvertToTensor NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite "
-    "LogicalNot Sinc"
+    "LogicalNot Sinc Fabs Arcsin Arccos Arcsinh Arccosh Arctanh Log10 Erfc Erfinv Deg2rad Rad2deg "
+    "FullLike"
 )
 _OPERATIONS = frozenset(_OPERATION_NAMES.split())
 ELEMENTWISE_LAYERS = frozenset({"ReLU", "LeakyReLU", "ELU", "Identity"})
@@ -77,36 +78,43 @@ def _prelu(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
     return Flow(outputs=(inputs[0],), weights={"alpha": tuple(alpha)})
 
 
+def _masking(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    """A step is masked where all its values are the mask value, as silent ones are for 0."""
+    if call.config.get("mask_value", 0.0) != 0:
+        return pinned_flow(call, inputs, "it compares all channels with its mask value")
+    return elementwise(call, inputs, source)
+
+
 def _softmax(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """Softmax, like a running sum, mixes its axes: those labels are pinned, others pass."""
+    """Softmax normalises over its axes: those labels are pinned, others pass."""
     axis = call.config.get("axis", -1)
     axes = axis if isinstance(axis, (list, tuple)) else (axis,)
     rank = len(call.inputs[0])
     if None in axes:
-        return pinned_flow(call, inputs, "it mixes the indices of all axes")
-    mixed = {a % rank for a in axes}
-    pins = tuple(
-        Pin(vector, f"'{call.operation}' mixes the indices of this axis")
+        return pinned_flow(call, inputs, "it normalises over all axes")
+    normalised = {a % rank for a in axes}
+    pins = pin_all(inputs[1:], "a mask of a softmax") + tuple(
+        Pin(vector, f"'{call.operation}' normalises over this axis")
         for position, vector in enumerate(inputs[0])
-        if vector is not None and position in mixed
+        if vector is not None and position in normalised
     )
-    outputs = tuple(None if p in mixed else v for p, v in enumerate(inputs[0]))
+    outputs = tuple(None if p in normalised else v for p, v in enumerate(inputs[0]))
     return Flow(outputs=(outputs,), pins=pins)
 
 
 _LAYERS = (
     "ReLU LeakyReLU ELU Identity Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D "
-    "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization StochasticDepth Masking"
+    "GaussianDropout GaussianNoise AlphaDropout ActivityRegularization StochasticDepth"
 )
 
 RULES: dict[str, Rule] = {
     **{kind: Rule(elementwise, no_macs) for kind in _LAYERS.split()},
     **{f"ops.{name}": Rule(elementwise, no_macs) for name in _OPERATIONS},
     "Activation": Rule(_activation_layer, no_macs),
+    "Masking": Rule(_masking, no_macs),
     "PReLU": Rule(_prelu, no_macs),
     "Softmax": Rule(_softmax, no_macs),
     "ops.Softmax": Rule(_softmax, no_macs),
     "ops.LogSoftmax": Rule(_softmax, no_macs),
-    "ops.Cumsum": Rule(_softmax, no_macs),
-    "ops.Cumprod": Rule(_softmax, no_macs),
+    "ops.Sparsemax": Rule(_softmax, no_macs),
 }

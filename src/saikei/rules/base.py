@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from saikei.rules.labels import Flow, Labels, LabelSource, pin_all
 
 Shape = tuple[int | None, ...]
@@ -24,7 +26,8 @@ class CallView:
         outputs: the shape of each output tensor.
         arguments: all arguments, flattened; `None` stands where a tensor is.
         tensor_positions: where in `arguments` the inputs stand.
-        slots: for each input, the position or the name of the argument that it is, or is in.
+        slots: for each of `arguments`, the number of the positional argument or the name of the
+            keyword argument that it belongs to.
     """
 
     operation: str
@@ -36,6 +39,28 @@ class CallView:
     arguments: tuple[Any, ...] = ()
     tensor_positions: tuple[int, ...] = ()
     slots: tuple[int | str, ...] = ()
+
+    def find(self, name: str, position: int) -> tuple[int, ...]:
+        """Where in `arguments` an argument stands, given by name or by position."""
+        return tuple(at for at, slot in enumerate(self.slots) if slot in (name, position))
+
+    def tensors(self, name: str, position: int) -> tuple[int, ...]:
+        """Which of `inputs` an argument is, given by name or by position."""
+        found = self.find(name, position)
+        return tuple(i for i, at in enumerate(self.tensor_positions) if at in found)
+
+    def value(self, name: str, position: int, default: Any = None) -> Any:
+        """An argument that is no tensor, given by name or by position."""
+        found = [at for at in self.find(name, position) if at not in self.tensor_positions]
+        return self.arguments[found[0]] if found else default
+
+    def arrays(self) -> dict[int, Any]:
+        """The arguments that are constant arrays, by their flat position."""
+        return {
+            at: value
+            for at, value in enumerate(self.arguments)
+            if at not in self.tensor_positions and is_array(value)
+        }
 
     def positions(self, shape: Shape) -> int:
         """Product of all axes but the batch and the last; unknown ones count as 1."""
@@ -58,6 +83,11 @@ class Rule:
 
     flow: FlowFunction
     macs: CostFunction
+
+
+def is_array(value: Any) -> bool:
+    """Whether a constant argument is an array with at least one axis."""
+    return not isinstance(value, (str, slice, type(Ellipsis))) and len(np.shape(value)) > 0
 
 
 def no_macs(call: CallView) -> int:
@@ -83,6 +113,13 @@ def pinned_flow(call: CallView, inputs: tuple[Labels, ...], reason: str) -> Flow
     return Flow(
         outputs=tuple(unlabelled(shape) for shape in call.outputs), pins=pin_all(inputs, reason)
     )
+
+
+def axes_of(axis: Any, rank: int) -> set[int]:
+    """A config's axis or axes as positions in `range(rank)`; all of them for `None`."""
+    if axis is None:
+        return set(range(rank))
+    return {int(a) % rank for a in (axis if isinstance(axis, (list, tuple)) else (axis,))}
 
 
 def axis_of(config_axis: int, rank: int) -> int:

@@ -7,6 +7,7 @@ a tensor, the batch axis first.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -34,6 +35,24 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Rescale:
+    """Weights that a cut multiplies by `(kept / all) ** power`, so that the function stays.
+
+    Attention divides its scores by the square root of the key width; with fewer key channels
+    it divides by less, and the query weights make up for it.
+
+    Args:
+        weights: names of the weights.
+        labels: the vector whose share of kept labels counts.
+        power: of that share.
+    """
+
+    weights: tuple[str, ...]
+    labels: Vector
+    power: float
+
+
+@dataclass(frozen=True)
 class Flow:
     """How labels pass through one call.
 
@@ -41,42 +60,70 @@ class Flow:
         outputs: labels of each output tensor.
         weights: labels of each axis of each weight, by weight name.
         sizes: config entries that are channel counts: a vector stands for the number of its
-            labels that are kept; tuples nest, and integers in them stay as they are;
-            dictionaries are entries of a nested config.
+            labels that are kept; tuples nest, and anything else stays as it is. `"a/b"` is the
+            entry `b` of the entry `a`.
+        settings: labels of config entries that are arrays.
         constants: labels of constant arrays among the arguments, by their flat position.
+        arguments: arguments that are channel counts, by their flat position, written like
+            `sizes`; slices nest too.
         ties: vectors that this call makes equal.
         pins: labels that this call makes uncuttable.
-        produced: `(weight, axis)` of axes that make channels, beyond those of the outputs'.
-        rescale: for a weight, the vector and the power: when the vector is cut, the weight is
-            multiplied by the kept share to that power.
-        inexact: why the call is another function once its channels are cut, even if they were
-            silent; `None` where it is the same.
+        produces: for each weight, its axes whose channels the call makes; when not given, those
+            whose labels the outputs have.
+        rescale: weights that a cut multiplies by a number.
+        inexact: why the other channels change when a silent one goes; `None` where they do not.
     """
 
     outputs: tuple[Labels, ...]
     weights: dict[str, Labels] = field(default_factory=dict)
     sizes: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Labels] = field(default_factory=dict)
     constants: dict[int, Labels] = field(default_factory=dict)
+    arguments: dict[int, object] = field(default_factory=dict)
     ties: tuple[Tie, ...] = ()
     pins: tuple[Pin, ...] = ()
-    produced: tuple[tuple[str, int], ...] = ()
-    rescale: dict[str, tuple[Vector, float]] = field(default_factory=dict)
+    produces: Mapping[str, tuple[int, ...]] | None = None
+    rescale: tuple[Rescale, ...] = ()
     inexact: str | None = None
 
 
 @dataclass
 class LabelSource:
-    """Hands out labels that nobody has yet, and remembers for whom."""
+    """Hands out labels that nobody has yet, and remembers for whom.
+
+    Args:
+        outer: where labels can stay on one of several axes only (a reshape that splits or
+            joins axes), whether it is the last but one of them rather than the last.
+        chosen: labels that had to choose.
+    """
 
     count: int = 0
     blocks: list[tuple[int, int, str]] = field(default_factory=list)
+    outer: bool = False
+    chosen: list[Vector] = field(default_factory=list)
 
-    def fresh(self, size: int, owner: str) -> Vector:
-        """`size` new labels for the operation `owner`."""
+    def fresh(self, size: int, owner: str, part: str = "") -> Vector:
+        """`size` new labels for the operation `owner`.
+
+        Args:
+            size: how many.
+            owner: the operation's name.
+            part: what they are, where the operation makes labels of several kinds.
+        """
         start = self.count
         self.count += size
-        self.blocks.append((start, size, owner))
+        self.blocks.append((start, size, f"{owner}/{part}" if part else owner))
         return np.arange(start, start + size, dtype=np.int64)
+
+    def choose(self, axes: Sequence[int], vectors: Sequence[Vector]) -> int:
+        """One of several axes to carry labels; remembered, so that another can be tried.
+
+        Args:
+            axes: at least two axes, in order.
+            vectors: the labels at stake.
+        """
+        self.chosen.extend(vectors)
+        return axes[-2] if self.outer else axes[-1]
 
 
 def labelled(labels: Labels) -> list[tuple[int, Vector]]:

@@ -140,15 +140,19 @@ def _stack(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
 
 
 _MERGES = (
-    "Add Subtract Multiply Average Maximum Minimum CustomScaleLayer ops.Add ops.Subtract "
-    "ops.Multiply ops.Maximum ops.Minimum ops.Divide ops.TrueDivide ops.DivideNoNan "
-    "ops.FloorDivide ops.Power ops.Where ops.Mod ops.Fmax ops.Fmin ops.Logaddexp ops.Greater "
-    "ops.GreaterEqual ops.Less ops.LessEqual ops.Equal ops.NotEqual ops.LogicalAnd ops.LogicalOr"
+    "Add Subtract Multiply Average Maximum Minimum ops.Add ops.Subtract ops.Multiply ops.Maximum "
+    "ops.Minimum ops.Divide ops.TrueDivide ops.DivideNoNan ops.FloorDivide ops.Power ops.Where "
+    "ops.Mod ops.Fmax ops.Fmin ops.Logaddexp ops.Greater ops.GreaterEqual ops.Less ops.LessEqual "
+    "ops.Equal ops.NotEqual ops.LogicalAnd ops.LogicalOr ops.LogicalXor ops.Arctan2 ops.Hypot "
+    "ops.Logaddexp2 ops.Fmod ops.Isclose ops.Heaviside ops.Nextafter ops.BitwiseAnd "
+    "ops.BitwiseOr ops.BitwiseXor"
 )
 
 RULES: dict[str, Rule] = {
     **{kind: Rule(_merge, no_macs) for kind in _MERGES.split()},
     "Concatenate": Rule(_concatenate, no_macs),
+    # Of InceptionResNetV2: a sum with a constant factor.
+    "CustomScaleLayer": Rule(_merge, no_macs),
     "ops.Concatenate": Rule(_concatenate, no_macs),
     "ops.Stack": Rule(_stack, no_macs),
 }

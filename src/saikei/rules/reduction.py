@@ -1,31 +1,49 @@
-"""Reductions: the axes that are reduced need all their channels, the others pass."""
+"""Reductions: a sum loses nothing with a silent channel; the others go over those left."""
 
 from __future__ import annotations
 
-from saikei.rules.base import CallView, Rule, no_macs
+from saikei.rules.base import CallView, Rule, axes_of, no_macs
 from saikei.rules.labels import Flow, Labels, LabelSource, Pin, labelled
+
+LEFT = "it reduces the channels that are left"
+
+
+def _reduced(call: CallView, labels: Labels) -> tuple[Labels, set[int]]:
+    """Labels of the result, and the axes that are reduced."""
+    axis = call.config["axes"] if "axes" in call.config else call.config.get("axis")
+    reduced = axes_of(axis, len(labels))
+    if call.config.get("keepdims"):
+        return tuple(None if p in reduced else v for p, v in enumerate(labels)), reduced
+    return tuple(v for p, v in enumerate(labels) if p not in reduced), reduced
+
+
+def _sum(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    return Flow((_reduced(call, inputs[0])[0],) * len(call.outputs))
 
 
 def _reduce(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    rank = len(call.inputs[0])
-    axis = call.config.get("axis")
-    if axis is None:
-        reduced = set(range(rank))
-    else:
-        axes = axis if isinstance(axis, (list, tuple)) else [axis]
-        reduced = {a % rank for a in axes}
+    outputs, reduced = _reduced(call, inputs[0])
+    cut = any(axis in reduced for axis, _ in labelled(inputs[0]))
+    return Flow((outputs,) * len(call.outputs), inexact=LEFT if cut else None)
+
+
+def _pick(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    """Which index it is depends on all that there are."""
+    outputs, reduced = _reduced(call, inputs[0])
     pins = tuple(
-        Pin(vector, f"'{call.operation}' reduces this axis")
-        for position, vector in labelled(inputs[0])
-        if position in reduced
+        Pin(vector, f"'{call.operation}' picks an index of this axis")
+        for axis, vector in labelled(inputs[0])
+        if axis in reduced
     )
-    if call.config.get("keepdims"):
-        outputs = tuple(None if p in reduced else v for p, v in enumerate(inputs[0]))
-    else:
-        outputs = tuple(v for p, v in enumerate(inputs[0]) if p not in reduced)
-    return Flow(outputs=(outputs,), pins=pins)
+    return Flow((outputs,), pins=pins)
 
 
-_REDUCTIONS = "Mean Sum Max Min Amax Amin Prod Var Std Median Logsumexp All Any"
+_REDUCTIONS = "Mean Max Min Amax Amin Prod Var Std Median Logsumexp All Any Moments"
 
-RULES: dict[str, Rule] = {f"ops.{name}": Rule(_reduce, no_macs) for name in _REDUCTIONS.split()}
+RULES: dict[str, Rule] = {
+    "ops.Sum": Rule(_sum, no_macs),
+    "ops.CountNonzero": Rule(_sum, no_macs),
+    **{f"ops.{name}": Rule(_reduce, no_macs) for name in _REDUCTIONS.split()},
+    "ops.Argmax": Rule(_pick, no_macs),
+    "ops.Argmin": Rule(_pick, no_macs),
+}

@@ -1,4 +1,4 @@
-"""Flatten, reshape, permute and index: labels move with the data."""
+"""Flatten, reshape and permute: labels move with the data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ MIXED = "a reshape mixes this axis with another that is cut or unknown"
 
 
 def reshape_labels(
-    labels: Labels, before: Shape, after: Shape
+    labels: Labels, before: Shape, after: Shape, source: LabelSource | None = None
 ) -> tuple[Labels, tuple[Tie, ...], tuple[Pin, ...]]:
     """Labels of a row-major reshape.
 
     Axes are matched from the right in the smallest blocks of equal product. A block that
-    joins axes repeats the labels; one that splits an axis ties the labels that land on the
-    same index of its last axis wider than 1.
+    joins axes repeats the labels of one of them; one that splits an axis ties the labels that
+    land on the same index of one of its axes. Which one, the source chooses.
     """
+    source = source or LabelSource()
     outputs: list[Vector | None] = [None] * len(after)
     ties: tuple[Tie, ...] = ()
     pins: tuple[Pin, ...] = ()
@@ -31,7 +32,7 @@ def reshape_labels(
             break
         start_in, start_out = block
         vectors, new_ties, new_pins = _reshape_block(
-            labels[start_in:stop_in], before[start_in:stop_in], after[start_out:stop_out]
+            labels[start_in:stop_in], before[start_in:stop_in], after[start_out:stop_out], source
         )
         outputs[start_out:stop_out] = vectors
         ties, pins = ties + new_ties, pins + new_pins
@@ -63,7 +64,7 @@ def _times(size: int, other: int | None) -> int | None:
 
 
 def _reshape_block(
-    labels: Labels, before: Shape, after: Shape
+    labels: Labels, before: Shape, after: Shape, source: LabelSource
 ) -> tuple[list[Vector | None], tuple[Tie, ...], tuple[Pin, ...]]:
     """Labels of one block that is joined, split, or both."""
     found = labelled(labels)
@@ -71,19 +72,23 @@ def _reshape_block(
         return [None] * len(after), (), ()
     if before == after:
         return list(labels), (), ()
-    if len(found) > 1:
-        pins = tuple(Pin(vector, MIXED) for _, vector in found)
-        return [None] * len(after), (), pins
     axis, vector = found[0]
+    pins: tuple[Pin, ...] = ()
+    if len(found) > 1:
+        axis = source.choose([a for a, _ in found], [v for _, v in found])
+        vector = dict(found)[axis]
+        pins = tuple(Pin(other, MIXED) for a, other in found if a != axis)
     sizes = [size or 1 for size in before]
     inner = int(np.prod(sizes[axis + 1 :], dtype=np.int64))
     outer = int(np.prod(sizes[:axis], dtype=np.int64))
     flat = np.tile(np.repeat(vector, inner), outer)
-    vectors, ties = _split(flat, [size or 1 for size in after])
-    return vectors, ties, ()
+    vectors, ties = _split(flat, [size or 1 for size in after], source)
+    return vectors, ties, pins
 
 
-def _split(flat: Vector, sizes: list[int]) -> tuple[list[Vector | None], tuple[Tie, ...]]:
+def _split(
+    flat: Vector, sizes: list[int], source: LabelSource
+) -> tuple[list[Vector | None], tuple[Tie, ...]]:
     """Spread a label vector over axes; one of them carries the labels."""
     table = flat.reshape(sizes)
     outputs: list[Vector | None] = [None] * len(sizes)
@@ -97,7 +102,7 @@ def _split(flat: Vector, sizes: list[int]) -> tuple[list[Vector | None], tuple[T
         if (first == first[:, :1]).all():
             outputs[axis] = first[:, 0]
             return outputs, ()
-    axis = wide[-1]
+    axis = source.choose(wide, [flat])
     rows = np.moveaxis(table, axis, 0).reshape(sizes[axis], -1)
     outputs[axis] = rows[:, 0]
     repeated = np.repeat(rows[:, :1], rows.shape[1] - 1, axis=1)
@@ -117,7 +122,7 @@ def _reshape(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) ->
     target = call.config.get(key)
     if len(inputs) != 1 or not isinstance(target, (list, tuple)):
         return pinned_flow(call, inputs, "its target shape is computed")
-    outputs, ties, pins = reshape_labels(inputs[0], call.inputs[0], call.outputs[0])
+    outputs, ties, pins = reshape_labels(inputs[0], call.inputs[0], call.outputs[0], source)
     return Flow((outputs,), sizes={key: _resized(target, outputs, skip)}, ties=ties, pins=pins)
 
 
@@ -127,7 +132,7 @@ def _flatten(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) ->
         # Keras moves the channels last before it flattens.
         order = (0, *range(2, len(shape)), 1)
         shape, labels = tuple(shape[a] for a in order), tuple(labels[a] for a in order)
-    outputs, ties, pins = reshape_labels(labels, shape, call.outputs[0])
+    outputs, ties, pins = reshape_labels(labels, shape, call.outputs[0], source)
     return Flow((outputs,), ties=ties, pins=pins)
 
 
@@ -192,87 +197,6 @@ def _repeat_vector(call: CallView, inputs: tuple[Labels, ...], source: LabelSour
     return Flow(((inputs[0][0], None, inputs[0][1]),))
 
 
-def _get_item(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """`x[...]` with slices and integers: axes taken whole pass, cut ones are pinned."""
-    keys = [a for p, a in enumerate(call.arguments) if p not in call.tensor_positions]
-    if len(inputs) != 1 or not all(_is_basic(key) for key in keys):
-        return pinned_flow(call, inputs, "it indexes with a tensor")
-    rank = len(call.inputs[0])
-    taken = sum(key is not None and key is not Ellipsis for key in keys)
-    fill: list[Any] = [slice(None)] * (rank - taken)
-    if any(key is Ellipsis for key in keys):
-        at = next(position for position, key in enumerate(keys) if key is Ellipsis)
-        keys = keys[:at] + fill + keys[at + 1 :]
-    else:
-        keys = keys + fill
-    outputs: list[Vector | None] = []
-    pins: list[Pin] = []
-    axes = iter(inputs[0])
-    for key in keys:
-        if key is None:
-            outputs.append(None)
-            continue
-        vector = next(axes)
-        whole = isinstance(key, slice) and key == slice(None)
-        if vector is not None and not whole:
-            pins.append(Pin(vector, f"'{call.operation}' takes a part of this axis by index"))
-        if isinstance(key, slice):
-            outputs.append(vector if whole else None)
-    if len(outputs) != len(call.outputs[0]):
-        return pinned_flow(call, inputs, "it is indexed in a way that its rule does not know")
-    return Flow((tuple(outputs),), pins=tuple(pins))
-
-
-def _is_basic(key: Any) -> bool:
-    return key is None or key is Ellipsis or isinstance(key, (slice, int, np.integer))
-
-
-def _repeat(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """`keras.ops.repeat`: each index stands several times in a row, and goes with its copies."""
-    repeats, axis = call.config.get("repeats"), call.config.get("axis")
-    if len(inputs) != 1 or not isinstance(repeats, int) or not isinstance(axis, int):
-        return pinned_flow(call, inputs, "it repeats in a way that its rule does not know")
-    axis %= len(call.inputs[0])
-    labels = [
-        np.repeat(vector, repeats) if vector is not None and position == axis else vector
-        for position, vector in enumerate(inputs[0])
-    ]
-    return Flow((tuple(labels),))
-
-
-def _split_operation(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """`keras.ops.split` into equal parts, which stay equal: they are cut alike."""
-    axis = int(call.config.get("axis", 0)) % len(call.inputs[0])
-    vector = inputs[0][axis]
-    parts = len(call.outputs)
-    if vector is None:
-        return Flow((inputs[0],) * parts)
-    if not isinstance(call.config.get("indices_or_sections"), int):
-        return pinned_flow(call, inputs, "it splits at fixed places")
-    pieces = np.split(vector, parts)
-    ties = tuple(Tie(pieces[0], piece) for piece in pieces[1:])
-    outputs = tuple((*inputs[0][:axis], piece, *inputs[0][axis + 1 :]) for piece in pieces)
-    return Flow(outputs, ties=ties)
-
-
-def _take(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """`keras.ops.take` along an axis: the others pass."""
-    axis = call.config.get("axis")
-    if not isinstance(axis, int) or 0 not in call.slots:
-        return pinned_flow(call, inputs, "it takes indices of the flattened tensor")
-    rank = len(call.inputs[0])
-    axis %= rank
-    taken = len(call.outputs[0]) - rank + 1
-    labels = (*inputs[0][:axis], *(None,) * taken, *inputs[0][axis + 1 :])
-    picked = (inputs[0][axis], *(vector for other in inputs[1:] for vector in other))
-    pins = tuple(
-        Pin(vector, f"'{call.operation}' takes a part of this axis by index")
-        for vector in picked
-        if vector is not None
-    )
-    return Flow((labels,), pins=pins)
-
-
 def _flip(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
     rank = len(call.inputs[0])
     axis = call.config.get("axis")
@@ -291,10 +215,6 @@ RULES: dict[str, Rule] = {
     "ops.Moveaxis": Rule(_moveaxis, no_macs),
     "ops.ExpandDims": Rule(_expand_dims, no_macs),
     "ops.Squeeze": Rule(_squeeze, no_macs),
-    "ops.GetItem": Rule(_get_item, no_macs),
     "ops.Flip": Rule(_flip, no_macs),
-    "ops.Repeat": Rule(_repeat, no_macs),
-    "ops.Split": Rule(_split_operation, no_macs),
-    "ops.Take": Rule(_take, no_macs),
     "RepeatVector": Rule(_repeat_vector, no_macs),
 }

@@ -48,7 +48,8 @@ _SAME_RANK = (
     + [f"Adaptive{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
     + [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for n in (1, 2, 3)]
     + ["Resizing", "ops.MaxPool", "ops.AveragePool", "ops.AdaptiveMaxPool"]
-    + ["ops.AdaptiveAveragePool", "ops.Resize"]
+    + ["ops.AdaptiveAveragePool", "ops.Resize", "CenterCrop", "RandomCrop", "RandomFlip"]
+    + ["RandomRotation", "RandomTranslation", "RandomZoom", "RandomShear", "RandomErasing"]
 )
 
 RULES: dict[str, Rule] = {

@@ -1,0 +1,34 @@
+"""Small models around one layer, and the oracle over them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import layers as L
+
+from saikei.channels import channel_groups
+from saikei.testing import assert_cuts_exactly, randomise_statistics
+
+
+def checked(model: keras.Model, readers: bool = False) -> dict[str, int]:
+    """Run the oracle over a model; how many channels of each group can be cut."""
+    randomise_statistics(model)
+    for seed in range(2):
+        check = assert_cuts_exactly(model, share=0.4, seed=seed, readers=readers)
+        assert check.spread > 1e-4, "no signal reaches the output, so the check says nothing"
+    return {group.name: int(group.free.sum()) for group in channel_groups(model)}
+
+
+def between(*layers: Any, channels: int = 12, shape: tuple[int, ...] = (6, 6, 2)) -> keras.Model:
+    """Layers between a pointwise layer `a` and a classifier `out`, which read all positions."""
+    rank = len(shape) - 1
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            L.Dense(channels, name="a"),
+            *layers,
+            getattr(L, f"GlobalMaxPooling{rank}D")(),
+            L.Dense(3, name="out"),
+        ]
+    )
