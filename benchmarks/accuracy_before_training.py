@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import os
 import statistics
 import warnings
@@ -57,8 +58,10 @@ def main() -> None:
         print(f"{label}: {base:.4f} before the cut", flush=True)
         ours = saikei_cuts(model, data.train, arguments.all)
         theirs = torch_pruning_cuts(model, data.train)
-        for name, (cut, share) in (*ours, *theirs):
-            lost.setdefault(name, []).append((100 * (base - cut(data.test)), share))
+        for name, score, share in itertools.chain(ours, theirs):
+            result = 100 * (base - score(data.test)), share
+            lost.setdefault(name, []).append(result)
+            print(f"  {name:38} {result[0]:6.2f}", flush=True)
     report(lost)
 
 
@@ -100,7 +103,8 @@ def accuracy(model: keras.Model, data: Arrays) -> float:
     return float((predicted == data[1]).mean())
 
 
-Cut = tuple[str, tuple[Callable[[Arrays], float], float]]
+# What made it, its accuracy on given data, and its share of the MACs.
+Cut = tuple[str, Callable[[Arrays], float], float]
 
 
 def saikei_cuts(model: keras.Model, train: Arrays, every: bool) -> Iterator[Cut]:
@@ -121,7 +125,7 @@ def saikei_cuts(model: keras.Model, train: Arrays, every: bool) -> Iterator[Cut]
     for name, (edit, data) in edits.items():
         small = edit(model, data)
         share = saikei.profile(small, latency=False).macs / whole
-        yield name, (lambda test, small=small: accuracy(small, test), share)
+        yield name, lambda test, small=small: accuracy(small, test), share
 
 
 def twin(model: keras.Model) -> torch.nn.Module:
@@ -213,10 +217,15 @@ def torch_pruning_cuts(model: keras.Model, train: Arrays) -> Iterator[Cut]:
     samples = nchw(train[0][rows]), torch.from_numpy(train[1][rows].astype("int64"))
     for name, criterion in torch_criteria().items():
         for scope in ("global", "layer"):
-            small = narrowest(whole, criterion, scope == "global", samples, int(LIMIT * full))
             label = f"torch-pruning {name}, {scope}"
+            try:
+                small = narrowest(whole, criterion, scope == "global", samples, int(LIMIT * full))
+            except (TypeError, ValueError, RuntimeError) as error:
+                # The peer's own failure: OBD-C of version 1.6.1 stops on groups that it skips.
+                print(f"  {label:38} failed: {error}", flush=True)
+                continue
             share = torch_macs(small) / full
-            yield label, (lambda test, small=small: torch_accuracy(small, test), share)
+            yield label, lambda test, small=small: torch_accuracy(small, test), share
 
 
 def narrowest(
