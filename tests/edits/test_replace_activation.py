@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -207,7 +208,7 @@ def test_saved_models_load_in_a_process_without_saikei(tmp_path: Path) -> None:
         [sys.executable, "-c", LOADER, str(tmp_path)],
         capture_output=True,
         text=True,
-        env={"PATH": "", "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": keras.backend.backend()},
         check=False,
     )
     assert done.stdout.strip() == str(len(cases)), done.stderr

@@ -11,7 +11,7 @@ import pytest
 from keras import layers as L
 from keras import ops
 
-from saikei import Recipe, ReplaceKernel
+from saikei import Recipe, ReplaceActivation, ReplaceKernel, ReplacePooling
 from saikei.edits.replacing.composition import compose, stack_limit, stacked
 from saikei.edits.replacing.convolutions import folding
 from saikei.edits.replacing.geometry import Axis
@@ -278,6 +278,25 @@ def test_policy_trainable_data_format_and_groups_are_kept(edit: ReplaceKernel) -
             assert operation.config["dtype"]["config"]["name"] == "mixed_float16"
             assert not operation.source.trainable
     assert changed.spec(changed.output_refs()[0]) == graph.spec(graph.output_refs()[0])
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="needs convolutions with channels first"
+)
+def test_with_channels_first_the_function_is_kept_too() -> None:
+    x = keras.Input((4, 9, 8))
+    conv = L.Conv2D(6, 3, strides=2, data_format="channels_first", activation="relu", name="conv")
+    pool = L.AveragePooling2D(2, 1, data_format="channels_first", name="pool")
+    model = keras.Model(x, L.Flatten()(pool(conv(x))))
+    data = batch(model)
+    for edit in (
+        ReplaceKernel(5),
+        ReplaceKernel(how="separate", middle=99),
+        ReplaceActivation("relu", "prelu"),
+        ReplacePooling("conv"),
+        ReplacePooling("adaptive"),
+    ):
+        np.testing.assert_allclose(run(edit(model), data), run(model, data), atol=1e-5)
 
 
 @pytest.mark.parametrize(
