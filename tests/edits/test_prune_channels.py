@@ -156,7 +156,7 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
             keras.Input((6, 3)),
             L.Conv1D(8, 1, name="a"),
             L.Conv1D(8, 1, name="b"),
-            L.RNN(L.LSTMCell(4), name="memory"),
+            L.SpectralNormalization(L.Dense(4), name="memory"),
             L.Dense(2),
         ]
     )

@@ -65,7 +65,7 @@ def test_costs_counted_before_the_cut_are_those_of_the_model_that_is_built(
     edit = PruneChannels(0.6, "random", scope=scope, seed=seed)  # type: ignore[arg-type]
     channel_map = map_channels(read(model))
     try:
-        mask = edit._mask(channel_map)
+        mask = edit._mask(channel_map, None)
     except EditError:
         return
     built = profile(Recipe([edit])(model), latency=False)
