@@ -1,173 +1,149 @@
-"""`RemoveLayers`: leave out the blocks and layers that matter least."""
+"""`RemoveLayers`: leave out the layers and blocks that matter least."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
-import numpy as np
-from keras import tree
 
 from saikei.budget import Budget
-from saikei.calibration import calibration_inputs, refit
-from saikei.channels import map_channels
-from saikei.costs import Counts, count_costs, measure_latency
+from saikei.calibration import refit
 from saikei.edits.base import Edit
-from saikei.edits.drop_channels import check_layer_names
-from saikei.edits.removing.units import Unit, find_units
-from saikei.errors import BudgetError, EditError
-from saikei.graph import Graph, build, read, redirect
-
-_BATCH = 64
-
-
-@dataclass(frozen=True)
-class RemovableUnit:
-    """One part that can be left out, as `RemoveLayers.plan` lists it.
-
-    Args:
-        name: of the layer at its end.
-        kind: `"residual"`, a branch that is added to where it starts, or `"plain"`, a layer
-            that keeps the shape.
-        layers: its layers with weights.
-        change: mean squared change of the outputs when it alone is left out, relative to their
-            variance over the samples.
-        params: its parameters.
-    """
-
-    name: str
-    kind: str
-    layers: tuple[str, ...]
-    change: float
-    params: int
-
-
-class RemovalPlan(tuple[RemovableUnit, ...]):
-    """The removable parts, those that matter least first; printed, they are a table."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        rows = [("unit", "kind", "change of output", "params", "layers")]
-        for unit in self:
-            layers = ", ".join(unit.layers)
-            rows.append((unit.name, unit.kind, f"{unit.change:.3g}", f"{unit.params:,}", layers))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join(
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row[:4], widths, strict=True)), row[4]])
-            for row in rows
-        )
+from saikei.edits.depth.find import choose_units, find_units
+from saikei.edits.depth.plan import PlannedUnit, RemovalPlan
+from saikei.edits.depth.ranking import RANKINGS, Ranking, make_ranking
+from saikei.edits.depth.selection import all_around, removal_order, within_budget
+from saikei.edits.depth.structure import CostTable
+from saikei.edits.depth.units import KINDS, Unit, leaves
+from saikei.errors import EditError
+from saikei.graph import Graph, read, redirect
 
 
 @dataclass(frozen=True)
 class RemoveLayers(Edit):
-    """Leave out residual branches and layers that keep the shape, the least important first.
+    """Leave out whole blocks and layers, one by one, the least harmful first.
 
-    What can go is found from the graph, not from names. Each part is ranked by how much the
-    outputs change on calibration data when it alone is left out; the least go together. Needs
-    data: which blocks matter cannot be seen from their weights.
+    What can be left out is found from the graph, not from names: branches beside a shortcut,
+    and layers without one that give the shape they read, with their normalisation and
+    activation. `plan` lists them.
 
     Args:
-        remove: a share of the removable parts (`float` below 1), a number of them (`int`), or a
-            `Budget`: as many as it takes.
-        layers: only parts that hold one of these layers.
-        exclude: no part that holds one of these layers.
-        compensate: whether the layers that stay are then refitted, by least squares, to what
-            they gave before.
+        remove: how much goes: a share of the parts that can (`float` up to 1), a number of them
+            (`int`), or a `Budget`: as many as it takes. A part that contains others counts as
+            many. Rounded, and at least one.
+        ranking: `"output"` (how much the model's outputs change, as a share of their variance),
+            `"loss"` (how much the loss on the labels grows), `"influence"` (the cosine distance
+            between what a part gives and what takes its place, as in ShortGPT), or `"weights"`
+            (the branch's share of the sum, guessed from weights; it cannot tell for layers
+            without a shortcut, which then stay). All but the last look at data, and are asked
+            again after each part that goes. By default `"output"` with data, `"weights"`
+            without.
+        kinds: of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
+            (Wx + f(x) becomes Wx), `"block"` (attention and feed-forward together) and
+            `"plain"` (a layer or a short chain, outside of the other kinds given).
+        layers: only these: names of parts, or of layers in them; all when empty. With
+            `remove=1.0` exactly these go, and nothing is ranked.
+        exclude: names of parts, or of layers in them, that stay.
+        compensate: refit the layers that are left to what they gave before, by least squares on
+            the data; nothing is trained. Only done when data is given.
 
     Raises:
         EditError: when an argument is out of range.
 
     Example:
-        >>> edit = RemoveLayers(0.25)
+        >>> edit = RemoveLayers(0.25, ranking="influence", kinds=("residual", "block"))
         >>> RemoveLayers.from_dict(edit.to_dict()) == edit
         True
     """
 
     exact: ClassVar[bool] = False
     remove: float | int | Budget
+    ranking: str | None = None
+    kinds: tuple[str, ...] = ("residual", "plain")
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     compensate: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-        _check_remove(self.remove)
-
-    def plan(self, model: keras.Model, data: Any) -> RemovalPlan:
-        """What could go, with what it would change and save; the least important first.
-
-        Args:
-            model: a built model.
-            data: what `keras.Model.fit` takes.
-        """
-        graph = read(model)
-        ranked = self._ranked(graph, data)
-        return RemovalPlan(
-            RemovableUnit(unit.name, unit.kind, unit.layers, change, _params(graph, unit))
-            for change, unit in ranked
-        )
+        for name in ("kinds", "layers", "exclude"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_arguments(self)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without the parts that matter least."""
-        units = [unit for _, unit in self._ranked(graph, data)]
+        removed = units = self._units(graph)
+        if not _wants_all(self.remove, units):
+            ranking = make_ranking(self.ranking, graph, units, data)
+            removed = self._removed(graph, units, ranking, ranking.scores(units, ()))
+        smaller = redirect(graph, all_around(removed))
+        return refit(graph, smaller, data) if self.compensate and data is not None else smaller
+
+    def plan(self, model: keras.Model, data: Any = None) -> RemovalPlan:
+        """What can be left out, what each part is worth and costs, and which would go.
+
+        Args:
+            model: a built model.
+            data: for a ranking that looks at data: what `keras.Model.fit` takes.
+
+        Raises:
+            EditError: as when the edit is applied.
+        """
+        graph = read(model)
+        units = self._units(graph)
+        ranking = make_ranking(self.ranking, graph, units, data)
+        scores = ranking.scores(units, ())
+        removed = self._removed(graph, units, ranking, scores)
+        order = {unit.name: number for number, unit in enumerate(removed, 1)}
+        edit = RemoveLayers(1.0, kinds=self.kinds, layers=tuple(order), compensate=self.compensate)
+        planned = _planned(graph, units, scores, order)
+        return RemovalPlan(self.ranking or ("weights" if data is None else "output"), planned, edit)
+
+    def _units(self, graph: Graph) -> list[Unit]:
+        found = find_units(graph, self.kinds)
+        if not found:
+            raise EditError(
+                f"RemoveLayers finds nothing to leave out of model '{graph.name}': it has no "
+                f"{' or '.join(self.kinds)} part whose output has the shape of its input, apart "
+                "from what gives the model's outputs. Prune channels, or give other kinds."
+            )
+        chosen = choose_units(graph, found, self.layers, self.exclude)
+        if not chosen:
+            raise EditError(
+                "RemoveLayers would change nothing: all parts of model "
+                f"'{graph.name}' that can be left out are excluded."
+            )
+        return chosen
+
+    def _removed(
+        self,
+        graph: Graph,
+        units: Sequence[Unit],
+        ranking: Ranking,
+        scores: Sequence[float | None],
+    ) -> list[Unit]:
+        """The units that go, the first one first."""
+        if _wants_all(self.remove, units):
+            return [u for u in units if not any(other.contains(u) for other in units)]
+        known = [u for u, score in zip(units, scores, strict=True) if score is not None]
+        if not known:
+            raise EditError(
+                "RemoveLayers cannot rank by weights alone what it could leave out of model "
+                f"'{graph.name}' ({', '.join(u.name for u in units)}): hand in data, (x, y), as "
+                "the second argument."
+            )
         if isinstance(self.remove, Budget):
-            smaller = self._within(graph, units, self.remove)
-        else:
-            count = self.remove
-            if isinstance(count, float):
-                count = max(1, round(count * len(units)))
-            smaller = _without(graph, units[:count])
-        return refit(graph, smaller, data) if self.compensate else smaller
-
-    def _ranked(self, graph: Graph, data: Any) -> list[tuple[float, Unit]]:
-        operations = graph.operations
-        check_layer_names(self.layers, operations, "RemoveLayers(layers=…)")
-        check_layer_names(self.exclude, operations, "RemoveLayers(exclude=…)")
-        units = [unit for unit in find_units(graph) if self._allowed(graph, unit)]
-        if not units:
-            raise EditError(
-                "RemoveLayers would change nothing: no allowed residual branch or layer gives the "
-                "shape that it reads, unshared and without readers inside; prune channels instead."
-            )
-        if data is None:
-            raise EditError(
-                "RemoveLayers needs data to see what matters: call it as edit(model, data)."
-            )
-        inputs = calibration_inputs(graph, data)
-        wanted = _outputs(graph, inputs)
-        changes = [_change(wanted, _outputs(_without(graph, [unit]), inputs)) for unit in units]
-        return sorted(
-            zip(changes, units, strict=True), key=lambda pair: (pair[0], pair[1].end.call)
-        )
-
-    def _allowed(self, graph: Graph, unit: Unit) -> bool:
-        names = {graph.calls[index].operation for index in unit.calls}
-        return not names & set(self.exclude) and (not self.layers or bool(names & set(self.layers)))
-
-    def _within(self, graph: Graph, units: list[Unit], budget: Budget) -> Graph:
-        original = _costs(graph, budget)
-        if budget.fits(original, original):
-            raise EditError(f"RemoveLayers would change nothing: the model fits '{budget}'.")
-        for count in range(1, len(units) + 1):
-            smaller = _without(graph, units[:count])
-            costs = _costs(smaller, budget)
-            if budget.fits(costs, original):
-                return smaller
-        raise BudgetError(
-            f"Budget '{budget}' cannot be reached by leaving out all {len(units)} removable "
-            f"parts: {costs.params:,} parameters and {costs.macs:,} MACs stay. Raise it, or prune "
-            "channels too."
-        )
+            return within_budget(graph, known, ranking, self.remove)
+        return list(removal_order(known, ranking, _count(self.remove, known)))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready arguments."""
-        budget = isinstance(self.remove, Budget)
+        remove = self.remove
         return {
-            "remove": {"budget": self.remove.to_dict()} if budget else self.remove,  # type: ignore[union-attr]
+            "remove": {"budget": remove.to_dict()} if isinstance(remove, Budget) else remove,
+            "ranking": self.ranking,
+            "kinds": list(self.kinds),
             "layers": list(self.layers),
             "exclude": list(self.exclude),
             "compensate": self.compensate,
@@ -182,45 +158,63 @@ class RemoveLayers(Edit):
         return cls(**values)
 
 
-def _check_remove(remove: Any) -> None:
+def _check_arguments(edit: RemoveLayers) -> None:
+    remove = edit.remove
     if isinstance(remove, bool) or not isinstance(remove, (float, int, Budget)):
         raise EditError(f"RemoveLayers(remove={remove!r}): give a share, a count or a Budget.")
     if isinstance(remove, float) and not 0 < remove <= 1:
-        raise EditError(f"RemoveLayers(remove={remove}): a share is above 0 and at most 1.")
+        raise EditError(
+            f"RemoveLayers(remove={remove}): a share has to be above 0 and at most 1; an int is "
+            "a number of parts."
+        )
     if isinstance(remove, int) and remove < 1:
         raise EditError(f"RemoveLayers(remove={remove}): remove at least one part.")
+    if edit.ranking is not None and edit.ranking not in RANKINGS:
+        raise EditError(
+            f"Unknown ranking '{edit.ranking}': use one of {', '.join(sorted(RANKINGS))}."
+        )
+    unknown = [kind for kind in edit.kinds if kind not in KINDS]
+    if unknown or not edit.kinds:
+        raise EditError(f"RemoveLayers(kinds={edit.kinds}): give some of {', '.join(KINDS)}.")
 
 
-def _without(graph: Graph, units: list[Unit]) -> Graph:
-    return redirect(graph, {unit.end: unit.start for unit in units})
+def _wants_all(remove: float | int | Budget, units: Sequence[Unit]) -> bool:
+    return not isinstance(remove, Budget) and _count(remove, units) == len(leaves(units))
 
 
-def _params(graph: Graph, unit: Unit) -> int:
-    weights = [w for name in unit.layers for w in graph.operations[name].weights.values()]
-    return sum(int(np.prod(weight.shape, dtype=np.int64)) for weight in weights)
+def _count(remove: float | int, units: Sequence[Unit]) -> int:
+    """How many of the smallest units go."""
+    total = len(leaves(units))
+    if isinstance(remove, float):
+        return max(1, round(remove * total))
+    if remove > total:
+        raise EditError(
+            f"RemoveLayers(remove={remove}): only {total} parts can be left out "
+            f"({', '.join(unit.name for unit in leaves(units))})."
+        )
+    return remove
 
 
-def _costs(graph: Graph, budget: Budget) -> Counts:
-    counts = count_costs(map_channels(graph))
-    if budget.latency is None:
-        return counts
-    return Counts(counts.params, counts.macs, measure_latency(build(graph)))
-
-
-def _outputs(graph: Graph, inputs: Any) -> list[np.ndarray]:
-    model = build(graph)
-    count = len(tree.flatten(inputs)[0])
-    parts = []
-    for start in range(0, count, _BATCH):
-        batch = tree.map_structure(lambda leaf, s=start: leaf[s : s + _BATCH], inputs)
-        outputs = tree.flatten(model(batch, training=False))
-        parts.append([keras.ops.convert_to_numpy(output) for output in outputs])
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
-
-
-def _change(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    changes = []
-    for old, new in zip(before, after, strict=True):
-        spread = float(np.var(old, axis=0).mean()) or float(np.square(old).mean()) or 1.0
-        changes.append(float(np.square(old - new).mean()) / spread)
-    return float(np.mean(changes))
+def _planned(
+    graph: Graph,
+    units: Sequence[Unit],
+    scores: Sequence[float | None],
+    order: Mapping[str, int],
+) -> tuple[PlannedUnit, ...]:
+    table = CostTable(graph)
+    whole = table.without(frozenset())
+    planned = []
+    for unit, score in zip(units, scores, strict=True):
+        left = table.without(unit.calls)
+        planned.append(
+            PlannedUnit(
+                name=unit.name,
+                kind=unit.kind,
+                layers=unit.layers(graph),
+                params=whole.params - left.params,
+                macs=whole.macs - left.macs,
+                score=score,
+                order=order.get(unit.name),
+            )
+        )
+    return tuple(planned)

@@ -1,0 +1,77 @@
+"""What could be left out of a model, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from saikei.edits.base import Edit
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """A part of a model that can be left out.
+
+    Args:
+        name: for `RemoveLayers(layers=…)` or `exclude`.
+        kind: `"residual"`, `"projection"`, `"block"` or `"plain"`.
+        layers: what it consists of.
+        params: parameters that go with it alone.
+        macs: multiply-accumulates per sample that go with it alone.
+        score: what the ranking says of it while all others are there; `None` where the ranking
+            cannot tell, so that it stays.
+        order: 1 for the first that goes; `None` where it stays or goes within another one.
+    """
+
+    name: str
+    kind: str
+    layers: tuple[str, ...]
+    params: int
+    macs: int
+    score: float | None
+    order: int | None
+
+
+@dataclass(frozen=True)
+class RemovalPlan:
+    """What `RemoveLayers` would do; printed, it is a table.
+
+    Args:
+        ranking: what scores mean: see `RemoveLayers`.
+        units: all parts that can be left out, in the order in which they are called.
+        edit: leaves out the same without looking at data again.
+    """
+
+    ranking: str
+    units: tuple[PlannedUnit, ...]
+    edit: Edit = field(repr=False)
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The names of the units that go, the first one first."""
+        gone = [(unit.order, unit.name) for unit in self.units if unit.order is not None]
+        return tuple(name for _, name in sorted(gone))
+
+    def __str__(self) -> str:
+        rows = [("unit", "kind", "layers", "params", "MACs", self.ranking, "goes")]
+        rows += [_row(unit) for unit in self.units]
+        widths = [max(len(row[column]) for row in rows) for column in range(7)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+
+def _row(unit: PlannedUnit) -> tuple[str, str, str, str, str, str, str]:
+    return (
+        unit.name,
+        unit.kind,
+        str(len(unit.layers)),
+        f"{unit.params:,}",
+        f"{unit.macs:,}",
+        "unknown" if unit.score is None else f"{unit.score:.3g}",
+        "" if unit.order is None else str(unit.order),
+    )

@@ -1,0 +1,158 @@
+"""How much is lost with each unit, given those that are gone already."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.calibration.samples import calibration_samples
+from saikei.edits.depth.branch_energy import branch_shares
+from saikei.edits.depth.gates import Array, GatedModel
+from saikei.edits.depth.units import Unit
+from saikei.errors import EditError
+from saikei.graph import Graph, TensorRef
+from saikei.importance.objective import objective
+
+# Every unit is tried at every step, and differences between units are large.
+SAMPLES = 256
+
+
+class Ranking(ABC):
+    """Scores units, the least harm first."""
+
+    @abstractmethod
+    def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
+        """What leaving out each unit would do, in the ranking's own measure.
+
+        Args:
+            units: the units.
+            gone: the tensors that are led around already.
+
+        Returns:
+            A number for each, `None` where the ranking cannot tell.
+        """
+
+
+class ByWeights(Ranking):
+    """The branch's share of the sum, guessed from weights; see `branch_energy`."""
+
+    def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
+        self._shares = dict(
+            zip((unit.name for unit in units), branch_shares(graph, units), strict=True)
+        )
+
+    def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
+        """The same whatever is gone."""
+        return [self._shares[unit.name] for unit in units]
+
+
+class ByInfluence(Ranking):
+    """Block influence: 1 − cos between what a unit gives and what takes its place.
+
+    Men et al., ShortGPT, 2024; the angle is between all numbers of a sample. Measured again
+    when units are gone.
+    """
+
+    def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
+        inputs = calibration_samples(graph, data, SAMPLES).inputs
+        self._model = GatedModel(graph, _gates(units), inputs, distances=True)
+
+    def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
+        """The sum over what each unit gives."""
+        _, distances = self._model.run(gone)
+        return [sum(distances[ref] for ref in unit.around if ref not in gone) for unit in units]
+
+
+class _ByTrial(Ranking):
+    """Leave each unit out in turn and look at the model's outputs."""
+
+    def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
+        samples = calibration_samples(graph, data, SAMPLES)
+        self._model = GatedModel(graph, _gates(units), samples.inputs)
+        self._before, _ = self._model.run(())
+        self._tried: dict[frozenset[TensorRef], float] = {}
+        self._start(samples.labels)
+
+    def _start(self, labels: Any) -> None:
+        """Prepare for `_harm`."""
+
+    @abstractmethod
+    def _harm(self, outputs: list[Array]) -> float:
+        """How much worse other outputs are than those before."""
+
+    def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
+        """One run of the samples for each unit, unless the same was tried before."""
+        trials = [frozenset({*gone, *unit.around}) for unit in units]
+        for shut in trials:
+            if shut not in self._tried:
+                self._tried[shut] = self._harm(self._model.run(shut)[0])
+        return [self._tried[shut] for shut in trials]
+
+
+class ByOutput(_ByTrial):
+    """The mean squared change of the outputs, over their variance; the mean of all outputs."""
+
+    def _harm(self, outputs: list[Array]) -> float:
+        harms = []
+        for before, after in zip(self._before, outputs, strict=True):
+            old, new = before.astype(np.float64), after.astype(np.float64)
+            spread = np.square(old - old.mean(axis=0)).mean() or np.square(old).mean() or 1.0
+            harms.append(np.square(new - old).mean() / spread)
+        return float(np.mean(harms))
+
+
+class ByLoss(_ByTrial):
+    """How much the loss on the labels grows; it shrinks where the number is negative."""
+
+    def _start(self, labels: Any) -> None:
+        self._labels = [np.asarray(y) for y in tree.flatten(labels)]
+        self._objective = objective(self._before, labels)
+        self._loss = self._value(self._before)
+
+    def _value(self, outputs: list[Array]) -> float:
+        tensors = [keras.ops.convert_to_tensor(y) for y in outputs]
+        truths = [keras.ops.convert_to_tensor(y) for y in self._labels]
+        return float(keras.ops.convert_to_numpy(self._objective(tensors, truths)))
+
+    def _harm(self, outputs: list[Array]) -> float:
+        return self._value(outputs) - self._loss
+
+
+RANKINGS: dict[str, type[Any]] = {
+    "influence": ByInfluence,
+    "loss": ByLoss,
+    "output": ByOutput,
+    "weights": ByWeights,
+}
+
+
+def make_ranking(name: str | None, graph: Graph, units: Sequence[Unit], data: Any) -> Ranking:
+    """The ranking of this name, ready to score.
+
+    Args:
+        name: one of `RANKINGS`; by default `"output"` with data and `"weights"` without.
+        graph: the graph.
+        units: all that will be scored.
+        data: what `keras.Model.fit` takes.
+
+    Raises:
+        EditError: when the ranking looks at data and there is none.
+        DataError: when the data does not fit the model.
+    """
+    chosen = name or ("weights" if data is None else "output")
+    if chosen != "weights" and data is None:
+        raise EditError(
+            f"RemoveLayers(ranking='{chosen}') looks at data, and none is given: hand in (x, y) as "
+            "the second argument, or use ranking='weights'."
+        )
+    ranking: Ranking = RANKINGS[chosen](graph, units, data)
+    return ranking
+
+
+def _gates(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:
+    return {given: taken for unit in units for given, taken in unit.around.items()}

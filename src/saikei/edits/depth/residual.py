@@ -1,0 +1,161 @@
+"""Branches beside a shortcut."""
+
+from __future__ import annotations
+
+from saikei.edits.depth.structure import NORMALISATIONS, ancestors, has_kernel
+from saikei.edits.depth.units import Unit, make_unit
+from saikei.edits.folding.no_ops import activation_name
+from saikei.graph import Graph, TensorRef
+
+_MERGES = {"Add", "ops.Add"}
+# Of these, only the first input stays what it is when the others are left out.
+_FROM_FIRST = {"CustomScaleLayer", "Subtract", "ops.Subtract"}
+_POOLS = ("AveragePooling", "Cropping", "MaxPooling", "ZeroPadding")
+# A shortcut may have one layer that mixes channels.
+_SHORTCUT_KERNELS = 1
+
+
+def residual_units(graph: Graph) -> list[Unit]:
+    """Sums of a tensor and of what is computed from it: y = x + f(x).
+
+    Every path into the branch f need not come from x alone: attention over another sequence
+    counts too.
+    """
+    before = ancestors(graph)
+    units = []
+    for index, call in enumerate(graph.calls):
+        for ref in _shortcuts(graph, index):
+            others = [other for other in call.inputs() if other != ref]
+            if len(others) == len(call.inputs()) - 1 and all(
+                before[other.call] >> ref.call & 1 for other in others
+            ):
+                unit = make_unit(graph, call.operation, "residual", {TensorRef(index, 0): ref})
+                if unit is not None and _computes(graph, unit):
+                    units.append(unit)
+                break
+    return units
+
+
+def projection_units(graph: Graph) -> list[Unit]:
+    """Sums of a branch and of a linear layer or pooling of what it reads: y = Wx + f(x).
+
+    Without the branch, the linear layer stays.
+    """
+    before = ancestors(graph)
+    units = []
+    for index, call in enumerate(graph.calls):
+        refs = call.inputs()
+        for ref in _shortcuts(graph, index):
+            others = [other for other in refs if other != ref]
+            if len(refs) != 2 or len(others) != 1:
+                continue
+            kernels = _linear_from(graph, ref, before[others[0].call])
+            unit = make_unit(graph, call.operation, "projection", {TensorRef(index, 0): ref})
+            if kernels is None or unit is None or _kernels(graph, unit) <= kernels:
+                continue
+            units.append(unit)
+            break
+    return units
+
+
+def _shortcuts(graph: Graph, index: int) -> list[TensorRef]:
+    """The inputs of a call that it could be replaced by; none where it is no merge."""
+    call = graph.calls[index]
+    kind = graph.operations[call.operation].kind
+    refs = call.inputs()
+    if len(refs) < 2 or len(refs) != len([leaf for leaf in call.leaves() if leaf is not None]):
+        return []
+    if kind in _FROM_FIRST:
+        return refs[:1]
+    return refs if kind in _MERGES else []
+
+
+def _kernels(graph: Graph, unit: Unit) -> int:
+    return sum(has_kernel(graph.operations[graph.calls[i].operation]) for i in unit.calls)
+
+
+def _computes(graph: Graph, unit: Unit) -> bool:
+    return _kernels(graph, unit) > 0
+
+
+def _linear_from(graph: Graph, ref: TensorRef, others: int) -> int | None:
+    """How many kernels stand between a tensor and the first that the other branch reads too.
+
+    `None` where there is more than a linear layer and pooling, or nothing.
+    """
+    if others >> ref.call & 1:
+        return None
+    kernels = 0
+    while not others >> ref.call & 1:
+        call = graph.calls[ref.call]
+        operation = graph.operations[call.operation]
+        mixes = has_kernel(operation)
+        passes = operation.kind in NORMALISATIONS or operation.kind.startswith(_POOLS)
+        linear = activation_name(operation) in (None, "linear")
+        if len(call.inputs()) != 1 or not linear or not (mixes or passes):
+            return None
+        kernels += mixes
+        ref = call.inputs()[0]
+    return kernels if kernels <= _SHORTCUT_KERNELS else None
+
+
+def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
+    """Residual units that follow each other and belong together: attention and what is behind.
+
+    A block begins with attention and ends before the next attention that does not follow
+    attention at once, so that a decoder's attention to itself and to the encoder stay together.
+
+    Args:
+        graph: the graph.
+        residual: its residual units.
+    """
+    by_output = {next(iter(unit.around)): unit for unit in residual}
+    follows: dict[str, Unit] = {}
+    for unit in residual:
+        ref = _behind_norms(graph, next(iter(unit.around.values())))
+        if ref in by_output:
+            follows[by_output[ref].name] = unit
+    behind = {unit.name for unit in follows.values()}
+    blocks = []
+    for first in residual:
+        if first.name in behind:
+            continue
+        chain = [first]
+        while chain[-1].name in follows:
+            chain.append(follows[chain[-1].name])
+        blocks += [_block(graph, part) for part in _parts(graph, chain)]
+    return [block for block in blocks if block is not None]
+
+
+def _behind_norms(graph: Graph, ref: TensorRef) -> TensorRef:
+    """The tensor before normalisations, as they stand between blocks that normalise last."""
+    while graph.operations[graph.calls[ref.call].operation].kind in NORMALISATIONS:
+        ref = graph.calls[ref.call].inputs()[0]
+    return ref
+
+
+def _parts(graph: Graph, chain: list[Unit]) -> list[list[Unit]]:
+    parts: list[list[Unit]] = []
+    attended = True
+    for unit in chain:
+        attends = _attends(graph, unit)
+        if (attends and not attended) or not parts:
+            parts.append([])
+        parts[-1].append(unit)
+        attended = attends
+    return [part for part in parts if len(part) > 1 and _attends(graph, part[0])]
+
+
+def _block(graph: Graph, part: list[Unit]) -> Unit | None:
+    around = {given: taken for unit in part for given, taken in unit.around.items()}
+    return make_unit(graph, "+".join(unit.name for unit in part), "block", around)
+
+
+def _attends(graph: Graph, unit: Unit) -> bool:
+    kinds = {graph.operations[graph.calls[i].operation].kind for i in unit.calls}
+    if any(kind.endswith("Attention") for kind in kinds):
+        return True
+    # Attention written out: a softmax and products of two tensors.
+    return bool(kinds & {"Softmax", "ops.Softmax"}) and bool(
+        kinds & {"Dot", "ops.Dot", "ops.Einsum", "ops.Matmul"}
+    )

@@ -1,0 +1,106 @@
+"""Which units go: one after the other, the least harmful first, until it is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from saikei.budget import Budget
+from saikei.costs import Counts, measure_latency
+from saikei.edits.depth.ranking import Ranking
+from saikei.edits.depth.structure import CostTable, dead_calls
+from saikei.edits.depth.units import Unit, leaves
+from saikei.errors import BudgetError, EditError
+from saikei.graph import Graph, TensorRef, build, redirect
+
+
+def removal_order(
+    units: Sequence[Unit], ranking: Ranking, count: int | None = None
+) -> Iterator[Unit]:
+    """Take out the unit that does the least harm for each unit in it, again and again.
+
+    Args:
+        units: that may go, all of them known to the ranking.
+        ranking: asked again at each step.
+        count: of the smallest units that go in all; one that contains others counts as many. All
+            go when not given.
+    """
+    left, small = list(units), leaves(units)
+    gone: set[TensorRef] = set()
+    while left and count != 0:
+        sizes = {u.name: _size(u, [s for s in small if s in left]) for u in left}
+        fitting = [u for u in left if count is None or sizes[u.name] <= count]
+        scores = ranking.scores(fitting, gone) if fitting else []
+        ranked = [
+            (score / sizes[unit.name], position)
+            for position, (unit, score) in enumerate(zip(fitting, scores, strict=True))
+            if score is not None
+        ]
+        if not ranked:
+            return
+        chosen = fitting[min(ranked)[1]]
+        yield chosen
+        gone.update(chosen.around)
+        count = None if count is None else count - sizes[chosen.name]
+        left = [u for u in left if not chosen.contains(u) and not gone & set(u.around)]
+
+
+def within_budget(
+    graph: Graph, units: Sequence[Unit], ranking: Ranking, budget: Budget
+) -> list[Unit]:
+    """Take units out until the graph keeps a budget.
+
+    Args:
+        graph: the graph.
+        units: that may go.
+        ranking: of them.
+        budget: the limits; shares are of this graph.
+
+    Raises:
+        BudgetError: when it is not kept even without all of them; it says what is reached.
+        EditError: when the graph keeps it as it is.
+    """
+    table = CostTable(graph)
+    original = _costs(graph, table, [], budget)
+    if budget.fits(original, original):
+        raise EditError(
+            f"RemoveLayers would change nothing: model '{graph.name}' keeps the budget "
+            f"'{budget}' as it is."
+        )
+    removed: list[Unit] = []
+    reached = original
+    for unit in removal_order(units, ranking):
+        removed.append(unit)
+        reached = _costs(graph, table, removed, budget)
+        if budget.fits(reached, original):
+            return removed
+    raise BudgetError(_unreachable(budget, reached, original, len(removed)))
+
+
+def _size(unit: Unit, small: Sequence[Unit]) -> int:
+    """How many of the smallest units go with one."""
+    return max(1, sum(unit is other or unit.contains(other) for other in small))
+
+
+def all_around(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:
+    """The tensors that are led around without any of the units."""
+    return {given: taken for unit in units for given, taken in unit.around.items()}
+
+
+def _costs(graph: Graph, table: CostTable, units: Sequence[Unit], budget: Budget) -> Counts:
+    around = all_around(units)
+    counts = table.without(dead_calls(graph, around))
+    if budget.latency is None:
+        return counts
+    return Counts(counts.params, counts.macs, measure_latency(build(redirect(graph, around))))
+
+
+def _unreachable(budget: Budget, reached: Counts, original: Counts, count: int) -> str:
+    parts = []
+    for name, limit in budget.limits(original).items():
+        left, whole = getattr(reached, name), getattr(original, name)
+        if left > limit:
+            parts.append(
+                f"without all {count} parts that can be left out, {name} are {left:,.6g} "
+                f"({100 * left / whole:.2g} %), and the budget allows {limit:,.6g}"
+            )
+    return f"Budget '{budget}' cannot be reached: {'; '.join(parts)}. Raise it, or prune channels."

@@ -1,0 +1,81 @@
+"""Who depends on whom in a graph, and what nobody needs when tensors are led around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from saikei.channels import map_channels
+from saikei.costs import Counts
+from saikei.graph import Graph, Operation, TensorRef
+from saikei.rules import find_rule
+from saikei.rules.base import product
+
+NORMALISATIONS = {
+    "BatchNormalization",
+    "GroupNormalization",
+    "LayerNormalization",
+    "RMSNormalization",
+    "UnitNormalization",
+}
+
+
+def ancestors(graph: Graph) -> list[int]:
+    """For each call, the calls that it depends on, as bits of an integer."""
+    found: list[int] = []
+    for call in graph.calls:
+        bits = 0
+        for ref in call.inputs():
+            bits |= found[ref.call] | 1 << ref.call
+        found.append(bits)
+    return found
+
+
+def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset[int]:
+    """The calls that no output needs when tensors are led around.
+
+    Args:
+        graph: the graph.
+        around: for each tensor that is led around, the earlier one that is read instead.
+    """
+
+    def source(ref: TensorRef) -> TensorRef:
+        while ref in around:
+            ref = around[ref]
+        return ref
+
+    needed = {source(ref).call for ref in graph.output_refs()}
+    needed |= {ref.call for ref in graph.input_refs()}
+    for index in range(len(graph.calls) - 1, -1, -1):
+        if index in needed:
+            needed.update(source(ref).call for ref in graph.calls[index].inputs())
+    return frozenset(range(len(graph.calls))) - needed
+
+
+def has_kernel(operation: Operation) -> bool:
+    """Whether an operation mixes what it reads by weights, rather than scaling it."""
+    kind = operation.kind.rpartition(".")[2]
+    scales = kind in NORMALISATIONS or kind in ("LayerScale", "PReLU") or "PositionEmb" in kind
+    return bool(operation.weights) and not scales
+
+
+class CostTable:
+    """What a graph costs without some of its calls, where all other shapes stay the same."""
+
+    def __init__(self, graph: Graph) -> None:
+        channel_map = map_channels(graph)
+        self._graph = graph
+        self._macs = [0] * len(graph.calls)
+        for index, call in enumerate(graph.calls):
+            rule = find_rule(graph.operations[call.operation].kind)
+            if rule is not None:
+                self._macs[index] = rule.macs(channel_map.view(index))
+
+    def without(self, dead: frozenset[int]) -> Counts:
+        """Parameters and MACs of the calls that are left."""
+        macs, sizes = 0, {}
+        for index, call in enumerate(self._graph.calls):
+            if index not in dead:
+                macs += self._macs[index]
+                for weight in self._graph.operations[call.operation].weights.values():
+                    sizes[weight.key] = product(weight.shape)
+        return Counts(sum(sizes.values()), macs)

@@ -1,1 +1,0 @@
-"""Which parts of a graph can be left out whole."""
