@@ -13,6 +13,7 @@ from keras import layers as L
 from saikei.edits import FoldBatchNorm, Recipe
 from saikei.errors import EditError
 from saikei.testing import random_inputs, randomise_statistics
+from tests.edits import double
 from tests.properties.random_graphs import make_model
 
 
@@ -295,14 +296,10 @@ def test_random_graphs_predict_the_same(seed: int) -> None:
     ],
 )
 def test_architectures_predict_the_same(name: str, left: int) -> None:
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, classes=5, input_shape=(32, 32, 3))
-    randomise_statistics(model)
+    model = double.application(name)
     folded = FoldBatchNorm()(model)
     assert kinds(folded).count("BatchNormalization") == left
-    # Fifty layers deep, and with the small variances of a batch, float32 keeps no more.
-    assert difference(model, folded) <= 3e-4
+    assert double.difference(model, folded) <= double.EXACT
 
 
 def test_a_recipe_brings_it_back_from_json() -> None:
