@@ -97,7 +97,26 @@ def test_sums_that_are_no_shortcuts_are_left_alone() -> None:
     assert found(model, "residual", "projection", "block") == []
 
 
-def test_a_difference_and_a_scaled_sum_are_shortcuts_from_their_first_input() -> None:
+def test_a_bias_that_several_layers_add_is_no_shortcut() -> None:
+    """As the relative positions of T5, which all layers add to their attention scores."""
+    x = inputs = keras.Input((4,))
+    bias = L.Dense(4)(L.Dense(6)(inputs))
+    for number in range(2):
+        scores = L.Add(name=f"scores{number}")([L.Dense(4)(x), bias])
+        x = L.Add(name=f"sum{number}")([x, L.Dense(4)(L.ReLU()(scores))])
+    assert found(keras.Model(inputs, L.Dense(2)(x)), "residual") == ["sum0", "sum1"]
+
+
+def test_what_depends_on_a_shape_alone_is_no_branch() -> None:
+    x = keras.Input((5, 4))
+    y = L.Dense(4, name="first")(x)
+    positions = L.EinsumDense("abc,cd->abd", (5, 4))(keras.ops.ones_like(y))
+    y = L.Add(name="located")([y, positions])
+    y = L.Add(name="branched")([y, L.Dense(4)(y)])
+    assert found(keras.Model(x, L.Dense(2)(y)), "residual") == ["branched"]
+
+
+def test_a_difference_is_a_shortcut_from_its_first_input() -> None:
     x = keras.Input((4,))
     y = L.Dense(4, name="first")(x)
     y = L.Subtract(name="minus")([y, L.Dense(4)(y)])

@@ -27,6 +27,8 @@ _FACTORS = {
     "tanh": 0.4,
 }
 _GATES = {"sigmoid": 0.25, "hard_sigmoid": 0.25}
+# Attention averages values by weights that sum to one, so that their mean square is at most kept.
+_ONE = {"InputLayer", "Softmax", "ops.OnesLike", "ops.Softmax"}
 _ATTENTION = {"MultiHeadAttention", "GroupQueryAttention"}
 
 
@@ -56,17 +58,20 @@ def _share(graph: Graph, unit: Unit, energies: Sequence[float | None]) -> float 
 def _energy(call: Call, operation: Operation, given: Sequence[float | None]) -> float | None:
     """The mean square of a call's output; `None` where it is unknown."""
     kind = operation.kind
-    if kind == "InputLayer":
+    if kind in _ONE:
         return 1.0
     if kind in NORMALISATIONS:
         return _mean_square(operation, "gamma", 1.0) + _mean_square(operation, "beta", 0.0)
-    if kind == "Embedding":
+    if "embeddings" in operation.weights:
         return _mean_square(operation, "embeddings", 1.0)
     known = [energy for energy in given if energy is not None]
     if len(known) < len(given) or not known:
         return None
     if operation.weights:
         return _weighted(operation, known)
+    if kind == "ops.Rsqrt":
+        # Of a mean square, as in a normalisation that is written out.
+        return 1 / max(known[0], 1e-30)
     if len(known) == 1:
         name = activation_name(operation) or operation.kind.rpartition(".")[2].lower()
         return _GATES.get(name, known[0] * _FACTORS.get(name, 1.0) * _constants(call, kind))
@@ -92,7 +97,6 @@ def _kernels(operation: Operation) -> list[tuple[Weight, int]] | None:
     if kind == "LayerScale":
         return [(weight, weight.shape[-1]) for weight in weights.values()]
     if kind in _ATTENTION:
-        # Attention averages values, so that their mean square is at most kept.
         value = [w for name, w in weights.items() if name.endswith("value/kernel")]
         out = [w for name, w in weights.items() if name.endswith("output/kernel")]
         if len(value) == len(out) == 1:
@@ -117,8 +121,10 @@ def _merged(operation: Operation, given: Sequence[float]) -> float | None:
     if kind == "CustomScaleLayer":
         scale = float((operation.config or {}).get("scale", 1.0))
         return given[0] + scale**2 * sum(given[1:])
-    if kind == "Multiply":
+    if kind in ("Einsum", "Matmul", "Multiply"):
         return float(np.prod(given))
+    if kind == "Take":
+        return given[0]
     return sum(given) / len(given) if kind in ("Average", "Concatenate") else None
 
 

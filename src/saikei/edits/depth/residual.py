@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saikei.edits.depth.structure import NORMALISATIONS, ancestors, has_kernel
+from saikei.edits.depth.structure import NORMALISATIONS, ancestors, dominators, has_kernel
 from saikei.edits.depth.units import Unit, make_unit
 from saikei.edits.folding.no_ops import activation_name
 from saikei.graph import Graph, TensorRef
@@ -18,21 +18,24 @@ _SHORTCUT_KERNELS = 1
 def residual_units(graph: Graph) -> list[Unit]:
     """Sums of a tensor and of what is computed from it: y = x + f(x).
 
-    Every path into the branch f need not come from x alone: attention over another sequence
-    counts too.
+    Either every path to the branch f passes x, or f reads x, perhaps normalised, and something
+    else: attention over another sequence is a branch too.
     """
-    before = ancestors(graph)
+    before, passed = ancestors(graph), dominators(graph)
     units = []
     for index, call in enumerate(graph.calls):
         for ref in _shortcuts(graph, index):
             others = [other for other in call.inputs() if other != ref]
-            if len(others) == len(call.inputs()) - 1 and all(
-                before[other.call] >> ref.call & 1 for other in others
-            ):
-                unit = make_unit(graph, call.operation, "residual", {TensorRef(index, 0): ref})
-                if unit is not None and _computes(graph, unit):
+            if len(others) < len(call.inputs()) - 1:
+                continue
+            if not all(before[other.call] >> ref.call & 1 for other in others):
+                continue
+            unit = make_unit(graph, call.operation, "residual", {TensorRef(index, 0): ref})
+            if unit is not None and _kernels(graph, unit):
+                within = all(passed[other.call] >> ref.call & 1 for other in others)
+                if within or _begins(graph, unit, index):
                     units.append(unit)
-                break
+            break
     return units
 
 
@@ -74,8 +77,26 @@ def _kernels(graph: Graph, unit: Unit) -> int:
     return sum(has_kernel(graph.operations[graph.calls[i].operation]) for i in unit.calls)
 
 
-def _computes(graph: Graph, unit: Unit) -> bool:
-    return _kernels(graph, unit) > 0
+def _begins(graph: Graph, unit: Unit, merge: int) -> bool:
+    """Whether the branch reads the shortcut, or what comes of it without another layer.
+
+    Attention scores, for example, to which a bias is added that earlier layers added too, depend
+    on that bias without being a branch of it.
+    """
+    (shortcut,) = unit.around.values()
+    pending = [ref for i in unit.calls - {merge} for ref in graph.calls[i].inputs()]
+    seen = set(pending)
+    while pending:
+        ref = pending.pop()
+        if ref == shortcut:
+            return True
+        call = graph.calls[ref.call]
+        if ref.call < shortcut.call or has_kernel(graph.operations[call.operation]):
+            continue
+        fresh = [given for given in call.inputs() if given not in seen]
+        seen.update(fresh)
+        pending.extend(fresh)
+    return False
 
 
 def _linear_from(graph: Graph, ref: TensorRef, others: int) -> int | None:

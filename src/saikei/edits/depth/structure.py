@@ -19,15 +19,42 @@ NORMALISATIONS = {
 }
 
 
+# Of what these read, only the shape matters.
+_OF_SHAPE = {"ops.FullLike", "ops.OnesLike", "ops.Shape", "ops.ZerosLike"}
+
+
 def ancestors(graph: Graph) -> list[int]:
-    """For each call, the calls that it depends on, as bits of an integer."""
+    """For each call, the calls whose values it depends on, as bits of an integer."""
     found: list[int] = []
     for call in graph.calls:
         bits = 0
-        for ref in call.inputs():
-            bits |= found[ref.call] | 1 << ref.call
+        if not _of_shape_alone(graph.operations[call.operation]):
+            for ref in call.inputs():
+                bits |= found[ref.call] | 1 << ref.call
         found.append(bits)
     return found
+
+
+def dominators(graph: Graph) -> list[int]:
+    """For each call, the calls that every path to it from an input passes, as bits."""
+    found: list[int] = []
+    for index, call in enumerate(graph.calls):
+        # Constants are on no path, so they leave what the others say as it is.
+        bits = -1
+        operation = graph.operations[call.operation]
+        if operation.kind == "InputLayer":
+            bits = 0
+        elif not _of_shape_alone(operation):
+            for ref in call.inputs():
+                bits &= found[ref.call]
+        found.append(bits if bits == -1 else bits | 1 << index)
+    return found
+
+
+def _of_shape_alone(operation: Operation) -> bool:
+    """Whether the values that an operation reads do not matter, as for position embeddings."""
+    kind = operation.kind.rpartition(".")[2]
+    return operation.kind in _OF_SHAPE or kind in ("PositionEmbedding", "SinePositionEncoding")
 
 
 def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset[int]:
@@ -54,7 +81,7 @@ def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset
 def has_kernel(operation: Operation) -> bool:
     """Whether an operation mixes what it reads by weights, rather than scaling it."""
     kind = operation.kind.rpartition(".")[2]
-    scales = kind in NORMALISATIONS or kind in ("LayerScale", "PReLU") or "PositionEmb" in kind
+    scales = kind in NORMALISATIONS or kind in ("LayerScale", "PReLU")
     return bool(operation.weights) and not scales
 
 
