@@ -1,6 +1,7 @@
 """Fuse several models into one."""
 
 from saikei.fusion.average import Average
+from saikei.fusion.base import Fusion
 from saikei.fusion.weights import FittedWeights, fit_weights
 
-__all__ = ["Average", "FittedWeights", "fit_weights"]
+__all__ = ["Average", "FittedWeights", "Fusion", "fit_weights"]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 
 from saikei.errors import FusionError
+from saikei.fusion.base import Fusion
 from saikei.fusion.members import check_members, side_by_side
 from saikei.fusion.weights import FittedWeights, fit_weights
 from saikei.training.outputs import read_outputs
@@ -21,7 +22,7 @@ _SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Average:
+class Average(Fusion):
     """The mean of the members' outputs, `Σ wᵢ yᵢ` with `wᵢ ≥ 0` and `Σ wᵢ = 1`.
 
     Members that end in softmax or sigmoid are averaged in probability, members that give logits
