@@ -12,6 +12,7 @@ Afterwards, the memory that the largest of them takes at its peak.
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import os
 import statistics
@@ -35,30 +36,35 @@ def main() -> None:
     parser.add_argument("--memory", metavar="MODEL", help="only the peak memory of one model")
     arguments = parser.parse_args()
     if arguments.memory:
-        print(f"{peak_memory(arguments.memory):.2f}")
+        print(peak_memory(arguments.memory))
         return
     medians: dict[str, float] = {}
-    print("model         saikei s  torch-pruning s   ratio (median of the runs' ratios)")
+    print("model         saikei s  torch-pruning s  keras alone s   saikei / torch-pruning")
     for ours, theirs in MODELS.items():
-        pairs = alternate(saikei_run(ours), torch_pruning_run(theirs), arguments.runs)
-        medians[ours] = statistics.median(a for a, _ in pairs)
-        peer = statistics.median(b for _, b in pairs)
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"{ours:12}  {medians[ours]:8.3f}  {peer:15.3f}  {ratio:6.2f}")
+        runs = alternate(
+            [saikei_run(ours), torch_pruning_run(theirs), keras_run(ours)], arguments.runs
+        )
+        medians[ours], peer, keras_alone = (
+            statistics.median(times) for times in zip(*runs, strict=True)
+        )
+        ratio = statistics.median(times[0] / times[1] for times in runs)
+        print(
+            f"{ours:12}  {medians[ours]:8.3f}  {peer:15.3f}  {keras_alone:13.3f}   {ratio:.2f}",
+            flush=True,
+        )
     growth = medians["ResNet152"] / medians["ResNet50"]
     print(f"ResNet152 takes {growth:.2f} times as long as ResNet50, for 2.9 times the layers.")
     for model in MODELS:
         command = [sys.executable, __file__, "--memory", model]
         peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        print(f"{model}: peak memory {peak} times that of the model's weights, itself included")
+        print(f"{model}: peak memory {peak}, the model itself included")
 
 
-def alternate(
-    first: Callable[[], float], second: Callable[[], float], runs: int
-) -> list[tuple[float, float]]:
-    """Seconds of both, run after run; the first of each, which warms up, is left out."""
-    first(), second()
-    return [(first(), second()) for _ in range(runs)]
+def alternate(each: list[Callable[[], float]], runs: int) -> list[list[float]]:
+    """Seconds of each, run after run; the first of each, which warms up, is left out."""
+    for run in each:
+        run()
+    return [[run() for run in each] for _ in range(runs)]
 
 
 def saikei_run(name: str) -> Callable[[], float]:
@@ -73,6 +79,27 @@ def saikei_run(name: str) -> Callable[[], float]:
         gc.collect()
         start = time.perf_counter()
         sk.PruneChannels(keep=0.5, scope="layer")(model)
+        return time.perf_counter() - start
+
+    return run
+
+
+def keras_run(name: str) -> Callable[[], float]:
+    """Only the last step, by Keras's own means: the pruned model from its config and weights."""
+    import keras
+
+    import saikei as sk
+
+    small = sk.PruneChannels(keep=0.5, scope="layer")(
+        getattr(keras.applications, name)(weights=None)
+    )
+    config, weights = small.get_config(), small.get_weights()
+
+    def run() -> float:
+        own = copy.deepcopy(config)  # Keras takes it apart
+        gc.collect()
+        start = time.perf_counter()
+        keras.Model.from_config(own).set_weights(weights)
         return time.perf_counter() - start
 
     return run
@@ -115,8 +142,8 @@ def torchvision() -> ModuleType:
     return torchvision
 
 
-def peak_memory(name: str) -> float:
-    """Peak resident memory of a cut, the model included, as a multiple of the weights' bytes."""
+def peak_memory(name: str) -> str:
+    """Peak resident memory of a cut, the model included, against what the model alone takes."""
     import keras
 
     import saikei as sk
@@ -126,11 +153,13 @@ def peak_memory(name: str) -> float:
     gc.collect()
     before = resident("VmRSS")
     model: Any = getattr(keras.applications, name)(weights=None)
+    gc.collect()
+    alone = resident("VmRSS") - before
     Path("/proc/self/clear_refs").write_text("5")
     edit(model)
-    return (resident("VmHWM") - before) / sum(
-        weight.value.numpy().nbytes for weight in model.weights
-    )
+    peak = resident("VmHWM") - before
+    weights = sum(weight.value.numpy().nbytes for weight in model.weights)
+    return f"{peak / alone:.2f} times the model, {peak / weights:.2f} times its weights"
 
 
 def resident(field: str) -> int:

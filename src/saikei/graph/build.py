@@ -189,7 +189,11 @@ def _preloaded(operation: Operation, instance: Any) -> Iterator[dict[int, str]]:
 def _numbers_of(weight: Weight) -> Callable[..., Any]:
     def initialiser(shape: Any, dtype: Any = None) -> Any:  # noqa: ARG001 - Keras's signature
         array = weight.numpy()
-        if keras.config.backend() != "tensorflow" and array is weight.source:
+        if keras.config.backend() == "tensorflow":
+            if str(array.dtype) == dtype:
+                # The variable copies it; a tensor in between would only take time.
+                return array
+        elif array is weight.source:
             # The others let the variable and the array share memory.
             array = array.copy()
         return keras.ops.convert_to_tensor(array, dtype)

@@ -86,7 +86,7 @@ def numbers(variable: Any) -> np.ndarray:
     """
     if keras.config.backend() == "tensorflow" and variable.dtype == "float32":
         # A tensor that is read keeps its buffer; its `numpy()` would copy it.
-        return np.asarray(memoryview(variable.value.read_value()))
+        return np.asarray(memoryview(variable.value.value()))
     return np.asarray(variable.numpy())
 
 
