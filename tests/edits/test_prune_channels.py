@@ -32,6 +32,20 @@ def seed_network() -> keras.Model:
     )
 
 
+class Batches(keras.utils.PyDataset):
+    """Arrays in batches of 8."""
+
+    def __init__(self, arrays: tuple[np.ndarray, ...]) -> None:
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays[0]) // 8
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        return tuple(array[8 * index : 8 * index + 8] for array in self.arrays)
+
+
 def widths(model: keras.Model) -> dict[str, int]:
     names = ("conv1", "conv2", "conv3", "hidden", "classes")
     return {name: model.get_layer(name).output.shape[-1] for name in names}
@@ -195,6 +209,31 @@ def test_a_plan_replays_to_the_same_weights() -> None:
     direct, replayed = edit(model), edit.plan(model)(model)
     for one, other in zip(direct.get_weights(), replayed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_plan_made_with_data_replays_to_the_same_refitted_weights() -> None:
+    model = seed_network()
+    x = np.random.default_rng(0).normal(size=(40, *model.input_shape[1:])).astype("float32")
+    data = x, np.zeros(40, dtype=int)
+    for edit in (PruneChannels(0.4), PruneChannels(0.4, compensate=False)):
+        plan = edit.plan(model, data)
+        assert DropChannels.from_dict(plan.to_dict()) == plan
+        direct, replayed = edit(model, data), plan(model, data)
+        for one, other in zip(direct.get_weights(), replayed.get_weights(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_sample_weights_of_calibration_data_are_left_aside() -> None:
+    model = seed_network()
+    x = np.random.default_rng(0).normal(size=(40, *model.input_shape[1:])).astype("float32")
+    y = np.zeros(40, dtype=int)
+    edit = PruneChannels(0.4)
+    without = edit(model, (x, y)).get_weights()
+    weights = np.linspace(0, 1, 40)
+    for data in ((x, y, weights), Batches((x, y, weights))):
+        with_them = edit(model, data).get_weights()
+        for one, other in zip(without, with_them, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_dropping_in_one_tied_layer_drops_in_all() -> None:

@@ -27,7 +27,7 @@ def test_a_pruned_model_is_cut_and_distilled() -> None:
         "import saikei as sk",
         "",
         'recipe = sk.Recipe.from_json(Path("candidates/a1-pruned/recipe.json").read_text())',
-        "model = recipe(original)",
+        "model = recipe(original, train)",
         "sk.distill(model, original, train, validation, temperature=4.0, alpha=0.3,",
         "           epochs=20, batch_size=128, learning_rate=0.001, seed=7)",
     ]

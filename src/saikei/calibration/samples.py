@@ -44,13 +44,14 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
 
     Args:
         graph: of the model that the inputs are for.
-        data: what `keras.Model.fit` takes, with labels.
+        data: what `keras.Model.fit` takes, with labels; sample weights are left aside.
         samples: how many to choose; all where there are fewer.
 
     Raises:
         DataError: when the data does not fit the graph's inputs, is empty, or holds NaN.
     """
-    x, y = arrays(data if isinstance(data, tuple) else _some(data, samples), "calibration")
+    chosen_from = _pair(data) if isinstance(data, tuple) else _some(data, samples)
+    x, y = arrays(chosen_from, "calibration")
     inputs = _fitted(graph, x)
     leaves = tree.flatten((inputs, y))
     lengths = {len(leaf) for leaf in leaves}
@@ -80,6 +81,11 @@ def calibration_labels(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:
     return calibration_samples(graph, data, samples).labels
 
 
+def _pair(batch: Any) -> Any:
+    """Inputs and labels, where sample weights come with them."""
+    return batch[:2] if isinstance(batch, tuple) and len(batch) == 3 else batch
+
+
 def _some(data: Any, samples: int) -> Any:
     """As many batches as it takes, so that a large or endless dataset is not read whole."""
     if isinstance(data, keras.utils.PyDataset) and data.num_batches:
@@ -87,7 +93,7 @@ def _some(data: Any, samples: int) -> Any:
         size = max(1, len(tree.flatten(data[0])[0]))
         wanted = min(count, -(-samples // size))
         spread = np.unique(np.linspace(0, count - 1, wanted).round().astype(int))
-        return (data[int(index)] for index in spread)
+        return (_pair(data[int(index)]) for index in spread)
     if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, dict, str, bytes, list)):
         return _until(data, samples)
     return data
@@ -96,7 +102,7 @@ def _some(data: Any, samples: int) -> Any:
 def _until(batches: Iterable[Any], samples: int) -> Iterator[Any]:
     seen = 0
     for batch in islice(batches, samples):
-        yield batch
+        yield _pair(batch)
         seen += len(tree.flatten(batch)[0])
         if seen >= samples:
             return

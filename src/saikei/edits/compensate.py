@@ -13,6 +13,26 @@ from saikei.edits.cut import check_keep, cut
 from saikei.graph import Graph
 
 
+def cut_as_told(channel_map: ChannelMap, keep: BoolMask, data: Any, compensate: bool) -> Graph:
+    """The graph with only the kept channels; what is left makes up for the others if told so.
+
+    Args:
+        channel_map: a graph with its channels.
+        keep: for each channel, whether it stays.
+        data: what `keras.Model.fit` takes, or `None`.
+        compensate: whether to refit to the data, or, without any, to fold what is constant.
+
+    Raises:
+        EditError: when a pinned channel would go, or a layer would be left without any.
+        DataError: when the data does not fit the model.
+    """
+    if not compensate:
+        return cut(channel_map, keep)
+    if data is None:
+        return cut_and_fold(channel_map, keep)
+    return cut_and_refit(channel_map, keep, data)
+
+
 def cut_and_refit(channel_map: ChannelMap, keep: BoolMask, data: Any) -> Graph:
     """The graph with only the kept channels, its layers refitted to what they gave before.
 

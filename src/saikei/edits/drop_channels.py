@@ -11,7 +11,7 @@ import numpy as np
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.base import Edit
-from saikei.edits.cut import cut
+from saikei.edits.compensate import cut_as_told
 from saikei.errors import EditError
 from saikei.graph import Graph
 
@@ -23,6 +23,8 @@ class DropChannels(Edit):
     Args:
         channels: for each layer by name, the indices of the output channels that go. Naming
             a channel in one of several tied layers is enough.
+        compensate: with data, refit the layers that are left by least squares to what they gave
+            before; without, add what constant channels gave to the biases of their readers.
 
     Example:
         >>> edit = DropChannels({"conv2d": (0, 3)})
@@ -32,11 +34,12 @@ class DropChannels(Edit):
 
     exact: ClassVar[bool] = False
     channels: Mapping[str, tuple[int, ...]]
+    compensate: bool = True
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
-        """The graph without the named channels; `data` is not used."""
+        """The graph without the named channels."""
         channel_map = map_channels(graph)
-        return cut(channel_map, self._mask(channel_map))
+        return cut_as_told(channel_map, self._mask(channel_map), data, self.compensate)
 
     def _mask(self, channel_map: ChannelMap) -> BoolMask:
         if not any(self.channels.values()):
@@ -57,22 +60,24 @@ class DropChannels(Edit):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready arguments."""
-        return {"channels": {name: list(indices) for name, indices in self.channels.items()}}
+        channels = {name: list(indices) for name, indices in self.channels.items()}
+        return {"channels": channels, "compensate": self.compensate}
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> DropChannels:
         """The inverse of `to_dict`."""
-        return cls({name: tuple(indices) for name, indices in arguments["channels"].items()})
+        channels = {name: tuple(indices) for name, indices in arguments["channels"].items()}
+        return cls(**{**arguments, "channels": channels})
 
 
-def dropped(channel_map: ChannelMap, keep: BoolMask) -> DropChannels:
+def dropped(channel_map: ChannelMap, keep: BoolMask, compensate: bool = True) -> DropChannels:
     """A mask over channels as the edit that cuts them: what each layer loses."""
     channels: dict[str, tuple[int, ...]] = {}
     for start, size, owner in channel_map.blocks:
         gone = np.flatnonzero(~keep[channel_map.channel_of[start : start + size]])
         if len(gone):
             channels[owner] = tuple(int(index) for index in gone)
-    return DropChannels(channels)
+    return DropChannels(channels, compensate)
 
 
 def check_layer_names(given: Iterable[str], known: Iterable[str], edit: str) -> None:

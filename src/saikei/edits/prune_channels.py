@@ -15,8 +15,7 @@ from saikei.calibration.samples import calibration_samples
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit
-from saikei.edits.compensate import cut_and_fold, cut_and_refit
-from saikei.edits.cut import cut
+from saikei.edits.compensate import cut_as_told
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
@@ -76,22 +75,19 @@ class PruneChannels(Edit):
     def plan(self, model: keras.Model, data: Any = None) -> DropChannels:
         """Which channels of which layers would go, without touching a weight.
 
+        Called with the same data, the plan gives the same model as this edit.
+
         Args:
             model: a built model.
             data: for an importance that looks at data.
         """
         channel_map = map_channels(read(model))
-        return dropped(channel_map, self._mask(channel_map, data))
+        return dropped(channel_map, self._mask(channel_map, data), self.compensate)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
-        mask = self._mask(channel_map, data)
-        if not self.compensate:
-            return cut(channel_map, mask)
-        if data is None:
-            return cut_and_fold(channel_map, mask)
-        return cut_and_refit(channel_map, mask, data)
+        return cut_as_told(channel_map, self._mask(channel_map, data), data, self.compensate)
 
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
         check_layer_names(self.exclude, channel_map.graph.operations, "PruneChannels(exclude=…)")

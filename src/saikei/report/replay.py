@@ -46,9 +46,12 @@ def _candidate_lines(run: Run, candidate: Candidate, name: str) -> list[str]:
     if candidate.recipe is None:
         return [f"{name} = {_variable(candidate.name)}"]
     path = f"candidates/{candidate.name}/recipe.json"
+    parent = _variable(candidate.parent or "")
+    # Fresh weights take the structure alone; else what is left is refitted to the data.
+    data = "" if candidate.kind == "fresh" else ", train"
     lines = [
         f'recipe = sk.Recipe.from_json(Path("{path}").read_text())',
-        f"{name} = recipe({_variable(candidate.parent or '')})",
+        f"{name} = recipe({parent}{data})",
     ]
     if candidate.kind == "fresh":
         lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']})")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class Bench:
         teacher_name: how records call it.
         train: data to train on.
         validation: `(x, y)` arrays to choose by.
+        calibration: training data, or samples of it, `(x, y)`: what is cut is chosen by it, and
+            what is left is refitted to it.
         judge: of the validation data.
         budget: as given.
         folder: where candidates are stored.
@@ -52,6 +55,7 @@ class Bench:
     teacher_name: str
     train: Any = field(repr=False)
     validation: Any = field(repr=False)
+    calibration: Any = field(repr=False)
     judge: Judge = field(repr=False)
     budget: Budget
     folder: RunFolder
@@ -81,9 +85,11 @@ def run_plan(
     """
     parent = bench.originals[plan.parent]
     recipe = recipe_for(plan, bench)
-    model = cut(recipe, parent)
     if plan.kind == "fresh":
-        model = fresh_model(model, plan.seed)
+        # Only the structure counts.
+        model = fresh_model(cut(recipe, parent), plan.seed)
+    else:
+        model = cut(recipe, parent, bench.calibration)
     model = copy_model(model, plan.name.replace("-", "_"))
     cost = _cost(plan, model, bench)
     before = bench.judge.score(bench.judge.outputs(model))
@@ -111,26 +117,30 @@ def run_plan(
 def recipe_for(plan: Plan, bench: Bench) -> Recipe:
     """The edits of a plan.
 
-    A cut that is steered by the clock comes out different each time, so it is pinned down: the
-    recipe then names the channels, and rivals take it over.
+    A cut that is steered by the clock or by data may come out different each time, so it is
+    pinned down: the recipe names the channels, and rivals take it over.
     """
     if plan.like is not None:
         recipe = bench.folder.candidate(plan.like).recipe
         assert recipe is not None, f"{plan.like} is an original or an average"
         return Recipe.from_dict(recipe)
     edit = PruneChannels.from_dict(plan.edit)
-    if isinstance(edit.keep, Budget) and edit.keep.latency is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PinnedWarning)
-            return Recipe([edit.plan(bench.originals[plan.parent])])
-    return Recipe([edit])
+    with _pins_unsaid():
+        return Recipe([edit.plan(bench.originals[plan.parent], bench.calibration)])
 
 
-def cut(recipe: Recipe, parent: keras.Model) -> keras.Model:
-    """Apply a recipe; what is pinned stands in the report, once, and not in every warning."""
+def cut(recipe: Recipe, parent: keras.Model, data: Any = None) -> keras.Model:
+    """Apply a recipe; see `_pins_unsaid`."""
+    with _pins_unsaid():
+        return recipe(parent, data)
+
+
+@contextmanager
+def _pins_unsaid() -> Iterator[None]:
+    """What is pinned stands in the report, once, and not in every warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PinnedWarning)
-        return recipe(parent)
+        yield
 
 
 def _cost(plan: Plan, model: keras.Model, bench: Bench) -> Cost:

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
+from saikei.calibration.samples import calibration_samples
 from saikei.errors import BudgetError
 from saikei.graph import read
 from saikei.graph.internals import flattened_layers
@@ -150,6 +151,7 @@ def _search(
             teacher_name=teacher.name,
             train=data.train,
             validation=data.validation,
+            calibration=_calibration(first, data.train),
             judge=judge,
             budget=budget,
             folder=folder,
@@ -171,6 +173,17 @@ def _search(
         run = conclude(found, bench, sitting, test)
         write_run(replace(run, seconds=time.perf_counter() - clock + walked.earlier), bench)
         bars.finish()
+
+
+def _calibration(model: keras.Model, train: Any) -> Any:
+    """What candidates are cut and refitted by.
+
+    A dataset may come in another order each time: samples of one pass serve all candidates.
+    """
+    if isinstance(train, tuple):
+        return train
+    samples = calibration_samples(read(model), train)
+    return samples.inputs, samples.labels
 
 
 def _settings(budget: Budget, originals: Originals, trials: int, effort: Effort) -> Settings:

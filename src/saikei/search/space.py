@@ -35,7 +35,7 @@ class Point:
 
     parent: str
     siblings: int
-    importance: str = "magnitude"
+    importance: str = "reconstruction"
     scope: Literal["global", "layer"] = "global"
     learning_rate: float = LEARNING_RATE
     temperature: float = TEMPERATURE
@@ -55,7 +55,7 @@ def space(parents: Sequence[str]) -> Mapping[str, BaseDistribution]:
     return {
         "parent": CategoricalDistribution(list(parents)),
         "siblings": IntDistribution(1, 4),
-        "importance": CategoricalDistribution(["magnitude", "random"]),
+        "importance": CategoricalDistribution(["reconstruction", "magnitude", "random"]),
         "scope": CategoricalDistribution(["global", "layer"]),
         "learning_rate": FloatDistribution(5e-4, 1e-2, log=True),
         "temperature": FloatDistribution(1.0, 8.0),
