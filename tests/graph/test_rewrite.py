@@ -16,6 +16,7 @@ from saikei.graph import (
     replace_operations,
     unused_name,
 )
+from tests.graph.versions import UNREAD_INPUTS
 
 layers = keras.layers
 
@@ -115,8 +116,14 @@ def test_an_output_may_be_led_around_and_inputs_stay() -> None:
     x = keras.Input((4,), name="x")
     unused = keras.Input((2,), name="unused")
     y = layers.Dense(4, name="dense")(x)
-    graph = read(keras.Model([x, unused], layers.Add()([y, x])))
-    model = build(redirect(graph, {graph.output_refs()[0]: ref_of(graph, "dense")}))
+    z = layers.Add()([y, layers.Dense(4)(unused)])
+    graph = read(keras.Model([x, unused], z))
+    changed = redirect(graph, {graph.output_refs()[0]: ref_of(graph, "dense")})
+    if not UNREAD_INPUTS:
+        with pytest.raises(ModelError, match="reads its input 'unused', and Keras 3"):
+            build(changed)
+        return
+    model = build(changed)
     assert [tensor.name for tensor in model.inputs] == ["x", "unused"]
     assert model.output_shape == (None, 4)
 

@@ -84,7 +84,27 @@ class _Builder:
                 self._tensors[TensorRef(index, position)] = tensor
         inputs = tree.map_structure(self._tensors.__getitem__, self._graph.inputs)
         outputs = tree.map_structure(self._tensors.__getitem__, self._graph.outputs)
-        return keras.Model(inputs, outputs, name=name)
+        try:
+            return keras.Model(inputs, outputs, name=name)
+        except ValueError as error:
+            raise ModelError(
+                f"Model '{name}' cannot be made: {_one_line(error)}.{self._unread()}"
+            ) from error
+
+    def _unread(self) -> str:
+        """Inputs that nothing reads, which Keras allows since version 3.14."""
+        read_by = {ref for call in self._graph.calls for ref in call.inputs()}
+        names = [
+            f"'{self._graph.calls[ref.call].operation}'"
+            for ref in self._graph.input_refs()
+            if ref not in read_by
+        ]
+        if not names:
+            return ""
+        return (
+            f" Nothing reads its input {', '.join(names)}, and Keras {keras.version()} makes no "
+            "such models: use Keras 3.14 or later."
+        )
 
     def _run(self, call: Call) -> Any:
         operation = self._graph.operations[call.operation]
