@@ -17,7 +17,7 @@ WORKERS ?= 2
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help install demo test test-all test-keras lint format types layers tests clean
+.PHONY: help install demo test test-all test-keras benchmarks lint format types layers tests clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -58,6 +58,12 @@ test-keras: $(STAMP)  ## run the tests of the graph with older versions of Keras
 	    $(PIP) install --quiet --no-deps --upgrade --target $(VENV)/keras-$$version keras==$$version && \
 	    PYTHONPATH=$(VENV)/keras-$$version $(BIN)/python -m pytest -n $(WORKERS) -q \
 	        tests/graph tests/properties/test_oracle_random.py || exit 1; \
+	done
+
+benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,benchmarks]'
+	@for script in benchmarks/*.py; do \
+	    echo "$$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; \
 	done
 
 clean:  ## remove .venv and caches
