@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Sparsify,
     )
     from saikei.errors import SaikeiError
-    from saikei.fusion import Average
+    from saikei.fusion import Average, Chain
     from saikei.rules import Rule, register_rule
     from saikei.search import optimize
     from saikei.training import distill, evaluate, fit
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Average",
     "Budget",
+    "Chain",
     "DropChannels",
     "Factorize",
     "FoldBatchNorm",
@@ -61,6 +62,7 @@ __all__ = [
 _HOMES = {
     "Average": "fusion",
     "Budget": "budget",
+    "Chain": "fusion",
     "DropChannels": "edits",
     "Factorize": "edits",
     "FoldBatchNorm": "edits",

@@ -2,6 +2,7 @@
 
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
+from saikei.fusion.chain import Chain
 from saikei.fusion.weights import FittedWeights, fit_weights
 
-__all__ = ["Average", "FittedWeights", "Fusion", "fit_weights"]
+__all__ = ["Average", "Chain", "FittedWeights", "Fusion", "fit_weights"]

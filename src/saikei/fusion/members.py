@@ -10,7 +10,7 @@ import keras
 from keras import tree
 
 from saikei.errors import FusionError
-from saikei.graph import TensorRef, TensorSpec, copy_model, read
+from saikei.graph import Graph, TensorRef, TensorSpec, copy_model, read
 from saikei.training.outputs import Outputs, read_outputs
 
 
@@ -21,6 +21,17 @@ class _Interface:
     outputs: Outputs
 
 
+def check_several(members: Sequence[keras.Model]) -> None:
+    """Check that there are two members or more.
+
+    Raises:
+        FusionError: when there are not.
+    """
+    if isinstance(members, keras.Model) or len(members) < 2:
+        given = "one" if isinstance(members, keras.Model) else str(len(members))
+        raise FusionError(f"A fusion needs at least two members, got {given}: give a list of them.")
+
+
 def check_members(members: Sequence[keras.Model]) -> None:
     """Check that the members take the same inputs and give the same outputs.
 
@@ -28,9 +39,7 @@ def check_members(members: Sequence[keras.Model]) -> None:
         FusionError: naming the members that differ, and the mend.
         ModelError: when a member cannot be read.
     """
-    if isinstance(members, keras.Model) or len(members) < 2:
-        given = "one" if isinstance(members, keras.Model) else str(len(members))
-        raise FusionError(f"A fusion needs at least two members, got {given}: give a list of them.")
+    check_several(members)
     first = _interface(members[0])
     for number, member in enumerate(members[1:], start=2):
         pair = f"Member 1 ('{members[0].name}') and member {number} ('{member.name}')"
@@ -98,14 +107,17 @@ def side_by_side(members: Sequence[keras.Model]) -> tuple[Any, list[list[Any]]]:
         The inputs, nested as the first member takes them, and for each member its outputs,
         flattened, as symbolic tensors.
     """
-    graph = read(members[0])
-    specs = {ref: graph.spec(ref) for ref in graph.input_refs()}
-    names = {ref: graph.calls[ref.call].operation for ref in specs}
-
-    def new_input(ref: TensorRef) -> Any:
-        return keras.Input(batch_shape=specs[ref].shape, dtype=specs[ref].dtype, name=names[ref])
-
-    inputs = tree.map_structure(new_input, graph.inputs)
+    inputs = new_inputs(read(members[0]))
     numbered = enumerate(members, start=1)
     copies = [copy_model(member, name=f"member_{number}") for number, member in numbered]
     return inputs, [list(tree.flatten(copy(inputs))) for copy in copies]
+
+
+def new_inputs(graph: Graph) -> Any:
+    """New symbolic inputs like those of a graph, nested and named as it has them."""
+
+    def new_input(ref: TensorRef) -> Any:
+        spec, name = graph.spec(ref), graph.calls[ref.call].operation
+        return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)
+
+    return tree.map_structure(new_input, graph.inputs)

@@ -31,7 +31,7 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
         ModelError: when a layer cannot be made again from its config, or its weights do not
             have the shapes that the graph says.
     """
-    with _seeded(0):
+    with seeded(0):
         return _Builder(graph, load=True).model(name or graph.name)
 
 
@@ -52,12 +52,12 @@ def fresh_model(model: keras.Model, seed: int) -> keras.Model:
         model: a built model; it is not changed.
         seed: of the initialisers. One that carries a seed of its own in its config keeps it.
     """
-    with _seeded(seed):
+    with seeded(seed):
         return _Builder(read(model), load=False).model(model.name)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw the seeds that Keras makes for unseeded initialisers and dropouts from `seed`.
 
     Keras takes them from Python's global generator, whose state is put back afterwards.

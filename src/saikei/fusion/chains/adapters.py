@@ -1,0 +1,123 @@
+"""Layers that turn what one member gives into what the next one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.errors import FusionError
+from saikei.graph import TensorSpec
+
+_CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What stands between two members of a chain.
+
+    Args:
+        before: the place of the member that it feeds, counted from 1.
+        given: the shape that the member before gives, batch axis first.
+        taken: the shape that the next member takes.
+        layers: the kinds of its layers, in order; none where the shapes fit.
+    """
+
+    before: int
+    given: tuple[int | None, ...]
+    taken: tuple[int | None, ...]
+    layers: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        way = " → ".join(self.layers) or "nothing"
+        return f"before member {self.before}: {self.given} to {self.taken} by {way}"
+
+
+def adapter_layers(given: TensorSpec, taken: TensorSpec, before: int) -> list[keras.Layer]:
+    """New layers that lead from one shape to another; none where it fits already.
+
+    Vectors, and sequences, images and volumes with the channels last, go through a Dense layer
+    or a 1×1 convolution where the channels differ, and images through a Resizing where their
+    size does. Between tensors of different rank stands a Flatten, a Dense layer of the size of
+    what is wanted, and a Reshape.
+
+    Args:
+        given: what comes in.
+        taken: what has to come out.
+        before: the place of the member that takes it, counted from 1, for names and messages.
+
+    Raises:
+        FusionError: when no such layers can lead there.
+    """
+    if not keras.backend.is_float_dtype(taken.dtype):
+        raise FusionError(
+            f"Member {before} takes {taken.dtype} (tokens or the like), which no member before "
+            "it gives: put it first, or start it behind its embedding."
+        )
+    if _fits(given.shape, taken.shape):
+        return []
+    prefix = f"adapter_{before}"
+    if len(given.shape) == len(taken.shape):
+        found = _same_rank(given.shape, taken.shape, prefix)
+    else:
+        found = _through_a_vector(given.shape, taken.shape, prefix)
+    if found is None:
+        raise FusionError(
+            f"Nothing leads from {given.shape}, which member {before - 1} gives, to "
+            f"{taken.shape}, which member {before} takes: put layers between them that do, for "
+            "example a Reshape, and give their model as a member."
+        )
+    return found
+
+
+def _fits(given: Sequence[int | None], taken: Sequence[int | None]) -> bool:
+    return len(given) == len(taken) and all(
+        want in (None, have) for have, want in zip(given[1:], taken[1:], strict=True)
+    )
+
+
+def _same_rank(
+    given: tuple[int | None, ...], taken: tuple[int | None, ...], prefix: str
+) -> list[keras.Layer] | None:
+    layers: list[keras.Layer] = []
+    if not _fits(given[:-1], taken[:-1]):
+        size = taken[1:-1]
+        if len(given) != 4 or None in size:
+            return _through_a_vector(given, taken, prefix)
+        layers.append(
+            keras.layers.Resizing(*size, data_format="channels_last", name=f"{prefix}_resizing")
+        )
+    if not _fits(given[-1:] * 2, taken[-1:] * 2):
+        if taken[-1] is None or given[-1] is None:
+            return None
+        layers.append(_mixing(len(given) - 2, taken[-1], f"{prefix}_channels"))
+    return layers
+
+
+def _mixing(spatial: int, channels: int, name: str) -> keras.Layer:
+    """A linear map of the channels at each place."""
+    if spatial in _CONVOLUTIONS:
+        return _CONVOLUTIONS[spatial](channels, 1, data_format="channels_last", name=name)
+    return keras.layers.Dense(channels, name=name)
+
+
+def _through_a_vector(
+    given: tuple[int | None, ...], taken: tuple[int | None, ...], prefix: str
+) -> list[keras.Layer] | None:
+    sizes = [size for size in taken[1:] if size is not None]
+    if None in given[1:] or len(sizes) != len(taken) - 1 or not sizes:
+        return None
+    layers: list[keras.Layer] = []
+    if len(given) > 2:
+        layers.append(keras.layers.Flatten(name=f"{prefix}_flatten"))
+    layers.append(keras.layers.Dense(int(np.prod(sizes)), name=f"{prefix}_dense"))
+    if len(taken) > 2:
+        layers.append(keras.layers.Reshape(tuple(sizes), name=f"{prefix}_reshape"))
+    return layers
