@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from saikei.graph import TensorRef, read, tensor_values
+from saikei.errors import ModelError
+from saikei.graph import TensorRef, check_runs_as_read, read, tensor_values
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4)).astype("float32")
@@ -75,3 +76,26 @@ def test_inputs_may_come_as_the_model_takes_them():
     given = {"b": np.ones(3), "a": np.array([1.0, 2.0, 3.0])}
     (found,) = tensor_values(graph, model, given, graph.output_refs())
     assert keras.ops.convert_to_numpy(found).ravel() == pytest.approx([0.0, 1.0, 2.0])
+
+
+class Noisy(layers.Layer):
+    """Does something else in training."""
+
+    def __init__(self):
+        super().__init__(name="noisy")
+        self.within = layers.Dense(4, name="within")
+
+    def call(self, x, training=False):
+        return self.within(x) * (2.0 if training else 1.0)
+
+
+def test_what_is_known_from_running_a_call_is_not_taken_for_the_model():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2)(Noisy()(inputs)), name="whole")
+    with pytest.raises(ModelError, match="'within.*' of model 'whole'"):
+        check_runs_as_read(read(model), model)
+
+
+def test_layers_of_nested_models_are_the_models_own():
+    model = nested()
+    check_runs_as_read(read(model), model)

@@ -96,18 +96,30 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(live):
 
 
 def test_stored_and_live_features_teach_the_same(monkeypatch):
-    students = [net(4, seed=2) for _ in range(3)]
-    # Slowly: where a gradient is almost zero, Adam makes much of rounding.
-    arguments = {"batch_size": 96, "learning_rate": 0.001}
-    quick(students[0], net(seed=1), **arguments)
-    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(96)
-    quick(students[1], net(seed=1), batches, **arguments)
+    def history(train):
+        # One batch, and slowly: where a gradient is almost zero, Adam makes much of rounding.
+        arguments = {"batch_size": 96, "learning_rate": 0.001, "epochs": 3}
+        return quick(net(4, seed=2), net(seed=1), train, (X, Y), **arguments).history
+
+    stored = history((X, Y))
+    others = [history(tf.data.Dataset.from_tensor_slices((X, Y)).batch(96))]
     monkeypatch.setattr(feature_teacher, "MOST_STORED_BYTES", 1000)
-    quick(students[2], net(seed=1), **arguments)
-    stored, *others = (numbers(student) for student in students)
+    others.append(history((X, Y)))
     for other in others:
-        for a, b in zip(stored, other, strict=True):
-            assert a == pytest.approx(b, abs=1e-4)
+        for part in ("student_loss", "distillation_loss", "feature_loss", "val_loss"):
+            assert other[part] == pytest.approx(stored[part], rel=5e-3), part
+
+
+def test_projectors_suit_a_student_that_was_just_cut():
+    teacher = net(seed=1)
+    fit(teacher, (X, Y), epochs=10, progress=False)
+    # What normalisation has gathered in the teacher is far from what it sees behind the cut.
+    student = sk.PruneChannels(0.4)(teacher)
+    student.get_layer("norm").moving_variance.assign(
+        [1e4] * student.get_layer("norm").gamma.shape[0]
+    )
+    history = quick(student, teacher, learning_rate=1e-6, epochs=1, batch_size=96).history
+    assert history["feature_loss"][0] < 1.0
 
 
 def test_too_many_features_to_store_are_asked_for_at_every_step(monkeypatch):
@@ -243,6 +255,15 @@ def test_a_frozen_layer_stays_as_it_is():
     quick(student, net(seed=1), feature_weight=1.0)
     after = student.get_layer("first").get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_zeros_survive_learning_from_features():
+    student = sk.Sparsify(0.5)(net(4, seed=2))
+    before = [weight == 0 for weight in numbers(student) if weight.ndim > 1]
+    quick(student, net(seed=1))
+    after = [weight == 0 for weight in numbers(student) if weight.ndim > 1]
+    assert sum(zeros.sum() for zeros in before) > 100
+    assert all((~new[old]).sum() == 0 for old, new in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize(

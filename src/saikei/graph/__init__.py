@@ -10,7 +10,7 @@ from saikei.graph.rewrite import (
     replace_operations,
     unused_name,
 )
-from saikei.graph.values import tensor_values
+from saikei.graph.values import check_runs_as_read, tensor_values
 
 __all__ = [
     "Call",
@@ -20,6 +20,7 @@ __all__ = [
     "TensorSpec",
     "Weight",
     "build",
+    "check_runs_as_read",
     "copy_model",
     "fresh_model",
     "new_operation",

@@ -48,6 +48,16 @@ def operation_names(model: Any) -> set[str]:
     return {operation.name for operation in _functional(model).operations}
 
 
+def own_operations(model: Any) -> set[int]:
+    """The `id` of every operation of a graph model and of the graph models nested in it."""
+    found: set[int] = set()
+    for operation in _functional(model).operations:
+        found.add(id(operation))
+        if is_graph_model(operation):
+            found |= own_operations(operation)
+    return found
+
+
 def _functional(model: Any) -> Any:
     return model._functional if isinstance(model, keras.Sequential) else model
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from keras import tree
 
+from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph, TensorRef
 
@@ -49,3 +50,21 @@ def tensor_values(
         for position, output in enumerate(tree.flatten(outputs)):
             tensors[TensorRef(index, position)] = output
     return [tensors[ref] for ref in refs]
+
+
+def check_runs_as_read(graph: Graph, model: Any) -> None:
+    """Refuse models of which calling the graph's operations is not quite calling the model.
+
+    What a `call` of one's own does is known from one run of it, in which it was not training.
+
+    Raises:
+        ModelError: naming a layer that was found by running a `call`.
+    """
+    own = internals.own_operations(model) if internals.is_graph_model(model) else set()
+    for name, operation in graph.operations.items():
+        if id(operation.source) not in own:
+            raise ModelError(
+                f"Layer '{name}' of model '{model.name}' is called within the call of a class of "
+                "its own, where tensors cannot be looked at while it trains: use a model that an "
+                "edit has made of it, in which there are no such classes."
+            )

@@ -34,7 +34,7 @@ def distill(
     learning_rate: float = 3e-3,
     temperature: float = 2.0,
     alpha: float = 0.5,
-    features: Features = None,
+    features: Features | None = None,
     feature_weight: float = 0.5,
     loss: Any = None,
     patience: int | None = None,
@@ -96,7 +96,7 @@ def distill(
 
     Raises:
         ModelError: when the teacher and the student have different inputs or outputs or are one
-            model, or no features are found.
+            model, or no features are found, or the student has a `call` of its own to look into.
         DataError: when the data does not fit the student.
         InputError: when an argument is out of range, or a layer's output cannot be compared.
         WorkError: when the loss stops being a number.
@@ -106,7 +106,7 @@ def distill(
     ready = prepare(student, train, validation, loss, batch_size)
     _check_no_weights(train, ready.arrays)
     _check_suited(student, teacher)
-    pairs = pair_features(read(student), read(teacher), features)
+    pairs = () if features is None else pair_features(read(student), read(teacher), features)
     seed_random_layers(student, seed)
     soft = SoftTargets(ready.tasks, teacher_tasks(teacher, ready.tasks), temperature)
     distiller: keras.Model

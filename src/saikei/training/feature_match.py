@@ -13,7 +13,7 @@ from saikei.errors import DataError
 from saikei.training.batches import Array, as_numpy
 from saikei.training.features import Feature, Pair
 
-_RIDGE = 1e-4
+_RIDGE = 1e-3
 _MOST_ROWS = 32768
 
 

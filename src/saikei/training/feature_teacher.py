@@ -10,12 +10,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.graph import build, read, tensor_values
+from saikei.graph import TensorRef, build, check_runs_as_read, read
 from saikei.training.batches import ArrayData, ShuffledBatches, as_numpy, first_batch
 from saikei.training.feature_distiller import FeatureDistiller
 from saikei.training.feature_match import FeatureMatch
 from saikei.training.features import Pair
 from saikei.training.prepared import Prepared
+from saikei.training.seeding import seed_random_layers
 from saikei.training.told import ask
 
 # Above this the teacher's features are not stored, and it runs at every step instead.
@@ -53,9 +54,11 @@ def feature_distiller(
 
     Raises:
         DataError: when the teacher's outputs or features cannot be learnt from.
+        ModelError: when the student is or holds a class with a `call` of its own.
     """
-    shown = _showing(teacher, pairs)
-    match = _started(student, shown, pairs, _some_inputs(ready, pairs, seed))
+    check_runs_as_read(read(student), student)
+    shown = _showing(teacher, [pair.teacher.ref for pair in pairs])
+    match = _started(student, shown, pairs, _some_inputs(ready, pairs, seed), seed)
     if ready.arrays is None or not _storable(pairs, len(ready.arrays)):
         distiller = FeatureDistiller(student, pairs, match, soft, alpha, weight, shown)
         return distiller, ready.batches(batch_size, seed)
@@ -64,19 +67,21 @@ def feature_distiller(
     return distiller, ShuffledBatches(ArrayData(told, ready.arrays.y), batch_size, seed)
 
 
-def _showing(teacher: keras.Model, pairs: Sequence[Pair]) -> keras.Model:
-    """A copy of the teacher that gives `{"outputs": […], "features": […]}`."""
-    graph = read(teacher)
-    features = [pair.teacher.ref for pair in pairs]
-    return build(replace(graph, outputs={"outputs": graph.output_refs(), "features": features}))
+def _showing(model: keras.Model, refs: Sequence[TensorRef]) -> keras.Model:
+    """A copy of a model that gives `{"outputs": […], "features": […]}`."""
+    graph = read(model)
+    return build(replace(graph, outputs={"outputs": graph.output_refs(), "features": list(refs)}))
 
 
 def _started(
-    student: keras.Model, shown: keras.Model, pairs: Sequence[Pair], x: Any
+    student: keras.Model, shown: keras.Model, pairs: Sequence[Pair], x: Any, seed: int
 ) -> FeatureMatch:
     match = FeatureMatch(pairs)
-    ours = tensor_values(read(student), student, x, [pair.student.ref for pair in pairs])
-    match.start(ours, shown(x, training=False)["features"])
+    # As in training: what normalisation has gathered is not right for a model that was just cut,
+    # and projectors that undo its scale would be far off from the first step on.
+    probe = _showing(student, [pair.student.ref for pair in pairs])
+    seed_random_layers(probe, seed)
+    match.start(probe(x, training=True)["features"], shown(x, training=False)["features"])
     return match
 
 

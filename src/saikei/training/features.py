@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from saikei.errors import InputError, ModelError
 from saikei.graph import Graph, TensorRef
 
-Features = Literal["auto"] | Mapping[str, str] | None
+Features = Literal["auto"] | Mapping[str, str]
 
 DEPTHS = 4
 
@@ -75,15 +75,13 @@ def pair_features(student: Graph, teacher: Graph, features: Features) -> tuple[P
     Args:
         student: the student's graph.
         teacher: the teacher's graph.
-        features: `"auto"`, student layer → teacher layer, or `None` for none.
+        features: `"auto"`, or student layer → teacher layer.
 
     Raises:
         InputError: when a layer does not exist, is called more than once, gives several
             tensors or none of floating point, or two tensors cannot be compared.
         ModelError: when `"auto"` finds nothing to compare.
     """
-    if features is None:
-        return ()
     if isinstance(features, Mapping):
         return _given(student, teacher, features)
     if features != "auto":
