@@ -7,6 +7,7 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+BACKENDS_STAMP := $(VENV)/.backends_installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -17,19 +18,20 @@ WORKERS ?= 2
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help install demo test test-all test-keras benchmarks lint format types layers tests clean
+.PHONY: help install demo test test-all test-keras lint format types layers tests \
+    tests-backends tests-jax tests-torch benchmarks clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 install: $(STAMP)  ## set up .venv
 
 demo: $(STAMP)  ## prune, distil and fuse a small network on handwritten digits
 	$(BIN)/saikei demo $(ARGS)
 
-test: lint types layers tests  ## style, types, architecture and tests, without the slow ones
+test: lint types layers tests tests-backends  ## style, types, architecture and all of these tests, without the slow ones
 
-test-all: lint types layers  ## the same with the slow tests
+test-all: lint types layers tests-backends  ## the same with the slow tests
 	$(BIN)/python -m pytest -n $(WORKERS) -q -m "slow or not slow"
 
 lint: $(STAMP)  ## check style and formatting
@@ -48,6 +50,15 @@ layers: $(STAMP)  ## check that dependencies point one way
 
 tests: $(STAMP)  ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+# Keras chooses its backend once in a process. XLA optimises little here, and torch has one thread
+# in each of the workers: the networks are small, and compiling them is what takes time.
+tests-backends: tests-jax tests-torch  ## add JAX and torch to .venv, and run on them what depends on the backend
+
+tests-jax tests-torch: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+tests-jax tests-torch: export OMP_NUM_THREADS ?= 1
+tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
+	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) -q -m "backends and not slow"
 
 # What Saikei uses of Keras beyond its public surface stands in graph/internals.py; what is tested
 # here would notice if an older version had it otherwise.
@@ -84,4 +95,10 @@ $(STAMP): pyproject.toml constraints.txt
 	fi
 	@$(PIP) install --quiet --constraint constraints.txt editables hatchling
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev]'
+	@touch $@
+
+# Not needed to use Saikei, nor for the demo, and large: so not a part of `make install`.
+$(BACKENDS_STAMP): $(STAMP)
+	@echo "Adding JAX and torch to $(VENV)"
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,jax,torch]'
 	@touch $@

@@ -12,6 +12,8 @@ from saikei import DropChannels, Recipe, Sparsify, profile
 from saikei.errors import EditError
 from saikei.graph import read
 
+pytestmark = pytest.mark.backends
+
 L = keras.layers
 
 

@@ -11,9 +11,12 @@ from saikei.errors import ModelError
 from saikei.graph import build, copy_model, fresh_model, read
 from tests.graph.versions import UNREAD_INPUTS
 
+pytestmark = pytest.mark.backends
+
 
 def outputs(model: keras.Model, batch: object, training: bool = False) -> list[np.ndarray]:
-    return [np.asarray(y) for y in keras.tree.flatten(model(batch, training=training))]
+    flat = keras.tree.flatten(model(batch, training=training))
+    return [keras.ops.convert_to_numpy(y) for y in flat]
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -62,7 +65,7 @@ def test_dictionaries_of_inputs_and_outputs_keep_their_keys() -> None:
     ours, theirs = twin(batch), model(batch)
     assert set(ours) == {"a", "b"}
     for key in ours:
-        np.testing.assert_array_equal(np.asarray(ours[key]), np.asarray(theirs[key]))
+        np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (ours[key], theirs[key])))
 
 
 @pytest.mark.skipif(not UNREAD_INPUTS, reason="this version of Keras makes no such models")

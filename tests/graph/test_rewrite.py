@@ -18,6 +18,8 @@ from saikei.graph import (
 )
 from tests.graph.versions import UNREAD_INPUTS
 
+pytestmark = pytest.mark.backends
+
 layers = keras.layers
 
 

@@ -10,6 +10,8 @@ from keras import layers
 from saikei.errors import ModelError
 from saikei.graph import TensorRef, check_runs_as_read, read, tensor_values
 
+pytestmark = pytest.mark.backends
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 4)).astype("float32")
 

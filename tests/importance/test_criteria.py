@@ -17,6 +17,8 @@ from saikei.importance.readers import in_channels
 from saikei.testing import randomise_statistics
 from tests.calibration.nets import NETS, data_for, made
 
+pytestmark = pytest.mark.backends
+
 
 def scored(model: keras.Model, name: str, data: object = None) -> tuple[ChannelMap, Scores]:
     channel_map = map_channels(read(model))
@@ -132,7 +134,7 @@ def test_taylor_is_the_derivative_by_a_gate_on_the_channel() -> None:
         gated = kernel.copy().reshape(6, 6, 6, 8)
         gated[:, :, channel] *= gate
         model.get_layer("hidden").set_weights([gated.reshape(kernel.shape), bias])
-        return float(entropy(y, model(x, training=False)))
+        return float(keras.ops.convert_to_numpy(entropy(y, model(x, training=False))))
 
     slopes = np.array([abs(loss(c, 1.02) - loss(c, 0.98)) / 0.04 for c in range(6)])
     np.testing.assert_allclose(scores[group.channels], slopes / slopes.mean(), rtol=0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,8 +20,12 @@ from saikei.testing import (
 )
 from tests.properties.random_graphs import ANY, random_models
 
+pytestmark = pytest.mark.backends
+
+# JAX compiles each operation for each shape, which takes some ten seconds for each graph.
+FEWER = {"tensorflow": 1, "torch": 2, "jax": 10}[keras.backend.backend()]
 thorough = settings(
-    max_examples=40,
+    max_examples=40 // FEWER,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -28,7 +33,8 @@ thorough = settings(
 
 
 def predict(model: keras.Model, batch: object) -> list[np.ndarray]:
-    return [np.asarray(y) for y in keras.tree.flatten(model(batch, training=False))]
+    outputs = keras.tree.flatten(model(batch, training=False))
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
 @thorough
@@ -47,7 +53,7 @@ def test_pruning_unread_channels_changes_nothing(model: keras.Model, seed: int) 
     assert_cuts_exactly(model, 0.5, seed, readers=True)
 
 
-@settings(thorough, max_examples=15)
+@settings(thorough, max_examples=15 // FEWER)
 @given(random_models(ANY))
 def test_a_copy_is_the_same_function_with_other_variables(model: keras.Model) -> None:
     batch = random_inputs(model, np.random.default_rng(0))
@@ -57,7 +63,7 @@ def test_a_copy_is_the_same_function_with_other_variables(model: keras.Model) ->
     assert not {id(v) for v in twin.variables} & {id(v) for v in model.variables}
 
 
-@settings(thorough, max_examples=15)
+@settings(thorough, max_examples=15 // FEWER)
 @given(random_models(ANY), st.sampled_from(["layer", "global"]), st.integers(0, 100))
 def test_costs_counted_before_the_cut_are_those_of_the_model_that_is_built(
     model: keras.Model, scope: str, seed: int
@@ -73,7 +79,7 @@ def test_costs_counted_before_the_cut_are_those_of_the_model_that_is_built(
     assert (counted.params, counted.macs) == (built.params, built.macs)
 
 
-@settings(thorough, max_examples=10)
+@settings(thorough, max_examples=10 // FEWER)
 @given(random_models())
 def test_reading_what_was_built_gives_the_same_groups(model: keras.Model) -> None:
     graph = read(model)

@@ -11,6 +11,8 @@ from saikei.graph import TensorRef
 from saikei.training.feature_match import FeatureMatch, averaging
 from saikei.training.features import Feature, Pair
 
+pytestmark = pytest.mark.backends
+
 RNG = np.random.default_rng(0)
 
 

@@ -15,6 +15,8 @@ from saikei.sparsity import meant_zeros
 from saikei.training.loop import Plan
 from saikei.training.sparsity import holding_zeros
 
+pytestmark = pytest.mark.backends
+
 L = keras.layers
 
 

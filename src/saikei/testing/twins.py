@@ -57,6 +57,7 @@ def _twin(operation: Operation, masks: Masks, name: str) -> Operation:
         settings = dict(operation.config or {})
         config |= {"kind": operation.kind, "settings": settings}
         config["shapes"] = {key: weight.shape for key, weight in operation.weights.items()}
+        config["passes_mask"] = _passes_mask(operation.source)
         if "dtype" in settings:
             config["dtype"] = settings["dtype"]
         source: Any = KeptStatistics(**config)
@@ -64,6 +65,11 @@ def _twin(operation: Operation, masks: Masks, name: str) -> Operation:
         config["operation"] = detached_copy(operation.source)
         source = OfKept(**config)
     return replace(operation, name=name, config=config, source=source)
+
+
+def _passes_mask(operation: Any) -> bool:
+    """Whether the mask of an input goes on to the output; with Keras's own operations it ends."""
+    return bool(getattr(operation, "supports_masking", False))
 
 
 _KINDS = "LayerNormalization RMSNormalization GroupNormalization ops.LayerNorm ops.RMSNorm"
@@ -78,13 +84,21 @@ class KeptStatistics(keras.layers.Layer):
         settings: its config.
         masks: for each axis of the input, 1 for each index that counts, 0 for the others.
         shapes: of its weights, by name.
+        passes_mask: whether Keras's mask of the input's steps goes on to the output.
     """
 
     def __init__(
-        self, kind: str, settings: Any, masks: Masks, shapes: dict[str, Any], **kwargs: Any
+        self,
+        kind: str,
+        settings: Any,
+        masks: Masks,
+        shapes: dict[str, Any],
+        passes_mask: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.kind, self.settings, self.masks, self.shapes = kind, settings, masks, shapes
+        self.passes_mask, self.supports_masking = passes_mask, True
 
     def build(self, *_: Any) -> None:
         """Make weights of the operation's names and shapes."""
@@ -104,7 +118,8 @@ class KeptStatistics(keras.layers.Layer):
             y = y * _on_axes(factor, axes, x.shape)
         if weights["beta"] is not None:
             y = y + _on_axes(weights["beta"], axes, x.shape)
-        return ops.cast(y * self._mask(rank, range(rank)), x.dtype)
+        kept = ops.convert_to_tensor(self._mask(rank, range(rank)))
+        return ops.cast(y * kept, x.dtype)
 
     def _axes(self, rank: int) -> list[int]:
         axis = self.settings.get("axis", -1)
@@ -113,8 +128,10 @@ class KeptStatistics(keras.layers.Layer):
     def _normalised(self, x: Any, axes: list[int]) -> Any:
         epsilon = self.settings.get("epsilon")
         epsilon = keras.config.epsilon() if epsilon is None else epsilon
-        mask = self._mask(len(x.shape), axes)
-        share = float(np.mean(mask))
+        ones_and_zeros = self._mask(len(x.shape), axes)
+        share = float(np.mean(ones_and_zeros))
+        # As a tensor: torch does not multiply what it follows by an array of NumPy's.
+        mask = ops.convert_to_tensor(ones_and_zeros)
 
         def mean(values: Any) -> Any:
             return ops.mean(values * mask, axis=axes, keepdims=True) / share
@@ -138,6 +155,10 @@ class KeptStatistics(keras.layers.Layer):
         """As the input's."""
         return input_shape
 
+    def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
+        """As the operation's."""
+        return previous_mask if self.passes_mask else None
+
 
 def _on_axes(vector: Any, axes: list[int], like: Any) -> Any:
     """A weight as an array that broadcasts against a tensor."""
@@ -159,6 +180,7 @@ class OfKept(keras.layers.Layer):
     def __init__(self, operation: Any, masks: Masks, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.operation, self.masks = operation, masks
+        self.supports_masking = True
 
     def call(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """What the operation gives for the kept indices."""
@@ -170,3 +192,8 @@ class OfKept(keras.layers.Layer):
     def compute_output_spec(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """As the operation's: what it reduces is gone, however long it was."""
         return self.operation.compute_output_spec(x, *args, **kwargs)
+
+    def compute_mask(self, x: Any, previous_mask: Any = None) -> Any:
+        """As the operation's."""
+        passes = _passes_mask(self.operation)
+        return self.operation.compute_mask(x, previous_mask) if passes else None
