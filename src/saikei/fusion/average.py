@@ -13,8 +13,10 @@ from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.members import check_members, side_by_side
 from saikei.fusion.weights import FittedWeights, fit_weights
+from saikei.training.digests import digest_data
 from saikei.training.outputs import read_outputs
 from saikei.training.predictions import predict
+from saikei.training.provenance import check_held_out, record_rows
 from saikei.training.task import flat_labels, infer_tasks
 
 Weights = tuple[float, ...] | Literal["learn"] | None
@@ -52,27 +54,34 @@ class Average(Fusion):
             )
         object.__setattr__(self, "weights", _checked(tuple(given)))
 
-    def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
+    def __call__(
+        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
+    ) -> keras.Model:
         """Fuse the members into one model.
 
         Args:
             members: two or more built models with the same inputs and outputs; they are copied,
                 never changed.
-            data: held-out `(x, y)` or a dataset, for learned weights only.
+            data: held-out `(x, y)` or a dataset, for learned weights only. The fused model counts
+                as trained on it.
+            allow_in_sample: fit even on rows that a member was trained on.
 
         Returns:
             An uncompiled model of plain Keras layers. Members of weight 0 are left out of it.
 
         Raises:
             FusionError: when the members do not fit each other or the weights, or learned
-                weights are asked for without data.
+                weights are asked for without data, or on rows that a member was trained on.
             DataError: when the data does not fit the members.
         """
         check_members(members)
         if self.weights is None:
             return _mean(members)
         if self.weights == "learn":
-            return _weighted_mean(members, self.fit(members, data).values)
+            fitted = self.fit(members, data, allow_in_sample=allow_in_sample)
+            fused = _weighted_mean(members, fitted.values)
+            record_rows(fused, digest_data(data), "Average")
+            return fused
         if len(self.weights) != len(members):
             raise FusionError(
                 f"{len(self.weights)} weights are given for {len(members)} members: give one for "
@@ -81,15 +90,19 @@ class Average(Fusion):
         return _weighted_mean(members, tuple(float(weight) for weight in self.weights))
 
     @staticmethod
-    def fit(members: Sequence[keras.Model], data: Any) -> FittedWeights:
+    def fit(
+        members: Sequence[keras.Model], data: Any, *, allow_in_sample: bool = False
+    ) -> FittedWeights:
         """Fit weights to held-out data: log-loss, or squared error for regression.
 
         Args:
             members: as for a call.
-            data: `(x, y)` arrays or a dataset in a fixed order.
+            data: `(x, y)` arrays or a dataset.
+            allow_in_sample: fit even on rows that a member was trained on.
 
         Raises:
-            FusionError: when the members do not fit each other, or there is no data.
+            FusionError: when the members do not fit each other, there is no data, or a member
+                was trained on some of it.
             DataError: when the data does not fit the members.
         """
         check_members(members)
@@ -97,6 +110,7 @@ class Average(Fusion):
             raise FusionError(
                 "Average(weights='learn') needs held-out data: call it with (members, (x, y))."
             )
+        check_held_out(members, data, allow_in_sample)
         # A dataset may come in another order each time: one pass serves all members.
         together = _beside(members)
         labels, outputs = predict(together, data)

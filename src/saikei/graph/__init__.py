@@ -2,6 +2,7 @@
 
 from saikei.graph.build import build, copy_model, fresh_model
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.lineage import mark, marks_of
 from saikei.graph.read import read
 from saikei.graph.rewrite import (
     new_operation,
@@ -23,6 +24,8 @@ __all__ = [
     "check_runs_as_read",
     "copy_model",
     "fresh_model",
+    "mark",
+    "marks_of",
     "new_operation",
     "new_weight",
     "read",

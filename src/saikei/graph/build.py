@@ -14,6 +14,7 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
+from saikei.graph.lineage import mark
 from saikei.graph.read import read
 
 
@@ -32,7 +33,9 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
             have the shapes that the graph says.
     """
     with seeded(0):
-        return _Builder(graph, load=True).model(name or graph.name)
+        model = _Builder(graph, load=True).model(name or graph.name)
+    mark(model, graph.marks)
+    return model
 
 
 def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:

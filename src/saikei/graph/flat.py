@@ -130,6 +130,7 @@ class Graph:
         calls: topologically ordered; inputs are calls of kind `"InputLayer"`.
         inputs: nested structure of `TensorRef`, as the model takes it.
         outputs: nested structure of `TensorRef`, as the model gives it.
+        marks: what is known of the model's past; see `lineage`.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Graph:
     calls: tuple[Call, ...]
     inputs: Any
     outputs: Any
+    marks: tuple[Any, ...] = field(default=(), compare=False, repr=False)
 
     def spec(self, ref: TensorRef) -> TensorSpec:
         """Shape and dtype of a tensor."""

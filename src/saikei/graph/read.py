@@ -10,6 +10,7 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
+from saikei.graph.lineage import marks_of
 from saikei.graph.retrace import UntraceableError
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
 from saikei.graph.walk import Level, Reader
@@ -71,6 +72,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
         calls=tuple(reader.calls),
         inputs=tree.pack_sequence_as(inputs_struct, bound),
         outputs=tree.pack_sequence_as(outputs_struct, refs),
+        marks=marks_of(model),
     )
 
 

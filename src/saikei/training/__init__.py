@@ -3,6 +3,12 @@
 from saikei.training.distill import distill
 from saikei.training.fit import fit
 from saikei.training.predictions import predict
+from saikei.training.provenance import (
+    check_held_out,
+    declare_training_rows,
+    inherit_rows,
+    is_in_sample,
+)
 from saikei.training.score import (
     Score,
     evaluate,
@@ -16,11 +22,15 @@ from saikei.training.task import Task, infer_task, infer_tasks
 __all__ = [
     "Score",
     "Task",
+    "check_held_out",
+    "declare_training_rows",
     "distill",
     "evaluate",
     "fit",
     "infer_task",
     "infer_tasks",
+    "inherit_rows",
+    "is_in_sample",
     "paired_difference",
     "per_sample",
     "predict",

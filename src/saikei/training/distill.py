@@ -17,6 +17,7 @@ from saikei.training.features import Features, pair_features
 from saikei.training.loop import Plan
 from saikei.training.loop import train as run
 from saikei.training.prepared import compile_fresh, prepare
+from saikei.training.provenance import inherit_rows, recording
 from saikei.training.seeding import seed_random_layers
 from saikei.training.soft_targets import SoftTargets, teacher_tasks
 from saikei.training.sparsity import HasTarget, holding_zeros
@@ -124,7 +125,11 @@ def distill(
         batches = ready.dataset
     optimizer = plan.optimizer(ready.steps)
     compile_fresh(student, ready.tasks, learning_rate)
-    with holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan:
+    inherit_rows(student, [teacher])
+    with (
+        recording(student, ready.arrays, ready.dataset, "distill"),
+        holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,
+    ):
         compile_distiller(distiller, ready.tasks, optimizer)
         return run(distiller, student, batches, ready.validation, whole_plan, ready.steps)
 

@@ -10,6 +10,7 @@ import keras
 from saikei.training.loop import Plan
 from saikei.training.loop import train as run
 from saikei.training.prepared import compile_for, compile_fresh, prepare
+from saikei.training.provenance import recording
 from saikei.training.seeding import seed_random_layers
 from saikei.training.sparsity import HasTarget, holding_zeros
 
@@ -82,7 +83,10 @@ def fit(
     ready = prepare(model, train, validation, loss, batch_size)
     seed_random_layers(model, seed)
     optimizer = plan.optimizer(ready.steps)
-    with holding_zeros(model, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan:
+    with (
+        recording(model, ready.arrays, ready.dataset, "fit"),
+        holding_zeros(model, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,
+    ):
         compile_for(model, ready.tasks, optimizer)
         try:
             batches = ready.batches(batch_size, seed)

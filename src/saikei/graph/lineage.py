@@ -1,0 +1,50 @@
+"""What is known of a model's past, kept in the process and handed on to what is made of it.
+
+A mark is any object, and stands on a model and on its layers, by weak references: it goes when
+they go, is never saved with them, and follows a layer into every model that uses it.
+`read` collects a model's marks and `build` puts them on the new model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import keras
+
+from saikei.graph import internals
+
+Marks = tuple[Any, ...]
+
+_marks: WeakKeyDictionary[Any, Marks] = WeakKeyDictionary()
+
+
+def marks_of(model: keras.Model) -> Marks:
+    """The marks of a model and of every layer in it, each once, oldest first.
+
+    Args:
+        model: any Keras model, built or not.
+    """
+    found: dict[int, Any] = {}
+    for layer in internals.flattened_layers(model):
+        for mark in _marks.get(layer, ()):
+            found.setdefault(id(mark), mark)
+    return tuple(found.values())
+
+
+def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False) -> None:
+    """Put marks on a model and on its layers that have weights.
+
+    Args:
+        model: any Keras model.
+        marks: what to add; a mark that is there already is not added again.
+        trainable_only: leave out layers that are frozen.
+    """
+    new = tuple(marks)
+    for layer in internals.flattened_layers(model) if new else ():
+        weights = layer.trainable_variables if trainable_only else layer.variables
+        if layer is model or weights:
+            old = _marks.get(layer, ())
+            known = {id(one) for one in old}
+            _marks[layer] = (*old, *(one for one in new if id(one) not in known))

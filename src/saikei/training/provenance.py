@@ -1,0 +1,176 @@
+"""Which rows a model was trained on, and whether data is held out from it.
+
+`fit`, `distill` and `cross_fit` write down what they train on; edits, copies and fusions of a
+model inherit it, and so does a model that shares its layers. It is kept in the process, 8 bytes
+a row, and goes with the model: nothing of it is saved in a file, so a model that was loaded, or
+trained by `keras.Model.fit`, has no known past until `declare_training_rows` says it.
+
+What counts is what moved the weights. The validation data of `fit` chose an epoch, and the data
+of an edit refitted layers to what they gave before, without labels: neither counts. The rows
+that a teacher was trained on count for its student, which hears of their labels through it. Rows
+are known as the model gets them: of a dataset that augments, the rows of one pass are known,
+and the originals have to be declared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.errors import FusionError, ModelError
+from saikei.graph import mark, marks_of
+from saikei.training.batches import ArrayData
+from saikei.training.digests import Digests, digest_data, digest_rows
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """Rows that moved a model's weights.
+
+    Args:
+        digests: of their inputs, uint64, sorted, each once.
+        by: what trained on them, such as `"fit"`.
+    """
+
+    digests: Digests
+    by: str
+
+
+def declare_training_rows(model: keras.Model, data: Any) -> None:
+    """Say which rows a model was trained on, where Saikei has not seen it.
+
+    For a model that was loaded from a file, trained by `keras.Model.fit`, or trained on augmented
+    data. Adds to what is known.
+
+    Args:
+        model: a Keras model.
+        data: `(x, y)` arrays or a dataset that `keras.Model.fit` takes; it is read once.
+
+    Raises:
+        ModelError: when the object is no Keras model.
+        DataError: when the data is empty, never ends, or has no labels.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> x = np.arange(6.0).reshape(3, 2)
+        >>> declare_training_rows(model, (x, x.sum(axis=1)))
+        >>> int(is_in_sample(model, (x[1:] + [[0], [9]], x[1:, 0])).sum())
+        1
+    """
+    if not isinstance(model, keras.Model):
+        raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: hand in a model.")
+    record_rows(model, digest_data(data), "declare_training_rows")
+
+
+def record_rows(model: keras.Model, digests: Digests, by: str) -> None:
+    """Write down that a model was trained on rows.
+
+    Args:
+        model: what was trained, or is about to be.
+        digests: of the rows.
+        by: what trains.
+    """
+    rows = TrainingRows(np.unique(digests), by)
+    known = (old for old in training_rows(model) if np.array_equal(old.digests, rows.digests))
+    # Training again on the same rows must not pile up.
+    mark(model, [next(known, rows)], trainable_only=True)
+
+
+@contextmanager
+def recording(
+    model: keras.Model, arrays: ArrayData | None, dataset: Any, by: str
+) -> Iterator[None]:
+    """Write down what a model is trained on while the body trains it, even if it fails.
+
+    Arrays are digested before. A dataset is read once more afterwards, so that training sees the
+    passes that it would have seen without this.
+
+    Args:
+        model: what is trained.
+        arrays: the training data, where it is in memory.
+        dataset: the training data otherwise.
+        by: what trains.
+    """
+    if arrays is not None:
+        record_rows(model, digest_rows(arrays.x), by)
+    try:
+        yield
+    finally:
+        if arrays is None:
+            record_rows(model, digest_data(dataset, "train"), by)
+
+
+def training_rows(model: keras.Model) -> tuple[TrainingRows, ...]:
+    """What is known of the rows that a model was trained on; empty when nothing is."""
+    return tuple(one for one in marks_of(model) if isinstance(one, TrainingRows))
+
+
+def inherit_rows(model: keras.Model, sources: Sequence[keras.Model]) -> None:
+    """Write down that a model was made from others, and so from what they were trained on.
+
+    Models that are built from another's graph, or hold its layers, inherit without this.
+
+    Args:
+        model: the new one.
+        sources: what its weights come from.
+    """
+    mark(model, [rows for source in sources for rows in training_rows(source)])
+
+
+def is_in_sample(model: keras.Model, data: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows of the data the model is known to have been trained on.
+
+    Args:
+        model: a Keras model.
+        data: `(x, y)` arrays or a dataset.
+
+    Returns:
+        Booleans `(n,)`.
+    """
+    return _among(training_rows(model), digest_data(data))
+
+
+def check_held_out(
+    members: Sequence[keras.Model], data: Any, allow_in_sample: bool = False
+) -> None:
+    """Refuse to fit a fusion on rows that a member was trained on.
+
+    A member knows the labels of such rows, so it looks better there than it is and gets more
+    weight than it should. Members of unknown past are let through.
+
+    Args:
+        members: Keras models.
+        data: `(x, y)` arrays or a dataset; it is read once, if any member's past is known.
+        allow_in_sample: insist on it.
+
+    Raises:
+        FusionError: naming the member, how many of the rows it was trained on, and the mends.
+        DataError: when the data is empty, never ends, or has no labels.
+    """
+    pasts = [training_rows(member) for member in members]
+    if allow_in_sample or not any(pasts):
+        return
+    digests = digest_data(data)
+    for number, (member, past) in enumerate(zip(members, pasts, strict=True), start=1):
+        known = int(_among(past, digests).sum())
+        if known:
+            by = ", ".join(dict.fromkeys(rows.by for rows in past))
+            raise FusionError(
+                f"Member {number} ('{member.name}') was trained on {known:,} of these "
+                f"{len(digests):,} rows (by {by}), so a fit on them would trust it too much: give "
+                "data that no member was trained on, train with cross_fit, which predicts out of "
+                "fold, or insist with allow_in_sample=True."
+            )
+
+
+def _among(past: Sequence[TrainingRows], digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    found = np.zeros(len(digests), dtype=np.bool_)
+    for rows in past:
+        found |= np.isin(digests, rows.digests)
+    return found
