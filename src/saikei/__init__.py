@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from saikei.fusion import Average, Chain
     from saikei.rules import Rule, register_rule
     from saikei.search import optimize
-    from saikei.training import declare_training_rows, distill, evaluate, fit
+    from saikei.training import cross_fit, declare_training_rows, distill, evaluate, fit
 
 __all__ = [
     "Average",
@@ -51,6 +51,7 @@ __all__ = [
     "Separate",
     "Sparsify",
     "channel_groups",
+    "cross_fit",
     "declare_training_rows",
     "distill",
     "evaluate",
@@ -79,6 +80,7 @@ _HOMES = {
     "Separate": "edits",
     "Sparsify": "edits",
     "channel_groups": "channels",
+    "cross_fit": "training",
     "declare_training_rows": "training",
     "distill": "training",
     "evaluate": "training",

@@ -1,5 +1,6 @@
 """Train, distil and score Keras models."""
 
+from saikei.training.cross_fit import CrossFit, cross_fit
 from saikei.training.distill import distill
 from saikei.training.fit import fit
 from saikei.training.predictions import predict
@@ -20,9 +21,11 @@ from saikei.training.score import (
 from saikei.training.task import Task, infer_task, infer_tasks
 
 __all__ = [
+    "CrossFit",
     "Score",
     "Task",
     "check_held_out",
+    "cross_fit",
     "declare_training_rows",
     "distill",
     "evaluate",

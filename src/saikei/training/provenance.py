@@ -133,7 +133,12 @@ def is_in_sample(model: keras.Model, data: Any) -> np.ndarray[Any, np.dtype[np.b
     Returns:
         Booleans `(n,)`.
     """
-    return _among(training_rows(model), digest_data(data))
+    return rows_in_sample(model, digest_data(data))
+
+
+def rows_in_sample(model: keras.Model, digests: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of the rows with these digests the model is known to have been trained on."""
+    return _among(training_rows(model), digests)
 
 
 def check_held_out(
