@@ -115,7 +115,7 @@ def test_bad_input_gets_one_clear_line():
         quick(net())
     with pytest.raises(ModelError, match="Expected a keras.Model, got int"):
         quick(lambda: 3)
-    with pytest.raises(InputError, match="epochs would go to saikei.fit"):
+    with pytest.raises(InputError, match="epochs, progress would go to saikei.fit"):
         quick(train=lambda m, d: None)
     with pytest.raises(DataError, match="Class 2 is missing from the training part of fold"):
         quick(data=(X, np.where(np.arange(60) == 7, 2, Y % 2)))
