@@ -27,13 +27,14 @@ if TYPE_CHECKING:
         Sparsify,
     )
     from saikei.errors import SaikeiError
-    from saikei.fusion import Average, Chain
+    from saikei.fusion import Average, Boost, Chain
     from saikei.rules import Rule, register_rule
     from saikei.search import optimize
     from saikei.training import cross_fit, declare_training_rows, distill, evaluate, fit
 
 __all__ = [
     "Average",
+    "Boost",
     "Budget",
     "Chain",
     "DropChannels",
@@ -63,6 +64,7 @@ __all__ = [
 
 _HOMES = {
     "Average": "fusion",
+    "Boost": "fusion",
     "Budget": "budget",
     "Chain": "fusion",
     "DropChannels": "edits",

@@ -2,7 +2,8 @@
 
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
+from saikei.fusion.boost import Boost
 from saikei.fusion.chain import Chain
 from saikei.fusion.weights import FittedWeights, fit_weights
 
-__all__ = ["Average", "Chain", "FittedWeights", "Fusion", "fit_weights"]
+__all__ = ["Average", "Boost", "Chain", "FittedWeights", "Fusion", "fit_weights"]

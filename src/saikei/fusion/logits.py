@@ -1,0 +1,75 @@
+"""A member without its last activation: what it says before softmax or sigmoid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import keras
+
+from saikei.errors import FusionError
+from saikei.graph import Graph, TensorRef, read, redirect
+from saikei.graph.build import build
+from saikei.training.outputs import read_outputs
+
+_LAYERS = frozenset({"Activation", "Softmax", "ops.Softmax", "ops.Sigmoid"})
+
+
+def last_activation(member: keras.Model, what_for: str) -> str:
+    """The activation of a member's one output: `"softmax"`, `"sigmoid"` or `"linear"`.
+
+    Args:
+        member: a built model.
+        what_for: what asks, for messages.
+
+    Raises:
+        FusionError: when there are several outputs, or the activation is another.
+    """
+    outputs = read_outputs(member).each
+    if len(outputs) != 1:
+        raise FusionError(
+            f"{what_for} needs members with one output, and '{member.name}' gives {len(outputs)}: "
+            "give models of one of them."
+        )
+    activation = outputs[0].activation
+    if activation not in ("softmax", "sigmoid", "linear"):
+        raise FusionError(
+            f"{what_for} needs members that end in softmax, sigmoid or nothing, and "
+            f"'{member.name}' ends in {activation}: rebuild it without."
+        )
+    return activation
+
+
+def to_logits(member: keras.Model, name: str) -> keras.Model:
+    """A copy of a member that gives logits; of one that ends in no activation, just a copy.
+
+    Args:
+        member: a built model with one output; it is not changed.
+        name: of the copy.
+
+    Raises:
+        FusionError: when its last activation stands where it cannot be taken off.
+    """
+    graph = read(member)
+    if read_outputs(member).each[0].activation == "linear":
+        return build(graph, name)
+    (output,) = graph.output_refs()
+    operation = graph.operations[graph.calls[output.call].operation]
+    if operation.kind in _LAYERS and not _has_axis(graph, output):
+        return build(redirect(graph, {output: graph.calls[output.call].inputs()[0]}), name)
+    config = operation.config or {}
+    calls = [call for call in graph.calls if call.operation == operation.name]
+    readers = [call for call in graph.calls if output in call.inputs()]
+    if "activation" not in config or len(calls) > 1 or readers:
+        raise FusionError(
+            f"The activation that '{member.name}' ends in cannot be taken off layer "
+            f"'{operation.name}' ({operation.kind}): end the model in a Dense layer or in an "
+            "Activation layer."
+        )
+    linear = replace(operation, config={**config, "activation": "linear"})
+    return build(graph.with_operations({operation.name: linear}), name)
+
+
+def _has_axis(graph: Graph, output: TensorRef) -> bool:
+    """Whether a softmax layer runs over another axis than the last, which logits would lose."""
+    operation = graph.operations[graph.calls[output.call].operation]
+    return (operation.config or {}).get("axis", -1) not in (-1, len(graph.spec(output).shape) - 1)
