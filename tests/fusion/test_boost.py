@@ -57,7 +57,7 @@ def test_the_training_loss_never_goes_up_and_is_that_of_the_model(
     first = weak(*[type(layer).from_config(layer.get_config()) for layer in end])  # type: ignore[attr-defined]
     sk.fit(first, data, progress=False, **FAST)
     fitted = Boost(rounds=4, **FAST).fit([first], data)
-    assert len(fitted.losses) == len(fitted.steps) >= 3
+    assert len(fitted.losses) == len(fitted.steps) >= 2
     assert all(np.diff(fitted.losses) < 0)
     assert fitted.steps[0] == 1.0
     assert sk.evaluate(fitted.model, data).loss == pytest.approx(fitted.losses[-1], rel=1e-4)
