@@ -3,12 +3,17 @@
 For each model, at random weights and a small input: its layers and channel groups, what is
 pinned and why, the seconds to find the groups and to prune, and the oracle's max|Δ| (a quarter
 of the channels is silenced, then cut; the outputs are compared, relative to the largest). Then
-half of the channels of each layer are cut, the model is saved, loaded by a process that never
-imported Saikei, and has to predict there what it predicts here.
+half of the channels of each group are cut, the model is saved, loaded by a process in which
+Saikei cannot be imported, and has to predict there what it predicts here.
+
+Each model has a process of its own, one at a time: a crash, a hang or a fault is a row.
 
     pip install '.[tensorflow,kerashub]'
-    python benchmarks/coverage.py                      # all; writes a Markdown table
+    python benchmarks/coverage.py                      # all, from small to large
     python benchmarks/coverage.py ResNet50 MobileNet   # some
+    python benchmarks/coverage.py --rows rows.jsonl --markdown docs/coverage.md
+
+With --rows, what that file has already is not measured again, so that a run can go on.
 """
 
 from __future__ import annotations
@@ -17,72 +22,149 @@ import argparse
 import inspect
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parents[1]
 
-# The smallest inputs that these networks take.
+# Every constructor of keras.applications, from small to large; see `check_names`.
+APPLICATIONS = (
+    *("MobileNetV3Small", "MobileNetV2", "MobileNet", "EfficientNetB0", "NASNetMobile"),
+    *("MobileNetV3Large", "EfficientNetV2B0", "DenseNet121", "EfficientNetB1", "EfficientNetV2B1"),
+    *("EfficientNetB2", "EfficientNetV2B2", "EfficientNetB3", "DenseNet169", "EfficientNetV2B3"),
+    *("DenseNet201", "EfficientNetB4", "EfficientNetV2S", "Xception", "InceptionV3", "ResNet50"),
+    *("ResNet50V2", "ConvNeXtTiny", "EfficientNetB5", "VGG16", "VGG19", "EfficientNetB6"),
+    *("ResNet101", "ResNet101V2", "ConvNeXtSmall", "EfficientNetV2M", "InceptionResNetV2"),
+    *("ResNet152", "ResNet152V2", "EfficientNetB7", "NASNetLarge", "ConvNeXtBase"),
+    *("EfficientNetV2L", "ConvNeXtLarge", "ConvNeXtXLarge"),
+)
+# The smallest inputs that these networks take; the others get 64 pixels.
 SIDES = {"Xception": 71, "InceptionV3": 75, "InceptionResNetV2": 75}
-COLUMNS = ("model", "layers", "groups", "free", "cut", "groups s", "prune s", "max|Δ|", "pinned")
+COLUMNS = {
+    "model": "model",
+    "layers": "layers",
+    "groups": "groups",
+    "free": "channels that can be cut",
+    "params": "parameters left",
+    "macs": "MACs left",
+    "find": "groups s",
+    "prune": "prune s",
+    "error": "max\\|Δ\\|",
+    "loaded": "loaded Δ",
+    "pinned": "pinned, and why",
+}
+# Relative to the largest output; and what outputs have to differ by between samples, so that
+# an error could show.
+TOLERANCE, SPREAD = 1e-5, 1e-3
 
 REPLAY = """
-import sys, numpy, keras
-for module in sys.argv[3:]: __import__(module)
-model = keras.models.load_model(sys.argv[1])
-batch = dict(numpy.load(sys.argv[2]))
+import json, sys
+sys.modules["saikei"] = None  # an import of it fails
+import keras, numpy
+for module in sys.argv[1:]: __import__(module)
+model = keras.models.load_model("model.keras")
+batch = dict(numpy.load("batch.npz"))
 inputs = [batch[f"x{i}"] for i in range(len(model.inputs))]
-outputs = keras.tree.flatten(model(keras.tree.pack_sequence_as(model.input, inputs)))
-worst = max(float(abs(keras.ops.convert_to_numpy(o) - batch[f"y{i}"]).max())
-            / max(float(abs(batch[f"y{i}"]).max()), 1e-30) for i, o in enumerate(outputs))
-assert not any(name.startswith("saikei") for name in sys.modules)
-print(worst)
+given = keras.tree.pack_sequence_as(model.input, inputs)
+outputs = keras.tree.flatten(model.predict(given, verbose=0))
+pairs = [(y, batch[f"y{i}"]) for i, y in enumerate(outputs)]
+assert len(pairs) == sum(name.startswith("y") for name in batch)
+worst = max(float(abs(y - x).max() / max(abs(x).max(), 1e-30)) for x, y in pairs)
+print(json.dumps(worst))
 """
 
 
 def main() -> None:
-    """Measure each model in a process of its own, and print a Markdown table."""
+    """Measure each model in a process of its own, and print a table."""
+    arguments = parsed()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
+        return
+    names = arguments.models or [*check_names(), *backbones()]
+    rows: dict[str, dict[str, Any]] = {}
+    if arguments.rows and arguments.rows.exists():
+        lines = arguments.rows.read_text(encoding="utf-8").splitlines()
+        rows = {found["model"]: found for found in map(json.loads, lines)}
+    print("\n".join(heading()), flush=True)
+    for name in names:
+        if name not in rows:
+            rows[name] = run(name, arguments.limit)
+            if arguments.rows:
+                with arguments.rows.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(rows[name]) + "\n")
+        print(line(rows[name]), flush=True)
+    found = [rows[name] for name in names]
+    if arguments.markdown:
+        arguments.markdown.write_text(document(found), encoding="utf-8")
+    sys.exit(any("fault" in row for row in found))
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", help="which; all when none is named")
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for one model")
+    parser.add_argument("--rows", type=Path, help="JSON lines: read, and appended as it goes")
+    parser.add_argument("--markdown", type=Path, help="where all results go in the end")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.models[0])))
-        return
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
-    print("\n".join(lines), flush=True)
-    for name in arguments.models or [*applications(), *backbones()]:
-        command = [sys.executable, __file__, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines.append(row(name, done))
-        print(lines[-1], flush=True)
-    if arguments.out:
-        arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if arguments.markdown and arguments.models:
+        parser.error("--markdown is for a run of all models")
+    return arguments
 
 
-def row(name: str, done: subprocess.CompletedProcess[str]) -> str:
-    """One line of the table: the figures, or why there are none."""
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no message"
-        return f"| {name} | failed: {last[:200]} |" + " |" * (len(COLUMNS) - 2)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return f"| {' | '.join(str(found[column]) for column in COLUMNS)} |"
-
-
-def applications() -> list[str]:
-    """The names of all constructors of keras.applications."""
+def check_names() -> tuple[str, ...]:
+    """The constructors of keras.applications, which have to be those that are listed above."""
     import keras
 
-    return [
-        name
-        for name, value in sorted(vars(keras.applications).items())
-        if inspect.isfunction(value) and name[0].isupper()
-    ]
+    def constructors(module: Any) -> set[str]:
+        found = vars(module).items()
+        return {name for name, value in found if inspect.isfunction(value) and name[0].isupper()}
+
+    modules = [m for m in vars(keras.applications).values() if inspect.ismodule(m)]
+    found = constructors(keras.applications).union(*map(constructors, modules))
+    if found != set(APPLICATIONS):
+        raise SystemExit(
+            f"keras.applications of Keras {keras.__version__} has {len(found)} constructors and "
+            f"{len(APPLICATIONS)} are listed: {sorted(found ^ set(APPLICATIONS))} differ."
+        )
+    return APPLICATIONS
+
+
+def backbones() -> dict[str, Any]:
+    """KerasHub's backbones, small and at random weights; the tests' configurations."""
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    try:
+        from tests.integration.backbones import BACKBONES
+    except ImportError as error:
+        raise SystemExit(f"{error}: pip install 'saikei[kerashub]', or name models.") from error
+    return dict(BACKBONES)
+
+
+def run(name: str, limit: float) -> dict[str, Any]:
+    """The row of one model: its figures, or the fault."""
+    command = [sys.executable, __file__, "--one", name]
+    row: dict[str, Any] = {"model": name}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return row | {"fault": f"not done after {limit:.0f} s", "load": os.getloadavg()[0]}
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        row["fault"] = f"exit code {done.returncode}: {said[-1][:300]}"
+    else:
+        row |= json.loads(done.stdout.strip().splitlines()[-1])
+    return row | {"seconds": round(time.perf_counter() - start, 1), "load": os.getloadavg()[0]}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -91,76 +173,183 @@ def measure(name: str) -> dict[str, Any]:
     import numpy as np
 
     import saikei as sk
+    from saikei.channels import map_channels
     from saikei.graph import read
-    from saikei.testing import check_cut, random_inputs, randomise_statistics
+    from saikei.testing import check_cut, random_inputs
 
     keras.utils.set_random_seed(0)
     model = construct(name)
-    randomise_statistics(model)
-    sk.profile(model, latency=False)
+    costs = sk.profile(model, latency=False)
     start = time.perf_counter()
     groups = sk.channel_groups(model)
     found = time.perf_counter()
     half = sk.PruneChannels(keep=0.5, scope="layer")(model)
     pruned = time.perf_counter()
-    check = check_cut(model)
+    small = sk.profile(half, latency=False)
+    hub = name not in APPLICATIONS
+    # In a transformer 0 is nothing special: what reads the channels is silenced as well.
+    check = check_cut(model, readers=hub)
     batch = random_inputs(half, np.random.default_rng(0))
-    replayed = replay(half, batch, [] if name in applications() else ["keras_hub"])
-    if check.error > 1e-5 or replayed > 1e-5 or check.spread < 1e-3:
-        raise SystemExit(
-            f"oracle {check.error:.1e} at a spread of {check.spread:.1e}, "
-            f"loaded elsewhere {replayed:.1e}"
-        )
-    reasons = sorted({group.pinned for group in groups if group.pinned})
-    figures = (
-        name,
-        len(read(model).operations),
-        len(groups),
-        sum(int(group.free.sum()) for group in groups),
-        f"{half.count_params() / model.count_params():.0%}",
-        f"{found - start:.2f}",
-        f"{pruned - found:.2f}",
-        f"{check.error:.1e}",
-        "; ".join(reasons),
-    )
-    return dict(zip(COLUMNS, figures, strict=True))
+    loaded = replay(half, batch, ["keras_hub"] * hub)
+    channel_map = map_channels(read(model))
+    row = {
+        "layers": len(channel_map.graph.operations),
+        "groups": len(groups),
+        "channels": sum(group.size for group in groups),
+        "free": sum(int(group.free.sum()) for group in groups),
+        "params": small.params / costs.params,
+        "macs": small.macs / costs.macs,
+        "uncounted": list(costs.uncounted),
+        "find": found - start,
+        "prune": pruned - found,
+        "error": check.error,
+        "spread": check.spread,
+        "loaded": loaded,
+        "pinned": pinned(groups, channel_map.reasons),
+        "unknown": list(channel_map.unknown.values()),
+    }
+    return row | faults(row, check.cut)
+
+
+def faults(row: dict[str, Any], cut: int) -> dict[str, str]:
+    """What is wrong with the figures of a model, under the key `fault`; nothing where all is."""
+    wrong = {
+        f"oracle {row['error']:.1e}": row["error"] > TOLERANCE,
+        f"loaded elsewhere {row['loaded']:.1e}": row["loaded"] > TOLERANCE,
+        f"spread of the outputs {row['spread']:.1e}": not row["spread"] > SPREAD,
+        "the oracle cut nothing": cut == 0,
+        "half of the channels left as many parameters": not row["params"] < 1,
+    }
+    said = "; ".join(text for text, is_so in wrong.items() if is_so)
+    return {"fault": said} if said else {}
+
+
+def pinned(groups: Sequence[Any], reasons: dict[int, str]) -> dict[str, dict[str, int]]:
+    """For each reason, how many channels of which groups it pins."""
+    found: dict[str, Counter[str]] = {}
+    for group in groups:
+        for channel in group.channels[~group.free]:
+            found.setdefault(reasons[int(channel)], Counter())[group.name] += 1
+    return {reason: dict(counts) for reason, counts in found.items()}
 
 
 def construct(name: str) -> Any:
-    """A model at random weights, with a small input."""
+    """A model at random weights, with a small input and outputs that say something."""
     import keras
+
+    from saikei.testing import randomise_statistics
 
     constructor = getattr(keras.applications, name, None)
     if constructor is None:
-        return backbones()[name]()
+        from tests.integration.backbones import made
+
+        return made(name)
     side = SIDES.get(name, 64)
     # Logits: behind a softmax that is saturated every cut would look exact.
-    return constructor(
+    model = constructor(
         weights=None, input_shape=(side, side, 3), classes=10, classifier_activation=None
     )
+    randomise_statistics(model)
+    return model
 
 
 def replay(model: Any, batch: Any, modules: list[str]) -> float:
-    """Largest relative difference of a prediction in a process without Saikei."""
+    """Largest relative difference of a prediction in a process with Keras and some modules."""
     import keras
     import numpy as np
 
-    outputs = keras.tree.flatten(model(batch, training=False))
+    outputs = keras.tree.flatten(model.predict(batch, verbose=0))
     arrays = {f"x{i}": x for i, x in enumerate(keras.tree.flatten(batch))}
-    arrays |= {f"y{i}": keras.ops.convert_to_numpy(y) for i, y in enumerate(outputs)}
+    arrays |= {f"y{i}": y for i, y in enumerate(outputs)}
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "model.keras"))
         np.savez(Path(folder, "batch.npz"), **arrays)
-        command = [sys.executable, "-c", REPLAY, "model.keras", "batch.npz", *modules]
+        command = [sys.executable, "-c", REPLAY, *modules]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(done.stderr.strip().splitlines()[-1])
-    return float(done.stdout.strip().splitlines()[-1])
+        raise SystemExit(f"loading elsewhere: {done.stderr.strip().splitlines()[-1]}")
+    return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def backbones() -> dict[str, Any]:
-    """KerasHub's backbones, small and at random weights; none where it is not installed."""
-    return {}
+def heading() -> list[str]:
+    """The first two lines of the table."""
+    return [f"| {' | '.join(COLUMNS.values())} |", f"|{' --- |' * len(COLUMNS)}"]
+
+
+def line(row: dict[str, Any]) -> str:
+    """One line of the table: the figures, or why there are none."""
+    if "layers" not in row:
+        return f"| {row['model']} | **failed**: {row['fault']} |" + " |" * (len(COLUMNS) - 2)
+    shown = row | {
+        "model": row["model"] + (f" **failed**: {row['fault']}" if "fault" in row else ""),
+        "free": f"{row['free']} of {row['channels']}",
+        "params": f"{row['params']:.0%}",
+        "macs": f"{row['macs']:.0%}",
+        "find": f"{row['find']:.2f}",
+        "prune": f"{row['prune']:.2f}",
+        "error": f"{row['error']:.0e}",
+        "loaded": f"{row['loaded']:.0e}",
+        "pinned": "; ".join(_reason(*item) for item in row["pinned"].items()),
+    }
+    return f"| {' | '.join(str(shown[column]) for column in COLUMNS)} |"
+
+
+def _reason(reason: str, counts: dict[str, int]) -> str:
+    names = ", ".join(list(counts)[:2]) + (f" and {len(counts) - 2} more" * (len(counts) > 2))
+    return f"{sum(counts.values())} of {names}: {reason}".replace("|", "\\|")
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    import keras
+    import keras_hub
+
+    loads = [row["load"] for row in rows]
+    failed = [row["model"] for row in rows if "fault" in row]
+    text = f"""# Which architectures can be pruned
+
+All {len(APPLICATIONS)} constructors of `keras.applications` and {len(rows) - len(APPLICATIONS)}
+backbones of KerasHub, with random weights and small inputs. Measured by
+
+```sh
+python benchmarks/coverage.py --rows rows.jsonl --markdown docs/coverage.md
+```
+
+with Keras {keras.__version__} ({keras.backend.backend()}), KerasHub {keras_hub.__version__} and
+Python {platform.python_version()} on {os.cpu_count()} cores whose load average was between
+{min(loads):.1f} and {max(loads):.1f} while it ran: {_business(loads)}.
+
+- *channels that can be cut*: free channels of all channels of the groups.
+- *parameters left*, *MACs left*: of a model that keeps half of the channels of each group.
+- *groups s*, *prune s*: seconds to find the channel groups, and to cut half of the channels and
+  rebuild the model, once, without a warm-up.
+- *max|Δ|*: a quarter of the channels of each group is silenced, and then cut; the largest
+  difference of an output, relative to its largest value, in float32.
+- *loaded Δ*: the same for the halved model after saving it, loading it in a process in which
+  Saikei cannot be imported, and predicting there.
+- *pinned*: how many channels of which groups stay, and why.
+
+A row fails where a step fails, where a Δ is above {TOLERANCE:.0e}, where the outputs do not depend
+on the inputs, or where nothing can be cut;
+it passes otherwise. {_verdict(failed, len(rows))}
+"""
+    parts = (("keras.applications", True), ("KerasHub", False))
+    for title, own in parts:
+        chosen = [line(row) for row in rows if (row["model"] in APPLICATIONS) is own]
+        text += "\n".join([f"\n## {title}\n", *heading(), *chosen]) + "\n"
+    return text
+
+
+def _business(loads: list[float]) -> str:
+    cores = os.cpu_count() or 1
+    busy = sum(load > cores for load in loads) > len(loads) / 2
+    return "a busy machine, so the seconds are too many" if busy else "a machine with little else"
+
+
+def _verdict(failed: list[str], count: int) -> str:
+    return (
+        f"{len(failed)} of {count} fail: {', '.join(failed)}." if failed else f"All {count} pass."
+    )
 
 
 if __name__ == "__main__":
