@@ -1,0 +1,48 @@
+"""The oracle's own inputs: what it feeds a model has to reach the outputs."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from saikei.testing import check_cut, random_inputs, randomise_statistics
+
+
+def image_model(scale: float, offset: float) -> keras.Model:
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(scale, offset)(images)
+    x = keras.layers.Normalization()(x)
+    x = keras.layers.Conv2D(8, 3)(x)
+    x = keras.layers.BatchNormalization(epsilon=1e-9)(x)
+    return keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1 / 255, 0.0), (1 / 127.5, -1.0), (1.0, 0.0)])
+def test_noise_is_normal_after_the_rescaling_that_a_model_starts_with(
+    scale: float, offset: float
+) -> None:
+    model = image_model(scale, offset)
+    batch = random_inputs(model, np.random.default_rng(0), samples=64)
+    rescaled = np.asarray(batch, "float64") * scale + offset
+    assert abs(rescaled.mean()) < 0.05 and abs(rescaled.std() - 1) < 0.05
+
+
+def test_rounding_errors_stay_small_where_a_model_rescales_images() -> None:
+    keras.utils.set_random_seed(0)
+    # Noise of size 1 would be a hundred-thousandth of what is added to it.
+    model = image_model(1e-5, 0.0)
+    randomise_statistics(model)
+    check = check_cut(model)
+    assert check.cut > 0 and check.error <= 1e-5 and check.spread > 0.01
+
+
+def test_inputs_keep_their_structure_dtypes_and_whole_numbers() -> None:
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    image = keras.Input((4,), dtype="float16", name="image")
+    both = keras.layers.Embedding(2, 4)(tokens) + keras.layers.Rescaling([1.0, 2, 3, 4])(image)
+    model = keras.Model({"tokens": tokens, "image": image}, both)
+    batch = random_inputs(model, np.random.default_rng(0))
+    assert set(batch) == {"tokens", "image"}
+    assert batch["tokens"].shape == (3, 8) and set(np.unique(batch["tokens"])) == {0, 1}
+    assert batch["image"].dtype == "float16" and abs(batch["image"]).max() < 5
