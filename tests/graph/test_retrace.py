@@ -453,3 +453,34 @@ def test_a_subclassed_model_is_profiled_pruned_and_checked_by_the_oracle() -> No
     small = sk.PruneChannels(0.5)(model)
     assert sk.profile(small, latency=False).params < sk.profile(model, latency=False).params
     assert small.predict(noise(5, 3), verbose=0)["logits"].shape == (5, 2)
+
+
+class Positions(L.Layer):  # type: ignore[misc]
+    """Adds positions along an axis, after a step that leaves the axis where it is."""
+
+    def __init__(self, move: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.move = move
+
+    def call(self, x: Any) -> Any:
+        moved = {
+            "moveaxis": lambda: ops.moveaxis(x, (1, -1), (1, -1)),
+            "transpose": lambda: ops.transpose(x, (0, 1, 3, 2)),
+            "swapaxes": lambda: ops.swapaxes(x, -1, 2),
+        }[self.move]()
+        positions = ops.arange(ops.shape(moved)[1], dtype="float32")
+        return moved + positions[:, None, None]
+
+
+@pytest.mark.parametrize("move", ["moveaxis", "transpose", "swapaxes"])
+def test_positions_are_counted_on_the_input_and_not_on_channels(move: str) -> None:
+    inputs = keras.Input((None, 6))
+    x = L.EinsumDense("btd,dnh->btnh", (None, 4, 8))(inputs)
+    x = Positions(move)(x)
+    model = keras.Model(inputs, L.EinsumDense("btnh,nhd->btd", (None, 3))(x))
+    groups = [group for group in channel_groups(model) if group.size in (4, 8)]
+    assert len(groups) == 2
+    # One channel would be pinned if its values were looked at for the length.
+    assert all(group.free.all() for group in groups)
+    for length in (3, 7):
+        assert_same(model, copy_model(model), noise(2, length, 6))

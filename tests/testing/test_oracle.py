@@ -46,3 +46,16 @@ def test_inputs_keep_their_structure_dtypes_and_whole_numbers() -> None:
     assert set(batch) == {"tokens", "image"}
     assert batch["tokens"].shape == (3, 8) and set(np.unique(batch["tokens"])) == {0, 1}
     assert batch["image"].dtype == "float16" and abs(batch["image"]).max() < 5
+
+
+def test_a_mean_over_one_cut_axis_leaves_the_other_as_it_is() -> None:
+    """RMS normalisation of each head, as transformers do it: both heads and width can be cut."""
+    x = keras.Input((5, 6))
+    heads = keras.layers.EinsumDense("btd,dnh->btnh", (None, 4, 8), name="query")(x)
+    mean = keras.ops.mean(keras.ops.square(heads), axis=-1, keepdims=True)
+    heads = heads * keras.ops.rsqrt(mean + 1e-6)
+    flat = keras.layers.EinsumDense("btnh,nhd->btd", (None, 3), name="out")(heads)
+    model = keras.Model(x, flat)
+    for keep in range(4):
+        check = check_cut(model, share=0.5, seed=keep, readers=True)
+        assert check.cut == 2 + 4 and check.error <= 1e-5 and check.spread > 0.01

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from saikei.graph.flat import Call, Operation, TensorRef
 
 _LAYERS = (
@@ -64,7 +66,7 @@ def _same_size(
         same_rank = len(given) == len(shape) and axis < len(shape) - 1
         looked_up = operation.kind in _LOOKED_UP and len(given) == len(shape) - 1
         kept = operation.kind in _KEEPING and (same_rank or looked_up)
-        if kept or _einsum_keeps(operation, axis):
+        if kept or _einsum_keeps(operation, axis) or _stays(operation, axis, len(given)):
             found.append(source)
     return found
 
@@ -77,3 +79,21 @@ def _einsum_keeps(operation: Operation, axis: int) -> bool:
     if "." in equation:
         return False
     return axis < min(len(given), len(made)) and given[axis] == made[axis]
+
+
+def _stays(operation: Operation, axis: int, rank: int) -> bool:
+    """Whether an operation that reorders axes leaves this one where it is."""
+    settings = dict(operation.config or {})
+    if operation.kind == "ops.Transpose":
+        order = [int(a) % rank for a in settings.get("axes") or reversed(range(rank))]
+    elif operation.kind == "ops.Moveaxis":
+        # A probe whose axis p has size p shows where NumPy puts each axis.
+        probe = np.broadcast_to(np.zeros(()), tuple(range(rank)))
+        order = list(np.moveaxis(probe, settings["source"], settings["destination"]).shape)
+    elif operation.kind == "ops.Swapaxes":
+        order = list(range(rank))
+        first, second = settings["axis1"], settings["axis2"]
+        order[first], order[second] = order[second], order[first]
+    else:
+        return False
+    return order[axis] == axis

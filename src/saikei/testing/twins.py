@@ -18,6 +18,7 @@ from keras import ops
 from saikei.channels import BoolMask, ChannelMap
 from saikei.graph import Graph, Operation
 from saikei.graph.internals import detached_copy
+from saikei.rules.base import axes_of
 
 Masks = Sequence[Sequence[float] | None]
 
@@ -62,6 +63,9 @@ def _twin(operation: Operation, masks: Masks, name: str) -> Operation:
             config["dtype"] = settings["dtype"]
         source: Any = KeptStatistics(**config)
     else:
+        # Only what it reduces: its output has the other axes, silent channels and all.
+        reduced = axes_of((operation.config or {}).get("axis"), len(masks))
+        config["masks"] = [mask if axis in reduced else None for axis, mask in enumerate(masks)]
         config["operation"] = detached_copy(operation.source)
         source = OfKept(**config)
     return replace(operation, name=name, config=config, source=source)
@@ -174,7 +178,8 @@ class OfKept(keras.layers.Layer):
 
     Args:
         operation: the operation.
-        masks: for each axis of the first input, 1 for each index that is kept.
+        masks: for each axis of the first input, 1 for each index that is kept; `None` for one
+            that it does not reduce.
     """
 
     def __init__(self, operation: Any, masks: Masks, **kwargs: Any) -> None:
