@@ -58,15 +58,21 @@ def least_squares(residuals: Array) -> SimplexMinimum:
     factor: Array = residuals
     if rows > members:
         factor = np.asarray(np.linalg.qr(residuals, mode="r"))
+    weights = _smallest(factor)
+    mixed = residuals @ weights
+    gradient = 2.0 * residuals.T @ mixed / rows
+    return SimplexMinimum(weights, float(np.mean(mixed**2)), duality_gap(weights, gradient))
+
+
+def _smallest(factor: Array) -> Array:
+    """The point of the simplex with the smallest `|factor·w|`."""
+    members = factor.shape[1]
     scale = float(np.abs(factor).max()) or 1.0
     system = np.vstack([factor / scale, np.ones(members)])
     target = np.zeros(len(system))
     target[-1] = 1.0
     solution, _ = optimize.nnls(system, target, maxiter=50 * members)
-    weights = _on_simplex(solution)
-    mixed = residuals @ weights
-    gradient = 2.0 * residuals.T @ mixed / rows
-    return SimplexMinimum(weights, float(np.mean(mixed**2)), duality_gap(weights, gradient))
+    return _on_simplex(solution)
 
 
 def mixture_log_loss(probabilities: Array, importance: Array) -> SimplexMinimum:
@@ -93,12 +99,27 @@ def mixture_log_loss(probabilities: Array, importance: Array) -> SimplexMinimum:
         if duality_gap(weights, gradient) <= _TINY_GAP:
             break
         ratios = probabilities / (probabilities @ weights)[:, None]
-        target = least_squares(root * (ratios - 2.0)).weights
+        target = _newton_point(root * (ratios - 2.0))
         step = _line_search(value_and_gradient, weights, target - weights, value, gradient)
         if step is None:
             break
         weights, value, gradient = step
     return _best_of(value_and_gradient, weights)
+
+
+def _newton_point(residuals: Array) -> Array:
+    """Where the quadratic model is smallest.
+
+    From inner products, in a fraction of the time of a factorisation of all rows; what they lose
+    in accuracy, the next step makes good. Where members are nearly alike they lose too much.
+    """
+    if len(residuals) > residuals.shape[1]:
+        try:
+            lower = np.linalg.cholesky(residuals.T @ residuals)
+            return _smallest(np.asarray(lower.T, dtype=np.float64))
+        except np.linalg.LinAlgError:
+            pass
+    return least_squares(residuals).weights
 
 
 def any_convex(value_and_gradient: ValueAndGradient, members: int) -> SimplexMinimum:
