@@ -307,11 +307,29 @@ def _swaps_of(layer: Any, stand_in: Any) -> Iterator[_Swap]:
     for name, value in vars(layer).items():
         if isinstance(value, keras.Variable):
             yield vars(layer), name, value, stand_in(value)
-        elif name not in hidden and isinstance(value, (list, tuple, dict)) and value:
-            leaves = list(keras.tree.flatten(value))
-            if all(isinstance(leaf, keras.Variable) for leaf in leaves):
-                symbols = [stand_in(leaf) for leaf in leaves]
-                yield vars(layer), name, value, keras.tree.pack_sequence_as(value, symbols)
+        elif name not in hidden and value and _holds_variables_alone(value):
+            yield vars(layer), name, value, _with_stand_ins(value, stand_in)
+
+
+# Not left to keras.tree: it sorts the keys of dictionaries, and those of the one that a compiled
+# model has of its layers cannot be.
+def _holds_variables_alone(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_holds_variables_alone, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_holds_variables_alone, value))
+    return isinstance(value, keras.Variable)
+
+
+def _with_stand_ins(value: Any, stand_in: Any) -> Any:
+    if isinstance(value, keras.Variable):
+        return stand_in(value)
+    if isinstance(value, dict):
+        return {key: _with_stand_ins(part, stand_in) for key, part in value.items()}
+    parts = [_with_stand_ins(part, stand_in) for part in value]
+    if isinstance(value, list):
+        return parts
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 def embeddings(layer: Any) -> dict[int, Any]:
