@@ -4,6 +4,10 @@
 line exits with 2); `WorkError` means that the work itself failed (exit 1).
 """
 
+import re
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 class SaikeiError(Exception):
     """Base of every error that Saikei raises on purpose."""
@@ -39,3 +43,19 @@ class WorkError(SaikeiError, RuntimeError):
 
 class PinnedWarning(UserWarning):
     """Some channels could not be cut, and the message says which and why."""
+
+
+def in_one_line(error: BaseException, limit: int = 300) -> str:
+    """What an error of a library says, as a part of a sentence of ours.
+
+    Of an error in a layer's call, Keras prints what was wrong in bold, between what was called
+    and all its arguments: that alone is told, and no codes for the colours of a terminal.
+
+    Args:
+        error: the error.
+        limit: the most characters to tell.
+    """
+    message = str(error).split("\n\nArguments received")[0]
+    bold = message.split("\x1b[1m")[-1]
+    words = _COLOURS.sub("", bold).split() or _COLOURS.sub("", message).split()
+    return " ".join(words)[:limit].rstrip(". ") or type(error).__name__

@@ -12,7 +12,7 @@ import typer
 
 from saikei.cli.options import Json, ModelFile, Overwrite
 from saikei.cli.output import import_keras, say, say_json
-from saikei.errors import InputError, WorkError
+from saikei.errors import InputError, WorkError, in_one_line
 
 
 class Format(StrEnum):
@@ -55,9 +55,10 @@ def export(
         for made in draft.iterdir():
             _put(made, out.parent / made.name)
     except ImportError as error:
-        raise InputError(f"Exporting to {to} needs another package: {_line(error)}") from error
+        missing = in_one_line(error)
+        raise InputError(f"Exporting to {to} needs another package: {missing}.") from error
     except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise WorkError(f"'{model}' cannot be exported to {to}: {_line(error)}") from error
+        raise WorkError(f"'{model}' cannot be exported to {to}: {in_one_line(error)}.") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     if as_json:
@@ -70,7 +71,3 @@ def _put(made: Path, target: Path) -> None:
     if target.is_dir():
         shutil.rmtree(target)
     os.replace(made, target)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -22,7 +22,7 @@ from saikei.edits.replacing.selection import (
     policy_of,
 )
 from saikei.edits.replacing.sites import Site, chosen_sites
-from saikei.errors import EditError
+from saikei.errors import EditError, in_one_line
 from saikei.graph import Graph, Operation, new_operation, replace_operations, unused_name
 
 
@@ -140,8 +140,8 @@ def _check_buildable(function: Function) -> None:
     try:
         activation_layer(function)
     except ValueError as error:
-        reason = " ".join(str(error).split())
-        raise EditError(f"ReplaceActivation: Keras has no {function}: {reason}") from error
+        reason = in_one_line(error)
+        raise EditError(f"ReplaceActivation: Keras has no {function}: {reason}.") from error
 
 
 def _same(old: Function, asked: Function) -> bool:

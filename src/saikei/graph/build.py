@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from saikei.errors import ModelError
+from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
@@ -135,7 +135,7 @@ class _Builder:
         except (ValueError, TypeError, RuntimeError) as error:
             raise ModelError(
                 f"Layer '{operation.name}' ({operation.kind}) cannot be called again after the "
-                f"change: {_one_line(error)}. Exclude it, or add a rule for it."
+                f"change: {in_one_line(error)}. Exclude it, or add a rule for it."
             ) from error
 
 
@@ -160,7 +160,7 @@ def instantiate(operation: Operation) -> Any:
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) cannot be made again from its own "
-            f"config: {_one_line(error)}. Mend its get_config() or from_config()."
+            f"config: {in_one_line(error)}. Mend its get_config() or from_config()."
         ) from error
     for twin, original in zip(
         internals.flattened_layers(instance),
@@ -270,7 +270,3 @@ def cheap_initialisers(layer: Any) -> Iterator[None]:
     finally:
         for part, name, value in changed:
             setattr(part, name, value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

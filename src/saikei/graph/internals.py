@@ -307,7 +307,7 @@ def _swaps_of(layer: Any, stand_in: Any) -> Iterator[_Swap]:
     for name, value in vars(layer).items():
         if isinstance(value, keras.Variable):
             yield vars(layer), name, value, stand_in(value)
-        elif name not in hidden and value and _holds_variables_alone(value):
+        elif name not in hidden and _holds_variables_alone(value) and value:
             yield vars(layer), name, value, _with_stand_ins(value, stand_in)
 
 

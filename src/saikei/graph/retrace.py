@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.errors import in_one_line
 from saikei.graph import internals
 from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
 
@@ -299,10 +300,7 @@ def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
 
 def _reason(error: Exception) -> str:
     """The error with the line of the user's code that it comes from."""
-    message = str(error).strip() or type(error).__name__
-    # Keras puts what was wrong in bold between what was called and what the arguments were.
-    first = message.split("\n\nArguments received")[0].split("\x1b[1m")[-1].split("\x1b")[0]
-    first = " ".join(first.split())[:200].rstrip(".")
+    first = in_one_line(error, limit=200)
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if _is_user_code(f.filename)]
     if not own:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import ModelError
+from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
 from saikei.graph.build import cheap_initialisers, instantiate
 from saikei.graph.describe import kind_of, layer_config
@@ -203,7 +203,7 @@ def _output_specs(
         shapes = [tuple(leaf.shape) for leaf in tree.flatten((args, kwargs)) if _is_tensor(leaf)]
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) cannot take its new input of shape "
-            f"{', '.join(map(str, shapes))}: {' '.join(str(error).split())[:300]}"
+            f"{', '.join(map(str, shapes))}: {in_one_line(error)}."
         ) from error
     needed = [tuple(variable.shape) for variable in internals.own_weights(instance)]
     given = [weight.shape for weight in operation.weights.values()]
