@@ -484,3 +484,56 @@ def test_positions_are_counted_on_the_input_and_not_on_channels(move: str) -> No
     assert all(group.free.all() for group in groups)
     for length in (3, 7):
         assert_same(model, copy_model(model), noise(2, length, 6))
+
+
+class Window(L.Layer):  # type: ignore[misc]
+    """Sums over a window of steps; on this backend by a function of its own, as KerasHub does."""
+
+    def __init__(self, lower: int, upper: int, dtype_of_ones: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lower, self.upper, self.dtype_of_ones = lower, upper, dtype_of_ones
+        self.dense = L.Dense(8, name="dense")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        if keras.config.backend() != "numpy" and isinstance(x, keras.KerasTensor):
+            raise TypeError("a function of the backend takes no symbolic tensor")
+        size = ops.shape(x)[1]
+        ones = ops.ones((size, size), self.dtype_of_ones)
+        # TensorFlow has no product of two masks.
+        window = ops.triu(ones, self.lower) * ops.tril(ones, self.upper)
+        return ops.einsum("ts,bsd->btd", ops.cast(window, "float32"), self.dense(x))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], 8)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float32", "int32"])
+@pytest.mark.parametrize(("lower", "upper"), [(-2, 0), (0, 0), (-1, 2), (1, 3)])
+def test_windows_of_unknown_length_are_the_same_whatever_the_backend_offers(
+    lower: int, upper: int, dtype: str
+) -> None:
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, L.Dense(2)(Window(lower, upper, dtype)(inputs)))
+    twin = copy_model(model)
+    assert not any(isinstance(layer, Window) for layer in twin.layers)
+    for length in (4, 9):
+        x = noise(2, length, 3)
+        dense, out = model.layers[1].dense, model.layers[2]
+        steps = np.arange(length)
+        beyond = steps[None, :] - steps[:, None]
+        window = ((beyond >= lower) & (beyond <= upper)).astype("float32")
+        hidden = x @ dense.kernel.numpy() + dense.bias.numpy()
+        expected = np.einsum("ts,bsd->btd", window, hidden) @ out.kernel.numpy()
+        np.testing.assert_allclose(ops.convert_to_numpy(twin(x)), expected, atol=1e-5)
+    assert_cuts_exactly(model, share=0.5, readers=True)
+
+
+def test_an_offset_beyond_the_matrix_cuts_nothing_of_it() -> None:
+    """As of sliding windows that are longer than the sequence."""
+    inputs = keras.Input((None, 3))
+    twin = copy_model(keras.Model(inputs, Window(-100, 100, "bool")(inputs)))
+    got = ops.convert_to_numpy(twin(noise(2, 4, 3)))
+    np.testing.assert_allclose(got, np.repeat(got[:, :1], 4, axis=1), rtol=1e-6)

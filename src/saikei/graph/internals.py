@@ -170,7 +170,7 @@ def forgotten_nodes(layer: Any) -> Iterator[None]:
 
 @contextmanager
 def symbolic_body(
-    layer: Any, stand_in: Any, lift: Any, functions: Any, get_item: Any
+    layer: Any, stand_in: Any, lift: Any, functions: Any, methods: Any, backend_name: str
 ) -> Iterator[list[Any]]:
     """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
 
@@ -183,7 +183,8 @@ def symbolic_body(
         stand_in: from a variable to what stands in for it.
         lift: from a constant that a layer with weights is called on to a symbolic tensor.
         functions: what stands in for functions of `keras.ops`, by name.
-        get_item: from the indexing of symbolic tensors to what stands in for it.
+        methods: for methods of symbolic tensors, by name, from the method to what stands in.
+        backend_name: what the layer is told when it asks Keras for the backend.
 
     Yields:
         A list that gets `(what call returned, what it did besides)`. The tensors that the layer
@@ -193,10 +194,12 @@ def symbolic_body(
     swaps = [swap for part in flattened_layers(layer) for swap in _swaps_of(part, stand_in)]
     namespace = vars(keras.ops)
     swaps += [(namespace, name, namespace[name], new) for name, new in functions.items()]
+    for module in (keras.config, keras.backend):
+        swaps.append((vars(module), "backend", module.backend, lambda: backend_name))
 
     def run(*args: Any, **kwargs: Any) -> Any:
         scope = _WatchingScope()
-        with scope, _swapped(swaps, lift, get_item):
+        with scope, _swapped(swaps, lift, methods):
             outputs = layer.call(*args, **kwargs)
         caught.append((outputs, scope.side_effect()))
         return keras.tree.map_structure(_stand_in, outputs)
@@ -243,10 +246,10 @@ def _stand_in(tensor: Any) -> Any:
 
 
 @contextmanager
-def _swapped(swaps: list[_Swap], lift: Any, get_item: Any) -> Iterator[None]:
+def _swapped(swaps: list[_Swap], lift: Any, methods: Any) -> Iterator[None]:
     """Put stand-ins in the place of variables, except while another layer is called."""
     original = keras.Layer.__call__
-    index = keras.KerasTensor.__getitem__
+    usual = {name: getattr(keras.KerasTensor, name) for name in methods}
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         _assign(swaps, new=False)
@@ -263,11 +266,13 @@ def _swapped(swaps: list[_Swap], lift: Any, get_item: Any) -> Iterator[None]:
 
     _assign(swaps, new=True)
     keras.Layer.__call__ = call
-    keras.KerasTensor.__getitem__ = get_item(index)
+    for name, method in usual.items():
+        setattr(keras.KerasTensor, name, methods[name](method))
     try:
         yield
     finally:
-        keras.KerasTensor.__getitem__ = index
+        for name, method in usual.items():
+            setattr(keras.KerasTensor, name, method)
         keras.Layer.__call__ = original
         _assign(swaps, new=False)
 

@@ -20,6 +20,7 @@ from keras import tree
 from saikei.errors import in_one_line
 from saikei.graph import internals
 from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
+from saikei.graph.triangles import TRIANGLES, multiplied
 
 _NAMES = (
     "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise "
@@ -74,11 +75,24 @@ def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
         args: positional arguments with symbolic tensors.
         kwargs: keyword arguments, likewise.
 
+    Where the call uses the backend's own functions, which know no symbolic tensors, it is run as
+    if the backend were NumPy, for which such code falls back on `keras.ops`.
+
     Raises:
         UntraceableError: when it cannot be run so, or does something that calls of layers and
             operations do not show.
     """
-    stand_ins = _StandIns(layer)
+    try:
+        return _trace(layer, args, kwargs, keras.config.backend())
+    except UntraceableError as error:
+        try:
+            return _trace(layer, args, kwargs, "numpy")
+        except UntraceableError:
+            raise error from None
+
+
+def _trace(layer: Any, args: Any, kwargs: Any, backend_name: str) -> Trace:
+    stand_ins = _StandIns(layer, backend_name)
     args, kwargs = tree.map_structure(stand_ins.tensor, (args, dict(kwargs)))
     if kwargs.get("training") is None:
         kwargs.pop("training", None)
@@ -96,7 +110,8 @@ def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
 class _StandIns:
     """Fresh symbolic tensors for arguments and for variables, each once."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, backend_name: str) -> None:
+        self.backend_name = backend_name
         self._dtype = str(layer.compute_dtype) if layer.autocast else None
         self._made: dict[int, Any] = {}
         self._constants: dict[Any, np.ndarray] = {}
@@ -146,7 +161,12 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
     with (
         internals.forgotten_nodes(layer),
         internals.symbolic_body(
-            layer, stand_ins.variable, stand_ins.constant, FUNCTIONS, get_item
+            layer,
+            stand_ins.variable,
+            stand_ins.constant,
+            {**FUNCTIONS, **TRIANGLES},
+            {"__getitem__": get_item, "__mul__": multiplied},
+            stand_ins.backend_name,
         ) as caught,
     ):
         try:
