@@ -537,3 +537,65 @@ def test_an_offset_beyond_the_matrix_cuts_nothing_of_it() -> None:
     twin = copy_model(keras.Model(inputs, Window(-100, 100, "bool")(inputs)))
     got = ops.convert_to_numpy(twin(noise(2, 4, 3)))
     np.testing.assert_allclose(got, np.repeat(got[:, :1], 4, axis=1), rtol=1e-6)
+
+
+class Named(L.Layer):  # type: ignore[misc]
+    """Holds a layer of its own name, and an identity that was made with a dtype policy."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.attention = L.MultiHeadAttention(2, 4, name="attention")
+        self.path_drop = L.Identity(dtype=self.dtype_policy, name="drop_path")
+
+    def build(self, shape: Any) -> None:
+        self.attention.build(shape, shape)
+
+    def call(self, x: Any) -> Any:
+        return x + self.path_drop(self.attention(x, x))
+
+
+def test_layers_that_are_named_as_what_holds_them_and_bare_identities(tmp_path: Path) -> None:
+    inputs = keras.Input((5, 6))
+    x = Named(name="first")(Named(name="attention")(inputs))
+    model = keras.Model(inputs, L.Dense(2)(x))
+    twin = copy_model(model)
+    assert_same(model, twin, noise(2, 5, 6))
+    # Both inputs' widths, the heads' keys and values are made by layers that rules know.
+    assert_cuts_exactly(model, share=0.5, readers=True)
+    widths = [g for g in channel_groups(model) if "/" in g.name and g.free.all()]
+    assert widths, channel_groups(model)
+    twin.save(tmp_path / "twin.keras")
+    assert_same(model, keras.models.load_model(tmp_path / "twin.keras"), noise(2, 5, 6))
+
+
+class Tokens(L.Layer):  # type: ignore[misc]
+    """Works on all tokens of the batch at once, as mixtures of experts do."""
+
+    def __init__(self, back: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.back = back
+        self.dense = L.Dense(6, name="dense")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build((None, shape[-1]))
+
+    def call(self, x: Any) -> Any:
+        batch, length, width = ops.shape(x)
+        tokens = ops.reshape(x, (-1, width))
+        mixed = self.dense(tokens - ops.mean(tokens, axis=0))
+        middle = length if self.back == "sizes" else -1
+        return ops.reshape(mixed, (batch, middle, width))
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "back": self.back}
+
+
+@pytest.mark.parametrize("back", ["sizes", "rest"])
+def test_tokens_of_a_batch_that_are_joined_and_taken_apart_stay_what_they_are(back: str) -> None:
+    inputs = keras.Input((None, 6))
+    x = Tokens(back)(L.Dense(6)(inputs))
+    model = keras.Model(inputs, x + inputs)
+    assert_same(model, copy_model(model), noise(3, 5, 6))

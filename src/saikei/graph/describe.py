@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+import inspect
 from typing import Any
 
 import keras
@@ -36,10 +37,24 @@ def layer_config(operation: Any) -> dict[str, Any] | None:
     except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError):
         # keras.Operation raises the first where constructor arguments cannot be serialised; the
         # others come from classes whose get_config() is wrong.
-        return None
+        return _common_config(operation)
     if "data_format" in config and config["data_format"] is None:
         config["data_format"] = keras.config.image_data_format()
     return {key: _unbuilt(value) for key, value in config.items()}
+
+
+def _common_config(operation: Any) -> dict[str, Any] | None:
+    """What every layer takes, of one whose class takes nothing else; `None` for others.
+
+    Keras cannot tell the arguments of an `Identity` that was made with a dtype policy.
+    """
+    if not isinstance(operation, keras.Layer):
+        return None
+    parameters = list(inspect.signature(type(operation).__init__).parameters.values())[1:]
+    if any(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    dtype = keras.dtype_policies.serialize(operation.dtype_policy)
+    return {"name": operation.name, "trainable": operation.trainable, "dtype": dtype}
 
 
 def _unbuilt(config: Any) -> Any:
@@ -56,7 +71,7 @@ def weights_of(operation: Any) -> dict[str, Weight]:
     """Its weights by name, in saving order."""
     weights: dict[str, Weight] = {}
     for variable in internals.own_weights(operation):
-        name = _weight_name(operation.name, variable.path)
+        name = _weight_name(operation, variable.path)
         base, number = name, 0
         while name in weights:
             number += 1
@@ -67,8 +82,11 @@ def weights_of(operation: Any) -> dict[str, Weight]:
     return weights
 
 
-def _weight_name(layer: str, path: str) -> str:
+def _weight_name(operation: Any, path: str) -> str:
     """`"kernel"` for `"outer/conv/kernel"` of the layer `conv`."""
-    parts = path.split("/")
+    own = f"{getattr(operation, 'path', None)}/"
+    if path.startswith(own):
+        return path.removeprefix(own)
+    parts, layer = path.split("/"), operation.name
     inner = parts[parts.index(layer) + 1 :] if layer in parts else parts[-1:]
     return "/".join(inner) or path

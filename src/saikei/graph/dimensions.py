@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from saikei.graph.merged import joined_its_batch
+
 # The functions as they are, also while others stand in their place.
 _ORIGINAL = dict(vars(ops))
 
@@ -202,6 +204,8 @@ def _reshape(x: Any, newshape: Any) -> Any:
     if own[0] is None and not isinstance(target[0], int) and unknown == 2:
         if isinstance(target[0], Dimension) and target[0].axis != 0:
             raise TypeError("it reshapes to unknown sizes in another order")
+        if joined_its_batch(x):
+            raise TypeError("it takes an axis apart that it joined from several of unknown size")
         # Keras's layer keeps the batch axis, so that one other axis may be unknown.
         rest = tuple(s if isinstance(s, int) else -1 for s in target[1:])
         return keras.layers.Reshape(rest, dtype=x.dtype)(x)
