@@ -144,10 +144,10 @@ def backbones() -> dict[str, Any]:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     try:
-        from tests.integration.backbones import BACKBONES
+        from tests.integration.backbones import BACKBONES, MORE
     except ImportError as error:
         raise SystemExit(f"{error}: pip install 'saikei[kerashub]', or name models.") from error
-    return dict(BACKBONES)
+    return {**BACKBONES, **MORE}
 
 
 def run(name: str, limit: float) -> dict[str, Any]:
@@ -239,14 +239,15 @@ def construct(name: str) -> Any:
 
     from saikei.testing import randomise_statistics
 
-    constructor = getattr(keras.applications, name, None)
-    if constructor is None:
+    if name not in APPLICATIONS:
         from tests.integration.backbones import made
 
-        return made(name)
+        model = made(name)
+        randomise_statistics(model)
+        return model
     side = SIDES.get(name, 64)
     # Logits: behind a softmax that is saturated every cut would look exact.
-    model = constructor(
+    model = getattr(keras.applications, name)(
         weights=None, input_shape=(side, side, 3), classes=10, classifier_activation=None
     )
     randomise_statistics(model)
@@ -279,7 +280,8 @@ def heading() -> list[str]:
 def line(row: dict[str, Any]) -> str:
     """One line of the table: the figures, or why there are none."""
     if "layers" not in row:
-        return f"| {row['model']} | **failed**: {row['fault']} |" + " |" * (len(COLUMNS) - 2)
+        fault = _cell(row["fault"])
+        return f"| {row['model']} | **failed**: {fault} |" + " |" * (len(COLUMNS) - 2)
     shown = row | {
         "model": row["model"] + (f" **failed**: {row['fault']}" if "fault" in row else ""),
         "free": f"{row['free']} of {row['channels']}",
@@ -296,7 +298,13 @@ def line(row: dict[str, Any]) -> str:
 
 def _reason(reason: str, counts: dict[str, int]) -> str:
     names = ", ".join(list(counts)[:2]) + (f" and {len(counts) - 2} more" * (len(counts) > 2))
-    return f"{sum(counts.values())} of {names}: {reason}".replace("|", "\\|")
+    return _cell(f"{sum(counts.values())} of {names}: {reason}")
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table, of a length that can be read."""
+    short = text if len(text) <= 200 else f"{text[:199]}…"
+    return short.replace("|", "\\|")
 
 
 def document(rows: list[dict[str, Any]]) -> str:

@@ -467,12 +467,13 @@ class Positions(L.Layer):  # type: ignore[misc]
             "moveaxis": lambda: ops.moveaxis(x, (1, -1), (1, -1)),
             "transpose": lambda: ops.transpose(x, (0, 1, 3, 2)),
             "swapaxes": lambda: ops.swapaxes(x, -1, 2),
+            "reshape": lambda: ops.reshape(x, (*ops.shape(x)[:2], 4, 8)),
         }[self.move]()
         positions = ops.arange(ops.shape(moved)[1], dtype="float32")
-        return moved + positions[:, None, None]
+        return moved + positions[None][0, :, None, None]
 
 
-@pytest.mark.parametrize("move", ["moveaxis", "transpose", "swapaxes"])
+@pytest.mark.parametrize("move", ["moveaxis", "transpose", "swapaxes", "reshape"])
 def test_positions_are_counted_on_the_input_and_not_on_channels(move: str) -> None:
     inputs = keras.Input((None, 6))
     x = L.EinsumDense("btd,dnh->btnh", (None, 4, 8))(inputs)
@@ -599,3 +600,48 @@ def test_tokens_of_a_batch_that_are_joined_and_taken_apart_stay_what_they_are(ba
     x = Tokens(back)(L.Dense(6)(inputs))
     model = keras.Model(inputs, x + inputs)
     assert_same(model, copy_model(model), noise(3, 5, 6))
+
+
+class Pair(L.Layer):  # type: ignore[misc]
+    """Gives two tensors and says that it gives one."""
+
+    def call(self, one: Any, other: Any) -> Any:
+        return one + 1, other * 2
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return shape
+
+
+class Heads(L.Layer):  # type: ignore[misc]
+    """Splits channels into heads and joins them again, with the sizes of what it was given."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = L.Dense(8, name="dense")
+        self.pair = Pair(name="pair")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        batch, length = ops.shape(x)[:2]
+        heads = ops.reshape(self.dense(x), (batch, length, 2, 4))
+        first, second = self.pair(heads, heads)
+        return ops.reshape(ops.tanh(first) * second, [batch, length, -1])
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (*shape[:-1], 8)
+
+
+def test_heads_are_joined_by_the_rest_of_a_shape_and_layers_may_misstate_theirs() -> None:
+    inputs = keras.Input((None, 6))
+    model = keras.Model(inputs, L.Dense(3)(Heads()(inputs)))
+    twin = copy_model(model)
+    assert not any(isinstance(layer, (Heads, Pair)) for layer in twin.layers)
+    dense, out = model.layers[1].dense, model.layers[2]
+    for length in (3, 5):
+        x = noise(2, length, 6)
+        hidden = x @ dense.kernel.numpy() + dense.bias.numpy()
+        expected = (np.tanh(hidden + 1) * hidden * 2) @ out.kernel.numpy() + out.bias.numpy()
+        np.testing.assert_allclose(ops.convert_to_numpy(twin(x)), expected, atol=1e-5)
+    assert any(group.size in (4, 8) and group.free.all() for group in channel_groups(model))

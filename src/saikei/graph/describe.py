@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import keras

@@ -192,6 +192,7 @@ def _full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
 
 def _reshape(x: Any, newshape: Any) -> Any:
     target = tuple(newshape) if isinstance(newshape, (list, tuple)) else (newshape,)
+    target = _rest_filled(x, target)
     known = [size for size in target if isinstance(size, int) and size != -1]
     if any(isinstance(size, keras.KerasTensor) for size in target):
         raise TypeError("it reshapes to a size that is computed from unknown ones")
@@ -214,6 +215,24 @@ def _reshape(x: Any, newshape: Any) -> Any:
         if all(same):
             return x
     raise TypeError(f"it reshapes {tuple(own)} to several sizes that are unknown until data comes")
+
+
+def _rest_filled(x: Any, target: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The target with the size that its -1 stands for, where its unknown sizes are those of `x`.
+
+    `reshape(x, (batch, length, -1))` joins the heads of `x`, if that has the two as its first.
+    """
+    unknown = [a for a, size in enumerate(target) if isinstance(size, Dimension)]
+    here = [a for a, size in enumerate(x.shape) if size is None]
+    whole = all(isinstance(size, (int, Dimension)) for size in target)
+    rests = sum(isinstance(size, int) and size == -1 for size in target)
+    if not whole or len(here) < 2 or unknown != here or rests != 1:
+        return target
+    if any(target[a].axis != a for a in unknown) or joined_its_batch(x):
+        return target
+    size = math.prod(s for s in x.shape if s is not None)
+    rest = size // math.prod(s for s in target if isinstance(s, int) and s != -1)
+    return tuple(rest if isinstance(s, int) and s == -1 else s for s in target)
 
 
 def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
@@ -294,6 +313,8 @@ def get_item(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """Indexing of symbolic tensors that also takes `x[:, :n]` for an unknown `n`."""
 
     def index(x: Any, key: Any) -> Any:
+        if key is None:
+            return _ORIGINAL["expand_dims"](x, 0)
         keys = key if isinstance(key, tuple) else (key,)
         if not _has_dimension(keys):
             return original(x, key)

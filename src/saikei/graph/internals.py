@@ -170,7 +170,13 @@ def forgotten_nodes(layer: Any) -> Iterator[None]:
 
 @contextmanager
 def symbolic_body(
-    layer: Any, stand_in: Any, lift: Any, functions: Any, methods: Any, backend_name: str
+    layer: Any,
+    stand_in: Any,
+    lift: Any,
+    functions: Any,
+    methods: Any,
+    backend_name: str,
+    inside: bool = False,
 ) -> Iterator[list[Any]]:
     """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
 
@@ -185,6 +191,8 @@ def symbolic_body(
         functions: what stands in for functions of `keras.ops`, by name.
         methods: for methods of symbolic tensors, by name, from the method to what stands in.
         backend_name: what the layer is told when it asks Keras for the backend.
+        inside: run layers in it that have a `call` of their own too, whatever they say of the
+            shape that they return.
 
     Yields:
         A list that gets `(what call returned, what it did besides)`. The tensors that the layer
@@ -199,7 +207,7 @@ def symbolic_body(
 
     def run(*args: Any, **kwargs: Any) -> Any:
         scope = _WatchingScope()
-        with scope, _swapped(swaps, lift, methods):
+        with scope, _swapped(swaps, lift, methods, inside):
             outputs = layer.call(*args, **kwargs)
         caught.append((outputs, scope.side_effect()))
         return keras.tree.map_structure(_stand_in, outputs)
@@ -246,7 +254,7 @@ def _stand_in(tensor: Any) -> Any:
 
 
 @contextmanager
-def _swapped(swaps: list[_Swap], lift: Any, methods: Any) -> Iterator[None]:
+def _swapped(swaps: list[_Swap], lift: Any, methods: Any, inside: bool) -> Iterator[None]:
     """Put stand-ins in the place of variables, except while another layer is called."""
     original = keras.Layer.__call__
     usual = {name: getattr(keras.KerasTensor, name) for name in methods}
@@ -256,9 +264,11 @@ def _swapped(swaps: list[_Swap], lift: Any, methods: Any) -> Iterator[None]:
         if layer.weights and not any_symbolic_tensors(args, kwargs):
             args = keras.tree.map_structure(lift, args)
         try:
+            if inside and overrides_call(layer):
+                return _run_inside(layer, original, swaps, args, kwargs)
             return original(layer, *args, **kwargs)
         except Exception:
-            if not overrides_call(layer):
+            if inside or not overrides_call(layer):
                 raise
             return _run_inside(layer, original, swaps, args, kwargs)
         finally:

@@ -75,24 +75,27 @@ def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
         args: positional arguments with symbolic tensors.
         kwargs: keyword arguments, likewise.
 
-    Where the call uses the backend's own functions, which know no symbolic tensors, it is run as
-    if the backend were NumPy, for which such code falls back on `keras.ops`.
+    Where that fails, the call is run as if the backend were NumPy: code that uses functions of a
+    backend, which know no symbolic tensors, then falls back on `keras.ops`. Where that fails too,
+    so are the layers in it run, whatever they say of the shapes that they return.
 
     Raises:
         UntraceableError: when it cannot be run so, or does something that calls of layers and
             operations do not show.
     """
-    try:
-        return _trace(layer, args, kwargs, keras.config.backend())
-    except UntraceableError as error:
+    own = keras.config.backend()
+    first: UntraceableError | None = None
+    for backend_name, inside in ((own, False), ("numpy", False), (own, True), ("numpy", True)):
         try:
-            return _trace(layer, args, kwargs, "numpy")
-        except UntraceableError:
-            raise error from None
+            return _trace(layer, args, kwargs, backend_name, inside)
+        except UntraceableError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
-def _trace(layer: Any, args: Any, kwargs: Any, backend_name: str) -> Trace:
-    stand_ins = _StandIns(layer, backend_name)
+def _trace(layer: Any, args: Any, kwargs: Any, backend_name: str, inside: bool) -> Trace:
+    stand_ins = _StandIns(layer, backend_name, inside)
     args, kwargs = tree.map_structure(stand_ins.tensor, (args, dict(kwargs)))
     if kwargs.get("training") is None:
         kwargs.pop("training", None)
@@ -110,8 +113,8 @@ def _trace(layer: Any, args: Any, kwargs: Any, backend_name: str) -> Trace:
 class _StandIns:
     """Fresh symbolic tensors for arguments and for variables, each once."""
 
-    def __init__(self, layer: Any, backend_name: str) -> None:
-        self.backend_name = backend_name
+    def __init__(self, layer: Any, backend_name: str, inside: bool) -> None:
+        self.backend_name, self.inside = backend_name, inside
         self._dtype = str(layer.compute_dtype) if layer.autocast else None
         self._made: dict[int, Any] = {}
         self._constants: dict[Any, np.ndarray] = {}
@@ -167,6 +170,7 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
             {**FUNCTIONS, **TRIANGLES},
             {"__getitem__": get_item, "__mul__": multiplied},
             stand_ins.backend_name,
+            stand_ins.inside,
         ) as caught,
     ):
         try:

@@ -66,7 +66,13 @@ def _same_size(
         same_rank = len(given) == len(shape) and axis < len(shape) - 1
         looked_up = operation.kind in _LOOKED_UP and len(given) == len(shape) - 1
         kept = operation.kind in _KEEPING and (same_rank or looked_up)
-        if kept or _einsum_keeps(operation, axis) or _stays(operation, axis, len(given)):
+        reshaped = operation.kind == "Reshape" and _only_unknown(axis, given, shape)
+        if (
+            kept
+            or reshaped
+            or _einsum_keeps(operation, axis)
+            or _stays(operation, axis, len(given))
+        ):
             found.append(source)
     return found
 
@@ -79,6 +85,13 @@ def _einsum_keeps(operation: Operation, axis: int) -> bool:
     if "." in equation:
         return False
     return axis < min(len(given), len(made)) and given[axis] == made[axis]
+
+
+def _only_unknown(axis: int, *shapes: Sequence[int | None]) -> bool:
+    """Whether, besides the batch, that is the only axis of unknown size in each of the shapes."""
+    return axis > 0 and all(
+        [a for a, size in enumerate(shape) if size is None] == [0, axis] for shape in shapes
+    )
 
 
 def _stays(operation: Operation, axis: int, rank: int) -> bool:
