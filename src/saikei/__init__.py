@@ -27,13 +27,14 @@ if TYPE_CHECKING:
         Sparsify,
     )
     from saikei.errors import SaikeiError
-    from saikei.fusion import Average, Boost, Chain
+    from saikei.fusion import Average, BestMember, Boost, Chain, Stack, choose, nested_score
     from saikei.rules import Rule, register_rule
     from saikei.search import optimize
     from saikei.training import cross_fit, declare_training_rows, distill, evaluate, fit
 
 __all__ = [
     "Average",
+    "BestMember",
     "Boost",
     "Budget",
     "Chain",
@@ -51,12 +52,15 @@ __all__ = [
     "SaikeiError",
     "Separate",
     "Sparsify",
+    "Stack",
     "channel_groups",
+    "choose",
     "cross_fit",
     "declare_training_rows",
     "distill",
     "evaluate",
     "fit",
+    "nested_score",
     "optimize",
     "profile",
     "register_rule",
@@ -64,6 +68,7 @@ __all__ = [
 
 _HOMES = {
     "Average": "fusion",
+    "BestMember": "fusion",
     "Boost": "fusion",
     "Budget": "budget",
     "Chain": "fusion",
@@ -81,12 +86,15 @@ _HOMES = {
     "SaikeiError": "errors",
     "Separate": "edits",
     "Sparsify": "edits",
+    "Stack": "fusion",
     "channel_groups": "channels",
+    "choose": "fusion",
     "cross_fit": "training",
     "declare_training_rows": "training",
     "distill": "training",
     "evaluate": "training",
     "fit": "training",
+    "nested_score": "fusion",
     "optimize": "search",
     "profile": "costs",
     "register_rule": "rules",

@@ -2,18 +2,29 @@
 
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
+from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
 from saikei.fusion.chain import Chain
+from saikei.fusion.choose import Choice, Rival, choose
 from saikei.fusion.greedy import Selection, select_weights
+from saikei.fusion.nested import NestedScore, nested_score
+from saikei.fusion.stack import Stack
 from saikei.fusion.weights import FittedWeights, fit_weights
 
 __all__ = [
     "Average",
+    "BestMember",
     "Boost",
     "Chain",
+    "Choice",
     "FittedWeights",
     "Fusion",
+    "NestedScore",
+    "Rival",
     "Selection",
+    "Stack",
+    "choose",
     "fit_weights",
+    "nested_score",
     "select_weights",
 ]

@@ -11,13 +11,11 @@ import keras
 
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
-from saikei.fusion.members import check_members, side_by_side
+from saikei.fusion.evidence import Combiner, Evidence, Members, Said, WeightedMean, deployed, gather
+from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.weights import FittedWeights, fit_weights
-from saikei.training.digests import digest_data
 from saikei.training.outputs import read_outputs
-from saikei.training.predictions import predict
-from saikei.training.provenance import check_held_out, record_rows
-from saikei.training.task import flat_labels, infer_tasks
+from saikei.training.provenance import record_rows
 
 Weights = tuple[float, ...] | Literal["learn"] | None
 _SUM_TOLERANCE = 1e-6
@@ -55,13 +53,13 @@ class Average(Fusion):
         object.__setattr__(self, "weights", _checked(tuple(given)))
 
     def __call__(
-        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
+        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
     ) -> keras.Model:
         """Fuse the members into one model.
 
         Args:
             members: two or more built models with the same inputs and outputs; they are copied,
-                never changed.
+                never changed. Or what `cross_fit` gives, in the place of members and data.
             data: held-out `(x, y)` or a dataset, for learned weights only. The fused model counts
                 as trained on it.
             allow_in_sample: fit even on rows that a member was trained on.
@@ -74,30 +72,24 @@ class Average(Fusion):
                 weights are asked for without data, or on rows that a member was trained on.
             DataError: when the data does not fit the members.
         """
-        check_members(members)
+        models = deployed(members)
+        check_members(models)
         if self.weights is None:
-            return _mean(members)
+            return mean_model(models)
         if self.weights == "learn":
-            fitted = self.fit(members, data, allow_in_sample=allow_in_sample)
-            fused = _weighted_mean(members, fitted.values)
-            record_rows(fused, digest_data(data), "Average")
+            evidence = gather(members, data, allow_in_sample)
+            fused = _weighted_mean(models, _fitted(evidence).values)
+            record_rows(fused, evidence.digests, "Average")
             return fused
-        if len(self.weights) != len(members):
-            raise FusionError(
-                f"{len(self.weights)} weights are given for {len(members)} members: give one for "
-                "each."
-            )
-        return _weighted_mean(members, tuple(float(weight) for weight in self.weights))
+        return _weighted_mean(models, self._given(len(models)) or ())
 
     @staticmethod
-    def fit(
-        members: Sequence[keras.Model], data: Any, *, allow_in_sample: bool = False
-    ) -> FittedWeights:
+    def fit(members: Members, data: Any = None, *, allow_in_sample: bool = False) -> FittedWeights:
         """Fit weights to held-out data: log-loss, or squared error for regression.
 
         Args:
             members: as for a call.
-            data: `(x, y)` arrays or a dataset.
+            data: `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
             allow_in_sample: fit even on rows that a member was trained on.
 
         Raises:
@@ -105,19 +97,29 @@ class Average(Fusion):
                 was trained on some of it.
             DataError: when the data does not fit the members.
         """
-        check_members(members)
-        if data is None:
+        evidence = gather(members, data, allow_in_sample)
+        return _fitted(evidence)
+
+    def combiner(self, evidence: Evidence) -> Combiner:
+        """How the average combines what members say, fitted to evidence where it is learned."""
+        if self.weights == "learn":
+            return WeightedMean(_fitted(evidence).values)
+        count = len(evidence.said.outputs)
+        return WeightedMean(self._given(count) or (1 / count,) * count)
+
+    @property
+    def complexity(self) -> int:
+        """Equal and given weights are simpler than learned ones."""
+        return 2 if self.weights == "learn" else 1
+
+    def _given(self, count: int) -> tuple[float, ...] | None:
+        if not isinstance(self.weights, tuple):
+            return None
+        if len(self.weights) != count:
             raise FusionError(
-                "Average(weights='learn') needs held-out data: call it with (members, (x, y))."
+                f"{len(self.weights)} weights are given for {count} members: give one for each."
             )
-        check_held_out(members, data, allow_in_sample)
-        # A dataset may come in another order each time: one pass serves all members.
-        together = _beside(members)
-        labels, outputs = predict(together, data)
-        tasks = infer_tasks(members[0], labels)
-        count = len(tasks)
-        predictions = [outputs[i * count : (i + 1) * count] for i in range(len(members))]
-        return fit_weights(tasks, predictions, flat_labels(members[0], labels))
+        return tuple(float(weight) for weight in self.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""
@@ -129,6 +131,10 @@ class Average(Fusion):
         """The inverse of `to_dict`."""
         weights = record["weights"]
         return cls(tuple(weights) if isinstance(weights, list) else weights)
+
+
+def _fitted(evidence: Evidence) -> FittedWeights:
+    return fit_weights(evidence.tasks, evidence.said.outputs, evidence.labels)
 
 
 def _checked(weights: tuple[Any, ...]) -> tuple[float, ...]:
@@ -148,42 +154,9 @@ def _checked(weights: tuple[Any, ...]) -> tuple[float, ...]:
     return numbers
 
 
-def _beside(members: Sequence[keras.Model]) -> keras.Model:
-    """One model that gives the outputs of every member, one after the other."""
-    inputs, outputs = side_by_side(members)
-    return keras.Model(inputs, [output for member in outputs for output in member])
-
-
-def _mean(members: Sequence[keras.Model]) -> keras.Model:
-    inputs, outputs = side_by_side(members)
-    means = [
-        keras.layers.Average(name=_name("average", place, outputs[0]))([*parts])
-        for place, parts in enumerate(zip(*outputs, strict=True))
-    ]
-    return keras.Model(inputs, read_outputs(members[0]).pack(means), name="average")
-
-
 def _weighted_mean(members: Sequence[keras.Model], weights: Sequence[float]) -> keras.Model:
     used = [(m, w) for m, w in zip(members, weights, strict=True) if w > 0]
     inputs, outputs = side_by_side([member for member, _ in used])
-    means = [
-        _weighted_sum(place, parts, [weight for _, weight in used], outputs[0])
-        for place, parts in enumerate(zip(*outputs, strict=True))
-    ]
+    said = Said(tuple(tuple(parts) for parts in outputs))
+    means = WeightedMean(tuple(weight for _, weight in used)).connect(said)
     return keras.Model(inputs, read_outputs(members[0]).pack(means), name="average")
-
-
-def _weighted_sum(
-    place: int, parts: Sequence[Any], weights: Sequence[float], outputs: Sequence[Any]
-) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    scaled = [
-        keras.layers.Rescaling(weight, name=_name(f"weight_{number}", place, outputs))(part)
-        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1)
-    ]
-    return keras.layers.Add(name=_name("average", place, outputs))(scaled)
-
-
-def _name(name: str, place: int, outputs: Sequence[Any]) -> str:
-    return name if len(outputs) == 1 else f"{name}_output_{place + 1}"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 from keras import tree
 
 from saikei.errors import FusionError
-from saikei.graph import Graph, TensorRef, TensorSpec, copy_model, read
+from saikei.graph import Graph, TensorRef, TensorSpec, build, copy_model, read
 from saikei.training.outputs import Outputs, read_outputs
 
 
@@ -97,19 +97,22 @@ def _shown(specs: list[tuple[Any, str]]) -> str:
     return ", ".join(f"{shape} {dtype}" for shape, dtype in specs)
 
 
-def side_by_side(members: Sequence[keras.Model]) -> tuple[Any, list[list[Any]]]:
+def side_by_side(
+    members: Sequence[keras.Model], also: Callable[[Graph], list[TensorRef]] | None = None
+) -> tuple[Any, list[list[Any]]]:
     """Copies of the members called on one set of new inputs.
 
     Args:
         members: as `check_members` has them; they are not changed.
+        also: says of a member's graph which tensors inside it are wanted too.
 
     Returns:
         The inputs, nested as the first member takes them, and for each member its outputs,
-        flattened, as symbolic tensors.
+        flattened, as symbolic tensors; behind them what `also` asked for.
     """
     inputs = new_inputs(read(members[0]))
     numbered = enumerate(members, start=1)
-    copies = [copy_model(member, name=f"member_{number}") for number, member in numbered]
+    copies = [_copy(member, f"member_{number}", also) for number, member in numbered]
     return inputs, [list(tree.flatten(copy(inputs))) for copy in copies]
 
 
@@ -121,3 +124,31 @@ def new_inputs(graph: Graph) -> Any:
         return keras.Input(batch_shape=spec.shape, dtype=spec.dtype, name=name)
 
     return tree.map_structure(new_input, graph.inputs)
+
+
+def _copy(
+    member: keras.Model, name: str, also: Callable[[Graph], list[TensorRef]] | None
+) -> keras.Model:
+    if also is None:
+        return copy_model(member, name)
+    graph = read(member)
+    return build(replace(graph, outputs=[*graph.output_refs(), *also(graph)]), name)
+
+
+def mean_model(members: Sequence[keras.Model]) -> keras.Model:
+    """One model that gives the mean of the members' outputs.
+
+    Args:
+        members: as `check_members` has them; they are not changed.
+    """
+    inputs, outputs = side_by_side(members)
+    means = [
+        keras.layers.Average(name=numbered_name("average", place, len(outputs[0])))([*parts])
+        for place, parts in enumerate(zip(*outputs, strict=True))
+    ]
+    return keras.Model(inputs, read_outputs(members[0]).pack(means), name="average")
+
+
+def numbered_name(name: str, place: int, outputs: int) -> str:
+    """The name of a layer that belongs to one of several outputs."""
+    return name if outputs == 1 else f"{name}_output_{place + 1}"

@@ -91,7 +91,7 @@ class _Builder:
             return keras.Model(inputs, outputs, name=name)
         except ValueError as error:
             raise ModelError(
-                f"Model '{name}' cannot be made: {_one_line(error)}.{self._unread()}"
+                f"Model '{name}' cannot be made: {in_one_line(error)}.{self._unread()}"
             ) from error
 
     def _unread(self) -> str:

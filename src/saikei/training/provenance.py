@@ -158,14 +158,18 @@ def check_held_out(
         FusionError: naming the member, how many of the rows it was trained on, and the mends.
         DataError: when the data is empty, never ends, or has no labels.
     """
-    pasts = [training_rows(member) for member in members]
-    if allow_in_sample or not any(pasts):
-        return
-    digests = digest_data(data)
-    for number, (member, past) in enumerate(zip(members, pasts, strict=True), start=1):
-        known = int(_among(past, digests).sum())
+    if not allow_in_sample and any(training_rows(member) for member in members):
+        check_digests_held_out(members, digest_data(data))
+
+
+def check_digests_held_out(
+    members: Sequence[keras.Model], digests: Digests, allow_in_sample: bool = False
+) -> None:
+    """`check_held_out` for data that has been digested already."""
+    for number, member in enumerate(() if allow_in_sample else members, start=1):
+        known = int(rows_in_sample(member, digests).sum())
         if known:
-            by = ", ".join(dict.fromkeys(rows.by for rows in past))
+            by = ", ".join(dict.fromkeys(rows.by for rows in training_rows(member)))
             raise FusionError(
                 f"Member {number} ('{member.name}') was trained on {known:,} of these "
                 f"{len(digests):,} rows (by {by}), so a fit on them would trust it too much: give "

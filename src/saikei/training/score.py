@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,15 +67,31 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 256) -> Score:
         DataError: when the data is empty or does not fit the model.
     """
     labels, outputs = predict(model, data, batch_size)
-    tasks = infer_tasks(model, labels)
+    return score_outputs(infer_tasks(model, labels), keras.tree.flatten(labels), outputs)
+
+
+def score_outputs(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Score:
+    """The metric of one output, or the summed loss of several.
+
+    Args:
+        tasks: what each output learns.
+        labels: one array for each.
+        outputs: one array for each.
+
+    Raises:
+        DataError: when predictions are of another length than labels, or not finite.
+    """
     if len(tasks) == 1:
-        return score_predictions(tasks[0], labels, outputs[0])
-    flat = list(keras.tree.flatten(labels))
-    losses = sum(
-        sample_losses(task, y, output) for task, y, output in zip(tasks, flat, outputs, strict=True)
-    )
-    value, low, high = mean_interval(np.asarray(losses))
-    return Score("loss", value, low, high, len(outputs[0]), False, value)
+        return score_predictions(tasks[0], labels[0], outputs[0])
+    losses = summed_losses(tasks, labels, outputs)
+    value, low, high = mean_interval(losses)
+    return Score("loss", value, low, high, len(losses), False, value)
+
+
+def summed_losses(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Array:
+    """The loss of each sample, float64 `(n,)`, summed over the outputs."""
+    each = zip(tasks, labels, outputs, strict=True)
+    return np.asarray(sum(sample_losses(task, y, output) for task, y, output in each))
 
 
 def score_predictions(task: Task, y_true: Any, y_pred: Any) -> Score:

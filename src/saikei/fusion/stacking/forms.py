@@ -1,0 +1,106 @@
+"""Meta-features: the forms in which a meta-learner may see what members say.
+
+Written once, in `keras.ops`: on arrays they give what is fitted, on symbolic tensors what is
+built, so both are the same function in the same precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+from saikei.errors import FusionError
+from saikei.fusion.evidence import Said
+from saikei.training.batches import Array
+from saikei.training.task import Task
+
+Form = Literal["probabilities", "log-probabilities", "outputs", "features"]
+On = Literal["outputs", "features"]
+
+# A float32 probability has little to say about its distance to 1 that is smaller than this.
+_SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class View:
+    """Which columns a meta-learner sees.
+
+    Args:
+        task: of the output that it makes.
+        place: of that output among the members' outputs.
+        form: of what the members say.
+        passthrough: whether the inputs are columns too.
+    """
+
+    task: Task
+    place: int
+    form: Form
+    passthrough: bool
+
+    def tensors(self, said: Said) -> list[Any]:
+        """The blocks of columns, each `(n, width)`: one a member, then the inputs."""
+        if self.form == "features":
+            blocks = [one for member in said.features for one in member]
+        else:
+            blocks = [self._formed(member[self.place]) for member in said.outputs]
+        return [*blocks, *(said.raw if self.passthrough else ())]
+
+    def matrix(self, said: Said) -> Array:
+        """The columns of arrays, float64 `(n, columns)`."""
+        blocks = [np.asarray(ops.convert_to_numpy(block)) for block in self.tensors(said)]
+        return np.concatenate(blocks, axis=1).astype(np.float64)
+
+    def of_one_scale(self, said: Said) -> Array:
+        """Which columns are probabilities or nats, and need no standardisation, `(columns,)`."""
+        widths = [block.shape[1] for block in self.tensors(said)]
+        members = 0 if self.form in ("features", "outputs") else len(said.outputs)
+        return np.repeat(np.arange(len(widths)) < members, widths)
+
+    def _formed(self, output: Any) -> Any:
+        task = self.task
+        multiclass = task.kind == "multiclass"
+        if self.form == "outputs":
+            return output
+        p = output
+        if task.from_logits:
+            p = ops.softmax(output, axis=-1) if multiclass else ops.sigmoid(output)
+        if self.form == "probabilities":
+            return p
+        p = ops.clip(p, _SMALLEST, 1 - _SMALLEST)
+        return ops.log(p) if multiclass else ops.log(p) - ops.log1p(-p)
+
+
+def views(task: Task, place: int, on: On, passthrough: bool) -> tuple[View, ...]:
+    """The views to try for one output."""
+    forms: tuple[Form, ...] = ("probabilities", "log-probabilities")
+    if on == "features":
+        forms = ("features",)
+    elif task.kind == "regression":
+        forms = ("outputs",)
+    return tuple(View(task, place, form, passthrough) for form in forms)
+
+
+def check_flat(said: Said) -> None:
+    """Refuse maps and sequences: a stack would need weights for every position.
+
+    Raises:
+        FusionError: naming the shape and the mend.
+    """
+    for output in said.outputs[0]:
+        if len(output.shape) != 2:
+            raise FusionError(
+                f"Members give outputs of shape {tuple(output.shape)}, and a Stack takes "
+                "(n, outputs): use Average for maps and sequences."
+            )
+
+
+def concatenated(tensors: Sequence[Any], name: str) -> Any:
+    """Symbolic blocks as one tensor, in float32 whatever precision the members have."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return keras.layers.Concatenate(dtype="float32", name=name)(list(tensors))

@@ -1,0 +1,72 @@
+"""Labels as meta-learners take them, and the loss that decides between meta-learners."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from saikei.errors import DataError
+from saikei.training.batches import Array
+from saikei.training.folds import Fold, class_numbers, make_folds
+from saikei.training.score import sample_losses
+from saikei.training.task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a meta-learner is to say.
+
+    Args:
+        task: of the output.
+        labels: as the data has them.
+        y: class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
+    """
+
+    task: Task
+    labels: Array
+    y: Array
+
+    def loss(self, scores: Array, rows: Array) -> float:
+        """Mean log-loss (nats) of logits, or squared error, on some rows."""
+        task = self.task if self.task.kind == "regression" else replace(self.task, from_logits=True)
+        return float(sample_losses(task, self.labels[rows], scores).mean())
+
+    def take(self, rows: Array) -> Target:
+        """Some of the rows."""
+        return Target(self.task, self.labels[rows], self.y[rows])
+
+
+def target_of(task: Task, labels: Array) -> Target:
+    """Read labels.
+
+    Raises:
+        DataError: when labels of a class task are soft, or a class has fewer than two rows.
+    """
+    if task.kind == "regression":
+        return Target(task, labels, labels.reshape(len(labels), -1).astype(np.float64))
+    if not np.isin(labels, (0, 1)).all() and not task.sparse:
+        raise DataError("A Stack is fitted to classes, and these labels are soft: round them.")
+    if task.kind == "multilabel":
+        return Target(task, labels, labels.reshape(len(labels), -1).astype(int))
+    y = class_numbers(task, labels)
+    assert y is not None
+    counts = np.bincount(y, minlength=max(task.outputs, 2))
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise DataError(
+            f"Class {few} has {counts[few]} of the {len(y)} rows, and a Stack needs two of each to "
+            "learn it: give more rows, or use Average."
+        )
+    return Target(task, labels, y)
+
+
+def folds_of(target: Target, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Folds by class where labels are classes, no more than the rarest class allows to miss none.
+
+    Raises:
+        DataError: when there are fewer rows than folds.
+    """
+    classes = target.y if target.task.kind in ("binary", "multiclass") else None
+    needed = [] if classes is None else np.unique(classes).tolist()
+    return make_folds(folds, len(target.labels), classes, seed=seed, needed=needed)
