@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+
 import keras
 import pytest
 
+from saikei.channels import channel_groups
 from saikei.costs import profile
 from saikei.graph import read
 from saikei.testing import assert_cuts_exactly, randomise_statistics
 
-NAMES = ["MobileNetV2", "ResNet50", "DenseNet121", "InceptionV3"]
+# One of each family that is cheap; the others, of the same blocks, are slow.
+QUICK = (
+    *("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionV3"),
+    *("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50", "ResNet50V2", "VGG16"),
+    "Xception",
+)
+NAMES = sorted(
+    name
+    for name, value in vars(keras.applications).items()
+    if inspect.isfunction(value) and name[0].isupper()
+)
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+# The smallest inputs that these take.
+SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
 def application(name: str) -> keras.Model:
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    size = 75 if name == "InceptionV3" else 64
+    size = SIDES.get(name, 32)
     model: keras.Model = getattr(keras.applications, name)(
         weights=None, classes=10, input_shape=(size, size, 3), classifier_activation=None
     )
@@ -23,13 +39,21 @@ def application(name: str) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_quarter_of_the_silent_channels_goes_without_a_trace(name: str) -> None:
+def test_every_constructor_has_its_test() -> None:
+    """Keras 3 has had these forty since its first release."""
+    assert len(NAMES) == 40 and set(QUICK) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_all_channels_but_the_classes_can_be_cut_without_a_trace(name: str) -> None:
     model = application(name)
+    pinned = {g.pinned: g.size for g in channel_groups(model) if not g.free.all()}
+    assert pinned == {"a model output": 10}
     check = assert_cuts_exactly(model, share=0.25, seed=1)
-    assert check.cut >= 0.2 * check.total
+    # A group of channels that go together may be larger than a quarter of a small layer.
+    assert check.cut >= 0.24 * (check.total - 10)
     # Otherwise no signal reaches the output, and any cut would look exact.
-    assert check.spread > 0.01
+    assert check.spread > 1e-3
 
 
 # What the literature gives for 224×224 (299×299 for InceptionV3) inputs and 1000 classes.
@@ -42,7 +66,7 @@ KNOWN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(KNOWN))
 def test_costs_are_those_of_the_literature(name: str) -> None:
     model = getattr(keras.applications, name)(weights=None)
     costs = profile(model, latency=False)

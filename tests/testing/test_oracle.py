@@ -59,3 +59,14 @@ def test_a_mean_over_one_cut_axis_leaves_the_other_as_it_is() -> None:
     for keep in range(4):
         check = check_cut(model, share=0.5, seed=keep, readers=True)
         assert check.cut == 2 + 4 and check.error <= 1e-5 and check.spread > 0.01
+
+
+def test_a_signal_reaches_the_outputs_of_a_deep_network_without_normalisation() -> None:
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((16,))
+    for _ in range(20):
+        x = keras.layers.Dense(32, activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    randomise_statistics(model)
+    check = check_cut(model)
+    assert check.spread > 1e-2 and check.error <= 1e-5

@@ -134,7 +134,8 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
     """Give a freshly built model biases and normalisation weights that are not 0 and 1.
 
     Otherwise cutting the wrong index of a bias or a moving mean would change nothing. The
-    moving statistics are those of a random batch, so that the signal does not die in depth.
+    moving statistics are those of a random batch, so that the signal does not die in depth, and
+    kernels before a ReLU, which lets half of it through, grow by the root of 2 (He et al., 2015).
 
     Args:
         model: changed in place.
@@ -147,6 +148,11 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
         elif name in ("beta", "bias", "mean", "moving_mean"):
             weight.assign(generator.normal(0.0, 0.1, weight.shape))
+    for layer in flattened_layers(model):
+        if getattr(layer, "activation", None) is keras.activations.relu and layer.built:
+            kernel = getattr(layer, "kernel", None)
+            if isinstance(kernel, keras.Variable):
+                kernel.assign(kernel * 2**0.5)
     normalisations = [
         layer
         for layer in flattened_layers(model)
