@@ -645,3 +645,33 @@ def test_heads_are_joined_by_the_rest_of_a_shape_and_layers_may_misstate_theirs(
         expected = (np.tanh(hidden + 1) * hidden * 2) @ out.kernel.numpy() + out.bias.numpy()
         np.testing.assert_allclose(ops.convert_to_numpy(twin(x)), expected, atol=1e-5)
     assert any(group.size in (4, 8) and group.free.all() for group in channel_groups(model))
+
+
+class Activated(L.Layer):  # type: ignore[misc]
+    """Applies an activation function that it holds, and one by its name in Keras."""
+
+    def __init__(self, activation: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name_of = activation
+        self.activation = keras.activations.get(activation)
+        self.dense = L.Dense(8, activation=activation, name="dense")
+
+    def build(self, shape: Any) -> None:
+        self.dense.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.activation(self.dense(x)) + getattr(keras.activations, self.name_of)(x)
+
+
+@pytest.mark.parametrize("name", ["mish", "hard_silu", "hard_swish", "gelu", "relu6"])
+def test_activation_functions_are_read_that_keras_cannot_call_on_symbolic_tensors(
+    name: str,
+) -> None:
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, L.Dense(2)(Activated(name)(inputs)))
+    before = getattr(keras.activations, name)
+    twin = copy_model(model)
+    assert getattr(keras.activations, name) is before is model.layers[1].activation
+    assert not any(isinstance(layer, Activated) for layer in twin.layers)
+    assert_same(model, twin, 3 * noise(4, 8))
+    assert next(layer for layer in twin.layers if layer.name == "dense").activation is before

@@ -17,6 +17,8 @@ from keras.src import backend
 from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.models.functional import Functional
 
+from saikei.graph.symbolic_activations import activation_swaps
+
 # Where an attribute stands, its name, and its old and new value.
 _Swap: TypeAlias = tuple[dict[str, Any], str, Any, Any]
 
@@ -202,6 +204,7 @@ def symbolic_body(
     swaps = [swap for part in flattened_layers(layer) for swap in _swaps_of(part, stand_in)]
     namespace = vars(keras.ops)
     swaps += [(namespace, name, namespace[name], new) for name, new in functions.items()]
+    swaps += activation_swaps(flattened_layers(layer))
     for module in (keras.config, keras.backend):
         swaps.append((vars(module), "backend", module.backend, lambda: backend_name))
 
