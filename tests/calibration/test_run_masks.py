@@ -15,10 +15,7 @@ def masked_model(attention: str, residual: bool) -> keras.Model:
     """Attention over tokens with padding; what comes after may or may not see the mask."""
     tokens = keras.Input((6,), dtype="int32")
     x = L.Embedding(10, 8, mask_zero=True)(tokens)
-    if attention == "MultiHeadAttention":
-        y = L.MultiHeadAttention(2, 4)(x, x)
-    else:
-        y = L.Dense(8)(x)
+    y = L.MultiHeadAttention(2, 4)(x, x) if attention == "MultiHeadAttention" else L.Dense(8)(x)
     y = L.Add()([x, y]) if residual else y
     return keras.Model(tokens, [L.GlobalAveragePooling1D()(y), L.GlobalAveragePooling1D()(x)])
 

@@ -25,6 +25,7 @@ from tests.integration.backbones import BACKBONES, made  # noqa: E402
 # What makes the hidden units of the feed-forward part of a block; two layers where it is gated.
 FEED_FORWARD = {
     "gemma": ("ffw_gating", 12),
+    "gemma3": ("ffw_gating", 24),
     "t5": ("input_projector", 12),
     "vit": ("dense_1", 12),
     "mobilenet": ("block_1_0_conv1", 8),
