@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -23,6 +23,7 @@ from saikei.fusion.stacking.linear import (
     strengths_of,
 )
 from saikei.fusion.stacking.metas import KerasMeta, LinearMeta, Meta, best_of
+from saikei.fusion.stacking.mlp import fit_mlp
 from saikei.fusion.stacking.targets import Target, target_of
 
 
@@ -51,7 +52,7 @@ def choose_meta(
         _check_kind(meta, task.kind)
         return _linear(seen, evidence, target, folds, seed)
     if meta == "mlp" or isinstance(meta, keras.Model):
-        return _keras(None if meta == "mlp" else meta, seen, evidence, target, folds, seed)
+        return _keras(meta, seen, evidence, target, folds, seed)
     return _estimator(meta, seen, evidence, target, folds, seed)
 
 
@@ -102,14 +103,19 @@ def _estimator(
 
 
 def _keras(
-    meta: keras.Model | None,
+    meta: Literal["mlp"] | keras.Model,
     seen: tuple[View, ...],
     evidence: Evidence,
     target: Target,
     folds: int,
     seed: int,
 ) -> Meta:
-    tried = [fit_keras(meta, view, evidence.said, target, folds, seed) for view in seen]
+    tried = [
+        fit_mlp(view, evidence.said, target, folds, seed)
+        if isinstance(meta, str)
+        else fit_keras(meta, view, evidence.said, target, folds, seed)
+        for view in seen
+    ]
     losses: dict[str, Any] = {one.view.form: loss for loss, one in tried}
     best: KerasMeta = best_of(tried)
     return replace(best, losses=losses)

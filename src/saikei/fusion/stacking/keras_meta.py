@@ -1,4 +1,4 @@
-"""Keras models as meta-learners: one hidden layer, or the caller's own architecture."""
+"""The caller's own Keras architecture as meta-learner."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.stacking.forms import View
-from saikei.fusion.stacking.linear import Scaling, link_of
+from saikei.fusion.stacking.linear import Scaling
 from saikei.fusion.stacking.metas import KerasMeta
 from saikei.fusion.stacking.targets import Target, folds_of
 from saikei.graph import copy_model, fresh_model
 from saikei.training.fit import fit
 from saikei.training.task import Task
 
-_EPOCHS, _PATIENCE, _LEARNING_RATE = 100, 10, 3e-3
-_HIDDEN = 32
+_EPOCHS, _PATIENCE, _LEARNING_RATE = 60, 5, 3e-3
 
 
 def fit_keras(
-    meta: keras.Model | None, view: View, said: Said, target: Target, folds: int, seed: int
+    meta: keras.Model, view: View, said: Said, target: Target, folds: int, seed: int
 ) -> tuple[float, KerasMeta]:
     """Train a Keras model on all folds but one, and keep the weights that are best on that one.
 
     Args:
-        meta: an architecture, whose weights are drawn anew; `None` takes one hidden layer.
+        meta: an architecture, whose weights are drawn anew.
         view: the columns.
         said: by the members.
         target: labels.
@@ -59,27 +58,13 @@ def fit_keras(
     return loss, KerasMeta(view, copy_model(model), {})
 
 
-def _model(
-    meta: keras.Model | None, task: Task, columns: int, scaling: Scaling, seed: int
-) -> keras.Model:
-    link = None if task.from_logits else link_of(task.kind)
-    if meta is None:
-        body = keras.Sequential(
-            [
-                keras.Input((columns,)),
-                keras.layers.Dense(_HIDDEN, activation="relu", dtype="float32", name="hidden"),
-                keras.layers.Dense(task.outputs, activation=link, dtype="float32", name="output"),
-            ],
-            name="mlp",
-        )
-    else:
-        _check_fits(meta, task, columns)
-        body = meta
+def _model(meta: keras.Model, task: Task, columns: int, scaling: Scaling, seed: int) -> keras.Model:
+    _check_fits(meta, task, columns)
     inputs = keras.Input((columns,), name="columns")
     scaled: Any = keras.layers.Normalization(
         mean=scaling.shift, variance=scaling.scale**2, dtype="float32", name="standardised"
     )(inputs)
-    return keras.Model(inputs, fresh_model(body, seed)(scaled))
+    return keras.Model(inputs, fresh_model(meta, seed)(scaled))
 
 
 def _check_fits(meta: keras.Model, task: Task, columns: int) -> None:

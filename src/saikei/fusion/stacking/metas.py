@@ -88,7 +88,7 @@ class LinearMeta:
 
 @dataclass(frozen=True, eq=False)
 class KerasMeta:
-    """A Keras model as meta-learner, behind a `Normalization` of its columns.
+    """A Keras model as meta-learner.
 
     Args:
         view: the columns.
