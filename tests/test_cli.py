@@ -139,9 +139,35 @@ def test_fuse_learns_weights_on_held_out_data(
         *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
         *("--weights", "learn", "--data", folder / "data.npz"),
     )
-    assert sum(shown["weights"]) == pytest.approx(1)
-    assert shown["gap"] <= 1e-4
+    assert shown["fusion"]["name"] == "Average"
+    assert sum(shown["fitted"]["values"]) == pytest.approx(1)
+    assert shown["fitted"]["gap"] <= 1e-4
     assert shown["test"]["n"] == 359
+
+
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        "Average('greedy', bags=2)",
+        "BestMember()",
+        "Boost(rounds=2, epochs=1)",
+        "Chain()",
+        "Stack(meta='logistic')",
+    ],
+)
+def test_fuse_makes_any_fusion_that_is_typed_as_in_python(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fusion: str
+) -> None:
+    shown = run_json(
+        capsys,
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("--with", fusion, "--data", folder / "data.npz"),
+    )
+    assert shown["fusion"]["name"] == fusion.partition("(")[0]
+    assert (shown["fitted"] is None) == (fusion == "Chain()")
+    assert shown["test"]["n"] == 359
+    loaded = keras.saving.load_model(tmp_path / "team.keras")
+    assert loaded.count_params() == shown["params"]
 
 
 def test_optimize_writes_a_model_a_record_and_a_report(
@@ -208,6 +234,13 @@ def test_what_exists_is_not_replaced_unasked(
         (("fuse", "{model}", "{model}", "--weights", "0.3,0.6", "--out", "{out}"), "sum to 0.9"),
         (("fuse", "{model}", "{model}", "--weights", "learn", "--out", "{out}"), "x_val"),
         (("fuse", "{model}", "--out", "{out}"), "member"),
+        (("fuse", "{model}", "{model}", "--with", "Stack()", "--out", "{out}"), "x_val"),
+        (("fuse", "{model}", "{model}", "--with", "Boost()", "--out", "{out}"), "x_train"),
+        (("fuse", "{model}", "{model}", "--with", "Stak()", "--out", "{out}"), "unknown 'Stak'"),
+        (
+            ("fuse", "{model}", "--with", "Chain()", "--weights", "learn", "--out", "{out}"),
+            "not both",
+        ),
         (("optimize", "{model}", "--data", "{data}", "--out", "{run}"), "No budget"),
         (("optimize", "{model}", "--data", "{none}", "--macs", "0.5", "--out", "{run}"), "no file"),
         (("report", "{none}"), "no finished run"),

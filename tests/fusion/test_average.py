@@ -87,7 +87,7 @@ def test_learned_weights_of_two_outputs_serve_both():
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(40, 3)), "b": rng.normal(size=(40, 2))}
     y = {"kind": rng.integers(0, 3, 40), "size": rng.normal(size=40)}
-    fitted = Average.fit(members, (x, y))
+    fitted = Average("learn").fit(members, (x, y))
     assert sum(fitted.values) == pytest.approx(1)
     assert fitted.gap < 1e-6
     fused = Average("learn")(members, (x, y))
@@ -120,8 +120,8 @@ def test_a_dataset_that_comes_in_another_order_each_time_serves_as_data(x):
             order = self.rng.permutation(10)
             return x[rows][order], y[rows][order]
 
-    assert Average.fit(members, Shuffled()).values == pytest.approx(
-        Average.fit(members, (x, y)).values, abs=1e-5
+    assert Average("learn").fit(members, Shuffled()).values == pytest.approx(
+        Average("learn").fit(members, (x, y)).values, abs=1e-5
     )
 
 

@@ -118,11 +118,11 @@ def _read(path: Path) -> Recipe:
 
 def _typed(texts: list[str]) -> Recipe:
     from saikei.budget import Budget
-    from saikei.cli.steps import parse_step
+    from saikei.cli.steps import parse_call
     from saikei.edits import Recipe
     from saikei.edits.recipe import EDITS
 
-    edits = [parse_step(text, {**EDITS, "Budget": Budget}) for text in texts]
+    edits = [parse_call(text, {**EDITS, "Budget": Budget}, "--step") for text in texts]
     for text, parsed in zip(texts, edits, strict=True):
         if isinstance(parsed, Budget):
             raise InputError(f"--step {text!r} is a budget: give it to an edit, or use --macs.")

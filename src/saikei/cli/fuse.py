@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,46 +12,54 @@ from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
-    from saikei.fusion.average import Weights
+    from saikei.data import Splits
+    from saikei.fusion import Fusion
 
 
 def fuse(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras…", help="Two or more.")],
     out: Annotated[Path, typer.Option(help="The fused model, a .keras file.")],
     weights: Annotated[
-        str, typer.Option(help="equal, learn (needs --data), or numbers: 0.3,0.7.")
-    ] = "equal",
+        str | None,
+        typer.Option(
+            help="Average them: equal, learn or greedy (with --data), or numbers: 0.3,0.7. "
+            "Without it and --with: equal."
+        ),
+    ] = None,
+    with_: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            help="A fusion as in Python: Stack(), Chain(train='joint'), Boost(rounds=3), "
+            "BestMember(), Average('greedy', bags=8).",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="An .npz with x_val, y_val that no model was trained on (x_test, y_test scores)."
+            help="An .npz with x_val, y_val that no model was trained on, to fit to; x_train, "
+            "y_train for Chain and Boost, which train (x_test, y_test scores)."
         ),
     ] = None,
+    allow_in_sample: Annotated[
+        bool, typer.Option(help="Fit even on rows that a model is known to be trained on.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Average the outputs of models with the same inputs and outputs into one model."""
+    """Make one model of several: by an average, a stack, a chain or a boosted series."""
     import_keras()
     from saikei.costs import profile
     from saikei.data import load_npz
-    from saikei.fusion import Average
     from saikei.modelfile import check_target, load_model, save_model
     from saikei.training import evaluate
 
     check_target(out, ".keras", overwrite)
+    fusion = _fusion(weights, with_)
     splits = load_npz(data) if data is not None else None
-    chosen = _weights(weights)
-    if chosen == "learn" and (splits is None or splits.validation is None):
-        raise InputError(
-            "--weights learn needs --data with x_val and y_val that no model was trained on."
-        )
+    _check_data(fusion, splits)
     members = [load_model(path) for path in models]
-    held_out = splits.validation if splits is not None else None
-    fitted = None
-    if chosen == "learn":
-        fitted = Average.fit(members, held_out)
-        chosen = tuple(fitted.values)
-    fused = Average(chosen)(members)
+    fused, fitted = _fused(fusion, members, splits, allow_in_sample)
     save_model(fused, out, overwrite)
     costs = profile(fused, latency=False)
     score = evaluate(fused, splits.test) if splits is not None and splits.test else None
@@ -59,23 +67,85 @@ def fuse(
         say_json(
             {
                 "out": str(out),
-                "weights": chosen or [1 / len(members)] * len(members),
-                "gap": fitted.gap if fitted else None,
+                "fusion": {"name": type(fusion).__name__, **fusion.to_dict()},
+                "fitted": fitted,
                 "params": costs.params,
                 "macs": costs.macs,
                 "test": score.to_dict() if score else None,
             }
         )
         return
-    shown = ", ".join(f"{w:.3f}" for w in chosen) if isinstance(chosen, tuple) else "equal"
-    say(f"{out}: weights {shown}; {costs.params:,} parameters, {costs.macs:,} MACs.")
+    say(
+        f"{out}: {type(fusion).__name__}{_shown(fitted)}; {costs.params:,} parameters, "
+        f"{costs.macs:,} MACs."
+    )
     if score is not None:
         say(f"On test: {score}.")
 
 
-def _weights(text: str) -> Weights:
-    if text == "equal":
+def _fusion(weights: str | None, with_: str | None) -> Fusion:
+    from saikei.cli.steps import parse_call
+    from saikei.fusion import Average
+    from saikei.fusion.registry import FUSIONS
+
+    if weights is not None and with_ is not None:
+        raise InputError("Give --weights for an average or --with for any fusion, not both.")
+    if with_ is not None:
+        made: Fusion = parse_call(with_, FUSIONS, "--with")
+        return made
+    if weights is None or weights == "equal":
+        return Average()
+    if weights == "learn":
+        return Average("learn")
+    if weights == "greedy":
+        return Average("greedy")
+    parts = weights.split(",")
+    return Average(tuple(float(number(part.strip(), "--weights")) for part in parts))
+
+
+def _wants(fusion: Fusion) -> str | None:
+    """Which part of the data a fusion is made with: "train", "validation" or none."""
+    from saikei.fusion import Average, Chain
+    from saikei.fusion.registry import TRAINED
+
+    if isinstance(fusion, Chain) and fusion.train is None:
         return None
-    if text == "learn":
-        return "learn"
-    return tuple(float(number(part.strip(), "--weights")) for part in text.split(","))
+    if isinstance(fusion, Average) and fusion.weights not in ("learn", "greedy"):
+        return None
+    return "train" if type(fusion).__name__ in TRAINED else "validation"
+
+
+def _check_data(fusion: Fusion, splits: Splits | None) -> None:
+    wanted = _wants(fusion)
+    if wanted == "train" and (splits is None or splits.train is None):
+        raise InputError(
+            f"{type(fusion).__name__} needs --data with x_train and y_train to train on."
+        )
+    if wanted == "validation" and (splits is None or splits.validation is None):
+        raise InputError(
+            f"{type(fusion).__name__} is fitted to held-out data: give --data with x_val and "
+            "y_val that no model was trained on."
+        )
+
+
+def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) -> tuple[Any, Any]:
+    """The fused model, and what was fitted, JSON-ready; `None` where nothing was."""
+    wanted = _wants(fusion)
+    if wanted is None:
+        return fusion(members), None
+    if wanted == "train":
+        made = fusion.fit(members, splits.train, splits.validation)
+        return made.model, made.to_dict()
+    fitted = fusion.fit(members, splits.validation, allow_in_sample=allow_in_sample)
+    return (
+        fusion(members, splits.validation, allow_in_sample=allow_in_sample),
+        fitted.to_dict(),
+    )
+
+
+def _shown(fitted: Any) -> str:
+    """The numbers in which a reader sees what a fit decided."""
+    for key, label in (("values", "weights"), ("steps", "steps"), ("losses", "losses")):
+        if fitted and key in fitted:
+            return f", {label} " + ", ".join(f"{value:.3f}" for value in fitted[key])
+    return ""

@@ -12,12 +12,13 @@ import keras
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Combiner, Evidence, Members, Said, WeightedMean, deployed, gather
+from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.weights import FittedWeights, fit_weights
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 
-Weights = tuple[float, ...] | Literal["learn"] | None
+Weights = tuple[float, ...] | Literal["learn", "greedy"] | None
 _SUM_TOLERANCE = 1e-6
 
 
@@ -29,8 +30,13 @@ class Average(Fusion):
     in logits.
 
     Args:
-        weights: `None` for equal ones, one number for each member, or `"learn"` to fit them to
-            data that no member was trained on.
+        weights: `None` for equal ones, one number for each member, or fitted to data that no
+            member was trained on: `"learn"` for the best convex ones, with their optimality gap,
+            or `"greedy"` for those of greedy selection (see `saikei.fusion.select_weights`).
+        rounds: of the greedy selection.
+        bags: likewise: how many selections among half of the members are averaged.
+        metric: likewise: `"loss"` or `"accuracy"`.
+        seed: of the bags.
 
     Raises:
         FusionError: when weights are negative or do not sum to 1.
@@ -41,14 +47,18 @@ class Average(Fusion):
     """
 
     weights: Weights = None
+    rounds: int = ROUNDS
+    bags: int = 1
+    metric: Metric = "loss"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         given: object = self.weights
-        if given is None or given == "learn":
+        if given is None or given in ("learn", "greedy"):
             return
         if not isinstance(given, (tuple, list)):
             raise FusionError(
-                f"weights={given!r} is unknown: use None, 'learn' or a tuple of numbers."
+                f"weights={given!r} is unknown: use None, 'learn', 'greedy' or a tuple of numbers."
             )
         object.__setattr__(self, "weights", _checked(tuple(given)))
 
@@ -76,16 +86,17 @@ class Average(Fusion):
         check_members(models)
         if self.weights is None:
             return mean_model(models)
-        if self.weights == "learn":
+        if self._is_fitted:
             evidence = gather(members, data, allow_in_sample)
-            fused = _weighted_mean(models, _fitted(evidence).values)
+            fused = _weighted_mean(models, self._fitted(evidence).values)
             record_rows(fused, evidence.digests, "Average")
             return fused
         return _weighted_mean(models, self._given(len(models)) or ())
 
-    @staticmethod
-    def fit(members: Members, data: Any = None, *, allow_in_sample: bool = False) -> FittedWeights:
-        """Fit weights to held-out data: log-loss, or squared error for regression.
+    def fit(
+        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
+    ) -> FittedWeights | Selection:
+        """Fit weights to held-out data, and say how: by log-loss, or squared error for regression.
 
         Args:
             members: as for a call.
@@ -93,24 +104,39 @@ class Average(Fusion):
             allow_in_sample: fit even on rows that a member was trained on.
 
         Raises:
-            FusionError: when the members do not fit each other, there is no data, or a member
-                was trained on some of it.
+            FusionError: when the members do not fit each other, there is no data, a member was
+                trained on some of it, or the weights are given and not fitted.
             DataError: when the data does not fit the members.
         """
-        evidence = gather(members, data, allow_in_sample)
-        return _fitted(evidence)
+        if not self._is_fitted:
+            raise FusionError(
+                f"Average(weights={self.weights!r}) has nothing to fit: use 'learn' or 'greedy'."
+            )
+        return self._fitted(gather(members, data, allow_in_sample))
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self.weights in ("learn", "greedy")
+
+    def _fitted(self, evidence: Evidence) -> FittedWeights | Selection:
+        said = evidence.tasks, evidence.said.outputs, evidence.labels
+        if self.weights == "learn":
+            return fit_weights(*said)
+        return select_weights(
+            *said, rounds=self.rounds, bags=self.bags, metric=self.metric, seed=self.seed
+        )
 
     def combiner(self, evidence: Evidence) -> Combiner:
         """How the average combines what members say, fitted to evidence where it is learned."""
-        if self.weights == "learn":
-            return WeightedMean(_fitted(evidence).values)
+        if self._is_fitted:
+            return WeightedMean(self._fitted(evidence).values)
         count = len(evidence.said.outputs)
         return WeightedMean(self._given(count) or (1 / count,) * count)
 
     @property
     def complexity(self) -> int:
         """Equal and given weights are simpler than learned ones."""
-        return 2 if self.weights == "learn" else 1
+        return 2 if self._is_fitted else 1
 
     def _given(self, count: int) -> tuple[float, ...] | None:
         if not isinstance(self.weights, tuple):
@@ -124,17 +150,20 @@ class Average(Fusion):
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""
         weights = list(self.weights) if isinstance(self.weights, tuple) else self.weights
-        return {"weights": weights}
+        selection = {
+            "rounds": self.rounds,
+            "bags": self.bags,
+            "metric": self.metric,
+            "seed": self.seed,
+        }
+        return {"weights": weights, **(selection if weights == "greedy" else {})}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Average:
         """The inverse of `to_dict`."""
         weights = record["weights"]
-        return cls(tuple(weights) if isinstance(weights, list) else weights)
-
-
-def _fitted(evidence: Evidence) -> FittedWeights:
-    return fit_weights(evidence.tasks, evidence.said.outputs, evidence.labels)
+        given = tuple(weights) if isinstance(weights, list) else weights
+        return cls(**{**record, "weights": given})
 
 
 def _checked(weights: tuple[Any, ...]) -> tuple[float, ...]:

@@ -72,6 +72,22 @@ class BestMember(Fusion):
         record_rows(best, evidence.digests, "BestMember")
         return best
 
+    def fit(
+        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
+    ) -> PickedMember:
+        """Choose the member, and say what each of them loses.
+
+        Args:
+            members: as for a call.
+            data: as for a call.
+            allow_in_sample: as for a call.
+
+        Raises:
+            FusionError: as for a call.
+            DataError: as for a call.
+        """
+        return self.combiner(gather(members, data, allow_in_sample))
+
     @property
     def complexity(self) -> int:
         """Nothing is simpler."""

@@ -30,6 +30,10 @@ class FittedWeights:
     loss: float
     gap: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"values": list(self.values), "loss": self.loss, "gap": self.gap}
+
 
 def fit_weights(tasks: Task | Sequence[Task], predictions: Sequence[Any], y: Any) -> FittedWeights:
     """Find the weights that minimise the loss of the weighted average of predictions.

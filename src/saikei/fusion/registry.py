@@ -1,0 +1,26 @@
+"""The fusions by name, for the command line and for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from saikei.fusion.average import Average
+from saikei.fusion.base import Fusion
+from saikei.fusion.best_member import BestMember
+from saikei.fusion.boost import Boost
+from saikei.fusion.chain import Chain
+from saikei.fusion.stack import Stack
+
+FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType(
+    {
+        "Average": Average,
+        "BestMember": BestMember,
+        "Boost": Boost,
+        "Chain": Chain,
+        "Stack": Stack,
+    }
+)
+
+# They train on the data; the others are fitted to data that no member was trained on.
+TRAINED = frozenset({"Boost", "Chain"})
