@@ -675,3 +675,28 @@ def test_activation_functions_are_read_that_keras_cannot_call_on_symbolic_tensor
     assert not any(isinstance(layer, Activated) for layer in twin.layers)
     assert_same(model, twin, 3 * noise(4, 8))
     assert next(layer for layer in twin.layers if layer.name == "dense").activation is before
+
+
+class Prefixed(L.Layer):  # type: ignore[misc]
+    """Puts a token of its own before those of an image, as vision transformers do."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.patches = L.Conv2D(8, 2, strides=2, name="patches")
+
+    def build(self, shape: Any) -> None:
+        self.patches.build(shape)
+        self.token = self.add_weight(shape=(1, 1, 8), name="token")
+
+    def call(self, x: Any) -> Any:
+        patches = ops.reshape(self.patches(x), (-1, 9, 8))
+        first = ops.tile(self.token, (ops.shape(patches)[0], 1, 1))
+        return ops.concatenate([first, patches], axis=1)
+
+
+def test_a_batch_is_counted_on_the_input_and_not_on_channels() -> None:
+    image = keras.Input((6, 6, 3))
+    model = keras.Model(image, L.Dense(2)(Prefixed()(image)))
+    (group,) = [g for g in channel_groups(model) if g.name == "patches"]
+    assert group.size == 8 and group.free.all()
+    assert_same(model, copy_model(model), noise(3, 6, 6, 3))

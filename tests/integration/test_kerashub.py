@@ -15,7 +15,7 @@ import pytest
 import saikei as sk
 from saikei.channels import channel_groups
 from saikei.graph import copy_model, read
-from saikei.testing import check_cut
+from saikei.testing import check_cut, randomise_statistics
 
 # KerasHub's T5 loses a mask and says so; other warnings are of its own imports.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -89,6 +89,20 @@ def test_cutting_silent_channels_of_a_backbone_changes_nothing(name: str) -> Non
     check = check_cut(made(name), share=0.5, readers=True)
     assert check.cut > 0
     assert check.error <= 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_width_of_the_residual_stream_can_be_cut_where_it_is_no_output(name: str) -> None:
+    """Normalisations included, which some backbones calculate by themselves from a mean."""
+    backbone = made(name)
+    outputs = keras.tree.flatten(backbone.output)
+    model = keras.Model(backbone.input, [keras.layers.Dense(3)(x) for x in outputs])
+    randomise_statistics(model)
+    widest = max(channel_groups(model), key=lambda group: len(group.members))
+    assert widest.free.all(), widest.pinned
+    check = check_cut(model, share=0.5, readers=True)
+    assert check.error <= 1e-5 and check.spread > 1e-3
+    assert check.cut >= widest.size // 2
 
 
 LOAD = """

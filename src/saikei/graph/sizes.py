@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from saikei.graph.flat import Call, Operation, TensorRef
@@ -67,12 +69,9 @@ def _same_size(
         looked_up = operation.kind in _LOOKED_UP and len(given) == len(shape) - 1
         kept = operation.kind in _KEEPING and (same_rank or looked_up)
         reshaped = operation.kind == "Reshape" and _only_unknown(axis, given, shape)
-        if (
-            kept
-            or reshaped
-            or _einsum_keeps(operation, axis)
-            or _stays(operation, axis, len(given))
-        ):
+        moved = _einsum_keeps(operation, axis) or _stays(operation, axis, len(given))
+        batch = axis == 0 and _keeps_batch(operation, given, shape)
+        if kept or reshaped or moved or batch:
             found.append(source)
     return found
 
@@ -85,6 +84,18 @@ def _einsum_keeps(operation: Operation, axis: int) -> bool:
     if "." in equation:
         return False
     return axis < min(len(given), len(made)) and given[axis] == made[axis]
+
+
+def _keeps_batch(
+    operation: Operation, given: Sequence[int | None], made: Sequence[int | None]
+) -> bool:
+    """Whether the first axis stays: in layers of Keras, and where a reshape keeps the rest."""
+    if operation.kind == "ops.Reshape":
+        sizes = [[size for size in shape[1:] if size is not None] for shape in (given, made)]
+        known = len(sizes[0]) == len(given) - 1 and len(sizes[1]) == len(made) - 1
+        return known and math.prod(sizes[0]) == math.prod(sizes[1])
+    source = operation.source
+    return isinstance(source, keras.Layer) and type(source).__module__.startswith("keras.")
 
 
 def _only_unknown(axis: int, *shapes: Sequence[int | None]) -> bool:
