@@ -468,12 +468,14 @@ class Positions(L.Layer):  # type: ignore[misc]
             "transpose": lambda: ops.transpose(x, (0, 1, 3, 2)),
             "swapaxes": lambda: ops.swapaxes(x, -1, 2),
             "reshape": lambda: ops.reshape(x, (*ops.shape(x)[:2], 4, 8)),
+            "part": lambda: x,
         }[self.move]()
-        positions = ops.arange(ops.shape(moved)[1], dtype="float32")
+        measured = x[..., :4] if self.move == "part" else moved
+        positions = ops.arange(ops.shape(measured)[1], dtype="float32")
         return moved + positions[None][0, :, None, None]
 
 
-@pytest.mark.parametrize("move", ["moveaxis", "transpose", "swapaxes", "reshape"])
+@pytest.mark.parametrize("move", ["moveaxis", "transpose", "swapaxes", "reshape", "part"])
 def test_positions_are_counted_on_the_input_and_not_on_channels(move: str) -> None:
     inputs = keras.Input((None, 6))
     x = L.EinsumDense("btd,dnh->btnh", (None, 4, 8))(inputs)
@@ -627,7 +629,9 @@ class Heads(L.Layer):  # type: ignore[misc]
         batch, length = ops.shape(x)[:2]
         heads = ops.reshape(self.dense(x), (batch, length, 2, 4))
         first, second = self.pair(heads, heads)
-        return ops.reshape(ops.tanh(first) * second, [batch, length, -1])
+        assert (ops.ndim(heads) or 1) == 4
+        one = ops.reshape(ops.ones((1, length, 2, 4)), [1, length, -1])
+        return ops.reshape(ops.tanh(first) * second, [batch, length, -1]) * one
 
     def compute_output_shape(self, shape: Any) -> Any:
         return (*shape[:-1], 8)

@@ -138,6 +138,10 @@ def _shape(x: Any) -> Any:
     return tuple(Dimension(x, a) if s is None else s for a, s in enumerate(x.shape))
 
 
+def _ndim(x: Any) -> Any:
+    return len(x.shape) if isinstance(x, keras.KerasTensor) else _ORIGINAL["ndim"](x)
+
+
 def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
     if stop is None:
         start, stop = 0, start
@@ -226,12 +230,14 @@ def _rest_filled(x: Any, target: tuple[Any, ...]) -> tuple[Any, ...]:
     here = [a for a, size in enumerate(x.shape) if size is None]
     whole = all(isinstance(size, (int, Dimension)) for size in target)
     rests = sum(isinstance(size, int) and size == -1 for size in target)
-    if not whole or len(here) < 2 or unknown != here or rests != 1:
+    if not whole or not here or unknown != here or rests != 1:
         return target
     if any(target[a].axis != a for a in unknown) or joined_its_batch(x):
         return target
     size = math.prod(s for s in x.shape if s is not None)
-    rest = size // math.prod(s for s in target if isinstance(s, int) and s != -1)
+    rest, over = divmod(size, math.prod(s for s in target if isinstance(s, int) and s != -1))
+    if over:
+        return target
     return tuple(rest if isinstance(s, int) and s == -1 else s for s in target)
 
 
@@ -337,6 +343,7 @@ def get_item(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 # What stands in the place of the functions of `keras.ops` while a call is traced.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "shape": _shape,
+    "ndim": _ndim,
     "arange": _arange,
     "broadcast_to": _broadcast_to,
     "ones": _ones,

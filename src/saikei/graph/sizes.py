@@ -71,7 +71,8 @@ def _same_size(
         reshaped = operation.kind == "Reshape" and _only_unknown(axis, given, shape)
         moved = _einsum_keeps(operation, axis) or _stays(operation, axis, len(given))
         batch = axis == 0 and _keeps_batch(operation, given, shape)
-        if kept or reshaped or moved or batch:
+        part = same_rank and operation.kind == "ops.GetItem" and _takes_of_last(call)
+        if kept or reshaped or moved or batch or part:
             found.append(source)
     return found
 
@@ -96,6 +97,17 @@ def _keeps_batch(
         return known and math.prod(sizes[0]) == math.prod(sizes[1])
     source = operation.source
     return isinstance(source, keras.Layer) and type(source).__module__.startswith("keras.")
+
+
+def _takes_of_last(call: Call) -> bool:
+    """Whether an indexing is `x[..., start:stop]`, which leaves all axes but the last."""
+    keys = call.args[1] if len(call.args) > 1 else None
+    return (
+        isinstance(keys, tuple)
+        and len(keys) == 2
+        and keys[0] is Ellipsis
+        and isinstance(keys[1], slice)
+    )
 
 
 def _only_unknown(axis: int, *shapes: Sequence[int | None]) -> bool:
