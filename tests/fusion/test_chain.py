@@ -67,7 +67,7 @@ def test_adapters_lead_from_shape_to_shape_and_are_told(
 ) -> None:
     members = [model_of(*first), model_of(*second, seed=1)]
     (planned,) = Chain.plan(members)
-    fitted = Chain().fit(members)
+    fitted = Chain(train="later").fit(members)
     assert fitted.adapters == (planned,)
     assert planned.layers == layers
     assert fitted.to_dict()["adapters"][0]["before"] == 2
@@ -108,7 +108,7 @@ def test_a_trained_chain_learns_and_leaves_its_members_alone(how: str) -> None:
 def test_a_stage_trains_its_member_and_adapter_only_and_frozen_layers_stay_frozen() -> None:
     members = adapted()
     members[0].layers[0].trainable = False
-    untrained = Chain().fit(members).model
+    untrained = Chain(train="later").fit(members).model
     chain = Chain(train="stages", epochs=1, learning_rate=1e-2)
     model = chain.fit(members, labelled()).model
     frozen, start = (m.get_layer("member_1").layers[1] for m in (model, untrained))
@@ -134,7 +134,7 @@ def test_the_first_may_take_several_inputs_and_the_last_give_several_outputs() -
 
 
 def test_a_chain_is_saved_and_loaded(tmp_path: object) -> None:
-    chain = Chain()(adapted())
+    chain = Chain(train="later")(adapted())
     path = f"{tmp_path}/chain.keras"
     chain.save(path)
     x = noise(3, 6)
@@ -149,7 +149,9 @@ def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
     with pytest.raises(FusionError, match="needs training data"):
         Chain(train="joint")([f, f])
     with pytest.raises(FusionError, match="unknown"):
-        Chain(train="later")  # type: ignore[arg-type]
+        Chain(train="never")  # type: ignore[arg-type]
+    with pytest.raises(FusionError, match="without new layers .before member 2"):
+        Chain()(adapted())
     tokens = keras.Sequential([keras.Input((5,), dtype="int32"), L.Embedding(9, 2)])
     with pytest.raises(FusionError, match="takes int32"):
         Chain()([f, tokens])

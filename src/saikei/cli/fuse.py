@@ -108,7 +108,7 @@ def _wants(fusion: Fusion) -> str | None:
     from saikei.fusion import Average, Chain
     from saikei.fusion.registry import TRAINED
 
-    if isinstance(fusion, Chain) and fusion.train is None:
+    if isinstance(fusion, Chain) and not fusion.trains:
         return None
     if isinstance(fusion, Average) and fusion.weights not in ("learn", "greedy"):
         return None

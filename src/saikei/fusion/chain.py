@@ -19,7 +19,7 @@ from saikei.graph.build import seeded
 from saikei.graph.internals import flattened_layers
 from saikei.training import fit
 
-Training = Literal["joint", "stages"] | None
+Training = Literal["joint", "stages", "later"] | None
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class Chain(Fusion):
 
     Where what a member gives has another shape than what the next one takes, an adapter of new
     layers stands between them; `plan` lists them. New layers know nothing yet, so a chain that
-    has any is trained: all of it together, or stage by stage, which trains each member with the
-    adapter before it in turn, from the first to the last, while the others stand still.
+    has any has to be trained: all of it together, or stage by stage, which trains each member
+    with the adapter before it in turn, from the first to the last, while the others stand still.
 
     Args:
-        train: `"joint"`, `"stages"`, or `None` to leave the weights as they are.
+        train: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
+            them yourself.
         epochs: passes over the data, in each stage.
         batch_size: samples a step, for arrays.
         learning_rate: at its peak.
@@ -73,9 +74,9 @@ class Chain(Fusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.train not in (None, "joint", "stages"):
+        if self.train not in (None, "joint", "stages", "later"):
             raise FusionError(
-                f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages' or None."
+                f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages', 'later' or None."
             )
 
     def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
@@ -107,17 +108,32 @@ class Chain(Fusion):
             validation: likewise; with it each stage ends with the weights of its best epoch.
         """
         graphs = _checked(members)
-        if self.train is not None and data is None:
+        if self.trains and data is None:
             raise FusionError(
                 f"Chain(train='{self.train}') needs training data: call it with (members, (x, y))."
             )
         with seeded(self.seed):
             model, adapters, stages = _compose(members, graphs)
+        self._check_trained(adapters)
         losses = tuple(
             self._train(model, trained, stages, data, validation)
             for trained in self._schedule(stages)
         )
         return ChainFit(model, adapters, losses)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a call trains, and so needs data."""
+        return self.train in ("joint", "stages")
+
+    def _check_trained(self, adapters: Sequence[Adapter]) -> None:
+        new = [adapter for adapter in adapters if adapter.layers]
+        if self.train is None and new:
+            raise FusionError(
+                f"The members do not fit together without new layers ({new[0]}), which know "
+                "nothing yet: use Chain(train='joint') or 'stages' with training data, or 'later' "
+                "to train the result yourself."
+            )
 
     @staticmethod
     def plan(members: Sequence[keras.Model]) -> tuple[Adapter, ...]:
@@ -133,7 +149,7 @@ class Chain(Fusion):
         )
 
     def _schedule(self, stages: list[list[keras.Layer]]) -> list[list[list[keras.Layer]]]:
-        if self.train is None:
+        if not self.trains:
             return []
         return [stages] if self.train == "joint" else [[stage] for stage in stages]
 
