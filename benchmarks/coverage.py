@@ -326,6 +326,8 @@ python benchmarks/coverage.py --rows rows.jsonl --markdown docs/coverage.md
 with Keras {keras.__version__} ({keras.backend.backend()}), KerasHub {keras_hub.__version__} and
 Python {platform.python_version()} on {os.cpu_count()} cores whose load average was between
 {min(loads):.1f} and {max(loads):.1f} while it ran: {_business(loads)}.
+Each model is a row of `rows.jsonl`; rows that are there are not measured again, and those whose
+rules had changed since were deleted and measured anew.
 
 - *channels that can be cut*: free channels of all channels of the groups.
 - *parameters left*, *MACs left*: of a model that keeps half of the channels of each group.
@@ -335,7 +337,8 @@ Python {platform.python_version()} on {os.cpu_count()} cores whose load average 
   difference of an output, relative to its largest value, in float32.
 - *loaded Δ*: the same for the halved model after saving it, loading it in a process in which
   Saikei cannot be imported, and predicting there.
-- *pinned*: how many channels of which groups stay, and why.
+- *pinned*: how many channels of which groups stay, and why. Channels of a model output stay
+  always; so do positions and tokens, which are looked up by index, and axes that a constant has.
 
 A row fails where a step fails, where a Δ is above {TOLERANCE:.0e}, where the outputs do not depend
 on the inputs, or where nothing can be cut;
