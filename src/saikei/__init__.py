@@ -27,7 +27,16 @@ if TYPE_CHECKING:
         Sparsify,
     )
     from saikei.errors import SaikeiError
-    from saikei.fusion import Average, BestMember, Boost, Chain, Stack, choose, nested_score
+    from saikei.fusion import (
+        Average,
+        BestMember,
+        Boost,
+        Cascade,
+        Chain,
+        Stack,
+        choose,
+        nested_score,
+    )
     from saikei.rules import Rule, register_rule
     from saikei.search import optimize
     from saikei.training import cross_fit, declare_training_rows, distill, evaluate, fit
@@ -37,6 +46,7 @@ __all__ = [
     "BestMember",
     "Boost",
     "Budget",
+    "Cascade",
     "Chain",
     "DropChannels",
     "Factorize",
@@ -71,6 +81,7 @@ _HOMES = {
     "BestMember": "fusion",
     "Boost": "fusion",
     "Budget": "budget",
+    "Cascade": "fusion",
     "Chain": "fusion",
     "DropChannels": "edits",
     "Factorize": "edits",

@@ -13,6 +13,7 @@ import numpy as np
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.errors import ModelError
 from saikei.graph import Graph, Weight, read
+from saikei.models import CascadeModel
 from saikei.rules import find_rule
 from saikei.rules.base import product
 from saikei.sparsity import is_kernel, meant_zeros
@@ -59,6 +60,9 @@ class Profile:
         latency: median milliseconds of one `predict_on_batch`; `None` if not measured.
         batch_size: of the latency.
         layers: one entry for each call.
+        expected_macs: for a cascade, where it is known how many rows each member sees: mean MACs
+            per sample, as `macs` and `latency` are what they are at worst, when all members run.
+        expected_latency: likewise, milliseconds per batch.
     """
 
     params: int
@@ -67,6 +71,8 @@ class Profile:
     latency: float | None
     batch_size: int
     layers: tuple[LayerProfile, ...]
+    expected_macs: float | None = None
+    expected_latency: float | None = None
 
     @property
     def zeros(self) -> int:
@@ -102,11 +108,12 @@ class Profile:
         """The totals, on one line."""
         parts = [
             f"{self.params:,} parameters{self._sparse_share()}",
-            f"{self.macs:,} MACs per sample",
+            f"{self.macs:,} MACs per sample{_expected(self.expected_macs, ',.0f')}",
             f"{self.activation_bytes:,} bytes of activations per sample",
         ]
         if self.latency is not None:
-            parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}")
+            expected = _expected(self.expected_latency, ".2f")
+            parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}{expected}")
         if self.uncounted:
             parts.append(f"MACs not counted: {', '.join(self.uncounted)}")
         if self.zeros:
@@ -117,6 +124,10 @@ class Profile:
         if not self.zeros:
             return ""
         return f" ({self.zeros:,} of them zero, {self.zeros / self.params:.1%})"
+
+
+def _expected(value: float | None, form: str) -> str:
+    return "" if value is None else f" at most, {value:{form}} expected"
 
 
 def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> Profile:
@@ -137,7 +148,11 @@ def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> P
     """
     channel_map = map_channels(read(model))
     counted = count_costs(channel_map)
-    milliseconds = measure_latency(model, batch_size) if latency else None
+    milliseconds = expected_milliseconds = None
+    if latency and isinstance(model, CascadeModel):
+        milliseconds, expected_milliseconds = _cascade_latency(model, batch_size)
+    elif latency:
+        milliseconds = measure_latency(model, batch_size)
     return Profile(
         params=counted.params,
         macs=counted.macs,
@@ -145,7 +160,32 @@ def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> P
         latency=milliseconds,
         batch_size=batch_size,
         layers=_layers(channel_map),
+        expected_macs=_expected_macs(model) if isinstance(model, CascadeModel) else None,
+        expected_latency=expected_milliseconds,
     )
+
+
+def _expected_macs(cascade: CascadeModel) -> float | None:
+    if cascade.shares is None:
+        return None
+    macs = [count_costs(map_channels(read(member))).macs for member in cascade.members]
+    return float(np.dot(cascade.shares, macs))
+
+
+def _cascade_latency(cascade: CascadeModel, batch_size: int) -> tuple[float, float | None]:
+    """Milliseconds of one batch at worst and as expected: the sum over the members.
+
+    A member that is expected to see less than one row of a batch sees one in so many batches.
+    """
+    worst = sum(measure_latency(member, batch_size) for member in cascade.members)
+    if cascade.shares is None:
+        return worst, None
+    expected = 0.0
+    for member, share in zip(cascade.members, cascade.shares, strict=True):
+        rows = share * batch_size
+        if rows:
+            expected += min(rows, 1.0) * measure_latency(member, max(1, round(rows)))
+    return worst, expected
 
 
 @dataclass(frozen=True)
@@ -179,6 +219,12 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
                 seen.add(weight.key)
                 params += product(view.weights[name])
     return Counts(params, macs)
+
+
+def uncounted_layers(graph: Graph) -> tuple[str, ...]:
+    """Layers with weights whose MACs no rule knows."""
+    operations = graph.operations.values()
+    return tuple(o.name for o in operations if o.weights and find_rule(o.kind) is None)
 
 
 def measure_latency(

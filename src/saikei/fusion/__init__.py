@@ -4,6 +4,8 @@ from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
+from saikei.fusion.cascade import Cascade
+from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.choose import Choice, Rival, choose
 from saikei.fusion.greedy import Selection, select_weights
@@ -15,6 +17,8 @@ __all__ = [
     "Average",
     "BestMember",
     "Boost",
+    "Cascade",
+    "CascadeFit",
     "Chain",
     "Choice",
     "FittedWeights",

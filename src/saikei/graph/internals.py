@@ -27,11 +27,14 @@ def is_graph_model(operation: object) -> bool:
     """Whether a model's function is exactly its own symbolic graph.
 
     True for Functional and Sequential models that are built, and for subclasses of them that
-    do not override `call`.
+    do not override `call`, or say by `computes_its_graph` that theirs gives the same.
     """
     if isinstance(operation, keras.Sequential):
         return type(operation).call is keras.Sequential.call and operation._functional is not None
-    return isinstance(operation, Functional) and type(operation).call is Functional.call
+    if not isinstance(operation, Functional):
+        return False
+    own = getattr(type(operation), "computes_its_graph", False)
+    return own or type(operation).call is Functional.call
 
 
 def structures(model: Any) -> tuple[Any, Any]:

@@ -86,7 +86,10 @@ def _of_tensor(graph: Graph, ref: TensorRef) -> str:
     if operation.kind in _TRANSPARENT or operation.kind == "Activation":
         return _of_tensor(graph, call.inputs()[0])
     if operation.kind == "Average" or _is_weighted_mean(graph, operation, call):
-        return _agreed(graph, call)
+        return _agreed(graph, call.inputs())
+    if operation.kind == "ops.Where":
+        # The first is the condition.
+        return _agreed(graph, call.inputs()[1:]) if len(call.inputs()) == 3 else "linear"
     return "linear"
 
 
@@ -109,9 +112,9 @@ def _name_of(activation: Any) -> str:
     return str(getattr(activation, "__name__", activation))
 
 
-def _agreed(graph: Graph, call: Call) -> str:
-    """The one activation of all inputs of a mean; `"linear"` where they differ."""
-    activations = {_of_tensor(graph, _below_rescaling(graph, ref)) for ref in call.inputs()}
+def _agreed(graph: Graph, refs: Sequence[TensorRef]) -> str:
+    """The one activation of all tensors of a mean or choice; `"linear"` where they differ."""
+    activations = {_of_tensor(graph, _below_rescaling(graph, ref)) for ref in refs}
     return activations.pop() if len(activations) == 1 else "linear"
 
 

@@ -1,0 +1,1 @@
+"""The parts of `Cascade`: which thresholds there are to choose from, and how one is chosen."""

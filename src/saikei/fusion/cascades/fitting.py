@@ -1,0 +1,226 @@
+"""From members and what they say of held-out rows to the exits of a cascade."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from saikei.channels import map_channels
+from saikei.costs import count_costs, uncounted_layers
+from saikei.errors import DataError, FusionError
+from saikei.fusion.cascades.certify import certified
+from saikei.fusion.cascades.front import front
+from saikei.fusion.cascades.goal import Goal
+from saikei.fusion.cascades.trial import Trial, confidences
+from saikei.fusion.evidence import Evidence
+from saikei.graph import read
+from saikei.models import Combine, Confidence, Exits
+from saikei.training.outputs import Output, read_outputs
+from saikei.training.score import per_sample
+from saikei.training.task import Task
+
+
+@dataclass(frozen=True)
+class CascadeFit:
+    """When rows leave a cascade, and what is known of it.
+
+    Args:
+        exits: thresholds, and how confidence is measured.
+        shares: for each member the share of rows that it sees.
+        accuracy: of the cascade.
+        last_accuracy: of the last member alone.
+        costs: of each member on one row: MACs, or the numbers that were given.
+        mean_cost: of the cascade on one row.
+        rows: number of held-out rows that all this was measured on.
+        certainty: with which the goal is kept on rows to come; `None` where thresholds were
+            given, or chosen by the same rows, which makes them look better than they are.
+    """
+
+    exits: Exits
+    shares: tuple[float, ...]
+    accuracy: float
+    last_accuracy: float
+    costs: tuple[float, ...]
+    mean_cost: float
+    rows: int
+    certainty: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "exits": self.exits.to_dict()}
+
+
+def open_exits(
+    models: Sequence[keras.Model],
+    tasks: Sequence[Task] | None,
+    confidence: Confidence,
+    combine: Combine,
+) -> Exits:
+    """Exits of these members through which every row leaves at once.
+
+    Args:
+        models: members that fit each other.
+        tasks: of their outputs, where there are labels to tell them.
+        confidence: how it is measured.
+        combine: what a stage says.
+
+    Raises:
+        FusionError: when they are not classifiers with one output of one class for a row.
+    """
+    outputs = read_outputs(models[0]).each
+    if len(outputs) != 1:
+        raise FusionError(
+            f"A cascade needs members with one output, and '{models[0].name}' gives "
+            f"{len(outputs)}: give models of one of them."
+        )
+    kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
+    shape = outputs[0].shape
+    if kind not in ("binary", "multiclass") or len(shape) != 2:
+        raise FusionError(
+            f"A cascade needs members that say one class for a row, and '{models[0].name}' gives "
+            f"{kind} outputs of shape {shape}, whose confidence is not defined: use Average."
+        )
+    if kind == "multiclass" and shape[1] == 1:
+        raise FusionError(f"'{models[0].name}' knows one class alone: there is nothing to decide.")
+    logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
+    thresholds = (0.0,) * (len(models) - 1)
+    return Exits(thresholds, confidence, combine, kind, logits)
+
+
+def _kind(output: Output) -> Literal["binary", "multiclass", "multilabel", "regression"]:
+    """What an output means, where there are no labels to tell it."""
+    width = output.shape[-1]
+    if output.activation == "softmax":
+        return "multiclass"
+    if output.activation == "sigmoid":
+        return "binary" if width == 1 else "multilabel"
+    return "regression" if width == 1 or output.activation != "linear" else "multiclass"
+
+
+def make_trial(exits: Exits, evidence: Evidence, costs: Sequence[float]) -> Trial:
+    """What each stage says of held-out rows, and costs.
+
+    Args:
+        exits: their thresholds are not looked at.
+        evidence: of members with one output.
+        costs: of each member alone.
+    """
+    (task,), (labels,) = evidence.tasks, evidence.labels
+    outputs = [member[0] for member in evidence.said.outputs]
+    upto = [exits.said(outputs[:count]) for count in range(1, len(outputs) + 1)]
+    right = np.stack([per_sample(task, labels, said) > 0.5 for said in upto], axis=1)
+    spent = np.fromiter(accumulate(costs), dtype=np.float64) / costs[-1]
+    last_right = per_sample(task, labels, outputs[-1]) > 0.5
+    return Trial(confidences(exits, outputs), right, last_right, spent)
+
+
+def member_costs(
+    models: Sequence[keras.Model], given: tuple[float, ...] | None
+) -> tuple[float, ...]:
+    """What each member costs on one row: MACs where nothing else is given.
+
+    Raises:
+        FusionError: when costs are not one positive number for each member, or MACs cannot be
+            counted.
+    """
+    if given is not None:
+        if len(given) != len(models) or not all(cost > 0 for cost in given):
+            raise FusionError(
+                f"costs={given} for {len(models)} members: give one positive number for each."
+            )
+        return given
+    return tuple(_macs(model) for model in models)
+
+
+def _macs(model: keras.Model) -> float:
+    channel_map = map_channels(read(model))
+    unknown = uncounted_layers(channel_map.graph)
+    macs = count_costs(channel_map).macs
+    if unknown or not macs:
+        reason = f"no rule counts those of {', '.join(unknown)}" if unknown else "it has none"
+        raise FusionError(
+            f"The MACs of '{model.name}' are not known ({reason}): give Cascade(costs=(…)), for "
+            "example each member's milliseconds."
+        )
+    return float(macs)
+
+
+def measured(
+    exits: Exits, trial: Trial, costs: tuple[float, ...], certainty: float | None
+) -> CascadeFit:
+    """What exits do on rows.
+
+    Args:
+        exits: with their thresholds.
+        trial: the rows.
+        costs: of each member alone.
+        certainty: of the goal.
+    """
+    stages = trial.stages(exits.thresholds)
+    return CascadeFit(
+        exits=exits,
+        shares=tuple(float((stages >= stage).mean()) for stage in range(len(costs))),
+        accuracy=float(trial.rights(exits.thresholds).mean()),
+        last_accuracy=float(trial.last_right.mean()),
+        costs=costs,
+        mean_cost=float(trial.spent(exits.thresholds).mean() * costs[-1]),
+        rows=len(trial),
+        certainty=certainty,
+    )
+
+
+def fitted(
+    exits: Exits,
+    trial: Trial,
+    goal: Goal,
+    costs: tuple[float, ...],
+    certainty: float | None,
+    seed: int,
+) -> CascadeFit:
+    """Choose thresholds that keep a goal, and measure them.
+
+    Args:
+        exits: whose thresholds are to be chosen.
+        trial: all held-out rows.
+        goal: to keep.
+        costs: of each member alone.
+        certainty: with which the goal is to be kept on rows to come, or `None` to keep it on
+            these.
+        seed: of the split in halves.
+
+    Raises:
+        FusionError: when no thresholds keep it.
+        DataError: when there are too few rows to split.
+    """
+    if certainty is None:
+        path = goal.path(front(trial))
+        chosen = goal.met(path, trial)
+        mend = "aim lower" if goal.kind != "cost" else "allow more, or give a smaller first member"
+        checked = trial
+    else:
+        if len(trial) < 2:
+            raise DataError("One row cannot be split into halves: give more, or certainty=None.")
+        order = np.random.default_rng(seed).permutation(len(trial))
+        proposed, checked = trial.take(order[::2]), trial.take(order[1::2])
+        path = goal.path(front(proposed))
+        chosen = certified(path, goal, proposed, checked, certainty)
+        mend = f"give more than {len(trial):,} held-out rows, aim lower, or lower certainty"
+    if chosen is None:
+        raise FusionError(f"No thresholds keep {goal} {_how_sure(certainty)}: {mend}.")
+    found = measured(replace(exits, thresholds=chosen.thresholds), checked, costs, certainty)
+    if found.mean_cost >= costs[-1] and found.accuracy <= found.last_accuracy:
+        raise FusionError(
+            f"To keep {goal} {_how_sure(certainty)}, so many rows need all members that the "
+            f"cascade costs {found.mean_cost / costs[-1]:.2f} of the last member alone, and is no "
+            "better: use that, aim lower, or give a better first member."
+        )
+    return found
+
+
+def _how_sure(certainty: float | None) -> str:
+    return "on these rows" if certainty is None else f"with a certainty of {certainty:g}"

@@ -1,0 +1,60 @@
+"""Rows on which the exits of a cascade are tried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from saikei.models import Exits
+from saikei.training.batches import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What every stage of a cascade would say of each row, and what it has cost by then.
+
+    Args:
+        sure: confidences at each stage but the last, float32 `(n, stages - 1)`.
+        right: whether what the stage says is right, `(n, stages)`.
+        last_right: whether what the last member says alone is, `(n,)`.
+        costs: of running the members up to each stage, in units of the last member's `(stages,)`.
+    """
+
+    sure: Array
+    right: Array
+    last_right: Array
+    costs: Array
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def take(self, rows: Any) -> Trial:
+        """Some of the rows."""
+        return Trial(self.sure[rows], self.right[rows], self.last_right[rows], self.costs)
+
+    def stages(self, thresholds: Sequence[float]) -> Array:
+        """The stage at which each row leaves, `(n,)`."""
+        leaves = self.sure >= np.asarray(thresholds, dtype=self.sure.dtype)
+        last = np.ones((len(self), 1), dtype=bool)
+        return np.asarray(np.concatenate([leaves, last], axis=1).argmax(axis=1))
+
+    def rights(self, thresholds: Sequence[float]) -> Array:
+        """Whether the cascade is right, booleans `(n,)`."""
+        return np.asarray(self.right[np.arange(len(self)), self.stages(thresholds)])
+
+    def spent(self, thresholds: Sequence[float]) -> Array:
+        """What each row costs, `(n,)`."""
+        return np.asarray(self.costs[self.stages(thresholds)])
+
+
+def confidences(exits: Exits, outputs: Sequence[Array]) -> Array:
+    """The confidences at each stage but the last, `(n, stages - 1)`.
+
+    Args:
+        exits: their thresholds are not looked at.
+        outputs: of each member, on all rows.
+    """
+    return np.stack([exits.sure(outputs[:count]) for count in range(1, len(outputs))], axis=1)

@@ -1,0 +1,323 @@
+"""The model of a cascade: later members run only on the rows that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import DataError, FusionError, ModelError
+from saikei.models.exits import Exits, check_thresholds
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@keras.saving.register_keras_serializable(package="saikei", name="Cascade")
+class CascadeModel(keras.Model):
+    """Members in their order, with exits between them; made by `saikei.Cascade`.
+
+    `predict`, `predict_on_batch` and `evaluate` run each member only on the rows that have not
+    left before it. Called as a function, or exported, it is one graph, and a graph computes whole
+    batches: there a member is skipped when all rows of the batch have left, which for a batch of
+    one is the same. All of these give the same outputs up to rounding. As a graph that is read
+    (by edits, `saikei.profile` or `saikei.graph.copy_model`) it has all members run.
+
+    A saved cascade is loaded where `saikei.models` has been imported, as `saikei.Cascade` and
+    `saikei.modelfile.load_model` do. `saikei.graph.copy_model` makes a plain Keras model of it,
+    which runs all members.
+
+    Args:
+        members: Functional models with the same inputs and one output each, with distinct names.
+        exits: when rows leave.
+        shares: for each member the share of rows that it is expected to see; `None` if unknown.
+        name: of the model.
+
+    Raises:
+        FusionError: when there are not as many thresholds as members but the last.
+    """
+
+    # `call` says the same as the graph of layers, which runs all members.
+    computes_its_graph = True
+
+    def __init__(
+        self,
+        members: Sequence[keras.Model],
+        exits: Exits,
+        shares: Sequence[float] | None = None,
+        name: str = "cascade",
+        **kwargs: Any,
+    ) -> None:
+        check_thresholds(exits.thresholds, len(members))
+        inputs = tree.map_structure(
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name),
+            members[0].input,
+        )
+        outputs = tuple(tree.flatten(member(inputs))[0] for member in members)
+        dtype = keras.backend.result_type(*(output.dtype for output in outputs))
+        selected = _selected(exits, [keras.ops.cast(output, dtype) for output in outputs])
+        packed = tree.pack_sequence_as(members[0].output, [selected])
+        super().__init__(inputs, packed, name=name, **kwargs)
+        self.members = list(members)
+        self.exits = exits
+        self.shares = None if shares is None else tuple(float(share) for share in shares)
+        self._score_as: Any = None
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:  # noqa: ARG002
+        """Run member after member until all rows of the batch have left.
+
+        Args:
+            inputs: as the members take them.
+            training: a cascade is not trained: members always run as in inference.
+            mask: not used.
+        """
+        return self._packed(self._from_stage(0, inputs, ()))
+
+    def _from_stage(self, stage: int, inputs: Any, earlier: tuple[Any, ...]) -> Any:
+        """What the cascade says of rows that are still in it at a stage."""
+        (output,) = tree.flatten(self.members[stage](inputs, training=False))
+        outputs = (*earlier, keras.ops.cast(output, self.outputs[0].dtype))
+        said = self.exits.said(outputs)
+        if stage == len(self.members) - 1:
+            return said
+        leaves = self.exits.leaves(outputs)
+        later = keras.ops.cond(
+            keras.ops.all(leaves),
+            lambda: said,
+            lambda: self._from_stage(stage + 1, inputs, outputs),
+        )
+        return keras.ops.where(leaves[:, None], said, later)
+
+    def _packed(self, output: Any) -> Any:
+        return tree.pack_sequence_as(self.output, [output])
+
+    def predict_stages(self, x: Any, batch_size: int | None = None) -> tuple[Array, Array]:
+        """Outputs, and the stage at which each row left.
+
+        Args:
+            x: arrays as the members take them, one sample a row.
+            batch_size: rows that a member sees at once; 32 when not given.
+
+        Returns:
+            Outputs `(n, …)`, and stages `(n,)`: i where the members up to `members[i]` have run.
+
+        Raises:
+            DataError: when there are no rows.
+        """
+        arrays = tree.map_structure(_as_numpy, x)
+        rows = np.arange(len(tree.flatten(arrays)[0]))
+        if not len(rows):
+            raise DataError("There are no rows to predict: give at least one.")
+        stages = np.zeros(len(rows), dtype=np.int64)
+        outputs: list[Array] = []
+        result: Array | None = None
+        for stage, member in enumerate(self.members):
+            outputs.append(self._run(member, arrays, rows, batch_size or 32))
+            stages[rows] = stage
+            said = self.exits.said(outputs)
+            if result is None:
+                result = np.empty((len(stages), *said.shape[1:]), said.dtype)
+            result[rows] = said
+            if stage == len(self.members) - 1:
+                break
+            stays = ~self.exits.leaves(outputs)
+            rows, outputs = rows[stays], [output[stays] for output in outputs]
+            if not len(rows):
+                break
+        assert result is not None
+        return result, stages
+
+    def _run(self, member: Any, arrays: Any, rows: Array, batch_size: int) -> Array:
+        """What a member says of some rows, which it sees in batches of sizes that come again."""
+        parts = []
+        for start in range(0, len(rows), batch_size):
+            chosen = rows[start : start + batch_size]
+            padded = np.pad(chosen, (0, _padding(len(chosen), batch_size)), mode="edge")
+            batch = tree.map_structure(partial(_take, padded), arrays)
+            (output,) = tree.flatten(member.predict_on_batch(batch))
+            parts.append(np.asarray(output)[: len(chosen)])
+        return np.concatenate(parts).astype(self.outputs[0].dtype, copy=False)
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",  # noqa: ARG002 - Keras's signature
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
+        """Outputs of every row; later members run only on the rows that need them.
+
+        Args:
+            x: arrays, or a dataset that `keras.Model.predict` takes.
+            batch_size: rows that a member sees at once, for arrays; 32 when not given.
+            verbose: there is no progress bar.
+            steps: batches to take of a dataset; all when not given.
+            callbacks: are refused.
+
+        Raises:
+            DataError: when there are no rows.
+            FusionError: when there are callbacks.
+        """
+        if callbacks:
+            raise FusionError("A cascade's predict calls no callbacks: leave them out.")
+        parts = [
+            self.predict_stages(batch, size)[0]
+            for batch, _, _, size in _batches(x, None, None, batch_size, steps)
+        ]
+        if not parts:
+            raise DataError("The dataset is empty: give at least one batch.")
+        return self._packed(np.concatenate(parts))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Outputs of one batch, likewise.
+
+        Args:
+            x: arrays as the members take them.
+        """
+        return self._packed(self.predict_stages(x, len(tree.flatten(x)[0]) or 1)[0])
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Set what `evaluate` measures; the arguments are those of `keras.Model.compile`."""
+        judged = {
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+        }
+        super().compile(optimizer, **judged, **kwargs)
+        # Not as a dict: Keras would take the metrics in it for layers of the model.
+        self._score_as = partial(dict, judged)
+
+    def get_compile_config(self) -> Any:
+        """What the model was compiled with, as Keras saves it."""
+        return super().get_compile_config()
+
+    def compile_from_config(self, config: Any) -> None:
+        """The inverse of `get_compile_config`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Loss and metrics as compiled, of what `predict` says.
+
+        The arguments and what is returned are those of `keras.Model.evaluate`.
+
+        Raises:
+            ModelError: when the model is not compiled.
+        """
+        if self._score_as is None:
+            raise ModelError(
+                f"Model '{self.name}' is not compiled, so there is nothing to measure: call "
+                "compile(loss=…, metrics=…), or use saikei.evaluate."
+            )
+        said, labels, weights = [], [], []
+        for batch, truth, weight, size in _batches(x, y, sample_weight, batch_size, steps):
+            said.append(self.predict_stages(batch, size)[0])
+            labels.append(_as_numpy(tree.flatten(truth)[0]))
+            if weight is not None:
+                weights.append(_as_numpy(weight))
+        judge = keras.Sequential([keras.Input(said[0].shape[1:]), keras.layers.Identity()])
+        judge.compile(**self._score_as())
+        return judge.evaluate(
+            np.concatenate(said),
+            np.concatenate(labels),
+            batch_size=batch_size,
+            verbose=verbose,
+            sample_weight=np.concatenate(weights) if weights else None,
+            callbacks=callbacks,
+            return_dict=return_dict,
+            **kwargs,
+        )
+
+    def fit(self, *_: Any, **__: Any) -> Any:
+        """Is refused: exits have no gradient.
+
+        Raises:
+            FusionError: always.
+        """
+        raise FusionError(
+            "A cascade is not trained as a whole: train its members, then fuse them again."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The members, the exits and the shares, as Keras saves them."""
+        return {
+            "members": [keras.saving.serialize_keras_object(member) for member in self.members],
+            "exits": self.exits.to_dict(),
+            "shares": None if self.shares is None else list(self.shares),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> CascadeModel:
+        """The inverse of `get_config`."""
+        config = dict(config)
+        members = [
+            keras.saving.deserialize_keras_object(member, custom_objects=custom_objects)
+            for member in config.pop("members")
+        ]
+        return cls(members, Exits.from_dict(config.pop("exits")), **config)
+
+
+def _selected(exits: Exits, outputs: Sequence[Any]) -> Any:
+    """What a cascade says when all members have run, in a graph."""
+    averages = exits.combine == "average"
+    said = [
+        keras.layers.Average()(outputs[:count]) if averages and count > 1 else outputs[count - 1]
+        for count in range(1, len(outputs) + 1)
+    ]
+    result = said[-1]
+    for count in range(len(outputs) - 1, 0, -1):
+        result = keras.ops.where(exits.leaves(outputs[:count])[:, None], said[count - 1], result)
+    return result
+
+
+def _batches(
+    x: Any, y: Any, weights: Any, batch_size: int | None, steps: int | None
+) -> Iterator[tuple[Any, Any, Any, int | None]]:
+    """Inputs, labels, weights and batch size: all arrays at once, datasets batch by batch."""
+    if isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__") or keras.ops.is_tensor(x):
+        yield x, y, weights, batch_size
+        return
+    batches = (x[i] for i in range(len(x))) if isinstance(x, keras.utils.PyDataset) else iter(x)
+    for number, batch in enumerate(batches):
+        if number == steps:
+            return
+        inputs, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        yield inputs, labels, weight, len(tree.flatten(inputs)[0])
+
+
+def _as_numpy(leaf: Any) -> Array:
+    return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
+
+
+def _take(rows: Array, array: Array) -> Array:
+    return array[rows]
+
+
+def _padding(rows: int, batch_size: int) -> int:
+    """Rows to add so that sizes are powers of two: a backend compiles anew for every size."""
+    return min(1 << (rows - 1).bit_length(), batch_size) - rows
