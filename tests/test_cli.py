@@ -151,6 +151,7 @@ def test_fuse_learns_weights_on_held_out_data(
         "Average('greedy', bags=2)",
         "BestMember()",
         "Boost(rounds=2, epochs=1)",
+        "Cascade(cost=1.5, certainty=None)",
         "Chain(train='later')",
         "Stack(meta='logistic')",
     ],

@@ -30,8 +30,8 @@ def fuse(
         str | None,
         typer.Option(
             "--with",
-            help="A fusion as in Python: Stack(), Chain(train='joint'), Boost(rounds=3), "
-            "BestMember(), Average('greedy', bags=8).",
+            help="A fusion as in Python: Stack(), Cascade(cost=0.5), Chain(train='joint'), "
+            "Boost(rounds=3), BestMember(), Average('greedy', bags=8).",
         ),
     ] = None,
     data: Annotated[
@@ -47,7 +47,7 @@ def fuse(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Make one model of several: by an average, a stack, a chain or a boosted series."""
+    """Make one model of several: by an average, a stack, a cascade, a chain or a boosted series."""
     import_keras()
     from saikei.costs import profile
     from saikei.data import load_npz

@@ -9,6 +9,7 @@ from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
+from saikei.fusion.cascade import Cascade
 from saikei.fusion.chain import Chain
 from saikei.fusion.stack import Stack
 
@@ -17,6 +18,7 @@ FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType(
         "Average": Average,
         "BestMember": BestMember,
         "Boost": Boost,
+        "Cascade": Cascade,
         "Chain": Chain,
         "Stack": Stack,
     }
