@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
+import saikei
 from saikei.cli import main
 from saikei.cli.options import budget, number
 from saikei.datasets import digits
@@ -199,6 +200,22 @@ def test_export_writes_what_the_runtime_reads(
     run_json(capsys, "export", folder / "m0.keras", "--format", to, "--out", out)
     assert out.exists()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports these with TF")
+def test_a_cascade_in_a_file_is_profiled_and_exported_with_its_branch(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = keras.saving.load_model(folder / "m0.keras")
+    saikei.Cascade(thresholds=(0.5,))([member, member]).save(tmp_path / "cascade.keras")
+    shown = run_json(capsys, "profile", tmp_path / "cascade.keras", "--no-latency")
+    assert shown["macs"] == 2 * saikei.profile(member, latency=False).macs
+    out = tmp_path / "saved"
+    arguments = ("--format", "tf_saved_model", "--out", out)
+    run_json(capsys, "export", tmp_path / "cascade.keras", *arguments)
+    assert b"If" in (out / "saved_model.pb").read_bytes()
+    run_json(capsys, "export", folder / "m0.keras", *arguments, "--overwrite")
+    assert b"If" not in (out / "saved_model.pb").read_bytes()
 
 
 def test_what_exists_is_not_replaced_unasked(

@@ -25,7 +25,7 @@ def member(noise: float, width: int = 0, seed: int = 0, end: str = "softmax") ->
     generator = np.random.default_rng([seed, width])
     wide = [L.Dense(width, use_bias=False, name="wide")] if width else []
     head = L.Dense(CLASSES, activation=end, name="head")
-    model = keras.Sequential([keras.Input((8,)), *wide, head], name=f"noise_{noise}")
+    model = keras.Sequential([keras.Input((8,)), *wide, head], name=f"noise_{round(100 * noise)}")
     kernel = PROJECTION + noise * generator.normal(size=PROJECTION.shape)
     if width:
         basis = np.eye(8, width)

@@ -43,6 +43,7 @@ def export(
     import_keras()
     from saikei.graph import copy_model
     from saikei.modelfile import check_target, load_model
+    from saikei.models import CascadeModel
 
     check_target(out, _ENDINGS[to], overwrite)
     loaded = load_model(model)
@@ -50,8 +51,10 @@ def export(
     draft = out.parent / f".draft-{os.getpid()}-{out.stem}"
     draft.mkdir()
     try:
-        # Some of Keras's exporters want a Functional model, and a path as a string.
-        copy_model(loaded).export(str(draft / out.name), format=to.value, verbose=False)
+        # Some of Keras's exporters want a Functional model, and a path as a string. A cascade is
+        # one, and a copy of it would run all members.
+        exported = loaded if isinstance(loaded, CascadeModel) else copy_model(loaded)
+        exported.export(str(draft / out.name), format=to.value, verbose=False)
         for made in draft.iterdir():
             _put(made, out.parent / made.name)
     except ImportError as error:

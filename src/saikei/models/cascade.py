@@ -74,20 +74,28 @@ class CascadeModel(keras.Model):
             training: a cascade is not trained: members always run as in inference.
             mask: not used.
         """
-        return self._packed(self._from_stage(0, inputs, ()))
+        return self._packed(self._from_stage(0, inputs, (), None))
 
-    def _from_stage(self, stage: int, inputs: Any, earlier: tuple[Any, ...]) -> Any:
-        """What the cascade says of rows that are still in it at a stage."""
+    def _from_stage(self, stage: int, inputs: Any, earlier: tuple[Any, ...], gone: Any) -> Any:
+        """What the cascade says from a stage on; of rows that are gone by then it does not count.
+
+        Args:
+            stage: whose member runs.
+            inputs: of the whole batch.
+            earlier: what the members before it gave.
+            gone: which rows have left before; `None` at the first stage.
+        """
         (output,) = tree.flatten(self.members[stage](inputs, training=False))
         outputs = (*earlier, keras.ops.cast(output, self.outputs[0].dtype))
         said = self.exits.said(outputs)
         if stage == len(self.members) - 1:
             return said
         leaves = self.exits.leaves(outputs)
+        gone = leaves if gone is None else keras.ops.logical_or(gone, leaves)
         later = keras.ops.cond(
-            keras.ops.all(leaves),
+            keras.ops.all(gone),
             lambda: said,
-            lambda: self._from_stage(stage + 1, inputs, outputs),
+            lambda: self._from_stage(stage + 1, inputs, outputs, gone),
         )
         return keras.ops.where(leaves[:, None], said, later)
 
@@ -260,6 +268,29 @@ class CascadeModel(keras.Model):
         raise FusionError(
             "A cascade is not trained as a whole: train its members, then fuse them again."
         )
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", **kwargs: Any) -> None:  # noqa: A002
+        """Export as one graph, in which a member is skipped when the whole batch has left.
+
+        In ONNX, LiteRT, OpenVINO and SavedModel that is an `If` (from JAX, a `Case`).
+
+        Args:
+            filepath: of the file or folder.
+            format: as `keras.Model.export` has it.
+            **kwargs: likewise.
+
+        Raises:
+            ModelError: on the torch backend, whose exporters follow no branch.
+        """
+        if keras.config.backend() == "torch":
+            raise ModelError(
+                f"Cascade '{self.name}' cannot be exported to {format} from torch, whose exporters "
+                "follow no branch: use KERAS_BACKEND=tensorflow, or export "
+                "saikei.graph.copy_model(cascade), which runs all members."
+            )
+        # Some exporters want a model that has been called.
+        self(tree.map_structure(lambda t: keras.KerasTensor(t.shape, t.dtype), self.input))
+        super().export(filepath, format=format, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """The members, the exits and the shares, as Keras saves them."""
