@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fit_weights, select_weights
+from saikei.fusion.candidates import MARGIN, MixtureCandidates
 from saikei.training import Task, score_predictions
 from tests.fusion.test_weights import MULTILABEL, SPARSE, TASKS, loss_of, random_case
 
@@ -60,6 +61,35 @@ def test_selection_by_accuracy_counts_errors_as_argmax_does(
         for other in range(count):
             tried = (*picks[:-1], other)
             assert errors <= errors_of(task, tried, members, y) + 1e-6
+
+
+@few
+@given(
+    members=st.integers(2, 15),
+    noise=st.sampled_from([0.05, 0.5, 1.5, 4.0]),
+    soft=st.booleans(),
+    seed=st.integers(0, 10_000),
+)
+def test_what_the_bound_leaves_out_could_not_have_been_picked(members, noise, soft, seed) -> None:
+    rng = np.random.default_rng(seed)
+    probabilities = np.clip(1 / (1 + np.exp(-noise * rng.normal(size=(70, members)))), 1e-7, 1)
+    probabilities[:, -1] = probabilities[:, 0]
+    importance = rng.random(70) if soft else np.ones(70)
+    importance /= importance.sum()
+    candidates = MixtureCandidates(probabilities, importance, 2.0)
+    total = np.zeros(70)
+    for size in range(1, 31):
+        true = -2.0 * importance @ np.log((total[:, None] + probabilities) / size)
+        joined = candidates.joined()
+        near = true <= true.min() + MARGIN / 2
+        np.testing.assert_allclose(joined[near], true[near], rtol=0, atol=1e-12)
+        assert (joined <= true + 1e-9).all()
+        assert (joined[~near] > true.min() + MARGIN / 2 - 1e-12).all()
+        every = candidates.joined(np.arange(members))
+        np.testing.assert_allclose(every, true, rtol=0, atol=1e-12)
+        best = int(joined.argmin())
+        total += probabilities[:, best]
+        candidates.take(best)
 
 
 def test_greedy_weights_are_never_better_than_the_certified_ones() -> None:
@@ -116,5 +146,7 @@ def test_what_cannot_be_selected_is_refused() -> None:
         select_weights(MULTILABEL, binary, y2, metric="accuracy")
     with pytest.raises(DataError, match="Member 2 predicts NaN"):
         select_weights(SPARSE, [members[0], members[1] * np.nan], y)
+    with pytest.raises(DataError, match="from -1 to"):
+        select_weights(SPARSE, members, np.where(y == y[0], -1, y))
     with pytest.raises(DataError, match="do not fit"):
         select_weights(SPARSE, members, y[:5])

@@ -1,7 +1,7 @@
 """What an average would lose if each member joined it, worked out for all of them at once.
 
-The sum of the predictions that are in already is kept, so that a round costs one addition for
-each number of each member, and for a log-loss only the probabilities of what happened count.
+The sum of the predictions that are in already is kept, so that a round costs one product of a
+matrix and a vector, and for a log-loss only the probabilities of what happened count.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from numpy.typing import NDArray
 from saikei.fusion.objectives import Convex, Loss, Mixture, Squares
 from saikei.fusion.simplex import Array
 
-# A product of so many probabilities, each between Keras's epsilon and a few dozen, is a normal
-# double; its logarithm stands for as many.
+# The logarithm of a product of so many probabilities stands for as many logarithms.
 _BLOCK = 16
+# What is certain to be more than this above the least need not be known exactly.
+MARGIN = 1e-5
 
 
 class Candidates(Protocol):
     """Members that may join an average."""
 
-    def joined(self) -> Array:
-        """For each member, what the average would lose with it, `(members,)`."""
+    def joined(self, members: NDArray[np.int64] | None = None) -> Array:
+        """What the average would lose with each member, one value for each.
+
+        Args:
+            members: of which; `None` for all. Of all, a value that is more than `MARGIN` above
+                the least may be lower than the true one, if the true one is so too.
+        """
 
     def take(self, member: int) -> None:
         """Let a member join."""
@@ -34,47 +40,81 @@ def candidates_of(loss: Loss, among: NDArray[np.int64]) -> Candidates:
 
     Args:
         loss: of an average.
-        among: which of its members may join.
+        among: which of its members may join, ascending.
     """
     if isinstance(loss, Squares):
         return SquareCandidates(loss.residuals[:, among])
     if isinstance(loss, Mixture):
-        return MixtureCandidates(loss.probabilities[:, among], loss.importance, loss.scale)
+        every = len(among) == loss.probabilities.shape[1]
+        chosen = loss.probabilities if every else loss.probabilities[:, among]
+        return MixtureCandidates(chosen, loss.importance, loss.scale)
     return ConvexCandidates(loss, among)
 
 
 class MixtureCandidates:
-    """Log-loss: see `saikei.fusion.objectives.Mixture`."""
+    """Log-loss: see `saikei.fusion.objectives.Mixture`.
+
+    It is convex, so its tangent at the average so far, one product of a matrix and a vector, bounds
+    what each member would make of it from below; only members whose bound is low enough to win
+    are worked out. The longer the selection lasts, the shorter the step and the closer the bound.
+    """
 
     def __init__(self, probabilities: Array, importance: Array, scale: float) -> None:
         rows, members = probabilities.shape
-        self._equal = bool(np.all(importance == importance[0]))
-        self._importance, self._scale = importance, scale
-        # Rows of 1 fill the last block up; they take part in every sum as (s + 1) / (s + 1).
-        padded = -(-rows // _BLOCK) * _BLOCK if self._equal else rows
+        equal = bool(np.all(importance == importance[0]))
+        self._block = _block(float(probabilities.min())) if equal else 1
+        # Rows of 1 fill the last block up: each of them adds the logarithm of the count.
+        padded = -(-rows // self._block) * self._block
         self._each = np.ones((members, padded))
         self._each[:, :rows] = probabilities.T
-        self._sum = np.zeros(padded)
-        self._next = np.empty_like(self._each)
-        self._count, self._rows = 0, rows
+        self._importance = np.zeros(padded)
+        self._importance[:rows] = scale * importance
+        self._equal = scale * float(importance[0]) if equal else None
+        self._rows, self._count, self._total = rows, 0, scale * float(importance.sum())
+        self._sum, self._next = np.zeros(padded), np.empty(padded)
 
-    def joined(self) -> Array:
+    def joined(self, members: NDArray[np.int64] | None = None) -> Array:
         """The log-loss of the average with each member."""
-        size = self._count + 1
-        np.add(self._each, self._sum, out=self._next)
-        if not self._equal:
-            np.log(self._next, out=self._next)
-            logs = self._next @ self._importance
-            return np.asarray(self._scale * (np.log(size) - logs))
-        blocks = self._next.reshape(len(self._each), _BLOCK, -1)
-        np.multiply(self._next, 1.0 / size, out=self._next)
-        logs = np.log(np.multiply.reduce(blocks, axis=1)).sum(axis=1)
-        return np.asarray(-self._scale * logs * float(self._importance[0]))
+        if members is not None:
+            return np.array([self._with(member) for member in members])
+        if not self._count:
+            return np.array([self._with(member) for member in range(len(self._each))])
+        # f((s·m + p) / (s + 1)) is at least f(m) + f'(m)·(p - m) / (s + 1).
+        # BLAS would wake threads for a product this small, and wait for them on a busy machine.
+        ratios = np.einsum("mn,n->m", self._each, self._importance / self._sum) * self._count
+        now = self._loss(self._sum, self._count)
+        values = now + (self._total - ratios) / (self._count + 1)
+        least = np.inf
+        for member in np.argsort(values, kind="stable"):
+            if values[member] > least + MARGIN:
+                break
+            values[member] = self._with(int(member))
+            least = min(least, float(values[member]))
+        return np.asarray(values)
+
+    def _with(self, member: int) -> float:
+        np.add(self._sum, self._each[member], out=self._next)
+        return self._loss(self._next, self._count + 1)
+
+    def _loss(self, total: Array, count: int) -> float:
+        """The loss of a mean, from its sum."""
+        if self._equal is None:
+            logs = float(np.log(total) @ self._importance)
+        else:
+            blocks = np.multiply.reduce(total.reshape(self._block, -1), axis=0)
+            padding = len(total) - self._rows
+            logs = self._equal * (float(np.log(blocks).sum()) - padding * float(np.log(count)))
+        return self._total * float(np.log(count)) - logs
 
     def take(self, member: int) -> None:
         """Add what a member gave to what happened."""
         self._sum += self._each[member]
         self._count += 1
+
+
+def _block(least: float) -> int:
+    """How many numbers, none below the least, have a product that is a normal double."""
+    return max(1, min(_BLOCK, int(300 / -np.log10(min(least, 0.1)))))
 
 
 class SquareCandidates:
@@ -86,10 +126,11 @@ class SquareCandidates:
         self._square = 0.0
         self._count = 0
 
-    def joined(self) -> Array:
+    def joined(self, members: NDArray[np.int64] | None = None) -> Array:
         """The mean squared error of the average with each member."""
         own = np.diagonal(self._products)
-        return np.asarray((self._square + 2 * self._with_sum + own) / (self._count + 1) ** 2)
+        every = (self._square + 2 * self._with_sum + own) / (self._count + 1) ** 2
+        return np.asarray(every if members is None else every[members])
 
     def take(self, member: int) -> None:
         """Add a member's residuals."""
@@ -105,10 +146,10 @@ class ConvexCandidates:
         self._loss, self._among = loss, among
         self._counts = np.zeros(loss.members)
 
-    def joined(self) -> Array:
+    def joined(self, members: NDArray[np.int64] | None = None) -> Array:
         """The loss of the average with each member."""
         values = []
-        for member in self._among:
+        for member in self._among if members is None else self._among[members]:
             counts = self._counts.copy()
             counts[member] += 1
             values.append(self._loss.objective(counts / counts.sum())[0])
@@ -148,14 +189,15 @@ class AccuracyCandidates:
         self._least, self._most = self._lead.min(axis=1), self._lead.max(axis=1)
         self._sum = np.zeros((classes - 1, self._rows))
 
-    def joined(self) -> Array:
+    def joined(self, members: NDArray[np.int64] | None = None) -> Array:
         """The share of errors of the average with each member."""
         lost: Any = self._leads(self._sum + self._least, self._wins_ties).any(axis=0)
         open_ = np.flatnonzero(self._leads(self._sum + self._most, self._wins_ties).any(axis=0))
         open_ = open_[~lost[open_]]
         total = self._lead[:, :, open_] + self._sum[:, None, open_]
         turned: Any = self._leads(total, self._wins_ties[:, None, open_]).any(axis=0)
-        return np.asarray((lost.sum() + turned.sum(axis=1)) / self._rows)
+        every = (lost.sum() + turned.sum(axis=1)) / self._rows
+        return np.asarray(every if members is None else every[members])
 
     def take(self, member: int) -> None:
         """Add the leads of a member."""

@@ -145,7 +145,7 @@ def _best(values: NDArray[np.float64], taken: Sequence[int], ties: Candidates | 
         again = equal[np.isin(equal, taken)]
         equal = again if len(again) else equal
     if len(equal) > 1 and ties is not None:
-        second = ties.joined()[equal]
+        second = ties.joined(equal)
         equal = equal[second <= second.min() + 1e-12 * abs(second.min())]
     return int(equal[0])
 

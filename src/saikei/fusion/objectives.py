@@ -80,8 +80,9 @@ def loss_of(tasks: Sequence[Task], members: Sequence[Sequence[Array]], y: Sequen
     if all(task.kind != "regression" and not task.from_logits for task in tasks):
         happened = [_outcomes(*part) for part in stacked]
         total = float(len(happened))
+        each = [probabilities for probabilities, _ in happened]
         return Mixture(
-            np.concatenate([probabilities for probabilities, _ in happened]),
+            each[0] if len(each) == 1 else np.concatenate(each),
             np.concatenate([importance / total for _, importance in happened]),
             total,
         )
@@ -116,11 +117,9 @@ def _outcomes(task: Task, members: Sequence[Array], labels: Array) -> tuple[Arra
     each label of a multilabel sample, several for soft labels.
     """
     if task.kind == "multiclass" and task.sparse:
-        # Of each row only the one number counts.
-        place = labels[..., None].astype(int)
-        chosen = [np.take_along_axis(member, place, axis=-1).reshape(-1) for member in members]
-        rows = np.clip(np.stack(chosen, axis=1), *_clip())
-        return rows, np.full(len(rows), 1.0 / len(rows))
+        chosen = _of_true_class(members, labels)
+        np.clip(chosen, *_clip(), out=chosen)
+        return chosen.T, np.full(chosen.shape[1], 1.0 / chosen.shape[1])
     p = np.clip(np.stack(members), *_clip())
     if task.kind == "multiclass":
         importance = labels.reshape(-1) / np.prod(labels.shape[:-1])
@@ -131,6 +130,22 @@ def _outcomes(task: Task, members: Sequence[Array], labels: Array) -> tuple[Arra
         rows = np.concatenate([flat, 1.0 - flat])
     happened = importance > 0
     return rows[happened], importance[happened] / importance.sum()
+
+
+def _of_true_class(members: Sequence[Array], labels: Array) -> Array:
+    """`(members, rows)`: of each row only the one number counts."""
+    classes = members[0].shape[-1]
+    truth = labels.reshape(-1).astype(np.int64)
+    if truth.min() < 0 or truth.max() >= classes:
+        raise DataError(
+            f"Labels run from {truth.min()} to {truth.max()}, but there are {classes} classes: "
+            f"number them from 0 to {classes - 1}."
+        )
+    places = np.arange(len(truth)) * classes + truth
+    chosen = np.empty((len(members), len(truth)))
+    for member, into in zip(members, chosen, strict=True):
+        np.take(member.reshape(-1), places, out=into, mode="clip")  # checked above
+    return chosen
 
 
 def _clip() -> tuple[float, float]:

@@ -94,7 +94,8 @@ def finite(member: Sequence[Any], number: int) -> list[Array]:
         DataError: when they are not finite.
     """
     arrays = [np.asarray(part, dtype=np.float64) for part in member]
-    if not all(np.isfinite(part).all() for part in arrays):
+    # A sum is infinite or NaN where one of its terms is; the other way round it may be too large.
+    if not all(np.isfinite(part.sum()) or np.isfinite(part).all() for part in arrays):
         raise DataError(f"Member {number} predicts NaN or infinite numbers: check it.")
     return arrays
 
