@@ -23,6 +23,7 @@ from keras import layers
 
 import saikei
 from saikei.datasets import fashion_mnist
+from saikei.errors import FusionError
 from saikei.fusion import CascadeFit
 from saikei.models import CascadeModel
 
@@ -32,8 +33,8 @@ WIDTHS = (4, 12, 40)
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=20_000, help="to train on")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=50_000, help="to train on")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--target", type=float, default=0.99, help="share of the accuracy")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each")
     arguments = parser.parse_args()
@@ -44,7 +45,11 @@ def main() -> None:
     for confidence in ("max_probability", "margin"):
         for combine in ("last", "average"):
             fusion = saikei.Cascade(arguments.target, confidence=confidence, combine=combine)
-            found = fusion.fit(members, splits.validation)
+            try:
+                found = fusion.fit(members, splits.validation)
+            except FusionError as refused:
+                print(f"{confidence}, {combine}: {refused}\n", flush=True)
+                continue
             cascade = fusion(members, splits.validation)
             report(f"{confidence}, {combine}", found, cascade, members[-1], splits.test, arguments)
 

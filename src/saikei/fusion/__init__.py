@@ -9,6 +9,8 @@ from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.choose import Choice, Rival, choose
 from saikei.fusion.greedy import Selection, select_weights
+from saikei.fusion.modalities.naming import fill_missing
+from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.nested import NestedScore, nested_score
 from saikei.fusion.stack import Stack
 from saikei.fusion.weights import FittedWeights, fit_weights
@@ -23,11 +25,14 @@ __all__ = [
     "Choice",
     "FittedWeights",
     "Fusion",
+    "Multimodal",
+    "MultimodalFit",
     "NestedScore",
     "Rival",
     "Selection",
     "Stack",
     "choose",
+    "fill_missing",
     "fit_weights",
     "nested_score",
     "select_weights",

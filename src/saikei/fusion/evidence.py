@@ -9,12 +9,14 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
+from saikei.data import arrays
 from saikei.errors import DataError, FusionError
 from saikei.fusion.members import check_members, mean_model, numbered_name, side_by_side
 from saikei.fusion.penultimate import penultimate
+from saikei.graph import read
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
-from saikei.training.digests import Digests, digest_data
+from saikei.training.digests import Digests, digest_data, digest_rows
 from saikei.training.predictions import predict
 from saikei.training.provenance import check_digests_held_out
 from saikei.training.task import Task, flat_labels, infer_tasks
@@ -160,16 +162,30 @@ def gather(
             "gives."
         )
     digests = digest_data(data)
-    check_digests_held_out(members, digests, allow_in_sample)
+    if not allow_in_sample:
+        _check_held_out(members, data, digests)
     # A dataset may come in another order each time: one pass serves all.
     inputs, said = connect(members, features, raw)
     together = keras.Model(inputs, keras.tree.flatten((said.outputs, said.features, said.raw)))
-    labels, arrays = predict(together, data)
-    waiting = iter(arrays)
+    labels, predicted = predict(together, data)
+    waiting = iter(predicted)
     told = said.map(lambda _: next(waiting))
     _check_finite(told, [f"Member {n} ('{m.name}')" for n, m in enumerate(members, start=1)])
     tasks = infer_tasks(members[0], labels)
     return Evidence(tasks, tuple(flat_labels(members[0], labels)), told, digests)
+
+
+def _check_held_out(members: Sequence[keras.Model], data: Any, digests: Digests) -> None:
+    """Each member is asked about what it takes of a row."""
+    taken = [read(member).inputs for member in members]
+    names = {name for one in taken if isinstance(one, dict) for name in one}
+    if all(names == set(one) for one in taken if isinstance(one, dict)):
+        check_digests_held_out(members, digests)
+        return
+    x = arrays(data)[0]
+    for number, (member, own) in enumerate(zip(members, taken, strict=True), start=1):
+        known = digest_rows({name: x[name] for name in own})
+        check_digests_held_out([member], known, first=number)
 
 
 def connect(models: Sequence[keras.Model], features: bool, raw: bool) -> tuple[Any, Said]:

@@ -35,6 +35,9 @@ def check_several(members: Sequence[keras.Model]) -> None:
 def check_members(members: Sequence[keras.Model]) -> None:
     """Check that the members take the same inputs and give the same outputs.
 
+    Members that take dictionaries of inputs share those of the same name and may have others
+    besides: image, tabular and text models, say.
+
     Raises:
         FusionError: naming the members that differ, and the mend.
         ModelError: when a member cannot be read.
@@ -56,17 +59,15 @@ def _interface(model: keras.Model) -> _Interface:
 
 
 def _compare(pair: str, a: _Interface, b: _Interface) -> None:
-    if _nesting(a.input_structure) != _nesting(b.input_structure):
+    if isinstance(a.input_structure, dict) and isinstance(b.input_structure, dict):
+        _compare_named(pair, a, b)
+    elif _nesting(a.input_structure) != _nesting(b.input_structure):
         raise FusionError(
             f"{pair} take {_nesting(a.input_structure)} and {_nesting(b.input_structure)}: "
-            "rebuild one of them with the other's inputs."
+            "rebuild one of them with the other's inputs, or use Multimodal."
         )
-    ours, theirs = ([(spec.shape, spec.dtype) for spec in side.inputs] for side in (a, b))
-    if ours != theirs:
-        raise FusionError(
-            f"{pair} take inputs {_shown(ours)} and {_shown(theirs)}: put a Resizing or Reshape "
-            "layer before one of them."
-        )
+    else:
+        _compare_specs(f"{pair} take inputs", a.inputs, b.inputs)
     if _nesting(a.outputs.structure) != _nesting(b.outputs.structure):
         raise FusionError(
             f"{pair} give {_nesting(a.outputs.structure)} and {_nesting(b.outputs.structure)}: "
@@ -83,6 +84,25 @@ def _compare(pair: str, a: _Interface, b: _Interface) -> None:
                 f"{pair} end in {ours_out.activation} and {theirs_out.activation}, which do not "
                 "average: add the missing activation, for example keras.layers.Softmax()."
             )
+
+
+def _compare_named(pair: str, a: _Interface, b: _Interface) -> None:
+    ours, theirs = (
+        # Keras flattens dictionaries in the order of their sorted names.
+        dict(zip(sorted(side.input_structure), side.inputs, strict=True))
+        for side in (a, b)
+    )
+    for name in ours.keys() & theirs.keys():
+        _compare_specs(f"{pair} take as '{name}'", [ours[name]], [theirs[name]])
+
+
+def _compare_specs(what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec]) -> None:
+    ours, theirs = ([(spec.shape, spec.dtype) for spec in side] for side in (a, b))
+    if ours != theirs:
+        raise FusionError(
+            f"{what} {_shown(ours)} and {_shown(theirs)}: put a Resizing or Reshape layer before "
+            "one of them."
+        )
 
 
 def _nesting(structure: Any) -> str:
@@ -107,13 +127,32 @@ def side_by_side(
         also: says of a member's graph which tensors inside it are wanted too.
 
     Returns:
-        The inputs, nested as the first member takes them, and for each member its outputs,
-        flattened, as symbolic tensors; behind them what `also` asked for.
+        The inputs, nested as the first member takes them, or a dictionary with those of all
+        members, and for each member its outputs, flattened, as symbolic tensors; behind them what
+        `also` asked for.
     """
-    inputs = new_inputs(read(members[0]))
+    graphs = [read(member) for member in members]
+    inputs = new_inputs(graphs[0])
+    for graph in graphs[1:]:
+        if isinstance(inputs, dict):
+            inputs |= {n: one for n, one in new_inputs(graph).items() if n not in inputs}
     numbered = enumerate(members, start=1)
     copies = [_copy(member, f"member_{number}", also) for number, member in numbered]
-    return inputs, [list(tree.flatten(copy(inputs))) for copy in copies]
+    own = [inputs_of(graph, inputs) for graph in graphs]
+    called = zip(copies, own, strict=True)
+    return inputs, [list(tree.flatten(copy(taken))) for copy, taken in called]
+
+
+def inputs_of(graph: Graph, inputs: Any) -> Any:
+    """What a member takes of the inputs of all: those of its names, or all of them.
+
+    Args:
+        graph: of the member.
+        inputs: arrays or tensors, nested as `side_by_side` gives them.
+    """
+    return (
+        {name: inputs[name] for name in graph.inputs} if isinstance(graph.inputs, dict) else inputs
+    )
 
 
 def new_inputs(graph: Graph) -> Any:

@@ -163,10 +163,13 @@ def check_held_out(
 
 
 def check_digests_held_out(
-    members: Sequence[keras.Model], digests: Digests, allow_in_sample: bool = False
+    members: Sequence[keras.Model],
+    digests: Digests,
+    allow_in_sample: bool = False,
+    first: int = 1,
 ) -> None:
-    """`check_held_out` for data that has been digested already."""
-    for number, member in enumerate(() if allow_in_sample else members, start=1):
+    """`check_held_out` for data that has been digested already; `first` numbers the members."""
+    for number, member in enumerate(() if allow_in_sample else members, start=first):
         known = int(rows_in_sample(member, digests).sum())
         if known:
             by = ", ".join(dict.fromkeys(rows.by for rows in training_rows(member)))

@@ -209,9 +209,14 @@ def fitted(
         proposed, checked = trial.take(order[::2]), trial.take(order[1::2])
         path = goal.path(front(proposed))
         chosen = certified(path, goal, proposed, checked, certainty)
-        mend = f"give more than {len(trial):,} held-out rows, aim lower, or lower certainty"
+        mend = "give more held-out rows, aim lower, or lower certainty"
     if chosen is None:
-        raise FusionError(f"No thresholds keep {goal} {_how_sure(certainty)}: {mend}.")
+        best = max(path, key=lambda policy: policy.accuracy)
+        raise FusionError(
+            f"No thresholds keep {goal} {_how_sure(certainty)}; on {len(trial):,} rows the most "
+            f"accurate ones reach {best.accuracy:.4f}, and the last member alone "
+            f"{trial.last_right.mean():.4f}: {mend}."
+        )
     found = measured(replace(exits, thresholds=chosen.thresholds), checked, costs, certainty)
     if found.mean_cost >= costs[-1] and found.accuracy <= found.last_accuracy:
         raise FusionError(

@@ -1,0 +1,170 @@
+"""What stands in for what a member says where one of its inputs is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from saikei.fusion.evidence import Said
+from saikei.training.batches import Array
+
+Fallback = Literal["mean", "zeros", "drop"]
+_PROBABILITIES = ("softmax", "sigmoid")
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class StandIns:
+    """Constants in the place of what members say.
+
+    Args:
+        said: one row `(1, …)` of each output and each feature.
+        activations: that the outputs went through.
+    """
+
+    said: Said
+    activations: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fallback: Fallback, told: Said, activations: Sequence[str]) -> StandIns:
+        """The constants that a fallback asks for.
+
+        Args:
+            fallback: `"zeros"`, or means for others.
+            told: what the members say of rows that have everything.
+            activations: that the outputs went through.
+        """
+        if fallback == "zeros":
+            zeros = told.map(lambda array: np.zeros((1, *array.shape[1:]), np.float32))
+            return cls(zeros, tuple(activations))
+        means = told.map(lambda array: np.asarray(array.mean(axis=0, keepdims=True)))
+        return cls(means, tuple(activations))
+
+    def without(self, told: Said, missing: Sequence[int]) -> Said:
+        """What members say of rows when some of them have nothing to read.
+
+        Args:
+            told: what they say with everything.
+            missing: places of these members.
+        """
+
+        def swapped(real: Any, constant: Any) -> Any:
+            return tuple(
+                tuple(np.broadcast_to(c, r.shape) if place in missing else r for r, c in pairs)
+                for place, pairs in enumerate(
+                    zip(one, other, strict=True) for one, other in zip(real, constant, strict=True)
+                )
+            )
+
+        return replace(
+            told,
+            outputs=swapped(told.outputs, self.said.outputs),
+            features=swapped(told.features, self.said.features),
+        )
+
+    def connect(self, said: Said, there: Sequence[Any]) -> Said:
+        """The same in a graph.
+
+        Args:
+            said: by the members, symbolic.
+            there: for each member in which rows it has all that it reads, `(batch, 1)`, 1 or 0.
+        """
+
+        def chosen(real: Any, constant: Any, kind: str, activations: Sequence[str]) -> Any:
+            return tuple(
+                tuple(
+                    _choose(there[place], r, c, f"member_{place + 1}_without_{kind}_{n}", a)
+                    for n, (r, c, a) in enumerate(zip(one, other, activations, strict=True), 1)
+                )
+                for place, (one, other) in enumerate(zip(real, constant, strict=True))
+            )
+
+        linear = ["linear"] * max((len(one) for one in said.features), default=0)
+        return replace(
+            said,
+            outputs=chosen(said.outputs, self.said.outputs, "output", self.activations),
+            features=chosen(said.features, self.said.features, "feature", linear),
+        )
+
+
+def _choose(there: Any, real: Any, constant: Array, name: str, activation: str) -> Any:
+    """What a member says where it can, and the constant elsewhere."""
+    stand_in = constant_layer(there, constant, name, activation)
+    return keras.ops.where(_spread(there, real) > 0.5, real, stand_in)
+
+
+def constant_layer(rows: Any, constant: Array, name: str, activation: str = "linear") -> Any:
+    """A constant for every row, kept as the bias of a layer.
+
+    Args:
+        rows: any tensor `(batch, 1)`.
+        constant: `(1, …)`.
+        name: of the layer.
+        activation: `"softmax"` or `"sigmoid"` to give probabilities through it, as the members
+            do, so that they are still read as such.
+    """
+    flat = _before(activation, np.asarray(constant, np.float32)).reshape(-1)
+    layer = keras.layers.Dense(len(flat), name=name)
+    spread = layer(rows)
+    layer.set_weights([np.zeros((1, len(flat)), np.float32), flat])
+    shape = constant.shape[1:]
+    if len(shape) > 1:
+        spread = keras.layers.Reshape(shape, name=f"{name}_shape")(spread)
+    if activation not in _PROBABILITIES:
+        return spread
+    return keras.layers.Activation(activation, name=f"{name}_{activation}")(spread)
+
+
+def _before(activation: str, constant: Array) -> Array:
+    if activation not in _PROBABILITIES:
+        return constant
+    logarithm = np.log(np.maximum(constant, _TINY))
+    if activation == "softmax":
+        return np.asarray(logarithm)
+    return np.asarray(logarithm - np.log(np.maximum(1 - constant, _TINY)))
+
+
+def _spread(there: Any, real: Any) -> Any:
+    return keras.ops.reshape(there, (-1, *(1,) * (len(real.shape) - 1)))
+
+
+def mean_of_those_there(
+    outputs: Sequence[Any],
+    weights: Sequence[float],
+    there: Sequence[Any],
+    prior: Array,
+    name: str,
+    activation: str,
+) -> Any:
+    """The weighted mean of the members that have what they read; the prior where none has.
+
+    Args:
+        outputs: one of each member.
+        weights: one for each.
+        there: as `StandIns.connect` has it.
+        prior: `(1, …)`.
+        name: for its layers.
+        activation: that the outputs went through; the mean of probabilities goes through it
+            again, so that it is read as such.
+    """
+    total: Any = 0.0
+    weighted: Any = 0.0
+    for output, weight, one in zip(outputs, weights, there, strict=True):
+        mask = _spread(one, output) > 0.5
+        # Not a product: what is read in the place of a missing input may give NaN.
+        weighted += weight * keras.ops.where(mask, output, keras.ops.zeros_like(output))
+        total += weight * keras.ops.cast(mask, output.dtype)
+    stand_in = constant_layer(there[0], prior, f"{name}_without_any")
+    weighted = keras.ops.where(total > 0, weighted, stand_in)
+    total = keras.ops.where(total > 0, total, keras.ops.ones_like(total))
+    if activation not in _PROBABILITIES:
+        return weighted / total
+    scores = keras.ops.log(keras.ops.maximum(weighted, _TINY))
+    if activation == "sigmoid":
+        scores -= keras.ops.log(keras.ops.maximum(total - weighted, _TINY))
+    # Of classes the softmax takes the sum out by itself.
+    return keras.layers.Activation(activation, name=name)(scores)

@@ -1,0 +1,108 @@
+"""Members that take their inputs by name, and inputs of which some are missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import DataError, FusionError
+from saikei.graph import build, read
+
+_SUFFIX = "_available"
+# What Keras calls an input that was given no name.
+_UNNAMED = re.compile(r"(input_layer|keras_tensor)(_\d+)?")
+
+
+def by_name(members: Sequence[keras.Model]) -> list[keras.Model]:
+    """Copies of members that take a dictionary of their inputs.
+
+    Args:
+        members: built models; those that take dictionaries keep their names, for others the names
+            of their input layers count.
+
+    Raises:
+        FusionError: when an input has no name, or one that is kept for availability.
+    """
+    return [_by_name(member, number) for number, member in enumerate(members, start=1)]
+
+
+def _by_name(member: keras.Model, number: int) -> keras.Model:
+    graph = read(member)
+    inputs = graph.inputs
+    if not isinstance(inputs, dict):
+        inputs = {graph.calls[ref.call].operation: ref for ref in graph.input_refs()}
+    for name in inputs:
+        if _UNNAMED.fullmatch(name) or name.endswith(_SUFFIX):
+            raise FusionError(
+                f"Member {number} ('{member.name}') calls an input '{name}', which does not say "
+                "what it is: name it, keras.Input(…, name='image')."
+            )
+    return build(replace(graph, inputs=inputs))
+
+
+def availability(name: str) -> str:
+    """The name of the input that says whether another is there."""
+    return f"{name}{_SUFFIX}"
+
+
+def modalities_of(model: keras.Model) -> tuple[str, ...]:
+    """The names of a model's inputs that can be missing."""
+    names = model.input if isinstance(model.input, dict) else {}
+    return tuple(name for name in names if availability(name) in names)
+
+
+def fill_missing(model: keras.Model, x: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs for a multimodal model from those that are there.
+
+    Args:
+        model: made by `Multimodal`.
+        x: arrays by name, one sample a row. Inputs that are left out count as missing in all
+            rows; `<name>_available`, `(n,)` or `(n, 1)` with 1 where a row has the input and 0
+            where it has not, may be given for single rows.
+
+    Returns:
+        All inputs of the model: zeros in the place of those that are missing, and availabilities.
+
+    Raises:
+        DataError: when there is no array at all, or one that the model does not know.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from saikei import Multimodal
+        >>> def member(name):
+        ...     x = keras.Input((2,), name=name)
+        ...     return keras.Model(x, keras.layers.Dense(1)(x))
+        >>> data = {"image": np.ones((4, 2)), "text": np.ones((4, 2))}, np.ones(4)
+        >>> model = Multimodal()([member("image"), member("text")], data)
+        >>> sorted(fill_missing(model, {"text": [[1.0, 2.0]]}))
+        ['image', 'image_available', 'text', 'text_available']
+    """
+    known = model.input if isinstance(model.input, dict) else {}
+    unknown = sorted(set(x) - set(known))
+    if unknown or not x:
+        raise DataError(
+            f"Inputs {unknown or 'none'} are given, and the model takes "
+            f"{', '.join(modalities_of(model))}: give arrays for some of these."
+        )
+    filled = {name: np.asarray(array) for name, array in x.items()}
+    rows = len(next(iter(filled.values())))
+    for name in modalities_of(model):
+        there = filled.get(availability(name), np.full(rows, float(name in filled)))
+        filled[availability(name)] = there.reshape(rows, 1).astype("float32")
+        if name not in filled:
+            spec = known[name]
+            shape = (rows, *(size or 1 for size in spec.shape[1:]))
+            filled[name] = np.zeros(shape, "int32" if "int" in spec.dtype else "float32")
+    return filled
+
+
+def new_availabilities(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """For each input another that says in which rows it is there, `(batch, 1)`."""
+    flat = {name: one for name, one in inputs.items() if not tree.is_nested(one)}
+    return {name: keras.Input((1,), name=availability(name)) for name in flat}

@@ -1,0 +1,217 @@
+"""`Multimodal`: members with different inputs as one model, also where an input is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+
+from saikei.errors import FusionError
+from saikei.fusion.average import Average, Weights
+from saikei.fusion.base import Fusion
+from saikei.fusion.evidence import Combiner, Evidence, Said, WeightedMean, connect, gather
+from saikei.fusion.members import check_members, check_several, numbered_name
+from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
+from saikei.fusion.modalities.naming import by_name, new_availabilities
+from saikei.fusion.stack import Stack
+from saikei.training.outputs import read_outputs
+from saikei.training.provenance import record_rows
+from saikei.training.score import Score, score_outputs
+
+On = Literal["outputs", "features"]
+
+
+@dataclass(frozen=True, eq=False)
+class MultimodalFit:
+    """A multimodal model, and how it does when an input is missing.
+
+    Args:
+        model: the fused model.
+        fallback: what stands in for a member without its inputs.
+        score: on the rows that were given, with everything.
+        without: for each input the score when it is missing in all rows.
+    """
+
+    model: keras.Model
+    fallback: Fallback
+    score: Score
+    without: Mapping[str, Score]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without the model."""
+        return {
+            "fallback": self.fallback,
+            "score": self.score.to_dict(),
+            "without": {name: score.to_dict() for name, score in self.without.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Multimodal(Fusion):
+    """Members that read different things, such as an image, a table row and a text.
+
+    The model takes a dictionary of all their inputs, those of one name once, and for each of them
+    `<name>_available`, `(batch, 1)`: 1 where a row has it, 0 where it has not, and then its values
+    do not matter. `saikei.fusion.fill_missing` makes both of what there is. A member of which any
+    input is missing does not count; the fallback says what stands in for it.
+
+    Args:
+        on: `"outputs"`: the weighted mean of what the members say; `"features"`: one new last
+            layer over the features of all, fitted as in `Stack(on="features")`.
+        fallback: `"mean"`: what the member says on average of the data; `"zeros"`: zeros in the
+            place of its features, for `"features"` only; `"drop"`: the mean of the members that
+            are left, for `"outputs"` only.
+        weights: for `"outputs"`, as in `Average`.
+        seed: of the folds that fit the new layer.
+
+    Example:
+        >>> Multimodal(on="features", fallback="zeros").to_dict()["fallback"]
+        'zeros'
+    """
+
+    on: On = "outputs"
+    fallback: Fallback = "mean"
+    weights: Weights = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("on", self.on, On), ("fallback", self.fallback, Fallback)):
+            if value not in get_args(known):
+                raise FusionError(
+                    f"{name}={value!r} is unknown: use one of {', '.join(get_args(known))}."
+                )
+        misplaced = {"outputs": "zeros", "features": "drop"}[self.on]
+        if self.fallback == misplaced:
+            raise FusionError(
+                f"Multimodal(on='{self.on}', fallback='{misplaced}') would give numbers that mean "
+                "nothing: use fallback='mean'."
+            )
+        if self.on == "features" and self.weights is not None:
+            raise FusionError("Multimodal(on='features') has no weights: leave them out.")
+        object.__setattr__(self, "weights", Average(self.weights).weights)
+
+    def __call__(
+        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
+    ) -> keras.Model:
+        """Fuse the members into one model.
+
+        Args:
+            members: two or more built models with the same outputs; they are copied, never
+                changed. Their inputs are told apart by name.
+            data: held-out `(x, y)` or a dataset, with a dictionary of all inputs as x.
+            allow_in_sample: fit even on rows that a member was trained on.
+
+        Returns:
+            An uncompiled model of plain Keras layers.
+
+        Raises:
+            FusionError: when the members do not fit each other, an input has no name, there is
+                no data, or a member was trained on some of it.
+            DataError: when the data does not fit the members.
+        """
+        return self.fit(members, data, allow_in_sample=allow_in_sample).model
+
+    def fit(
+        self, members: Sequence[keras.Model], data: Any, *, allow_in_sample: bool = False
+    ) -> MultimodalFit:
+        """Fuse the members, and say how the model does when an input is missing.
+
+        Args:
+            members: as for a call.
+            data: as for a call.
+            allow_in_sample: as for a call.
+        """
+        check_several(members)
+        named = by_name(members)
+        check_members(named)
+        evidence = gather(named, data, allow_in_sample, features=self.on == "features")
+        combiner = self._inner().combiner(evidence)
+        activations = [output.activation for output in read_outputs(named[0]).each]
+        stand_ins = StandIns.of(self.fallback, evidence.said, activations)
+        model = self._built(named, combiner, stand_ins)
+        record_rows(model, evidence.digests, "Multimodal")
+        reads = [list(member.input) for member in named]
+        without = {
+            name: self._scored(evidence, combiner, stand_ins, [name in one for one in reads])
+            for name in dict.fromkeys(name for one in reads for name in one)
+        }
+        everything = self._scored(evidence, combiner, stand_ins, [False] * len(named))
+        return MultimodalFit(model, self.fallback, everything, without)
+
+    def _inner(self) -> Average | Stack:
+        if self.on == "features":
+            return Stack(on="features", seed=self.seed)
+        return Average(self.weights)
+
+    def _built(
+        self, members: Sequence[keras.Model], combiner: Combiner, stand_ins: StandIns
+    ) -> keras.Model:
+        inputs, said = connect(members, self.on == "features", False)
+        flags = new_availabilities(inputs)
+        there = [_all_of([flags[name] for name in member.input]) for member in members]
+        if self.fallback == "drop" and isinstance(combiner, WeightedMean):
+            outputs = _dropping(said, combiner, stand_ins, there)
+        else:
+            outputs = list(combiner.connect(stand_ins.connect(said, there), "multimodal"))
+        packed = read_outputs(members[0]).pack(outputs)
+        named = {tensor.name: tensor for tensor in flags.values()}
+        return keras.Model({**inputs, **named}, packed, name="multimodal")
+
+    def _scored(
+        self, evidence: Evidence, combiner: Combiner, stand_ins: StandIns, missing: Sequence[bool]
+    ) -> Score:
+        """The score when the marked members have nothing to read."""
+        places = [place for place, gone in enumerate(missing) if gone]
+        left = [place for place, gone in enumerate(missing) if not gone]
+        if self.fallback == "drop" and left and isinstance(combiner, WeightedMean):
+            total = sum(combiner.weights[place] for place in left)
+            if total > 0:
+                kept = Said(tuple(evidence.said.outputs[place] for place in left))
+                weights = tuple(combiner.weights[place] / total for place in left)
+                predicted = WeightedMean(weights).predict(kept)
+                return score_outputs(evidence.tasks, evidence.labels, predicted)
+        told = stand_ins.without(evidence.said, places)
+        return score_outputs(evidence.tasks, evidence.labels, combiner.predict(told))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments, JSON-ready."""
+        weights = list(self.weights) if isinstance(self.weights, tuple) else self.weights
+        return {
+            "on": self.on,
+            "fallback": self.fallback,
+            "weights": weights,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Multimodal:
+        """The inverse of `to_dict`."""
+        weights = record["weights"]
+        return cls(
+            **{**record, "weights": tuple(weights) if isinstance(weights, list) else weights}
+        )
+
+
+def _all_of(flags: Sequence[Any]) -> Any:
+    return flags[0] if len(flags) == 1 else keras.layers.Minimum()(flags)
+
+
+def _dropping(
+    said: Said, combiner: WeightedMean, stand_ins: StandIns, there: Sequence[Any]
+) -> list[Any]:
+    count = len(said.outputs[0])
+    priors = combiner.predict(Said(stand_ins.said.outputs))
+    return [
+        mean_of_those_there(
+            parts,
+            combiner.weights,
+            there,
+            np.asarray(priors[place]),
+            numbered_name("mean", place, count),
+            stand_ins.activations[place],
+        )
+        for place, parts in enumerate(zip(*said.outputs, strict=True))
+    ]
