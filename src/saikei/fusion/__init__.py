@@ -12,6 +12,7 @@ from saikei.fusion.greedy import Selection, select_weights
 from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.nested import NestedScore, nested_score
+from saikei.fusion.shared_prefix import compact
 from saikei.fusion.stack import Stack
 from saikei.fusion.weights import FittedWeights, fit_weights
 
@@ -32,6 +33,7 @@ __all__ = [
     "Selection",
     "Stack",
     "choose",
+    "compact",
     "fill_missing",
     "fit_weights",
     "nested_score",

@@ -14,6 +14,7 @@ from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Combiner, Evidence, Members, Said, WeightedMean, deployed, gather
 from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
+from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.weights import FittedWeights, fit_weights
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -85,7 +86,7 @@ class Average(Fusion):
         models = deployed(members)
         check_members(models)
         if self.weights is None:
-            return mean_model(models)
+            return compacted(mean_model(models))
         if self._is_fitted:
             evidence = gather(members, data, allow_in_sample)
             fused = _weighted_mean(models, self._fitted(evidence).values)
@@ -188,4 +189,4 @@ def _weighted_mean(members: Sequence[keras.Model], weights: Sequence[float]) -> 
     inputs, outputs = side_by_side([member for member, _ in used])
     said = Said(tuple(tuple(parts) for parts in outputs))
     means = WeightedMean(tuple(weight for _, weight in used)).connect(said)
-    return keras.Model(inputs, read_outputs(members[0]).pack(means), name="average")
+    return compacted(keras.Model(inputs, read_outputs(members[0]).pack(means), name="average"))

@@ -16,6 +16,7 @@ from saikei.fusion.evidence import Combiner, Evidence, Said, WeightedMean, conne
 from saikei.fusion.members import check_members, check_several, numbered_name
 from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
 from saikei.fusion.modalities.naming import by_name, new_availabilities
+from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -158,7 +159,7 @@ class Multimodal(Fusion):
             outputs = list(combiner.connect(stand_ins.connect(said, there), "multimodal"))
         packed = read_outputs(members[0]).pack(outputs)
         named = {tensor.name: tensor for tensor in flags.values()}
-        return keras.Model({**inputs, **named}, packed, name="multimodal")
+        return compacted(keras.Model({**inputs, **named}, packed, name="multimodal"))
 
     def _scored(
         self, evidence: Evidence, combiner: Combiner, stand_ins: StandIns, missing: Sequence[bool]

@@ -14,6 +14,7 @@ from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, Said, connect, deployed, gather
+from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stacking.choose_meta import choose_meta
 from saikei.fusion.stacking.estimators import is_estimator
 from saikei.fusion.stacking.forms import On, check_flat
@@ -103,7 +104,7 @@ class Stack(Fusion):
         models = deployed(members)
         inputs, said = connect(models, *self.needs)
         outputs = list(combiner.connect(said, "stack"))
-        fused = keras.Model(inputs, read_outputs(models[0]).pack(outputs), name="stack")
+        fused = compacted(keras.Model(inputs, read_outputs(models[0]).pack(outputs), name="stack"))
         record_rows(fused, evidence.digests, "Stack")
         return fused
 

@@ -1,0 +1,181 @@
+"""What several members of a fused model compute alike is computed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.edits.folding.affine import Affine, CannotFoldError, fold_behind
+from saikei.edits.folding.readers import forced_to_train, readers
+from saikei.graph import Call, Graph, Operation, TensorRef, build, read, redirect
+
+
+def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
+    """The same function with equal layers on equal inputs computed once, and weights folded.
+
+    Layers are equal when their kind, settings and weights are, to the bit. The weights of an
+    average are taken into the layers that it averages where these are linear.
+
+    Args:
+        model: of one input or several, such as a fused one; it is not changed.
+        trainable: whether layers that could be trained count too. They are one layer from then
+            on, with the same function, but trained together.
+
+    Returns:
+        A flat model of plain Keras layers.
+
+    Example:
+        >>> from saikei.graph import copy_model
+        >>> from saikei import Average
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]
+        >>> member = keras.Sequential(layers)
+        >>> fused = Average()([member, copy_model(member)])
+        >>> fused.count_params(), compact(fused, trainable=True).count_params()
+        (116, 58)
+    """
+    graph = read(model)
+    return build(_folded(redirect(graph, equal_tensors(graph, trainable))), model.name)
+
+
+def compacted(model: keras.Model) -> keras.Model:
+    """A fused model, made `compact` where frozen layers with weights stand in it twice.
+
+    Args:
+        model: the result of a fusion.
+    """
+    graph = read(model)
+    repeated = equal_tensors(graph, trainable=False)
+    if not any(_operation(graph, ref).weights for ref in repeated):
+        return model
+    return build(_folded(redirect(graph, repeated)), model.name)
+
+
+def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
+    """Tensors that are known to be the same as an earlier one, with that one.
+
+    Args:
+        graph: of a model.
+        trainable: whether outputs of layers that could be trained count.
+    """
+    same: dict[TensorRef, TensorRef] = {}
+    known: dict[str, list[int]] = {}
+    for index, call in enumerate(graph.calls):
+        key = _key(graph, call, same, trainable)
+        if key is None:
+            continue
+        twins = known.setdefault(key, [])
+        for twin in twins:
+            if _same_weights(graph, graph.calls[twin], call):
+                pairs = enumerate(call.outputs)
+                same |= {TensorRef(index, at): TensorRef(twin, at) for at, _ in pairs}
+                break
+        else:
+            twins.append(index)
+    return same
+
+
+def _operation(graph: Graph, ref: TensorRef) -> Operation:
+    return graph.operations[graph.calls[ref.call].operation]
+
+
+def _key(
+    graph: Graph, call: Call, same: Mapping[TensorRef, TensorRef], trainable: bool
+) -> str | None:
+    """What has to be equal for two calls to be; `None` for one that is never merged."""
+    operation = graph.operations[call.operation]
+    frozen = not any(weight.trainable for weight in operation.weights.values())
+    unknown = operation.config is None or operation.kind == "InputLayer"
+    if unknown or forced_to_train(call) or not (trainable or frozen):
+        return None
+    # How weights began does not matter, and which of them move is decided above.
+    config = {
+        name: value
+        for name, value in (operation.config or {}).items()
+        if name not in ("name", "trainable") and not name.endswith("_initializer")
+    }
+
+    def shown(leaf: Any) -> Any:
+        if isinstance(leaf, TensorRef):
+            first = same.get(leaf, leaf)
+            return f"tensor {first.call}:{first.output}"
+        return keras.saving.serialize_keras_object(leaf)
+
+    try:
+        arguments = tree.map_structure(shown, [list(call.args), dict(call.kwargs)])
+        settings = keras.saving.serialize_keras_object(config)
+        return json.dumps([operation.kind, settings, arguments], sort_keys=True)
+    except (TypeError, ValueError):
+        # Settings that cannot be written down cannot be compared.
+        return None
+
+
+def _same_weights(graph: Graph, one: Call, other: Call) -> bool:
+    ours = graph.operations[one.operation].weights
+    theirs = graph.operations[other.operation].weights
+    if {n: w.shape for n, w in ours.items()} != {n: w.shape for n, w in theirs.items()}:
+        return False
+    return all(
+        ours[name].key == theirs[name].key
+        or np.array_equal(ours[name].numpy(), theirs[name].numpy())
+        for name in ours
+    )
+
+
+def _folded(graph: Graph) -> Graph:
+    """The graph with each `Rescaling` taken into the linear layer before it, where it can be."""
+    while True:
+        read_by = readers(graph)
+        for index, call in enumerate(graph.calls):
+            changed = _fold(graph, index, call, read_by)
+            if changed is not None:
+                graph = changed
+                break
+        else:
+            return graph
+
+
+def _fold(
+    graph: Graph, index: int, call: Call, read_by: Mapping[TensorRef, list[int]]
+) -> Graph | None:
+    scale = _scale(graph.operations[call.operation])
+    if scale is None:
+        return None
+    (taken,) = call.inputs()
+    source = _operation(graph, taken)
+    calls = [one for one in graph.calls if one.operation == source.name]
+    if len(calls) > 1 or read_by[taken] != [index]:
+        return None
+    spec = graph.spec(taken)
+    first = (source.config or {}).get("data_format") == "channels_first"
+    axis = 1 if first and source.kind != "Dense" else len(spec.shape) - 1
+    width = spec.shape[axis] or 0
+    affine = Affine(np.full(width, scale), np.zeros(width), axis, len(spec.shape))
+    try:
+        folded = fold_behind(source, affine)
+    except CannotFoldError:
+        return None
+    led_around = redirect(graph, {TensorRef(index, 0): taken})
+    operation = led_around.operations[source.name]
+    weights = {
+        name: replace(weight, trainable=source.weights[name].trainable)
+        if name in source.weights
+        else weight
+        for name, weight in folded.weights.items()
+    }
+    return led_around.with_operations(
+        {source.name: replace(operation, config=folded.config, weights=weights)}
+    )
+
+
+def _scale(operation: Operation) -> float | None:
+    """The number by which a layer multiplies, where that is all that it does."""
+    config = operation.config or {}
+    scale, offset = config.get("scale"), config.get("offset", 0.0)
+    plain = isinstance(scale, (int, float)) and isinstance(offset, (int, float)) and offset == 0
+    return float(scale) if operation.kind == "Rescaling" and plain and scale is not None else None
