@@ -171,7 +171,7 @@ def test_averages_and_stacks_share_inputs_of_one_name_and_take_others_besides() 
     assert sorted(fused.input) == ["age", "image", "row", "text"]
     each = [*alone(made, x), said(named[3], {"row": x["row"], "age": x["age"]})]
     np.testing.assert_allclose(said(fused, x), np.mean(each, axis=0), atol=1e-6)
-    learned = Average.fit(named, (x, y))
+    learned = Average("learn").fit(named, (x, y))
     assert sum(learned.values) == pytest.approx(1)
     assert said(Stack()(named, (x, y)), x).shape == (N, 3)
 
