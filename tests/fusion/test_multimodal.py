@@ -13,6 +13,7 @@ import saikei as sk
 from saikei import Average, Multimodal, Stack
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fill_missing
+from saikei.graph import copy_model
 
 N = 240
 
@@ -201,6 +202,16 @@ def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
         Multimodal()(members())
     with pytest.raises(FusionError, match="at least two"):
         Multimodal()([picture()], (x, y))
+    with pytest.raises(DataError, match="has no text"):
+        Multimodal()(members(), ({name: x[name] for name in ("image", "row", "age")}, y))
+    with pytest.raises(DataError, match="a dictionary of arrays"):
+        Multimodal()(members(), (x["image"], y))
+    with pytest.raises(DataError, match="'image' holds NaN"):
+        Multimodal()(members(), ({**x, "image": np.full_like(x["image"], np.nan)}, y))
+    builds = {"a": lambda: copy_model(plain), "b": lambda: copy_model(plain)}
+    crossed = sk.cross_fit(builds, (x["row"], y), 2, epochs=1, progress=False)
+    with pytest.raises(FusionError, match="no predictions from cross_fit"):
+        Multimodal()(crossed)  # type: ignore[arg-type]
     for wrong in (
         {"on": "inputs"},
         {"fallback": "hope"},

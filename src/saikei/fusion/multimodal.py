@@ -15,9 +15,10 @@ from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Combiner, Evidence, Said, WeightedMean, connect, gather
 from saikei.fusion.members import check_members, check_several, numbered_name
 from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
-from saikei.fusion.modalities.naming import by_name, new_availabilities
+from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
+from saikei.training.cross_fit import CrossFit
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 from saikei.training.score import Score, score_outputs
@@ -125,10 +126,16 @@ class Multimodal(Fusion):
             data: as for a call.
             allow_in_sample: as for a call.
         """
+        if isinstance(members, CrossFit):
+            raise FusionError(
+                "Multimodal takes models, whose inputs differ, and no predictions from cross_fit: "
+                "give members and held-out data."
+            )
         check_several(members)
         named = by_name(members)
         check_members(named)
-        evidence = gather(named, data, allow_in_sample, features=self.on == "features")
+        held = None if data is None else with_all_inputs(named, data)
+        evidence = gather(named, held, allow_in_sample, features=self.on == "features")
         combiner = self._inner().combiner(evidence)
         activations = [output.activation for output in read_outputs(named[0]).each]
         stand_ins = StandIns.of(self.fallback, evidence.said, activations)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.data import Arrays, arrays
 from saikei.errors import DataError, FusionError
 from saikei.graph import build, read
 
@@ -106,3 +107,32 @@ def new_availabilities(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """For each input another that says in which rows it is there, `(batch, 1)`."""
     flat = {name: one for name, one in inputs.items() if not tree.is_nested(one)}
     return {name: keras.Input((1,), name=availability(name)) for name in flat}
+
+
+def with_all_inputs(members: Sequence[keras.Model], data: Any) -> Arrays:
+    """Data in memory that has all that some members read.
+
+    Args:
+        members: that take dictionaries.
+        data: `(x, y)` or a dataset.
+
+    Raises:
+        DataError: when its inputs are not named, or one that a member reads is not among them or
+            not finite.
+    """
+    x, y = arrays(data)
+    names = sorted({name for member in members for name in member.input})
+    given = sorted(x) if isinstance(x, dict) else []
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise DataError(
+            f"The members read {', '.join(names)}, and the data has no {', '.join(missing)}: give "
+            "a dictionary of arrays with these names, and all of them, to fit a fusion."
+        )
+    for name in names:
+        if x[name].dtype.kind == "f" and not np.isfinite(x[name]).all():
+            raise DataError(
+                f"Input '{name}' holds NaN or infinite numbers: fit a fusion to rows that have "
+                "all inputs."
+            )
+    return {name: x[name] for name in names}, y
