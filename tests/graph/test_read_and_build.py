@@ -89,6 +89,16 @@ def test_masking_still_masks() -> None:
     np.testing.assert_array_equal(outputs(copy_model(model), batch)[0], outputs(model, batch)[0])
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_an_adapted_normalisation_keeps_its_statistics(within: bool) -> None:
+    layer = L.Normalization()
+    tensor = keras.Input((4, 3))
+    model = keras.Model(tensor, (L.TimeDistributed(layer) if within else layer)(tensor))
+    layer.adapt(3 * noise(50, *((3,) if within else (4, 3))) + 1)
+    batch = noise(2, 4, 3)
+    np.testing.assert_array_equal(outputs(copy_model(model), batch)[0], outputs(model, batch)[0])
+
+
 def test_frozen_layers_stay_frozen() -> None:
     model = keras.Sequential([keras.Input((4,)), L.Dense(3), L.BatchNormalization(), L.Dense(1)])
     model.layers[0].trainable = False

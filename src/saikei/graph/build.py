@@ -252,6 +252,7 @@ def load_weights(
             )
         if loaded.get(id(variable)) != name:
             variable.assign(weight.numpy())
+    internals.use_assigned_statistics(instance)
 
 
 @contextmanager

@@ -110,6 +110,16 @@ def flattened_layers(layer: Any) -> list[Any]:
     return list(layer._flatten_layers()) if isinstance(layer, keras.Layer) else []
 
 
+def use_assigned_statistics(layer: Any) -> None:
+    """Let every `Normalization` in a layer compute with its weights.
+
+    It computes with constants that it makes of them when it is built, adapted or loaded.
+    """
+    for part in flattened_layers(layer):
+        if isinstance(part, keras.layers.Normalization) and part.built:
+            part.finalize_state()
+
+
 def detached_copy(operation: Any) -> Any:
     """A copy of a stateless operation that stands in no graph yet."""
     twin = object.__new__(type(operation))

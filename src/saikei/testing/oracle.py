@@ -12,7 +12,7 @@ from keras import tree
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.cut import cut
 from saikei.graph import Graph, TensorRef, build, read
-from saikei.graph.internals import flattened_layers
+from saikei.graph.internals import flattened_layers, use_assigned_statistics
 from saikei.testing.silence import silence
 
 
@@ -153,6 +153,7 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
             kernel = getattr(layer, "kernel", None)
             if isinstance(kernel, keras.Variable):
                 kernel.assign(kernel * 2**0.5)
+    use_assigned_statistics(model)
     normalisations = [
         layer
         for layer in flattened_layers(model)
