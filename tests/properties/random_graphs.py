@@ -298,7 +298,9 @@ class Maker:
 
     def flattened_there_and_back(self) -> Any:
         tensor = self.tensor()
-        flat = L.Dense(int(np.prod(tensor.shape[1:])))(L.Flatten()(L.MaxPooling2D(2, 1)(tensor)))
+        padding = "valid" if min(tensor.shape[1:3]) > 1 else "same"
+        pooled = L.MaxPooling2D(2, 1, padding=padding)(tensor)
+        flat = L.Dense(int(np.prod(tensor.shape[1:])))(L.Flatten()(pooled))
         return L.Reshape(tuple(tensor.shape[1:]))(flat)
 
     def flattened_with_channels_between(self) -> Any:
@@ -332,7 +334,7 @@ class Maker:
         ]
         if hasattr(ops, "space_to_depth"):
             kinds.append(lambda: ops.space_to_depth(tensor[:, :2, :2], 2))
-        return self.pick(kinds)()
+        return self.pick(kinds[: 4 if min(tensor.shape[1:3]) > 1 else 3])()
 
     def reduced(self) -> Any:
         tensor = self.tensor()
@@ -342,7 +344,9 @@ class Maker:
 
     def sliced(self) -> Any:
         tensor = self.tensor()
-        return tensor[:, :-1, ...] if tensor.shape[1] > 2 else tensor[..., 1:]
+        if tensor.shape[1] > 2:
+            return tensor[:, :-1, ...]
+        return tensor[..., 1:] if tensor.shape[-1] > 1 else tensor
 
     def loose_ends(self) -> Any:
         """Everything that nothing reads yet, so that no step is left out of the model."""
