@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,12 +14,11 @@ from saikei.fusion.evidence import Combiner, Evidence, Members, Said, WeightedMe
 from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.shared_prefix import compacted
-from saikei.fusion.weights import FittedWeights, fit_weights
+from saikei.fusion.weights import FittedWeights, checked_weights, fit_weights
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 
 Weights = tuple[float, ...] | Literal["learn", "greedy"] | None
-_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Average(Fusion):
             raise FusionError(
                 f"weights={given!r} is unknown: use None, 'learn', 'greedy' or a tuple of numbers."
             )
-        object.__setattr__(self, "weights", _checked(tuple(given)))
+        object.__setattr__(self, "weights", checked_weights(tuple(given)))
 
     def __call__(
         self, members: Members, data: Any = None, *, allow_in_sample: bool = False
@@ -165,23 +163,6 @@ class Average(Fusion):
         weights = record["weights"]
         given = tuple(weights) if isinstance(weights, list) else weights
         return cls(**{**record, "weights": given})
-
-
-def _checked(weights: tuple[Any, ...]) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(weight) for weight in weights)
-    except (TypeError, ValueError) as error:
-        raise FusionError(
-            f"weights={weights!r} are no numbers: give one for each member."
-        ) from error
-    if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise FusionError(f"weights={numbers} must be finite and at least 0.")
-    total = math.fsum(numbers)
-    if abs(total - 1) > _SUM_TOLERANCE:
-        raise FusionError(
-            f"The weights sum to {total:g}, not to 1: divide each of them by {total:g}."
-        )
-    return numbers
 
 
 def _weighted_mean(members: Sequence[keras.Model], weights: Sequence[float]) -> keras.Model:

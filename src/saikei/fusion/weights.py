@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from saikei.fusion import simplex
 from saikei.fusion.objectives import Loss, Mixture, Squares, loss_of
 from saikei.fusion.simplex import Array, SimplexMinimum
 from saikei.training.task import Task
+
+_SUM_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -114,3 +117,25 @@ def _minimise(loss: Loss) -> SimplexMinimum:
         minimum = simplex.mixture_log_loss(loss.probabilities, loss.importance)
         return SimplexMinimum(minimum.weights, minimum.value * loss.scale, minimum.gap * loss.scale)
     return simplex.any_convex(loss.objective, loss.members)
+
+
+def checked_weights(weights: tuple[Any, ...]) -> tuple[float, ...]:
+    """Weights as floats, once they are finite, at least 0, and sum to 1.
+
+    Raises:
+        FusionError: with the sum, or what else is wrong.
+    """
+    try:
+        numbers = tuple(float(weight) for weight in weights)
+    except (TypeError, ValueError) as error:
+        raise FusionError(
+            f"weights={weights!r} are no numbers: give one for each member."
+        ) from error
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise FusionError(f"weights={numbers} must be finite and at least 0.")
+    total = math.fsum(numbers)
+    if abs(total - 1) > _SUM_TOLERANCE:
+        raise FusionError(
+            f"The weights sum to {total:g}, not to 1: divide each of them by {total:g}."
+        )
+    return numbers

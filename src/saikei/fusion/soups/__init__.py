@@ -1,0 +1,1 @@
+"""Parts of soups: kernels that merge tensors, methods, alignment, and files."""

@@ -1,0 +1,227 @@
+"""Models of one architecture: whether they are, and their weights by place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from saikei.errors import FusionError
+from saikei.fusion.members import check_several
+from saikei.fusion.soups.kernels.blocks import Array, is_float
+from saikei.graph import Call, Graph, Operation, Weight, read
+
+# The layer's name in the first member, and the weight's name in the layer.
+Place: TypeAlias = tuple[str, str]
+Tensors: TypeAlias = dict[Place, Array]
+
+# Settings that make no difference once there are weights.
+_IDLE = ("name", "trainable", "seed", "build_config", "registered_name", "shared_object_id")
+_IDLE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+# What a network has seen of its inputs, and not what it was trained to.
+_PREPROCESSING = frozenset({"Normalization", "Discretization", "StringLookup", "IntegerLookup"})
+
+
+def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) -> list[Graph]:
+    """The graphs of members, and of a base behind them, once they are alike in all but numbers.
+
+    Args:
+        members: two or more built models.
+        base: another one; `None` for none.
+
+    Raises:
+        FusionError: naming the member, the layer and what differs.
+        ModelError: when a member cannot be read.
+    """
+    check_several(members)
+    graphs = [read(member) for member in members]
+    names = [f"member {n} ('{g.name}')" for n, g in enumerate(graphs, start=1)]
+    if base is not None:
+        graphs.append(read(base))
+        names.append(f"the base ('{graphs[-1].name}')")
+    for name, graph in zip(names[1:], graphs[1:], strict=True):
+        _compare(names[0], graphs[0], name, graph)
+    return graphs
+
+
+def tensors(graph: Graph, like: Graph) -> Tensors:
+    """The numbers of a graph, tied ones once, by their places in the graph that it is like."""
+    pairs = zip(_operations(graph), _operations(like), strict=True)
+    found: Tensors = {}
+    seen: set[int] = set()
+    for operation, named in pairs:
+        for own, name in zip(operation.weights.values(), named.weights, strict=True):
+            if own.key not in seen:
+                seen.add(own.key)
+                found[named.name, name] = own.numpy()
+    return found
+
+
+def with_tensors(graph: Graph, numbers: Mapping[Place, Array]) -> Graph:
+    """The graph with other numbers of the same shapes, by place."""
+    by_key = {graph.operations[o].weights[w].key: array for (o, w), array in numbers.items()}
+
+    def changed(weight: Weight) -> Weight:
+        return weight.with_array(by_key[weight.key]) if weight.key in by_key else weight
+
+    return graph.with_operations(
+        {
+            name: replace(
+                operation, weights={key: changed(w) for key, w in operation.weights.items()}
+            )
+            for name, operation in graph.operations.items()
+            if operation.weights
+        }
+    )
+
+
+def kept_as_they_are(graph: Graph, members: Sequence[Tensors]) -> set[Place]:
+    """Places whose numbers are not merged: those that are no floats, and of preprocessing.
+
+    Args:
+        graph: of the first member.
+        members: the numbers of each.
+
+    Raises:
+        FusionError: when members differ there.
+    """
+    kept: set[Place] = set()
+    for place, array in members[0].items():
+        kind = graph.operations[place[0]].kind
+        if is_float(array.dtype) and kind not in _PREPROCESSING:
+            continue
+        kept.add(place)
+        for number, other in enumerate(members[1:], start=2):
+            if np.array_equal(array, other[place]):
+                continue
+            if kind in _PREPROCESSING:
+                raise FusionError(
+                    f"Member {number} prepares its inputs otherwise than member 1: '{place[1]}' of "
+                    f"{kind} layer '{place[0]}' differs. Train members behind one such layer."
+                )
+            raise FusionError(
+                f"'{place[1]}' of layer '{place[0]}' is {array.dtype} and differs in member "
+                f"{number}: whole numbers cannot be averaged. Merge models before they are "
+                "quantised."
+            )
+    return kept
+
+
+def statistics(graph: Graph) -> set[Place]:
+    """The moving statistics of BatchNormalization."""
+    return {
+        (operation.name, name)
+        for operation in graph.operations.values()
+        if operation.kind == "BatchNormalization"
+        for name in operation.weights
+        if name.startswith("moving_")
+    }
+
+
+def _operations(graph: Graph) -> list[Operation]:
+    """The operations in the order in which they are called first."""
+    return [graph.operations[name] for name in dict.fromkeys(c.operation for c in graph.calls)]
+
+
+def _compare(name_a: str, a: Graph, name_b: str, b: Graph) -> None:
+    pair = f"{name_a[0].upper()}{name_a[1:]} and {name_b} are not of one architecture"
+    mend = "a soup needs copies of one network with other weights"
+    ours, theirs = _operations(a), _operations(b)
+    for one, other in zip(ours, theirs, strict=False):
+        difference = _difference(one, other)
+        if difference:
+            raise FusionError(
+                f"{pair}: layers '{one.name}' and '{other.name}' differ in {difference}; {mend}, "
+                "or use Average."
+            )
+    if len(ours) != len(theirs):
+        raise FusionError(
+            f"{pair}: they have {len(ours)} and {len(theirs)} layers and operations; {mend}, or "
+            "use Average."
+        )
+    place = {operation.name: number for number, operation in enumerate(ours)}
+    other_place = {operation.name: number for number, operation in enumerate(theirs)}
+    for one_call, other_call in zip(a.calls, b.calls, strict=False):
+        if _wiring(one_call, place) != _wiring(other_call, other_place):
+            raise FusionError(
+                f"{pair}: '{one_call.operation}' reads or gives other tensors in each; {mend}, or "
+                "use Average."
+            )
+    if len(a.calls) != len(b.calls) or (a.inputs, a.outputs) != (b.inputs, b.outputs):
+        raise FusionError(f"{pair}: they are wired otherwise; {mend}, or use Average.")
+
+
+def _difference(a: Operation, b: Operation) -> str | None:
+    """What differs, as a part of a sentence."""
+    if a.kind != b.kind:
+        return f"kind ({a.kind} and {b.kind})"
+    ours, theirs = (_settings(o.config) for o in (a, b))
+    for key in sorted({*ours, *theirs}):
+        if not _equal(ours.get(key), theirs.get(key)):
+            return f"{key} ({ours.get(key)!r:.60} and {theirs.get(key)!r:.60})"
+    shapes = [[(w.shape, _dtype(w)) for w in o.weights.values()] for o in (a, b)]
+    if shapes[0] != shapes[1]:
+        return f"the shapes of their weights ({shapes[0]} and {shapes[1]})"
+    if _ties(a) != _ties(b):
+        return "which of their weights are tied"
+    return None
+
+
+def _dtype(weight: Weight) -> str:
+    return str(weight.numpy().dtype)
+
+
+def _ties(operation: Operation) -> list[int]:
+    keys = [weight.key for weight in operation.weights.values()]
+    return [keys.index(key) for key in keys]
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return dict(_stripped(config or {}))
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: _stripped(entry)
+            for key, entry in value.items()
+            if key not in _IDLE and not str(key).endswith(_IDLE_ENDINGS)
+        }
+    if isinstance(value, (list, tuple)):
+        return [_stripped(entry) for entry in value]
+    return value
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Equality of settings and arguments, which may hold arrays."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if hasattr(a, "shape") or hasattr(b, "shape"):
+        return bool(np.array_equal(np.asarray(a), np.asarray(b)))
+    return bool(a == b) or repr(a) == repr(b)
+
+
+class _Wiring:
+    """What a call reads and gives, comparable between graphs."""
+
+    def __init__(self, call: Call, place: int) -> None:
+        self.fixed = (place, call.slots(), call.outputs)
+        self.arguments = [_stripped(leaf) for leaf in call.leaves()]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _Wiring)
+            and self.fixed == other.fixed
+            and _equal(self.arguments, other.arguments)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _wiring(call: Call, place: Mapping[str, int]) -> _Wiring:
+    return _Wiring(call, place[call.operation])

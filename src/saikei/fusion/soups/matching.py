@@ -1,0 +1,188 @@
+"""Weight matching: the order of channels in which one network is nearest to another.
+
+Ainsworth et al., "Git Re-Basin: merging models modulo permutation symmetries", 2022. Each set of
+channels that can change places is matched by a linear assignment, the others held, until no
+assignment changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from saikei.fusion.soups.architecture import Place, Tensors
+from saikei.fusion.soups.kernels.blocks import Array
+from saikei.fusion.soups.permutation import Carrier, Symmetries, moved_index
+from saikei.rules.labels import Vector
+
+# Sweeps over all sets of channels; it has always ended far earlier.
+_SWEEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """A network whose channels stand in the order of another's.
+
+    Args:
+        numbers: its weights, by place.
+        source: for each channel which one it was before.
+        moved: how many channels have another place.
+        distance: Euclidean, to the other network, over the weights that carry channels.
+    """
+
+    numbers: Tensors
+    source: Vector
+    moved: int
+    distance: float
+
+
+def align(symmetries: Symmetries, target: Tensors, numbers: Tensors) -> Alignment:
+    """Put the channels of a network in the order that is nearest to another network.
+
+    It starts from the nearer of two orders: the one that there is, and one matched front to back
+    by what does not depend on the order of channels that are not matched yet.
+
+    Args:
+        symmetries: of their architecture.
+        target: the weights of the other network, by place.
+        numbers: those of the network.
+    """
+    matcher = _Matcher(symmetries, _wide(symmetries, target), _wide(symmetries, numbers))
+    starts = [symmetries.identity(), matcher.front_to_back()]
+    source = matcher.descend(max(starts, key=matcher.likeness))
+    aligned = symmetries.apply(numbers, source)
+    places = {carrier.place for carrier in symmetries.carriers}
+    square = sum(
+        float(np.square(aligned[p].astype(np.float64) - target[p].astype(np.float64)).sum())
+        for p in places
+    )
+    moved = int(np.count_nonzero(source != symmetries.identity()))
+    return Alignment(aligned, source, moved, float(np.sqrt(square)))
+
+
+def _wide(symmetries: Symmetries, numbers: Tensors) -> Tensors:
+    """The weights that carry channels, in float32 at least; what is not finite counts as 0."""
+    places = {carrier.place for carrier in symmetries.carriers}
+    wide = np.float64 if any(numbers[p].dtype == np.float64 for p in places) else np.float32
+    return {place: np.nan_to_num(numbers[place].astype(wide)) for place in places}
+
+
+class _Matcher:
+    """Matches one network's channels to another's, orbit by orbit."""
+
+    def __init__(self, symmetries: Symmetries, target: Tensors, numbers: Tensors) -> None:
+        self._symmetries = symmetries
+        self._target = target
+        self._numbers = numbers
+        self._on: dict[Place, list[Carrier]] = {}
+        for carrier in symmetries.carriers:
+            self._on.setdefault(carrier.place, []).append(carrier)
+        self._of_orbit = [
+            [c for c in symmetries.carriers if np.isin(orbit, c.channels).any()]
+            for orbit in symmetries.orbits
+        ]
+
+    def front_to_back(self) -> Vector:
+        """A first guess, exact where one network is a permutation of the other."""
+        source = self._symmetries.identity()
+        open_ = np.zeros(self._symmetries.count, dtype=bool)
+        for orbit in self._symmetries.orbits:
+            open_[orbit] = True
+        for orbit, carriers in zip(self._symmetries.orbits, self._of_orbit, strict=True):
+            gain = self._gain(orbit, carriers, source, open_)
+            source[orbit] = _matched(orbit, orbit, gain)
+            open_[orbit] = False
+        return source
+
+    def descend(self, start: Vector) -> Vector:
+        """Match each orbit with the others held, until nothing gets better."""
+        source, shut = start.copy(), np.zeros(self._symmetries.count, dtype=bool)
+        for _ in range(_SWEEPS):
+            changed = False
+            for orbit, carriers in zip(self._symmetries.orbits, self._of_orbit, strict=True):
+                gain = self._gain(orbit, carriers, source, shut)
+                proposed = source.copy()
+                proposed[orbit] = _matched(orbit, source[orbit], gain)
+                if np.array_equal(proposed, source):
+                    continue
+                places = {carrier.place for carrier in carriers}
+                before, after = (self.likeness(s, places) for s in (source, proposed))
+                if after > before + 1e-9 * abs(before):
+                    source, changed = proposed, True
+            if not changed:
+                break
+        return source
+
+    def likeness(self, source: Vector, places: Sequence[Place] | set[Place] = ()) -> float:
+        """The inner product with the target, over some weights or all."""
+        return sum(
+            float(np.vdot(self._target[place], self._moved(place, source)))
+            for place in places or self._on
+        )
+
+    def _moved(self, place: Place, source: Vector, but: Carrier | None = None) -> Array:
+        array = self._numbers[place]
+        for carrier in self._on[place]:
+            index = None if carrier is but else moved_index(carrier.channels, source)
+            if index is not None:
+                array = np.take(array, index, carrier.axis)
+        return array
+
+    def _gain(
+        self, orbit: Vector, carriers: Sequence[Carrier], source: Vector, open_: Array
+    ) -> Array:
+        """For each channel's place what each channel's content adds to the inner product.
+
+        Axes of channels that are still open are sorted in both networks, so that their order does
+        not matter.
+        """
+        gain = np.zeros((len(orbit), len(orbit)))
+        outside = open_.copy()
+        outside[orbit] = False
+        for carrier in carriers:
+            ours = self._target[carrier.place]
+            theirs = self._moved(carrier.place, source, but=carrier)
+            axes = [
+                c.axis
+                for c in self._on[carrier.place]
+                if c is not carrier and outside[c.channels].any()
+            ]
+            rows = [
+                _sorted(_rows(array, carrier, orbit), axes, carrier.axis)
+                for array in (ours, theirs)
+            ]
+            gain += rows[0] @ rows[1].T
+        return gain
+
+
+def _rows(array: Array, carrier: Carrier, orbit: Vector) -> Array:
+    """One entry on the first axis for each channel of the orbit, with its places behind it."""
+    places = np.flatnonzero(np.isin(carrier.channels, orbit))
+    order = places[np.argsort(carrier.channels[places], kind="stable")]
+    taken = np.moveaxis(np.take(array, order, carrier.axis), carrier.axis, 0)
+    return taken.reshape(len(orbit), len(order) // len(orbit), *taken.shape[1:])
+
+
+def _sorted(rows: Array, axes: Sequence[int], own: int) -> Array:
+    """Flat rows, sorted along the axes of the weight that may stand in any order."""
+    # The weight's own axis became the first two.
+    there = [axis + 2 if axis < own else axis + 1 for axis in axes]
+    if there:
+        rest = [axis for axis in range(rows.ndim) if axis not in there]
+        rows = np.transpose(rows, (*rest, *there))
+        rows = np.sort(rows.reshape(*rows.shape[: len(rest)], -1), axis=-1)
+    return rows.reshape(len(rows), -1)
+
+
+def _matched(orbit: Vector, current: Vector, gain: Array) -> Vector:
+    """The best content for each place; the current one where no other is better."""
+    places, contents = linear_sum_assignment(gain, maximize=True)
+    now = np.searchsorted(orbit, current)
+    best = float(gain[places, contents].sum())
+    held = float(gain[np.arange(len(orbit)), now].sum())
+    if best <= held + 1e-9 * abs(held):
+        return current
+    return np.asarray(orbit[contents])
