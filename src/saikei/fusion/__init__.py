@@ -13,25 +13,50 @@ from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.nested import NestedScore, nested_score
 from saikei.fusion.shared_prefix import compact
+from saikei.fusion.soup import Soup
+from saikei.fusion.soups.barrier import Barrier
+from saikei.fusion.soups.fitted import Fisher, Greedy
+from saikei.fusion.soups.methods import (
+    Dare,
+    Ema,
+    Linear,
+    ModelStock,
+    Slerp,
+    TaskArithmetic,
+    Ties,
+)
+from saikei.fusion.soups.pot import SoupFit
 from saikei.fusion.stack import Stack
 from saikei.fusion.weights import FittedWeights, fit_weights
 
 __all__ = [
     "Average",
+    "Barrier",
     "BestMember",
     "Boost",
     "Cascade",
     "CascadeFit",
     "Chain",
     "Choice",
+    "Dare",
+    "Ema",
+    "Fisher",
     "FittedWeights",
     "Fusion",
+    "Greedy",
+    "Linear",
+    "ModelStock",
     "Multimodal",
     "MultimodalFit",
     "NestedScore",
     "Rival",
     "Selection",
+    "Slerp",
+    "Soup",
+    "SoupFit",
     "Stack",
+    "TaskArithmetic",
+    "Ties",
     "choose",
     "compact",
     "fill_missing",

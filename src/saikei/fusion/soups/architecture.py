@@ -78,6 +78,21 @@ def with_tensors(graph: Graph, numbers: Mapping[Place, Array]) -> Graph:
     )
 
 
+def check_numbers(members: Sequence[Tensors]) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        FusionError: naming the member and the weight.
+    """
+    for number, numbers in enumerate(members, start=1):
+        for (layer, name), array in numbers.items():
+            if is_float(array.dtype) and not np.isfinite(array.astype(np.float64)).all():
+                raise FusionError(
+                    f"Member {number} holds NaN or infinite numbers in '{name}' of layer "
+                    f"'{layer}': leave it out."
+                )
+
+
 def kept_as_they_are(graph: Graph, members: Sequence[Tensors]) -> set[Place]:
     """Places whose numbers are not merged: those that are no floats, and of preprocessing.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from saikei.errors import FusionError
 from saikei.fusion.soups import kernels
+from saikei.fusion.soups.checks import check_share
 from saikei.fusion.soups.kernels import Consensus
 from saikei.fusion.soups.kernels.blocks import Array
 from saikei.fusion.weights import checked_weights
@@ -106,7 +106,7 @@ class Ema(Merge):
     decay: float = 0.9
 
     def __post_init__(self) -> None:
-        _check_share("decay", self.decay)
+        check_share("decay", self.decay)
 
     def weights(self, members: int) -> tuple[float, ...]:
         """The weight of each checkpoint in the end, the first one first."""
@@ -135,7 +135,7 @@ class Slerp(Merge):
     t: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_share("t", self.t)
+        check_share("t", self.t)
 
     def check_count(self, members: int) -> None:
         """It is between two."""
@@ -194,7 +194,7 @@ class Ties(Merge):
     needs_base: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_share("density", self.density, zero=False)
+        check_share("density", self.density, zero=False)
 
     def tensor(
         self,
@@ -227,7 +227,7 @@ class Dare(Merge):
     needs_base: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_share("drop", self.drop, one=False)
+        check_share("drop", self.drop, one=False)
         consensus: object = self.consensus
         if consensus not in ("mean", "sum", "sign"):
             raise FusionError(
@@ -268,113 +268,7 @@ class ModelStock(Merge):
         return kernels.model_stock(arrays, _given(base), out)
 
 
-@dataclass(frozen=True)
-class Fisher:
-    """The mean, weighted number by number by the members' Fisher information.
-
-    Matena and Raffel, 2022. The information is the empirical one, of the labels of held-out data.
-
-    Args:
-        samples: how many rows it is measured on; all where there are fewer.
-    """
-
-    samples: int = 512
-
-    def __post_init__(self) -> None:
-        _check_whole("samples", self.samples)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments with the method's name, JSON-ready."""
-        return {"method": "Fisher", **asdict(self)}
-
-
-@dataclass(frozen=True)
-class Greedy:
-    """The greedy soup: members join, the best first, as long as the mean does not get worse.
-
-    Wortsman et al., "Model soups", 2022. Measured on held-out data.
-
-    Args:
-        metric: `"loss"` or `"accuracy"`.
-    """
-
-    metric: Literal["loss", "accuracy"] = "loss"
-
-    def __post_init__(self) -> None:
-        metric: object = self.metric
-        if metric not in ("loss", "accuracy"):
-            raise FusionError(f"metric={self.metric!r} is unknown: use 'loss' or 'accuracy'.")
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments with the method's name, JSON-ready."""
-        return {"method": "Greedy", **asdict(self)}
-
-
-Method = Merge | Fisher | Greedy
-
-# By the names that they have in papers and on the command line.
-NAMED: Mapping[str, Method] = MappingProxyType(
-    {
-        "uniform": Linear(),
-        "greedy": Greedy(),
-        "fisher": Fisher(),
-        "slerp": Slerp(),
-        "ema": Ema(),
-        "task_arithmetic": TaskArithmetic(),
-        "ties": Ties(),
-        "dare": Dare(),
-        "model_stock": ModelStock(),
-    }
-)
-# By the names of their classes, for JSON and for calls on the command line.
-METHODS: Mapping[str, type[Method]] = MappingProxyType(
-    {type(method).__name__: type(method) for method in NAMED.values()}
-)
-
-
-def find_method(method: object) -> Method:
-    """A method from its name, or as it is.
-
-    Raises:
-        FusionError: when it is unknown.
-    """
-    if isinstance(method, (Merge, Fisher, Greedy)):
-        return method
-    if isinstance(method, str) and method in NAMED:
-        return NAMED[method]
-    raise FusionError(
-        f"method={method!r} is unknown: use one of {', '.join(NAMED)}, or a value such as "
-        "Ties(density=0.3)."
-    )
-
-
-def method_from_dict(record: Mapping[str, Any]) -> Method:
-    """The inverse of a method's `to_dict`.
-
-    Raises:
-        FusionError: when there is no such method.
-    """
-    kind = METHODS.get(str(record.get("method")))
-    if kind is None:
-        raise FusionError(
-            f"There is no method {record.get('method')!r}: use one of {', '.join(METHODS)}."
-        )
-    return kind(**{key: value for key, value in record.items() if key != "method"})
-
-
 def _given(base: Array | None) -> Array:
     if base is None:
         raise FusionError("The method needs the tensor of a base: give one.")
     return base
-
-
-def _check_share(name: str, value: object, zero: bool = True, one: bool = True) -> None:
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-    if not fits or (value == 0 and not zero) or (value == 1 and not one):
-        low, high = ("at least 0" if zero else "above 0"), ("at most 1" if one else "below 1")
-        raise FusionError(f"{name}={value!r} must be {low} and {high}.")
-
-
-def _check_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise FusionError(f"{name}={value!r}: give a whole number of at least 1.")

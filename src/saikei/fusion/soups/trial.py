@@ -1,0 +1,126 @@
+"""How good weights are on held-out data: one network that takes any of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.calibration.samples import calibration_inputs
+from saikei.errors import DataError, FusionError
+from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
+from saikei.fusion.soups.recalibrate import recalibrate
+from saikei.graph import Graph, build
+from saikei.training.batches import Array
+from saikei.training.predictions import predict
+from saikei.training.score import Score, score_outputs, summed_losses
+from saikei.training.task import flat_labels, infer_tasks
+
+
+class Trial:
+    """Scores weights of one architecture on data.
+
+    Args:
+        graph: of the first member; weights come by its places.
+        model: the first member, whose loss says what the labels mean.
+        data: held-out `(x, y)` arrays.
+        recalibrates: whether moving statistics are measured on the data before each score.
+
+    Raises:
+        DataError: when the data does not fit the model.
+    """
+
+    def __init__(self, graph: Graph, model: keras.Model, data: Any, recalibrates: bool) -> None:
+        self._graph = graph
+        self._data = data
+        self._network = build(graph)
+        self._variables = places_of(graph, self._network)
+        self._inputs = None
+        if recalibrates and statistics(graph):
+            self._inputs = calibration_inputs(graph, data)
+        labels, _ = predict(self._network, data)
+        self.tasks = infer_tasks(model, labels)
+        self.labels: Sequence[Array] = flat_labels(model, labels)
+
+    def settled(self, numbers: Tensors) -> Tensors:
+        """The weights with moving statistics of their own, where the trial measures them."""
+        if self._inputs is None:
+            return numbers
+        measured = recalibrate(with_tensors(self._graph, numbers), self._inputs)
+        found = tensors(measured, self._graph)
+        return {**numbers, **{place: found[place] for place in statistics(self._graph)}}
+
+    def losses(self, numbers: Tensors) -> Array:
+        """The loss of each sample, nats or squared error, float64 `(n,)`.
+
+        Raises:
+            DataError: when a prediction is not finite.
+        """
+        return summed_losses(self.tasks, self.labels, self._outputs(numbers))
+
+    def score(self, numbers: Tensors) -> Score:
+        """The metric and the mean loss."""
+        return score_outputs(self.tasks, self.labels, self._outputs(numbers))
+
+    def own_losses(self, members: Sequence[Tensors]) -> list[Array]:
+        """The losses of members as they are, without new statistics.
+
+        Raises:
+            FusionError: naming a member whose predictions are not finite.
+        """
+        found = []
+        for number, numbers in enumerate(members, start=1):
+            try:
+                found.append(self.losses(numbers))
+            except DataError as error:
+                raise FusionError(
+                    f"Member {number} predicts NaN or infinite numbers: leave it out."
+                ) from error
+        return found
+
+    def _outputs(self, numbers: Tensors) -> list[Array]:
+        for place, variable in self._variables.items():
+            if place in numbers:
+                variable.assign(numbers[place])
+        return predict(self._network, self._data)[1]
+
+    def chance(self) -> float:
+        """The mean loss of the best constant outputs: what a network has to be better than."""
+        constants = [_constant(task, y) for task, y in zip(self.tasks, self.labels, strict=True)]
+        return float(summed_losses(self.tasks, self.labels, constants).mean())
+
+
+def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
+    """The variable of a model that was built from a graph, for each place."""
+    return {
+        (operation.name, name): variable
+        for operation in graph.operations.values()
+        if operation.weights
+        for name, variable in zip(
+            operation.weights, model.get_layer(operation.name).weights, strict=True
+        )
+    }
+
+
+def _constant(task: Any, labels: Array) -> Array:
+    """The mean label, as an output of the task for every sample."""
+    numbers = labels.astype(np.float64)
+    if task.kind == "multiclass" and task.sparse:
+        numbers = np.eye(task.outputs)[labels.reshape(len(labels), -1).astype(int)]
+        numbers = numbers.reshape(*_spread(labels), task.outputs)
+    elif task.kind != "multiclass":
+        numbers = numbers.reshape(*_spread(labels[..., None]), task.outputs)
+    axes = tuple(range(numbers.ndim - 1))
+    mean = numbers.mean(axis=axes)
+    if task.from_logits:
+        share = np.clip(mean, keras.config.epsilon(), 1 - keras.config.epsilon())
+        mean = np.log(share) if task.kind == "multiclass" else np.log(share / (1 - share))
+    return np.broadcast_to(mean, numbers.shape)
+
+
+def _spread(labels: Array) -> tuple[int, ...]:
+    """The shape of labels without a last axis of one."""
+    shape = tuple(labels.shape)
+    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
