@@ -254,6 +254,8 @@ def test_what_exists_is_not_replaced_unasked(
         (("fuse", "{model}", "--out", "{out}"), "member"),
         (("fuse", "{model}", "{model}", "--with", "Stack()", "--out", "{out}"), "x_val"),
         (("fuse", "{model}", "{model}", "--with", "Boost()", "--out", "{out}"), "x_train"),
+        (("fuse", "{model}", "{model}", "--with", "Soup()", "--out", "{out}"), "x_val"),
+        (("fuse", "{model}", "{model}", "--with", "Ties(0.3)", "--out", "{out}"), "Soup(Ties(0.3)"),
         (("fuse", "{model}", "{model}", "--with", "Stak()", "--out", "{out}"), "unknown 'Stak'"),
         (
             ("fuse", "{model}", "--with", "Chain()", "--weights", "learn", "--out", "{out}"),
@@ -311,6 +313,18 @@ def test_wrong_data_is_refused_before_any_training(
     )
     assert message in said
     assert not (tmp_path / "run" / "candidates").exists()
+
+
+def test_a_soup_is_made_of_two_files_and_says_its_weights(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same, out = folder / "m0.keras", tmp_path / "soup.keras"
+    soup = "Soup(Linear((0.25, 0.75)), check=False, recalibrate=False)"
+    code, said, _ = run(capsys, "fuse", same, same, "--with", soup, "--out", out)
+    assert code == 0 and "Soup" in said
+    first, merged = (keras.saving.load_model(path) for path in (same, out))
+    for a, b in zip(first.get_weights(), merged.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_models_with_different_outputs_are_not_fused(

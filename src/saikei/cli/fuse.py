@@ -85,13 +85,16 @@ def fuse(
 
 def _fusion(weights: str | None, with_: str | None) -> Fusion:
     from saikei.cli.steps import parse_call
-    from saikei.fusion import Average
+    from saikei.fusion import Average, Fusion
     from saikei.fusion.registry import FUSIONS
+    from saikei.fusion.soups.named import METHODS
 
     if weights is not None and with_ is not None:
         raise InputError("Give --weights for an average or --with for any fusion, not both.")
     if with_ is not None:
-        made: Fusion = parse_call(with_, FUSIONS, "--with")
+        made = parse_call(with_, {**FUSIONS, **METHODS}, "--with")
+        if not isinstance(made, Fusion):
+            raise InputError(f'--with {with_!r} is a method of merging: write "Soup({with_}, …)".')
         return made
     if weights is None or weights == "equal":
         return Average()
@@ -105,12 +108,14 @@ def _fusion(weights: str | None, with_: str | None) -> Fusion:
 
 def _wants(fusion: Fusion) -> str | None:
     """Which part of the data a fusion is made with: "train", "validation" or none."""
-    from saikei.fusion import Average, Chain
+    from saikei.fusion import Average, Chain, Soup
     from saikei.fusion.registry import TRAINED
 
     if isinstance(fusion, Chain) and not fusion.trains:
         return None
     if isinstance(fusion, Average) and fusion.weights not in ("learn", "greedy"):
+        return None
+    if isinstance(fusion, Soup) and not fusion.needs_data:
         return None
     return "train" if type(fusion).__name__ in TRAINED else "validation"
 
@@ -137,6 +142,8 @@ def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) 
         made = fusion.fit(members, splits.train, splits.validation)
         return made.model, made.to_dict()
     fitted = fusion.fit(members, splits.validation, allow_in_sample=allow_in_sample)
+    if hasattr(fitted, "model"):
+        return fitted.model, fitted.to_dict()
     return (
         fusion(members, splits.validation, allow_in_sample=allow_in_sample),
         fitted.to_dict(),
@@ -145,7 +152,13 @@ def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) 
 
 def _shown(fitted: Any) -> str:
     """The numbers in which a reader sees what a fit decided."""
-    for key, label in (("values", "weights"), ("steps", "steps"), ("losses", "losses")):
-        if fitted and key in fitted:
-            return f", {label} " + ", ".join(f"{value:.3f}" for value in fitted[key])
+    for key, label in (
+        ("values", "weights"),
+        ("weights", "weights"),
+        ("steps", "steps"),
+        ("losses", "losses"),
+    ):
+        values = fitted.get(key) if fitted else None
+        if values and all(isinstance(value, (int, float)) for value in values):
+            return f", {label} " + ", ".join(f"{value:.3f}" for value in values)
     return ""

@@ -158,6 +158,11 @@ class Soup(Fusion):
             )
 
     @property
+    def needs_data(self) -> bool:
+        """Whether it cannot be made without held-out data, whatever its members are."""
+        return self.check or isinstance(self.method, (Greedy, Fisher))
+
+    @property
     def complexity(self) -> int:
         """A fixed merge is as simple as a mean; a greedy one has a number for each member."""
         return {Greedy: 2, Fisher: 4}.get(type(self.method), 1)
