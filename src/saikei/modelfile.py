@@ -31,7 +31,7 @@ def load_model(path: str | Path) -> keras.Model:
     """
     import keras
 
-    import saikei.models  # noqa: F401 - registers our own classes, which the file may hold
+    from saikei.models import CascadeModel  # noqa: F401 - registers our own classes, which the file may hold
 
     path = Path(path)
     if not path.is_file():
