@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Soup,
         Stack,
         choose,
+        merge_files,
         nested_score,
     )
     from saikei.rules import Rule, register_rule
@@ -74,6 +75,7 @@ __all__ = [
     "distill",
     "evaluate",
     "fit",
+    "merge_files",
     "nested_score",
     "optimize",
     "profile",
@@ -111,6 +113,7 @@ _HOMES = {
     "distill": "training",
     "evaluate": "training",
     "fit": "training",
+    "merge_files": "fusion",
     "nested_score": "fusion",
     "optimize": "search",
     "profile": "costs",

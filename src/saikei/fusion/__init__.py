@@ -16,6 +16,7 @@ from saikei.fusion.shared_prefix import compact
 from saikei.fusion.soup import Soup
 from saikei.fusion.soups.barrier import Barrier
 from saikei.fusion.soups.fitted import Fisher, Greedy
+from saikei.fusion.soups.merge_files import MergedFile, merge_files
 from saikei.fusion.soups.methods import (
     Dare,
     Ema,
@@ -45,6 +46,7 @@ __all__ = [
     "Fusion",
     "Greedy",
     "Linear",
+    "MergedFile",
     "ModelStock",
     "Multimodal",
     "MultimodalFit",
@@ -61,6 +63,7 @@ __all__ = [
     "compact",
     "fill_missing",
     "fit_weights",
+    "merge_files",
     "nested_score",
     "select_weights",
 ]

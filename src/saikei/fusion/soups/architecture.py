@@ -195,18 +195,24 @@ def _ties(operation: Operation) -> list[int]:
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    return dict(_stripped(config or {}))
+    return dict(stripped(config or {}))
 
 
-def _stripped(value: Any) -> Any:
+def stripped(value: Any, but: Sequence[str] = ()) -> Any:
+    """A config without what makes no difference once there are weights.
+
+    Args:
+        value: a config, or a part of one.
+        but: keys to leave out besides.
+    """
     if isinstance(value, Mapping):
         return {
-            key: _stripped(entry)
+            key: stripped(entry, but)
             for key, entry in value.items()
-            if key not in _IDLE and not str(key).endswith(_IDLE_ENDINGS)
+            if key not in (*_IDLE, *but) and not str(key).endswith(_IDLE_ENDINGS)
         }
     if isinstance(value, (list, tuple)):
-        return [_stripped(entry) for entry in value]
+        return [stripped(entry, but) for entry in value]
     return value
 
 
@@ -226,7 +232,7 @@ class _Wiring:
 
     def __init__(self, call: Call, place: int) -> None:
         self.fixed = (place, call.slots(), call.outputs)
-        self.arguments = [_stripped(leaf) for leaf in call.leaves()]
+        self.arguments = [stripped(leaf) for leaf in call.leaves()]
 
     def __eq__(self, other: object) -> bool:
         return (
