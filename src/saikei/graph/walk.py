@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +146,7 @@ class Reader:
         kwargs = step.kwargs if training is None else {**step.kwargs, "training": training}
         traced = trace(layer, step.args, kwargs)
         outputs = tree.flatten(traced.outputs)
-        if [tuple(t.shape) for t in outputs] != [tuple(t.shape) for t in step.outputs]:
+        if not _same_shapes(step.outputs, outputs):
             raise UntraceableError("traced, its outputs have other shapes")
         self.traced = True
         self._alive.append(traced)
@@ -298,6 +299,15 @@ class Reader:
 
 def _spec(tensor: Any) -> TensorSpec:
     return TensorSpec(tuple(tensor.shape), str(tensor.dtype))
+
+
+def _same_shapes(told: Sequence[Any], traced: Sequence[Any]) -> bool:
+    """Tracing may know a size that the backend left open: Keras before 3.13 does not tile one."""
+    return len(told) == len(traced) and all(
+        len(one.shape) == len(other.shape)
+        and all(a in (None, b) for a, b in zip(one.shape, other.shape, strict=True))
+        for one, other in zip(told, traced, strict=True)
+    )
 
 
 def _is_traceable(operation: Any) -> bool:
