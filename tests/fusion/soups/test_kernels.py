@@ -209,7 +209,9 @@ def test_the_threshold_of_a_large_array_is_the_one_that_sorting_gives(
     }[shape]
     base = np.zeros_like(values)
     expected = np.sort(np.abs(values))[-round(density * size)]
-    assert threshold.magnitude_threshold(values, base, density) == expected
+    doubled = 2 * values
+    found = threshold.magnitude_thresholds([values, doubled], base, density)
+    assert found == [expected, 2 * expected]
 
 
 @pytest.mark.parametrize("name", MERGES)

@@ -10,14 +10,14 @@ from saikei.fusion.soups.kernels.fisher import fisher
 from saikei.fusion.soups.kernels.linear import linear
 from saikei.fusion.soups.kernels.model_stock import model_stock
 from saikei.fusion.soups.kernels.slerp import slerp
-from saikei.fusion.soups.kernels.threshold import magnitude_threshold
+from saikei.fusion.soups.kernels.threshold import magnitude_thresholds
 
 __all__ = [
     "Consensus",
     "dare",
     "fisher",
     "linear",
-    "magnitude_threshold",
+    "magnitude_thresholds",
     "merge_deltas",
     "model_stock",
     "slerp",

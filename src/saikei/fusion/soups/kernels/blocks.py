@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from saikei.errors import FusionError
 
 Array: TypeAlias = NDArray[Any]
-# Elements of a block: with the scratch of a kernel it stays in the second level of the cache.
-BLOCK = 1 << 14
+# Elements of a block: it stays in the second level of the cache, and is large enough that threads
+# spend their time in NumPy and not waiting for each other.
+BLOCK = 1 << 16
 # Smaller spans are not worth a thread.
-_SPAN = 1 << 18
+_SPAN = 1 << 19
 _THREADS = 4
 
 

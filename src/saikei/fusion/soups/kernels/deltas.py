@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,11 +22,12 @@ from saikei.fusion.soups.kernels.blocks import (
     output_for,
     over_spans,
 )
-from saikei.fusion.soups.kernels.threshold import magnitude_threshold
+from saikei.fusion.soups.kernels.threshold import magnitude_thresholds
 
 Consensus = Literal["mean", "sum", "sign"]
-# From a member's place, its differences and the first index of a block to what stays of them.
-Thin = Callable[[int, Array, int], Any]
+# From a member's place, the magnitudes of its differences and the first index of a block; writes
+# which of them stay.
+Thin = Callable[[int, Array, int, Array], None]
 
 
 def ties(
@@ -52,10 +54,12 @@ def ties(
         FusionError: when the arrays differ in shape or type, or a number is not finite.
     """
     *flat, origin = flat_views([*arrays, base])
-    thresholds = [magnitude_threshold(array, origin, density) for array in flat]
+    thresholds = magnitude_thresholds(flat, origin, density)
 
-    def thin(place: int, differences: Array, first: int) -> Any:  # noqa: ARG001
-        return np.abs(differences) >= thresholds[place]
+    def thin(place: int, sizes: Array, first: int, out: Array) -> None:  # noqa: ARG001
+        least = thresholds[place]
+        # A difference of 0 has nothing to say.
+        (np.greater_equal if least > 0 else np.greater)(sizes, least, out=out)
 
     return merge_deltas(arrays, base, thin, "sign", scale, out=out)
 
@@ -86,10 +90,12 @@ def dare(
         FusionError: when the arrays differ in shape or type, or the result is not finite.
     """
 
-    def thin(place: int, differences: Array, first: int) -> Any:
+    def thin(place: int, sizes: Array, first: int, out: Array) -> None:
         # One generator a block: the same numbers however the blocks are divided among threads.
         key = np.random.SeedSequence([*seed, place, first // BLOCK])
-        return np.random.Generator(np.random.SFC64(key)).random(differences.size) >= drop
+        drawn = np.random.Generator(np.random.SFC64(key)).random(sizes.size)
+        np.greater_equal(drawn, drop, out=out)
+        np.logical_and(out, sizes > 0, out=out)
 
     factor = scale / (1 - drop) if rescale else scale
     return merge_deltas(arrays, base, thin if drop else None, consensus, factor, out=out)
@@ -111,7 +117,7 @@ def merge_deltas(
     Args:
         arrays: one for each member.
         base: what all members were fine-tuned from.
-        thin: says which differences of a block stay, as booleans; `None` for all.
+        thin: says which differences of a block stay; `None` for all that are not 0.
         consensus: `"mean"` over all members, their `"sum"`, or `"sign"`: for each number the mean
             of those that have the sign of the sum.
         scale: λ.
@@ -121,58 +127,121 @@ def merge_deltas(
         FusionError: when the arrays differ in shape or type, or the result is not finite.
     """
     *flat, origin = flat_views([*arrays, base])
-    narrow, wide = compute_types(origin.dtype)
     result = output_for(base, out)
     target = result.reshape(-1)
 
     def work(start: int, stop: int) -> None:
+        bench = _Bench.of(len(flat), origin.dtype)
         for first, last in blocks(start, stop):
-            parts = [np.asarray(array[first:last], narrow) for array in flat]
-            ground = np.asarray(origin[first:last], narrow)
-            counts = _kept(parts, ground, thin, first)
+            at = bench.take([array[first:last] for array in flat], origin[first:last])
+            at.thin(thin, first)
             if consensus == "sign":
-                counts = _agreeing(parts, ground, counts, wide)
-            total, count = _counted(parts, counts, wide)
-            divisor = {"mean": len(flat), "sum": 1, "sign": np.maximum(count, 1)}[consensus]
-            total /= divisor
-            total *= scale
-            total += ground * (1 - scale * (count / divisor))
-            check_finite(total)
-            np.copyto(target[first:last], total, casting="unsafe")
+                at.elect()
+            merged = at.merged(consensus, scale)
+            check_finite(merged)
+            np.copyto(target[first:last], merged, casting="unsafe")
 
     over_spans(target.size, work)
     return result
 
 
-def _kept(
-    parts: Sequence[Array], ground: Array, thin: Thin | None, first: int
-) -> list[Array] | None:
-    """For each member which of its numbers stay; `None` where all do."""
-    if thin is None:
-        return None
-    return [thin(place, part - ground, first) for place, part in enumerate(parts)]
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """A block of all members, and room to work on it without asking for memory again.
 
+    Args:
+        parts: the members' numbers.
+        ground: the base's.
+        differences: of each member to the base.
+        kept: which of them count.
+        room: as narrow as the numbers.
+        total: as wide as sums are.
+        marks: two rows of booleans.
+        count: how many count for each number.
+    """
 
-def _agreeing(
-    parts: Sequence[Array], ground: Array, kept: list[Array] | None, wide: Any
-) -> list[Array]:
-    """For each member which of its kept differences have the sign of their sum."""
-    differences = [part - ground for part in parts]
-    total = np.zeros(ground.size, wide)
-    for place, difference in enumerate(differences):
-        if kept is not None:
-            difference *= kept[place]
-        total += difference
-    check_finite(total)
-    elected = np.sign(total).astype(ground.dtype)
-    return [difference * elected > 0 for difference in differences]
+    parts: list[Array]
+    ground: Array
+    differences: Array
+    kept: Array
+    room: Array
+    total: Array
+    marks: Array
+    count: Array
 
+    @classmethod
+    def of(cls, members: int, dtype: Any) -> _Bench:
+        narrow, wide = compute_types(dtype)
+        return cls(
+            parts=[],
+            ground=np.empty(0, narrow),
+            differences=np.empty((members, BLOCK), narrow),
+            kept=np.empty((members, BLOCK), np.bool_),
+            room=np.empty(BLOCK, narrow),
+            total=np.empty(BLOCK, wide),
+            marks=np.empty((2, BLOCK), np.bool_),
+            count=np.empty(BLOCK, np.uint16),
+        )
 
-def _counted(parts: Sequence[Array], counts: list[Array] | None, wide: Any) -> tuple[Array, Array]:
-    """The sum of the numbers that count, and how many they are."""
-    total = np.zeros(parts[0].size, wide)
-    number = np.zeros(parts[0].size, np.uint16)
-    for place, part in enumerate(parts):
-        total += part if counts is None else part * counts[place]
-        number += 1 if counts is None else counts[place]
-    return total, number.astype(wide)
+    def take(self, parts: Sequence[Array], ground: Array) -> _Bench:
+        size, narrow = ground.size, self.room.dtype
+        return _Bench(
+            [np.asarray(part, narrow) for part in parts],
+            np.asarray(ground, narrow),
+            self.differences[:, :size],
+            self.kept[:, :size],
+            self.room[:size],
+            self.total[:size],
+            self.marks[:, :size],
+            self.count[:size],
+        )
+
+    def thin(self, thin: Thin | None, first: int) -> None:
+        """Note the differences, and which stay."""
+        for place, (part, row) in enumerate(zip(self.parts, self.differences, strict=True)):
+            np.subtract(part, self.ground, out=row)
+            np.abs(row, out=self.room)
+            if thin is None:
+                np.greater(self.room, 0, out=self.kept[place])
+            else:
+                thin(place, self.room, first, self.kept[place])
+
+    def elect(self) -> None:
+        """Of what stays, keep what has the sign of the sum."""
+        self._sum(self.differences)
+        positive, same = self.marks
+        np.greater(self.total, 0, out=positive)
+        np.not_equal(self.total, 0, out=same)
+        np.logical_and(self.kept, same, out=self.kept)
+        for row, kept in zip(self.differences, self.kept, strict=True):
+            np.greater(row, 0, out=same)
+            np.equal(same, positive, out=same)
+            np.logical_and(kept, same, out=kept)
+
+    def _sum(self, rows: Any) -> None:
+        """Add up what is kept. What is not finite makes the sum so, kept or not."""
+        np.multiply(rows[0], self.kept[0], out=self.total)
+        for row, kept in zip(rows[1:], self.kept[1:], strict=True):
+            np.multiply(row, kept, out=self.room)
+            np.add(self.total, self.room, out=self.total)
+
+    def merged(self, consensus: Consensus, scale: float) -> Array:
+        """The numbers that count, and the base by what they leave of it."""
+        self._sum(self.parts)
+        self.count[...] = 0
+        for kept in self.kept:
+            np.add(self.count, kept, out=self.count)
+        if consensus == "sign":
+            share: Array = self.count > 0
+            np.maximum(self.count, 1, out=self.count)
+            np.divide(self.total, self.count, out=self.total)
+        else:
+            divisor = len(self.parts) if consensus == "mean" else 1
+            np.divide(self.total, divisor, out=self.total)
+            share = self.count.astype(self.total.dtype) / divisor
+        if consensus == "sign" and scale == 1:
+            np.multiply(self.ground, ~share, out=self.room)
+            return np.add(self.total, self.room, out=self.total)
+        np.multiply(self.total, scale, out=self.total)
+        left = 1 - scale * share.astype(self.total.dtype)
+        return np.add(self.total, left * self.ground, out=self.total)

@@ -1,0 +1,184 @@
+"""Merging files of weights: Saikei against mergekit, and against reading and writing the bytes.
+
+Four members and their base, float32, each of the same tensors. Both merge the same `.safetensors`
+files, linear and by TIES, each run in a process of its own; only the merge is timed, not the
+imports. "Copy" reads all bytes of the members in large pieces and writes as many as the result
+has. Files are in the page cache when they have been written, for all alike. Memory is the peak of
+the process beyond what it held before, mapped pages of files included.
+
+    pip install '.[torch,benchmarks]'
+    python benchmarks/merging.py --megabytes 512
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MEMBERS = 4
+PIECE = 1 << 26
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, default=512, help="size of each member")
+    parser.add_argument("--tensor", type=int, default=64, help="size of each tensor, megabytes")
+    parser.add_argument("--runs", type=int, default=3, help="alternating runs of each")
+    parser.add_argument("--methods", nargs="+", default=["linear", "ties"])
+    parser.add_argument("--peers", nargs="+", default=["mergekit", "copy"])
+    parser.add_argument("--folder", type=Path, help="where to write; a temporary one otherwise")
+    parser.add_argument("--child", nargs=2, metavar=("WHO", "METHOD"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child, arguments.folder)
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        write_members(Path(folder), arguments.megabytes, arguments.tensor)
+        for method in arguments.methods:
+            compare(method, Path(folder), arguments)
+
+
+def compare(method: str, folder: Path, arguments: argparse.Namespace) -> None:
+    """Time all on the same files, run after run."""
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(arguments.runs):
+        for who in ("saikei", *arguments.peers):
+            runs.setdefault(who, []).append(measured(who, method, folder))
+    ours = statistics.median(run["seconds"] for run in runs["saikei"])
+    allowed = 3 * arguments.tensor * (MEMBERS + (method == "ties"))
+    print(f"{method}, {MEMBERS} × {arguments.megabytes} MB, tensors of {arguments.tensor} MB:")
+    for who, each in runs.items():
+        seconds = [run["seconds"] for run in each]
+        ratio = statistics.median(seconds) / ours
+        peak = max(run["megabytes"] for run in each)
+        print(
+            f"  {who:9} {statistics.median(seconds):7.2f} s "
+            f"({min(seconds):.2f} to {max(seconds):.2f}), {ratio:6.2f} × of ours, "
+            f"peak {peak:5.0f} MB" + (f" of {allowed} allowed" if who == "saikei" else "")
+        )
+
+
+def measured(who: str, method: str, folder: Path) -> dict[str, float]:
+    """One run in a process of its own."""
+    command = [sys.executable, __file__, "--folder", str(folder), "--child", who, method]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def child(who: str, method: str, folder: Path) -> None:
+    """Merge once, and print seconds and megabytes."""
+    run = {"saikei": with_saikei, "mergekit": with_mergekit, "copy": with_copy}[who](method, folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"seconds": seconds, "megabytes": (after - before) / 1024}))
+
+
+def with_saikei(method: str, folder: Path) -> Callable[[], Any]:
+    """Our merge."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from saikei.fusion import Ties, merge_files
+
+    paths, base = members_in(folder)
+    out = folder / "saikei.safetensors"
+    if method == "linear":
+        return lambda: merge_files(paths, out, overwrite=True)
+    return lambda: merge_files(paths, out, Ties(0.2), base=base, overwrite=True)
+
+
+def with_mergekit(method: str, folder: Path) -> Callable[[], Any]:
+    """Its merge of plain tensors, as its `mergekit-pytorch` does it."""
+    from mergekit.graph import Executor
+    from mergekit.options import MergeOptions
+    from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
+
+    paths, base = members_in(folder)
+    given: dict[str, Any] = {"weight": 1.0, "density": 0.2} if method == "ties" else {"weight": 1.0}
+    config = RawPyTorchMergeConfig.model_validate(
+        {
+            "merge_method": method,
+            "models": [{"model": str(path), "parameters": given} for path in paths],
+            "base_model": str(base) if method == "ties" else None,
+            "parameters": {"normalize": True},
+        }
+    )
+
+    def run() -> None:
+        options = MergeOptions()
+        tasks = plan_flat_merge(config, str(folder / "mergekit"), False, False, options)
+        Executor(tasks, math_device="cpu", storage_device="cpu").execute()
+
+    return run
+
+
+def with_copy(method: str, folder: Path) -> Callable[[], Any]:
+    """All bytes read, and as many written as the result has."""
+    paths, base = members_in(folder)
+    read = [*paths, base] if method == "ties" else paths
+
+    def run() -> None:
+        buffer = bytearray(PIECE)
+        for path in read:
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+        left = paths[0].stat().st_size
+        with (folder / "copy.bin").open("wb", buffering=0) as file:
+            while left:
+                left -= file.write(memoryview(buffer)[: min(PIECE, left)])
+
+    return run
+
+
+def members_in(folder: Path) -> tuple[list[Path], Path]:
+    """The files of the members and of their base."""
+    return [folder / f"member_{n}.safetensors" for n in range(MEMBERS)], folder / "base.safetensors"
+
+
+def write_members(folder: Path, megabytes: int, tensor: int) -> None:
+    """A base of random numbers, and members that lie near it."""
+    paths, base = members_in(folder)
+    width = 1024
+    rows = tensor * (1 << 20) // 4 // width
+    count = max(1, megabytes // tensor)
+    size = rows * width * 4
+    header = {
+        f"layers.{n}.weight": {
+            "dtype": "F32",
+            "shape": [rows, width],
+            "data_offsets": [n * size, (n + 1) * size],
+        }
+        for n in range(count)
+    }
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    for number, path in enumerate((base, *paths)):
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for n in range(count):
+                # The same numbers for each file, and steps of its own.
+                numbers = np.random.default_rng(n).standard_normal((rows, width), np.float32)
+                if number:
+                    step = np.random.default_rng((n, number))
+                    numbers += 0.1 * step.standard_normal((rows, width), np.float32)
+                file.write(numbers.tobytes())
+
+
+if __name__ == "__main__":
+    main()
