@@ -1,10 +1,11 @@
 """Merging files of weights: Saikei against mergekit, and against reading and writing the bytes.
 
 Four members and their base, float32, each of the same tensors. Both merge the same `.safetensors`
-files, linear and by TIES, each run in a process of its own; only the merge is timed, not the
-imports. "Copy" reads all bytes of the members in large pieces and writes as many as the result
-has. Files are in the page cache when they have been written, for all alike. Memory is the peak of
-the process beyond what it held before, mapped pages of files included.
+files, linear and by TIES, each run in a process of its own, to a file that is not there yet. The
+merge is timed without the imports, and the process with them. "Copy" reads all bytes of the
+members in large pieces and writes as many as the result has. Files are in the page cache when they
+have been written, for all alike. Memory is the peak of the process beyond what it held before,
+mapped pages of files included.
 
     pip install '.[torch,benchmarks]'
     python benchmarks/merging.py --megabytes 512
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,6 +31,7 @@ import numpy as np
 
 MEMBERS = 4
 PIECE = 1 << 26
+OUTPUTS = ("saikei.safetensors", "mergekit", "copy.bin")
 
 
 def main() -> None:
@@ -64,9 +67,11 @@ def compare(method: str, folder: Path, arguments: argparse.Namespace) -> None:
         seconds = [run["seconds"] for run in each]
         ratio = statistics.median(seconds) / ours
         peak = max(run["megabytes"] for run in each)
+        whole = statistics.median(run["process"] for run in each)
         print(
             f"  {who:9} {statistics.median(seconds):7.2f} s "
             f"({min(seconds):.2f} to {max(seconds):.2f}), {ratio:6.2f} × of ours, "
+            f"process {whole:6.2f} s, "
             f"peak {peak:5.0f} MB" + (f" of {allowed} allowed" if who == "saikei" else "")
         )
 
@@ -74,9 +79,15 @@ def compare(method: str, folder: Path, arguments: argparse.Namespace) -> None:
 def measured(who: str, method: str, folder: Path) -> dict[str, float]:
     """One run in a process of its own."""
     command = [sys.executable, __file__, "--folder", str(folder), "--child", who, method]
+    start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    process = time.perf_counter() - start
+    for name in OUTPUTS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).unlink(missing_ok=True)
+    # What was written is on its way to the disk: the next must not wait for it.
+    os.sync()
+    return {**json.loads(done.stdout.strip().splitlines()[-1]), "process": process}
 
 
 def child(who: str, method: str, folder: Path) -> None:
@@ -96,10 +107,10 @@ def with_saikei(method: str, folder: Path) -> Callable[[], Any]:
     from saikei.fusion import Ties, merge_files
 
     paths, base = members_in(folder)
-    out = folder / "saikei.safetensors"
+    out = folder / OUTPUTS[0]
     if method == "linear":
-        return lambda: merge_files(paths, out, overwrite=True)
-    return lambda: merge_files(paths, out, Ties(0.2), base=base, overwrite=True)
+        return lambda: merge_files(paths, out)
+    return lambda: merge_files(paths, out, Ties(0.2), base=base)
 
 
 def with_mergekit(method: str, folder: Path) -> Callable[[], Any]:
@@ -121,7 +132,7 @@ def with_mergekit(method: str, folder: Path) -> Callable[[], Any]:
 
     def run() -> None:
         options = MergeOptions()
-        tasks = plan_flat_merge(config, str(folder / "mergekit"), False, False, options)
+        tasks = plan_flat_merge(config, str(folder / OUTPUTS[1]), False, False, options)
         Executor(tasks, math_device="cpu", storage_device="cpu").execute()
 
     return run
@@ -139,7 +150,7 @@ def with_copy(method: str, folder: Path) -> Callable[[], Any]:
                 while file.readinto(buffer):
                     pass
         left = paths[0].stat().st_size
-        with (folder / "copy.bin").open("wb", buffering=0) as file:
+        with (folder / OUTPUTS[2]).open("wb", buffering=0) as file:
             while left:
                 left -= file.write(memoryview(buffer)[: min(PIECE, left)])
 
