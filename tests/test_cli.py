@@ -172,6 +172,30 @@ def test_fuse_makes_any_fusion_that_is_typed_as_in_python(
     assert loaded.count_params() == shown["params"]
 
 
+def test_members_with_different_inputs_are_fused_from_named_arrays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    parts: dict[str, Any] = {}
+    for part in ("val", "test"):
+        arrays = {"left": generator.normal(size=(40, 3)), "right": generator.normal(size=(40, 2))}
+        parts |= {f"x_{part}.{name}": array for name, array in arrays.items()}
+        parts[f"y_{part}"] = (arrays["left"][:, 0] + arrays["right"][:, 0] > 0).astype(int)
+        for name, array in arrays.items():
+            x = keras.Input(array.shape[1:], name=name)
+            member = keras.Model(x, L.Dense(1, activation="sigmoid")(x))
+            member.save(tmp_path / f"{name}.keras")
+    np.savez(tmp_path / "data.npz", **parts)
+    arguments = ("fuse", tmp_path / "left.keras", tmp_path / "right.keras")
+    arguments += ("--with", "Multimodal(fallback='drop')", "--data", tmp_path / "data.npz")
+    shown = run_json(capsys, *arguments, "--out", tmp_path / "team.keras")
+    assert set(shown["fitted"]["without"]) == {"left", "right"}
+    assert shown["test"]["n"] == 40
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path / "again.keras")
+    assert code == 0
+    assert "accuracy without 'left'" in out
+
+
 def test_optimize_writes_a_model_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

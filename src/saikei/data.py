@@ -1,15 +1,12 @@
-"""Data that users hand in: read from a file, gathered from a dataset, checked and split.
+"""Data that users hand in: gathered from a dataset, checked and split.
 
-Keras is imported where it is needed, so that a file with wrong data is refused at once.
+Keras is imported where it is needed, so that wrong data is refused at once.
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -37,32 +34,6 @@ class Splits:
     train: Arrays
     validation: Arrays | None = None
     test: Arrays | None = None
-
-
-def load_npz(path: str | Path) -> Splits:
-    """Read a data set from a NumPy file; nothing in it is unpickled.
-
-    Args:
-        path: an `.npz` with the arrays `x_train`, `y_train`, and optionally `x_val`, `y_val`,
-            `x_test`, `y_test`. Arrays of other names are left alone.
-
-    Raises:
-        DataError: when the file cannot be read, an array is missing, or the arrays are empty, of
-            different lengths, not numeric, or hold NaN or infinite numbers.
-    """
-    stored = _read_npz(Path(path))
-    parts = {part: _part(stored, part, path) for part in ("train", "val", "test")}
-    known = {f"{side}_{part}" for part in parts for side in "xy"}
-    # A misspelt part must not be left out in silence.
-    for key in sorted(set(stored) - known):
-        raise DataError(f"'{path}' holds '{key}': the names are {', '.join(sorted(known))}.")
-    train = parts["train"]
-    if train is None:
-        raise DataError(
-            f"'{path}' holds no 'x_train': save the data with "
-            "numpy.savez(path, x_train=…, y_train=…)."
-        )
-    return Splits(train, parts["val"], parts["test"])
 
 
 def arrays(data: Any, name: str = "given") -> Arrays:
@@ -120,9 +91,9 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
     x, y = arrays(data, name)
     inputs = _inputs_by_name(model, x, name)
     for label, array in inputs.items():
-        _check_values(array, label)
+        check_values(array, label)
     for array in tree.flatten(y):
-        _check_values(array, f"labels of the {name} data")
+        check_values(array, f"labels of the {name} data")
     _sample_count((x, y), name)
 
 
@@ -161,59 +132,6 @@ def hold_out(
     _, chosen = train_test_split(rows, test_size=held, random_state=seed % 2**32, stratify=classes)
     mask = np.isin(np.arange(count), chosen)
     return _rows((x, y), ~mask), _rows((x, y), mask)
-
-
-# What NumPy and zipfile raise for bytes that are no archive of arrays, or a damaged one.
-_UNREADABLE = (
-    ValueError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    AttributeError,
-    TypeError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-)
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
-    try:
-        # NumPy leaves a file that it opened itself open when the archive is broken.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            names = [key for key in stored.files if key.startswith(("x_", "y_"))]
-            return {key: np.asarray(stored[key]) for key in names}
-    except _UNREADABLE as error:
-        raise DataError(
-            f"'{path}' is no NumPy archive of numbers ({_first_line(error)}): save the data with "
-            "numpy.savez(path, x_train=…, y_train=…)."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _part(stored: dict[str, NDArray[Any]], part: str, path: str | Path) -> Arrays | None:
-    names = (f"x_{part}", f"y_{part}")
-    missing = [name for name in names if name not in stored]
-    if len(missing) == 2:
-        return None
-    if missing:
-        present = next(name for name in names if name in stored)
-        raise DataError(f"'{path}' holds '{present}' but no '{missing[0]}': both are needed.")
-    x, y = (stored[name] for name in names)
-    for name in names:
-        _check_values(stored[name], f"'{name}' in '{path}'")
-    if len(x) != len(y):
-        raise DataError(
-            f"'{path}' holds {len(x):,} samples in '{names[0]}' but {len(y):,} labels in "
-            f"'{names[1]}': give one label for each sample."
-        )
-    return x, y
 
 
 def _pair(data: Any, name: str) -> Arrays:
@@ -300,7 +218,16 @@ def _check_shape(
     )
 
 
-def _check_values(array: NDArray[Any], label: str) -> None:
+def check_values(array: NDArray[Any], label: str) -> None:
+    """Refuse an array that is empty, or holds something else than numbers.
+
+    Args:
+        array: one row for each sample.
+        label: what it is, for messages.
+
+    Raises:
+        DataError: naming the array and, of NaN, the first row.
+    """
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"The {label} is of type {array.dtype}: give numbers, with classes numbered from 0."

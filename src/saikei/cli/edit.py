@@ -66,8 +66,8 @@ def edit(
     """Change the structure of a model: by a recipe, by steps, or by pruning to a budget."""
     import_keras()
     from saikei.costs import profile
-    from saikei.data import load_npz
     from saikei.modelfile import check_target, load_model, save_model
+    from saikei.npz import load_npz
 
     limits = (macs, params, latency)
     if sum([recipe is not None, bool(step), keep is not None, any(limits)]) != 1:
@@ -84,7 +84,7 @@ def edit(
         amount = budget(*limits) if keep is None else number(keep, "--keep")
         names = tuple(exclude or ())
         steps = _pruning(amount, importance, scope, multiple_of, names, seed, compensate)
-    samples = load_npz(data).train if data is not None else None
+    samples = load_npz(data).need("train") if data is not None else None
     loaded = load_model(model)
     edited = steps(loaded, samples)
     save_model(edited, out, overwrite)

@@ -12,8 +12,8 @@ from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
-    from saikei.data import Splits
     from saikei.fusion import Fusion
+    from saikei.npz import Archive
 
 
 def fuse(
@@ -50,8 +50,8 @@ def fuse(
     """Make one model of several: by an average, a stack, a cascade, a chain or a boosted series."""
     import_keras()
     from saikei.costs import profile
-    from saikei.data import load_npz
     from saikei.modelfile import check_target, load_model, save_model
+    from saikei.npz import load_npz
     from saikei.training import evaluate
 
     check_target(out, ".keras", overwrite)
@@ -62,7 +62,8 @@ def fuse(
     fused, fitted = _fused(fusion, members, splits, allow_in_sample)
     save_model(fused, out, overwrite)
     costs = profile(fused, latency=False)
-    score = evaluate(fused, splits.test) if splits is not None and splits.test else None
+    test = splits.test if splits is not None else None
+    score = evaluate(fused, _with_availabilities(fused, test)) if test else None
     if as_json:
         say_json(
             {
@@ -120,7 +121,7 @@ def _wants(fusion: Fusion) -> str | None:
     return "train" if type(fusion).__name__ in TRAINED else "validation"
 
 
-def _check_data(fusion: Fusion, splits: Splits | None) -> None:
+def _check_data(fusion: Fusion, splits: Archive | None) -> None:
     wanted = _wants(fusion)
     if wanted == "train" and (splits is None or splits.train is None):
         raise InputError(
@@ -150,8 +151,22 @@ def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) 
     )
 
 
+def _with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A multimodal model also asks which of its inputs are there."""
+    from saikei.fusion import fill_missing
+    from saikei.fusion.modalities.naming import modalities_of
+
+    x, y = data
+    return (fill_missing(fused, x), y) if modalities_of(fused) and isinstance(x, dict) else data
+
+
 def _shown(fitted: Any) -> str:
     """The numbers in which a reader sees what a fit decided."""
+    if fitted and "without" in fitted:
+        return "".join(
+            f", {score['value']:.4f} {score['name']} without '{name}'"
+            for name, score in fitted["without"].items()
+        )
     for key, label in (
         ("values", "weights"),
         ("weights", "weights"),

@@ -32,15 +32,15 @@ def optimize(
     """Find the best model that fits a budget, and write it with a report."""
     limits = budget(macs, params, latency)
     import_keras()
-    from saikei.data import load_npz
     from saikei.modelfile import load_model
+    from saikei.npz import load_npz
     from saikei.search import optimize as search
 
     splits = load_npz(data)
     loaded = [load_model(path) for path in models]
     result = search(
         loaded if len(loaded) > 1 else loaded[0],
-        splits.train,
+        splits.need("train"),
         splits.validation,
         limits,
         test=splits.test,

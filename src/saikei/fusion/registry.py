@@ -11,6 +11,7 @@ from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
 from saikei.fusion.cascade import Cascade
 from saikei.fusion.chain import Chain
+from saikei.fusion.multimodal import Multimodal
 from saikei.fusion.soup import Soup
 from saikei.fusion.stack import Stack
 
@@ -21,6 +22,7 @@ FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType(
         "Boost": Boost,
         "Cascade": Cascade,
         "Chain": Chain,
+        "Multimodal": Multimodal,
         "Soup": Soup,
         "Stack": Stack,
     }

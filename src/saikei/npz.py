@@ -1,0 +1,151 @@
+"""Data from a NumPy archive, as the command line is given it; nothing in it is unpickled."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.data import Arrays, check_values
+from saikei.errors import DataError
+
+_MEND = "numpy.savez(path, x_train=…, y_train=…)"
+# As `Archive` calls the parts, and as the file does.
+_PARTS = {"train": "train", "validation": "val", "test": "test"}
+_NAME = re.compile(r"([xy])_(train|val|test)(?:\.(.+))?")
+
+# What NumPy and zipfile raise for bytes that are no archive of arrays, or a damaged one.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    TypeError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The parts of a data set in a file, each `(x, y)` or `None` where the file has none.
+
+    Args:
+        path: of the file.
+        train: to train on.
+        validation: to choose by, or to fit a fusion to.
+        test: to look at once, at the end.
+    """
+
+    path: Path
+    train: Arrays | None = None
+    validation: Arrays | None = None
+    test: Arrays | None = None
+
+    def need(self, part: str) -> Arrays:
+        """A part that the work cannot do without.
+
+        Args:
+            part: `"train"`, `"validation"` or `"test"`.
+
+        Raises:
+            DataError: when the file has none.
+        """
+        found: Arrays | None = getattr(self, part)
+        if found is None:
+            name = _PARTS[part]
+            mend = _MEND.replace("train", name)
+            raise DataError(f"'{self.path}' holds no 'x_{name}': save the data with {mend}.")
+        return found
+
+
+def load_npz(path: str | Path) -> Archive:
+    """Read a data set from a NumPy file; nothing in it is unpickled.
+
+    Args:
+        path: an `.npz` with the arrays `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`,
+            or some of these pairs. A model with several inputs or outputs takes one array for
+            each, with its name behind a dot, such as `x_train.image`. Arrays whose names do not
+            begin with `x_` or `y_` are left alone.
+
+    Raises:
+        DataError: when the file cannot be read, holds no such arrays, or the arrays are empty, of
+            different lengths, not numeric, or hold NaN or infinite numbers.
+    """
+    path = Path(path)
+    stored = _read(path)
+    # A misspelt part must not be left out in silence.
+    for key in sorted(stored):
+        if _NAME.fullmatch(key) is None:
+            known = sorted(f"{side}_{part}" for part in _PARTS.values() for side in "xy")
+            raise DataError(
+                f"'{path}' holds '{key}': the names are {', '.join(known)}, or with the name of "
+                "an input or output behind a dot."
+            )
+    parts = {name: _part(stored, part, path) for name, part in _PARTS.items()}
+    if not any(parts.values()):
+        raise DataError(f"'{path}' holds no 'x_train': save the data with {_MEND}.")
+    return Archive(path, **parts)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
+    try:
+        # NumPy leaves a file that it opened itself open when the archive is broken.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            names = [key for key in stored.files if key.startswith(("x_", "y_"))]
+            return {key: np.asarray(stored[key]) for key in names}
+    except _UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataError(
+            f"'{path}' is no NumPy archive of numbers ({reason}): save the data with {_MEND}."
+        ) from error
+
+
+def _part(stored: dict[str, NDArray[Any]], part: str, path: Path) -> Arrays | None:
+    found = {side: _side(stored, f"{side}_{part}", path) for side in "xy"}
+    present = [f"{side}_{part}" for side, arrays in found.items() if arrays]
+    if not present:
+        return None
+    if len(present) == 1:
+        missing = next(f"{side}_{part}" for side, arrays in found.items() if not arrays)
+        raise DataError(f"'{path}' holds '{present[0]}' but no '{missing}': both are needed.")
+    _check_lengths({**found["x"], **found["y"]}, path)
+    x, y = (
+        {key.partition(".")[2]: array for key, array in arrays.items()} for arrays in found.values()
+    )
+    return x.get("", x), y.get("", y)
+
+
+def _side(stored: dict[str, NDArray[Any]], name: str, path: Path) -> dict[str, NDArray[Any]]:
+    """The array of this name, or those of one name each behind it."""
+    found = {key: array for key, array in stored.items() if key.partition(".")[0] == name}
+    if name in found and len(found) > 1:
+        other = min(key for key in found if key != name)
+        raise DataError(
+            f"'{path}' holds '{name}' and '{other}': give one array, or one for each name."
+        )
+    for key, array in found.items():
+        check_values(array, f"'{key}' in '{path}'")
+    return found
+
+
+def _check_lengths(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+    first, *others = arrays
+    for other in others:
+        if len(arrays[first]) != len(arrays[other]):
+            kind = "labels" if other.startswith("y") else "samples"
+            raise DataError(
+                f"'{path}' holds {len(arrays[first]):,} samples in '{first}' but "
+                f"{len(arrays[other]):,} {kind} in '{other}': give one row for each sample."
+            )
