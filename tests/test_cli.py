@@ -196,6 +196,27 @@ def test_members_with_different_inputs_are_fused_from_named_arrays(
     assert "accuracy without 'left'" in out
 
 
+def test_merge_makes_one_file_of_several_without_data(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = keras.saving.load_model(folder / "m0.keras")
+    tuned = keras.saving.load_model(folder / "m0.keras")
+    tuned.set_weights([weight + 0.01 for weight in model.get_weights()])
+    tuned.save(tmp_path / "tuned.keras")
+    files = ("merge", folder / "m0.keras", tmp_path / "tuned.keras")
+    shown = run_json(
+        capsys, *files, "--out", tmp_path / "soup.keras", "--with", "Linear(weights=(0.25, 0.75))"
+    )
+    assert shown["likeness"] > 0.9
+    merged = keras.saving.load_model(tmp_path / "soup.keras").get_weights()
+    for weight, before in zip(merged, model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, before + 0.0075, atol=1e-6)
+    strangers = ("merge", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "no.keras")
+    assert "another seed" in refused(capsys, *strangers)
+    assert "needs the file of a base" in refused(capsys, *strangers, "--with", "ties")
+    assert not (tmp_path / "no.keras").exists()
+
+
 def test_optimize_writes_a_model_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

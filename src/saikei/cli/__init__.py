@@ -8,7 +8,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from saikei.cli import demo, edit, export, fuse, optimize, profile, report
+from saikei.cli import demo, edit, export, fuse, merge, optimize, profile, report
 from saikei.errors import InputError, SaikeiError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command()(profile.profile)
 app.command()(edit.edit)
 app.command()(optimize.optimize)
 app.command()(fuse.fuse)
+app.command()(merge.merge)
 app.command()(report.report)
 app.command()(export.export)
 
