@@ -704,3 +704,37 @@ def test_a_batch_is_counted_on_the_input_and_not_on_channels() -> None:
     (group,) = [g for g in channel_groups(model) if g.name == "patches"]
     assert group.size == 8 and group.free.all()
     assert_same(model, copy_model(model), noise(3, 6, 6, 3))
+
+
+class Doubled(keras.Model):  # type: ignore[misc]
+    """A Functional model with a call of its own around its graph."""
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return {"twice": super().call(inputs) * 2, "left": inputs["left"]}
+
+
+class DoubledInARow(keras.Sequential):  # type: ignore[misc]
+    """A Sequential model with such a call."""
+
+    def call(self, x: Any, training: Any = None, mask: Any = None) -> Any:
+        return super().call(x) * 2
+
+
+def test_a_call_around_a_models_own_graph_is_read() -> None:
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), dtype="int32", name="right")
+    hidden = L.Dense(8, name="hidden")(L.Add()([left, ops.cast(right, "float32")]))
+    model = Doubled(inputs={"left": left, "right": right}, outputs=L.Dense(3)(hidden))
+    x = {"left": noise(5, 4), "right": np.arange(20).reshape(5, 4).astype("int32")}
+    assert_same(model, copy_model(model), x)
+    assert [(g.name, g.size) for g in channel_groups(model) if g.free.any()] == [("hidden", 8)]
+
+
+def test_a_call_around_a_row_of_layers_is_read() -> None:
+    model = DoubledInARow([keras.Input((4,)), L.Dense(8, name="hidden"), L.Dense(3)])
+    assert_same(model, copy_model(model), noise(5, 4))
+    assert [(g.name, g.size) for g in channel_groups(model) if g.free.any()] == [("hidden", 8)]
+
+
+def test_a_row_of_layers_with_a_call_of_its_own_has_to_be_built() -> None:
+    with pytest.raises(ModelError, match="is not built"):
+        read(DoubledInARow([L.Dense(8)]))

@@ -43,6 +43,15 @@ def structures(model: Any) -> tuple[Any, Any]:
     return functional._inputs_struct, functional._outputs_struct
 
 
+def declared_inputs(model: Any) -> Any:
+    """The structure of the inputs of a Functional or Sequential model whose call is its own.
+
+    `None` where a model declares none, and only the shapes are known that it was built for.
+    """
+    functional = model._functional if isinstance(model, keras.Sequential) else model
+    return functional._inputs_struct if isinstance(functional, Functional) else None
+
+
 def standard_inputs(model: Any, inputs: Any) -> list[Any]:
     """What a model is called with, as it hands it to its input layers: flat, in its dtypes."""
     return list(_functional(model)._standardize_inputs(inputs))

@@ -79,7 +79,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
 def _check_readable(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: hand in a model.")
-    if isinstance(model, keras.Sequential) and not internals.is_graph_model(model):
+    if isinstance(model, keras.Sequential) and internals.declared_inputs(model) is None:
         raise ModelError(
             f"Model '{model.name}' is not built, so its shapes are unknown: "
             "call model.build(input_shape) or add a keras.Input first."

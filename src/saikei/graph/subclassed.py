@@ -31,9 +31,27 @@ def traced_model(model: Any) -> tuple[Any, Trace]:
             f"Model '{model.name}' is a subclassed model ({type(model).__name__}) that has not "
             "been built, so its shapes are unknown: call it once on a batch of data first."
         )
+    declared = internals.declared_inputs(model)
+    if declared is not None:
+        return _traced_on(model, {"inputs": tree.map_structure(_another, declared)})
     if not shapes:
         # Keras records no shape where it cannot run the call on symbolic tensors.
         raise untraceable_model(model, "Keras could not trace it either when it was called")
+    return _on_unknown_types(model, shapes)
+
+
+def _traced_on(model: Any, inputs: dict[str, Any]) -> tuple[Any, Trace]:
+    try:
+        return _rooted(inputs, trace(model, *_as_arguments(inputs)))
+    except UntraceableError as error:
+        raise untraceable_model(model, str(error)) from error
+
+
+def _another(tensor: Any) -> Any:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _on_unknown_types(model: Any, shapes: dict[str, Any]) -> tuple[Any, Trace]:
     reasons = []
     # The dtype of the inputs is recorded nowhere. Where floats do not go through (tokens that
     # index something), integers do.
