@@ -11,7 +11,7 @@ from keras import layers as L
 
 import saikei as sk
 from saikei import Cascade
-from saikei.errors import ModelError
+from saikei.errors import EditError, ModelError
 from saikei.graph import copy_model
 from saikei.modelfile import load_model
 from saikei.models import CascadeModel, Exits
@@ -238,3 +238,9 @@ def test_half_precision_members_make_a_cascade() -> None:
     cascade = Cascade(thresholds=(0.7,))(made)
     assert said(cascade, x).dtype == np.float16
     np.testing.assert_allclose(keras.ops.convert_to_numpy(cascade(x)), said(cascade, x), atol=2e-3)
+
+
+def test_an_edit_says_that_it_would_lose_the_exits() -> None:
+    cascade = Cascade(thresholds=(0.7, 0.7))(members())
+    with pytest.raises(EditError, match=r"is a cascade.*all members run.*edit its members"):
+        sk.RemoveNoOps()(cascade)

@@ -103,3 +103,14 @@ def test_a_name_is_made_for_each_of_several_models() -> None:
     a, b = dense(0), dense(1)
     assert list(originals.name_models([a, b])) == ["original-1", "original-2"]
     assert list(originals.name_models([a])) == list(originals.name_models(a)) == ["original"]
+
+
+def test_a_cascade_is_told_apart_from_its_members() -> None:
+    def member(width: int) -> keras.Model:
+        x = keras.Input((4,))
+        hidden = layers.Dense(width)(x)
+        return keras.Model(x, layers.Dense(3, activation="softmax")(hidden))
+
+    cascade = sk.Cascade(thresholds=(0.5,))([member(2), member(8)])
+    with pytest.raises(InputError, match=r"is a cascade.*optimize its members"):
+        originals.name_models(cascade)

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 import keras
 
+from saikei.errors import EditError
 from saikei.graph import Graph, build, read
+from saikei.models import CascadeModel
 
 
 class Edit(ABC):
@@ -47,6 +49,13 @@ class Edit(ABC):
 
         Raises:
             ModelError: when the model cannot be read.
-            EditError: when the edit cannot be applied, or would change nothing.
+            EditError: when the edit cannot be applied, or would change nothing; for a cascade,
+                whose exits would be lost.
         """
+        if isinstance(model, CascadeModel):
+            raise EditError(
+                f"Model '{model.name}' is a cascade, and an edit would make one graph of it, in "
+                "which all members run: edit its members (.members) and make a Cascade of them, "
+                "with thresholds of their own; or edit copy_model(it), where all may run."
+            )
         return build(self.apply(read(model), data))

@@ -13,6 +13,7 @@ from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
+from saikei.models import CascadeModel
 from saikei.search.execute import PROFILE_BATCH, cost_of
 from saikei.search.folder import RunFolder
 from saikei.search.front import goodness
@@ -53,7 +54,7 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
     """The given models by the names that the records use.
 
     Raises:
-        InputError: when there are none, or something is no Keras model.
+        InputError: when there are none, or something is no Keras model, or is a cascade.
         FusionError: when they do not share inputs and outputs.
     """
     given = [models] if isinstance(models, keras.Model) else list(models)
@@ -64,6 +65,11 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
             raise InputError(
                 f"optimize got a {type(model).__name__} where it needs a keras.Model: load a file "
                 "with keras.saving.load_model first."
+            )
+        if isinstance(model, CascadeModel):
+            raise InputError(
+                f"Model '{model.name}' is a cascade, whose exits a cut would lose: optimize its "
+                "members (.members), and make a Cascade of what comes out."
             )
     if len(given) == 1:
         return {"original": given[0]}
