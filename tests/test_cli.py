@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_fuse_learns_weights_on_held_out_data(
     "fusion",
     [
         "Average('greedy', bags=2)",
+        "Average('learn', space='logit', calibrate=True)",
         "BestMember()",
         "Boost(rounds=2, epochs=1)",
         "Cascade(cost=1.5, certainty=None)",
@@ -215,6 +217,29 @@ def test_merge_makes_one_file_of_several_without_data(
     assert "another seed" in refused(capsys, *strangers)
     assert "needs the file of a base" in refused(capsys, *strangers, "--with", "ties")
     assert not (tmp_path / "no.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("fusion", "shown"),
+    [
+        (
+            "Average('learn', space='logit', calibrate=True)",
+            r"Average, weights \d\.\d{3}, \d\.\d{3}, temperatures \d+\.\d{3}, \d+\.\d{3};",
+        ),
+        ("Average(how='median', calibrate=True)", r"Average, temperatures \d+\.\d{3}, \d+\.\d{3};"),
+        ("Average('learn', per_class=True)", r"weights for each class, loss \S+ \(shared: \S+\);"),
+    ],
+)
+def test_fuse_says_which_temperatures_and_weights_it_fitted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fusion: str, shown: str
+) -> None:
+    code, said, _ = run(
+        capsys,
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("--with", fusion, "--data", folder / "data.npz"),
+    )
+    assert code == 0
+    assert re.search(shown, said.replace("\n", " "))
 
 
 def test_optimize_writes_a_model_a_record_and_a_report(
@@ -296,6 +321,14 @@ def test_what_exists_is_not_replaced_unasked(
         (("edit", "{model}", "--macs", "10", "--out", "{out}"), "can be brought down to"),
         (("fuse", "{model}", "{model}", "--weights", "0.3,0.6", "--out", "{out}"), "sum to 0.9"),
         (("fuse", "{model}", "{model}", "--weights", "learn", "--out", "{out}"), "x_val"),
+        (
+            ("fuse", "{model}", "{model}", "--with", "Average(how='mode')", "--out", "{out}"),
+            "'mode'",
+        ),
+        (
+            ("fuse", "{model}", "{model}", "--with", "Average(calibrate=True)", "--out", "{out}"),
+            "x_val",
+        ),
         (("fuse", "{model}", "--out", "{out}"), "member"),
         (("fuse", "{model}", "{model}", "--with", "Stack()", "--out", "{out}"), "x_val"),
         (("fuse", "{model}", "{model}", "--with", "Boost()", "--out", "{out}"), "x_train"),

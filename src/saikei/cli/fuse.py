@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ def fuse(
         typer.Option(
             "--with",
             help="A fusion as in Python: Stack(), Cascade(cost=0.5), Chain(train='joint'), "
-            "Boost(rounds=3), BestMember(), Average('greedy', bags=8).",
+            "Boost(rounds=3), BestMember(), Average('learn', space='logit', calibrate=True).",
         ),
     ] = None,
     data: Annotated[
@@ -114,9 +115,7 @@ def _wants(fusion: Fusion) -> str | None:
 
     if isinstance(fusion, Chain) and not fusion.trains:
         return None
-    if isinstance(fusion, Average) and fusion.weights not in ("learn", "greedy"):
-        return None
-    if isinstance(fusion, Soup) and not fusion.needs_data:
+    if isinstance(fusion, (Average, Soup)) and not fusion.needs_data:
         return None
     return "train" if type(fusion).__name__ in TRAINED else "validation"
 
@@ -162,18 +161,39 @@ def _with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
 
 def _shown(fitted: Any) -> str:
     """The numbers in which a reader sees what a fit decided."""
-    if fitted and "without" in fitted:
+    if not fitted:
+        return ""
+    if "without" in fitted:
         return "".join(
             f", {score['value']:.4f} {score['name']} without '{name}'"
             for name, score in fitted["without"].items()
         )
+    return _shown_numbers(fitted) + _shown_temperatures(fitted.get("temperatures"))
+
+
+def _shown_numbers(fitted: Any) -> str:
     for key, label in (
         ("values", "weights"),
         ("weights", "weights"),
         ("steps", "steps"),
         ("losses", "losses"),
     ):
-        values = fitted.get(key) if fitted else None
+        values = fitted.get(key)
         if values and all(isinstance(value, (int, float)) for value in values):
-            return f", {label} " + ", ".join(f"{value:.3f}" for value in values)
+            return f", {label} {_listed(values)}"
+    if "shared_loss" in fitted:
+        return (
+            f", weights for each class, loss {fitted['loss']:.4f} (shared: "
+            f"{fitted['shared_loss']:.4f})"
+        )
     return ""
+
+
+def _shown_temperatures(outputs: Any) -> str:
+    fitted = [output for output in outputs or [] if output]
+    each = [_listed(member["value"] for member in output) for output in fitted]
+    return f", temperatures {'; '.join(each)}" if each else ""
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)

@@ -4,14 +4,17 @@ from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
+from saikei.fusion.calibrate import Temperature
 from saikei.fusion.cascade import Cascade
 from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.choose import Choice, Rival, choose
+from saikei.fusion.class_weights import ClassWeights
 from saikei.fusion.greedy import Selection, select_weights
 from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.nested import NestedScore, nested_score
+from saikei.fusion.pool_fit import CalibratedFit
 from saikei.fusion.shared_prefix import compact
 from saikei.fusion.soup import Soup
 from saikei.fusion.soups.barrier import Barrier
@@ -35,10 +38,12 @@ __all__ = [
     "Barrier",
     "BestMember",
     "Boost",
+    "CalibratedFit",
     "Cascade",
     "CascadeFit",
     "Chain",
     "Choice",
+    "ClassWeights",
     "Dare",
     "Ema",
     "Fisher",
@@ -58,6 +63,7 @@ __all__ = [
     "SoupFit",
     "Stack",
     "TaskArithmetic",
+    "Temperature",
     "Ties",
     "choose",
     "compact",

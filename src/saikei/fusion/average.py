@@ -1,4 +1,4 @@
-"""`Average`: one model that says the mean of what its members say."""
+"""`Average`: one model that says the mean, or the median, of what its members say."""
 
 from __future__ import annotations
 
@@ -9,40 +9,61 @@ from typing import Any, Literal
 import keras
 
 from saikei.errors import FusionError
+from saikei.fusion.average_checks import check_axes
 from saikei.fusion.base import Fusion
-from saikei.fusion.evidence import Combiner, Evidence, Members, Said, WeightedMean, deployed, gather
+from saikei.fusion.class_weights import fit_class_weights
+from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, gather
+from saikei.fusion.given_weights import checked_given, for_outputs, levels_of
 from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
+from saikei.fusion.pool_fit import CalibratedFit, FittedAny, calibrated, equal_pool, pooled_tasks
+from saikei.fusion.pooling import How, Pool, Space
 from saikei.fusion.shared_prefix import compacted
-from saikei.fusion.weights import FittedWeights, checked_weights, fit_weights
+from saikei.fusion.weighted_mean import WeightedMean
+from saikei.fusion.weights import FittedWeights, fit_weights
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
+from saikei.training.task import Task
 
-Weights = tuple[float, ...] | Literal["learn", "greedy"] | None
+Weights = tuple[Any, ...] | Literal["learn", "greedy"] | None
 
 
 @dataclass(frozen=True)
 class Average(Fusion):
-    """The mean of the members' outputs, `Σ wᵢ yᵢ` with `wᵢ ≥ 0` and `Σ wᵢ = 1`.
+    """The mean of the members' outputs, `Σ wᵢ yᵢ` with `wᵢ ≥ 0` and `Σ wᵢ = 1`, or their median.
 
     Members that end in softmax or sigmoid are averaged in probability, members that give logits
-    in logits.
+    in logits, unless a space is named.
 
     Args:
-        weights: `None` for equal ones, one number for each member, or fitted to data that no
-            member was trained on: `"learn"` for the best convex ones, with their optimality gap,
-            or `"greedy"` for those of greedy selection (see `saikei.fusion.select_weights`).
+        weights: `None` for equal ones; one number for each member, or a row of such for each
+            class (with several outputs, a list of such tables); or fitted to data that no member
+            was trained on: `"learn"` for the best convex ones, with their optimality gap, or
+            `"greedy"` for those of greedy selection (see `saikei.fusion.select_weights`).
         rounds: of the greedy selection.
         bags: likewise: how many selections among half of the members are averaged.
         metric: likewise: `"loss"` or `"accuracy"`.
         seed: of the bags.
+        space: in which outputs after softmax or sigmoid are averaged: `"probability"`, or
+            `"logit"`, which is the geometric mean of the probabilities, brought back to sum 1.
+            Outputs without them are averaged as they are. `None` takes what the members give.
+        how: `"mean"`, or `"median"`, which takes no weights; after a softmax it is brought back
+            to sum 1.
+        per_class: learn weights for each class (for each output of a regression). A mean of
+            probabilities under a softmax is then brought back to sum 1, and its weights are a
+            local minimum below the best shared ones; the others are certified.
+        calibrate: divide the logits of each member by a temperature first, which is fitted to
+            the held-out data before the weights are. Outputs of a regression stay as they are.
 
     Raises:
-        FusionError: when weights are negative or do not sum to 1.
+        FusionError: when weights are negative or do not sum to 1, or the arguments do not fit
+            each other.
 
     Example:
         >>> Average(weights=(0.25, 0.75)).to_dict()
         {'weights': [0.25, 0.75]}
+        >>> Average("learn", space="logit", calibrate=True).to_dict()
+        {'weights': 'learn', 'space': 'logit', 'calibrate': True}
     """
 
     weights: Weights = None
@@ -50,16 +71,21 @@ class Average(Fusion):
     bags: int = 1
     metric: Metric = "loss"
     seed: int = 0
+    space: Space | None = None
+    how: How = "mean"
+    per_class: bool = False
+    calibrate: bool = False
 
     def __post_init__(self) -> None:
         given: object = self.weights
-        if given is None or given in ("learn", "greedy"):
-            return
-        if not isinstance(given, (tuple, list)):
+        if isinstance(given, (tuple, list)):
+            object.__setattr__(self, "weights", checked_given(given))
+            object.__setattr__(self, "per_class", self.per_class or levels_of(given) > 1)
+        elif given is not None and given not in ("learn", "greedy"):
             raise FusionError(
                 f"weights={given!r} is unknown: use None, 'learn', 'greedy' or a tuple of numbers."
             )
-        object.__setattr__(self, "weights", checked_weights(tuple(given)))
+        check_axes(self.weights, self.space, self.how, self.per_class, self.calibrate)
 
     def __call__(
         self, members: Members, data: Any = None, *, allow_in_sample: bool = False
@@ -69,105 +95,171 @@ class Average(Fusion):
         Args:
             members: two or more built models with the same inputs and outputs; they are copied,
                 never changed. Or what `cross_fit` gives, in the place of members and data.
-            data: held-out `(x, y)` or a dataset, for learned weights only. The fused model counts
-                as trained on it.
+            data: held-out `(x, y)` or a dataset, for learned weights and for calibration only.
+                The fused model counts as trained on it.
             allow_in_sample: fit even on rows that a member was trained on.
 
         Returns:
             An uncompiled model of plain Keras layers. Members of weight 0 are left out of it.
 
         Raises:
-            FusionError: when the members do not fit each other or the weights, or learned
-                weights are asked for without data, or on rows that a member was trained on.
+            FusionError: when the members do not fit each other or the weights, or something is to
+                be fitted without data, or on rows that a member was trained on.
             DataError: when the data does not fit the members.
         """
         models = deployed(members)
         check_members(models)
-        if self.weights is None:
-            return compacted(mean_model(models))
-        if self._is_fitted:
+        if self.needs_data:
             evidence = gather(members, data, allow_in_sample)
-            fused = _weighted_mean(models, self._fitted(evidence).values)
+            fused = _fused(models, self._fitted(evidence)[0])
             record_rows(fused, evidence.digests, "Average")
             return fused
-        return _weighted_mean(models, self._given(len(models)) or ())
+        outputs = read_outputs(models[0]).each
+        widths = [output.shape[-1] for output in outputs]
+        combiner = self._given([output.activation for output in outputs], widths, len(models))
+        if self.weights is None and isinstance(combiner, WeightedMean):
+            return compacted(mean_model(models))
+        return _fused(models, combiner)
 
     def fit(
         self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> FittedWeights | Selection:
-        """Fit weights to held-out data, and say how: by log-loss, or squared error for regression.
+    ) -> FittedAny | CalibratedFit:
+        """Fit to held-out data, and say how: by log-loss, or squared error for regression.
 
         Args:
             members: as for a call.
             data: `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
             allow_in_sample: fit even on rows that a member was trained on.
 
+        Returns:
+            `FittedWeights`, of greedy selection a `Selection`, of weights for each class
+            `ClassWeights`; and with calibration a `CalibratedFit`, which holds them.
+
         Raises:
             FusionError: when the members do not fit each other, there is no data, a member was
-                trained on some of it, or the weights are given and not fitted.
+                trained on some of it, or nothing is to be fitted.
             DataError: when the data does not fit the members.
         """
-        if not self._is_fitted:
+        fitted = None
+        if self.needs_data:
+            _, fitted = self._fitted(gather(members, data, allow_in_sample))
+        if fitted is None:
             raise FusionError(
-                f"Average(weights={self.weights!r}) has nothing to fit: use 'learn' or 'greedy'."
+                f"Average(weights={self.weights!r}) has nothing to fit: use 'learn' or 'greedy', "
+                "or calibrate=True."
             )
-        return self._fitted(gather(members, data, allow_in_sample))
+        return fitted
 
     @property
-    def _is_fitted(self) -> bool:
-        return self.weights in ("learn", "greedy")
-
-    def _fitted(self, evidence: Evidence) -> FittedWeights | Selection:
-        said = evidence.tasks, evidence.said.outputs, evidence.labels
-        if self.weights == "learn":
-            return fit_weights(*said)
-        return select_weights(
-            *said, rounds=self.rounds, bags=self.bags, metric=self.metric, seed=self.seed
-        )
-
-    def combiner(self, evidence: Evidence) -> Combiner:
-        """How the average combines what members say, fitted to evidence where it is learned."""
-        if self._is_fitted:
-            return WeightedMean(self._fitted(evidence).values)
-        count = len(evidence.said.outputs)
-        return WeightedMean(self._given(count) or (1 / count,) * count)
+    def needs_data(self) -> bool:
+        """Whether anything is fitted."""
+        return self.calibrate or self._learns
 
     @property
     def complexity(self) -> int:
-        """Equal and given weights are simpler than learned ones."""
-        return 2 if self._is_fitted else 1
+        """Equal and given weights are simpler than learned ones, and those than a table."""
+        return 1 + self.needs_data + (self._learns and self.per_class)
 
-    def _given(self, count: int) -> tuple[float, ...] | None:
-        if not isinstance(self.weights, tuple):
-            return None
-        if len(self.weights) != count:
-            raise FusionError(
-                f"{len(self.weights)} weights are given for {count} members: give one for each."
-            )
-        return tuple(float(weight) for weight in self.weights)
+    @property
+    def _learns(self) -> bool:
+        return self.weights in ("learn", "greedy")
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the weighted mean of what members give is all there is to it."""
+        return self.space is None and not (self.how != "mean" or self.per_class or self.calibrate)
+
+    def combiner(self, evidence: Evidence) -> Combiner:
+        """How the average combines what members say, fitted to evidence where that is asked."""
+        if self.needs_data:
+            return self._fitted(evidence)[0]
+        first = evidence.said.outputs[0]
+        widths = [part.shape[-1] for part in first]
+        return self._given(evidence.activations, widths, len(evidence.said.outputs), evidence.tasks)
+
+    def _given(
+        self,
+        activations: Sequence[str],
+        widths: Sequence[int | None],
+        count: int,
+        tasks: Sequence[Task] = (),
+    ) -> WeightedMean | Pool:
+        given = self.weights if isinstance(self.weights, tuple) else (1 / count,) * count
+        each = for_outputs(given, count, widths)
+        if self._is_plain:
+            return WeightedMean(given)
+        return equal_pool(activations, self.space, self.how, count, tasks).weighted(each)
+
+    def _fitted(
+        self, evidence: Evidence
+    ) -> tuple[WeightedMean | Pool, FittedAny | CalibratedFit | None]:
+        outputs, tasks = evidence.said.outputs, evidence.tasks
+        if self._is_plain:
+            shared = self._shared(tasks, outputs, evidence.labels)
+            return WeightedMean(shared.values), shared
+        pool = equal_pool(evidence.activations, self.space, self.how, len(outputs), tasks)
+        temperatures = None
+        if self.calibrate:
+            pool, temperatures = calibrated(pool, evidence)
+        weights: FittedAny | None = None
+        if self._learns:
+            said = pooled_tasks(pool, tasks), pool.prepare(evidence.said), evidence.labels
+            if self.per_class:
+                weights = fit_class_weights(*said)
+                pool = pool.weighted(weights.values)
+            else:
+                weights = self._shared(*said)
+                pool = pool.weighted((weights.values,) * len(tasks))
+        elif isinstance(self.weights, tuple):
+            widths = [part.shape[-1] for part in outputs[0]]
+            pool = pool.weighted(for_outputs(self.weights, len(outputs), widths))
+        return pool, weights if temperatures is None else CalibratedFit(temperatures, weights)
+
+    def _shared(
+        self, tasks: Sequence[Task], predictions: Sequence[Sequence[Any]], labels: Sequence[Any]
+    ) -> FittedWeights | Selection:
+        if self.weights == "learn":
+            return fit_weights(tasks, predictions, labels)
+        return select_weights(
+            tasks,
+            predictions,
+            labels,
+            rounds=self.rounds,
+            bags=self.bags,
+            metric=self.metric,
+            seed=self.seed,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready."""
-        weights = list(self.weights) if isinstance(self.weights, tuple) else self.weights
+        """The arguments, JSON-ready; those that are as they are by default are left out."""
         selection = {
             "rounds": self.rounds,
             "bags": self.bags,
             "metric": self.metric,
             "seed": self.seed,
         }
-        return {"weights": weights, **(selection if weights == "greedy" else {})}
+        axes = {
+            name: getattr(self, name)
+            for name in ("space", "how", "per_class", "calibrate")
+            if getattr(self, name) != getattr(Average, name)
+        }
+        weights = _lists(self.weights)
+        return {"weights": weights, **(selection if weights == "greedy" else {}), **axes}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Average:
         """The inverse of `to_dict`."""
-        weights = record["weights"]
-        given = tuple(weights) if isinstance(weights, list) else weights
-        return cls(**{**record, "weights": given})
+        return cls(**record)
 
 
-def _weighted_mean(members: Sequence[keras.Model], weights: Sequence[float]) -> keras.Model:
-    used = [(m, w) for m, w in zip(members, weights, strict=True) if w > 0]
-    inputs, outputs = side_by_side([member for member, _ in used])
+def _lists(weights: Any) -> Any:
+    return [_lists(one) for one in weights] if isinstance(weights, tuple) else weights
+
+
+def _fused(members: Sequence[keras.Model], combiner: WeightedMean | Pool) -> keras.Model:
+    """One model of the members that count."""
+    places = combiner.used
+    inputs, outputs = side_by_side([members[place] for place in places])
     said = Said(tuple(tuple(parts) for parts in outputs))
-    means = WeightedMean(tuple(weight for _, weight in used)).connect(said)
-    return compacted(keras.Model(inputs, read_outputs(members[0]).pack(means), name="average"))
+    pooled = combiner.of(places).connect(said, "average")
+    return compacted(keras.Model(inputs, read_outputs(members[0]).pack(pooled), name="average"))

@@ -11,12 +11,13 @@ import numpy as np
 
 from saikei.data import arrays
 from saikei.errors import DataError, FusionError
-from saikei.fusion.members import check_members, mean_model, numbered_name, side_by_side
+from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows
+from saikei.training.outputs import read_outputs
 from saikei.training.predictions import predict
 from saikei.training.provenance import check_digests_held_out
 from saikei.training.task import Task, flat_labels, infer_tasks
@@ -57,12 +58,14 @@ class Evidence:
         labels: one array for each output.
         said: by the members.
         digests: of the rows; they are not in the order of the labels where data is a dataset.
+        activations: the last one of each output.
     """
 
     tasks: tuple[Task, ...]
     labels: tuple[Array, ...] = field(repr=False)
     said: Said = field(repr=False)
     digests: Digests = field(repr=False)
+    activations: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels[0])
@@ -87,48 +90,6 @@ class Combiner(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """What was fitted, JSON-ready."""
         ...
-
-
-@dataclass(frozen=True)
-class WeightedMean:
-    """The weighted mean of the members' outputs.
-
-    Args:
-        weights: one for each member, with sum 1.
-    """
-
-    weights: tuple[float, ...]
-
-    def predict(self, said: Said) -> tuple[Array, ...]:
-        """One array for each output."""
-        return tuple(
-            np.average(np.stack(parts), axis=0, weights=self.weights)
-            for parts in zip(*said.outputs, strict=True)
-        )
-
-    def connect(self, said: Said, name: str = "average") -> tuple[Any, ...]:
-        """The same in a graph; members of weight 0 are left out."""
-        used = [(o, w) for o, w in zip(said.outputs, self.weights, strict=True) if w > 0]
-        weights = [weight for _, weight in used]
-        return tuple(
-            _weighted_sum(parts, weights, numbered_name("{}", place, len(used[0][0])), name)
-            for place, parts in enumerate(zip(*(member for member, _ in used), strict=True))
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"weights": list(self.weights)}
-
-
-def _weighted_sum(parts: Sequence[Any], weights: Sequence[float], form: str, name: str) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    prefix = "" if name == "average" else f"{name}_"
-    scaled = [
-        keras.layers.Rescaling(weight, name=form.format(f"{prefix}weight_{number}"))(part)
-        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1)
-    ]
-    return keras.layers.Add(name=form.format(name))(scaled)
 
 
 def gather(
@@ -172,7 +133,8 @@ def gather(
     told = said.map(lambda _: next(waiting))
     _check_finite(told, [f"Member {n} ('{m.name}')" for n, m in enumerate(members, start=1)])
     tasks = infer_tasks(members[0], labels)
-    return Evidence(tasks, tuple(flat_labels(members[0], labels)), told, digests)
+    flat = tuple(flat_labels(members[0], labels))
+    return Evidence(tasks, flat, told, digests, _activations(members[0]))
 
 
 def _check_held_out(members: Sequence[keras.Model], data: Any, digests: Digests) -> None:
@@ -240,7 +202,11 @@ def _out_of_fold(made: CrossFit, data: Any, features: bool, raw: bool) -> Eviden
         inputs = tuple(np.asarray(part) for part in keras.tree.flatten(flat))
     said = Said(tuple(made.predictions.values()), raw=inputs)
     _check_finite(said, [f"Member '{name}'" for name in made.members])
-    return Evidence(made.tasks, made.labels, said, made.digests)
+    return Evidence(made.tasks, made.labels, said, made.digests, _activations(models[0]))
+
+
+def _activations(member: keras.Model) -> tuple[str, ...]:
+    return tuple(output.activation for output in read_outputs(member).each)
 
 
 def _flattened(inputs: Any) -> tuple[Any, ...]:

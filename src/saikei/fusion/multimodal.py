@@ -12,12 +12,13 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.fusion.average import Average, Weights
 from saikei.fusion.base import Fusion
-from saikei.fusion.evidence import Combiner, Evidence, Said, WeightedMean, connect, gather
+from saikei.fusion.evidence import Combiner, Evidence, Said, connect, gather
 from saikei.fusion.members import check_members, check_several, numbered_name
 from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
+from saikei.fusion.weighted_mean import WeightedMean
 from saikei.training.cross_fit import CrossFit
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -93,7 +94,10 @@ class Multimodal(Fusion):
             )
         if self.on == "features" and self.weights is not None:
             raise FusionError("Multimodal(on='features') has no weights: leave them out.")
-        object.__setattr__(self, "weights", Average(self.weights).weights)
+        inner = Average(self.weights)
+        if inner.per_class:
+            raise FusionError("Multimodal has one weight for each member: give no table of them.")
+        object.__setattr__(self, "weights", inner.weights)
 
     def __call__(
         self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False

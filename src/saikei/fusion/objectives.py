@@ -102,7 +102,17 @@ def labels_of(task: Task, prediction: Array, y: Any) -> Array:
             f"Labels of shape {labels.shape} do not fit predictions of shape {prediction.shape}: "
             "give the labels of the samples that were predicted."
         )
+    if task.kind == "multiclass" and task.sparse:
+        _check_classes(labels, prediction.shape[-1])
     return labels.reshape(shape)
+
+
+def _check_classes(labels: Array, classes: int) -> None:
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"Labels run from {labels.min()} to {labels.max()}, but there are {classes} classes: "
+            f"number them from 0 to {classes - 1}."
+        )
 
 
 def _residuals(members: Sequence[Array], labels: Array) -> Array:
@@ -136,15 +146,10 @@ def _of_true_class(members: Sequence[Array], labels: Array) -> Array:
     """`(members, rows)`: of each row only the one number counts."""
     classes = members[0].shape[-1]
     truth = labels.reshape(-1).astype(np.int64)
-    if truth.min() < 0 or truth.max() >= classes:
-        raise DataError(
-            f"Labels run from {truth.min()} to {truth.max()}, but there are {classes} classes: "
-            f"number them from 0 to {classes - 1}."
-        )
     places = np.arange(len(truth)) * classes + truth
     chosen = np.empty((len(members), len(truth)))
     for member, into in zip(members, chosen, strict=True):
-        np.take(member.reshape(-1), places, out=into, mode="clip")  # checked above
+        np.take(member.reshape(-1), places, out=into, mode="clip")  # labels_of has checked them
     return chosen
 
 

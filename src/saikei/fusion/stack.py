@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -231,7 +231,7 @@ class Stack(Fusion):
                     whole[fold.test] = part
             lower.append(tuple(outputs))
         said = Said(tuple(lower), (), evidence.said.raw)
-        return Evidence(evidence.tasks, evidence.labels, said, evidence.digests)
+        return replace(evidence, said=said)
 
 
 def _is_learner(meta: object) -> bool:

@@ -119,8 +119,12 @@ def _minimise(loss: Loss) -> SimplexMinimum:
     return simplex.any_convex(loss.objective, loss.members)
 
 
-def checked_weights(weights: tuple[Any, ...]) -> tuple[float, ...]:
+def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]:
     """Weights as floats, once they are finite, at least 0, and sum to 1.
+
+    Args:
+        weights: one for each member.
+        of: what they belong to, such as " of class 2", for messages.
 
     Raises:
         FusionError: with the sum, or what else is wrong.
@@ -129,13 +133,12 @@ def checked_weights(weights: tuple[Any, ...]) -> tuple[float, ...]:
         numbers = tuple(float(weight) for weight in weights)
     except (TypeError, ValueError) as error:
         raise FusionError(
-            f"weights={weights!r} are no numbers: give one for each member."
+            f"weights={weights!r}{of} are no numbers: give one for each member."
         ) from error
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise FusionError(f"weights={numbers} must be finite and at least 0.")
+        raise FusionError(f"weights={numbers}{of} must be finite and at least 0.")
     total = math.fsum(numbers)
     if abs(total - 1) > _SUM_TOLERANCE:
-        raise FusionError(
-            f"The weights sum to {total:g}, not to 1: divide each of them by {total:g}."
-        )
+        mend = f": divide each of them by {total:g}" if total else ""
+        raise FusionError(f"The weights{of} sum to {total:g}, not to 1{mend}.")
     return numbers

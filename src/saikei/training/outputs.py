@@ -124,17 +124,20 @@ def _below_rescaling(graph: Graph, ref: TensorRef) -> TensorRef:
 
 
 def _is_weighted_mean(graph: Graph, operation: Operation, call: Call) -> bool:
-    """An `Add` of `Rescaling` layers whose scales sum to 1."""
+    """An `Add` of `Rescaling` layers whose scales sum to 1, for each class where they differ."""
     if operation.kind != "Add":
         return False
-    scales = [_scale(graph, ref) for ref in call.inputs()]
-    return None not in scales and bool(np.isclose(sum(s for s in scales if s is not None), 1.0))
+    scales = [scale for ref in call.inputs() if (scale := _scale(graph, ref)) is not None]
+    return len(scales) == len(call.inputs()) and bool(np.allclose(sum(scales), 1.0))
 
 
-def _scale(graph: Graph, ref: TensorRef) -> float | None:
+def _scale(graph: Graph, ref: TensorRef) -> np.ndarray[Any, np.dtype[np.float64]] | None:
     operation = graph.operations[graph.calls[ref.call].operation]
     config = operation.config or {}
     scale, offset = config.get("scale"), config.get("offset", 0.0)
-    if operation.kind != "Rescaling" or not isinstance(scale, (int, float)) or offset != 0.0:
+    if operation.kind != "Rescaling" or offset != 0.0:
         return None
-    return float(scale)
+    numbers = scale if isinstance(scale, (list, tuple)) else [scale]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        return None
+    return np.array(numbers, dtype=np.float64)

@@ -1,0 +1,186 @@
+"""Weights of an average for each class: one point of the simplex for each.
+
+Outputs that do not share a softmax fall apart into one convex problem for each column. Averaged
+logits under a softmax are one convex problem in all weights together. A mean of probabilities with
+weights for each class does not sum to 1, so it is divided by its sum; that is not convex, and what
+is found is a local minimum below the best shared weights, where the descent starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from saikei.fusion.objectives import labels_of
+from saikei.fusion.simplex import Array
+from saikei.fusion.weights import finite, fit_weights
+from saikei.training.task import Task
+
+_STEPS = 1000
+_TINY_GAP = 1e-7
+_LEAST = 1e-7
+
+Objective = Callable[[Array], tuple[float, Array]]
+
+
+@dataclass(frozen=True)
+class ClassWeights:
+    """Weights for each class, and how good they are.
+
+    Args:
+        values: for each output, for each of its classes, one weight for each member, at least 0,
+            with sum 1.
+        loss: mean log-loss (nats) or squared error on the data of the fit, summed over outputs.
+        shared_loss: the same with the best weights that all classes share.
+        gap: no such weights have a loss lower than `loss - gap`; `None` where the problem is not
+            convex and nothing is known.
+    """
+
+    values: tuple[tuple[tuple[float, ...], ...], ...]
+    loss: float
+    shared_loss: float
+    gap: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "values": [[list(one) for one in output] for output in self.values],
+            "loss": self.loss,
+            "shared_loss": self.shared_loss,
+            "gap": self.gap,
+        }
+
+
+def fit_class_weights(
+    tasks: Sequence[Task], predictions: Sequence[Sequence[Any]], y: Sequence[Any]
+) -> ClassWeights:
+    """Find weights for each class that lower the loss of the average; deterministic.
+
+    Args:
+        tasks: what each output learns.
+        predictions: for each member, `(n, …, outputs)` of each output.
+        y: labels of each output.
+
+    Raises:
+        FusionError: when there are fewer than two members.
+        DataError: when predictions are not finite, or do not fit each other or the labels.
+    """
+    members = [finite(member, number) for number, member in enumerate(predictions, start=1)]
+    found = []
+    for place, task in enumerate(tasks):
+        parts = [member[place] for member in members]
+        labels = labels_of(task, parts[0], y[place])
+        found.append((_by_column if task.kind != "multiclass" else _together)(task, parts, labels))
+    gaps = [one.gap for one in found]
+    return ClassWeights(
+        values=tuple(one.values[0] for one in found),
+        loss=sum(one.loss for one in found),
+        shared_loss=sum(one.shared_loss for one in found),
+        gap=None if any(gap is None for gap in gaps) else sum(gap for gap in gaps if gap),
+    )
+
+
+def _by_column(task: Task, parts: Sequence[Array], labels: Array) -> ClassWeights:
+    one = replace(task, kind="binary" if task.kind == "multilabel" else task.kind, outputs=1)
+    shared = fit_weights(task, parts, labels).loss
+    fitted = [
+        fit_weights(one, [part[..., [c]] for part in parts], labels[..., [c]])
+        for c in range(parts[0].shape[-1])
+    ]
+    values = tuple(column.values for column in fitted)
+    loss, gap = (float(np.mean([getattr(f, name) for f in fitted])) for name in ("loss", "gap"))
+    return ClassWeights((values,), loss, shared, gap)
+
+
+def _together(task: Task, parts: Sequence[Array], labels: Array) -> ClassWeights:
+    classes = parts[0].shape[-1]
+    told = np.stack(parts, axis=-1).reshape(-1, classes, len(parts))
+    truth = np.eye(classes)[labels.astype(int)] if task.sparse else labels
+    truth = truth.reshape(-1, classes) / len(told)
+    shared = fit_weights(task, parts, labels)
+    if task.from_logits:
+        objective = _of_logits(told, truth)
+    else:
+        objective = _of_probabilities(np.clip(told, _LEAST, 1.0), truth)
+    start = np.tile(np.array(shared.values), (classes, 1))
+    weights, loss, gap = _descend(objective, start)
+    values = tuple(tuple(float(weight) for weight in row) for row in weights)
+    return ClassWeights((values,), loss, objective(start)[0], gap if task.from_logits else None)
+
+
+def _of_logits(told: Array, truth: Array) -> Objective:
+    """Log-loss of `softmax_c(Σ_m w_cm z_m(c))`, truth with the share of each row in it."""
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        log_p = special.log_softmax(np.einsum("ncm,cm->nc", told, weights), axis=1)
+        off = np.exp(log_p) * truth.sum(axis=1, keepdims=True) - truth
+        return -float((truth * log_p).sum()), np.einsum("nc,ncm->cm", off, told)
+
+    return loss
+
+
+def _of_probabilities(told: Array, truth: Array) -> Objective:
+    """Log-loss of `Σ_m w_cm p_m(c)`, divided by its sum over the classes."""
+
+    def loss(weights: Array) -> tuple[float, Array]:
+        mixed = np.einsum("ncm,cm->nc", told, weights)
+        total, share = mixed.sum(axis=1, keepdims=True), truth.sum(axis=1, keepdims=True)
+        value = float((share * np.log(total)).sum() - (truth * np.log(mixed)).sum())
+        return value, np.einsum("nc,ncm->cm", share / total - truth / mixed, told)
+
+    return loss
+
+
+def _descend(objective: Objective, start: Array) -> tuple[Array, float, float]:
+    """Projected gradients with the step of Barzilai and Borwein (Birgin et al., 2000).
+
+    Never goes up. Returns the point, its value and its Frank-Wolfe gap.
+    """
+    weights = start
+    value, gradient = objective(weights)
+    length = 1.0 / max(float(np.abs(gradient).max()), 1e-12)
+    for _ in range(_STEPS):
+        if _gap(weights, gradient) <= _TINY_GAP:
+            break
+        direction = _project(weights - length * gradient) - weights
+        step = _shorten(objective, weights, direction, value, gradient)
+        if step is None:
+            break
+        there, lower, slope = step
+        moved, turned = there - weights, slope - gradient
+        bend = float((moved * turned).sum())
+        length = float((moved**2).sum()) / bend if bend > 0 else 1e3
+        length = min(max(length, 1e-6), 1e6)
+        weights, value, gradient = there, lower, slope
+    return weights, value, _gap(weights, gradient)
+
+
+def _shorten(
+    objective: Objective, start: Array, direction: Array, value: float, gradient: Array
+) -> tuple[Array, float, Array] | None:
+    """Halve the step until it goes down enough; `None` when rounding allows no more."""
+    slope, step = float((gradient * direction).sum()), 1.0
+    while slope < 0 and step > 1e-12:
+        point = start + step * direction
+        lower, there = objective(point)
+        if lower < value and lower <= value + 1e-4 * step * slope:
+            return point, lower, there
+        step /= 2
+    return None
+
+
+def _gap(weights: Array, gradient: Array) -> float:
+    """Over a product of simplices it is the sum of their gaps."""
+    return max(0.0, float((gradient * weights).sum() - gradient.min(axis=1).sum()))
+
+
+def _project(points: Array) -> Array:
+    """The nearest point of the simplex to each row (Held, Wolfe and Crowder, 1974)."""
+    ordered = -np.sort(-points, axis=1)
+    over = (np.cumsum(ordered, axis=1) - 1) / np.arange(1, points.shape[1] + 1)
+    last = (ordered > over).sum(axis=1) - 1
+    return np.maximum(points - np.take_along_axis(over, last[:, None], axis=1), 0.0)

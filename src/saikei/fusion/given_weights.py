@@ -1,0 +1,88 @@
+"""Given weights of an average: one for each member, or a table with a row for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saikei.errors import FusionError
+from saikei.fusion.weights import checked_weights
+
+_LEVELS = ("one for each member", "a row for each class", "a table for each output")
+
+
+def levels_of(weights: Any) -> int:
+    """How deep weights are nested: 1 for shared ones, 2 for a table, 3 for one for each output."""
+    depth = 0
+    while isinstance(weights, (tuple, list)):
+        depth, weights = depth + 1, weights[0] if weights else None
+    return depth
+
+
+def checked_given(weights: Sequence[Any]) -> tuple[Any, ...]:
+    """Given weights as nested tuples of floats.
+
+    Args:
+        weights: one for each member; for one output a row of such for each class; or for several
+            outputs a list of such tables.
+
+    Raises:
+        FusionError: when they are no numbers, negative, or do not sum to 1: it names the class
+            and the sum.
+    """
+    if levels_of(weights) > len(_LEVELS):
+        raise FusionError(f"weights={weights!r} are nested too deeply: give {_LEVELS[1]}.")
+    return _checked(weights, levels_of(weights), "")
+
+
+def _checked(weights: Any, levels: int, of: str) -> tuple[Any, ...]:
+    if not isinstance(weights, (tuple, list)) or levels_of(weights) != levels:
+        raise FusionError(f"weights={weights!r}{of} are not nested as the first of them are.")
+    if levels == 1:
+        return checked_weights(tuple(weights), of)
+    each = "class" if levels == 2 else "output"
+    rows = tuple(
+        _checked(row, levels - 1, f" of {each} {number}{of}") for number, row in enumerate(weights)
+    )
+    if levels == 2 and len({len(row) for row in rows}) > 1:
+        counts = [len(row) for row in rows]
+        raise FusionError(f"The rows of weights{of} hold {counts} numbers: give one a member.")
+    return rows
+
+
+def for_outputs(
+    weights: tuple[Any, ...], members: int, widths: Sequence[int | None]
+) -> tuple[tuple[Any, ...], ...]:
+    """Checked weights as one entry for each output: shared ones, or a table.
+
+    Args:
+        weights: as `checked_given` gives them.
+        members: how many there are.
+        widths: how many classes each output has.
+
+    Raises:
+        FusionError: when there are not as many as members, classes or outputs.
+    """
+    levels = levels_of(weights)
+    if levels == 1:
+        _check_members(len(weights), members)
+        return (weights,) * len(widths)
+    tables: tuple[Any, ...] = (weights,) if levels == 2 else weights
+    if len(tables) != len(widths):
+        raise FusionError(
+            f"{len(tables)} tables of weights are given for {len(widths)} outputs: give a list of "
+            "one table for each."
+        )
+    for number, (table, width) in enumerate(zip(tables, widths, strict=True), start=1):
+        if len(table) != width:
+            raise FusionError(
+                f"{len(table)} rows of weights are given for the {width} classes of output "
+                f"{number}: give one for each class."
+            )
+        _check_members(len(table[0]), members)
+    return tables
+
+
+def _check_members(given: int, members: int) -> None:
+    if given != members:
+        raise FusionError(f"{given} weights are given for {members} members: give one for each.")

@@ -1,0 +1,102 @@
+"""How the parts of a pool are fitted: temperatures first, then the weights of what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from saikei.errors import FusionError
+from saikei.fusion.calibrate import Temperature, fit_temperature
+from saikei.fusion.class_weights import ClassWeights
+from saikei.fusion.evidence import Evidence
+from saikei.fusion.greedy import Selection
+from saikei.fusion.links import links_of, logits_of
+from saikei.fusion.pooling import How, OutputPool, Pool, Space
+from saikei.fusion.weights import FittedWeights
+from saikei.training.task import Task
+
+FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights
+
+
+@dataclass(frozen=True)
+class CalibratedFit:
+    """Temperatures of the members, and the weights that were fitted after them.
+
+    Args:
+        temperatures: for each output those of the members; `None` for a regression.
+        weights: `None` where they are given, equal or, for a median, absent.
+    """
+
+    temperatures: tuple[tuple[Temperature, ...] | None, ...]
+    weights: FittedAny | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of the weights, if there are any, and the temperatures; JSON-ready."""
+        return {
+            **(self.weights.to_dict() if self.weights is not None else {}),
+            "temperatures": [
+                each and [temperature.to_dict() for temperature in each]
+                for each in self.temperatures
+            ],
+        }
+
+
+def equal_pool(
+    activations: Sequence[str],
+    space: Space | None,
+    how: How,
+    members: int,
+    tasks: Sequence[Task] = (),
+) -> Pool:
+    """A pool in which all members count the same.
+
+    Args:
+        activations: the last one of each output.
+        space: as `OutputPool` has it.
+        how: likewise.
+        members: how many there are.
+        tasks: what the outputs learn, where that is known.
+
+    Raises:
+        FusionError: when the outputs do not fit the space.
+    """
+    equal = (1 / members,) * members
+    links = links_of(activations, tasks)
+    return Pool(tuple(OutputPool(link, space, how, equal) for link in links))
+
+
+def calibrated(
+    pool: Pool, evidence: Evidence
+) -> tuple[Pool, tuple[tuple[Temperature, ...] | None, ...]]:
+    """A pool with the temperatures that fit the evidence best.
+
+    Raises:
+        FusionError: when no output is of classes or labels.
+    """
+    if all(task.kind == "regression" for task in evidence.tasks):
+        raise FusionError("A regression has no probabilities to calibrate: leave calibrate out.")
+    outputs = zip(*evidence.said.outputs, strict=True)
+    found = tuple(
+        None
+        if task.kind == "regression"
+        else tuple(fit_temperature(task, logits_of(part, one.link), labels) for part in parts)
+        for task, one, parts, labels in zip(
+            evidence.tasks, pool.each, outputs, evidence.labels, strict=True
+        )
+    )
+    each = tuple(
+        one
+        if fitted is None
+        else replace(one, temperatures=tuple(temperature.value for temperature in fitted))
+        for one, fitted in zip(pool.each, found, strict=True)
+    )
+    return Pool(each), found
+
+
+def pooled_tasks(pool: Pool, tasks: Sequence[Task]) -> tuple[Task, ...]:
+    """The tasks of what is averaged: in logit space probabilities are logits."""
+    return tuple(
+        replace(task, from_logits=True) if one.space == "logit" and one.link != "linear" else task
+        for one, task in zip(pool.each, tasks, strict=True)
+    )

@@ -1,0 +1,226 @@
+"""Opinion pools: how an average makes one output of what members say.
+
+The linear pool is the mean of probabilities. The logarithmic pool is the mean in logit space: their
+geometric mean, brought back to sum 1 (Genest and Zidek, "Combining Probability Distributions",
+1986). Medians stand in for means in either space.
+
+Written once, in Keras's layers: on arrays they give what is fitted, on symbolic tensors what is
+built, so both are the same function in the same precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from saikei.errors import FusionError
+from saikei.fusion.evidence import Said
+from saikei.fusion.links import Link, logits_of
+from saikei.fusion.members import numbered_name
+from saikei.training.batches import Array
+
+Space: TypeAlias = Literal["probability", "logit"]
+How: TypeAlias = Literal["mean", "median"]
+
+
+@dataclass(frozen=True)
+class OutputPool:
+    """How one output is made.
+
+    Args:
+        link: the activation of the members' outputs.
+        space: in which they are pooled; `None` for what they give.
+        how: `"mean"` or `"median"`, which has no weights.
+        weights: one for each member; or for each class a tuple of such. A median has none: it is
+            of the members whose weight is not 0.
+        temperatures: of the members; `None` where they are as they were.
+
+    Raises:
+        FusionError: when the members do not give what the space needs.
+    """
+
+    link: Link
+    space: Space | None
+    how: How
+    weights: tuple[Any, ...]
+    temperatures: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.space == "probability" and self.link == "linear":
+            raise FusionError(
+                "space='probability' needs members that end in softmax or sigmoid, and these give "
+                "logits or numbers: add the activation, or leave space out."
+            )
+        if self.per_class and keras.config.image_data_format() == "channels_first":
+            raise FusionError(
+                "Weights for each class are on the last axis, where Keras's image_data_format "
+                "'channels_first' has no classes: set 'channels_last'."
+            )
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The places of the members whose weight is not 0."""
+        table = np.asarray(self.weights, dtype=np.float64).reshape(-1, self.members)
+        return tuple(int(place) for place in np.flatnonzero(table.any(axis=0)))
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self.weights[0] if self.per_class else self.weights)
+
+    def of(self, places: Sequence[int]) -> OutputPool:
+        """The same without the other members, whose weights are 0."""
+        table = np.asarray(self.weights, dtype=np.float64)[..., list(places)].tolist()
+        chosen = self.temperatures and tuple(self.temperatures[place] for place in places)
+        return replace(self, weights=_tuples(table), temperatures=chosen)
+
+    @property
+    def per_class(self) -> bool:
+        """Whether each class has weights of its own."""
+        return isinstance(self.weights[0], tuple)
+
+    def prepare(self, parts: Sequence[Any], form: str = "{}") -> list[Any]:
+        """What members say, calibrated, in the space in which it is pooled.
+
+        Args:
+            parts: the outputs of the members.
+            form: into which the names of layers are put.
+        """
+        temperatures = self.temperatures or (1.0,) * len(parts)
+        return [
+            self._prepared(part, temperature, form, number)
+            for number, (part, temperature) in enumerate(
+                zip(parts, temperatures, strict=True), start=1
+            )
+        ]
+
+    def _prepared(self, part: Any, temperature: float, form: str, number: int) -> Any:
+        back = self.link != "linear" and self.space != "logit"
+        if temperature == 1.0 and back:
+            return part
+        part = logits_of(part, self.link)
+        if temperature != 1.0:
+            name = form.format(f"temperature_{number}")
+            part = layers.Rescaling(1 / temperature, dtype="float32", name=name)(part)
+        return _squashed(part, self.link, form.format(f"calibrated_{number}")) if back else part
+
+    def __call__(self, parts: Sequence[Any], form: str = "{}", name: str = "average") -> Any:
+        """The pooled output.
+
+        Args:
+            parts: the outputs of the members, arrays or symbolic tensors.
+            form: into which the names of layers are put.
+            name: of the last layer.
+        """
+        used = self.used
+        ready = self.prepare(parts, form)
+        last = form.format(name)
+        if self.how == "median":
+            pooled = ops.median(ops.stack([ready[i] for i in used], axis=0), axis=0)
+        else:
+            pooled = self._mean([(i, ready[i]) for i in used], form, last)
+        if self.space == "logit" and self.link != "linear":
+            return _squashed(pooled, self.link, form.format(f"{name}_{self.link}"))
+        if self.link == "softmax" and (self.how == "median" or self.per_class):
+            # softmax(log p) is p / Σp, and reads as what it is: probabilities.
+            logs = logits_of(pooled, "softmax")
+            return _squashed(logs, "softmax", form.format(f"{name}_softmax"))
+        if self.link == "sigmoid" and self.how == "median":
+            return _squashed(
+                logits_of(pooled, "sigmoid"), "sigmoid", form.format(f"{name}_sigmoid")
+            )
+        return pooled
+
+    def _weights(self, member: int) -> Array:
+        """The weights of a member, `(1,)` or `(classes,)`."""
+        table = np.asarray(self.weights, dtype=np.float64)
+        return np.atleast_1d(table[..., member])
+
+    def _mean(self, used: Sequence[tuple[int, Any]], form: str, last: str) -> Any:
+        if len(used) == 1:
+            return used[0][1]
+        scaled = [
+            layers.Rescaling(
+                self._weights(i).tolist() if self.per_class else float(self._weights(i)[0]),
+                dtype="float32",
+                name=form.format(f"weight_{i + 1}"),
+            )(part)
+            for i, part in used
+        ]
+        return layers.Add(dtype="float32", name=last)(scaled)
+
+
+def _squashed(logits: Any, link: Link, name: str) -> Any:
+    return layers.Activation(link, dtype="float32", name=name)(logits)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An average of any kind: one `OutputPool` for each output.
+
+    Args:
+        each: of the outputs.
+    """
+
+    each: tuple[OutputPool, ...]
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The places of the members that any output needs."""
+        return tuple(sorted({place for pool in self.each for place in pool.used}))
+
+    def of(self, places: Sequence[int]) -> Pool:
+        """The same without the other members, which no output needs."""
+        return Pool(tuple(pool.of(places) for pool in self.each))
+
+    def weighted(self, weights: Sequence[tuple[Any, ...]]) -> Pool:
+        """The same with other weights, for each output."""
+        pairs = zip(self.each, weights, strict=True)
+        return Pool(tuple(replace(pool, weights=one) for pool, one in pairs))
+
+    def prepare(self, said: Said) -> list[list[Array]]:
+        """For each member, arrays of its outputs: calibrated, in the space of the pool."""
+        outputs = [
+            [np.asarray(ops.convert_to_numpy(part)) for part in pool.prepare(parts)]
+            for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
+        ]
+        return [list(member) for member in zip(*outputs, strict=True)]
+
+    def predict(self, said: Said) -> tuple[Array, ...]:
+        """One array for each output."""
+        return tuple(
+            np.asarray(ops.convert_to_numpy(pool([np.asarray(part) for part in parts])))
+            for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
+        )
+
+    def connect(self, said: Said, name: str = "average") -> tuple[Any, ...]:
+        """The same in a graph."""
+        prefix = "{}" if name == "average" else f"{name}_{{}}"
+        return tuple(
+            pool(parts, numbered_name(prefix, place, len(self.each)))
+            for place, (pool, parts) in enumerate(
+                zip(self.each, zip(*said.outputs, strict=True), strict=True)
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, one entry for each output."""
+        return {
+            "weights": [_lists(pool.weights) for pool in self.each],
+            "temperatures": [pool.temperatures and [*pool.temperatures] for pool in self.each],
+            "space": [pool.space for pool in self.each],
+            "how": [pool.how for pool in self.each],
+        }
+
+
+def _lists(weights: tuple[Any, ...]) -> list[Any]:
+    return [list(one) if isinstance(one, tuple) else one for one in weights]
+
+
+def _tuples(table: list[Any]) -> tuple[Any, ...]:
+    return tuple(tuple(one) if isinstance(one, list) else one for one in table)

@@ -1,0 +1,65 @@
+"""The weighted mean of what members say, as they say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.fusion.evidence import Said
+from saikei.fusion.members import numbered_name
+from saikei.training.batches import Array
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """The weighted mean of the members' outputs.
+
+    Args:
+        weights: one for each member, with sum 1.
+    """
+
+    weights: tuple[float, ...]
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The places of the members whose weight is not 0."""
+        return tuple(place for place, weight in enumerate(self.weights) if weight > 0)
+
+    def of(self, places: Sequence[int]) -> WeightedMean:
+        """The same without the other members, whose weights are 0."""
+        return WeightedMean(tuple(self.weights[place] for place in places))
+
+    def predict(self, said: Said) -> tuple[Array, ...]:
+        """One array for each output."""
+        return tuple(
+            np.average(np.stack(parts), axis=0, weights=self.weights)
+            for parts in zip(*said.outputs, strict=True)
+        )
+
+    def connect(self, said: Said, name: str = "average") -> tuple[Any, ...]:
+        """The same in a graph; members of weight 0 are left out."""
+        used = [(o, w) for o, w in zip(said.outputs, self.weights, strict=True) if w > 0]
+        weights = [weight for _, weight in used]
+        return tuple(
+            _weighted_sum(parts, weights, numbered_name("{}", place, len(used[0][0])), name)
+            for place, parts in enumerate(zip(*(member for member, _ in used), strict=True))
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"weights": list(self.weights)}
+
+
+def _weighted_sum(parts: Sequence[Any], weights: Sequence[float], form: str, name: str) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    prefix = "" if name == "average" else f"{name}_"
+    scaled = [
+        keras.layers.Rescaling(weight, name=form.format(f"{prefix}weight_{number}"))(part)
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1)
+    ]
+    return keras.layers.Add(name=form.format(name))(scaled)
