@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Soup,
         Stack,
         choose,
+        explain,
         merge_files,
         nested_score,
     )
@@ -74,6 +75,7 @@ __all__ = [
     "declare_training_rows",
     "distill",
     "evaluate",
+    "explain",
     "fit",
     "merge_files",
     "nested_score",
@@ -112,6 +114,7 @@ _HOMES = {
     "declare_training_rows": "training",
     "distill": "training",
     "evaluate": "training",
+    "explain": "fusion",
     "fit": "training",
     "merge_files": "fusion",
     "nested_score": "fusion",

@@ -10,6 +10,8 @@ from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.choose import Choice, Rival, choose
 from saikei.fusion.class_weights import ClassWeights
+from saikei.fusion.explain import explain, explain_predictions
+from saikei.fusion.explaining.explanation import Explanation, MemberPart
 from saikei.fusion.greedy import Selection, select_weights
 from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
@@ -46,11 +48,13 @@ __all__ = [
     "ClassWeights",
     "Dare",
     "Ema",
+    "Explanation",
     "Fisher",
     "FittedWeights",
     "Fusion",
     "Greedy",
     "Linear",
+    "MemberPart",
     "MergedFile",
     "ModelStock",
     "Multimodal",
@@ -67,6 +71,8 @@ __all__ = [
     "Ties",
     "choose",
     "compact",
+    "explain",
+    "explain_predictions",
     "fill_missing",
     "fit_weights",
     "merge_files",

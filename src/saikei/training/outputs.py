@@ -112,6 +112,27 @@ def _name_of(activation: Any) -> str:
     return str(getattr(activation, "__name__", activation))
 
 
+def mean_terms(graph: Graph, ref: TensorRef) -> list[tuple[TensorRef, float]] | None:
+    """What a tensor is the weighted mean of, and the weights; `None` where it is no mean.
+
+    Args:
+        graph: of a model.
+        ref: a tensor of it: the output of an `Average`, or of an `Add` of `Rescaling` layers
+            whose scales sum to 1, each one number.
+    """
+    call = graph.calls[ref.call]
+    kind, inputs = graph.operations[call.operation].kind, call.inputs()
+    if kind == "Average":
+        return [(term, 1 / len(inputs)) for term in inputs]
+    if not _is_weighted_mean(graph, graph.operations[call.operation], call):
+        return None
+    scales = [scale for term in inputs if (scale := _scale(graph, term)) is not None]
+    if any(scale.size > 1 for scale in scales):
+        return None
+    below = [graph.calls[term.call].inputs()[0] for term in inputs]
+    return [(term, float(scale[0])) for term, scale in zip(below, scales, strict=True)]
+
+
 def _agreed(graph: Graph, refs: Sequence[TensorRef]) -> str:
     """The one activation of all tensors of a mean or choice; `"linear"` where they differ."""
     activations = {_of_tensor(graph, _below_rescaling(graph, ref)) for ref in refs}

@@ -1,0 +1,1 @@
+"""What each member of a fusion is worth: the parts of `explain`."""

@@ -1,0 +1,309 @@
+"""`explain` says what the members of a fusion are worth, whichever way it is asked."""
+
+from __future__ import annotations
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import saikei as sk
+from saikei.errors import DataError, FusionError
+from saikei.fusion import (
+    Average,
+    BestMember,
+    Boost,
+    Cascade,
+    Chain,
+    Soup,
+    Stack,
+    explain,
+    explain_predictions,
+    nested_score,
+)
+from saikei.training import infer_task
+from saikei.training.predictions import predict
+
+CLASSES = 3
+
+
+def data_of(rows, seed):
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(rows, 4)).astype("float32")
+    return x, x[:, :CLASSES].argmax(axis=1)
+
+
+HELD_OUT = data_of(90, 1)
+
+
+def net(seed, sharpness=2.0, head="softmax"):
+    """Knows the classes as well as its random weights happen to."""
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(6, activation="relu"),
+            layers.Dense(CLASSES),
+            layers.Activation(head),
+        ],
+        name=f"net_{seed}",
+    )
+    kernel = np.random.default_rng(seed).normal(size=(4, 6))
+    kernel[:3, :3] += sharpness * np.eye(3)
+    model.layers[0].set_weights([kernel, np.zeros(6)])
+    model.layers[1].set_weights([np.eye(6, 3) + 0.2 * kernel.T[:, :3], np.zeros(3)])
+    return model
+
+
+TEAM = [net(seed) for seed in range(3)]
+
+
+def values(explanation):
+    return [member.shapley for member in explanation.members]
+
+
+def sums_up(explanation):
+    gain = explanation.nobody - explanation.everybody
+    return sum(values(explanation)) == pytest.approx(gain, abs=1e-6)
+
+
+def score_is_that_of(explanation, score):
+    return explanation.fused.value == pytest.approx(
+        score.value, abs=1e-6
+    ) and explanation.fused.loss == pytest.approx(score.loss, abs=1e-5)
+
+
+FUSED = {
+    "equal": lambda: Average()(TEAM),
+    "weights": lambda: Average((0.5, 0.2, 0.3))(TEAM),
+    "stack": lambda: Stack(folds=3)(TEAM, data_of(90, 2)),
+    "stacked stack": lambda: Stack(folds=3, below=(Stack(folds=3), Average("learn")))(
+        TEAM, data_of(90, 2)
+    ),
+    "stacked features": lambda: Stack(on="features", folds=3)(TEAM, data_of(90, 2)),
+    "stack beside the input": lambda: Stack(passthrough=True, folds=3)(TEAM, data_of(90, 2)),
+    "cascade": lambda: Cascade(thresholds=(0.6, 0.7))(TEAM, data_of(90, 2)),
+}
+
+
+@pytest.mark.parametrize("fusion", FUSED)
+def test_a_fused_model_is_explained_as_it_was_saved(fusion, tmp_path):
+    fused = FUSED[fusion]()
+    before = [np.array(weight) for weight in fused.get_weights()]
+    explained = explain(fused, HELD_OUT)
+    assert len(explained.members) == 3
+    assert sums_up(explained)
+    assert score_is_that_of(explained, sk.evaluate(fused, HELD_OUT))
+    for member, own in zip(explained.members, TEAM, strict=True):
+        assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
+    for one, other in zip(before, fused.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    fused.save(tmp_path / "fused.keras")
+    loaded = keras.models.load_model(tmp_path / "fused.keras")
+    np.testing.assert_allclose(values(explain(loaded, HELD_OUT)), values(explained), atol=1e-6)
+
+
+def test_members_and_weights_are_explained_as_the_model_that_they_make():
+    weights = (0.5, 0.2, 0.3)
+    fused = explain(Average(weights)(TEAM), HELD_OUT)
+    apart = explain(TEAM, HELD_OUT, fusion=Average(weights))
+    task = infer_task(TEAM[0], HELD_OUT[1])
+    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
+    stored = explain_predictions(task, said, HELD_OUT[1], weights)
+    for other in (apart, stored):
+        np.testing.assert_allclose(values(other), values(fused), atol=1e-6)
+        assert other.removable.members == fused.removable.members
+        np.testing.assert_allclose(other.outputs[0].agreement, fused.outputs[0].agreement)
+    assert [member.name for member in apart.members] == ["net_0", "net_1", "net_2"]
+    assert [member.weight for member in stored.members] == list(weights)
+
+
+def test_members_that_share_frozen_layers_are_found():
+    shared = layers.Dense(6, activation="relu")
+    shared.trainable = False
+    members = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        inputs = keras.Input((4,))
+        members.append(keras.Model(inputs, layers.Dense(3, activation="softmax")(shared(inputs))))
+    fused = Average((0.5, 0.2, 0.3))(members)
+    explained = explain(fused, HELD_OUT)
+    apart = explain(members, HELD_OUT, fusion=Average((0.5, 0.2, 0.3)))
+    np.testing.assert_allclose(values(explained), values(apart), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fusion",
+    [Average("learn"), Stack(folds=3), Stack(on="features", passthrough=True, folds=3)],
+    ids=["average", "stack", "features"],
+)
+def test_a_fusion_that_is_fitted_is_explained_on_folds_that_it_was_not_fitted_to(fusion):
+    explained = explain(TEAM, HELD_OUT, fusion=fusion, folds=3)
+    assert sums_up(explained)
+    assert score_is_that_of(explained, nested_score(fusion, TEAM, HELD_OUT, 3).score)
+
+
+def test_of_a_best_member_the_others_are_worth_nothing_and_can_go():
+    explained = explain([net(0), net(1, -2.0), net(2, -2.0)], HELD_OUT, fusion=BestMember())
+    assert values(explained)[0] > 0.1
+    assert values(explained)[1:] == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert sorted(explained.removable.members) == [1, 2]
+    assert [member.can_go for member in explained.members] == [False, True, True]
+
+
+def test_out_of_fold_predictions_are_explained_by_name():
+    builds = {"a": lambda: net(0), "b": lambda: net(1)}
+    made = sk.cross_fit(builds, HELD_OUT, 3, train=lambda model, data: None)
+    explained = explain(made, fusion=Average("learn"))
+    assert [member.name for member in explained.members] == ["a", "b"]
+    assert score_is_that_of(explained, nested_score(Average("learn"), made).score)
+
+
+def test_rows_that_order_in_time_leaves_out_are_left_out():
+    from sklearn.model_selection import TimeSeriesSplit
+
+    explained = explain(TEAM, HELD_OUT, fusion=Average("learn"), folds=TimeSeriesSplit(2))
+    assert explained.fused.n == 60
+    assert sums_up(explained)
+
+
+def test_a_dataset_and_arrays_are_explained_alike():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            rows = slice(30 * index, 30 * index + 30)
+            return HELD_OUT[0][rows], HELD_OUT[1][rows]
+
+    fused = Average()(TEAM)
+    np.testing.assert_allclose(
+        values(explain(fused, Batches())), values(explain(fused, HELD_OUT)), atol=1e-6
+    )
+
+
+def test_rows_that_a_part_was_trained_on_are_refused_by_the_models_name():
+    fitted_to = data_of(40, 5)
+    fused = Stack(folds=3)(TEAM, fitted_to)
+    mixed = tuple(np.concatenate(parts) for parts in zip(fitted_to, HELD_OUT, strict=True))
+    with pytest.raises(FusionError, match=r"'stack'.* trained on 40 of these rows \(by Stack\)"):
+        explain(fused, mixed)
+    assert sums_up(explain(fused, mixed, allow_in_sample=True))
+    member = net(7)
+    sk.declare_training_rows(member, fitted_to)
+    with pytest.raises(FusionError, match=r"'net_7'.* 40 of these 130 rows"):
+        explain([*TEAM, member], mixed)
+    with pytest.raises(FusionError, match="'average' or a member"):
+        explain(Average()([*TEAM, member]), mixed)
+
+
+def several_heads(seed, named):
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((4,))
+    kind = layers.Dense(CLASSES, activation="softmax", name="kind")(x)
+    size = layers.Dense(2, name="size")(x)
+    marks = layers.Dense(2, activation="sigmoid", name="marks")(x)
+    outputs = {"kind": kind, "marks": marks, "size": size} if named else [kind, marks, size]
+    return keras.Model(x, outputs, name=f"heads_{seed}")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_several_outputs_share_one_sum_and_have_a_view_each(named):
+    x, y = HELD_OUT
+    marks, size = (x[:, :2] > 0).astype("int32"), x[:, 2:]
+    labels = {"kind": y, "marks": marks, "size": size} if named else [y, marks, size]
+    team = [several_heads(seed, named) for seed in range(3)]
+    fused = Average((0.2, 0.3, 0.5))(team)
+    explained = explain(fused, (x, labels))
+    assert sums_up(explained)
+    assert explained.metric == "loss"
+    assert score_is_that_of(explained, sk.evaluate(fused, (x, labels)))
+    assert [view.kind for view in explained.outputs] == ["multiclass", "multilabel", "regression"]
+    assert str(explained).count("Output 2: ") == 2
+    json.dumps(explained.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("head", ["linear", "softmax"])
+def test_logits_and_probabilities_are_explained(head):
+    team = [net(seed, head=head) for seed in range(3)]
+    fused = Average()(team)
+    for metric in ("loss", "accuracy"):
+        explained = explain(fused, HELD_OUT, metric=metric)
+        assert sums_up(explained)
+        assert score_is_that_of(explained, sk.evaluate(fused, HELD_OUT))
+    assert explained.metric == "error rate"
+    assert explained.everybody == pytest.approx(1 - explained.fused.value)
+
+
+def test_of_more_than_12_members_orders_are_drawn_by_a_seed():
+    members = [predict(net(seed), HELD_OUT)[1][0] for seed in range(13)]
+    task = infer_task(TEAM[0], HELD_OUT[1])
+    one, again, other = (
+        explain_predictions(task, members, HELD_OUT[1], orders=64, seed=seed) for seed in (0, 0, 1)
+    )
+    assert sums_up(one)
+    assert one.orders == 64
+    assert all(member.sampling_error > 0 for member in one.members)
+    assert values(one) == values(again) != values(other)
+    few = explain_predictions(task, members[:12], HELD_OUT[1])
+    assert few.orders is None
+    assert {member.sampling_error for member in few.members} == {0.0}
+
+
+def test_the_text_names_members_and_those_that_can_go():
+    explained = explain([*TEAM, TEAM[0]], HELD_OUT, fusion=Average((0.4, 0.3, 0.3, 0.0)))
+    text = str(explained)
+    assert all(member.name in text for member in explained.members)
+    assert "over all 16 coalitions" in text
+    assert "4 (net_0)" in text.split("Can go together, at no loss: ")[1].splitlines()[0]
+    record = json.loads(json.dumps(explained.to_dict(), allow_nan=False))
+    assert record["members"][3]["shapley"] == pytest.approx(0.0, abs=1e-12)
+    assert record["members"][3]["can_go"] is True
+
+
+def test_models_without_members_side_by_side_are_refused():
+    soup = Soup(check=False)([TEAM[0], TEAM[0]])
+    chain = Chain(train=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
+    for model in (TEAM[0], soup, chain):
+        with pytest.raises(FusionError, match="No members .* give them, as explain"):
+            explain(model, HELD_OUT)
+    for fusion in (Soup(), Cascade(), Boost()):
+        with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):
+            explain(TEAM, HELD_OUT, fusion=fusion)
+
+
+def test_wrong_arguments_are_refused_with_the_mend():
+    task = infer_task(TEAM[0], HELD_OUT[1])
+    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
+    y = HELD_OUT[1]
+    with pytest.raises(FusionError, match="There is no data"):
+        explain(Average()(TEAM))
+    with pytest.raises(FusionError, match="beside a fused model"):
+        explain(Average()(TEAM), HELD_OUT, fusion=Average())
+    with pytest.raises(FusionError, match="orders=0"):
+        explain(TEAM, HELD_OUT, orders=0)
+    with pytest.raises(FusionError, match="1 members to explain"):
+        explain_predictions(task, said[:1], y)
+    with pytest.raises(FusionError, match="2 weights are given for 3 members"):
+        explain_predictions(task, said, y, (0.5, 0.5))
+    with pytest.raises(FusionError, match="2 names are given for 3 members"):
+        explain_predictions(task, said, y, names=["a", "b"])
+    with pytest.raises(DataError, match="Member 2 predicts NaN"):
+        explain_predictions(task, [said[0], np.full_like(said[1], np.nan), said[2]], y)
+    with pytest.raises(DataError, match="Labels of shape"):
+        explain_predictions(task, said, y[:-1])
+
+
+def test_a_fused_model_that_predicts_nan_is_refused_by_the_members_number():
+    broken = net(9)
+    broken.layers[1].bias.assign([np.nan] * CLASSES)
+    with pytest.raises(DataError, match="'member_2' predicts NaN"):
+        explain(Average()([TEAM[0], broken]), HELD_OUT)
+
+
+def test_one_row_has_no_errors():
+    one = explain(Average()(TEAM), tuple(part[:1] for part in HELD_OUT))
+    assert sums_up(one)
+    assert {member.error for member in one.members} == {0.0}
