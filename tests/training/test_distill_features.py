@@ -124,7 +124,7 @@ def test_projectors_suit_a_student_that_was_just_cut():
 
 def test_too_many_features_to_store_are_asked_for_at_every_step(monkeypatch):
     asked = []
-    monkeypatch.setattr(feature_teacher, "ask", lambda *_: asked.append(1))
+    monkeypatch.setattr(feature_teacher, "stored_batches", lambda *_: asked.append(1))
     monkeypatch.setattr(feature_teacher, "MOST_STORED_BYTES", 1000)
     quick(net(4, seed=2), net(seed=1), epochs=1)
     assert not asked

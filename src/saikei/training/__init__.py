@@ -18,11 +18,13 @@ from saikei.training.score import (
     sample_losses,
     score_predictions,
 )
+from saikei.training.stored_teacher import StoredTeacher
 from saikei.training.task import Task, infer_task, infer_tasks
 
 __all__ = [
     "CrossFit",
     "Score",
+    "StoredTeacher",
     "Task",
     "check_held_out",
     "cross_fit",

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 
-from saikei.errors import DataError, InputError, ModelError
-from saikei.graph import copy_model, read
-from saikei.training.batches import ArrayData, ShuffledBatches, first_batch
-from saikei.training.distiller import LiveDistiller, StoredDistiller, compile_distiller
+from saikei.errors import DataError, InputError
+from saikei.graph import mark, read
+from saikei.training.batches import ArrayData, first_batch
+from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features
 from saikei.training.loop import Plan
 from saikei.training.loop import train as run
-from saikei.training.prepared import compile_fresh, prepare
-from saikei.training.provenance import inherit_rows, recording
+from saikei.training.prepared import Prepared, compile_fresh, prepare
+from saikei.training.provenance import recording, training_rows
 from saikei.training.seeding import seed_random_layers
 from saikei.training.soft_targets import SoftTargets, teacher_tasks
 from saikei.training.sparsity import HasTarget, holding_zeros
-from saikei.training.told import ask
+from saikei.training.stored_teacher import StoredTeacher
+from saikei.training.teachers import How, answer_distiller, check_how, check_suited
+from saikei.training.told_batches import ToldBatches
 
 
 def distill(
     student: keras.Model,
-    teacher: keras.Model,
+    teacher: keras.Model | StoredTeacher,
     train: Any,
     validation: Any = None,
     *,
@@ -37,6 +40,7 @@ def distill(
     alpha: float = 0.5,
     features: Features | None = None,
     feature_weight: float = 0.5,
+    teacher_predictions: How = "auto",
     loss: Any = None,
     patience: int | None = None,
     seed: int = 0,
@@ -61,14 +65,16 @@ def distill(
     al., "FitNets: Hints for Thin Deep Nets", 2015).
 
     With arrays the teacher runs once over the data, before training, and what it says is
-    stored, features as long as they take at most 256 MiB; otherwise it runs on every batch.
-    Schedule, validation, best weights, seed and the state in which the student is left are
-    those of `fit`.
+    stored, features as long as they take at most 256 MiB; otherwise it runs on every batch. So
+    the members of a fused teacher run once, however many epochs there are. Layers inside the
+    student that augment do not matter to that, since the teacher sees what the student is given.
+    A dataset that augments is another matter: there the teacher has to be live. Schedule,
+    validation, best weights, seed and the state in which the student is left are those of `fit`.
 
     Args:
         student: a built model; it is trained in place.
         teacher: a built model with the student's inputs and outputs; both give probabilities, or
-            one gives logits.
+            one gives logits. Or a `saikei.training.StoredTeacher`: its predictions, made before.
         train: as in `fit`, but without sample weights, which Keras's distillation ignores.
         validation: as in `fit`; the loss on the true labels decides.
         epochs: passes over the data.
@@ -82,6 +88,10 @@ def distill(
             `None` compares no features.
         feature_weight: w, above 0 and up to 1 (features only, so that what lies behind them stays
             as it is).
+        teacher_predictions: `"stored"` runs the teacher once over the data, arrays or a dataset,
+            whose rows may come in any order but must be the same in each pass; `"live"` runs it
+            at every step; `"auto"` stores for arrays and is live for a dataset, which may
+            augment.
         loss: loss on the true labels; `None` as in `fit`.
         patience: stop after so many epochs without a lower validation loss; `None` never stops.
         seed: as in `fit`.
@@ -98,40 +108,77 @@ def distill(
     Raises:
         ModelError: when the teacher and the student have different inputs or outputs or are one
             model, or no features are found, or the student has a `call` of its own to look into.
-        DataError: when the data does not fit the student.
+        DataError: when the data does not fit the student, or predictions are to be stored and a
+            dataset brings rows that were not there when the teacher was asked.
         InputError: when an argument is out of range, or a layer's output cannot be compared.
         WorkError: when the loss stops being a number.
     """
     plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
     _check_arguments(temperature, alpha, feature_weight)
+    check_how(teacher_predictions, teacher, features)
     ready = prepare(student, train, validation, loss, batch_size)
     _check_no_weights(train, ready.arrays)
-    _check_suited(student, teacher)
-    pairs = () if features is None else pair_features(read(student), read(teacher), features)
+    check_suited(student, teacher)
     seed_random_layers(student, seed)
-    soft = SoftTargets(ready.tasks, teacher_tasks(teacher, ready.tasks), temperature)
-    distiller: keras.Model
-    batches: Any
-    if pairs:
-        distiller, batches = feature_distiller(
-            student, teacher, pairs, ready, soft, alpha, feature_weight, batch_size, seed
-        )
-    elif ready.arrays is not None:
-        distiller = StoredDistiller(student, soft, alpha)
-        told = {"x": ready.arrays.x, "teacher": ask(teacher, ready.arrays.x)}
-        batches = ShuffledBatches(ArrayData(told, ready.arrays.y), batch_size, seed)
-    else:
-        distiller = LiveDistiller(copy_model(teacher), student, soft, alpha)
-        batches = ready.dataset
+    distiller, batches = _distiller(
+        student,
+        teacher,
+        ready,
+        temperature,
+        alpha,
+        features,
+        feature_weight,
+        teacher_predictions,
+        batch_size,
+        seed,
+    )
     optimizer = plan.optimizer(ready.steps)
     compile_fresh(student, ready.tasks, learning_rate)
-    inherit_rows(student, [teacher])
+    mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
+    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
     with (
         recording(student, ready.arrays, ready.dataset, "distill"),
         holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,
+        own_errors,
     ):
         compile_distiller(distiller, ready.tasks, optimizer)
         return run(distiller, student, batches, ready.validation, whole_plan, ready.steps)
+
+
+def _distiller(
+    student: keras.Model,
+    teacher: keras.Model | StoredTeacher,
+    ready: Prepared,
+    temperature: float,
+    alpha: float,
+    features: Features | None,
+    feature_weight: float,
+    how: How,
+    batch_size: int,
+    seed: int,
+) -> tuple[keras.Model, Any]:
+    if isinstance(teacher, StoredTeacher):
+        theirs = teacher.tasks(ready.tasks)
+    else:
+        theirs = teacher_tasks(teacher, ready.tasks)
+    soft = SoftTargets(ready.tasks, theirs, temperature)
+    if features is not None and not isinstance(teacher, StoredTeacher):
+        pairs = pair_features(read(student), read(teacher), features)
+        stored = None if how == "auto" else how == "stored"
+        if pairs:
+            return feature_distiller(
+                student,
+                teacher,
+                pairs,
+                ready,
+                soft,
+                alpha,
+                feature_weight,
+                batch_size,
+                seed,
+                stored,
+            )
+    return answer_distiller(student, teacher, ready, soft, alpha, how, batch_size, seed)
 
 
 def _check_arguments(temperature: float, alpha: float, feature_weight: float) -> None:
@@ -155,31 +202,3 @@ def _check_no_weights(train: Any, arrays: ArrayData | None) -> None:
             "'train' holds sample weights, which keras.distillation ignores: leave them out, or "
             "use fit."
         )
-
-
-def _check_suited(student: keras.Model, teacher: keras.Model) -> None:
-    if teacher is student:
-        raise ModelError(
-            f"Teacher and student are the same model, '{student.name}': give the student's "
-            "original, or another model, as the teacher."
-        )
-    for side in ("input", "output"):
-        ours, theirs = _shapes(student, side), _shapes(teacher, side)
-        fits = len(ours) == len(theirs) and all(map(_compatible, ours, theirs))
-        if not fits:
-            raise ModelError(
-                f"Teacher '{teacher.name}' has {side}s {theirs}, but student '{student.name}' has "
-                f"{ours}: distillation needs the same."
-            )
-
-
-def _shapes(model: keras.Model, side: str) -> list[tuple[int | None, ...]]:
-    graph = read(model)
-    refs = graph.input_refs() if side == "input" else graph.output_refs()
-    return [graph.spec(ref).shape for ref in refs]
-
-
-def _compatible(ours: tuple[int | None, ...], theirs: tuple[int | None, ...]) -> bool:
-    return len(ours) == len(theirs) and all(
-        a == b or a is None or b is None for a, b in zip(ours, theirs, strict=True)
-    )

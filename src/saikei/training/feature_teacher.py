@@ -11,13 +11,13 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import TensorRef, build, check_runs_as_read, read
-from saikei.training.batches import ArrayData, ShuffledBatches, as_numpy, first_batch
+from saikei.training.batches import as_numpy, first_batch
 from saikei.training.feature_distiller import FeatureDistiller
 from saikei.training.feature_match import FeatureMatch
 from saikei.training.features import Pair
 from saikei.training.prepared import Prepared
 from saikei.training.seeding import seed_random_layers
-from saikei.training.told import ask
+from saikei.training.told import stored_batches
 
 # Above this the teacher's features are not stored, and it runs at every step instead.
 MOST_STORED_BYTES = 256 * 2**20
@@ -35,11 +35,9 @@ def feature_distiller(
     weight: float,
     batch_size: int,
     seed: int,
+    stored: bool | None = None,
 ) -> tuple[FeatureDistiller, Any]:
     """A distiller that compares features, and the batches that it takes.
-
-    With arrays and features of at most 256 MiB in all, the teacher runs once over the data and
-    batches bring what it said; otherwise it runs on every batch.
 
     Args:
         student: will be trained in place.
@@ -51,6 +49,8 @@ def feature_distiller(
         weight: of the features.
         batch_size: samples a step, for arrays.
         seed: of the order of the samples, and of those that training starts from.
+        stored: whether the teacher runs once over the data and batches bring what it said, or on
+            every batch; `None` stores with arrays and features of at most 256 MiB in all.
 
     Raises:
         DataError: when the teacher's outputs or features cannot be learnt from.
@@ -59,12 +59,15 @@ def feature_distiller(
     check_runs_as_read(read(student), student)
     shown = _showing(teacher, [pair.teacher.ref for pair in pairs])
     match = _started(student, shown, pairs, _some_inputs(ready, pairs, seed), seed)
-    if ready.arrays is None or not _storable(pairs, len(ready.arrays)):
-        distiller = FeatureDistiller(student, pairs, match, soft, alpha, weight, shown)
-        return distiller, ready.batches(batch_size, seed)
-    told = {"x": ready.arrays.x, "told": ask(shown, ready.arrays.x)}
-    distiller = FeatureDistiller(student, pairs, match, soft, alpha, weight, None)
-    return distiller, ShuffledBatches(ArrayData(told, ready.arrays.y), batch_size, seed)
+    if stored is None:
+        stored = ready.arrays is not None and _storable(pairs, len(ready.arrays))
+    batches: Any
+    if stored:
+        batches = stored_batches(shown, ready, "told", batch_size, seed)
+    else:
+        batches = ready.batches(batch_size, seed)
+    live = None if stored else shown
+    return FeatureDistiller(student, pairs, match, soft, alpha, weight, live), batches
 
 
 def _showing(model: keras.Model, refs: Sequence[TensorRef]) -> keras.Model:

@@ -1,0 +1,142 @@
+"""How a student hears its teacher: from memory, or at every step."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import keras
+from keras import tree
+
+from saikei.errors import DataError, InputError, ModelError
+from saikei.graph import copy_model, read
+from saikei.training.batches import dataset_batches
+from saikei.training.digests import digest_data
+from saikei.training.distiller import LiveDistiller, StoredDistiller
+from saikei.training.prepared import Prepared
+from saikei.training.stored_teacher import StoredTeacher
+from saikei.training.told import stored_batches, told_arrays
+from saikei.training.told_batches import Lookup, ToldBatches
+
+How = Literal["auto", "stored", "live"]
+_KEY = "teacher"
+
+Shape = tuple[int | None, ...]
+
+
+def answer_distiller(
+    student: keras.Model,
+    teacher: keras.Model | StoredTeacher,
+    ready: Prepared,
+    soft: Any,
+    alpha: float,
+    how: How,
+    batch_size: int,
+    seed: int,
+) -> tuple[keras.Model, Any]:
+    """A distiller that compares outputs, and the batches that it takes.
+
+    Args:
+        student: will be trained in place.
+        teacher: is not changed.
+        ready: the training data.
+        soft: the distance between the outputs.
+        alpha: weight of the true labels.
+        how: as `distill` has `teacher_predictions`.
+        batch_size: samples a step, for arrays.
+        seed: of the order of the samples.
+
+    Raises:
+        DataError: when the teacher's outputs cannot be learnt from, or the stored ones are not
+            for this data.
+    """
+    batches: Any
+    if isinstance(teacher, StoredTeacher):
+        batches = _told(teacher, ready, batch_size, seed)
+    elif how == "live" or (how == "auto" and ready.arrays is None):
+        live = LiveDistiller(copy_model(teacher), student, soft, alpha)
+        return live, ready.batches(batch_size, seed)
+    else:
+        batches = stored_batches(teacher, ready, _KEY, batch_size, seed)
+    return StoredDistiller(student, soft, alpha), batches
+
+
+def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> None:
+    """Refuse ways to hear a teacher that there are not.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if how not in get_args(How):
+        raise InputError(
+            f"teacher_predictions={how!r}: give one of {', '.join(map(repr, get_args(How)))}."
+        )
+    if isinstance(teacher, StoredTeacher) and (how == "live" or features is not None):
+        what = "features" if features is not None else "teacher_predictions='live'"
+        raise InputError(
+            f"{what} with a StoredTeacher, which holds predictions alone: give the model itself "
+            "as the teacher."
+        )
+
+
+def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> None:
+    """Refuse a teacher that answers another question than the student.
+
+    Raises:
+        ModelError: naming both, and what differs.
+    """
+    if isinstance(teacher, StoredTeacher):
+        name, sides = "The stored teacher", ["output"]
+    elif teacher is student:
+        raise ModelError(
+            f"Teacher and student are the same model, '{student.name}': give the student's "
+            "original, or another model, as the teacher."
+        )
+    else:
+        name, sides = f"Teacher '{teacher.name}'", ["input", "output"]
+    for side in sides:
+        ours, theirs = _shapes(student, side), _shapes(teacher, side)
+        fits = len(ours) == len(theirs) and all(map(_compatible, ours, theirs))
+        if not fits:
+            raise ModelError(
+                f"{name} has {side}s {theirs}, but student '{student.name}' has {ours}: "
+                "distillation needs the same."
+            )
+
+
+def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
+    if ready.arrays is not None:
+        return told_arrays(ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed)
+    lookup = teacher.lookup() or _in_order(teacher, ready.dataset)
+    count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train"))
+    return ToldBatches(ready.dataset, _KEY, lookup, count)
+
+
+def _in_order(teacher: StoredTeacher, dataset: Any) -> Lookup:
+    """Predictions without known rows belong to a dataset if it always comes in one order."""
+    first, again = (digest_data(dataset, "train") for _ in range(2))
+    if len(first) != len(again) or (first != again).any():
+        raise DataError(
+            "'train' comes in another order, or with other rows, in each pass, so it is not known "
+            "which row a stored prediction is for: make them with StoredTeacher.of(teacher, data), "
+            "or give data in a fixed order."
+        )
+    if len(first) != len(teacher):
+        raise DataError(
+            f"There are {len(teacher):,} stored predictions for {len(first):,} training rows: "
+            "give one row for each, in the order of the data."
+        )
+    return Lookup(first, teacher.outputs)
+
+
+def _shapes(teacher: keras.Model | StoredTeacher, side: str) -> list[Shape]:
+    if isinstance(teacher, StoredTeacher):
+        return [(None, *output.shape[1:]) for output in tree.flatten(teacher.outputs)]
+    graph = read(teacher)
+    refs = graph.input_refs() if side == "input" else graph.output_refs()
+    return [graph.spec(ref).shape for ref in refs]
+
+
+def _compatible(ours: Shape, theirs: Shape) -> bool:
+    return len(ours) == len(theirs) and all(
+        a == b or a is None or b is None for a, b in zip(ours, theirs, strict=True)
+    )

@@ -1,0 +1,120 @@
+"""Batches of a dataset beside what a teacher said of their rows, in whatever order they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import DataError
+from saikei.training.batches import as_numpy, dataset_batches
+from saikei.training.digests import Digests, digest_rows
+
+
+class Lookup:
+    """What a teacher said, found by the inputs that it was asked about.
+
+    Rows with equal inputs are one row: a teacher says the same of both.
+
+    Args:
+        digests: of the inputs, uint64 `(n,)`.
+        outputs: arrays `(n, …)`, nested in any way; they may be memory-mapped.
+    """
+
+    def __init__(self, digests: Digests, outputs: Any) -> None:
+        self._digests, self._rows = np.unique(digests, return_index=True)
+        self._outputs = outputs
+
+    def rows(self, x: Any) -> Any:
+        """The row of the outputs for each row of inputs, int `(n,)`; -1 where there is none."""
+        wanted = digest_rows(x)
+        places = np.searchsorted(self._digests, wanted).clip(max=len(self._digests) - 1)
+        return np.where(self._digests[places] == wanted, self._rows[places], -1)
+
+    def __call__(self, x: Any) -> Any:
+        """What the teacher said of the rows, nested as the outputs.
+
+        Raises:
+            DataError: when it was not asked about one of them.
+        """
+        rows = self.rows(x)
+        missing = int((rows < 0).sum())
+        if missing:
+            raise DataError(
+                f"{missing:,} of {len(rows):,} rows in a batch of 'train' are none that the "
+                "teacher was asked about, so the data is augmented, or drawn anew in each pass, "
+                "or other data: ask the teacher at every step with teacher_predictions='live'."
+            )
+        return tree.map_structure(lambda output: np.asarray(output[rows]), self._outputs)
+
+
+class ToldBatches(keras.utils.PyDataset):
+    """A dataset's own batches in its own order, with inputs `{"x": …, key: …}`.
+
+    A pass that brings another number of batches than the first one did is an error.
+
+    Args:
+        dataset: a `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader`.
+        key: the name under which the teacher's outputs come.
+        lookup: finds them.
+        count: batches in a pass.
+    """
+
+    def __init__(self, dataset: Any, key: str, lookup: Lookup, count: int) -> None:
+        super().__init__()
+        self._dataset, self._key, self._lookup, self._count = dataset, key, lookup, count
+        self._next = 0
+        self._pass: Iterator[tuple[Any, ...]] = iter(())
+        self._failed: DataError | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self._told(index)
+        except DataError as error:
+            self._failed = error
+            raise
+
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
+        """Raise the body's errors as this raised them, not as a pipeline around it wraps them."""
+        try:
+            yield
+        except Exception:
+            if self._failed is not None:
+                raise self._failed from None
+            raise
+
+    def _told(self, index: int) -> Any:
+        x, *labels = tree.map_structure(as_numpy, tree.lists_to_tuples(self._batch(index)))
+        # A tf.data pipeline, which Keras puts around this, takes a list for a tensor.
+        return ({"x": x, self._key: tree.lists_to_tuples(self._lookup(x))}, *labels)
+
+    def on_epoch_end(self) -> None:
+        """Let the dataset know."""
+        if isinstance(self._dataset, keras.utils.PyDataset):
+            self._dataset.on_epoch_end()
+
+    def _batch(self, index: int) -> Any:
+        if isinstance(self._dataset, keras.utils.PyDataset):
+            return self._dataset[index]
+        if index == 0:
+            self._pass, self._next = dataset_batches(self._dataset, "train"), 0
+        # Keras reads in order; it may begin again to look at the first ones.
+        assert index == self._next, "batches of a dataset are read in order"
+        self._next += 1
+        batch = next(self._pass, None)
+        last = self._next == self._count
+        if batch is None or (last and next(self._pass, None) is not None):
+            raise DataError(
+                f"'train' brings {'fewer' if batch is None else 'more'} than the {self._count:,} "
+                "batches of its first pass: ask the teacher at every step with "
+                "teacher_predictions='live'."
+            )
+        return batch
