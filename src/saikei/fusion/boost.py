@@ -11,14 +11,19 @@ import keras
 import numpy as np
 
 from saikei.data import arrays
-from saikei.errors import FusionError
+from saikei.errors import DataError, FusionError
 from saikei.fusion.base import Fusion
-from saikei.fusion.boosting.rounds import Labelled, Rounds, Settings
+from saikei.fusion.boosting.adaboost import AdaRounds
+from saikei.fusion.boosting.parts import Labelled, Settings
+from saikei.fusion.boosting.rounds import Rounds
+from saikei.fusion.boosting.summed import summed, voting
 from saikei.fusion.logits import last_activation
-from saikei.fusion.members import check_members, new_inputs
+from saikei.fusion.members import check_members
 from saikei.graph import read
-from saikei.training.outputs import read_outputs
+from saikei.training.batches import Array, as_numpy
 from saikei.training.task import flat_labels, infer_tasks
+
+METHODS = ("gradient", "samme", "samme.r")
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,22 @@ class BoostFit:
 
     Args:
         model: the fused model.
-        steps: by what the outputs of each round are multiplied; 1 for a first member that is
-            kept as it is.
-        losses: the training loss after each round, log-loss or squared error.
+        steps: by what the outputs of each round are multiplied, 1 for a first member that is
+            kept as it is; of SAMME the weights α of the members' votes.
+        losses: the training loss after each round: log-loss, squared error, or AdaBoost's
+            exponential loss.
         validation_losses: likewise on validation data; empty without any.
+        errors: of AdaBoost, the share of the rows that each member gets wrong, as they were
+            weighted for it.
+        ended: why there are fewer members than rounds; `None` when there are not.
     """
 
     model: keras.Model
     steps: tuple[float, ...]
     losses: tuple[float, ...]
     validation_losses: tuple[float, ...]
+    errors: tuple[float, ...] = ()
+    ended: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; without the model."""
@@ -44,6 +55,8 @@ class BoostFit:
             "steps": list(self.steps),
             "losses": list(self.losses),
             "validation_losses": list(self.validation_losses),
+            "errors": list(self.errors),
+            "ended": self.ended,
         }
 
 
@@ -56,6 +69,14 @@ class Boost(Fusion):
     F + h, which for regression is to fit the residuals. Then F + ν·γ·h takes the place of F, with
     γ the best step along h, so the training loss never goes up.
 
+    For classes there is AdaBoost too (Zhu et al., "Multi-class AdaBoost", 2009): each member is
+    trained on rows that weigh the more the more the earlier ones get them wrong. In SAMME each
+    member votes for one class with a weight α that its errors give; in SAMME.R its
+    log-probabilities are summed up. The series ends at a member that is no better than chance,
+    that lowers the exponential loss no more, or that makes no errors. Weighing rows takes no sum
+    of outputs, so members may end as they like in SAMME; the fused model's probabilities are
+    AdaBoost's own, which are too sure.
+
     Args:
         rounds: how many members are summed up; `None` for as many as are given. When it is more,
             their architectures take turns.
@@ -66,6 +87,7 @@ class Boost(Fusion):
         batch_size: samples a step.
         learning_rate: at its peak.
         seed: of the new weights, the order of samples and random layers.
+        method: `"gradient"`, `"samme"` or `"samme.r"`.
 
     Example:
         >>> Boost(rounds=5, shrinkage=0.5).to_dict()["rounds"]
@@ -79,8 +101,13 @@ class Boost(Fusion):
     batch_size: int = 64
     learning_rate: float = 1e-3
     seed: int = 0
+    method: str = "gradient"
 
     def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise FusionError(
+                f"Boost(method={self.method!r}): give one of {', '.join(map(repr, METHODS))}."
+            )
         if self.rounds is not None and self.rounds < 2:
             raise FusionError(f"Boost(rounds={self.rounds}): a series has at least two members.")
         if not 0 < self.shrinkage <= 1:
@@ -95,14 +122,16 @@ class Boost(Fusion):
             members: built models with the same inputs and the same single output; one is enough
                 with `rounds`. They are copied, never changed; all but a kept first one give only
                 their architecture.
-            data: training data, `(x, y)` arrays or a dataset, which is read into memory.
+            data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
+                read into memory.
 
         Returns:
             An uncompiled model of plain Keras layers: the weighted sum of the members.
 
         Raises:
             FusionError: when the members cannot be summed, there is no data, or the first
-                member that is trained makes nothing better.
+                member that is trained makes nothing better; with AdaBoost also when the output
+                is not of classes, or a first member that is kept is no better than chance.
             DataError: when the data does not fit the members.
         """
         return self.fit(members, data).model
@@ -116,6 +145,10 @@ class Boost(Fusion):
             validation: likewise; with it the series ends before the first member that makes the
                 validation loss no better, and otherwise before one that makes the training loss
                 no better.
+
+        Raises:
+            FusionError: as for a call.
+            DataError: likewise.
         """
         architectures = self._architectures(members)
         if data is None:
@@ -127,7 +160,16 @@ class Boost(Fusion):
         settings = Settings(
             activation, self.epochs, self.batch_size, self.learning_rate, self.shrinkage
         )
-        rounds = Rounds(read(first), settings, train, held)
+        rounds: Rounds | AdaRounds
+        if self.method == "gradient":
+            rounds = Rounds(read(first), settings, train, held)
+        else:
+            rounds = AdaRounds(settings, train, held, real=self.method == "samme.r")
+        self._run(rounds, architectures)
+        term = voting(train.task) if self.method == "samme" else None
+        return _fitted(summed(first, rounds.parts, activation, term), rounds)
+
+    def _run(self, rounds: Rounds | AdaRounds, architectures: Sequence[keras.Model]) -> None:
         seeds = np.random.SeedSequence(self.seed).generate_state(len(architectures)) >> 1
         for number, (model, seed) in enumerate(zip(architectures, seeds, strict=True)):
             if number == 0 and self.keep_first:
@@ -136,15 +178,9 @@ class Boost(Fusion):
                 break
         if len(rounds.parts) < 2:
             raise FusionError(
-                "Boost: no member makes the loss any lower than the first alone: train them for "
-                "longer, or ship the first."
+                f"Boost: {rounds.ended}, so there is no series: train members for longer, or ship "
+                "the first."
             )
-        return BoostFit(
-            _summed(first, rounds, activation),
-            tuple(part.step for part in rounds.parts),
-            tuple(part.loss for part in rounds.parts),
-            tuple(p.validation_loss for p in rounds.parts if p.validation_loss is not None),
-        )
 
     def _architectures(self, members: Sequence[keras.Model]) -> list[keras.Model]:
         several = not isinstance(members, keras.Model) and len(members) != 1
@@ -162,6 +198,7 @@ class Boost(Fusion):
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
             "seed": self.seed,
+            "method": self.method,
         }
 
     @classmethod
@@ -170,21 +207,34 @@ class Boost(Fusion):
         return cls(**record)
 
 
+def _fitted(model: keras.Model, rounds: Rounds | AdaRounds) -> BoostFit:
+    parts = rounds.parts
+    return BoostFit(
+        model,
+        tuple(part.step for part in parts),
+        tuple(part.loss for part in parts),
+        tuple(part.validation_loss for part in parts if part.validation_loss is not None),
+        tuple(part.error for part in parts if part.error is not None),
+        rounds.ended,
+    )
+
+
 def _labelled(model: keras.Model, data: Any, name: str) -> Labelled:
+    weights = None
+    if isinstance(data, tuple) and len(data) == 3:
+        data, weights = data[:2], data[2]
     x, y = arrays(data, name)
     (task,) = infer_tasks(model, y)
-    return Labelled(x, flat_labels(model, y)[0], task)
+    labels = flat_labels(model, y)[0]
+    return Labelled(x, labels, task, None if weights is None else _weights(weights, len(labels)))
 
 
-def _summed(first: keras.Model, rounds: Rounds, activation: str) -> keras.Model:
-    inputs = new_inputs(read(first))
-    terms = []
-    for number, part in enumerate(rounds.parts, start=1):
-        (term,) = keras.tree.flatten(part.model(inputs))
-        if part.step != 1.0:
-            term = keras.layers.Rescaling(part.step, name=f"step_{number}")(term)
-        terms.append(term)
-    output = keras.layers.Add(name="sum")(terms)
-    if activation != "linear":
-        output = keras.layers.Activation(activation, name=activation)(output)
-    return keras.Model(inputs, read_outputs(first).pack([output]), name="boost")
+def _weights(given: Any, rows: int) -> Array:
+    weights = np.asarray(as_numpy(given), dtype=np.float64)
+    good = weights.shape == (rows,) and np.isfinite(weights).all() and (weights >= 0).all()
+    if not good or not weights.sum() > 0:
+        raise DataError(
+            f"Sample weights of shape {weights.shape} for {rows:,} rows: give one finite number of "
+            "at least 0 for each row, not all of them 0."
+        )
+    return np.asarray(weights / weights.sum())

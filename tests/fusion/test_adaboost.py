@@ -1,0 +1,293 @@
+"""AdaBoost: rows weigh what earlier members get wrong, and members vote with weights."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers as L
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import AdaBoostClassifier
+
+import saikei as sk
+from saikei import Boost
+from saikei.errors import DataError, FusionError
+from saikei.fusion.boosting import votes
+from saikei.graph import copy_model
+from saikei.training.task import Task
+
+FAST = {"epochs": 6, "batch_size": 32, "learning_rate": 2e-2}
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-1, 1, size=(240, 2)).astype("float32")
+RING = ((X**2).sum(axis=1) > 0.5).astype(int) + (X[:, 0] > 0.5)
+DISC = (RING > 0).astype(int)
+CLASSES = {"softmax": 3, "two": 2, "sigmoid": 2, "logits": 3, "logit": 2}
+
+
+def weak(kind, seed=0):
+    keras.utils.set_random_seed(seed)
+    end = {
+        "softmax": L.Dense(3, activation="softmax"),
+        "two": L.Dense(2, activation="softmax"),
+        "sigmoid": L.Dense(1, activation="sigmoid"),
+        "logits": L.Dense(3),
+        "logit": L.Dense(1),
+    }[kind]
+    return keras.Sequential([keras.Input((2,)), L.Dense(2, activation="tanh"), end])
+
+
+def data(kind):
+    return X, RING if CLASSES[kind] == 3 else DISC
+
+
+def boosted(kind, rounds=4, **arguments):
+    arguments = {"method": "samme", "keep_first": False, **FAST, **arguments}
+    return Boost(rounds=rounds, **arguments).fit([weak(kind)], data(kind))
+
+
+def own_votes(model, kind, number):
+    said = model.get_layer(f"member_{number}").predict(X, verbose=0)
+    if said.shape[1] > 1:
+        return said.argmax(axis=1)
+    return (said[:, 0] > (0 if kind == "logit" else 0.5)).astype(int)
+
+
+def by_hand(predictions, labels, count, start=None):
+    """SAMME as the paper's algorithm 2 has it, one row weight at a time."""
+    w = np.full(len(labels), 1 / len(labels)) if start is None else start / start.sum()
+    alphas, errors, history = [], [], [w]
+    for said in predictions:
+        wrong = said != labels
+        errors.append(w[wrong].sum() / w.sum())
+        alphas.append(np.log((1 - errors[-1]) / errors[-1]) + np.log(count - 1))
+        w = w * np.exp(alphas[-1] * wrong)
+        w = w / w.sum()
+        history.append(w)
+    return alphas, errors, history
+
+
+@pytest.mark.parametrize("kind", ["two", "sigmoid", "logits", "logit"])
+def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(kind):
+    fitted, labels, count = boosted(kind), data(kind)[1], CLASSES[kind]
+    said = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
+    assert len(said) >= 2
+    alphas, errors, _ = by_hand(said, labels, count)
+    assert fitted.steps == pytest.approx(alphas, rel=1e-6)
+    assert fitted.errors == pytest.approx(errors, rel=1e-6)
+    totals = sum(a * np.eye(count)[v] for a, v in zip(alphas, said, strict=True))
+    expected = np.exp(totals) / np.exp(totals).sum(axis=1, keepdims=True)
+    outputs = fitted.model.predict(X, verbose=0)
+    if kind == "logits":
+        np.testing.assert_allclose(outputs, totals, atol=1e-5)
+    elif kind == "logit":
+        np.testing.assert_allclose(1 / (1 + np.exp(-outputs[:, 0])), expected[:, 1], atol=1e-5)
+    else:
+        np.testing.assert_allclose(
+            outputs, expected[:, 1:] if kind == "sigmoid" else expected, atol=1e-5
+        )
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """Says what a member said, one member after the other."""
+
+    queue: ClassVar[list[np.ndarray]] = []
+
+    def fit(self, x, y, sample_weight=None):
+        self.classes_, self.said = np.unique(y), self.queue.pop(0)
+        return self
+
+    def predict(self, x):
+        return self.said
+
+
+@pytest.mark.parametrize(("kind", "weighted"), [("softmax", True), ("sigmoid", False)])
+def test_the_weights_are_those_of_scikit_learn(kind, weighted):
+    x, y = data(kind)
+    start = RNG.uniform(0.5, 2, size=len(y)) if weighted else np.ones(len(y))
+    boost = Boost(rounds=4, method="samme", keep_first=False, **FAST)
+    fitted = boost.fit([weak(kind)], (x, y, start) if weighted else (x, y))
+    Given.queue = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
+    theirs = AdaBoostClassifier(Given(), n_estimators=len(fitted.steps)).fit(x, y, start)
+    assert fitted.steps == pytest.approx(theirs.estimator_weights_, rel=1e-6)
+    assert fitted.errors == pytest.approx(theirs.estimator_errors_, rel=1e-6)
+
+
+def predictions_and_labels():
+    return st.integers(2, 5).flatmap(
+        lambda count: st.tuples(
+            st.just(count),
+            st.integers(0, 2**32 - 1),
+            st.integers(1, 6),
+            st.floats(0.05, 0.6),
+        )
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(predictions_and_labels())
+def test_after_a_round_its_member_is_as_bad_as_chance_and_the_loss_never_goes_up(drawn):
+    count, seed, rounds, share = drawn
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, count, size=200)
+    start = rng.uniform(0.1, 1, size=200)
+    start /= start.sum()
+    total, weights, last, bound = np.zeros((200, count)), start, 1.0, 1.0
+    for _ in range(rounds):
+        said = np.where(rng.random(200) < share, rng.integers(0, count, size=200), labels)
+        error = float(weights[said != labels].sum())
+        if not 0 < error < 1 - 1 / count:
+            return
+        alpha = votes.member_weight(error, count)
+        assert alpha > 0
+        total = total + alpha * np.eye(count)[said]
+        weights = votes.row_weights(total, labels, start)
+        assert weights.sum() == pytest.approx(1)
+        assert weights[said != labels].sum() == pytest.approx(1 - 1 / count)
+        loss = votes.mean_loss(total, labels, start)
+        # Each round's factor is known: for two classes it is 2 √(error (1 - error)).
+        bound *= count * (1 - error) * np.exp(-alpha * (1 - 1 / count))
+        assert loss == pytest.approx(bound)
+        assert loss <= last + 1e-12
+        last = loss
+    if count == 2:
+        assert start[total.argmax(axis=1) != labels].sum() <= last + 1e-12
+
+
+def test_training_errors_of_two_classes_stay_below_the_loss_and_the_loss_falls():
+    fitted = boosted("sigmoid", rounds=4)
+    assert all(np.diff(fitted.losses) < 0)
+    bound = np.prod([2 * np.sqrt(e * (1 - e)) for e in fitted.errors])
+    assert fitted.losses[-1] == pytest.approx(bound, rel=1e-6)
+    wrong = (fitted.model.predict(X, verbose=0)[:, 0] > 0.5) != DISC
+    assert wrong.mean() <= fitted.losses[-1]
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "logits"])
+def test_samme_r_sums_log_probabilities_and_weighs_rows_as_the_paper_says(kind):
+    fitted, labels = boosted(kind, method="samme.r", rounds=3), data(kind)[1]
+    count, model = CLASSES[kind], fitted.model
+    assert all(np.diff(fitted.losses) < 0) and len(fitted.losses) >= 2
+    coded = np.where(np.eye(count)[labels] > 0, 1.0, -1 / (count - 1))
+    w, total, errors = np.full(240, 1 / 240), np.zeros((240, count)), []
+    for number in range(1, len(fitted.steps) + 1):
+        z = model.get_layer(f"member_{number}").predict(X, verbose=0).astype(float)
+        z = np.concatenate([np.zeros_like(z), z], axis=1) if z.shape[1] == 1 else z
+        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+        errors.append(w[log_p.argmax(axis=1) != labels].sum())
+        w = w * np.exp(-(count - 1) / count * (coded * log_p).sum(axis=1))
+        w, total = w / w.sum(), total + log_p
+    assert fitted.errors == pytest.approx(errors, rel=1e-4)
+    p = np.exp(total) / np.exp(total).sum(axis=1, keepdims=True)
+    said = model.predict(X, verbose=0)
+    if kind == "logits":
+        said = np.exp(said) / np.exp(said).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(said, p[:, 1:] if kind == "sigmoid" else p, atol=1e-4)
+
+
+def test_rows_of_weight_nothing_do_not_count():
+    noise = np.random.default_rng(1).permutation(DISC)
+    x, y = np.concatenate([X, X]), np.concatenate([DISC, noise])
+    start = np.concatenate([np.ones(240), np.zeros(240)])
+    boost = Boost(rounds=3, method="samme", keep_first=False, **FAST)
+    fitted = boost.fit([weak("sigmoid")], (x, y, start))
+    said = [own_votes(fitted.model, "sigmoid", i + 1) for i in range(len(fitted.steps))]
+    assert fitted.errors == pytest.approx(by_hand(said, DISC, 2)[1], rel=1e-5)
+
+
+def test_gradient_boosting_honours_weights_of_rows_too():
+    x, y = np.concatenate([X, X]), np.concatenate([X[:, 0], -5 - X[:, 0]])
+    start = np.concatenate([np.ones(240), np.zeros(240)])
+    member = keras.Sequential([keras.Input((2,)), L.Dense(1)])
+    fitted = Boost(rounds=2, keep_first=False, shrinkage=0.5, **FAST).fit([member], (x, y, start))
+    own = ((fitted.model.predict(X, verbose=0)[:, 0] - X[:, 0]) ** 2).mean()
+    assert fitted.losses[-1] == pytest.approx(own, rel=1e-4)
+
+
+def test_a_first_member_is_kept_and_the_model_is_loaded_without_us(tmp_path):
+    first = weak("softmax", seed=3)
+    sk.fit(first, data("softmax"), progress=False, **FAST)
+    model = Boost(rounds=3, method="samme", **FAST)([first], data("softmax"))
+    kept = model.get_layer("member_1").predict(X, verbose=0)
+    np.testing.assert_array_equal(kept, first.predict(X, verbose=0))
+    model.save(tmp_path / "boost.keras")
+    loaded = keras.saving.load_model(tmp_path / "boost.keras", safe_mode=True)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), expected)
+    np.testing.assert_allclose(copy_model(model).predict(X, verbose=0), expected, atol=1e-6)
+    assert sk.evaluate(model, data("softmax")).value > 0.5
+
+
+def constant(bias):
+    """Says the same of every row, and has nothing to learn."""
+    model = keras.Sequential([keras.Input((2,)), L.Dense(2, activation="softmax")])
+    model.layers[0].set_weights([np.zeros((2, 2)), np.array(bias, dtype="float32")])
+    return model
+
+
+def test_a_member_no_better_than_chance_is_refused_or_ends_the_series():
+    balanced = (np.arange(240) % 2).astype(int)
+    with pytest.raises(FusionError, match=r"member 1 gets 0.5 of the weighted rows wrong, no bett"):
+        Boost(rounds=2, method="samme", **FAST)([constant([0, 1])], (X, balanced))
+    mostly = (np.arange(240) % 3 > 0).astype(int)
+    # A first one that is right on the majority, and then one that cannot learn: its inputs are 0.
+    blank = keras.Sequential(
+        [keras.Input((2,)), L.Rescaling(0.0), L.Dense(2, activation="softmax")]
+    )
+    boost = Boost(rounds=3, method="samme", epochs=1, learning_rate=1e-6)
+    with pytest.raises(FusionError, match="member 2 gets .* so there is no series"):
+        boost([constant([0, 1]), blank, blank], (X, mostly))
+
+
+def test_a_member_without_errors_ends_the_series():
+    perfect = keras.Sequential([keras.Input((2,)), L.Dense(2, activation="softmax")])
+    perfect.layers[0].set_weights([np.array([[0, 50.0], [0, 0]]), np.zeros(2)])
+    y = (X[:, 0] > 0).astype(int)
+    with pytest.raises(
+        FusionError, match="member 1 makes no errors on the training rows, so there"
+    ):
+        Boost(rounds=3, method="samme", **FAST)([perfect], (X, y))
+
+
+def test_validation_rows_end_the_series():
+    boost = Boost(rounds=5, method="samme", keep_first=False, **FAST)
+    with pytest.raises(FusionError, match="member 2 makes the .* validation rows no lower"):
+        boost.fit([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], 1 - DISC[:100]))
+    watched = boost.fit([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], DISC[:100]))
+    assert all(np.diff(watched.validation_losses) < 0)
+    assert len(watched.steps) == 5 or watched.ended is not None
+    assert watched.to_dict()["ended"] == watched.ended
+
+
+def test_votes_of_one_hot_labels_and_of_logits():
+    hot = Task("multiclass", None, "accuracy", False, False, 3)
+    np.testing.assert_array_equal(votes.true_classes(hot, np.eye(3)[[2, 0]]), [2, 0])
+    logit = Task("binary", None, "accuracy", True, False, 1)
+    np.testing.assert_array_equal(votes.votes(logit, np.array([[0.2], [-0.2]])), [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("end", "labels"),
+    [
+        (L.Dense(1), X[:, 0]),
+        (L.Dense(2, activation="sigmoid"), (X > 0).astype(int)),
+        (L.Dense(1, activation="softmax"), np.zeros(240, int)),
+    ],
+)
+def test_outputs_that_are_no_classes_are_refused(end, labels):
+    member = keras.Sequential([keras.Input((2,)), end])
+    with pytest.raises(FusionError, match="method='gradient'"):
+        Boost(rounds=2, method="samme")([member], (X, labels))
+
+
+def test_arguments_and_weights_out_of_range_are_refused():
+    with pytest.raises(FusionError, match="method='ada'"):
+        Boost(method="ada")
+    for bad in (np.ones(3), np.zeros(240), -np.ones(240), np.full(240, np.nan)):
+        with pytest.raises(DataError, match="Sample weights of shape"):
+            Boost(rounds=2, method="samme")([weak("sigmoid")], (X, DISC, bad))
+    boost = Boost(rounds=4, method="samme.r")
+    assert Boost.from_dict(boost.to_dict()) == boost
