@@ -10,8 +10,11 @@ import keras
 
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
+from saikei.fusion.cascades.combiner import Exiting
 from saikei.fusion.cascades.fitting import (
     CascadeFit,
+    check_costs,
+    exits_by,
     fitted,
     make_trial,
     measured,
@@ -145,14 +148,50 @@ class Cascade(Fusion):
         """One number for each member but the last."""
         return 2
 
-    def _found(self, models: Sequence[keras.Model], evidence: Evidence) -> CascadeFit:
-        exits = open_exits(models, evidence.tasks, self.confidence, self.combine)
-        costs = member_costs(models, self.costs)
-        trial = make_trial(exits, evidence, costs)
+    def ready(self, members: Members) -> Cascade:
+        """The same with the members' MACs as its costs, where none are given.
+
+        Args:
+            members: as for a call.
+
+        Raises:
+            FusionError: when the members do not fit each other, or MACs cannot be counted.
+        """
+        models = deployed(members)
+        check_members(models)
+        return replace(self, costs=member_costs(models, self.costs))
+
+    def combiner(self, evidence: Evidence) -> Exiting:
+        """Choose the thresholds by evidence that is there already.
+
+        Args:
+            evidence: labels, and what members say.
+
+        Raises:
+            FusionError: when no thresholds keep the target, the members are no classifiers, or
+                their costs are not known.
+            DataError: when there are too few rows to split.
+        """
+        exits = exits_by(evidence, self.confidence, self.combine)
+        if self.costs is None:
+            raise FusionError(
+                "Predictions do not tell what their members cost: give Cascade(costs=(…)), or "
+                "count MACs with Cascade(…).ready(members)."
+            )
+        check_costs(self.costs, len(evidence.said.outputs))
+        trial = make_trial(exits, evidence, self.costs)
         if self.thresholds is not None:
-            check_thresholds(self.thresholds, len(models))
-            return measured(replace(exits, thresholds=self.thresholds), trial, costs, None)
-        return fitted(exits, trial, self._goal(), costs, self.certainty, self.seed)
+            check_thresholds(self.thresholds, len(evidence.said.outputs))
+            given = replace(exits, thresholds=self.thresholds)
+            return Exiting(measured(given, trial, self.costs, None))
+        goal = self._goal()
+        return Exiting(fitted(exits, trial, goal, self.costs, self.certainty, self.seed))
+
+    def _found(self, models: Sequence[keras.Model], evidence: Evidence) -> CascadeFit:
+        # With a look at the models, to name them where they make no cascade.
+        open_exits(models, evidence.tasks, self.confidence, self.combine)
+        counted = replace(self, costs=member_costs(models, self.costs))
+        return counted.combiner(evidence).found
 
     def _goal(self) -> Goal:
         if self.cost is not None:

@@ -118,6 +118,9 @@ class Nest:
 
     def score(self, fusion: Fusion) -> NestedScore:
         """Score one fusion."""
+        ready = getattr(fusion, "ready", None)
+        # What is known of the members besides their predictions is the same for each fold.
+        fusion = fusion if ready is None else ready(self.members)
         said = [self._told(fusion, fold) for fold in self.folds]
         rows = np.concatenate([fold.test for fold in self.folds])
         order = np.argsort(rows, kind="stable")

@@ -58,7 +58,7 @@ class CascadeModel(keras.Model):
         )
         outputs = tuple(tree.flatten(member(inputs))[0] for member in members)
         dtype = keras.backend.result_type(*(output.dtype for output in outputs))
-        selected = _selected(exits, [keras.ops.cast(output, dtype) for output in outputs])
+        selected = select(exits, [keras.ops.cast(output, dtype) for output in outputs])
         packed = tree.pack_sequence_as(members[0].output, [selected])
         super().__init__(inputs, packed, name=name, **kwargs)
         self.members = list(members)
@@ -313,8 +313,13 @@ class CascadeModel(keras.Model):
         return cls(members, Exits.from_dict(config.pop("exits")), **config)
 
 
-def _selected(exits: Exits, outputs: Sequence[Any]) -> Any:
-    """What a cascade says when all members have run, in a graph."""
+def select(exits: Exits, outputs: Sequence[Any]) -> Any:
+    """What a cascade says when all members have run, in a graph.
+
+    Args:
+        exits: when rows leave.
+        outputs: of each member, symbolic tensors `(batch, classes)` of one type.
+    """
     averages = exits.combine == "average"
     said = [
         keras.layers.Average()(outputs[:count]) if averages and count > 1 else outputs[count - 1]

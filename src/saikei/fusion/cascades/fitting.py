@@ -22,7 +22,7 @@ from saikei.graph import read
 from saikei.models import Combine, Confidence, Exits
 from saikei.training.outputs import Output, read_outputs
 from saikei.training.score import per_sample
-from saikei.training.task import Task
+from saikei.training.task import Kind, Task
 
 
 @dataclass(frozen=True)
@@ -73,26 +73,50 @@ def open_exits(
         FusionError: when they are not classifiers with one output of one class for a row.
     """
     outputs = read_outputs(models[0]).each
-    if len(outputs) != 1:
-        raise FusionError(
-            f"A cascade needs members with one output, and '{models[0].name}' gives "
-            f"{len(outputs)}: give models of one of them."
-        )
     kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
-    shape = outputs[0].shape
+    shapes = [output.shape for output in outputs]
+    decides = _decides(f"'{models[0].name}'", kind, shapes)
+    logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
+    return Exits((0.0,) * (len(models) - 1), confidence, combine, decides, logits)
+
+
+def exits_by(evidence: Evidence, confidence: Confidence, combine: Combine) -> Exits:
+    """The same of members that are known by what they say.
+
+    Args:
+        evidence: labels, and what members say.
+        confidence: how it is measured.
+        combine: what a stage says.
+
+    Raises:
+        FusionError: likewise.
+    """
+    task, outputs = evidence.tasks[0], evidence.said.outputs
+    shapes = [(None, *array.shape[1:]) for array in outputs[0]]
+    decides = _decides("member 1", task.kind, shapes)
+    return Exits((0.0,) * (len(outputs) - 1), confidence, combine, decides, task.from_logits)
+
+
+def _decides(
+    name: str, kind: Kind, shapes: Sequence[tuple[int | None, ...]]
+) -> Literal["binary", "multiclass"]:
+    if len(shapes) != 1:
+        raise FusionError(
+            f"A cascade needs members with one output, and {name} gives {len(shapes)}: give "
+            "models of one of them."
+        )
+    (shape,) = shapes
     if kind not in ("binary", "multiclass") or len(shape) != 2:
         raise FusionError(
-            f"A cascade needs members that say one class for a row, and '{models[0].name}' gives "
-            f"{kind} outputs of shape {shape}, whose confidence is not defined: use Average."
+            f"A cascade needs members that say one class for a row, and {name} gives {kind} "
+            f"outputs of shape {shape}, whose confidence is not defined: use Average."
         )
     if kind == "multiclass" and shape[1] == 1:
-        raise FusionError(f"'{models[0].name}' knows one class alone: there is nothing to decide.")
-    logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
-    thresholds = (0.0,) * (len(models) - 1)
-    return Exits(thresholds, confidence, combine, kind, logits)
+        raise FusionError(f"{name} knows one class alone: there is nothing to decide.")
+    return kind
 
 
-def _kind(output: Output) -> Literal["binary", "multiclass", "multilabel", "regression"]:
+def _kind(output: Output) -> Kind:
     """What an output means, where there are no labels to tell it."""
     width = output.shape[-1]
     if output.activation == "softmax":
@@ -129,12 +153,21 @@ def member_costs(
             counted.
     """
     if given is not None:
-        if len(given) != len(models) or not all(cost > 0 for cost in given):
-            raise FusionError(
-                f"costs={given} for {len(models)} members: give one positive number for each."
-            )
+        check_costs(given, len(models))
         return given
     return tuple(_macs(model) for model in models)
+
+
+def check_costs(given: tuple[float, ...], members: int) -> None:
+    """Refuse costs that are not one positive number for each member.
+
+    Raises:
+        FusionError: with the numbers.
+    """
+    if len(given) != members or not all(cost > 0 for cost in given):
+        raise FusionError(
+            f"costs={given} for {members} members: give one positive number for each."
+        )
 
 
 def _macs(model: keras.Model) -> float:

@@ -37,9 +37,7 @@ class Trial:
 
     def stages(self, thresholds: Sequence[float]) -> Array:
         """The stage at which each row leaves, `(n,)`."""
-        leaves = self.sure >= np.asarray(thresholds, dtype=self.sure.dtype)
-        last = np.ones((len(self), 1), dtype=bool)
-        return np.asarray(np.concatenate([leaves, last], axis=1).argmax(axis=1))
+        return stages_of(self.sure, thresholds)
 
     def rights(self, thresholds: Sequence[float]) -> Array:
         """Whether the cascade is right, booleans `(n,)`."""
@@ -48,6 +46,18 @@ class Trial:
     def spent(self, thresholds: Sequence[float]) -> Array:
         """What each row costs, `(n,)`."""
         return np.asarray(self.costs[self.stages(thresholds)])
+
+
+def stages_of(sure: Array, thresholds: Sequence[float]) -> Array:
+    """The stage at which each row leaves, `(n,)`.
+
+    Args:
+        sure: confidences at each stage but the last, `(n, stages - 1)`.
+        thresholds: of each stage but the last.
+    """
+    leaves = sure >= np.asarray(thresholds, dtype=sure.dtype)
+    last = np.ones((len(sure), 1), dtype=bool)
+    return np.asarray(np.concatenate([leaves, last], axis=1).argmax(axis=1))
 
 
 def confidences(exits: Exits, outputs: Sequence[Array]) -> Array:
