@@ -11,7 +11,7 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
-from saikei.fusion.evidence import Evidence, Members, Said, WeightedMean, gather
+from saikei.fusion.evidence import Evidence, Members, Said, gather
 from saikei.fusion.explaining.conclude import conclude
 from saikei.fusion.explaining.explanation import Explanation
 from saikei.fusion.explaining.games import Metric
@@ -19,6 +19,7 @@ from saikei.fusion.explaining.taken_apart import take_apart
 from saikei.fusion.explaining.teams import JoinedTeam, Team, prior_outputs, team_of
 from saikei.fusion.nested import Nest
 from saikei.fusion.objectives import labels_of
+from saikei.fusion.weighted_mean import WeightedMean
 from saikei.fusion.weights import checked_weights, finite
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.fusion.evidence import Combiner, Said, WeightedMean
+from saikei.fusion.evidence import Combiner, Said
+from saikei.fusion.weighted_mean import WeightedMean
 from saikei.models import Exits
 from saikei.training.batches import Array
 from saikei.training.task import Task
