@@ -4,6 +4,10 @@ Dense and convolutional members, at batches of 1, 32 and 512 rows. Both get the 
 the same outputs; runs alternate. Beside `predict` of the fused model, its `predict_on_batch` is
 measured, which leaves out what Keras does around a batch, for the loop likewise.
 
+For dense members two other graphs of the same function are measured against ours, in which members
+stand side by side: the members' matrices stacked, so that each layer of all is one product, and a
+vectorised map (`keras.ops.vectorized_map`) of one member over stacked weights.
+
     pip install '.[tensorflow]'
     python benchmarks/fused_throughput.py
 """
@@ -20,7 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from saikei import Average
 
@@ -39,6 +43,14 @@ def main() -> None:
             x = rows(members[0], batch)
             for how in ("predict", "predict_on_batch"):
                 compare(f"{label}, {how}, batch {batch}", members, fused, x, how, arguments.runs)
+    members = [dense(seed) for seed in range(MEMBERS)]
+    fused = Average()(members)
+    for name, mapped in (("stacked matrices", False), ("vectorised map", True)):
+        other = stacked(members, mapped)
+        for batch in (1, 32, 512):
+            x = rows(members[0], batch)
+            for how in ("predict", "predict_on_batch"):
+                against(f"{name}, {how}, batch {batch}", fused, other, x, how, arguments.runs)
 
 
 def dense(seed: int) -> keras.Model:
@@ -68,6 +80,43 @@ def convolutional(seed: int) -> keras.Model:
     )
 
 
+class Stacked(layers.Layer):
+    """Dense layers of several members, `(batch, …)` to `(batch, outputs)`, averaged at the end."""
+
+    def __init__(self, members: list[keras.Model], mapped: bool) -> None:
+        super().__init__()
+        self.mapped = mapped
+        self.stacks = []
+        for layer in zip(*(member.layers for member in members), strict=True):
+            kernel = np.stack([one.kernel for one in layer])
+            bias = np.stack([one.bias for one in layer])[:, None]
+            pair = [self.add_weight(shape=part.shape) for part in (kernel, bias)]
+            for weight, part in zip(pair, (kernel, bias), strict=True):
+                weight.assign(part)
+            self.stacks.append((*pair, layer[0].activation))
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """All members at once, or one mapped over the weights of all."""
+        flat = [part for kernel, bias, _ in self.stacks for part in (kernel, bias)]
+        if self.mapped:
+            said = ops.vectorized_map(lambda own: self.run(x, own), flat)
+        else:
+            said = self.run(ops.broadcast_to(x, (MEMBERS, *ops.shape(x))), flat)
+        return ops.mean(said, axis=0)
+
+    def run(self, x: keras.KerasTensor, flat: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """The layers one after another."""
+        for place, (_, _, activation) in enumerate(self.stacks):
+            x = activation(ops.matmul(x, flat[2 * place]) + flat[2 * place + 1])
+        return x
+
+
+def stacked(members: list[keras.Model], mapped: bool) -> keras.Model:
+    """The average of dense members by products over all members."""
+    inputs = keras.Input(members[0].input_shape[1:])
+    return keras.Model(inputs, Stacked(members, mapped)(inputs))
+
+
 def rows(member: keras.Model, batch: int) -> np.ndarray:
     """Random input for a member."""
     shape = (batch, *member.input_shape[1:])
@@ -79,23 +128,37 @@ def compare(
 ) -> None:
     """Time both turn by turn, and print the ratio."""
 
-    def say(model: keras.Model) -> np.ndarray:
-        if how == "predict_on_batch":
-            return np.asarray(model.predict_on_batch(x))
-        return np.asarray(model.predict(x, batch_size=len(x), verbose=0))
-
-    def one() -> np.ndarray:
-        return say(fused)
-
     def loop() -> np.ndarray:
-        return np.mean([say(member) for member in members], axis=0)
+        return np.mean([say(member, x, how) for member in members], axis=0)
 
-    np.testing.assert_allclose(one(), loop(), atol=1e-5)
-    pairs = [(seconds(one), seconds(loop)) for _ in range(runs)]
+    race(label, "loop", lambda: say(fused, x, how), loop, runs)
+
+
+def against(
+    label: str, fused: keras.Model, other: keras.Model, x: np.ndarray, how: str, runs: int
+) -> None:
+    """Likewise for another graph of the same function."""
+    race(label, "other", lambda: say(fused, x, how), lambda: say(other, x, how), runs)
+
+
+def say(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
+    """What a model predicts for one batch."""
+    if how == "predict_on_batch":
+        return np.asarray(model.predict_on_batch(x))
+    return np.asarray(model.predict(x, batch_size=len(x), verbose=0))
+
+
+def race(
+    label: str, rival: str, one: Callable[[], object], other: Callable[[], object], runs: int
+) -> None:
+    """Both turn by turn, once they are known to say the same."""
+    np.testing.assert_allclose(one(), other(), atol=1e-5)
+    pairs = [(seconds(one), seconds(other)) for _ in range(runs)]
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     ours, theirs = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
     print(
-        f"{label:42} fused {ours:8.2f} ms   loop {theirs:8.2f} ms   ratio {ratio:5.2f}", flush=True
+        f"{label:42} fused {ours:8.2f} ms   {rival:5} {theirs:8.2f} ms   ratio {ratio:5.2f}",
+        flush=True,
     )
 
 
