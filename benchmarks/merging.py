@@ -7,7 +7,7 @@ members in large pieces and writes as many as the result has. Files are in the p
 have been written, for all alike. Memory is the peak of the process beyond what it held before,
 mapped pages of files included.
 
-    pip install '.[torch,benchmarks]'
+    pip install '.[tensorflow,benchmarks]'
     python benchmarks/merging.py --megabytes 512
 """
 
