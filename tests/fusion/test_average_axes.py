@@ -406,6 +406,8 @@ def test_members_that_do_not_fit_an_axis_get_one_line():
         member.compile(loss="mse")
     with pytest.raises(FusionError, match="ends in sigmoid and is compiled for regression"):
         Average("learn", space="logit")(odd, (X, RNG.random((80, 3))))
+    assert say(Average(how="median")(odd)).shape == (80, 3)
+    nested_score(Average(space="logit"), odd, (X, RNG.random((80, 3))), 2)
     with pytest.raises(FusionError, match="has nothing to fit"):
         Average(how="median").fit(team(), (X, np.zeros(80, int)))
     with pytest.raises(FusionError, match="2 rows of weights are given for the 3 classes"):

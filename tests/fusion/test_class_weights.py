@@ -89,6 +89,14 @@ def test_where_the_problem_is_convex_no_table_beats_them_by_more_than_the_gap(ta
             assert fitted.loss <= loss + fitted.gap + 1e-6
 
 
+@pytest.mark.parametrize(("rows", "members", "spread"), [(50, 8, 60), (30, 30, 5), (200, 10, 0.01)])
+def test_the_bound_is_narrow_for_logits_of_any_size(rows, members, spread):
+    predictions, y = made(LOGITS, 1, members, rows, spread)
+    certain = [np.maximum(special.log_softmax(one, -1), np.log(1e-30)) for one in predictions]
+    assert fit_weights(LOGITS, certain, y).gap <= 1e-5
+    assert fit_class_weights([LOGITS], [[one] for one in certain], [y]).gap <= 1e-5
+
+
 def test_a_general_solver_finds_nothing_better_in_logits():
     predictions, y = made(LOGITS, 5, members=2)
     fitted = fit_class_weights([LOGITS], [[one] for one in predictions], [y])

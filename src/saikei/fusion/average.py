@@ -16,7 +16,7 @@ from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, 
 from saikei.fusion.given_weights import checked_given, for_outputs, levels_of
 from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
-from saikei.fusion.pool_fit import CalibratedFit, FittedAny, calibrated, equal_pool, pooled_tasks
+from saikei.fusion.pool_fit import CalibratedFit, FittedAny, equal_pool, fit_pool
 from saikei.fusion.pooling import How, Pool, Space
 from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.weighted_mean import WeightedMean
@@ -173,22 +173,18 @@ class Average(Fusion):
         """How the average combines what members say, fitted to evidence where that is asked."""
         if self.needs_data:
             return self._fitted(evidence)[0]
-        first = evidence.said.outputs[0]
-        widths = [part.shape[-1] for part in first]
-        return self._given(evidence.activations, widths, len(evidence.said.outputs), evidence.tasks)
+        outputs = evidence.said.outputs
+        widths = [part.shape[-1] for part in outputs[0]]
+        return self._given(evidence.activations, widths, len(outputs))
 
     def _given(
-        self,
-        activations: Sequence[str],
-        widths: Sequence[int | None],
-        count: int,
-        tasks: Sequence[Task] = (),
+        self, activations: Sequence[str], widths: Sequence[int | None], count: int
     ) -> WeightedMean | Pool:
         given = self.weights if isinstance(self.weights, tuple) else (1 / count,) * count
         each = for_outputs(given, count, widths)
         if self._is_plain:
             return WeightedMean(given)
-        return equal_pool(activations, self.space, self.how, count, tasks).weighted(each)
+        return equal_pool(activations, self.space, self.how, count).weighted(each)
 
     def _fitted(
         self, evidence: Evidence
@@ -197,23 +193,15 @@ class Average(Fusion):
         if self._is_plain:
             shared = self._shared(tasks, outputs, evidence.labels)
             return WeightedMean(shared.values), shared
-        pool = equal_pool(evidence.activations, self.space, self.how, len(outputs), tasks)
-        temperatures = None
-        if self.calibrate:
-            pool, temperatures = calibrated(pool, evidence)
-        weights: FittedAny | None = None
-        if self._learns:
-            said = pooled_tasks(pool, tasks), pool.prepare(evidence.said), evidence.labels
-            if self.per_class:
-                weights = fit_class_weights(*said)
-                pool = pool.weighted(weights.values)
-            else:
-                weights = self._shared(*said)
-                pool = pool.weighted((weights.values,) * len(tasks))
-        elif isinstance(self.weights, tuple):
+        # What is pooled as it is said may be fitted to any loss; logits and tables may not.
+        logits = self.calibrate or self.per_class or self.space == "logit"
+        known = tasks if logits else ()
+        pool = equal_pool(evidence.activations, self.space, self.how, len(outputs), known)
+        if isinstance(self.weights, tuple):
             widths = [part.shape[-1] for part in outputs[0]]
             pool = pool.weighted(for_outputs(self.weights, len(outputs), widths))
-        return pool, weights if temperatures is None else CalibratedFit(temperatures, weights)
+        learned = fit_class_weights if self.per_class else self._shared
+        return fit_pool(pool, evidence, self.calibrate, learned if self._learns else None)
 
     def _shared(
         self, tasks: Sequence[Task], predictions: Sequence[Sequence[Any]], labels: Sequence[Any]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from saikei.fusion.weights import FittedWeights
 from saikei.training.task import Task
 
 FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights
+Learn: TypeAlias = Callable[[Sequence[Task], Sequence[Sequence[Any]], Sequence[Any]], FittedAny]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def equal_pool(
         space: as `OutputPool` has it.
         how: likewise.
         members: how many there are.
-        tasks: what the outputs learn, where that is known.
+        tasks: what the outputs learn, where what is fitted depends on their logits.
 
     Raises:
         FusionError: when the outputs do not fit the space.
@@ -66,7 +67,36 @@ def equal_pool(
     return Pool(tuple(OutputPool(link, space, how, equal) for link in links))
 
 
-def calibrated(
+def fit_pool(
+    pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | None
+) -> tuple[Pool, FittedAny | CalibratedFit | None]:
+    """Fit temperatures, then weights.
+
+    Args:
+        pool: with the weights that stay where none are learned.
+        evidence: labels, and what members say.
+        calibrate: whether temperatures are fitted.
+        learn: finds weights from tasks, predictions and labels; `None` leaves them.
+
+    Returns:
+        The fitted pool, and what was fitted; `None` where nothing was.
+
+    Raises:
+        FusionError: when there is nothing to calibrate.
+    """
+    temperatures = None
+    if calibrate:
+        pool, temperatures = _calibrated(pool, evidence)
+    weights = None
+    if learn is not None:
+        said = pool.prepare(evidence.said)
+        weights = learn(_pooled_tasks(pool, evidence.tasks), said, evidence.labels)
+        each = (weights.values,) * len(pool.each)
+        pool = pool.weighted(weights.values if isinstance(weights, ClassWeights) else each)
+    return pool, weights if temperatures is None else CalibratedFit(temperatures, weights)
+
+
+def _calibrated(
     pool: Pool, evidence: Evidence
 ) -> tuple[Pool, tuple[tuple[Temperature, ...] | None, ...]]:
     """A pool with the temperatures that fit the evidence best.
@@ -94,7 +124,7 @@ def calibrated(
     return Pool(each), found
 
 
-def pooled_tasks(pool: Pool, tasks: Sequence[Task]) -> tuple[Task, ...]:
+def _pooled_tasks(pool: Pool, tasks: Sequence[Task]) -> tuple[Task, ...]:
     """The tasks of what is averaged: in logit space probabilities are logits."""
     return tuple(
         replace(task, from_logits=True) if one.space == "logit" and one.link != "linear" else task
