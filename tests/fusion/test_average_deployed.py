@@ -1,0 +1,105 @@
+"""Averages of every kind are plain models: saved, exported, shared, fused again, distilled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from saikei.fusion import Average, Stack
+from saikei.fusion.evidence import gather
+from saikei.training import distill
+from saikei.training.outputs import read_outputs
+from tests.fusion.average_nets import (
+    AXES,
+    X,
+    classifier,
+    labels_of,
+    say,
+    team,
+)
+
+
+def test_it_can_be_fused_again_stacked_and_distilled():
+    members = team()
+    y = labels_of(members[1])
+    fused = Average("learn", space="logit", per_class=True)(members, (X[:40], y[:40]))
+    again = Average(space="logit")([fused, Average(how="median")(members)])
+    assert read_outputs(again).each[0].activation == "softmax"
+    stack = Stack(below=(Average(space="logit"), Average(calibrate=True)), folds=2)
+    stacked = stack(members, (X, y))
+    np.testing.assert_allclose(say(stacked).sum(-1), 1, atol=1e-5)
+    student = classifier(9)
+    before = np.abs(say(student) - say(again)).mean()
+    distill(student, again, (X, y), epochs=8, alpha=0.0, progress=False)
+    assert np.abs(say(student) - say(again)).mean() < before
+
+
+@pytest.mark.parametrize("name", ["logit", "table", "median", "all"])
+def test_prefixes_that_members_share_are_computed_once(name):
+    keras.utils.set_random_seed(0)
+    trunk = keras.Sequential([keras.Input((6,)), layers.Dense(8, activation="relu")])
+    trunk.trainable = False
+    heads = []
+    for _ in range(3):
+        x = keras.Input((6,))
+        heads.append(keras.Model(x, layers.Dense(3, activation="softmax")(trunk(x))))
+    y = labels_of(heads[0])
+    fused = AXES[name](heads, (X, y))
+    evidence = gather(heads, (X, y))
+    combiner = AXES[name].combiner(evidence)
+    assert len(combiner.used) >= 2
+    assert fused.count_params() == 6 * 8 + 8 + len(combiner.used) * (8 * 3 + 3)
+    np.testing.assert_allclose(say(fused), combiner.predict(evidence.said)[0], atol=1e-6)
+
+
+def test_half_precision_members_are_pooled_in_float32():
+    members = team(dtype="mixed_float16")
+    y = labels_of(members[1])
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        for name in ("logit", "median", "table", "all"):
+            fused = AXES[name](members, (X, y))
+            evidence = gather(members, (X, y))
+            assert evidence.said.outputs[0][0].dtype == np.float16
+            (scored,) = AXES[name].combiner(evidence).predict(evidence.said)
+            said = say(fused)
+            assert said.dtype == np.float32
+            np.testing.assert_allclose(said, scored, atol=1e-5)
+            np.testing.assert_allclose(said.sum(-1), 1, atol=1e-5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_a_saved_average_loads_where_saikei_cannot_be_imported(tmp_path):
+    members = team()
+    y = labels_of(members[1])
+    np.save(tmp_path / "x.npy", X)
+    names = ["logit", "median", "table", "calibrated", "all"]
+    for name in names:
+        fused = AXES[name](members, (X, y))
+        fused.save(tmp_path / f"{name}.keras")
+        np.save(tmp_path / f"{name}.npy", say(fused))
+    code = f"""if True:
+        import sys
+        sys.modules["saikei"] = None
+        import keras, numpy as np
+        for name in {names}:
+            model = keras.saving.load_model(f"{{name}}.keras", safe_mode=True)
+            said = keras.ops.convert_to_numpy(model(np.load("x.npy")))
+            assert np.allclose(said, np.load(f"{{name}}.npy"), atol=1e-6), name
+    """
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT is TensorFlow's")
+@pytest.mark.parametrize("name", ["all", "median"])
+def test_it_exports_to_litert(name, tmp_path):
+    members = team()
+    fused = AXES[name](members, (X, labels_of(members[1])))
+    fused.export(str(tmp_path / "net.tflite"), format="litert", verbose=False)
+    assert (tmp_path / "net.tflite").stat().st_size > 0
