@@ -242,6 +242,38 @@ def test_fuse_says_which_temperatures_and_weights_it_fitted(
     assert re.search(shown, said.replace("\n", " "))
 
 
+def test_explain_says_the_same_of_a_fused_file_and_of_its_members(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members, team = (folder / "m0.keras", folder / "m1.keras"), tmp_path / "team.keras"
+    given = ("--weights", "0.3,0.7")
+    assert run(capsys, "fuse", *members, "--out", team, *given)[0] == 0
+    data = ("--data", folder / "data.npz")
+    whole = run_json(capsys, "explain", team, *data)
+    parts = run_json(capsys, "explain", *members, *data, *given)
+    assert whole["on"] == "test"
+    assert whole["fused"]["n"] == 359
+    gains = [[member["shapley"] for member in shown["members"]] for shown in (whole, parts)]
+    assert gains[0] == pytest.approx(gains[1], abs=1e-6)
+    assert sum(gains[0]) == pytest.approx(whole["nobody"] - whole["everybody"])
+    code, said, _ = run(capsys, "explain", team, *data, "--on", "validation")
+    assert code == 0
+    assert "On validation, 360 rows." in said
+    assert "recall of each class".capitalize() in said
+
+
+def test_explain_refuses_what_it_cannot_explain(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, data = folder / "m0.keras", ("--data", folder / "data.npz")
+    assert "No members" in refused(capsys, "explain", one, *data)
+    assert "two or more" in refused(capsys, "explain", one, *data, "--weights", "learn")
+    stored = np.load(folder / "data.npz")
+    np.savez(tmp_path / "d.npz", x_train=stored["x_train"], y_train=stored["y_train"])
+    said = refused(capsys, "explain", one, one, "--data", tmp_path / "d.npz")
+    assert "holds no x_test, y_test or x_val, y_val" in said
+
+
 def test_optimize_writes_a_model_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from saikei.cli import demo, edit, export, fuse, merge, optimize, profile, report
+from saikei.cli import demo, edit, explain, export, fuse, merge, optimize, profile, report
 from saikei.errors import InputError, SaikeiError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(edit.edit)
 app.command()(optimize.optimize)
 app.command()(fuse.fuse)
 app.command()(merge.merge)
+app.command()(explain.explain)
 app.command()(report.report)
 app.command()(export.export)
 

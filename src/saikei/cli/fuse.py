@@ -56,7 +56,7 @@ def fuse(
     from saikei.training import evaluate
 
     check_target(out, ".keras", overwrite)
-    fusion = _fusion(weights, with_)
+    fusion = typed_fusion(weights, with_)
     splits = load_npz(data) if data is not None else None
     _check_data(fusion, splits)
     members = [load_model(path) for path in models]
@@ -85,7 +85,16 @@ def fuse(
         say(f"On test: {score}.")
 
 
-def _fusion(weights: str | None, with_: str | None) -> Fusion:
+def typed_fusion(weights: str | None, with_: str | None) -> Fusion:
+    """The fusion that was typed, an equal average when none was.
+
+    Args:
+        weights: `--weights`.
+        with_: `--with`.
+
+    Raises:
+        InputError: when both are given, or one is malformed.
+    """
     from saikei.cli.steps import parse_call
     from saikei.fusion import Average, Fusion
     from saikei.fusion.registry import FUSIONS

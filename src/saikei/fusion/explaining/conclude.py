@@ -9,7 +9,7 @@ import numpy as np
 from saikei.fusion.explaining.explanation import Explanation, MemberPart
 from saikei.fusion.explaining.games import Metric, game_of
 from saikei.fusion.explaining.removable import losses_without, removable
-from saikei.fusion.explaining.shapley import EXACT, exact_shapley, sampled_shapley
+from saikei.fusion.explaining.shapley import shapley
 from saikei.fusion.explaining.teams import JoinedTeam, MeanTeam, Team
 from saikei.fusion.explaining.views import view_of
 from saikei.training.batches import Array
@@ -43,7 +43,7 @@ def conclude(
     """
     game = game_of(tasks, labels, team, metric)
     count = game.members
-    shared = exact_shapley(game) if count <= EXACT else sampled_shapley(game, orders, seed)
+    shared = shapley(game, orders, seed)
     without = losses_without(game, [(i,) for i in range(count)])
     gone = removable(game)
     fused = team.outputs(np.ones(count, dtype=np.bool_))

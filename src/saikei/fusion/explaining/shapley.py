@@ -13,6 +13,7 @@ from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from saikei.fusion.explaining.games import Game
 from saikei.fusion.explaining.teams import Present
@@ -43,6 +44,21 @@ class Shapley:
     everybody: float
     nobody: float
     orders: int | None = field(default=None)
+
+
+def shapley(game: Game, orders: int, seed: int) -> Shapley:
+    """Shapley values, exact ones of up to 12 members.
+
+    Args:
+        game: of any number of members.
+        orders: how many to draw, of more members.
+        seed: of the orders.
+    """
+    # Matrices this small are multiplied faster without threads, much so on a busy machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        if game.members <= EXACT:
+            return exact_shapley(game)
+        return sampled_shapley(game, orders, seed)
 
 
 def exact_shapley(game: Game) -> Shapley:

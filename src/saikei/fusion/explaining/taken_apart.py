@@ -140,12 +140,15 @@ def _of_mean(fused: keras.Model) -> Parts | None:
 
 def _of_nested(fused: keras.Model) -> Parts | None:
     """Members that stand in the model as models, all of them on its inputs."""
-    names = [layer.name for layer in fused.layers if _is_member(layer)]
+    # Layers, and calls, stand in the order in which a graph can be run, which may be another.
+    names = sorted((layer.name for layer in fused.layers if _is_member(layer)), key=_number)
     if len(names) < 2:
         return None
     copy, calls = _copy_with_calls(fused)
     inputs = {id(tensor) for tensor in copy.inputs}
-    own = [call for call in calls if call.layer in names]
+    own = sorted(
+        (call for call in calls if call.layer in names), key=lambda call: _number(call.layer)
+    )
     side_by_side = all(id(tensor) in inputs for call in own for tensor in call.taken)
     shapes = [tensor.shape for tensor in copy.outputs]
     alike = all([one.shape for one in call.given[: len(shapes)]] == shapes for call in own)
@@ -200,6 +203,10 @@ def _asked(rest: keras.Model, said: Said) -> tuple[Array, ...]:
 
 def _flat(said: Said) -> list[Any]:
     return list(tree.flatten((said.outputs, said.features, said.raw)))
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("member_"))
 
 
 def _is_member(layer: Any) -> bool:

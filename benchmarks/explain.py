@@ -1,0 +1,124 @@
+"""What each member is worth: exact Shapley values against a plain NumPy reference.
+
+Both share out the log-loss of the average of the same predictions, 8 members × 5,000 samples × 10
+classes, over all 256 coalitions, and their values are compared. The reference averages the
+probabilities of every coalition and takes the true class's logarithm, as the formula reads. Runs
+alternate. Then 12 members exactly, and the whole of `explain_predictions`: Shapley values, losses
+without each, members that can go, agreement, strength and calibration.
+
+    pip install '.[tensorflow,benchmarks]'
+    python benchmarks/explain.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from itertools import combinations
+from math import factorial
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from scipy import special
+
+from saikei.fusion import explain_predictions
+from saikei.fusion.evidence import Said
+from saikei.fusion.explaining.games import game_of
+from saikei.fusion.explaining.shapley import Shapley, shapley
+from saikei.fusion.explaining.teams import MeanTeam, prior_outputs
+from saikei.training import Task
+
+LIMIT_MS = 20.0
+ORDERS = 512
+CLIP = 1e-7
+TASK = Task("multiclass", None, "accuracy", from_logits=False, sparse=True, outputs=10)
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=15, help="alternating runs of each")
+    arguments = parser.parse_args()
+    members, y = made_up(8)
+    compare(members, y, arguments.runs)
+    more, truth = made_up(12)
+    took = median(lambda: ours(more, truth), 3)
+    print(f"Shapley, 12 × 5,000 × 10       saikei {took:8.1f} ms   exact, 4,096 coalitions")
+    took = median(lambda: explain_predictions(TASK, members, y), 3)
+    print(f"explain_predictions, 8 members saikei {took:8.1f} ms")
+
+
+def made_up(members: int, samples: int = 5_000) -> tuple[list[np.ndarray], np.ndarray]:
+    """Probabilities `(samples, 10)` of members of mixed skill, float32, and the classes."""
+    generator = np.random.default_rng(0)
+    y = generator.integers(0, 10, samples)
+    hard = generator.normal(size=(samples, 10))  # what all members get wrong alike
+    skill = generator.uniform(1.0, 3.0, members)
+    own = generator.normal(size=(members, samples, 10))
+    logits = skill[:, None, None] * np.eye(10)[y] + 0.7 * hard + 0.9 * own
+    return list(special.softmax(logits, axis=-1).astype("float32")), y
+
+
+def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
+    """Time both on the same predictions, run after run, and compare their values."""
+    mine, theirs = ours(members, y), reference(members, y)
+    pairs = [
+        (median(lambda: ours(members, y), 1), median(lambda: reference(members, y), 1))
+        for _ in range(runs)
+    ]
+    took, other = (statistics.median(times) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(b / a for a, b in pairs)
+    same = "equal" if np.allclose(mine.values, theirs, rtol=0, atol=1e-9) else "OTHER VALUES"
+    limit = "within" if took <= LIMIT_MS else "OVER"
+    print(
+        f"Shapley, 8 × 5,000 × 10        saikei {took:8.1f} ms   NumPy {other:9.1f} ms   "
+        f"ratio {ratio:6.1f}   {same}   {took / LIMIT_MS:.2f} of {LIMIT_MS:.0f} ms, {limit}",
+        flush=True,
+    )
+
+
+def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
+    """Ours, from the members' arrays on, with standard errors over rows."""
+    said = Said(tuple((member,) for member in members))
+    prior = prior_outputs((TASK,), (y,), said.outputs[0])
+    team = MeanTeam(said, (1 / len(members),) * len(members), prior)
+    return shapley(game_of((TASK,), (y,), team, "loss"), ORDERS, 0)
+
+
+def reference(members: list[np.ndarray], y: np.ndarray) -> np.ndarray:
+    """The formula as it stands, `Σ s!(n-s-1)!/n! (v(S) - v(S+i))`."""
+    count, rows = len(members), np.arange(len(y))
+    p = np.stack(members).astype(np.float64)
+    loss = {(): log_loss(np.bincount(y, minlength=10)[y] / len(y))}
+    for size in range(1, count + 1):
+        for team in combinations(range(count), size):
+            loss[team] = log_loss(p[list(team)].mean(axis=0)[rows, y])
+    values = np.zeros(count)
+    for team, value in loss.items():
+        for member in set(range(count)) - set(team):
+            share = factorial(len(team)) * factorial(count - len(team) - 1) / factorial(count)
+            values[member] += share * (value - loss[tuple(sorted((*team, member)))])
+    return values
+
+
+def log_loss(p: np.ndarray) -> float:
+    """The mean log-loss of the probabilities given to what happened."""
+    return -float(np.log(np.clip(p, CLIP, 1 - CLIP)).mean())
+
+
+def median(run: Callable[[], object], runs: int) -> float:
+    """How many milliseconds a call takes."""
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
