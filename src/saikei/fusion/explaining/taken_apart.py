@@ -147,14 +147,20 @@ def _of_nested(fused: keras.Model) -> Parts | None:
     copy, calls = _copy_with_calls(fused)
     inputs = {id(tensor) for tensor in copy.inputs}
     own = sorted(
-        (call for call in calls if call.layer in names), key=lambda call: _number(call.layer)
+        (call for call in calls if call.name in names), key=lambda call: _number(call.name)
     )
     side_by_side = all(id(tensor) in inputs for call in own for tensor in call.taken)
     shapes = [tensor.shape for tensor in copy.outputs]
     alike = all([one.shape for one in call.given[: len(shapes)]] == shapes for call in own)
     if len(own) != len(names) or not (side_by_side and alike):
         return None
-    around = {id(tensor) for call in calls if call.layer not in names for tensor in call.taken}
+    if _are_added(own, calls):
+        raise FusionError(
+            f"Model '{fused.name}' adds up what its members say, each of which answers for what "
+            "those before it left, as Boost does: a member of a series is worth nothing alone. "
+            "Explain a fusion of members that answer alike."
+        )
+    around = {id(tensor) for call in calls if call.name not in names for tensor in call.taken}
     said = Said(
         outputs=tuple(tuple(call.given[: len(shapes)]) for call in own),
         features=tuple(tuple(call.given[len(shapes) :]) for call in own),
@@ -169,11 +175,25 @@ def _of_nested(fused: keras.Model) -> Parts | None:
     )
 
 
+def _are_added(own: list[_Call], calls: list[_Call]) -> bool:
+    """Whether members, or multiples of them, are the terms of one sum."""
+    terms = {id(tensor) for call in own for tensor in call.given}
+    for call in calls:
+        if isinstance(call.layer, keras.layers.Rescaling) and id(call.taken[0]) in terms:
+            terms.add(id(call.given[0]))
+    sums = (call for call in calls if isinstance(call.layer, keras.layers.Add))
+    return any(all(id(tensor) in terms for tensor in one.taken) for one in sums)
+
+
 @dataclass(frozen=True, eq=False)
 class _Call:
-    layer: str
+    layer: Any
     taken: list[Any]
     given: list[Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.layer.name)
 
 
 def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
@@ -183,7 +203,7 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         given = layer(*args, **kwargs)
         taken = [leaf for leaf in tree.flatten((args, kwargs)) if keras.utils.is_keras_tensor(leaf)]
-        calls.append(_Call(layer.name, taken, tree.flatten(given)))
+        calls.append(_Call(layer, taken, tree.flatten(given)))
         return given
 
     copy = keras.models.clone_model(model, call_function=call)

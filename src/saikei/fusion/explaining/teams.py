@@ -64,11 +64,14 @@ class MeanTeam:
         if not used:
             return self.prior
         total = sum(self.weights[i] for i in used)
+        shares = [self.weights[i] / total for i in used]
         members = [self.said.outputs[i] for i in used]
-        return tuple(
-            np.asarray(sum(self.weights[i] / total * p for i, p in zip(used, parts, strict=True)))
-            for parts in zip(*members, strict=True)
-        )
+        return tuple(_weighted(parts, shares) for parts in zip(*members, strict=True))
+
+
+def _weighted(parts: Sequence[Array], shares: Sequence[float]) -> Array:
+    each = zip(parts, shares, strict=True)
+    return np.asarray(sum(share * part.astype(np.float64) for part, share in each))
 
 
 @dataclass(frozen=True, eq=False)
