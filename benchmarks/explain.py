@@ -28,8 +28,9 @@ from scipy import special
 from saikei.fusion import explain_predictions
 from saikei.fusion.evidence import Said
 from saikei.fusion.explaining.games import game_of
+from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.shapley import Shapley, shapley
-from saikei.fusion.explaining.teams import MeanTeam, prior_outputs
+from saikei.fusion.explaining.teams import MeanTeam
 from saikei.training import Task
 
 LIMIT_MS = 20.0

@@ -136,13 +136,39 @@ def test_members_that_share_frozen_layers_are_found():
 
 @pytest.mark.parametrize(
     "fusion",
-    [Average("learn"), Stack(folds=3), Stack(on="features", passthrough=True, folds=3)],
-    ids=["average", "stack", "features"],
+    [
+        Average("learn"),
+        Average("learn", space="logit", calibrate=True),
+        Average("learn", per_class=True),
+        Stack(folds=3),
+        Stack(on="features", passthrough=True, folds=3),
+        Cascade(thresholds=(0.6, 0.7), combine="average"),
+    ],
+    ids=["average", "pool", "per class", "stack", "features", "cascade"],
 )
 def test_a_fusion_that_is_fitted_is_explained_on_folds_that_it_was_not_fitted_to(fusion):
     explained = explain(TEAM, HELD_OUT, fusion=fusion, folds=3)
     assert sums_up(explained)
     assert score_is_that_of(explained, nested_score(fusion, TEAM, HELD_OUT, 3).score)
+
+
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda weights: Average(weights, space="logit"),
+        lambda weights: Average(how="median"),
+        lambda weights: Average(how="median", space="logit"),
+    ],
+    ids=["geometric", "median", "median of logits"],
+)
+def test_a_pool_without_a_member_is_the_pool_of_the_others(average):
+    explained = explain(TEAM, HELD_OUT, fusion=average((0.5, 0.2, 0.3)))
+    assert sums_up(explained)
+    for place, rest in enumerate([(0.4, 0.6), (0.625, 0.375), (5 / 7, 2 / 7)]):
+        others = [member for i, member in enumerate(TEAM) if i != place]
+        without = sk.evaluate(average(rest)(others), HELD_OUT).loss
+        lost = explained.members[place].without.more
+        assert lost == pytest.approx(without - explained.everybody, abs=1e-5)
 
 
 def test_of_a_best_member_the_others_are_worth_nothing_and_can_go():
@@ -269,9 +295,34 @@ def test_models_without_members_side_by_side_are_refused():
     for model in (TEAM[0], soup, chain):
         with pytest.raises(FusionError, match="No members .* give them, as explain"):
             explain(model, HELD_OUT)
-    for fusion in (Soup(), Cascade(), Boost()):
+    for fusion in (Soup(), Boost()):
         with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):
             explain(TEAM, HELD_OUT, fusion=fusion)
+
+
+@pytest.mark.parametrize("head", ["linear", "softmax"])
+def test_members_of_a_series_are_refused_since_none_answers_alone(head):
+    x, y = data_of(60, 3)
+    labels = x[:, :CLASSES] if head == "linear" else y
+    weak = [net(seed, -1.0, head) for seed in range(2)]
+    series = Boost(rounds=2, epochs=6, learning_rate=0.05)(weak, (x, labels))
+    with pytest.raises(FusionError, match="'boost' adds up .* nothing alone"):
+        explain(series, (x, labels), allow_in_sample=True)
+
+
+def test_a_stack_of_logits_scores_its_members_as_logits():
+    team = [net(seed, head="linear") for seed in range(2)]
+    explained = explain(Stack(folds=3)(team, data_of(90, 2)), HELD_OUT)
+    for member, own in zip(explained.members, team, strict=True):
+        assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
+
+
+def test_means_of_members_in_half_precision_are_taken_in_double():
+    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
+    task = infer_task(TEAM[0], HELD_OUT[1])
+    half = [part.astype("float16") for part in said]
+    exact = explain_predictions(task, [part.astype("float64") for part in half], HELD_OUT[1])
+    assert values(explain_predictions(task, half, HELD_OUT[1])) == pytest.approx(values(exact))
 
 
 def test_wrong_arguments_are_refused_with_the_mend():

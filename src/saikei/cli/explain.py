@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from saikei.cli.fuse import typed_fusion
+from saikei.cli.fuse import typed_fusion, with_availabilities
 from saikei.cli.options import Json, Seed
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
-
-if TYPE_CHECKING:
-    from saikei.data import Splits
-
-Part = Literal["test", "validation"]
-_NAMES = {"test": "x_test, y_test", "validation": "x_val, y_val"}
 
 
 def explain(
@@ -28,7 +22,8 @@ def explain(
         Path, typer.Option(help="An .npz with x_test, y_test or x_val, y_val that is held out.")
     ],
     on: Annotated[
-        Part | None, typer.Option(help="The part of the data; test where there is one.")
+        Literal["test", "validation"] | None,
+        typer.Option(help="The part of the data; test where there is one."),
     ] = None,
     metric: Annotated[
         Literal["loss", "accuracy"], typer.Option(help="What members gain and lose.")
@@ -46,18 +41,20 @@ def explain(
 ) -> None:
     """Show what each member of a fusion is worth, how members compare, and which can go."""
     import_keras()
-    from saikei.data import load_npz
     from saikei.fusion import explain as explain_fusion
     from saikei.modelfile import load_model
+    from saikei.npz import load_npz
 
     if len(models) == 1 and (weights is not None or with_ is not None):
         raise InputError("--weights and --with go with members: give two or more models.")
     fusion = typed_fusion(weights, with_) if len(models) > 1 else None
-    part, held_out = _held_out(load_npz(data), on, data)
+    archive = load_npz(data)
+    part = on or ("validation" if archive.test is None else "test")
+    held_out = archive.need(part)
     loaded: Any = [load_model(path) for path in models]
     explained = explain_fusion(
         loaded[0] if fusion is None else loaded,
-        held_out,
+        held_out if fusion is not None else with_availabilities(loaded[0], held_out),
         fusion=fusion,
         metric=metric,
         seed=seed,
@@ -66,12 +63,3 @@ def explain(
         say_json({"on": part, **explained.to_dict()})
         return
     say(f"On {part}, {explained.fused.n:,} rows.\n\n{explained}")
-
-
-def _held_out(splits: Splits, on: Part | None, path: Path) -> tuple[str, Any]:
-    part = on or ("validation" if splits.test is None else "test")
-    chosen = splits.test if part == "test" else splits.validation
-    if chosen is None:
-        wanted = _NAMES[part] if on else " or ".join(_NAMES.values())
-        raise InputError(f"'{path}' holds no {wanted}: add rows that no model was trained on.")
-    return part, chosen

@@ -64,7 +64,7 @@ def fuse(
     save_model(fused, out, overwrite)
     costs = profile(fused, latency=False)
     test = splits.test if splits is not None else None
-    score = evaluate(fused, _with_availabilities(fused, test)) if test else None
+    score = evaluate(fused, with_availabilities(fused, test)) if test else None
     if as_json:
         say_json(
             {
@@ -159,13 +159,18 @@ def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) 
     )
 
 
-def _with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
-    """A multimodal model also asks which of its inputs are there."""
+def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Data with what a multimodal model also asks: which of its inputs are there.
+
+    Args:
+        fused: any model.
+        data: `(x, y)`.
+    """
     from saikei.fusion import fill_missing
     from saikei.fusion.modalities.naming import modalities_of
 
     x, y = data
-    return (fill_missing(fused, x), y) if modalities_of(fused) and isinstance(x, dict) else data
+    return (fill_missing(fused, x), y) if isinstance(x, dict) and modalities_of(fused) else data
 
 
 def _shown(fitted: Any) -> str:

@@ -15,8 +15,9 @@ from saikei.fusion.evidence import Evidence, Members, Said, gather
 from saikei.fusion.explaining.conclude import conclude
 from saikei.fusion.explaining.explanation import Explanation
 from saikei.fusion.explaining.games import Metric
+from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.taken_apart import take_apart
-from saikei.fusion.explaining.teams import JoinedTeam, Team, prior_outputs, team_of
+from saikei.fusion.explaining.teams import JoinedTeam, Team, team_of
 from saikei.fusion.nested import Nest
 from saikei.fusion.objectives import labels_of
 from saikei.fusion.weighted_mean import WeightedMean
@@ -52,8 +53,9 @@ def explain(
             its members: two or more models, or what `cross_fit` gives.
         data: `(x, y)` arrays or a dataset that neither members nor fusion were fitted to; `None`
             with what `cross_fit` gives.
-        fusion: of the members, where they are given: `Average`, `Stack` or `BestMember`; an equal
-            average by default. One that is fitted is fitted, for each fold, to the other folds.
+        fusion: of the members, where they are given: `Average`, `Stack`, `Cascade` or
+            `BestMember`; an equal average by default. One that is fitted is fitted, for each fold,
+            to the other folds.
         metric: `"loss"`, log-loss or squared error, summed over outputs; or `"accuracy"`, of one
             output with classes.
         folds: as in `nested_score`.
@@ -89,6 +91,8 @@ def explain(
         tasks, labels, team, names = take_apart(fused, data, allow_in_sample)
         return conclude(tasks, labels, team, names, metric, orders, seed)
     fusion = Average() if fusion is None else fusion
+    ready = getattr(fusion, "ready", None)
+    fusion = fusion if ready is None else ready(fused)
     combiner = getattr(fusion, "combiner", None)
     if combiner is None:
         raise FusionError(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from saikei.fusion.evidence import Said
-from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, prior_outputs
+from saikei.fusion.explaining.prior import prior_outputs
+from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam
 from saikei.models import Exits
 from tests.fusion.explaining import made_up
 

@@ -13,13 +13,8 @@ from keras import tree
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
-from saikei.fusion.explaining.teams import (
-    CascadeTeam,
-    ImputedTeam,
-    MeanTeam,
-    Team,
-    prior_outputs,
-)
+from saikei.fusion.explaining.prior import prior_outputs
+from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.graph import build, read
 from saikei.models import CascadeModel
 from saikei.training.batches import Array
@@ -154,7 +149,7 @@ def _of_nested(fused: keras.Model) -> Parts | None:
     alike = all([one.shape for one in call.given[: len(shapes)]] == shapes for call in own)
     if len(own) != len(names) or not (side_by_side and alike):
         return None
-    if _are_added(own, calls):
+    if _is_sum(copy, own, calls):
         raise FusionError(
             f"Model '{fused.name}' adds up what its members say, each of which answers for what "
             "those before it left, as Boost does: a member of a series is worth nothing alone. "
@@ -175,13 +170,19 @@ def _of_nested(fused: keras.Model) -> Parts | None:
     )
 
 
-def _are_added(own: list[_Call], calls: list[_Call]) -> bool:
-    """Whether members, or multiples of them, are the terms of one sum."""
+def _is_sum(model: keras.Model, own: list[_Call], calls: list[_Call]) -> bool:
+    """Whether the output is a sum of members, or of multiples of them, before its activation."""
     terms = {id(tensor) for call in own for tensor in call.given}
     for call in calls:
         if isinstance(call.layer, keras.layers.Rescaling) and id(call.taken[0]) in terms:
             terms.add(id(call.given[0]))
-    sums = (call for call in calls if isinstance(call.layer, keras.layers.Add))
+    made_by = {id(tensor): call for call in calls for tensor in call.given}
+    last = [made_by[id(tensor)] for tensor in model.outputs]
+    last = [
+        made_by[id(call.taken[0])] if isinstance(call.layer, keras.layers.Activation) else call
+        for call in last
+    ]
+    sums = (call for call in last if isinstance(call.layer, keras.layers.Add))
     return any(all(id(tensor) in terms for tensor in one.taken) for one in sums)
 
 

@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.fusion.cascades.combiner import Exiting
 from saikei.fusion.evidence import Combiner, Said
+from saikei.fusion.pooling import OutputPool, Pool
 from saikei.fusion.weighted_mean import WeightedMean
 from saikei.models import Exits
 from saikei.training.batches import Array
-from saikei.training.task import Task
 
 Present: TypeAlias = NDArray[np.bool_]
+_SCALED = "the weights of the others are scaled to sum 1; without any of them, the prior is said"
 
 
 class Team(Protocol):
@@ -54,9 +55,7 @@ class MeanTeam:
     said: Said = field(repr=False)
     weights: tuple[float, ...]
     prior: tuple[Array, ...] = field(repr=False)
-    absence: str = (
-        "the weights of the others are scaled to sum 1; without any of them, the prior is said"
-    )
+    absence: str = _SCALED
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
         """The mean of those present, or the prior."""
@@ -72,6 +71,43 @@ class MeanTeam:
 def _weighted(parts: Sequence[Array], shares: Sequence[float]) -> Array:
     each = zip(parts, shares, strict=True)
     return np.asarray(sum(share * part.astype(np.float64) for part, share in each))
+
+
+@dataclass(frozen=True, eq=False)
+class PoolTeam:
+    """Another pool, in logit space or a median: likewise.
+
+    Args:
+        said: what each member says.
+        pool: of one weight for each member.
+        prior: what is said where the weights of those present sum to 0.
+    """
+
+    said: Said = field(repr=False)
+    pool: Pool
+    prior: tuple[Array, ...] = field(repr=False)
+    absence: str = _SCALED
+
+    def outputs(self, present: Present) -> tuple[Array, ...]:
+        """What those present say together, or the prior."""
+        places = [int(i) for i in np.flatnonzero(present)]
+        return tuple(
+            self._output(pool, places, parts, prior)
+            for pool, parts, prior in zip(
+                self.pool.each, zip(*self.said.outputs, strict=True), self.prior, strict=True
+            )
+        )
+
+    def _output(
+        self, pool: OutputPool, places: list[int], parts: Sequence[Array], prior: Array
+    ) -> Array:
+        used = [i for i in places if pool.weights[i] > 0]
+        if not used:
+            return prior
+        total = sum(pool.weights[i] for i in used)
+        scaled = replace(pool, weights=tuple(weight / total for weight in pool.weights)).of(used)
+        (output,) = Pool((scaled,)).predict(Said(tuple((parts[i],) for i in used)))
+        return output
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,34 +226,8 @@ def team_of(combiner: Combiner, said: Said, prior: tuple[Array, ...]) -> Team:
     """
     if isinstance(combiner, WeightedMean):
         return MeanTeam(said, combiner.weights, prior)
+    if isinstance(combiner, Exiting):
+        return CascadeTeam(said, combiner.found.exits, prior)
+    if isinstance(combiner, Pool) and not any(pool.per_class for pool in combiner.each):
+        return PoolTeam(said, combiner, prior)
     return ImputedTeam.of(said, combiner.predict)
-
-
-def prior_outputs(
-    tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]
-) -> tuple[Array, ...]:
-    """What somebody would say who knows how often each label occurs, and nothing else.
-
-    Args:
-        tasks: what each output learns.
-        labels: of each output.
-        outputs: arrays of the shapes to give.
-
-    Returns:
-        For each output one constant for each index of its last axis: the mean of the labels, as
-        the outputs are: numbers, probabilities or logits. They are read-only.
-    """
-    each = zip(tasks, labels, outputs, strict=True)
-    return tuple(np.broadcast_to(_prior(task, y, part), part.shape) for task, y, part in each)
-
-
-def _prior(task: Task, labels: Array, output: Array) -> Array:
-    classes = output.shape[-1] if output.ndim > 1 else 1
-    if task.kind == "multiclass" and task.sparse:
-        mean = np.bincount(labels.reshape(-1).astype(np.int64), minlength=classes) / labels.size
-    else:
-        mean = labels.reshape(-1, classes).mean(axis=0, dtype=np.float64)
-    if task.kind != "regression" and task.from_logits:
-        p = np.clip(mean, keras.config.epsilon(), 1 - keras.config.epsilon())
-        mean = np.log(p) if task.kind == "multiclass" else np.log(p) - np.log1p(-p)
-    return np.asarray(mean if output.ndim > 1 else mean[0])
