@@ -139,3 +139,9 @@ def test_a_score_round_trips():
 def test_what_cannot_be_scored_is_refused(y, p, message):
     with pytest.raises(DataError, match=message):
         score_predictions(MULTICLASS, y, p)
+
+
+def test_labels_of_another_size_than_the_predictions_are_refused():
+    task = Task("multiclass", None, "accuracy", False, True, 3)
+    with pytest.raises(DataError, match=r"Labels of shape \(2, 4, 5\) do not fit predictions of"):
+        score_predictions(task, np.zeros((2, 4, 5), int), np.full((2, 4, 6, 3), 1 / 3))

@@ -142,3 +142,14 @@ def test_a_subclassed_model_is_refused_by_name():
 def test_more_is_better_except_for_errors(kind):
     metric = "mse" if kind == "regression" else "accuracy"
     assert Task(kind, None, metric, False, False, 1).greater_is_better == (metric != "mse")
+
+
+@pytest.mark.parametrize("size", [(4, 6), (None, None)])
+def test_labels_of_a_map_are_numbers_or_one_hot_whatever_is_known_of_its_size(size):
+    model = keras.Sequential(
+        [keras.Input((*size, 2)), keras.layers.Conv2D(3, 1, activation="softmax")]
+    )
+    numbers = np.arange(48).reshape(2, 4, 6) % 3
+    assert infer_task(model, numbers).sparse
+    assert infer_task(model, numbers[..., None]).sparse
+    assert not infer_task(model, np.eye(3)[numbers]).sparse

@@ -198,6 +198,11 @@ def _checked(task: Task, y_true: Any, y_pred: Any) -> tuple[Array, Array]:
     if not np.isfinite(pred).all():
         raise DataError("The predictions hold NaN or infinite numbers: check model and data.")
     shape = pred.shape[:-1] if task.kind == "multiclass" and task.sparse else pred.shape
+    if y.size != np.prod(shape):
+        raise DataError(
+            f"Labels of shape {y.shape} do not fit predictions of shape {pred.shape}: give "
+            f"{'a class' if shape != pred.shape else 'a number'} for each of {shape}."
+        )
     return y.reshape(shape), pred
 
 

@@ -165,7 +165,7 @@ def _infer(name: str, output: Output, y: Array, loss: Any) -> Task:
         kind = "regression"
     else:
         kind = _kind(name, shape, width, activation, y)
-    sparse = kind == "multiclass" and y.shape[1:] != shape[1:]
+    sparse = kind == "multiclass" and not _fits(y.shape[1:], shape[1:])
     from_logits = known.from_logits if known else activation not in ("softmax", "sigmoid")
     _check_labels(name, kind, shape, width, y, sparse)
     _check_sparsity(name, loss, sparse, y)
@@ -215,6 +215,13 @@ def _is_one_hot(y: Array) -> bool:
     return bool(np.isin(np.unique(y), (0, 1)).all() and (y.sum(axis=-1) == 1).all())
 
 
+def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether sizes are those that are expected, where these are known."""
+    return len(actual) == len(expected) and all(
+        want is None or have == want for have, want in zip(actual, expected, strict=True)
+    )
+
+
 def _check_labels(
     name: str, kind: Kind, shape: tuple[int | None, ...], width: int, y: Array, sparse: bool
 ) -> None:
@@ -224,10 +231,7 @@ def _check_labels(
         actual = actual[:-1]
     if width == 1 and not sparse:
         expected = expected[:-1]
-    fits = len(actual) == len(expected) and all(
-        want is None or have == want for have, want in zip(actual, expected, strict=True)
-    )
-    if not fits:
+    if not _fits(actual, expected):
         raise DataError(
             f"Labels of shape {y.shape} do not fit the outputs of {name}, {_shown(shape)}: "
             f"{_MENDS[kind]}."

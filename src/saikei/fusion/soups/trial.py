@@ -10,13 +10,14 @@ import numpy as np
 
 from saikei.calibration.samples import calibration_inputs
 from saikei.errors import DataError, FusionError
+from saikei.fusion.objectives import labels_of
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.fusion.soups.recalibrate import recalibrate
 from saikei.graph import Graph, build
 from saikei.training.batches import Array
 from saikei.training.predictions import predict
 from saikei.training.score import Score, score_outputs, summed_losses
-from saikei.training.task import flat_labels, infer_tasks
+from saikei.training.task import Task, flat_labels, infer_tasks
 
 
 class Trial:
@@ -40,9 +41,10 @@ class Trial:
         self._inputs = None
         if recalibrates and statistics(graph):
             self._inputs = calibration_inputs(graph, data)
-        labels, _ = predict(self._network, data)
+        labels, outputs = predict(self._network, data)
         self.tasks = infer_tasks(model, labels)
-        self.labels: Sequence[Array] = flat_labels(model, labels)
+        each = zip(self.tasks, outputs, flat_labels(model, labels), strict=True)
+        self.labels: Sequence[Array] = [labels_of(*one) for one in each]
 
     def settled(self, numbers: Tensors) -> Tensors:
         """The weights with moving statistics of their own, where the trial measures them."""
@@ -104,23 +106,13 @@ def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
     }
 
 
-def _constant(task: Any, labels: Array) -> Array:
+def _constant(task: Task, labels: Array) -> Array:
     """The mean label, as an output of the task for every sample."""
     numbers = labels.astype(np.float64)
     if task.kind == "multiclass" and task.sparse:
-        numbers = np.eye(task.outputs)[labels.reshape(len(labels), -1).astype(int)]
-        numbers = numbers.reshape(*_spread(labels), task.outputs)
-    elif task.kind != "multiclass":
-        numbers = numbers.reshape(*_spread(labels[..., None]), task.outputs)
-    axes = tuple(range(numbers.ndim - 1))
-    mean = numbers.mean(axis=axes)
+        numbers = np.eye(task.outputs)[labels.astype(int)]
+    mean = numbers.mean(axis=tuple(range(numbers.ndim - 1)))
     if task.from_logits:
         share = np.clip(mean, keras.config.epsilon(), 1 - keras.config.epsilon())
         mean = np.log(share) if task.kind == "multiclass" else np.log(share / (1 - share))
     return np.broadcast_to(mean, numbers.shape)
-
-
-def _spread(labels: Array) -> tuple[int, ...]:
-    """The shape of labels without a last axis of one."""
-    shape = tuple(labels.shape)
-    return shape[:-1] if len(shape) > 1 and shape[-1] == 1 else shape
