@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from saikei.channels.groups import ChannelGroup, find_groups
 from saikei.graph import Graph, TensorRef
 from saikei.rules import CallView, Flow, Labels
 from saikei.rules.base import Shape
-from saikei.rules.labels import Vector
+from saikei.rules.labels import Vector, labelled
 
 BoolMask: TypeAlias = NDArray[np.bool_]
 
@@ -52,6 +52,21 @@ class ChannelMap:
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The channel groups, in the order in which layers make them."""
         return find_groups(self)
+
+    def weight_axes(self) -> Iterator[tuple[str, str, int, int, Vector]]:
+        """The axes of weights that have channels, tied variables once.
+
+        Yields:
+            The operation, the weight's name, its variable's key, the axis and its channels.
+        """
+        seen: set[int] = set()
+        for operation in self.graph.operations.values():
+            for name, weight in operation.weights.items():
+                if weight.key in seen:
+                    continue
+                seen.add(weight.key)
+                for axis, vector in labelled(self.weights.get(weight.key, ())):
+                    yield operation.name, name, weight.key, axis, self.channel_of[vector]
 
     def kept(self, vector: Vector, keep: BoolMask) -> BoolMask:
         """Which indices of an axis stay when the channels in `keep` do."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from saikei.rules.labels import Vector, labelled
+from saikei.rules.labels import Vector
 
 if TYPE_CHECKING:
     from saikei.channels.channel_map import ChannelMap
@@ -140,16 +140,8 @@ def _group(
 def _members(channel_map: ChannelMap, group_of: Vector) -> dict[int, list[Member]]:
     """The weight axes of each group, tied variables once."""
     members: dict[int, list[Member]] = {}
-    seen: set[int] = set()
-    for operation in channel_map.graph.operations.values():
-        for name, weight in operation.weights.items():
-            if weight.key in seen:
-                continue
-            seen.add(weight.key)
-            for axis, vector in labelled(channel_map.weights.get(weight.key, ())):
-                channels = channel_map.channel_of[vector]
-                produces = (weight.key, axis) in channel_map.produced
-                member = Member(operation.name, name, axis, channels, produces)
-                for key in np.unique(group_of[channels]):
-                    members.setdefault(int(key), []).append(member)
+    for operation, name, key, axis, channels in channel_map.weight_axes():
+        member = Member(operation, name, axis, channels, (key, axis) in channel_map.produced)
+        for group in np.unique(group_of[channels]):
+            members.setdefault(int(group), []).append(member)
     return members

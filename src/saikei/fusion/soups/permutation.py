@@ -147,14 +147,7 @@ def _values(part: Mapping[int, Labels] | Mapping[str, Labels]) -> list[Labels]:
 
 
 def _carriers(channel_map: ChannelMap) -> list[Carrier]:
-    found: list[Carrier] = []
-    seen: set[int] = set()
-    for operation in channel_map.graph.operations.values():
-        for name, weight in operation.weights.items():
-            if weight.key in seen:
-                continue
-            seen.add(weight.key)
-            for axis, vector in labelled(channel_map.weights.get(weight.key, ())):
-                channels = channel_map.channel_of[vector]
-                found.append(Carrier((operation.name, name), axis, channels))
-    return found
+    return [
+        Carrier((operation, name), axis, channels)
+        for operation, name, _, axis, channels in channel_map.weight_axes()
+    ]
