@@ -120,6 +120,34 @@ def test_members_and_weights_are_explained_as_the_model_that_they_make():
     assert [member.weight for member in stored.members] == list(weights)
 
 
+@pytest.mark.parametrize("head", ["softmax", "linear"])
+def test_a_mean_in_logit_space_is_found_behind_its_activation(head):
+    team = [net(seed, head=head) for seed in range(3)]
+    average = Average((0.5, 0.2, 0.3), space="logit")
+    fused, apart = explain(average(team), HELD_OUT), explain(team, HELD_OUT, fusion=average)
+    np.testing.assert_allclose(values(fused), values(apart), atol=1e-4)
+    assert score_is_that_of(fused, sk.evaluate(average(team), HELD_OUT))
+    assert fused.absence == apart.absence
+    for one, other in zip(fused.members, apart.members, strict=True):
+        assert one.alone.loss == pytest.approx(other.alone.loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("head", ["softmax", "linear"])
+def test_weights_for_each_class_and_medians_hear_means_of_the_absent(head):
+    x, y = HELD_OUT
+    labels = x[:, :CLASSES] if head == "linear" else y
+    team = [net(seed, head=head) for seed in range(3)]
+    for average in (
+        Average(((0.5, 0.2, 0.3), (0.2, 0.2, 0.6), (0.1, 0.2, 0.7)), per_class=True),
+        Average(how="median"),
+    ):
+        fused = average(team)
+        explained = explain(fused, (x, labels))
+        assert sums_up(explained)
+        assert "on average" in explained.absence
+        assert score_is_that_of(explained, sk.evaluate(fused, (x, labels)))
+
+
 def test_members_that_share_frozen_layers_are_found():
     shared = layers.Dense(6, activation="relu")
     shared.trainable = False
@@ -293,7 +321,7 @@ def test_models_without_members_side_by_side_are_refused():
     soup = Soup(check=False)([TEAM[0], TEAM[0]])
     chain = Chain(train=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
     for model in (TEAM[0], soup, chain):
-        with pytest.raises(FusionError, match="No members .* give them, as explain"):
+        with pytest.raises(FusionError, match="No members .* give them, explain"):
             explain(model, HELD_OUT)
     for fusion in (Soup(), Boost()):
         with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):

@@ -49,8 +49,9 @@ def explain(
     other fusion hears of an absent member what that says on average.
 
     Args:
-        fused: a model that `Average`, `Cascade` or `Stack` made, loaded from a file or not. Or
-            its members: two or more models, or what `cross_fit` gives.
+        fused: a model that `Average`, `Cascade`, `Multimodal` or `Stack` made, loaded from a file
+            or not; members of weight 0 have been left out of it. Or its members: two or more
+            models, or what `cross_fit` gives.
         data: `(x, y)` arrays or a dataset that neither members nor fusion were fitted to; `None`
             with what `cross_fit` gives.
         fusion: of the members, where they are given: `Average`, `Stack`, `Cascade` or

@@ -66,17 +66,3 @@ def test_a_mean_of_nobody_that_counts_is_the_prior():
     assert team.outputs(np.array([False, False, True])) is PRIOR
     np.testing.assert_allclose(PRIOR[0][0], np.bincount(Y) / len(Y))
     np.testing.assert_allclose(team.outputs(np.array([True, False, True]))[0], MEMBERS[0])
-
-
-@pytest.mark.parametrize(
-    ("task", "labels", "expected"),
-    [
-        (made_up.task(outputs=2, sparse=False), np.array([[1, 0], [1, 0], [0, 1]]), [2 / 3, 1 / 3]),
-        (made_up.task("binary", 1), np.array([1, 1, 0]), [2 / 3]),
-        (made_up.task("binary", 1, from_logits=True), np.array([1, 1, 0]), [np.log(2)]),
-        (made_up.task("regression", 2), np.array([[1, 5], [2, 5], [3, 5]]), [2, 5]),
-    ],
-)
-def test_the_prior_is_the_mean_of_the_labels_as_the_outputs_are(task, labels, expected):
-    (prior,) = prior_outputs((task,), (labels,), (np.zeros((3, task.outputs)),))
-    np.testing.assert_allclose(prior, [expected] * 3)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from saikei.fusion.explaining.games import Game
 from saikei.fusion.explaining.teams import Present
@@ -55,10 +56,16 @@ def shapley(game: Game, orders: int, seed: int) -> Shapley:
         seed: of the orders.
     """
     # Matrices this small are multiplied faster without threads, much so on a busy machine.
-    with threadpool_limits(limits=1, user_api="blas"):
+    with _threads().limit(limits=1, user_api="blas"):
         if game.members <= EXACT:
             return exact_shapley(game)
         return sampled_shapley(game, orders, seed)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    # To look for the libraries takes milliseconds; NumPy's is loaded by now.
+    return ThreadpoolController()
 
 
 def exact_shapley(game: Game) -> Shapley:

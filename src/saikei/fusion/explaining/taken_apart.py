@@ -15,7 +15,7 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
 from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
-from saikei.graph import build, read
+from saikei.graph import Graph, TensorRef, build, read
 from saikei.models import CascadeModel
 from saikei.training.batches import Array
 from saikei.training.digests import digest_data
@@ -40,12 +40,15 @@ class Parts:
         names: of the members.
         said: the same as symbolic tensors.
         team: of what they say, and of the prior.
+        logits: whether members say logits of an output that is a probability, for each output;
+            empty where none does.
     """
 
     heads: keras.Model
     names: list[str]
     said: Said
     team: MakeTeam
+    logits: tuple[bool, ...] = ()
 
 
 def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explained:
@@ -72,6 +75,9 @@ def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explaine
         if not all(np.isfinite(one).all() for one in member):
             raise DataError(f"Member '{name}' predicts NaN or infinite numbers: check it.")
     tasks = infer_tasks(fused, labels)
+    if parts.logits:
+        pairs = zip(tasks, parts.logits, strict=True)
+        tasks = tuple(replace(task, from_logits=True) if raw else task for task, raw in pairs)
     truth = tuple(flat_labels(fused, labels))
     team = parts.team(said, prior_outputs(tasks, truth, said.outputs[0]))
     return tasks, truth, team, parts.names
@@ -95,8 +101,9 @@ def _parts(fused: keras.Model) -> Parts:
     found = _of_mean(fused) or _of_nested(fused)
     if found is None:
         raise FusionError(
-            f"No members that speak side by side are found in model '{fused.name}': give them, as "
-            "explain([member, …], data, fusion=Average(weights))."
+            f"No members that speak side by side are found in model '{fused.name}' (those of "
+            "weight 0 are left out of it): give them, explain([member, …], data, "
+            "fusion=Average(weights))."
         )
     return found
 
@@ -114,7 +121,8 @@ def _of_cascade(fused: CascadeModel) -> Parts:
 def _of_mean(fused: keras.Model) -> Parts | None:
     """A weighted mean says itself of what, however its graph was written since."""
     graph = read(fused)
-    each = [mean_terms(graph, ref) for ref in graph.output_refs()]
+    before = [_before_activation(graph, ref) for ref in graph.output_refs()]
+    each = [mean_terms(graph, ref) for ref in before]
     first = each[0]
     if first is None or len(first) < 2:
         return None
@@ -130,7 +138,17 @@ def _of_mean(fused: keras.Model) -> Parts | None:
         names=[f"member_{number}" for number in range(1, len(first) + 1)],
         said=said,
         team=lambda heard, prior: MeanTeam(heard, weights, prior),
+        logits=tuple(a != b for a, b in zip(before, graph.output_refs(), strict=True)),
     )
+
+
+def _before_activation(graph: Graph, ref: TensorRef) -> TensorRef:
+    """What a softmax or sigmoid is taken of: a mean in logit space stands before it."""
+    call = graph.calls[ref.call]
+    operation = graph.operations[call.operation]
+    named = (operation.config or {}).get("activation")
+    squashes = operation.kind == "Activation" and named in ("softmax", "sigmoid")
+    return call.inputs()[0] if squashes else ref
 
 
 def _of_nested(fused: keras.Model) -> Parts | None:
@@ -174,7 +192,9 @@ def _is_sum(model: keras.Model, own: list[_Call], calls: list[_Call]) -> bool:
     """Whether the output is a sum of members, or of multiples of them, before its activation."""
     terms = {id(tensor) for call in own for tensor in call.given}
     for call in calls:
-        if isinstance(call.layer, keras.layers.Rescaling) and id(call.taken[0]) in terms:
+        scales = isinstance(call.layer, keras.layers.Rescaling)
+        # A list of scales is one for each class, of a mean.
+        if scales and np.ndim(call.layer.scale) == 0 and id(call.taken[0]) in terms:
             terms.add(id(call.given[0]))
     made_by = {id(tensor): call for call in calls for tensor in call.given}
     last = [made_by[id(tensor)] for tensor in model.outputs]
