@@ -14,10 +14,7 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion import (
     Average,
     BestMember,
-    Boost,
     Cascade,
-    Chain,
-    Soup,
     Stack,
     explain,
     explain_predictions,
@@ -25,84 +22,16 @@ from saikei.fusion import (
 )
 from saikei.training import infer_task
 from saikei.training.predictions import predict
-
-CLASSES = 3
-
-
-def data_of(rows, seed):
-    generator = np.random.default_rng(seed)
-    x = generator.normal(size=(rows, 4)).astype("float32")
-    return x, x[:, :CLASSES].argmax(axis=1)
-
-
-HELD_OUT = data_of(90, 1)
-
-
-def net(seed, sharpness=2.0, head="softmax"):
-    """Knows the classes as well as its random weights happen to."""
-    keras.utils.set_random_seed(seed)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            layers.Dense(6, activation="relu"),
-            layers.Dense(CLASSES),
-            layers.Activation(head),
-        ],
-        name=f"net_{seed}",
-    )
-    kernel = np.random.default_rng(seed).normal(size=(4, 6))
-    kernel[:3, :3] += sharpness * np.eye(3)
-    model.layers[0].set_weights([kernel, np.zeros(6)])
-    model.layers[1].set_weights([np.eye(6, 3) + 0.2 * kernel.T[:, :3], np.zeros(3)])
-    return model
-
-
-TEAM = [net(seed) for seed in range(3)]
-
-
-def values(explanation):
-    return [member.shapley for member in explanation.members]
-
-
-def sums_up(explanation):
-    gain = explanation.nobody - explanation.everybody
-    return sum(values(explanation)) == pytest.approx(gain, abs=1e-6)
-
-
-def score_is_that_of(explanation, score):
-    return explanation.fused.value == pytest.approx(
-        score.value, abs=1e-6
-    ) and explanation.fused.loss == pytest.approx(score.loss, abs=1e-5)
-
-
-FUSED = {
-    "equal": lambda: Average()(TEAM),
-    "weights": lambda: Average((0.5, 0.2, 0.3))(TEAM),
-    "stack": lambda: Stack(folds=3)(TEAM, data_of(90, 2)),
-    "stacked stack": lambda: Stack(folds=3, below=(Stack(folds=3), Average("learn")))(
-        TEAM, data_of(90, 2)
-    ),
-    "stacked features": lambda: Stack(on="features", folds=3)(TEAM, data_of(90, 2)),
-    "stack beside the input": lambda: Stack(passthrough=True, folds=3)(TEAM, data_of(90, 2)),
-    "cascade": lambda: Cascade(thresholds=(0.6, 0.7))(TEAM, data_of(90, 2)),
-}
-
-
-@pytest.mark.parametrize("fusion", FUSED)
-def test_a_fused_model_is_explained_as_it_was_saved(fusion, tmp_path):
-    fused = FUSED[fusion]()
-    before = [np.array(weight) for weight in fused.get_weights()]
-    explained = explain(fused, HELD_OUT)
-    assert len(explained.members) == 3
-    assert sums_up(explained)
-    assert score_is_that_of(explained, sk.evaluate(fused, HELD_OUT))
-    for member, own in zip(explained.members, TEAM, strict=True):
-        assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
-    for one, other in zip(before, fused.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    fused.save(tmp_path / "fused.keras")
-    loaded = keras.models.load_model(tmp_path / "fused.keras")
-    np.testing.assert_allclose(values(explain(loaded, HELD_OUT)), values(explained), atol=1e-6)
+from tests.fusion.explaining.nets import (
+    CLASSES,
+    HELD_OUT,
+    TEAM,
+    data_of,
+    net,
+    score_is_that_of,
+    sums_up,
+    values,
+)
 
 
 def test_members_and_weights_are_explained_as_the_model_that_they_make():
@@ -118,48 +47,6 @@ def test_members_and_weights_are_explained_as_the_model_that_they_make():
         np.testing.assert_allclose(other.outputs[0].agreement, fused.outputs[0].agreement)
     assert [member.name for member in apart.members] == ["net_0", "net_1", "net_2"]
     assert [member.weight for member in stored.members] == list(weights)
-
-
-@pytest.mark.parametrize("head", ["softmax", "linear"])
-def test_a_mean_in_logit_space_is_found_behind_its_activation(head):
-    team = [net(seed, head=head) for seed in range(3)]
-    average = Average((0.5, 0.2, 0.3), space="logit")
-    fused, apart = explain(average(team), HELD_OUT), explain(team, HELD_OUT, fusion=average)
-    np.testing.assert_allclose(values(fused), values(apart), atol=1e-4)
-    assert score_is_that_of(fused, sk.evaluate(average(team), HELD_OUT))
-    assert fused.absence == apart.absence
-    for one, other in zip(fused.members, apart.members, strict=True):
-        assert one.alone.loss == pytest.approx(other.alone.loss, abs=1e-4)
-
-
-@pytest.mark.parametrize("head", ["softmax", "linear"])
-def test_weights_for_each_class_and_medians_hear_means_of_the_absent(head):
-    x, y = HELD_OUT
-    labels = x[:, :CLASSES] if head == "linear" else y
-    team = [net(seed, head=head) for seed in range(3)]
-    for average in (
-        Average(((0.5, 0.2, 0.3), (0.2, 0.2, 0.6), (0.1, 0.2, 0.7)), per_class=True),
-        Average(how="median"),
-    ):
-        fused = average(team)
-        explained = explain(fused, (x, labels))
-        assert sums_up(explained)
-        assert "on average" in explained.absence
-        assert score_is_that_of(explained, sk.evaluate(fused, (x, labels)))
-
-
-def test_members_that_share_frozen_layers_are_found():
-    shared = layers.Dense(6, activation="relu")
-    shared.trainable = False
-    members = []
-    for seed in range(3):
-        keras.utils.set_random_seed(seed)
-        inputs = keras.Input((4,))
-        members.append(keras.Model(inputs, layers.Dense(3, activation="softmax")(shared(inputs))))
-    fused = Average((0.5, 0.2, 0.3))(members)
-    explained = explain(fused, HELD_OUT)
-    apart = explain(members, HELD_OUT, fusion=Average((0.5, 0.2, 0.3)))
-    np.testing.assert_allclose(values(explained), values(apart), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -317,34 +204,6 @@ def test_the_text_names_members_and_those_that_can_go():
     assert record["members"][3]["can_go"] is True
 
 
-def test_models_without_members_side_by_side_are_refused():
-    soup = Soup(check=False)([TEAM[0], TEAM[0]])
-    chain = Chain(train=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
-    for model in (TEAM[0], soup, chain):
-        with pytest.raises(FusionError, match="No members .* give them, explain"):
-            explain(model, HELD_OUT)
-    for fusion in (Soup(), Boost()):
-        with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):
-            explain(TEAM, HELD_OUT, fusion=fusion)
-
-
-@pytest.mark.parametrize("head", ["linear", "softmax"])
-def test_members_of_a_series_are_refused_since_none_answers_alone(head):
-    x, y = data_of(60, 3)
-    labels = x[:, :CLASSES] if head == "linear" else y
-    weak = [net(seed, -1.0, head) for seed in range(2)]
-    series = Boost(rounds=2, epochs=6, learning_rate=0.05)(weak, (x, labels))
-    with pytest.raises(FusionError, match="'boost' adds up .* nothing alone"):
-        explain(series, (x, labels), allow_in_sample=True)
-
-
-def test_a_stack_of_logits_scores_its_members_as_logits():
-    team = [net(seed, head="linear") for seed in range(2)]
-    explained = explain(Stack(folds=3)(team, data_of(90, 2)), HELD_OUT)
-    for member, own in zip(explained.members, team, strict=True):
-        assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
-
-
 def test_means_of_members_in_half_precision_are_taken_in_double():
     said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
     task = infer_task(TEAM[0], HELD_OUT[1])
@@ -373,13 +232,6 @@ def test_wrong_arguments_are_refused_with_the_mend():
         explain_predictions(task, [said[0], np.full_like(said[1], np.nan), said[2]], y)
     with pytest.raises(DataError, match="Labels of shape"):
         explain_predictions(task, said, y[:-1])
-
-
-def test_a_fused_model_that_predicts_nan_is_refused_by_the_members_number():
-    broken = net(9)
-    broken.layers[1].bias.assign([np.nan] * CLASSES)
-    with pytest.raises(DataError, match="'member_2' predicts NaN"):
-        explain(Average()([TEAM[0], broken]), HELD_OUT)
 
 
 def test_one_row_has_no_errors():
