@@ -14,8 +14,8 @@ from scipy import special
 import saikei as sk
 from saikei import Average, Soup
 from saikei.errors import DataError, FusionError
+from saikei.fusion.averaging.weights import fit_weights
 from saikei.fusion.evidence import gather
-from saikei.fusion.weights import fit_weights
 from saikei.training import infer_task
 
 # Maps are not square, so that mixed up axes show.

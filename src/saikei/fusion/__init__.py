@@ -1,22 +1,23 @@
 """Fuse several models into one."""
 
 from saikei.fusion.average import Average
+from saikei.fusion.averaging.calibrate import Temperature
+from saikei.fusion.averaging.class_weights import ClassWeights
+from saikei.fusion.averaging.greedy import Selection, select_weights
+from saikei.fusion.averaging.pool_fit import CalibratedFit
+from saikei.fusion.averaging.weights import FittedWeights, fit_weights
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
-from saikei.fusion.calibrate import Temperature
 from saikei.fusion.cascade import Cascade
 from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.choose import Choice, Rival, choose
-from saikei.fusion.class_weights import ClassWeights
 from saikei.fusion.explain import explain, explain_predictions
 from saikei.fusion.explaining.explanation import Explanation, MemberPart
-from saikei.fusion.greedy import Selection, select_weights
 from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.nested import NestedScore, nested_score
-from saikei.fusion.pool_fit import CalibratedFit
 from saikei.fusion.shared_prefix import compact
 from saikei.fusion.soup import Soup
 from saikei.fusion.soups.barrier import Barrier
@@ -33,7 +34,6 @@ from saikei.fusion.soups.methods import (
 )
 from saikei.fusion.soups.pot import SoupFit
 from saikei.fusion.stack import Stack
-from saikei.fusion.weights import FittedWeights, fit_weights
 
 __all__ = [
     "Average",

@@ -9,18 +9,18 @@ from typing import Any, Literal
 import keras
 
 from saikei.errors import FusionError
-from saikei.fusion.average_checks import check_axes
+from saikei.fusion.averaging.checks import check_axes
+from saikei.fusion.averaging.class_weights import fit_class_weights
+from saikei.fusion.averaging.given_weights import checked_given, for_outputs, levels_of
+from saikei.fusion.averaging.greedy import ROUNDS, Metric, Selection, select_weights
+from saikei.fusion.averaging.pool_fit import CalibratedFit, FittedAny, equal_pool, fit_pool
+from saikei.fusion.averaging.pooling import How, Pool, Space
+from saikei.fusion.averaging.weighted_mean import WeightedMean
+from saikei.fusion.averaging.weights import FittedWeights, fit_weights
 from saikei.fusion.base import Fusion
-from saikei.fusion.class_weights import fit_class_weights
 from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, gather
-from saikei.fusion.given_weights import checked_given, for_outputs, levels_of
-from saikei.fusion.greedy import ROUNDS, Metric, Selection, select_weights
 from saikei.fusion.members import check_members, mean_model, side_by_side
-from saikei.fusion.pool_fit import CalibratedFit, FittedAny, equal_pool, fit_pool
-from saikei.fusion.pooling import How, Pool, Space
 from saikei.fusion.shared_prefix import compacted
-from saikei.fusion.weighted_mean import WeightedMean
-from saikei.fusion.weights import FittedWeights, fit_weights
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 from saikei.training.task import Task

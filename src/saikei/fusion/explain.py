@@ -10,6 +10,9 @@ import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
+from saikei.fusion.averaging.objectives import labels_of
+from saikei.fusion.averaging.weighted_mean import WeightedMean
+from saikei.fusion.averaging.weights import checked_weights, finite
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, Said, gather
 from saikei.fusion.explaining.conclude import conclude
@@ -19,9 +22,6 @@ from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.taken_apart import take_apart
 from saikei.fusion.explaining.teams import JoinedTeam, Team, team_of
 from saikei.fusion.nested import Nest
-from saikei.fusion.objectives import labels_of
-from saikei.fusion.weighted_mean import WeightedMean
-from saikei.fusion.weights import checked_weights, finite
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
 from saikei.training.task import Task

@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.average import Average, Weights
+from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Combiner, Evidence, Said, connect, gather
 from saikei.fusion.members import check_members, check_several, numbered_name
@@ -18,7 +19,6 @@ from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
-from saikei.fusion.weighted_mean import WeightedMean
 from saikei.training.cross_fit import CrossFit
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows

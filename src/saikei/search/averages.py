@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import KFold
 
-from saikei.fusion.weights import fit_weights
+from saikei.fusion.averaging.weights import fit_weights
 from saikei.search.judge import Judge, Outputs, mean_of
 from saikei.search.record import Cost
 from saikei.training.score import Score

@@ -9,10 +9,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.fusion.averaging.pooling import OutputPool, Pool
+from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.cascades.combiner import Exiting
 from saikei.fusion.evidence import Combiner, Said
-from saikei.fusion.pooling import OutputPool, Pool
-from saikei.fusion.weighted_mean import WeightedMean
 from saikei.models import Exits
 from saikei.training.batches import Array
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from saikei.errors import FusionError
+from saikei.fusion.averaging.weights import checked_weights
 from saikei.fusion.soups import kernels
 from saikei.fusion.soups.checks import check_share
 from saikei.fusion.soups.kernels import Consensus
 from saikei.fusion.soups.kernels.blocks import Array
-from saikei.fusion.weights import checked_weights
 
 
 class Merge(ABC):

@@ -10,7 +10,7 @@ import numpy as np
 
 from saikei.calibration.samples import calibration_inputs
 from saikei.errors import DataError, FusionError
-from saikei.fusion.objectives import labels_of
+from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.fusion.soups.recalibrate import recalibrate
 from saikei.graph import Graph, build

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize
 
 from saikei.errors import FusionError
-from saikei.fusion.objectives import Convex, loss_of
+from saikei.fusion.averaging.objectives import Convex, loss_of
 from saikei.training.task import Task
 
 # Wider than any network's; reached where every sample is right, or none.

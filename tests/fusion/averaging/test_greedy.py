@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fit_weights, select_weights
-from saikei.fusion.candidates import MARGIN, MixtureCandidates
+from saikei.fusion.averaging.candidates import MARGIN, MixtureCandidates
 from saikei.training import Task, score_predictions
 from tests.fusion.test_weights import MULTILABEL, SPARSE, TASKS, loss_of, random_case
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.errors import FusionError
-from saikei.fusion.candidates import (
+from saikei.fusion.averaging.candidates import (
     AccuracyCandidates,
     Candidates,
     candidates_of,
 )
-from saikei.fusion.objectives import Loss, labels_of, loss_of
-from saikei.fusion.weights import finite
+from saikei.fusion.averaging.objectives import Loss, labels_of, loss_of
+from saikei.fusion.averaging.weights import finite
 from saikei.training.task import Task
 
 Metric: TypeAlias = Literal["loss", "accuracy"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from saikei.errors import FusionError
-from saikei.fusion.calibrate import Temperature, fit_temperature
-from saikei.fusion.class_weights import ClassWeights
+from saikei.fusion.averaging.calibrate import Temperature, fit_temperature
+from saikei.fusion.averaging.class_weights import ClassWeights
+from saikei.fusion.averaging.greedy import Selection
+from saikei.fusion.averaging.pooling import How, OutputPool, Pool, Space
+from saikei.fusion.averaging.weights import FittedWeights
 from saikei.fusion.evidence import Evidence
-from saikei.fusion.greedy import Selection
 from saikei.fusion.links import links_of, logits_of
-from saikei.fusion.pooling import How, OutputPool, Pool, Space
-from saikei.fusion.weights import FittedWeights
 from saikei.training.task import Task
 
 FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights

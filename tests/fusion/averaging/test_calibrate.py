@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from saikei.errors import DataError, FusionError
-from saikei.fusion.calibrate import COLDEST, HOTTEST, fit_temperature
+from saikei.fusion.averaging.calibrate import COLDEST, HOTTEST, fit_temperature
 from saikei.training import Task
 from saikei.training.score import sample_losses
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from saikei.errors import DataError, FusionError
-from saikei.fusion import simplex
-from saikei.fusion.objectives import Loss, Mixture, Squares, loss_of
-from saikei.fusion.simplex import Array, SimplexMinimum
+from saikei.fusion.averaging import simplex
+from saikei.fusion.averaging.objectives import Loss, Mixture, Squares, loss_of
+from saikei.fusion.averaging.simplex import Array, SimplexMinimum
 from saikei.training.task import Task
 
 _SUM_TOLERANCE = 1e-6

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from saikei.errors import DataError
-from saikei.fusion.simplex import Array, ValueAndGradient
+from saikei.fusion.averaging.simplex import Array, ValueAndGradient
 from saikei.training.task import Task
 
 

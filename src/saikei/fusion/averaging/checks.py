@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saikei.errors import FusionError
-from saikei.fusion.given_weights import levels_of
+from saikei.fusion.averaging.given_weights import levels_of
 
 
 def check_axes(weights: Any, space: Any, how: Any, per_class: Any, calibrate: Any) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from saikei.fusion.objectives import labels_of
-from saikei.fusion.simplex import Array
-from saikei.fusion.weights import finite, fit_weights
+from saikei.fusion.averaging.objectives import labels_of
+from saikei.fusion.averaging.simplex import Array
+from saikei.fusion.averaging.weights import finite, fit_weights
 from saikei.training.task import Task
 
 _STEPS = 1000
