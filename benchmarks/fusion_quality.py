@@ -44,6 +44,9 @@ OURS: Mapping[str, Any] = {
     "best member": sk.BestMember(),
     "Average()": sk.Average(),
     'Average("learn")': sk.Average("learn"),
+    'Average("learn", space="logit", calibrate=True)': sk.Average(
+        "learn", space="logit", calibrate=True
+    ),
     "Stack()": sk.Stack(),
     "Stack(below=…)": sk.Stack(below=(sk.Stack(), sk.Average("learn"))),
 }
@@ -234,7 +237,7 @@ def report(name: str, runs: list[dict[str, float]]) -> None:
     table = {method: np.array([run[method] for run in runs]) for method in runs[0]}
     print(f"\n{name}: log-loss on test, {len(runs)} splits, with 95 % intervals")
     for method, losses in sorted(table.items(), key=lambda entry: entry[1].mean()):
-        print(f"  {method:28} {losses.mean():.4f} ± {half_width(losses):.4f}")
+        print(f"  {method:48} {losses.mean():.4f} ± {half_width(losses):.4f}")
     best = {
         side: min((m for m in table if m.startswith(side)), key=lambda m: table[m].mean())
         for side in ("ours", "peer")
