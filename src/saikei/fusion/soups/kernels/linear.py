@@ -42,18 +42,29 @@ def linear(
     def work(start: int, stop: int) -> None:
         total, term = np.empty(BLOCK, wide), np.empty(BLOCK, wide)
         for first, last in blocks(start, stop):
-            a, t = total[: last - first], term[: last - first]
-            for place, array in enumerate(flat):
-                into = t if place else a
-                np.copyto(into, array[first:last], casting="unsafe")
-                if weights is not None:
-                    np.multiply(into, weights[place], out=into)
-                if place:
-                    np.add(a, t, out=a)
+            parts = [array[first:last] for array in flat]
+            a, t, o = total[: len(parts[0])], term[: len(parts[0])], target[first:last]
             if weights is None:
-                np.divide(a, len(flat), out=a)
+                _sum(parts, a)
+                np.divide(a, len(parts), out=o, casting="unsafe")
+            else:
+                np.multiply(parts[0], weights[0], out=a, dtype=wide, casting="unsafe")
+                for part, weight in zip(parts[1:], weights[1:], strict=True):
+                    np.multiply(part, weight, out=t, dtype=wide, casting="unsafe")
+                    np.add(a, t, out=a)
+                np.copyto(o, a, casting="unsafe")
+            # In the wide type, whose sum cannot overflow: a mean lies between numbers that fit.
             check_finite(a)
-            np.copyto(target[first:last], a, casting="unsafe")
 
     over_spans(target.size, work)
     return result
+
+
+def _sum(parts: Sequence[Array], total: Array) -> None:
+    """In the type of the total, widened as they are added: each part is read once."""
+    if len(parts) == 1:
+        np.copyto(total, parts[0], casting="unsafe")
+        return
+    np.add(parts[0], parts[1], out=total, dtype=total.dtype, casting="unsafe")
+    for part in parts[2:]:
+        np.add(total, part, out=total, dtype=total.dtype, casting="unsafe")
