@@ -119,7 +119,6 @@ def test_features_too_may_be_stored_or_live(kind):
     assert "feature_loss" in histories[0]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts inside a traced step")
 @pytest.mark.parametrize("kind", ["arrays", "shuffled", "PyDataset"])
 def test_each_member_of_a_team_sees_each_training_row_once(kind):
     members = [net(seed, name=f"m{seed}", counting=True) for seed in (1, 2, 3)]

@@ -121,7 +121,7 @@ class OutputPool:
         ready = self.prepare(parts, form)
         last = form.format(name)
         if self.how == "median":
-            pooled = ops.median(ops.stack([ready[i] for i in used], axis=0), axis=0)
+            pooled = _median([ready[i] for i in used])
         else:
             pooled = self._mean([(i, ready[i]) for i in used], form, last)
         if self.space == "logit" and self.link != "linear":
@@ -153,6 +153,18 @@ class OutputPool:
             for i, part in used
         ]
         return layers.Add(dtype="float32", name=last)(scaled)
+
+
+def _median(parts: Sequence[Any]) -> Any:
+    """The middle one, or the mean of the two in the middle.
+
+    `ops.median` is exported to operations that LiteRT's own runtime does not have.
+    """
+    ordered = ops.sort(ops.stack(parts, axis=-1), axis=-1)
+    below, above = (len(parts) - 1) // 2, len(parts) // 2
+    if below == above:
+        return ordered[..., below]
+    return (ordered[..., below] + ordered[..., above]) / 2
 
 
 def _squashed(logits: Any, link: Link, name: str) -> Any:
