@@ -147,6 +147,22 @@ def test_fuse_learns_weights_on_held_out_data(
     assert shown["test"]["n"] == 359
 
 
+def test_members_with_their_classes_in_another_order_are_refused_with_the_mend(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = keras.saving.load_model(folder / "m0.keras")
+    turned = keras.ops.take(model.outputs[0], [1, 2, 0, *range(3, 10)], axis=-1)
+    keras.Model(model.inputs[0], turned, name="turned").save(tmp_path / "turned.keras")
+    said = refused(
+        capsys,
+        *("fuse", folder / "m1.keras", tmp_path / "turned.keras"),
+        *("--data", folder / "data.npz", "--out", tmp_path / "team.keras"),
+    )
+    assert "Member 2 ('turned') gives its classes in another order" in said
+    assert "keras.ops.take(model.outputs[0], [2, 0, 1, 3, 4, 5, 6, 7, 8, 9], axis=-1)" in said
+    assert not (tmp_path / "team.keras").exists()
+
+
 @pytest.mark.parametrize(
     "fusion",
     [

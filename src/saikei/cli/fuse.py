@@ -146,7 +146,10 @@ def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) 
     """The fused model, and what was fitted, JSON-ready; `None` where nothing was."""
     wanted = _wants(fusion)
     if wanted is None:
-        return fusion(members), None
+        from saikei.fusion import Average
+
+        known = splits.validation if splits is not None and isinstance(fusion, Average) else None
+        return fusion(members, known), None
     if wanted == "train":
         made = fusion.fit(members, splits.train, splits.validation)
         return made.model, made.to_dict()

@@ -95,8 +95,9 @@ class Average(Fusion):
         Args:
             members: two or more built models with the same inputs and outputs; they are copied,
                 never changed. Or what `cross_fit` gives, in the place of members and data.
-            data: held-out `(x, y)` or a dataset, for learned weights and for calibration only.
-                The fused model counts as trained on it.
+            data: held-out `(x, y)` or a dataset. Learned weights and calibration are fitted to it,
+                and the fused model counts as trained on it; otherwise it serves to check that
+                members have one order of classes and one preparation of inputs.
             allow_in_sample: fit even on rows that a member was trained on.
 
         Returns:
@@ -114,6 +115,9 @@ class Average(Fusion):
             fused = _fused(models, self._fitted(evidence)[0])
             record_rows(fused, evidence.digests, "Average")
             return fused
+        if data is not None:
+            # Nothing is fitted, but the data tells members that mean something else.
+            gather(members, data, allow_in_sample=True)
         outputs = read_outputs(models[0]).each
         widths = [output.shape[-1] for output in outputs]
         combiner = self._given([output.activation for output in outputs], widths, len(models))

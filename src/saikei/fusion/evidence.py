@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.data import arrays
 from saikei.errors import DataError, FusionError
+from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
@@ -134,6 +135,7 @@ def gather(
     _check_finite(told, [f"Member {n} ('{m.name}')" for n, m in enumerate(members, start=1)])
     tasks = infer_tasks(members[0], labels)
     flat = tuple(flat_labels(members[0], labels))
+    check_agreement(members, tasks, flat, told.outputs, data)
     return Evidence(tasks, flat, told, digests, _activations(members[0]))
 
 

@@ -18,12 +18,12 @@ from saikei.fusion.evidence import Evidence, Members, Said, gather
 from saikei.fusion.explaining.conclude import conclude
 from saikei.fusion.explaining.explanation import Explanation
 from saikei.fusion.explaining.games import Metric
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.taken_apart import take_apart
 from saikei.fusion.explaining.teams import JoinedTeam, Team, team_of
 from saikei.fusion.nested import Nest
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
+from saikei.training.prior import prior_outputs
 from saikei.training.task import Task
 
 ORDERS = 512

@@ -11,6 +11,7 @@ import keras
 
 from saikei.data import arrays
 from saikei.errors import FusionError
+from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import Fusion
 from saikei.fusion.soups.architecture import (
     check_numbers,
@@ -124,14 +125,17 @@ class Soup(Fusion):
         if isinstance(self.method, Merge):
             self.method.check_count(len(members))
         self._check_data(data, graphs[0])
-        held, trial = None, None
+        root = numbers.pop() if base is not None else None
+        held, trial, losses = None, None, []
         if data is not None:
             held = arrays(data)
             check_held_out(members, held, allow_in_sample)
             trial = Trial(graphs[0], members[0], held, self.recalibrate)
-        root = numbers.pop() if base is not None else None
+            said = trial.own_outputs(numbers)
+            check_agreement(members, trial.tasks, trial.labels, said, held)
+            losses = [trial.loss_of(outputs) for outputs in said]
         names = [member.name for member in members]
-        pot = Pot(graphs[0], names, numbers, root, kept, trial, held)
+        pot = Pot(graphs[0], names, numbers, root, kept, trial, held, losses)
         made = pot.cook(find_method(self.method), self.align, self.points if self.check else 0)
         inherit_rows(made.model, [*members, *([base] if base is not None else [])])
         if isinstance(self.method, (Greedy, Fisher)):

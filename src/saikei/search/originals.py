@@ -11,6 +11,7 @@ from saikei.budget import Budget
 from saikei.costs import profile
 from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
+from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
 from saikei.models import CascadeModel
@@ -21,6 +22,7 @@ from saikei.search.judge import Judge, Outputs, mean_of
 from saikei.search.plan import edit_for
 from saikei.search.record import Candidate, Cost, Decision
 from saikei.search.space import Point
+from saikei.training.outputs import read_outputs
 from saikei.training.score import Score
 
 
@@ -87,8 +89,16 @@ def measure_originals(
         judge: of the validation data.
         budget: decides which of them fit as they are; shares are of the best one.
         folder: of the run; it is only read.
+
+    Raises:
+        FusionError: when one has its classes in another order, or was trained on inputs that were
+            prepared otherwise.
     """
     outputs = {name: judge.outputs(model) for name, model in models.items()}
+    if len(models) > 1:
+        given = list(models.values())
+        held = judge.x, read_outputs(given[0]).pack(judge.labels)
+        check_agreement(given, judge.tasks, judge.labels, list(outputs.values()), held)
     scores = {name: judge.score(out) for name, out in outputs.items()}
     best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))
     known = {name: folder.finished(name, _plan(name)) for name in models}

@@ -85,12 +85,36 @@ def _of_tensor(graph: Graph, ref: TensorRef) -> str:
         return own
     if operation.kind in _TRANSPARENT or operation.kind == "Activation":
         return _of_tensor(graph, call.inputs()[0])
+    if _is_reordered(graph, operation, call):
+        return _of_tensor(graph, call.inputs()[0])
+    if _is_complement(operation) and _of_tensor(graph, call.inputs()[0]) == "sigmoid":
+        return "sigmoid"
     if operation.kind == "Average" or _is_weighted_mean(graph, operation, call):
         return _agreed(graph, call.inputs())
     if operation.kind == "ops.Where":
         # The first is the condition.
         return _agreed(graph, call.inputs()[1:]) if len(call.inputs()) == 3 else "linear"
     return "linear"
+
+
+def _is_reordered(graph: Graph, operation: Operation, call: Call) -> bool:
+    """Whether all the classes are taken, in some order: `keras.ops.take(x, order, axis=-1)`."""
+    if operation.kind != "ops.Take" or len(call.inputs()) != 1:
+        return False
+    ref = call.inputs()[0]
+    rank, width = len(graph.spec(ref).shape), graph.spec(ref).shape[-1]
+    config, others = operation.config or {}, [one for one in call.args if one != ref]
+    order = call.kwargs.get("indices", others[0] if others else None)
+    if config.get("axis") not in (-1, rank - 1) or not isinstance(order, (list, tuple, np.ndarray)):
+        return False
+    return width is not None and np.array_equal(np.sort(np.asarray(order)), np.arange(width))
+
+
+def _is_complement(operation: Operation) -> bool:
+    """`1 - p`, the probability of the other class."""
+    config = operation.config or {}
+    numbers = config.get("scale"), config.get("offset")
+    return operation.kind == "Rescaling" and numbers == (-1, 1)
 
 
 def _of_operation(operation: Operation) -> str:

@@ -9,9 +9,9 @@ from scipy import special
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.explaining.games import JoinedGame, MeanGame, OutputsGame, game_of
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.shapley import all_coalitions, exact_shapley
 from saikei.fusion.explaining.teams import JoinedTeam, MeanTeam
+from saikei.training.prior import prior_outputs
 from saikei.training.score import per_sample, summed_losses
 from tests.fusion.explaining import made_up
 

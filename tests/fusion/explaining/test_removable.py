@@ -8,9 +8,9 @@ from scipy import stats
 
 from saikei.fusion.evidence import Said
 from saikei.fusion.explaining.games import game_of
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.removable import losses_without, removable
 from saikei.fusion.explaining.teams import MeanTeam
+from saikei.training.prior import prior_outputs
 from saikei.training.score import summed_losses
 from tests.fusion.explaining import made_up
 

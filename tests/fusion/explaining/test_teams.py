@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from saikei.fusion.evidence import Said
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam
 from saikei.models import Exits
+from saikei.training.prior import prior_outputs
 from tests.fusion.explaining import made_up
 
 MEMBERS, Y = made_up.classes(members=3)

@@ -57,7 +57,9 @@ def voting(task: Task) -> Term:
     def vote(output: Any, step: float, number: int) -> Any:
         name = f"step_{number}"
         if task.kind == "multiclass":
-            chosen = ops.one_hot(ops.argmax(output, axis=-1), output.shape[-1])
+            # Keras's argmax takes bits apart for signed zeros, which LiteRT's kernels cannot do.
+            most = ops.top_k(output, 1)[1][..., 0]
+            chosen = ops.one_hot(most, output.shape[-1])
             return keras.layers.Rescaling(step, name=name)(chosen)
         yes = ops.cast(ops.greater(output, 0.0 if task.from_logits else 0.5), "float32")
         return keras.layers.Rescaling(2 * step, -step, name=name)(yes)

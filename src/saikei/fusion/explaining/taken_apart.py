@@ -13,7 +13,6 @@ from keras import tree
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.graph import Graph, TensorRef, build, read
 from saikei.models import CascadeModel
@@ -21,6 +20,7 @@ from saikei.training.batches import Array
 from saikei.training.digests import digest_data
 from saikei.training.outputs import mean_terms
 from saikei.training.predictions import predict
+from saikei.training.prior import prior_outputs
 from saikei.training.provenance import rows_in_sample, training_rows
 from saikei.training.task import Task, flat_labels, infer_tasks
 

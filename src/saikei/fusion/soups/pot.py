@@ -77,6 +77,7 @@ class Pot:
         kept: places where the first member's numbers stay.
         trial: on held-out data; `None` without.
         data: the held-out arrays; `None` without.
+        losses: of the members on the data; empty without.
     """
 
     graph: Graph
@@ -86,6 +87,7 @@ class Pot:
     kept: set[Place]
     trial: Trial | None
     data: Any
+    losses: Sequence[float]
 
     def cook(self, method: Method, align: bool | Literal["auto"], points: int) -> SoupFit:
         """Measure, align, and merge.
@@ -99,7 +101,6 @@ class Pot:
             FusionError: when a wall stands between members.
         """
         trial = self.trial
-        losses = [] if trial is None else trial.own_losses(self.members)
         before = self._barriers(self.members, points)
         if align == "auto":
             align = any(barrier.stands for barrier in before)
@@ -116,7 +117,7 @@ class Pot:
             barriers=before,
             aligned=after,
             moved=() if aligned is None else aligned.moved,
-            losses=tuple(float(each.mean()) for each in losses),
+            losses=tuple(self.losses),
             loss=None if trial is None else float(trial.losses(numbers).mean()),
             path=path,
         )

@@ -9,15 +9,16 @@ import keras
 import numpy as np
 
 from saikei.calibration.samples import calibration_inputs
-from saikei.errors import DataError, FusionError
+from saikei.errors import FusionError
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.fusion.soups.recalibrate import recalibrate
 from saikei.graph import Graph, build
 from saikei.training.batches import Array
 from saikei.training.predictions import predict
+from saikei.training.prior import prior_outputs
 from saikei.training.score import Score, score_outputs, summed_losses
-from saikei.training.task import Task, flat_labels, infer_tasks
+from saikei.training.task import flat_labels, infer_tasks
 
 
 class Trial:
@@ -45,6 +46,7 @@ class Trial:
         self.tasks = infer_tasks(model, labels)
         each = zip(self.tasks, outputs, flat_labels(model, labels), strict=True)
         self.labels: Sequence[Array] = [labels_of(*one) for one in each]
+        self._shapes = outputs
 
     def settled(self, numbers: Tensors) -> Tensors:
         """The weights with moving statistics of their own, where the trial measures them."""
@@ -66,21 +68,23 @@ class Trial:
         """The metric and the mean loss."""
         return score_outputs(self.tasks, self.labels, self._outputs(numbers))
 
-    def own_losses(self, members: Sequence[Tensors]) -> list[Array]:
-        """The losses of members as they are, without new statistics.
+    def own_outputs(self, members: Sequence[Tensors]) -> list[list[Array]]:
+        """The outputs of members as they are, without new statistics.
 
         Raises:
             FusionError: naming a member whose predictions are not finite.
         """
-        found = []
-        for number, numbers in enumerate(members, start=1):
-            try:
-                found.append(self.losses(numbers))
-            except DataError as error:
+        found = [self._outputs(numbers) for numbers in members]
+        for number, outputs in enumerate(found, start=1):
+            if not all(np.isfinite(one).all() for one in outputs):
                 raise FusionError(
                     f"Member {number} predicts NaN or infinite numbers: leave it out."
-                ) from error
+                )
         return found
+
+    def loss_of(self, outputs: Sequence[Array]) -> float:
+        """The mean loss of predictions."""
+        return float(summed_losses(self.tasks, self.labels, outputs).mean())
 
     def _outputs(self, numbers: Tensors) -> list[Array]:
         for place, variable in self._variables.items():
@@ -90,8 +94,7 @@ class Trial:
 
     def chance(self) -> float:
         """The mean loss of the best constant outputs: what a network has to be better than."""
-        constants = [_constant(task, y) for task, y in zip(self.tasks, self.labels, strict=True)]
-        return float(summed_losses(self.tasks, self.labels, constants).mean())
+        return self.loss_of(prior_outputs(self.tasks, self.labels, self._shapes))
 
 
 def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
@@ -104,15 +107,3 @@ def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
             operation.weights, model.get_layer(operation.name).weights, strict=True
         )
     }
-
-
-def _constant(task: Task, labels: Array) -> Array:
-    """The mean label, as an output of the task for every sample."""
-    numbers = labels.astype(np.float64)
-    if task.kind == "multiclass" and task.sparse:
-        numbers = np.eye(task.outputs)[labels.astype(int)]
-    mean = numbers.mean(axis=tuple(range(numbers.ndim - 1)))
-    if task.from_logits:
-        share = np.clip(mean, keras.config.epsilon(), 1 - keras.config.epsilon())
-        mean = np.log(share) if task.kind == "multiclass" else np.log(share / (1 - share))
-    return np.broadcast_to(mean, numbers.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saikei.fusion.explaining.prior import prior_outputs
+from saikei.training.prior import prior_outputs
 from tests.fusion.explaining import made_up
 
 

@@ -1,0 +1,146 @@
+"""Refusing members that mean something else by the same shapes, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.data import arrays
+from saikei.errors import FusionError
+from saikei.fusion.agreement.order import Order, in_order, other_order
+from saikei.fusion.agreement.preparation import Preparation, other_preparation
+from saikei.fusion.agreement.skill import skills, tempered_skill
+from saikei.fusion.averaging.objectives import labels_of
+from saikei.fusion.members import inputs_of
+from saikei.graph import read
+from saikei.training.batches import Array
+from saikei.training.score import per_sample
+from saikei.training.task import Task
+
+# In skill, behind the best member: 1 is all that can be known.
+BEHIND = 0.2
+# Of all that can be known, and of what the best member knows, in the right order.
+KNOWS = 0.25
+SHARE = 0.75
+_SHOWN = 40
+
+
+def check_agreement(
+    members: Sequence[keras.Model],
+    tasks: Sequence[Task],
+    labels: Sequence[Array],
+    outputs: Sequence[Sequence[Array]],
+    data: Any,
+) -> None:
+    """Check that members have their classes in one order, and were trained on inputs like these.
+
+    Both are told from held-out data, and only where it leaves no doubt. Members that are all
+    wrong in the same way agree.
+
+    Args:
+        members: as `check_members` has them.
+        tasks: what each output learns.
+        labels: one array for each output.
+        outputs: for each member one array for each output.
+        data: `(x, y)` arrays or a dataset; it is read only where one member is worse by far than
+            another.
+
+    Raises:
+        FusionError: naming the member that differs, and the mend.
+    """
+    truths = [labels_of(*one) for one in zip(tasks, outputs[0], labels, strict=True)]
+    for place, (task, truth) in enumerate(zip(tasks, truths, strict=True)):
+        _check_order(members, task, truth, [said[place] for said in outputs], place)
+    _check_preparation(members, tasks, truths, outputs, data)
+
+
+def _check_order(
+    members: Sequence[keras.Model],
+    task: Task,
+    truth: Array,
+    outputs: Sequence[Array],
+    place: int,
+) -> None:
+    orders = [other_order(task, truth, said) for said in outputs]
+    if not any(orders):
+        return
+    best = max(tempered_skill(task, truth, said) for said in outputs)
+    for number, (member, said, order) in enumerate(
+        zip(members, outputs, orders, strict=True), start=1
+    ):
+        if order is None:
+            continue
+        ordered = in_order(task, said, order.places)
+        # An untrained network has an order that suits it as well, but says little in it.
+        if tempered_skill(task, truth, ordered) >= max(KNOWS, SHARE * best):
+            who = f"Member {number} ('{member.name}')"
+            raise FusionError(_misordered(who, member, place, task, truth, said, order))
+
+
+def _check_preparation(
+    members: Sequence[keras.Model],
+    tasks: Sequence[Task],
+    labels: Sequence[Array],
+    outputs: Sequence[Sequence[Array]],
+    data: Any,
+) -> None:
+    skill = [float(skills(tasks, labels, said).mean()) for said in outputs]
+    best = int(np.argmax(skill))
+    behind = [place for place, one in enumerate(skill) if skill[best] - one >= BEHIND]
+    x, y = arrays(data) if behind else (None, None)
+    for place in behind:
+        member = members[place]
+        own = inputs_of(read(member), x)
+        found = other_preparation(member, tasks, own, y, skill[best])
+        if found is not None:
+            raise FusionError(
+                f"Member {place + 1} ('{member.name}') was trained on inputs that were prepared "
+                f"otherwise than these, which suit member {best + 1}: once they are "
+                f"{found.way.done}, {_gain(found)}. Put that before it, in a model of its own: "
+                f"keras.Model(x, model({found.way.mend}))."
+            )
+
+
+def _misordered(
+    who: str,
+    member: keras.Model,
+    place: int,
+    task: Task,
+    truth: Array,
+    said: Array,
+    order: Order,
+) -> str:
+    named = {"regression": "targets", "multilabel": "labels"}.get(task.kind, "classes")
+    output = f"model.outputs[{place}]"
+    # A list of one input would be another structure than the one input.
+    inputs = "model.inputs[0]" if len(member.inputs) == 1 else "model.input"
+    listed = _listed(order.places)
+    mend = f"keras.ops.take({output}, {listed}, axis=-1)"
+    if task.kind == "binary":
+        mend = f"keras.layers.Rescaling(-1{'' if task.from_logits else ', offset=1'})({output})"
+    how = "it fits far better"
+    if task.kind != "regression":
+        now, then = (
+            float(per_sample(task, truth, one).mean())
+            for one in (said, in_order(task, said, order.places))
+        )
+        how = f"it is right in {then:.0%} of the rows instead of {now:.0%}"
+    return (
+        f"{who} gives its {named} in another order than the labels: in the order {listed} {how}. "
+        f"Bring them into the order of the labels: keras.Model({inputs}, {mend})."
+    )
+
+
+def _listed(places: Sequence[int]) -> str:
+    shown = ", ".join(str(place) for place in places[:_SHOWN])
+    return f"[{shown}, …]" if len(places) > _SHOWN else f"[{shown}]"
+
+
+def _gain(found: Preparation) -> str:
+    loss = "its loss is {1:.3g} instead of {0:.3g}".format(*found.losses)
+    if found.right is None:
+        return loss
+    return loss + " and {1:.0%} of the rows are right instead of {0:.0%}".format(*found.right)

@@ -1,0 +1,113 @@
+"""Whether a model was trained on inputs that were prepared in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.fusion.agreement.skill import rightness, skills, tempered_loss
+from saikei.fusion.agreement.ways import Way, changed, ways
+from saikei.fusion.averaging.objectives import labels_of
+from saikei.training.batches import Array
+from saikei.training.score import summed_losses
+from saikei.training.task import Task, flat_labels
+
+# Standard errors, and rows.
+CERTAIN = 4.0
+FEWEST = 20
+# Above the loss at the best temperature.
+TOLERANCE = 1.05
+_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a model seems to want done to its inputs.
+
+    Args:
+        way: that suits it best.
+        losses: mean loss as the inputs are, and prepared in that way.
+        right: the same for the share of the rows that is right; `None` for regression.
+    """
+
+    way: Way
+    losses: tuple[float, float]
+    right: tuple[float, float] | None
+
+
+def other_preparation(
+    model: keras.Model, tasks: Sequence[Task], x: Any, y: Any, best: float, seed: int = 0
+) -> Preparation | None:
+    """The common preparation of inputs that makes a model better by far, if there is one.
+
+    Inputs of another scale often leave the order of the classes alone and ruin their
+    probabilities. So does a model that is too sure or too unsure of itself, which is no matter
+    of inputs: a preparation has to do what the best temperature would, at least.
+
+    Args:
+        model: a built model.
+        tasks: what each output learns.
+        x: its inputs, arrays nested as it takes them.
+        y: labels.
+        best: the mean skill of the best member.
+        seed: of the rows that are tried, 2,048 at most.
+    """
+    count = len(tree.flatten(x)[0])
+    rows = np.random.default_rng(seed).permutation(count)[:_ROWS]
+    x, y = (tree.map_structure(lambda part: np.asarray(part)[rows], whole) for whole in (x, y))
+    said = _said(model, x)
+    each = zip(tasks, said, flat_labels(model, y), strict=True)
+    plain = _Trial(tasks, [labels_of(*one) for one in each], said)
+    bound = (best + max(plain.skill, 0.0)) / 2
+    each = zip(tasks, plain.labels, plain.outputs, strict=True)
+    tempered = sum(tempered_loss(*one) for one in each)
+    found: tuple[Way, _Trial] | None = None
+    for way in ways(x):
+        trial = _Trial(tasks, plain.labels, _said(model, changed(way, x)))
+        if found is not None and not trial.skill > found[1].skill:
+            continue
+        suits = trial.skill >= bound and trial.loss <= TOLERANCE * tempered
+        if suits and _is_sure(plain.losses - trial.losses):
+            found = way, trial
+    if found is None:
+        return None
+    way, trial = found
+    return Preparation(way, (plain.loss, trial.loss), plain.share_right(trial))
+
+
+class _Trial:
+    """What a model says of rows that are prepared in some way."""
+
+    def __init__(
+        self, tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]
+    ) -> None:
+        # Where a way does not suit a model, it may well leave the range of its numbers.
+        self.outputs = [np.nan_to_num(one) for one in outputs]
+        self.tasks, self.labels = tasks, labels
+        self.losses = summed_losses(tasks, labels, self.outputs)
+        self.loss = float(self.losses.mean())
+        self.skill = float(skills(tasks, labels, self.outputs).mean())
+        self.right = rightness(tasks, labels, self.outputs)
+
+    def share_right(self, other: _Trial) -> tuple[float, float] | None:
+        if self.right is None or other.right is None:
+            return None
+        return float(self.right.mean()), float(other.right.mean())
+
+
+def _said(model: keras.Model, x: Any) -> list[Array]:
+    outputs = tree.flatten(model.predict(x, batch_size=256, verbose=0))
+    return [np.asarray(one) for one in outputs]
+
+
+def _is_sure(gains: Array) -> bool:
+    """Whether the mean gain stands four standard errors above zero, over twenty rows or more."""
+    if len(gains) < FEWEST:
+        return False
+    error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
+    return bool(gains.mean() > CERTAIN * error)

@@ -1,0 +1,51 @@
+"""How much of what can be known a member knows, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from saikei.fusion.averaging.calibrate import fit_temperature
+from saikei.training.batches import Array
+from saikei.training.predictions import log_probabilities
+from saikei.training.prior import prior_outputs
+from saikei.training.score import per_sample, summed_losses
+from saikei.training.task import Task
+
+
+def skills(tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]) -> Array:
+    """`1 - loss / loss of the best constant`, of each row, float64 `(n,)`.
+
+    At most 1, and 0 on average for who knows nothing but how often each label occurs.
+    """
+    chance = summed_losses(tasks, labels, prior_outputs(tasks, labels, outputs)).mean()
+    scale = chance if chance > 0 else 1.0
+    return np.asarray(1 - summed_losses(tasks, labels, outputs) / scale)
+
+
+def rightness(
+    tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Any]
+) -> Array | None:
+    """The share of each row's classes or labels that is right; `None` where all is regression."""
+    each = zip(tasks, labels, outputs, strict=True)
+    shares = [per_sample(*one) for one in each if one[0].kind != "regression"]
+    return np.asarray(np.mean(shares, axis=0)) if shares else None
+
+
+def tempered_loss(task: Task, labels: Array, outputs: Array) -> float:
+    """The mean loss if it were as sure of what it says as suits it best; of regression, the loss.
+
+    It is the same for what differs in a temperature alone.
+    """
+    if task.kind == "regression":
+        return float(summed_losses([task], [labels], [outputs]).mean())
+    return fit_temperature(task, log_probabilities(task, outputs), labels).loss
+
+
+def tempered_skill(task: Task, labels: Array, outputs: Array) -> float:
+    """The mean skill if it were as sure of what it says as suits it best."""
+    prior = prior_outputs([task], [labels], [outputs])
+    chance = float(summed_losses([task], [labels], prior).mean())
+    return 1 - tempered_loss(task, labels, outputs) / chance if chance > 0 else 0.0

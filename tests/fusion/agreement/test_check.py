@@ -1,0 +1,189 @@
+"""Members that mean something else by the same shapes are refused by name; the mend works."""
+
+from __future__ import annotations
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+
+import saikei as sk
+from saikei.errors import FusionError
+
+ORDER = [3, 0, 2, 1, 4, 5, 9, 7, 8, 6]
+
+
+def _linear(inputs, kernel, bias, activation, name):
+    model = keras.Sequential(
+        [
+            keras.Input(inputs),
+            keras.layers.Flatten(),
+            keras.layers.Dense(len(bias), activation=activation),
+        ],
+        name=name,
+    )
+    model.layers[-1].set_weights([kernel, bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = datasets.load_digits(return_X_y=True)
+    return (x / 16).astype("float32").reshape(-1, 8, 8, 1), y
+
+
+def digits_net(digits, name, prepare=lambda x: x, order=range(10), rows=slice(0, 900)):
+    """A softmax regression of prepared images, and its classes in an order of their own."""
+    x, y = digits
+    flat = prepare(x[rows]).reshape(-1, 64)
+    # The penalty is the same whatever the scale of the inputs.
+    fitted = LogisticRegression(C=1.0 / flat.var(), max_iter=3000).fit(flat, y[rows])
+    kernel, bias = fitted.coef_.T[:, np.argsort(order)], fitted.intercept_[np.argsort(order)]
+    return _linear((8, 8, 1), kernel, bias, "softmax", name)
+
+
+@pytest.fixture(scope="module")
+def held(digits):
+    x, y = digits
+    return x[900:], y[900:]
+
+
+@pytest.fixture(scope="module")
+def good(digits):
+    return digits_net(digits, "good")
+
+
+def test_members_that_agree_are_fused(digits, good, held):
+    half = digits_net(digits, "half", rows=slice(0, 300))
+    assert sk.Average("learn")([good, half], held).count_params()
+
+
+@pytest.mark.parametrize(
+    "fusion",
+    [sk.Average(), sk.Average("learn"), sk.Average("greedy"), sk.Stack(), sk.BestMember()],
+    ids=repr,
+)
+def test_classes_in_another_order_are_refused_and_the_mend_works(fusion, digits, good, held):
+    other = digits_net(digits, "other", order=ORDER)
+    with pytest.raises(FusionError, match=r"Member 2 \('other'\) gives its classes") as refused:
+        fusion([good, other], held)
+    code = re.search(r"labels: (keras\.Model\(.*\))\.$", str(refused.value)).group(1)
+    mended = eval(code, {"keras": keras, "model": other})
+    fused = fusion([good, mended], held)
+    assert sk.evaluate(fused, held).value > 0.9
+
+
+def test_the_order_of_a_fused_model_survives_its_file(digits, good, held, tmp_path):
+    other = digits_net(digits, "other", order=ORDER)
+    mended = keras.Model(other.inputs[0], keras.ops.take(other.outputs[0], ORDER, axis=-1))
+    fused = sk.Average("learn")([good, mended], held)
+    fused.save(tmp_path / "fused.keras")
+    again = keras.saving.load_model(tmp_path / "fused.keras")
+    np.testing.assert_allclose(
+        again.predict(held[0], verbose=0), fused.predict(held[0], verbose=0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("prepare", "way"),
+    [
+        (lambda x: x * 255, "multiplied by 255"),
+        (lambda x: (x - 0.305) / 0.376, "brought to mean 0 and variance 1"),
+    ],
+)
+def test_inputs_prepared_otherwise_are_refused(prepare, way, digits, good, held):
+    other = digits_net(digits, "other", prepare)
+    with pytest.raises(FusionError, match=f"prepared otherwise.* once they are {way}") as refused:
+        sk.Average("learn")([good, other], held)
+    assert "Member 2 ('other')" in str(refused.value)
+    assert "which suit member 1" in str(refused.value)
+
+
+def test_inputs_in_another_range_are_refused_and_the_mend_works(digits, held):
+    bytes_net = digits_net(digits, "bytes", lambda x: x * 255)
+    shares_net = digits_net(digits, "shares")
+    inputs, labels = held
+    with pytest.raises(FusionError, match=r"'shares'.* once they are divided by 255") as refused:
+        sk.Stack()([bytes_net, shares_net], (inputs * 255, labels))
+    code = re.search(r"keras\.Model\(x, model\((.*)\)\)\.$", str(refused.value)).group(1)
+    x = keras.Input((8, 8, 1))
+    prepared = eval(code, {"keras": keras, "x": x})
+    mended = keras.Model(x, shares_net(prepared))
+    fused = sk.Average("learn")([bytes_net, mended], (inputs * 255, labels))
+    assert sk.evaluate(fused, (inputs * 255, labels)).value > 0.9
+
+
+def test_a_table_that_was_standardised_is_told_from_one_that_was_not():
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    scaler = StandardScaler().fit(x[:300])
+
+    def net(name, prepare):
+        fitted = LogisticRegression(max_iter=20_000, C=0.1).fit(prepare(x[:300]), y[:300])
+        return _linear((30,), fitted.coef_.T, fitted.intercept_, "sigmoid", name)
+
+    raw, scaled = net("raw", lambda v: v), net("scaled", scaler.transform)
+    with pytest.raises(FusionError, match=r"'scaled'.* brought to mean 0 and variance 1"):
+        sk.Average("learn")([raw, scaled], (x[300:].astype("float32"), y[300:]))
+
+
+def test_a_regression_of_other_inputs_is_refused():
+    x, y = datasets.load_diabetes(return_X_y=True, scaled=False)
+    scaler = StandardScaler().fit(x)
+
+    def net(name, prepare):
+        fitted = Ridge().fit(prepare(x[:250]), y[:250])
+        return _linear((10,), fitted.coef_[:, None], fitted.intercept_[None], "linear", name)
+
+    raw, scaled = net("raw", lambda v: v), net("scaled", scaler.transform)
+    held = x[250:].astype("float32"), y[250:].astype("float32")
+    with pytest.raises(FusionError, match=r"'scaled'.* its loss is"):
+        sk.Average("learn")([raw, scaled], held)
+
+
+def test_colours_in_another_order_are_refused():
+    generator = np.random.default_rng(0)
+    x = generator.uniform(size=(400, 4, 4, 3)).astype("float32")
+    y = x.mean(axis=(1, 2)).argmax(axis=-1)
+
+    def net(name, channels):
+        kernel = np.zeros((4, 4, 3, 3))
+        kernel[..., range(3), channels] = 3.0
+        return _linear((4, 4, 3), kernel.reshape(48, 3), np.zeros(3), "softmax", name)
+
+    rgb, bgr = net("rgb", [0, 1, 2]), net("bgr", [2, 1, 0])
+    # Reading other colours is the same here as giving other classes, which is asked first.
+    with pytest.raises(FusionError, match=r"'bgr'\) gives its classes"):
+        sk.Average("learn")([rgb, bgr], (x, y))
+
+
+def test_a_weak_member_is_no_reason(digits, good, held):
+    generator = np.random.default_rng(0)
+    blind = _linear((8, 8, 1), generator.normal(size=(64, 10)), np.zeros(10), "softmax", "blind")
+    weak = digits_net(digits, "weak", rows=slice(0, 30))
+    fused = sk.Average("learn")([good, weak, blind], held)
+    assert sk.evaluate(fused, held).value > 0.9
+
+
+@pytest.mark.parametrize("fusion", [sk.Soup(), sk.Cascade()])
+def test_a_soup_and_a_cascade_say_so_too(fusion, digits, good, held):
+    other = digits_net(digits, "other", order=ORDER)
+    with pytest.raises(FusionError, match=r"Member 2 \('other'\) gives its classes"):
+        fusion([good, other], held)
+
+
+def test_a_dataset_is_checked_as_arrays_are(digits, good, held):
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return -(-len(held[0]) // 128)
+
+        def __getitem__(self, index):
+            rows = slice(index * 128, (index + 1) * 128)
+            return held[0][rows], held[1][rows]
+
+    other = digits_net(digits, "other", lambda x: x * 255)
+    with pytest.raises(FusionError, match=r"'other'.* prepared otherwise"):
+        sk.Average("learn")([good, other], Batches())
