@@ -94,11 +94,11 @@ $(STAMP): pyproject.toml constraints.txt
 	    $$found -m venv --clear $(VENV); \
 	fi
 	@$(PIP) install --quiet --constraint constraints.txt editables hatchling
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,dev]'
 	@touch $@
 
 # Not needed to use Saikei, nor for the demo, and large: so not a part of `make install`.
 $(BACKENDS_STAMP): $(STAMP)
 	@echo "Adding JAX and torch to $(VENV)"
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,jax,torch]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,dev,jax,torch]'
 	@touch $@

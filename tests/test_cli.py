@@ -309,6 +309,22 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     assert (tmp_path / "run" / "report.html").is_file()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports from TensorFlow")
+def test_an_onnx_file_says_what_the_model_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    out = tmp_path / "net.onnx"
+    run_json(capsys, "export", folder / "m0.keras", "--format", "onnx", "--out", out)
+    with np.load(folder / "data.npz") as held:
+        x = held["x_test"][:5]
+    session = runtime.InferenceSession(out)
+    (said,) = session.run(None, {session.get_inputs()[0].name: x})
+    model = keras.saving.load_model(folder / "m0.keras")
+    np.testing.assert_allclose(said, model.predict(x, verbose=0), atol=1e-5)
+
+
 @pytest.mark.parametrize(("to", "name"), [("litert", "m.tflite"), ("tf_saved_model", "saved")])
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports these with TF")
 def test_export_writes_what_the_runtime_reads(

@@ -6,7 +6,7 @@ import os
 import shutil
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,8 @@ def export(
 ) -> None:
     """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, through Keras."""
     import_keras()
+    import keras
+
     from saikei.graph import copy_model
     from saikei.modelfile import check_target, load_model
     from saikei.models import CascadeModel
@@ -54,6 +56,9 @@ def export(
         # Some of Keras's exporters want a Functional model, and a path as a string. A cascade is
         # one, and a copy of it would run all members.
         exported = loaded if isinstance(loaded, CascadeModel) else copy_model(loaded)
+        if to is Format.ONNX:
+            # Keras exports to ONNX only what has been called, which a model from a file has not.
+            exported(keras.tree.map_structure(_placeholder, exported.input))
         exported.export(str(draft / out.name), format=to.value, verbose=False)
         for made in draft.iterdir():
             _put(made, out.parent / made.name)
@@ -68,6 +73,12 @@ def export(
         say_json({"out": str(out), "format": to.value})
         return
     say(f"{out}: {to}.")
+
+
+def _placeholder(tensor: Any) -> Any:
+    import keras
+
+    return keras.KerasTensor(tensor.shape, tensor.dtype, name=tensor.name)
 
 
 def _put(made: Path, target: Path) -> None:
