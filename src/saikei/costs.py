@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.columns import in_columns
 from saikei.errors import ModelError
 from saikei.graph import Graph, Weight, read
 from saikei.models import CascadeModel
@@ -91,18 +92,7 @@ class Profile:
     def __str__(self) -> str:
         rows = [("layer", "kind", "output", "params", "MACs", "pinned")]
         rows += [_row(layer) for layer in self.layers]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [
-            "  ".join(
-                [
-                    *(cell.ljust(width) for cell, width in zip(row[:3], widths[:3], strict=True)),
-                    *(cell.rjust(width) for cell, width in zip(row[3:5], widths[3:], strict=True)),
-                    row[5],
-                ]
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, "", self.summary()])
+        return f"{in_columns(rows, right=(3, 4))}\n\n{self.summary()}"
 
     def summary(self) -> str:
         """The totals, on one line."""

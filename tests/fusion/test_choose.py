@@ -52,6 +52,12 @@ def test_a_fusion_that_is_better_wins_with_a_model_of_all_data():
     for ours, theirs in zip(choice.model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     json.dumps(choice.to_dict())
+    heading, first, *others = str(choice).splitlines()
+    assert "nested accuracy" in heading
+    assert first.startswith("Stack(folds=3)")
+    assert first.endswith("yes")
+    assert not any(line.endswith("yes") for line in others)
+    assert others[-1] == choice.reason
 
 
 def test_of_equally_good_fusions_the_simplest_is_taken():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from saikei.columns import in_columns
 from saikei.rules.labels import Vector
 
 if TYPE_CHECKING:
@@ -85,11 +86,7 @@ class ChannelGroups(tuple[ChannelGroup, ...]):
             free = "no" if group.pinned else f"{int(group.free.sum())}"
             layers = ", ".join(group.layers)
             rows.append((group.name, str(group.size), free, layers + _because(group.pinned)))
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        return "\n".join(
-            "  ".join([*(cell.ljust(w) for cell, w in zip(row[:3], widths, strict=True)), row[3]])
-            for row in rows
-        )
+        return in_columns(rows)
 
 
 def _because(reason: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import keras
 import numpy as np
 
+from saikei.columns import in_columns
 from saikei.edits.base import Edit
 from saikei.errors import EditError
 from saikei.graph import Graph, read
@@ -133,12 +134,7 @@ class SparsityPlan:
             (k.layer, k.weight, f"{k.zeros.size:,}", f"{np.mean(k.zeros):.1%}", k.note)
             for k in self.kernels
         ]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, f"{self.sparsity:.1%} of all these weights are zero"])
+        return f"{in_columns(rows)}\n{self.sparsity:.1%} of all these weights are zero"
 
 
 def _check_arguments(edit: Sparsify) -> None:

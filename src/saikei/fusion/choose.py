@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
 import numpy as np
 
+from saikei.columns import in_columns
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
@@ -75,6 +76,30 @@ class Choice:
             "rivals": [rival.to_dict() for rival in self.rivals],
             "reason": self.reason,
         }
+
+    def __str__(self) -> str:
+        name = self.rivals[0].score.name.replace("_", " ")
+        rows = [("fusion", f"nested {name}", "nested loss", "behind", "chosen")]
+        for rival in self.rivals:
+            score, chosen = rival.score, rival.fusion is self.fusion
+            behind = f"{rival.behind:.4f} ± {rival.error:.4f}" if rival.behind else "best"
+            rows.append(
+                (
+                    _shown(rival.fusion),
+                    f"{score.value:.4f}",
+                    f"{score.loss:.4f}",
+                    behind,
+                    "yes" if chosen else "",
+                )
+            )
+        return f"{in_columns(rows, right=(1, 2, 3))}\n\n{self.reason}"
+
+
+def _shown(fusion: Fusion) -> str:
+    """A fusion with the arguments that are not as they are by default."""
+    own = [one for one in fields(fusion) if getattr(fusion, one.name) != one.default]  # type: ignore[arg-type]
+    given = ", ".join(f"{one.name}={getattr(fusion, one.name)!r}" for one in own)
+    return f"{type(fusion).__name__}({given})"
 
 
 def choose(

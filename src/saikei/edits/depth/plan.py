@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from saikei.columns import in_columns
 from saikei.edits.base import Edit
 
 
@@ -54,15 +55,7 @@ class RemovalPlan:
     def __str__(self) -> str:
         rows = [("unit", "kind", "layers", "params", "MACs", self.ranking, "goes")]
         rows += [_row(unit) for unit in self.units]
-        widths = [max(len(row[column]) for row in rows) for column in range(7)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join(lines)
+        return in_columns(rows, right=range(2, 7))
 
 
 def _row(unit: PlannedUnit) -> tuple[str, str, str, str, str, str, str]:

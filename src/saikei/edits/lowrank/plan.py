@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from saikei.columns import in_columns
 from saikei.edits.lowrank.options import Options
 from saikei.graph import Graph, replace_operations, unused_name
 
@@ -55,11 +56,7 @@ class SplitPlan:
             params, macs = (f"{a:,} → {b:,}" for a, b in (split.params, split.macs))
             rank = f"{split.rank} of {split.full_rank}"
             rows.append((split.layer, split.scheme, rank, f"{split.energy:.1%}", params, macs))
-        widths = [max(len(row[column]) for row in rows) for column in range(6)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
+        lines = [in_columns(rows)]
         lines += [f"{name}: left alone, {reason}" for name, reason in self.left_alone.items()]
         return "\n".join(lines)
 

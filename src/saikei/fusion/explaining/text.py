@@ -7,6 +7,7 @@ from itertools import starmap
 
 import numpy as np
 
+from saikei.columns import in_columns
 from saikei.fusion.explaining.explanation import Explanation, MemberPart
 from saikei.fusion.explaining.views import OutputView
 from saikei.training.batches import Array
@@ -53,7 +54,7 @@ def _members(explanation: Explanation) -> str:
     if calibrated:
         errors = [f"{one.error:.4f}" for one in views[0].calibration]
         scores = [[*row, error] for row, error in zip(scores, errors, strict=True)]
-    return _table([*rows, *scores], left=2)
+    return in_columns([*rows, *scores], right=range(2, len(rows[0])))
 
 
 def _member(number: int, member: MemberPart) -> list[str]:
@@ -95,7 +96,7 @@ def _pairs(title: str, view: OutputView) -> str:
         rows.append([name, *(_cell(cells[i, j]) if i != j else "·" for j in range(count))])
     return (
         f"{title}above the diagonal the {above}, below it the correlation of {below}\n"
-        f"{_table(rows, left=1)}"
+        f"{in_columns(rows, right=range(1, count + 1))}"
     ).capitalize()
 
 
@@ -110,7 +111,7 @@ def _strength(title: str, view: OutputView, names: Sequence[str]) -> str:
         [str(place), f"{view.counts[place]:,}", *starmap(_cell, view.strength[:, [place]])]
         for place in shown
     ]
-    return f"{title}{what}\n{_table(rows, left=1)}".capitalize()
+    return f"{title}{what}\n{in_columns(rows, right=range(1, len(rows[0])))}".capitalize()
 
 
 def _worst(view: OutputView) -> list[int]:
@@ -125,14 +126,3 @@ def _numbers(explanation: Explanation) -> list[str]:
 
 def _cell(value: float | Array) -> str:
     return "-" if np.isnan(value) else f"{value:.3f}"
-
-
-def _table(rows: Sequence[Sequence[str]], left: int) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
