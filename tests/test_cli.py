@@ -164,6 +164,22 @@ def test_members_with_their_classes_in_another_order_are_refused_with_the_mend(
 
 
 @pytest.mark.parametrize(
+    "arguments", [("fuse", "--weights", "learn", "--out", "{out}"), ("explain",)]
+)
+def test_data_of_another_shape_than_the_members_take_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    with np.load(folder / "data.npz") as held:
+        x, y = held["x_val"], held["y_val"]
+    np.savez(tmp_path / "flat.npz", x_val=x.reshape(len(x), -1), y_val=y)
+    command, *options = (one.format(out=tmp_path / "team.keras") for one in arguments)
+    members = folder / "m0.keras", folder / "m1.keras"
+    said = refused(capsys, command, *members, *options, "--data", tmp_path / "flat.npz")
+    assert f"has shape ({len(x)}, 64), but model 'members' takes (n, 8, 8, 1)" in said
+    assert not (tmp_path / "team.keras").exists()
+
+
+@pytest.mark.parametrize(
     "fusion",
     [
         "Average('greedy', bags=2)",
@@ -398,6 +414,10 @@ def test_what_exists_is_not_replaced_unasked(
         (("fuse", "{model}", "{model}", "--with", "Boost()", "--out", "{out}"), "x_train"),
         (("fuse", "{model}", "{model}", "--with", "Soup()", "--out", "{out}"), "x_val"),
         (("fuse", "{model}", "{model}", "--with", "Ties(0.3)", "--out", "{out}"), "Soup(Ties(0.3)"),
+        (
+            ("fuse", "{model}", "{model}", "--with", "Stack(fold=3)", "--out", "{out}"),
+            "'fold'; Stack takes meta, on,",
+        ),
         (("fuse", "{model}", "{model}", "--with", "Stak()", "--out", "{out}"), "unknown 'Stak'"),
         (
             ("fuse", "{model}", "--with", "Chain()", "--weights", "learn", "--out", "{out}"),

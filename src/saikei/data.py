@@ -97,6 +97,27 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
     _sample_count((x, y), name)
 
 
+def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
+    """Refuse inputs of other shapes than a model takes; a dictionary may hold others besides.
+
+    Args:
+        model: a built model.
+        x: arrays as it takes them.
+        name: of the data, for messages.
+
+    Raises:
+        DataError: naming the input, its shape and the one that the model takes.
+    """
+    inputs = getattr(model, "inputs", None)
+    if inputs is None:
+        return
+    if isinstance(x, dict):
+        takes = getattr(model, "input", None)
+        names = set(takes) if isinstance(takes, dict) else {tensor.name for tensor in inputs}
+        x = {key: array for key, array in x.items() if key in names}
+    _inputs_by_name(model, x, name)
+
+
 def hold_out(
     data: Any, share: float = 0.2, seed: int = 0, stratify: bool = True
 ) -> tuple[Arrays, Arrays]:

@@ -189,6 +189,8 @@ def _shown(fitted: Any) -> str:
 
 
 def _shown_numbers(fitted: Any) -> str:
+    if "losses" in fitted and fitted.get("loss") is not None and not fitted.get("weights"):
+        return f", loss {fitted['loss']:.4f}, of the members alone {_listed(fitted['losses'])}"
     for key, label in (
         ("values", "weights"),
         ("weights", "weights"),

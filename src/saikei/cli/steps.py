@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,11 @@ def _call(node: ast.Call, classes: Mapping[str, Any], said: str) -> Any:
         raise InputError(f"{said}: write the arguments out.")
     args = [_value(argument, classes, said) for argument in node.args]
     kwargs = {str(k.arg): _value(k.value, classes, said) for k in node.keywords}
+    try:
+        inspect.signature(classes[name]).bind(*args, **kwargs)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(classes[name]).parameters) or "no arguments"
+        raise InputError(f"{said}: {error}; {name} takes {known}.") from error
     try:
         return classes[name](*args, **kwargs)
     except TypeError as error:

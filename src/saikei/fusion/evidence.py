@@ -128,7 +128,9 @@ def gather(
         _check_held_out(members, data, digests)
     # A dataset may come in another order each time: one pass serves all.
     inputs, said = connect(members, features, raw)
-    together = keras.Model(inputs, keras.tree.flatten((said.outputs, said.features, said.raw)))
+    together = keras.Model(
+        inputs, keras.tree.flatten((said.outputs, said.features, said.raw)), name="members"
+    )
     labels, predicted = predict(together, data)
     waiting = iter(predicted)
     told = said.map(lambda _: next(waiting))

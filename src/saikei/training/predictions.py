@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 from scipy import special
 
+from saikei.data import check_shapes
 from saikei.errors import DataError
 from saikei.training.batches import Array, as_arrays, as_numpy, dataset_batches, dataset_length
 from saikei.training.task import Task
@@ -27,12 +28,14 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
         The labels in the structure of the data, and one array `(n, …)` for each output, flattened.
 
     Raises:
-        DataError: when the data is empty, endless, weighted or without labels.
+        DataError: when the data is empty, endless, weighted or without labels, or has other
+            shapes than the model takes.
     """
     arrays = as_arrays(data, "data")
     if arrays is not None:
         if arrays.weights is not None:
             raise DataError("'data' holds sample weights, which scores ignore: give (x, y).")
+        check_shapes(model, arrays.x)
         outputs = model.predict(arrays.x, batch_size=batch_size, verbose=0)
         return arrays.y, [np.asarray(output) for output in tree.flatten(outputs)]
     return _predict_dataset(model, data)
