@@ -79,8 +79,11 @@ def _reason(
     amount = partial(numbers.amount, chosen.validation.name)
     lead = f"Of {fitting} candidates that keep the budget, {best.name} has the best {metric}"
     if chosen.name == best.name:
-        others = f"; none of the {near - 1} others" if near > 1 else ", and no other"
-        return f"{lead} on validation{others} within one standard error is simpler."
+        others = {1: ", and no other", 2: "; the one other"}.get(
+            near, f"; none of the {near - 1} others"
+        )
+        verb = "is no simpler" if near == 2 else "is simpler"
+        return f"{lead} on validation{others} within one standard error {verb}."
     return (
         f"{lead} on validation, but {chosen.name} is behind by {amount(behind.value)}, and one "
         f"standard error of that difference is {amount(behind.standard_error)}: the data cannot "
