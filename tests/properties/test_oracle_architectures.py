@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 
 import keras
 import pytest
@@ -28,6 +29,10 @@ EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for 
 SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
+# Through their hundreds of layers, rounding to float32 alone grows above the tolerance.
+DEEP = ("EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L")
+
+
 def application(name: str) -> keras.Model:
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
@@ -45,11 +50,18 @@ def test_every_constructor_has_its_test() -> None:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_all_channels_but_the_classes_can_be_cut_without_a_trace(name: str) -> None:
+def test_all_channels_but_the_classes_can_be_cut_without_a_trace(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    tolerance = 1e-5
+    if name in DEEP:
+        request.addfinalizer(partial(keras.config.set_floatx, keras.config.floatx()))
+        keras.config.set_floatx("float64")
+        tolerance = 1e-12
     model = application(name)
     pinned = {g.pinned: g.size for g in channel_groups(model) if not g.free.all()}
     assert pinned == {"a model output": 10}
-    check = assert_cuts_exactly(model, share=0.25, seed=1)
+    check = assert_cuts_exactly(model, share=0.25, seed=1, tolerance=tolerance)
     # A group of channels that go together may be larger than a quarter of a small layer.
     assert check.cut >= 0.24 * (check.total - 10)
     # Otherwise no signal reaches the output, and any cut would look exact.

@@ -316,3 +316,26 @@ def test_no_more_than_a_tensor_of_each_member_is_held(tmp_path: Path) -> None:
     assert peak < 3 * 2 * 4 * shape[0] * shape[1]
     with files.open_store(tmp_path / "out.safetensors") as store:
         assert all(float(store.array(f"k{n}")[0, 0]) == n + 0.5 for n in range(count))
+
+
+@pytest.mark.filterwarnings("error")
+def test_counters_stay_the_first_files_and_tables_of_whole_numbers_have_to_agree(
+    tmp_path: Path,
+) -> None:
+    kernel = np.random.default_rng(0).integers(-9, 9, (8, 8)).astype(np.float32)
+    for count in (3, 5):
+        tensors = {
+            "kernel": kernel + count,
+            "none": np.zeros((0, 4), np.float32),
+            "num_batches_tracked": np.array(count),
+            "table": np.array([1, 2]),
+        }
+        write_safetensors(tmp_path / f"{count}.safetensors", tensors)
+    paths = [tmp_path / "3.safetensors", tmp_path / "5.safetensors"]
+    merge_files(paths, tmp_path / "out.safetensors")
+    with files.open_store(tmp_path / "out.safetensors") as merged:
+        assert merged.array("num_batches_tracked") == 3
+        np.testing.assert_array_equal(merged.array("kernel"), (kernel + 3 + kernel + 5) / 2)
+    write_safetensors(paths[1], {**tensors, "table": np.array([1, 3])})
+    with pytest.raises(FusionError, match="'table' is int64 and differs"):
+        merge_files(paths, tmp_path / "other.safetensors")

@@ -31,7 +31,11 @@ def check_kinship(stores: Sequence[Store], with_base: bool) -> float | None:
         FusionError: naming a file whose kernels do not correlate.
     """
     root = stores[-1] if with_base else stores[0]
-    kernels = [n for n, e in root.entries.items() if len(e.shape) > 1 and is_float(e.dtype)]
+    kernels = [
+        name
+        for name, entry in root.entries.items()
+        if len(entry.shape) > 1 and entry.nbytes and is_float(entry.dtype)
+    ]
     if not kernels:
         return None
     ours = _sampled(root, kernels)

@@ -62,7 +62,8 @@ def merge_files(
     """Merge files of weights without loading a model: one tensor of each member at a time.
 
     Tensors are merged by name; those of BatchNormalization's statistics too, so measure these
-    anew where there are any. The state of an optimizer is left out.
+    anew where there are any. The state of an optimizer is left out, and counters are the first
+    file's.
 
     Args:
         paths: two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
@@ -151,12 +152,17 @@ def _check_archives(first: Store, other: Store, pair: str) -> None:
 
 
 def _not_merged(stores: Sequence[Store]) -> set[str]:
-    """Tensors that are no floats; the state of random generators may differ, others may not."""
+    """Tensors that are no floats: of these, counters and random states stay the first file's.
+
+    A single whole number counts something, such as the batches that a normalisation has seen.
+    """
     kept = {name for name, e in stores[0].entries.items() if not is_float(e.dtype)}
     for name in sorted(kept):
         ours = stores[0].array(name)
+        if "seed_generator" in name or ours.size == 1:
+            continue
         for store in stores[1:]:
-            if "seed_generator" not in name and not np.array_equal(ours, store.array(name)):
+            if not np.array_equal(ours, store.array(name)):
                 raise FusionError(
                     f"Tensor '{name}' is {np.dtype(ours.dtype)} and differs in '{store.path}': "
                     "whole numbers cannot be averaged. Merge models before they are quantised."
