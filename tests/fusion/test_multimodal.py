@@ -13,6 +13,7 @@ import saikei as sk
 from saikei import Average, Multimodal, Stack
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fill_missing
+from saikei.fusion.modalities.naming import modalities_of
 from saikei.graph import copy_model
 
 N = 240
@@ -237,3 +238,8 @@ def test_a_multimodal_fusion_goes_through_json() -> None:
         Multimodal(weights="learn"),
     ):
         assert Multimodal.from_dict(fusion.to_dict()) == fusion
+
+
+def test_a_sequential_model_from_a_file_has_no_modalities(tmp_path: Any) -> None:
+    keras.Sequential([keras.Input((3,)), L.Dense(2)]).save(tmp_path / "net.keras")
+    assert modalities_of(keras.saving.load_model(tmp_path / "net.keras")) == ()

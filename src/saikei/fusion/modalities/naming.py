@@ -54,7 +54,9 @@ def availability(name: str) -> str:
 
 def modalities_of(model: keras.Model) -> tuple[str, ...]:
     """The names of a model's inputs that can be missing."""
-    names = model.input if isinstance(model.input, dict) else {}
+    # A Sequential model that was built, and never called, has inputs but no input.
+    inputs = getattr(model, "input", None)
+    names = inputs if isinstance(inputs, dict) else {}
     return tuple(name for name in names if availability(name) in names)
 
 
