@@ -28,10 +28,10 @@ from scipy import special
 from saikei.fusion import explain_predictions
 from saikei.fusion.evidence import Said
 from saikei.fusion.explaining.games import game_of
-from saikei.fusion.explaining.prior import prior_outputs
 from saikei.fusion.explaining.shapley import Shapley, shapley
 from saikei.fusion.explaining.teams import MeanTeam
 from saikei.training import Task
+from saikei.training.prior import prior_outputs
 
 LIMIT_MS = 20.0
 ORDERS = 512
