@@ -187,3 +187,21 @@ def test_a_dataset_is_checked_as_arrays_are(digits, good, held):
     other = digits_net(digits, "other", lambda x: x * 255)
     with pytest.raises(FusionError, match=r"'other'.* prepared otherwise"):
         sk.Average("learn")([good, other], Batches())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text tensors are TensorFlow's")
+def test_a_text_model_that_is_far_behind_is_no_reason():
+    tf = pytest.importorskip("tensorflow")
+
+    def net(name, weights):
+        split = keras.layers.TextVectorization(vocabulary=["yes", "no"], output_mode="multi_hot")
+        x = keras.Input((), dtype="string")
+        model = keras.Model(x, keras.layers.Dense(2, activation="softmax")(split(x)), name=name)
+        model.set_weights([np.array(weights, "float32"), np.zeros(2)])
+        return model
+
+    words = np.array(["yes", "no"] * 50)
+    data = tf.data.Dataset.from_tensor_slices((words, np.array([1, 0] * 50))).batch(16)
+    knows = net("knows", [[0, 0], [-4, 4], [4, -4]])
+    fitted = sk.Average("learn").fit([knows, net("silent", np.zeros((3, 2)))], data)
+    assert fitted.values[0] > 0.99

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.fusion.agreement.skill import rightness, skills, tempered_loss
-from saikei.fusion.agreement.ways import Way, changed, ways
+from saikei.fusion.agreement.ways import Way, can_change, changed, ways
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.training.batches import Array
 from saikei.training.score import summed_losses
@@ -57,7 +57,11 @@ def other_preparation(
         best: the mean skill of the best member.
         seed: of the rows that are tried, 2,048 at most.
     """
-    count = len(tree.flatten(x)[0])
+    inputs = [np.asarray(one) for one in tree.flatten(x)]
+    if not any(map(can_change, inputs)) or any(one.dtype.kind not in "biuf" for one in inputs):
+        # Tokens are prepared in no way, and text is none of the arrays that Keras predicts from.
+        return None
+    count = len(inputs[0])
     rows = np.random.default_rng(seed).permutation(count)[:_ROWS]
     x, y = (tree.map_structure(lambda part: np.asarray(part)[rows], whole) for whole in (x, y))
     said = _said(model, x)

@@ -32,10 +32,11 @@ class Way:
 
 def changed(way: Way, x: Any) -> Any:
     """Inputs prepared in a way; whole numbers, such as tokens, stay as they are."""
-    return tree.map_structure(lambda one: way.change(one) if _can_change(one) else one, x)
+    return tree.map_structure(lambda one: way.change(one) if can_change(one) else one, x)
 
 
-def _can_change(array: Array) -> bool:
+def can_change(array: Array) -> bool:
+    """Whether an input holds numbers of a scale, and no tokens or text."""
     return array.ndim > 1 and array.dtype.kind == "f"
 
 
@@ -45,7 +46,7 @@ def _is_coloured(array: Array) -> bool:
 
 def ways(x: Any) -> Iterator[Way]:
     """What inputs of these kinds may want done to them."""
-    inputs = [one for one in tree.flatten(x) if _can_change(one)]
+    inputs = [one for one in tree.flatten(x) if can_change(one)]
     if not inputs:
         return
     low, high = min(one.min() for one in inputs), max(one.max() for one in inputs)
