@@ -130,6 +130,25 @@ def test_a_table_that_was_standardised_is_told_from_one_that_was_not():
         sk.Average("learn")([raw, scaled], (x[300:].astype("float32"), y[300:]))
 
 
+@pytest.mark.parametrize("end", ["sigmoid", "linear"])
+def test_the_probability_of_the_other_class_is_refused_and_the_mend_works(end):
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    x = StandardScaler().fit_transform(x).astype("float32")
+    fitted = LogisticRegression().fit(x[:300], y[:300])
+    kernel, bias = fitted.coef_.T, fitted.intercept_
+    good = _linear((30,), kernel, bias, end, "good")
+    turned = _linear((30,), -kernel, -bias, end, "turned")
+    held = x[300:], y[300:]
+    with pytest.raises(FusionError, match=r"'turned'\) gives its classes.* \[1, 0\]") as refused:
+        sk.Average("learn")([good, turned], held)
+    code = re.search(r"labels: (keras\.Model\(.*\))\.$", str(refused.value)).group(1)
+    mended = eval(code, {"keras": keras, "model": turned})
+    np.testing.assert_allclose(
+        mended.predict(held[0], verbose=0), good.predict(held[0], verbose=0), atol=1e-6
+    )
+    assert sk.evaluate(sk.Average("learn")([good, mended], held), held).value > 0.95
+
+
 def test_a_regression_of_other_inputs_is_refused():
     x, y = datasets.load_diabetes(return_X_y=True, scaled=False)
     scaler = StandardScaler().fit(x)

@@ -41,7 +41,10 @@ def tempered_loss(task: Task, labels: Array, outputs: Array) -> float:
     """
     if task.kind == "regression":
         return float(summed_losses([task], [labels], [outputs]).mean())
-    return fit_temperature(task, log_probabilities(task, outputs), labels).loss
+    logits = log_probabilities(task, outputs)
+    if task.kind != "multiclass":
+        logits = logits - log_probabilities(task, -outputs if task.from_logits else 1 - outputs)
+    return fit_temperature(task, logits, labels).loss
 
 
 def tempered_skill(task: Task, labels: Array, outputs: Array) -> float:

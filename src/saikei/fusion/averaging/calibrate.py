@@ -44,7 +44,7 @@ def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:
 
     Args:
         task: what the output learns: classes or labels.
-        logits: `(n, …, outputs)`, or logarithms of probabilities.
+        logits: `(n, …, outputs)`; under a softmax, logarithms of probabilities are logits too.
         y: labels.
 
     Raises:
