@@ -163,20 +163,32 @@ def test_a_regression_of_other_inputs_is_refused():
         sk.Average("learn")([raw, scaled], held)
 
 
-def test_colours_in_another_order_are_refused():
+@pytest.mark.parametrize("mode", ["BGR", "caffe", "torch"])
+def test_colours_prepared_otherwise_are_refused(mode):
     generator = np.random.default_rng(0)
-    x = generator.uniform(size=(400, 4, 4, 3)).astype("float32")
-    y = x.mean(axis=(1, 2)).argmax(axis=-1)
+    x = generator.uniform(0, 255, size=(400, 4, 4, 3)).astype("float32")
+    x += generator.uniform(-60, 60, size=(400, 1, 1, 3)).astype("float32")
+    x = np.clip(x, 0, 255)
+    red = x[..., 0].mean(axis=(1, 2))
+    y = (red > np.median(red)).astype(int)
 
-    def net(name, channels):
-        kernel = np.zeros((4, 4, 3, 3))
-        kernel[..., range(3), channels] = 3.0
-        return _linear((4, 4, 3), kernel.reshape(48, 3), np.zeros(3), "softmax", name)
+    def net(name, prepared, channel):
+        told = prepared[..., channel].mean(axis=(1, 2))
+        steep = 4 / told.std()
+        kernel = np.zeros((4, 4, 3, 1))
+        kernel[..., channel, 0] = steep / 16
+        bias = np.array([-steep * np.median(told)])
+        return _linear((4, 4, 3), kernel.reshape(48, 1), bias, "sigmoid", name)
 
-    rgb, bgr = net("rgb", [0, 1, 2]), net("bgr", [2, 1, 0])
-    # Reading other colours is the same here as giving other classes, which is asked first.
-    with pytest.raises(FusionError, match=r"'bgr'\) gives its classes"):
-        sk.Average("learn")([rgb, bgr], (x, y))
+    if mode == "BGR":
+        prepared, done, channel = x[..., ::-1], "read as BGR", 2
+    else:
+        prepare = keras.applications.imagenet_utils.preprocess_input
+        prepared = prepare(x.copy(), data_format="channels_last", mode=mode)
+        done, channel = f"prepared as for ImageNet in {mode.capitalize()}", 2 * (mode == "caffe")
+    other = net("other", prepared, channel)
+    with pytest.raises(FusionError, match=f"'other'.* prepared otherwise.* they are {done}"):
+        sk.Average("learn")([net("rgb", x, 0), other], (x, y))
 
 
 def test_a_weak_member_is_no_reason(digits, good, held):
