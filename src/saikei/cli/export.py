@@ -59,6 +59,8 @@ def export(
         if to is Format.ONNX:
             # Keras exports to ONNX only what has been called, which a model from a file has not.
             exported(keras.tree.map_structure(_placeholder, exported.input))
+            # From torch, weights that ask for gradients cannot become constants.
+            exported.trainable = False
         exported.export(str(draft / out.name), format=to.value, verbose=False)
         for made in draft.iterdir():
             _put(made, out.parent / made.name)

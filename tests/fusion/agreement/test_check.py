@@ -191,6 +191,19 @@ def test_colours_prepared_otherwise_are_refused(mode):
         sk.Average("learn")([net("rgb", x, 0), other], (x, y))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_untrained_networks_are_no_reason(seed):
+    generator = np.random.default_rng(seed)
+    y = generator.integers(0, 3, 240)
+    x = (3 * generator.normal(size=(240, 4)) - y[:, None]).astype("float32")
+    members = []
+    for number in range(3):
+        keras.utils.set_random_seed(10 * seed + number)
+        layers = [keras.layers.Dense(5, "relu"), keras.layers.Dense(3, "softmax")]
+        members.append(keras.Sequential([keras.Input((4,)), *layers]))
+    assert sk.Average("learn").fit(members, (x, y)).values
+
+
 def test_a_weak_member_is_no_reason(digits, good, held):
     generator = np.random.default_rng(0)
     blind = _linear((8, 8, 1), generator.normal(size=(64, 10)), np.zeros(10), "softmax", "blind")
@@ -220,7 +233,7 @@ def test_a_dataset_is_checked_as_arrays_are(digits, good, held):
         sk.Average("learn")([good, other], Batches())
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text tensors are TensorFlow's")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="text runs on TensorFlow alone")
 def test_a_text_model_that_is_far_behind_is_no_reason():
     tf = pytest.importorskip("tensorflow")
 

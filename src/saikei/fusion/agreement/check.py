@@ -12,7 +12,7 @@ from saikei.data import arrays
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preparation import Preparation, other_preparation
-from saikei.fusion.agreement.skill import skills, tempered_skill
+from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.members import inputs_of
 from saikei.graph import read
@@ -22,8 +22,7 @@ from saikei.training.task import Task
 
 # In skill, behind the best member: 1 is all that can be known.
 BEHIND = 0.2
-# Of all that can be known, and of what the best member knows, in the right order.
-KNOWS = 0.25
+# Of what the best member knows, in the right order.
 SHARE = 0.75
 _SHOWN = 40
 
@@ -74,7 +73,6 @@ def _check_order(
         if order is None:
             continue
         ordered = in_order(task, said, order.places)
-        # An untrained network has an order that suits it as well, but says little in it.
         if tempered_skill(task, truth, ordered) >= max(KNOWS, SHARE * best):
             who = f"Member {number} ('{member.name}')"
             raise FusionError(_misordered(who, member, place, task, truth, said, order))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.fusion.agreement.skill import rightness, skills, tempered_loss
+from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
 from saikei.fusion.agreement.ways import Way, can_change, changed, ways
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.training.batches import Array
@@ -67,7 +67,7 @@ def other_preparation(
     said = _said(model, x)
     each = zip(tasks, said, flat_labels(model, y), strict=True)
     plain = _Trial(tasks, [labels_of(*one) for one in each], said)
-    bound = (best + max(plain.skill, 0.0)) / 2
+    bound = max(KNOWS, (best + max(plain.skill, 0.0)) / 2)
     each = zip(tasks, plain.labels, plain.outputs, strict=True)
     tempered = sum(tempered_loss(*one) for one in each)
     found: tuple[Way, _Trial] | None = None

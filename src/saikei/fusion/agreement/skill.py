@@ -14,6 +14,10 @@ from saikei.training.prior import prior_outputs
 from saikei.training.score import per_sample, summed_losses
 from saikei.training.task import Task
 
+# An untrained network has an order and a preparation that suit it better, but says little in them:
+# less than this share of all that can be known.
+KNOWS = 0.25
+
 
 def skills(tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]) -> Array:
     """`1 - loss / loss of the best constant`, of each row, float64 `(n,)`.
