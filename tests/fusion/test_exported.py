@@ -157,7 +157,7 @@ def assert_same(said: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         np.testing.assert_allclose(same, one, atol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends need litert-torch or jax2tf")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="LiteRT: from torch with litert-torch, not JAX")
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*tf.lite.Interpreter")
 @pytest.mark.parametrize("name", MADE)
 def test_litert_runs_it_with_kernels_of_its_own(name: str, tmp_path: Any) -> None:
