@@ -323,6 +323,12 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     assert code == 0
     assert "Pareto table" in out
     assert (tmp_path / "run" / "report.html").is_file()
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    assert "exists" in refused(capsys, "report", tmp_path / "run", "--out", page)
+    assert page.read_text() == "mine"
+    run_json(capsys, "report", tmp_path / "run", "--out", page, "--overwrite")
+    assert page.read_text().startswith("<!doctype")
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="from JAX, Keras needs jax2onnx")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from saikei.errors import InputError, ModelError, WorkError
-from saikei.modelfile import check_target, load_model, save_model, write_whole
+from saikei.modelfile import load_model, save_model
 
 PROBE = np.random.default_rng(0).random((5, 4)).astype("float32")
 
@@ -207,83 +207,6 @@ def test_a_file_is_replaced_only_on_demand(model, saved):
     model.layers[0].kernel.assign(np.ones((4, 3)))
     save_model(model, saved, overwrite=True)
     np.testing.assert_array_equal(answers(load_model(saved)), answers(model))
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("net.h5", r"must end in \.keras: name it '.*net\.keras'"),
-        ("net", r"must end in \.keras: name it '.*net\.keras'"),
-        ("missing/net.keras", "no folder '.*missing'"),
-        ("net.keras/inner.keras", "no folder '.*net.keras'"),
-        ("", "is a folder"),
-        ("..", "is a folder"),
-        ("folder.keras", "is a folder"),
-    ],
-)
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_place_that_cannot_be_written_to_is_refused_beforehand(
-    saved, tmp_path, name, message, overwrite
-):
-    (tmp_path / "folder.keras").mkdir()
-    with pytest.raises(InputError, match=message):
-        check_target(tmp_path / name, ".keras", overwrite)
-
-
-def test_a_target_without_ending_may_be_a_folder(tmp_path):
-    assert check_target(tmp_path, "", overwrite=True) == tmp_path
-    with pytest.raises(InputError, match="exists"):
-        check_target(tmp_path, "", overwrite=False)
-
-
-# --- whole or not at all ---
-
-
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "net.keras"
-    path.write_text("old")
-
-    def fails_half_way(draft: Path) -> None:
-        draft.write_text("ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_whole(path, fails_half_way)
-    assert path.read_text() == "old"
-    assert files(tmp_path) == ["net.keras"]
-
-
-def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "net.keras"
-    path.write_text("old")
-
-    def writes(draft: Path) -> None:
-        draft.write_text("new")
-        assert path.read_text() == "old"
-        assert draft.suffix == ".keras"
-        assert draft.parent == tmp_path
-
-    write_whole(path, writes)
-    assert path.read_text() == "new"
-    assert files(tmp_path) == ["net.keras"]
-
-
-def test_the_new_file_takes_the_name_at_once(tmp_path):
-    path, same = tmp_path / "net.keras", tmp_path / "link"
-    path.write_text("old")
-    same.hardlink_to(path)
-    write_whole(path, lambda draft: draft.write_text("new"))
-    # A rename; writing into the old file would have changed it under its other name too.
-    assert same.read_text() == "old"
-
-
-def test_a_draft_that_a_kill_left_is_no_obstacle(tmp_path):
-    path = tmp_path / "net.keras"
-    drafts: list[Path] = []
-    write_whole(path, lambda draft: (drafts.append(draft), draft.write_text("first")))
-    drafts[0].write_text("left by a kill")
-    write_whole(path, lambda draft: draft.write_text("second"))
-    assert path.read_text() == "second"
 
 
 def test_a_disk_that_does_not_take_the_model_keeps_the_old_one(model, saved, monkeypatch):

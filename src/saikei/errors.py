@@ -41,6 +41,10 @@ class WorkError(SaikeiError, RuntimeError):
     """The input was fine but the work could not be finished."""
 
 
+class DiskError(WorkError):
+    """A file or folder could not be written."""
+
+
 class PinnedWarning(UserWarning):
     """Some channels could not be cut, and the message says which and why."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saikei.errors import InputError, ModelError, WorkError
+from saikei.errors import ModelError
+from saikei.writing import check_target, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -76,51 +75,7 @@ def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) ->
         WorkError: when the disk does not take it; a file that was there before still is.
     """
     path = check_target(path, ".keras", overwrite)
-    try:
-        return write_whole(path, lambda draft: model.save(draft))
-    except OSError as error:
-        raise WorkError(
-            f"'{path}' cannot be written ({_first_line(error)}): make room, or write elsewhere."
-        ) from error
-
-
-def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
-    """Refuse a place to write to before any work is done for it.
-
-    Args:
-        path: of the file or folder to write.
-        ending: that its name must have; may be empty.
-        overwrite: whether it may exist.
-
-    Raises:
-        InputError: when the name is wrong, the folder does not exist, or the file does.
-    """
-    path = Path(path)
-    if ending and path.is_dir():
-        raise InputError(f"'{path}' is a folder: give the name of a file, ending in {ending}.")
-    if ending and path.suffix != ending:
-        raise InputError(f"'{path}' must end in {ending}: name it '{path.with_suffix(ending)}'.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder '{path.parent}' to write '{path.name}' to: make it.")
-    if path.exists() and not overwrite:
-        raise InputError(f"'{path}' exists: give another name, or --overwrite it.")
-    return path
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write under another name of the same ending, then rename.
-
-    Args:
-        path: of the file to write.
-        write: writes the file that it is given; another file in its way was left by a kill.
-    """
-    draft = path.with_name(f".draft-{os.getpid()}-{path.name}")
-    try:
-        write(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return path
+    return write_whole(path, lambda draft: model.save(draft))
 
 
 def _reason(error: Exception) -> str:

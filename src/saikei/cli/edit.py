@@ -66,8 +66,9 @@ def edit(
     """Change the structure of a model: by a recipe, by steps, or by pruning to a budget."""
     import_keras()
     from saikei.costs import profile
-    from saikei.modelfile import check_target, load_model, save_model
+    from saikei.modelfile import load_model, save_model
     from saikei.npz import load_npz
+    from saikei.writing import check_target
 
     limits = (macs, params, latency)
     if sum([recipe is not None, bool(step), keep is not None, any(limits)]) != 1:

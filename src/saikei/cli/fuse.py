@@ -51,9 +51,10 @@ def fuse(
     """Make one model of several: by an average, a stack, a cascade, a chain or a boosted series."""
     import_keras()
     from saikei.costs import profile
-    from saikei.modelfile import check_target, load_model, save_model
+    from saikei.modelfile import load_model, save_model
     from saikei.npz import load_npz
     from saikei.training import evaluate
+    from saikei.writing import check_target
 
     check_target(out, ".keras", overwrite)
     fusion = typed_fusion(weights, with_)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saikei.cli.options import Json
+from saikei.cli.options import Json, Overwrite
 from saikei.cli.output import import_keras, say, say_json
 
 
@@ -16,15 +16,18 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The HTML file; RUN/report.html when not given.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show a finished run and write its report again."""
     import_keras()
     from saikei.report import text_report, write_html
     from saikei.search.record import Run
+    from saikei.writing import check_target
 
     record = Run.load(run)
-    page = write_html(record, out or run / "report.html")
+    page = run / "report.html" if out is None else check_target(out, "", overwrite)
+    write_html(record, page)
     if as_json:
         say_json({"report": str(page), "run": record.to_dict()})
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from saikei.report.charts import choices_chart, front_chart
 from saikei.report.curves import training_chart
 from saikei.report.parts import report_of
 from saikei.search.record import Run
+from saikei.writing import check_target, write_text
 
 
 def render_html(run: Run) -> str:
@@ -40,21 +40,22 @@ def render_html(run: Run) -> str:
     )
 
 
-def write_html(run: Run, path: str | Path) -> Path:
+def write_html(run: Run, path: str | Path, overwrite: bool = True) -> Path:
     """Write the page, whole or not at all.
 
     Args:
         run: a finished run.
         path: the file; its folder must exist.
+        overwrite: whether a file may be replaced, as in `keras.Model.save`.
 
     Returns:
         The path.
+
+    Raises:
+        InputError: when the place to write to is wrong.
+        DiskError: when the disk does not take it.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(render_html(run), encoding="utf-8")
-    os.replace(draft, path)
-    return path
+    return write_text(check_target(path, "", overwrite), render_html(run))
 
 
 @cache

@@ -15,11 +15,11 @@ from saikei import report
 from saikei.search.codec import to_jsonable
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.execute import Bench
-from saikei.search.folder import write_text
 from saikei.search.front import cost_axis, pareto_front
 from saikei.search.judge import Judge, Outputs
 from saikei.search.record import Candidate, Decision, Run, Settings, Test
 from saikei.search.selection import select
+from saikei.writing import write_text
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from saikei.graph import copy_model
 from saikei.search.codec import from_jsonable, to_jsonable
 from saikei.search.judge import Outputs
 from saikei.search.record import Candidate
+from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
 
-_DRAFT = ".draft-"
 _WHAT = {
     "model": "models",
     "data": "data",
@@ -61,7 +61,7 @@ class RunFolder:
 
     def _holds_other_things(self) -> bool:
         # A kill may have left the draft of the fingerprint alone, before anything else.
-        return any(not entry.name.startswith(_DRAFT) for entry in self.path.iterdir())
+        return any(not entry.name.startswith(DRAFT) for entry in self.path.iterdir())
 
     def begin(self, fingerprint: Mapping[str, str]) -> None:
         """Make the folder, or clear what a kill has left half written in it."""
@@ -69,10 +69,8 @@ class RunFolder:
         # First of all: without it, `check` would refuse what a kill leaves here.
         write_text(self.path / "fingerprint.json", json.dumps(dict(fingerprint), indent=1))
         self.candidates.mkdir(exist_ok=True)
-        for draft in self.path.glob(f"{_DRAFT}*"):
-            draft.unlink()
-        for draft in self.candidates.glob(f"{_DRAFT}*"):
-            shutil.rmtree(draft)
+        for draft in (*self.path.glob(f"{DRAFT}*"), *self.candidates.glob(f"{DRAFT}*")):
+            remove(draft)
 
     @property
     def candidates(self) -> Path:
@@ -103,21 +101,21 @@ class RunFolder:
 
     def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
         """Store a finished candidate, all of it or nothing."""
-        draft = self.candidates / f"{_DRAFT}{candidate.name}"
-        draft.mkdir()
-        if model is not None:
-            # A copy is not compiled: the file holds the model, not the state of a training.
-            copy_model(model).save(draft / "model.keras")
-        if candidate.recipe is not None:
-            text = json.dumps(candidate.recipe, indent=2)
-            (draft / "recipe.json").write_text(text, encoding="utf-8")
-        np.savez(draft / "validation.npz", *outputs)
-        text = json.dumps(to_jsonable(candidate), indent=1)
-        (draft / "result.json").write_text(text, encoding="utf-8")
         place = self.candidates / candidate.name
-        if place.exists():
-            shutil.rmtree(place)
-        os.replace(draft, place)
+        with refused_by_disk(place), draft_folder(self.candidates) as folder:
+            draft = folder / candidate.name
+            draft.mkdir()
+            if model is not None:
+                # A copy is not compiled: the file holds the model, not the state of a training.
+                copy_model(model).save(draft / "model.keras")
+            if candidate.recipe is not None:
+                text = json.dumps(candidate.recipe, indent=2)
+                (draft / "recipe.json").write_text(text, encoding="utf-8")
+            np.savez(draft / "validation.npz", *outputs)
+            text = json.dumps(to_jsonable(candidate), indent=1)
+            (draft / "result.json").write_text(text, encoding="utf-8")
+            remove(place)
+            os.replace(draft, place)
 
     def outputs(self, name: str) -> Outputs:
         """What a finished candidate says of the validation samples."""
@@ -136,16 +134,8 @@ class RunFolder:
 
     def promote(self, name: str) -> None:
         """Make a candidate's model the one to ship."""
-        draft = self.path / f"{_DRAFT}best.keras"
-        shutil.copyfile(self.candidates / name / "model.keras", draft)
-        os.replace(draft, self.best)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f"{_DRAFT}{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+        source = self.candidates / name / "model.keras"
+        write_whole(self.best, lambda draft: shutil.copyfile(source, draft))
 
 
 def _check_same(path: Path, known: Mapping[str, str], given: Mapping[str, str]) -> None:

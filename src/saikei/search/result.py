@@ -64,16 +64,21 @@ class Result:
         """The record of `best`."""
         return self.run.candidate(self.run.chosen)
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path, overwrite: bool = True) -> Path:
         """Write the report as one HTML file that works offline.
 
         Args:
             path: the file.
+            overwrite: whether a file may be replaced, as in `keras.Model.save`.
 
         Returns:
             The path.
+
+        Raises:
+            InputError: when the place to write to is wrong.
+            DiskError: when the disk does not take it.
         """
-        return report.write_html(self.run, path)
+        return report.write_html(self.run, path, overwrite)
 
     def __str__(self) -> str:
         return report.render_text(self.run)

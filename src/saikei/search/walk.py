@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from saikei.errors import BudgetError, EditError, WorkError
+from saikei.errors import BudgetError, DiskError, EditError, WorkError
 from saikei.report import numbers
 from saikei.search.effort import Effort
 from saikei.search.execute import Bench, run_plan
@@ -109,6 +109,9 @@ class _Walk:
                     left_out[plan.name] = known[plan.name]
                 else:
                     made.append(self._finished_or_run(plan))
+            except DiskError:
+                # No fault of the candidate: the next sitting makes it.
+                raise
             except (BudgetError, EditError, WorkError) as error:
                 left_out[plan.name] = str(error)
         share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from saikei.errors import FusionError, WorkError
+from saikei.errors import FusionError
 from saikei.fusion.soups import files
 from saikei.fusion.soups.files import Store, keras_zip
 from saikei.fusion.soups.kernels.blocks import Array, is_float
 from saikei.fusion.soups.kinship import check_kinship
 from saikei.fusion.soups.methods import Merge
 from saikei.fusion.soups.named import Method, find_method
-from saikei.modelfile import check_target, write_whole
+from saikei.writing import check_target, write_whole
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,7 @@ def merge_files(
         _check_alike(stores)
         likeness = check_kinship(stores, base is not None) if check else None
         kept = _not_merged(stores[: len(paths)])
-        try:
-            write_whole(target, lambda draft: _write(draft, stores, merge, kept, base is not None))
-        except OSError as error:
-            raise WorkError(
-                f"'{target}' cannot be written ({error}): make room, or write elsewhere."
-            ) from error
+        write_whole(target, lambda draft: _write(draft, stores, merge, kept, base is not None))
         entries = stores[0].entries
         nbytes = sum(entry.nbytes for entry in entries.values())
     return MergedFile(target, len(entries), nbytes, likeness, tuple(sorted(kept)))
