@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from saikei.testing import check_cut, random_inputs, randomise_statistics
+from saikei.testing import (
+    assert_cuts_exactly,
+    check_cut,
+    random_inputs,
+    randomise_statistics,
+)
+from saikei.testing.oracle import saved_and_loaded
 
 
 def image_model(scale: float, offset: float) -> keras.Model:
@@ -70,3 +76,31 @@ def test_a_signal_reaches_the_outputs_of_a_deep_network_without_normalisation() 
     randomise_statistics(model)
     check = check_cut(model)
     assert check.spread > 1e-2 and check.error <= 1e-5
+
+
+def test_the_oracle_looks_at_the_model_as_it_is_loaded_too() -> None:
+    model = image_model(1.0, 0.0)
+    randomise_statistics(model)
+    assert assert_cuts_exactly(model).loaded
+    loaded = saved_and_loaded(model)
+    assert loaded is not None and loaded is not model
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_model_that_cannot_be_saved_is_looked_at_as_it_is() -> None:
+    class Unsaved(keras.layers.Layer):
+        def __init__(self, layer: object) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def call(self, x: object) -> object:
+            return self.layer(x)  # type: ignore[operator]
+
+    x = keras.Input((4,))
+    hidden = Unsaved(keras.layers.Dense(6))(x)
+    model = keras.Model(x, keras.layers.Dense(2)(hidden))
+    check = assert_cuts_exactly(model)
+    assert check.cut and not check.loaded
+    with pytest.raises(NotImplementedError):
+        assert_cuts_exactly(model, loaded=True)

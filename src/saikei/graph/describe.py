@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -68,10 +69,16 @@ def _unbuilt(config: Any) -> Any:
 
 
 def weights_of(operation: Any) -> dict[str, Weight]:
-    """Its weights by name, in saving order."""
+    """Its weights by what they are to it, in saving order.
+
+    A weight of its own goes by the name that its class gives it (`"kernel"`), one of a layer in it
+    by the attribute that holds that layer (`"forward_layer/cell/kernel"`). Keras's own paths do
+    not tell: they are others once a model was saved and loaded.
+    """
+    roles = _roles(operation, "") if isinstance(operation, keras.Layer) else {}
     weights: dict[str, Weight] = {}
     for variable in internals.own_weights(operation):
-        name = _weight_name(operation, variable.path)
+        name = roles[id(variable)]
         base, number = name, 0
         while name in weights:
             number += 1
@@ -82,11 +89,24 @@ def weights_of(operation: Any) -> dict[str, Weight]:
     return weights
 
 
-def _weight_name(operation: Any, path: str) -> str:
-    """`"kernel"` for `"outer/conv/kernel"` of the layer `conv`."""
-    own = f"{getattr(operation, 'path', None)}/"
-    if path.startswith(own):
-        return path.removeprefix(own)
-    parts, layer = path.split("/"), operation.name
-    inner = parts[parts.index(layer) + 1 :] if layer in parts else parts[-1:]
-    return "/".join(inner) or path
+def _roles(layer: Any, prefix: str) -> dict[int, str]:
+    """What each weight of a layer and of those in it is to the layer, by the variable's `id`."""
+    roles = {
+        id(variable): prefix + own_name(attribute, variable)
+        for attribute, variable in internals.held_weights(layer)
+    }
+    for attribute, part in internals.held_layers(layer):
+        inner = _roles(part, f"{prefix}{attribute.lstrip('_')}/")
+        roles = {**inner, **roles}
+    return roles
+
+
+def own_name(attribute: str, variable: Any) -> str:
+    """The name that the class gives a weight; the attribute where Keras has made one up.
+
+    Args:
+        attribute: of the layer that holds the weight.
+        variable: the weight.
+    """
+    made_up = re.fullmatch(r"variable(_\d+)?", variable.name)
+    return attribute.lstrip("_") if made_up else str(variable.name)

@@ -103,6 +103,32 @@ def own_weights(layer: Any) -> list[Any]:
     return list(layer.weights) if isinstance(layer, keras.Layer) else []
 
 
+def held_weights(layer: Any) -> list[tuple[str, Any]]:
+    """The weights that a layer holds itself, each with the attribute that it is."""
+    held = layer._trainable_variables + layer._non_trainable_variables
+    attributes = {id(v): name for name, v in vars(layer).items() if isinstance(v, keras.Variable)}
+    return [(attributes.get(id(variable), variable.name), variable) for variable in held]
+
+
+def held_layers(layer: Any) -> list[tuple[str, Any]]:
+    """The layers that a layer holds itself, each with its attribute, or its place in one."""
+    places: dict[int, str] = {}
+    for name, value in vars(layer).items():
+        if isinstance(value, keras.Layer):
+            places.setdefault(id(value), name)
+    for name, value in vars(layer).items():
+        # Keras and the backends keep books of their own of the same layers.
+        if isinstance(value, (list, tuple, dict)) and name not in _BOOKS:
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, part in () if name.startswith("_self_") else parts:
+                places.setdefault(id(part), f"{name}/{key}")
+    held = enumerate(layer._layers)
+    return [(places.get(id(part), f"layers/{number}"), part) for number, part in held]
+
+
+_BOOKS = frozenset({"_layers", "_modules"})
+
+
 def numbers(variable: Any) -> np.ndarray:
     """A variable's numbers as a read-only array, without a copy where the backend has them so.
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals
-from saikei.graph.describe import kind_of, layer_config, unused, weights_of
+from saikei.graph.describe import kind_of, layer_config, own_name, unused, weights_of
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Call, Operation, TensorRef, TensorSpec
 from saikei.graph.parameters import (
@@ -77,6 +77,11 @@ class Reader:
         self._recorded: dict[Any, list[TensorRef]] = {}
         self._layers = {id(layer) for layer in internals.flattened_layers(model)}
         self._embeddings = internals.embeddings(model)
+        self._held = {
+            id(variable): (layer.name, own_name(attribute, variable))
+            for layer in internals.flattened_layers(model)
+            for attribute, variable in internals.held_weights(layer)
+        }
         # Variables that a call uses itself: who does, and the operation made for them.
         self._users: dict[int, tuple[Any, str]] = {}
         # Operations are known by id, so they have to live as long as the reader.
@@ -197,8 +202,8 @@ class Reader:
 
     def _parameter_operation(self, level: Level, variable: Any, dtype: str) -> TensorRef:
         if id(variable) in self._users:
-            raise UntraceableError(f"it uses the weight '{variable.path}' in two dtypes")
-        name = unused(_parameter_name(variable), self._own.union(self.operations))
+            raise UntraceableError(f"it uses the weight '{variable.name}' in two dtypes")
+        name = unused(self._parameter_name(level, variable), self._own.union(self.operations))
         layer, weight = parameter_layer(variable, dtype, name)
         self._users[id(variable)] = (level.layer, name)
         self.operations[name] = Operation(
@@ -208,6 +213,11 @@ class Reader:
         stand_in, value = symbolic_value(variable, dtype)
         self.calls.append(Call(name, (one,), {}, (_spec(stand_in),)))
         return self._operations_between(stand_in, TensorRef(len(self.calls) - 1, 0), value)
+
+    def _parameter_name(self, level: Level, variable: Any) -> str:
+        """`"block_gamma"` for the weight `gamma` of the layer `block`."""
+        owner, role = self._held.get(id(variable), (level.layer.name, str(variable.name)))
+        return f"{owner}_{role}"
 
     def _whole_table(self, level: Level, layer: Any) -> TensorRef:
         """An embedding's weight: what it gives for every index in order."""
@@ -317,11 +327,6 @@ def _is_traceable(operation: Any) -> bool:
 def _training(level: Level, step: Step) -> bool | None:
     given = step.kwargs.get("training")
     return level.training if given is None else given
-
-
-def _parameter_name(variable: Any) -> str:
-    """`"block_gamma"` for the variable `"model/block/gamma"`."""
-    return "_".join(str(variable.path).split("/")[-2:])
 
 
 def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:

@@ -27,7 +27,9 @@ from saikei.rules.labels import (
 from saikei.rules.merging import tie_axis
 
 ATTENDED = "attention goes over this axis"
-QUERY, KEY, VALUE, GATE, OUTPUT = "query", "key", "value", "gate", "attention_output"
+QUERY, KEY, VALUE, GATE, OUTPUT = (
+    f"{part}_dense" for part in ("query", "key", "value", "gate", "output")
+)
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _attention_layer_macs(call: CallView) -> int:
 
 def _dot_product(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
     """`keras.ops.dot_product_attention` of `(batch, length, heads, width)`."""
-    given = [call.tensors(name, i) for i, name in enumerate((QUERY, KEY, VALUE))]
+    given = [call.tensors(name, i) for i, name in enumerate(("query", "key", "value"))]
     if [len(found) for found in given] != [1, 1, 1] or any(call.tensors("scale", 5)):
         return pinned_flow(call, inputs, "its query, key, value or scale is computed elsewhere")
     query, key, value = (found[0] for found in given)

@@ -223,12 +223,16 @@ def _bidirectional(call: CallView, inputs: tuple[Labels, ...], source: LabelSour
     )
 
 
+# The attribute of `Bidirectional` for each layer in its config.
+_HOLDS = {"layer": "forward_layer", "backward_layer": "backward_layer"}
+
+
 def _direction(call: CallView, path: str, given: Vector | None) -> _Cell | None:
     inner = call.config.get(path)
     kind = str(inner.get("class_name")) if isinstance(inner, dict) else ""
     if not isinstance(inner, dict) or kind not in ("SimpleRNN", "GRU", "LSTM"):
         return None
-    return _Cell(kind, inner["config"], call.weights, f"{inner['config']['name']}/", given)
+    return _Cell(kind, inner["config"], call.weights, f"{_HOLDS[path]}/", given)
 
 
 RULES: dict[str, Rule] = {

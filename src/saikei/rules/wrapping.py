@@ -10,6 +10,7 @@ from saikei.rules.labels import Flow, Labels, LabelSource, Pin
 from saikei.rules.recurrent import built_sizes
 
 STEPS = "the same layer is applied along this axis"
+PREFIX = "layer/"
 
 
 def time_distributed(find_rule: Callable[[str], Rule | None]) -> Rule:
@@ -27,7 +28,7 @@ def time_distributed(find_rule: Callable[[str], Rule | None]) -> Rule:
         found = rule.flow(inner, ((given[0], *given[2:]),), source)
         if found.inexact is not None or found.settings or found.constants or found.arguments:
             return pinned_flow(call, inputs, f"it wraps {inner.kind}, which its rule cannot cut")
-        prefix = _prefix(call)
+        prefix = PREFIX
         config = call.config["layer"]
         sizes = {f"layer/config/{key}": value for key, value in found.sizes.items()}
         produces = found.produces
@@ -51,21 +52,16 @@ def time_distributed(find_rule: Callable[[str], Rule | None]) -> Rule:
     return Rule(flow, macs)
 
 
-def _prefix(call: CallView) -> str:
-    return f"{call.config['layer']['config']['name']}/"
-
-
 def _inner(call: CallView, find_rule: Callable[[str], Rule | None]) -> tuple[Rule | None, CallView]:
     """The rule of the wrapped layer, and one step of the call as it sees it."""
     layer = call.config["layer"]
     module, name = str(layer.get("module") or ""), str(layer["class_name"])
     kind = name if module.startswith("keras") else f"{module}.{name}"
-    prefix = _prefix(call)
     view = replace(
         call,
         kind=kind,
         config=layer["config"],
-        weights={key.removeprefix(prefix): shape for key, shape in call.weights.items()},
+        weights={key.removeprefix(PREFIX): shape for key, shape in call.weights.items()},
         inputs=tuple(_step(shape) for shape in call.inputs),
         outputs=tuple(_step(shape) for shape in call.outputs),
     )

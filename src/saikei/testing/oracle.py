@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +13,7 @@ import numpy as np
 from keras import tree
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.costs import count_costs
 from saikei.edits.cut import cut
 from saikei.graph import Graph, TensorRef, build, read
 from saikei.graph.internals import flattened_layers, use_assigned_statistics
@@ -26,12 +30,14 @@ class CutCheck:
         error: largest difference of an output, relative to that output's largest value.
         spread: how much the outputs differ between samples, likewise. Where it is near 0 no
             signal reaches the outputs, and the error says nothing.
+        loaded: whether the error is that of the saved and loaded model too.
     """
 
     cut: int
     total: int
     error: float
     spread: float
+    loaded: bool
 
 
 def assert_cuts_exactly(
@@ -40,8 +46,12 @@ def assert_cuts_exactly(
     seed: int = 0,
     readers: bool = False,
     tolerance: float = 1e-5,
+    loaded: bool | None = None,
 ) -> CutCheck:
     """Silence a random share of each group's channels, cut exactly those, compare outputs.
+
+    The same is done to the model as it is after saving and loading, in which Keras names weights
+    otherwise.
 
     Args:
         model: a built model; it is not changed.
@@ -51,14 +61,17 @@ def assert_cuts_exactly(
             turns 0 into something else (a sigmoid): the channel is then silent only in
             what it does to others.
         tolerance: on the largest difference relative to the largest output, in float32.
+        loaded: whether to save and load the model and cut that too; when not given, wherever
+            Keras can save it.
 
     Returns:
         How much was cut and how large the difference was.
 
     Raises:
-        AssertionError: when the cut model differs from the silenced one.
+        AssertionError: when the cut model differs from the silenced one, or when the loaded model
+            has other channels than the model.
     """
-    check = check_cut(model, share, seed, readers)
+    check = check_cut(model, share, seed, readers, loaded)
     assert check.error <= tolerance, (
         f"Cutting {check.cut} of {check.total} silent channels of '{model.name}' changed an "
         f"output by {check.error:.2e} of its largest value (seed {seed})."
@@ -67,23 +80,80 @@ def assert_cuts_exactly(
 
 
 def check_cut(
-    model: keras.Model, share: float = 0.25, seed: int = 0, readers: bool = False
+    model: keras.Model,
+    share: float = 0.25,
+    seed: int = 0,
+    readers: bool = False,
+    loaded: bool | None = False,
 ) -> CutCheck:
     """The oracle's measurement; see `assert_cuts_exactly` for the arguments."""
     generator = np.random.default_rng(seed)
     channel_map = map_channels(read(model))
     keep = random_mask(channel_map, share, generator)
     silenced = build(silence(channel_map, keep, readers))
-    smaller = build(cut(channel_map, keep))
+    smaller = [build(cut(channel_map, keep))]
+    twin = None if loaded is False else saved_and_loaded(model, must=bool(loaded))
+    if twin is not None:
+        smaller.append(build(cut(_map_of_loaded(twin, channel_map), keep)))
     batch = random_inputs(model, generator)
     error = spread = 0.0
-    for whole, part in zip(_run(silenced, batch), _run(smaller, batch), strict=True):
+    expected = _run(silenced, batch)
+    for whole, *parts in zip(expected, *(_run(one, batch) for one in smaller), strict=True):
         scale = max(float(np.abs(whole).max(initial=0.0)), float(np.finfo(np.float32).tiny))
-        difference = float(np.abs(whole - part).max(initial=0.0)) / scale
-        # Not a number is no agreement.
-        error = max(error, difference if np.isfinite(difference) else np.inf)
+        for part in parts:
+            difference = float(np.abs(whole - part).max(initial=0.0)) / scale
+            # Not a number is no agreement.
+            error = max(error, difference if np.isfinite(difference) else np.inf)
         spread = max(spread, float(np.ptp(whole, axis=0).max(initial=0.0)) / scale)
-    return CutCheck(int((~keep).sum()), channel_map.count, error, spread)
+    return CutCheck(int((~keep).sum()), channel_map.count, error, spread, twin is not None)
+
+
+def _map_of_loaded(loaded: keras.Model, built: ChannelMap) -> ChannelMap:
+    """The channels of the loaded model, which have to be those of the one that was built."""
+    channel_map = map_channels(read(loaded))
+    found, expected = _described(channel_map), _described(built)
+    assert found == expected, (
+        f"'{loaded.name}' has other channels once it was saved and loaded: {found} instead of "
+        f"{expected}."
+    )
+    return channel_map
+
+
+def _described(channel_map: ChannelMap) -> Any:
+    """What a cut depends on: the channels of each axis of each weight, and which are pinned."""
+    axes = [
+        (operation, name, axis, channels.tolist())
+        for operation, name, _, axis, channels in channel_map.weight_axes()
+    ]
+    return axes, channel_map.count, dict(channel_map.reasons), count_costs(channel_map)
+
+
+def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | None:
+    """The model as it comes out of a `.keras` file that it was saved to.
+
+    Args:
+        model: a built model; its own layers and functions need not be registered with Keras.
+        must: whether it is an error that the model has a class without `get_config()`, which
+            Keras cannot save; when not, there is no loaded model.
+    """
+    own: dict[str, Any] = {}
+    for part in flattened_layers(model):
+        held: list[Any] = [value for value in vars(part).values() if inspect.isfunction(value)]
+        own.update({thing.__name__: thing for thing in (type(part), *held) if not _is_keras(thing)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+        except NotImplementedError:
+            if must:
+                raise
+            return None
+        # The file was written here from an object of this process, so its code is known.
+        return keras.models.load_model(path, own, compile=False, safe_mode=False)
+
+
+def _is_keras(thing: Any) -> bool:
+    return str(thing.__module__).startswith("keras.")
 
 
 def random_mask(channel_map: ChannelMap, share: float, generator: np.random.Generator) -> BoolMask:
@@ -143,7 +213,7 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
     """
     generator = np.random.default_rng(seed)
     for weight in model.weights:
-        name = weight.path.split("/")[-1]
+        name = weight.name
         if name in ("gamma", "scale", "variance", "moving_variance", "alpha"):
             weight.assign(generator.uniform(0.5, 1.5, weight.shape))
         elif name in ("beta", "bias", "mean", "moving_mean"):

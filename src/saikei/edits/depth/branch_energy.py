@@ -97,8 +97,8 @@ def _kernels(operation: Operation) -> list[tuple[Weight, int]] | None:
     if kind == "LayerScale":
         return [(weight, weight.shape[-1]) for weight in weights.values()]
     if kind in _ATTENTION:
-        value = [w for name, w in weights.items() if name.endswith("value/kernel")]
-        out = [w for name, w in weights.items() if name.endswith("output/kernel")]
+        value = [w for name, w in weights.items() if name.endswith("value_dense/kernel")]
+        out = [w for name, w in weights.items() if name.endswith("output_dense/kernel")]
         if len(value) == len(out) == 1:
             return [(value[0], int(np.prod(value[0].shape[1:]))), (out[0], out[0].shape[-1])]
         return None
