@@ -6,9 +6,12 @@ Names are loaded when they are first used, so that the command line answers at o
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# As in `typing`, which takes a while to be imported.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile

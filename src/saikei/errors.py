@@ -7,6 +7,7 @@ line exits with 2); `WorkError` means that the work itself failed (exit 1).
 import re
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class SaikeiError(Exception):
@@ -62,4 +63,15 @@ def in_one_line(error: BaseException, limit: int = 300) -> str:
     message = str(error).split("\n\nArguments received")[0]
     bold = message.split("\x1b[1m")[-1]
     words = _COLOURS.sub("", bold).split() or _COLOURS.sub("", message).split()
-    return " ".join(words)[:limit].rstrip(". ") or type(error).__name__
+    return printable(" ".join(words)[:limit].rstrip(". ")) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text without characters that command a terminal; lines and tabs stay.
+
+    Names in strangers' files may hold such.
+
+    Args:
+        text: to be printed.
+    """
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)

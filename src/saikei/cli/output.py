@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+
+from saikei.errors import WorkError, in_one_line, printable
 
 # Tables in a file or a pipe need not fit the 80 columns that are assumed where there is no window.
 _FILE_WIDTH = 120
@@ -22,6 +23,8 @@ def say(text: Any) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, _FILE_WIDTH))
+    if isinstance(text, str):
+        text = printable(text)
     console.print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
 
 
@@ -31,30 +34,37 @@ def say_json(value: Mapping[str, Any]) -> None:
 
 
 def import_keras() -> None:
-    """Import Keras without the notices that TensorFlow's C++ parts write to stderr."""
+    """Import Keras without the notices that TensorFlow's C++ parts write to stderr.
+
+    Raises:
+        WorkError: when Keras or its backend cannot be imported.
+    """
     # TensorFlow warns of every model that it compiles anew, which is our trade.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with _stderr_held_back():
-        import keras
+    try:
+        with _stderr_held_back():
+            import keras
 
-        # The first operation starts the runtime, which has notices of its own.
-        keras.ops.ones(())
+            # The first operation starts the runtime, which has notices of its own.
+            keras.ops.ones(())
+    # A backend that is missing, unknown or broken raises what it likes.
+    except Exception as error:
+        raise WorkError(
+            f"Keras cannot be started ({in_one_line(error)}): install it with one backend, and "
+            "name that in KERAS_BACKEND."
+        ) from error
 
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Hold back what the process writes to stderr; give it out if the block fails."""
+    """Drop what the process writes to stderr: an exception says what is wrong."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sys.stderr.flush()
-            held.seek(0)
-            os.write(kept, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
