@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import saikei
-from saikei.cli import app
+from saikei.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md")
