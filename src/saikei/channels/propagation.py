@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 
 from saikei.channels.channel_map import ChannelMap
 from saikei.graph import Graph
+from saikei.graph.state import fits_no_cut
 from saikei.rules import CallView, Flow, Labels, LabelSource, Pin, Tie, find_rule
 from saikei.rules.base import pinned_flow
 from saikei.rules.labels import Vector, labelled, pin_all
@@ -92,6 +93,10 @@ class _Propagation:
             if untraced is not None:
                 reason += f", and its call cannot be traced ({untraced})"
             self.unknown[view.operation] = reason
+            return pinned_flow(view, inputs, reason)
+        if fits_no_cut(self.graph.operations[view.operation].source):
+            reason = f"'{view.operation}' keeps state besides its weights, which no cut follows"
+            self.unknown.setdefault(view.operation, reason)
             return pinned_flow(view, inputs, reason)
         flow = rule.flow(view, inputs, self.source)
         _check_flow(view, flow)

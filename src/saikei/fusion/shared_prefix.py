@@ -14,6 +14,7 @@ from keras import tree
 from saikei.edits.folding.affine import Affine, CannotFoldError, fold_behind
 from saikei.edits.folding.readers import forced_to_train, readers
 from saikei.graph import Call, Graph, Operation, TensorRef, build, read, redirect
+from saikei.graph.state import differing_state
 
 
 def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
@@ -116,11 +117,11 @@ def _key(
 
 
 def _same_weights(graph: Graph, one: Call, other: Call) -> bool:
-    ours = graph.operations[one.operation].weights
-    theirs = graph.operations[other.operation].weights
+    first, second = (graph.operations[call.operation] for call in (one, other))
+    ours, theirs = first.weights, second.weights
     if {n: w.shape for n, w in ours.items()} != {n: w.shape for n, w in theirs.items()}:
         return False
-    return all(
+    return not differing_state(first.source, second.source) and all(
         ours[name].key == theirs[name].key
         or np.array_equal(ours[name].numpy(), theirs[name].numpy())
         for name in ours

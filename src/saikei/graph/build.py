@@ -16,6 +16,7 @@ from saikei.graph import internals
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
 from saikei.graph.read import read
+from saikei.graph.state import build_as_saved, carry_state
 
 
 def build(graph: Graph, name: str | None = None) -> keras.Model:
@@ -121,8 +122,12 @@ class _Builder:
             lambda leaf: self._tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
             (call.args, dict(call.kwargs)),
         )
-        if not (first and self._load):
+        if not first:
             return instance(*args, **kwargs)
+        if not self._load:
+            outputs = instance(*args, **kwargs)
+            _keep_preprocessing(operation, instance)
+            return outputs
         with cheap_initialisers(instance), _preloaded(operation, instance) as loaded:
             outputs = self._call(operation, instance, args, kwargs)
         load_weights(operation, instance, loaded)
@@ -168,6 +173,7 @@ def instantiate(operation: Operation) -> Any:
         strict=False,
     ):
         twin.trainable = original.trainable
+    build_as_saved(operation.source, instance)
     return instance
 
 
@@ -227,7 +233,7 @@ def _numbers_of(weight: Weight) -> Callable[..., Any]:
 def load_weights(
     operation: Operation, instance: Any, loaded: Mapping[int, str] = MappingProxyType({})
 ) -> None:
-    """Give a built layer the numbers of an operation.
+    """Give a built layer the numbers of an operation, and its state outside of weights.
 
     Args:
         operation: whose weights.
@@ -235,7 +241,8 @@ def load_weights(
         loaded: the names of weights that have their numbers already, by the variable's `id`.
 
     Raises:
-        ModelError: when the layer has other weights than the operation, or of other shapes.
+        ModelError: when the layer has other weights than the operation, or of other shapes, or
+            its state cannot be carried.
     """
     variables = internals.own_weights(instance)
     if len(variables) != len(operation.weights):
@@ -253,6 +260,14 @@ def load_weights(
         if loaded.get(id(variable)) != name:
             variable.assign(weight.numpy())
     internals.use_assigned_statistics(instance)
+    carry_state(operation.source, instance)
+
+
+def _keep_preprocessing(operation: Operation, instance: Any) -> None:
+    """Give a layer with fresh weights what was adapted to data, and not trained."""
+    if operation.kind == "Normalization":
+        load_weights(operation, instance)
+    carry_state(operation.source, instance)
 
 
 @contextmanager

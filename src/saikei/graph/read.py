@@ -13,6 +13,7 @@ from saikei.graph.flat import Graph
 from saikei.graph.lineage import marks_of
 from saikei.graph.retrace import UntraceableError
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
+from saikei.graph.text import with_true_text_shapes
 from saikei.graph.walk import Level, Reader
 
 
@@ -42,7 +43,7 @@ def read(model: keras.Model) -> Graph:
         found = {key: reason for key, reason in found.items() if key in held}
         if found.keys() == opaque.keys():
             check_weights(model, graph)
-            return graph
+            return with_true_text_shapes(graph)
         opaque = found
 
 

@@ -10,6 +10,7 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph, TensorRef
+from saikei.graph.text import drops_text_axis
 
 
 def tensor_values(
@@ -62,7 +63,7 @@ def check_runs_as_read(graph: Graph, model: Any) -> None:
     """
     own = internals.own_operations(model) if internals.is_graph_model(model) else set()
     for name, operation in graph.operations.items():
-        if id(operation.source) not in own:
+        if id(operation.source) not in own and not drops_text_axis(operation):
             raise ModelError(
                 f"Layer '{name}' of model '{model.name}' is called within the call of a class of "
                 "its own, where tensors cannot be looked at while it trains: use a model that an "

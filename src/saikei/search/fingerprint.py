@@ -10,9 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.graph.state import state_of
+
 
 def model_hash(models: Sequence[keras.Model]) -> str:
-    """Hash of the models' configs and weights."""
+    """Hash of the models' configs, weights and what else their layers keep."""
     digest = hashlib.sha256()
     for model in models:
         config = keras.saving.serialize_keras_object(model)
@@ -21,6 +23,8 @@ def model_hash(models: Sequence[keras.Model]) -> str:
         digest.update(json.dumps(config, sort_keys=True, default=repr).encode())
         for weight in model.get_weights():
             _add_array(digest, weight)
+        for key, value in sorted(state_of(model).items()):
+            digest.update(key.encode() + value)
     return digest.hexdigest()[:32]
 
 

@@ -15,6 +15,8 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.graph import Graph, TensorRef, build, read
+from saikei.graph.internals import use_assigned_statistics
+from saikei.graph.state import carry_state
 from saikei.models import CascadeModel
 from saikei.training.batches import Array
 from saikei.training.digests import digest_data
@@ -229,6 +231,8 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
 
     copy = keras.models.clone_model(model, call_function=call)
     copy.set_weights(model.get_weights())
+    use_assigned_statistics(copy)
+    carry_state(model, copy)
     return copy, calls
 
 

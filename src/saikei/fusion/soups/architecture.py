@@ -13,6 +13,7 @@ from saikei.errors import FusionError
 from saikei.fusion.members import check_several
 from saikei.fusion.soups.kernels.blocks import Array, is_float
 from saikei.graph import Call, Graph, Operation, Weight, read
+from saikei.graph.state import differing_state
 
 # The layer's name in the first member, and the weight's name in the layer.
 Place: TypeAlias = tuple[str, str]
@@ -182,6 +183,9 @@ def _difference(a: Operation, b: Operation) -> str | None:
         return f"the shapes of their weights ({shapes[0]} and {shapes[1]})"
     if _ties(a) != _ties(b):
         return "which of their weights are tied"
+    different = differing_state(a.source, b.source)
+    if different:
+        return f"their {', '.join(different)}, which cannot be merged"
     return None
 
 
