@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saikei.channels import channel_groups
     from saikei.costs import profile
     from saikei.edits import (
+        Dequantize,
         DropChannels,
         Factorize,
         FoldBatchNorm,
@@ -55,6 +56,7 @@ __all__ = [
     "Budget",
     "Cascade",
     "Chain",
+    "Dequantize",
     "DropChannels",
     "Factorize",
     "FoldBatchNorm",
@@ -94,6 +96,7 @@ _HOMES = {
     "Budget": "budget",
     "Cascade": "fusion",
     "Chain": "fusion",
+    "Dequantize": "edits",
     "DropChannels": "edits",
     "Factorize": "edits",
     "FoldBatchNorm": "edits",

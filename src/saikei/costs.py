@@ -207,7 +207,8 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
         for name, weight in operation.weights.items():
             if weight.key not in seen:
                 seen.add(weight.key)
-                params += product(view.weights[name])
+                quantised = operation.quantised is not None
+                params += product(weight.shape if quantised else view.weights[name])
     return Counts(params, macs)
 
 
@@ -282,7 +283,9 @@ def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:
                 macs=None if unknown else rule.macs(channel_map.view(index)) if rule else 0,
                 activation_bytes=sum(spec.bytes_per_sample() for spec in call.outputs),
                 pinned=pinned.get(operation.name),
-                zeros=sum(_zeros(name, weight) for name, weight in new.items()),
+                zeros=0
+                if operation.quantised
+                else sum(_zeros(name, weight) for name, weight in new.items()),
             )
         )
     return tuple(layers)

@@ -81,6 +81,9 @@ class ChannelMap:
             name: self._size(weight.shape, self.weights.get(weight.key), keep)
             for name, weight in operation.weights.items()
         }
+        if operation.quantised is not None:
+            floats = operation.quantised.weights or {}
+            weights |= {name: weight.shape for name, weight in floats.items()}
         leaves = call.leaves()
         return CallView(
             operation=operation.name,

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from saikei.channels.channel_map import ChannelMap
 from saikei.graph import Graph
 from saikei.graph.state import fits_no_cut
-from saikei.rules import CallView, Flow, Labels, LabelSource, Pin, Tie, find_rule
+from saikei.rules import CallView, Flow, Labels, LabelSource, Pin, Tie, find_rule, why_whole
 from saikei.rules.base import pinned_flow
 from saikei.rules.labels import Vector, labelled, pin_all
 
@@ -84,6 +84,10 @@ class _Propagation:
         inputs = tuple(self.flows[r.call].outputs[r.output] for r in call.inputs())
         if view.kind == "InputLayer":
             return pinned_flow(view, inputs, "a model input")
+        quantised = self.graph.operations[view.operation].quantised
+        if quantised is not None:
+            self.unknown[view.operation] = reason = why_whole(view.operation, quantised.mode)
+            return pinned_flow(view, inputs, reason)
         rule = find_rule(view.kind)
         if rule is None and not view.weights and not any(labelled(labels) for labels in inputs):
             return pinned_flow(view, inputs, "")

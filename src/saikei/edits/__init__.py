@@ -1,6 +1,7 @@
 """Edits of a model's structure: values that, called with a model, give a new one."""
 
 from saikei.edits.base import Edit
+from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.fold_batch_norm import FoldBatchNorm
@@ -15,6 +16,7 @@ from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
 
 __all__ = [
+    "Dequantize",
     "DropChannels",
     "Edit",
     "Factorize",

@@ -58,6 +58,12 @@ def check_keep(channel_map: ChannelMap, keep: BoolMask) -> None:
                 raise EditError(
                     f"Layer '{layer}' would be left without any channel: keep at least one."
                 )
+    for start, size, layer in channel_map.blocks:
+        # Channels that no known weight carries are in no group.
+        for channel in channel_map.channel_of[start : start + size]:
+            if not keep[channel] and int(channel) in channel_map.reasons:
+                reason = channel_map.reasons[int(channel)]
+                raise EditError(f"Layer '{layer}' cannot be cut ({reason}): exclude it.")
 
 
 def _new_sizes(channel_map: ChannelMap, keep: BoolMask) -> dict[str, dict[str, object]]:

@@ -45,6 +45,9 @@ class DropChannels(Edit):
         if not any(self.channels.values()):
             raise EditError("DropChannels names no channel, so it would change nothing.")
         blocks = {owner: (start, size) for start, size, owner in channel_map.blocks}
+        for layer in self.channels:
+            if layer in channel_map.unknown:
+                raise EditError(f"DropChannels cannot: {channel_map.unknown[layer]}.")
         check_layer_names(self.channels, blocks, "DropChannels")
         keep = np.ones(channel_map.count, dtype=bool)
         for layer, indices in self.channels.items():

@@ -222,4 +222,5 @@ def _nothing_to_cut(
             f"{len(groups)} channel groups keeps all its channels; ask for less."
         )
     reasons = dict.fromkeys(f"{g.name}: {g.pinned or 'excluded'}" for g in channel_map.groups)
+    reasons |= dict.fromkeys(channel_map.unknown.values())
     return f"PruneChannels has nothing to cut: {'; '.join(reasons) or 'no layer has channels'}."

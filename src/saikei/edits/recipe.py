@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
+from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.fold_batch_norm import FoldBatchNorm
@@ -25,6 +26,7 @@ from saikei.graph import Graph
 
 EDITS: Mapping[str, Any] = MappingProxyType(
     {
+        "Dequantize": Dequantize,
         "DropChannels": DropChannels,
         "Factorize": Factorize,
         "FoldBatchNorm": FoldBatchNorm,

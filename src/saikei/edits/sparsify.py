@@ -13,6 +13,7 @@ from saikei.columns import in_columns
 from saikei.edits.base import Edit
 from saikei.errors import EditError
 from saikei.graph import Graph, read
+from saikei.rules import why_whole
 from saikei.sparsity import KernelZeros, Pattern, Target
 from saikei.sparsity.target import with_zeros
 
@@ -86,7 +87,13 @@ class Sparsify(Edit):
     def _zeros(self, graph: Graph) -> list[KernelZeros]:
         kernels = self.target.zeros(graph)
         if not kernels:
-            raise EditError("Sparsify would change nothing: no layer that is chosen has a kernel.")
+            whole = [
+                why_whole(operation.name, operation.quantised.mode)
+                for operation in graph.operations.values()
+                if operation.quantised is not None
+            ]
+            reasons = "; ".join(whole) or "no layer that is chosen has a kernel"
+            raise EditError(f"Sparsify would change nothing: {reasons}.")
         weights = {w.key: w for op in graph.operations.values() for w in op.weights.values()}
         if not any(weights[k.key].numpy()[k.zeros].any() for k in kernels):
             notes = "; ".join(f"{k.layer} is {k.note}" for k in kernels if k.note)

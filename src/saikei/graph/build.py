@@ -13,6 +13,7 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
+from saikei.graph.describe import weight_names
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
 from saikei.graph.read import read
@@ -246,11 +247,19 @@ def load_weights(
     """
     variables = internals.own_weights(instance)
     if len(variables) != len(operation.weights):
+        if operation.quantised is not None:
+            raise ModelError(
+                f"Layer '{operation.name}' ({operation.kind}) holds quantised layers, and Keras "
+                "makes it from its config without them: use saikei.Dequantize() first, and "
+                "quantise the result."
+            )
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) has {len(operation.weights)} weights, "
             f"but made again from its config it has {len(variables)}: mend its get_config()."
         )
-    for variable, (name, weight) in zip(variables, operation.weights.items(), strict=True):
+    for variable, (name, weight) in zip(
+        variables, weights_as_held(operation, instance), strict=True
+    ):
         if tuple(variable.shape) != weight.shape:
             raise ModelError(
                 f"Weight '{name}' of layer '{operation.name}' ({operation.kind}) has shape "
@@ -268,6 +277,21 @@ def _keep_preprocessing(operation: Operation, instance: Any) -> None:
     if operation.kind == "Normalization":
         load_weights(operation, instance)
     carry_state(operation.source, instance)
+
+
+def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weight]]:
+    """The weights of an operation in the order in which a layer made of it has them.
+
+    It is another one where a layer is quantised from the beginning and not once it is built.
+
+    Args:
+        operation: whose weights.
+        instance: the layer, built.
+    """
+    names = weight_names(instance, internals.own_weights(instance))
+    if operation.quantised is None or set(names) != set(operation.weights):
+        return list(operation.weights.items())
+    return [(name, operation.weights[name]) for name in names]
 
 
 @contextmanager

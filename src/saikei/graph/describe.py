@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import keras
 
 from saikei.graph import internals
-from saikei.graph.flat import Weight
+from saikei.graph.flat import Operation, Quantised, Weight
+from saikei.graph.lora import merged_weights, without_rank
+from saikei.graph.quantised import FloatWeight, float_twin
 
 
 def kind_of(operation: Any) -> str:
@@ -68,25 +70,85 @@ def _unbuilt(config: Any) -> Any:
     return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
 
 
-def weights_of(operation: Any) -> dict[str, Weight]:
-    """Its weights by what they are to it, in saving order.
+def described(name: str, operation: Any, untraced: str | None = None) -> Operation:
+    """A layer or operation of Keras as an operation of a graph.
+
+    Args:
+        name: of the operation.
+        operation: what it is read from.
+        untraced: why its `call` could not be traced.
+    """
+    merged = {id(weight.base): weight for _, weight in merged_weights(operation)}
+    factors = {id(v) for weight in merged.values() for v in (weight.first, weight.second)}
+    config = layer_config(operation)
+    own = [(v, merged.get(id(v), v)) for v in internals.own_weights(operation)]
+    kind = kind_of(operation)
+    quantised = _quantised(operation, kind, config)
+    return Operation(
+        name=name,
+        kind=kind if quantised is None else f"{kind}[{quantised.mode}]",
+        config=without_rank(config) if merged else config,
+        weights=_weights(operation, [pair for pair in own if id(pair[0]) not in factors]),
+        source=operation,
+        untraced=untraced,
+        quantised=quantised,
+    )
+
+
+def _quantised(operation: Any, kind: str, config: dict[str, Any] | None) -> Quantised | None:
+    parts = internals.flattened_layers(operation)
+    modes = [mode for part in parts if (mode := internals.quantisation_of(part)) is not None]
+    if not modes:
+        return None
+    twin = float_twin(operation, config)
+    if twin is None:
+        return Quantised(modes[0], kind, None, None)
+    return Quantised(modes[0], kind, twin.config, _weights(operation, twin.weights))
+
+
+def _weights(operation: Any, pairs: Collection[tuple[Any, Any]]) -> dict[str, Weight]:
+    """Weights by name, in the order given.
+
+    Args:
+        operation: whose they are.
+        pairs: for each the variable, and where its numbers are.
+    """
+    names = weight_names(operation, [variable for variable, _ in pairs])
+    return {
+        name: Weight(
+            id(variable), tuple(source.shape), source, _trains(operation, variable, source)
+        )
+        for name, (variable, source) in zip(names, pairs, strict=True)
+    }
+
+
+def _trains(operation: Any, variable: Any, source: Any) -> bool:
+    """A frozen kernel trains by the factors merged into it, a packed one once it is unpacked."""
+    packed = isinstance(source, FloatWeight)
+    return bool((operation if packed else getattr(source, "first", variable)).trainable)
+
+
+def weight_names(operation: Any, variables: Iterable[Any]) -> list[str]:
+    """What weights of an operation are to it, each once.
 
     A weight of its own goes by the name that its class gives it (`"kernel"`), one of a layer in it
     by the attribute that holds that layer (`"forward_layer/cell/kernel"`). Keras's own paths do
     not tell: they are others once a model was saved and loaded.
+
+    Args:
+        operation: whose they are.
+        variables: some or all of them.
     """
     roles = _roles(operation, "") if isinstance(operation, keras.Layer) else {}
-    weights: dict[str, Weight] = {}
-    for variable in internals.own_weights(operation):
-        name = roles[id(variable)]
-        base, number = name, 0
-        while name in weights:
+    names: list[str] = []
+    for variable in variables:
+        name = base = roles[id(variable)]
+        number = 0
+        while name in names:
             number += 1
             name = f"{base}#{number}"
-        weights[name] = Weight(
-            id(variable), tuple(variable.shape), variable, bool(variable.trainable)
-        )
-    return weights
+        names.append(name)
+    return names
 
 
 def _roles(layer: Any, prefix: str) -> dict[int, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from saikei.graph.internals import numbers
+from saikei.graph.internals import numbers, numpy_dtype
 
 Shape = tuple[int | None, ...]
 
@@ -35,7 +35,7 @@ class TensorSpec:
 
     def bytes_per_sample(self) -> int:
         """Size of one sample of the tensor in bytes; unknown axes count as 1."""
-        itemsize = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+        itemsize = numpy_dtype(self.dtype).itemsize
         return int(np.prod([d or 1 for d in self.shape[1:]], dtype=np.int64)) * itemsize
 
 
@@ -46,7 +46,7 @@ class Weight:
     Args:
         key: identity of the variable; two weights with one key are one tied variable.
         shape: the array's shape.
-        source: what `numpy.asarray` turns into the numbers (a variable or an array).
+        source: where the numbers are: an array, or a variable or the like with `numpy()`.
         trainable: whether gradients move it.
     """
 
@@ -67,17 +67,36 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class Quantised:
+    """A quantised layer's mode, and what it is in floating point.
+
+    Args:
+        mode: as Keras names it, such as `"int8"`.
+        kind: of the layer in floating point.
+        config: likewise.
+        weights: likewise; `None` where it is not known.
+    """
+
+    mode: str
+    kind: str
+    config: Mapping[str, Any] | None
+    weights: Mapping[str, Weight] | None
+
+
+@dataclass(frozen=True)
 class Operation:
     """A layer or a `keras.ops` operation, apart from the calls made of it.
 
     Args:
         name: unique in its graph.
         kind: `"Conv2D"` for Keras's layers, `"ops.Add"` for `keras.ops`,
-            `"module.Class"` for anything else. Rules are looked up by it.
+            `"module.Class"` for anything else; with its mode for a layer that is quantised, as
+            `"Dense[int8]"`. Rules are looked up by it.
         config: what the class's `from_config` takes; `None` where it has none.
         weights: its weights, in the order in which the class keeps them.
         source: the Keras object that it was read from.
         untraced: why its `call` could not be traced, for a layer of the user's own.
+        quantised: how it is quantised; `None` where it is not.
     """
 
     name: str
@@ -86,6 +105,12 @@ class Operation:
     weights: Mapping[str, Weight]
     source: Any = field(compare=False, repr=False)
     untraced: str | None = None
+    quantised: Quantised | None = None
+
+    @property
+    def plain_kind(self) -> str:
+        """The kind, without the mode of a layer that is quantised."""
+        return self.kind if self.quantised is None else self.quantised.kind
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,31 @@ def numbers(variable: Any) -> np.ndarray:
 
     They stay as they are when the variable is assigned to.
     """
-    if keras.config.backend() == "tensorflow" and variable.dtype == "float32":
+    tensorflow = keras.config.backend() == "tensorflow"
+    if tensorflow and isinstance(variable, keras.Variable) and variable.dtype == "float32":
         # A tensor that is read keeps its buffer; its `numpy()` would copy it.
         return np.asarray(memoryview(variable.value.value()))
     return np.asarray(variable.numpy())
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of that name; Keras brings those that NumPy has not, such as bfloat16."""
+    return np.dtype(name)
+
+
+def quantisation_of(layer: Any) -> str | None:
+    """How the layer's own weights are quantised (`"int8"`), not those of layers within it."""
+    return layer.quantization_mode if getattr(layer, "_is_quantized", False) else None
+
+
+def own_variables(layer: Any) -> list[Any]:
+    """The weights of the layer, in saving order, without those of layers within it."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def layers_within(layer: Any) -> list[Any]:
+    """The layers that a layer holds directly, in the order in which it lists their weights."""
+    return list(layer._layers)
 
 
 def flattened_layers(layer: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
-from saikei.graph.build import cheap_initialisers, instantiate
+from saikei.graph.build import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.describe import kind_of, layer_config
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 
@@ -206,7 +206,7 @@ def _output_specs(
             f"{', '.join(map(str, shapes))}: {in_one_line(error)}."
         ) from error
     needed = [tuple(variable.shape) for variable in internals.own_weights(instance)]
-    given = [weight.shape for weight in operation.weights.values()]
+    given = [weight.shape for _, weight in weights_as_held(operation, instance)]
     if needed != given:
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) would need weights of shapes {needed} "

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals
-from saikei.graph.describe import kind_of, layer_config, own_name, unused, weights_of
+from saikei.graph.describe import described, kind_of, layer_config, own_name, unused
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Call, Operation, TensorRef, TensorSpec
 from saikei.graph.parameters import (
@@ -296,14 +296,7 @@ class Reader:
             name = unused(f"{prefix}{name}", self._own.union(self.operations))
         self._names[id(operation)] = name
         self._alive.append(operation)
-        self.operations[name] = Operation(
-            name=name,
-            kind=kind_of(operation),
-            config=layer_config(operation),
-            weights=weights_of(operation),
-            source=operation,
-            untraced=self._opaque.get(id(operation)),
-        )
+        self.operations[name] = described(name, operation, self._opaque.get(id(operation)))
         return name
 
 

@@ -17,7 +17,8 @@ Loss = Callable[[list[Any], Any], Any]
 def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Array]]:
     """A function from a batch to the gradient by each of `model.weights`.
 
-    Every weight counts, trained or frozen; the model runs as at inference and is not changed.
+    Every weight counts, trained or frozen; the model runs as at inference and is not changed. The
+    gradient by whole numbers, as of a quantised kernel, is 0.
 
     Args:
         model: a built model.
@@ -38,10 +39,21 @@ def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], lis
     return numpy_gradients
 
 
+def _floating(model: keras.Model) -> list[Any]:
+    return [w for w in model.weights if keras.backend.is_float_dtype(w.dtype)]
+
+
+def _for_all(model: keras.Model, floating: list[Any], found: Any) -> list[Any]:
+    """A gradient for each weight of the model, `None` for those without."""
+    of = {id(weight): gradient for weight, gradient in zip(floating, found, strict=True)}
+    return [of.get(id(weight)) for weight in model.weights]
+
+
 def _tensorflow(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import tensorflow as tf
 
-    variables = [weight.value for weight in model.weights]
+    floating = _floating(model)
+    variables = [weight.value for weight in floating]
 
     @tf.function(reduce_retracing=True)
     def gradients(x: Any, y: Any) -> Any:
@@ -54,17 +66,19 @@ def _tensorflow(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any
             None if g is None else tf.convert_to_tensor(g) for g in tape.gradient(value, variables)
         ]
 
-    return lambda x, y: list(gradients(x, y))
+    return lambda x, y: _for_all(model, floating, gradients(x, y))
 
 
 def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import jax
 
-    weights = list(model.weights)
+    weights = _floating(model)
     place = {id(weight): position for position, weight in enumerate(weights)}
 
     def value(values: list[Any], x: Any, y: Any) -> Any:
-        trained = [values[place[id(v)]] for v in model.trainable_variables]
+        trained = [
+            values[place[id(v)]] if id(v) in place else v.value for v in model.trainable_variables
+        ]
         others = [
             values[place[id(v)]] if id(v) in place else v.value
             for v in model.non_trainable_variables
@@ -73,13 +87,16 @@ def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
         return loss(keras.tree.flatten(outputs), y)
 
     gradients = jax.jit(jax.grad(value))
-    return lambda x, y: list(gradients([weight.value for weight in weights], x, y))
+    return lambda x, y: _for_all(
+        model, weights, gradients([weight.value for weight in weights], x, y)
+    )
 
 
 def _torch(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import torch
 
-    values = [weight.value for weight in model.weights]
+    floating = _floating(model)
+    values = [weight.value for weight in floating]
 
     def gradients(x: Any, y: Any) -> list[Any]:
         needed = [value.requires_grad for value in values]
@@ -88,7 +105,8 @@ def _torch(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
         try:
             with torch.enable_grad():
                 result = loss(keras.tree.flatten(model(x, training=False)), y)
-            return list(torch.autograd.grad(result, values, allow_unused=True))
+            found = torch.autograd.grad(result, values, allow_unused=True)
+            return _for_all(model, floating, found)
         finally:
             for value, need in zip(values, needed, strict=True):
                 value.requires_grad_(need)

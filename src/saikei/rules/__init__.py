@@ -24,6 +24,7 @@ from saikei.rules import (
 )
 from saikei.rules.base import CallView, Rule
 from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Rescale, Tie
+from saikei.rules.quantised import MODES, quantised, why_whole
 
 __all__ = [
     "BUILT_IN",
@@ -37,6 +38,7 @@ __all__ = [
     "Tie",
     "find_rule",
     "register_rule",
+    "why_whole",
 ]
 
 BUILT_IN: Mapping[str, Rule] = MappingProxyType(
@@ -82,4 +84,8 @@ def register_rule(rule: Rule) -> Callable[[type], type]:
 
 def find_rule(kind: str) -> Rule | None:
     """The rule for a kind of operation; `None` where there is none, so that it is pinned."""
+    plain, _, mode = kind.partition("[")
+    if mode:
+        rule = find_rule(plain) if mode.rstrip("]") in MODES else None
+        return None if rule is None else quantised(rule, mode.rstrip("]"))
     return BUILT_IN.get(kind) or _added.get(kind)

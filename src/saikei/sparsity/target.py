@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.errors import EditError
 from saikei.graph import Graph, Operation, Weight
+from saikei.rules import why_whole
 from saikei.sparsity.axes import input_axes
 from saikei.sparsity.masks import Array, Mask, Pattern, group_zeros, lamp, magnitude, smallest
 from saikei.sparsity.zeros import is_kernel
@@ -87,7 +88,7 @@ class Target:
         seen: set[int] = set()
         chosen = set(self.layers or graph.operations) - set(self.exclude)
         for operation in graph.operations.values():
-            if operation.name not in chosen:
+            if operation.name not in chosen or operation.quantised is not None:
                 continue
             for name, weight in operation.weights.items():
                 if is_kernel(name, weight.shape) and weight.key not in seen:
@@ -105,6 +106,8 @@ def _check_known(name: str, graph: Graph) -> None:
 
 
 def _check_has_kernel(operation: Operation) -> None:
+    if operation.quantised is not None:
+        raise EditError(f"Sparsify: {why_whole(operation.name, operation.quantised.mode)}.")
     if not any(is_kernel(key, weight.shape) for key, weight in operation.weights.items()):
         weights = ", ".join(operation.weights) or "none"
         raise EditError(

@@ -20,6 +20,7 @@ import numpy as np
 
 from saikei.errors import InputError
 from saikei.graph import read
+from saikei.graph.lora import merged_weights
 from saikei.sparsity import Target, is_kernel, meant_zeros
 from saikei.training.loop import Plan
 
@@ -68,6 +69,7 @@ def holding_zeros(
         raise InputError(
             f"sparsify={sparsify!r}: give a saikei.Sparsify, for example Sparsify(0.8)."
         )
+    _check_lora(model, sparsify is not None, keep_zeros)
     masks = _zeros_there(model) if keep_zeros else {}
     variables = {id(v): v for v in model.variables}
     if sparsify is not None:
@@ -86,6 +88,24 @@ def holding_zeros(
     finally:
         for kernel_held in held:
             kernel_held.release()
+
+
+def _check_lora(model: keras.Model, sparsify: bool, keep_zeros: bool) -> None:
+    """Factors that are added to a kernel would fill its zeros at the first step.
+
+    Raises:
+        InputError: when such a kernel has zeros, or is to get some.
+    """
+    for layer, weight in merged_weights(model):
+        if not is_kernel(weight.base.path, weight.shape):
+            continue
+        if sparsify or (keep_zeros and meant_zeros(weight.numpy()) is not None):
+            raise InputError(
+                f"Layer '{layer.name}' has zeros in its kernel, or is to get some, and training "
+                "its LoRA factors would fill them: merge these first, by "
+                "saikei.graph.copy_model(model), which gives the same model without LoRA, or "
+                "train with keep_zeros=False and without sparsify."
+            )
 
 
 def _zeros_there(model: keras.Model) -> dict[int, np.ndarray[Any, Any]]:

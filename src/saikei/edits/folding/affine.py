@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.graph import Operation, Weight, new_weight
+from saikei.rules import why_whole
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -68,6 +69,12 @@ def of_batch_norm(operation: Operation, rank: int) -> Affine:
     return Affine(scale, shift, int(axis) % rank, rank)
 
 
+def _not_linear(operation: Operation) -> CannotFoldError:
+    if operation.quantised is not None:
+        return CannotFoldError(why_whole(operation.name, operation.quantised.mode))
+    return CannotFoldError(f"'{operation.name}' ({operation.kind}) is not known to be linear")
+
+
 def fold_behind(operation: Operation, affine: Affine) -> Operation:
     """The layer that gives its output scaled and shifted.
 
@@ -77,7 +84,7 @@ def fold_behind(operation: Operation, affine: Affine) -> Operation:
     """
     kernels, activation = _WEIGHTS.get(operation.kind), (operation.config or {}).get("activation")
     if kernels is None or not set(operation.weights) <= {*kernels, "bias"}:
-        raise CannotFoldError(f"'{operation.name}' ({operation.kind}) is not known to be linear")
+        raise _not_linear(operation)
     if activation not in (None, "linear"):
         raise CannotFoldError(f"'{operation.name}' ends in an activation")
     if operation.kind == "EinsumDense":
@@ -102,7 +109,7 @@ def fold_ahead(operation: Operation, affine: Affine) -> Operation:
     kernels = _WEIGHTS.get(operation.kind)
     absorb = _ABSORB.get(operation.kind)
     if kernels is None or absorb is None or not set(operation.weights) <= {*kernels, "bias"}:
-        raise CannotFoldError(f"'{operation.name}' ({operation.kind}) is not known to be linear")
+        raise _not_linear(operation)
     _check_axis(operation, affine)
     if affine.shift.any() and _pads(operation):
         raise CannotFoldError(f"'{operation.name}' pads with zeros, which would need the shift")

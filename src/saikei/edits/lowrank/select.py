@@ -10,6 +10,7 @@ from saikei.edits.lowrank.options import Options, paying_options
 from saikei.edits.lowrank.split import Splits
 from saikei.errors import EditError
 from saikei.graph import Graph, Operation
+from saikei.rules import why_whole
 
 Splitter = Callable[[Graph, Operation], Splits | str]
 
@@ -55,6 +56,9 @@ def find_options(
     options, left_alone = [], {}
     for name, operation in graph.operations.items():
         if name in exclude or (layers and name not in layers):
+            continue
+        if operation.quantised is not None and operation.plain_kind in splitters:
+            left_alone[name] = f"stays whole: {why_whole(name, operation.quantised.mode)}"
             continue
         if operation.kind not in splitters:
             if layers:

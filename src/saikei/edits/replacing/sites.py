@@ -54,12 +54,12 @@ def sites(graph: Graph) -> dict[str, Site]:
     for name, operation in graph.operations.items():
         function = _function(operation)
         if function is not None:
-            found[name] = Site(name, function, operation.kind in _FUSED)
+            found[name] = Site(name, function, operation.plain_kind in _FUSED)
     return found
 
 
 def _function(operation: Operation) -> Function | None:
-    if operation.kind in _FUSED or operation.kind == "Activation":
+    if operation.plain_kind in _FUSED or operation.kind == "Activation":
         return function_of_argument((operation.config or {}).get("activation"))
     return function_of_class(operation.kind.removeprefix("ops."), operation.config)
 

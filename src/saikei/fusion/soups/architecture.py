@@ -14,6 +14,7 @@ from saikei.fusion.members import check_several
 from saikei.fusion.soups.kernels.blocks import Array, is_float
 from saikei.graph import Call, Graph, Operation, Weight, read
 from saikei.graph.state import differing_state
+from saikei.rules import why_whole
 
 # The layer's name in the first member, and the weight's name in the layer.
 Place: TypeAlias = tuple[str, str]
@@ -43,9 +44,19 @@ def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) 
     if base is not None:
         graphs.append(read(base))
         names.append(f"the base ('{graphs[-1].name}')")
+    for name, graph in zip(names, graphs, strict=True):
+        _check_floats(name, graph)
     for name, graph in zip(names[1:], graphs[1:], strict=True):
         _compare(names[0], graphs[0], name, graph)
     return graphs
+
+
+def _check_floats(name: str, graph: Graph) -> None:
+    """Numbers with scales of their own cannot be averaged one by one."""
+    for operation in graph.operations.values():
+        if operation.quantised is not None:
+            reason = why_whole(operation.name, operation.quantised.mode)
+            raise FusionError(f"In {name}, {reason}.")
 
 
 def tensors(graph: Graph, like: Graph) -> Tensors:
