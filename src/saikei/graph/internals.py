@@ -151,16 +151,6 @@ def quantisation_of(layer: Any) -> str | None:
     return layer.quantization_mode if getattr(layer, "_is_quantized", False) else None
 
 
-def own_variables(layer: Any) -> list[Any]:
-    """The weights of the layer, in saving order, without those of layers within it."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
-
-
-def layers_within(layer: Any) -> list[Any]:
-    """The layers that a layer holds directly, in the order in which it lists their weights."""
-    return list(layer._layers)
-
-
 def flattened_layers(layer: Any) -> list[Any]:
     """The layer and every layer in it."""
     return list(layer._flatten_layers()) if isinstance(layer, keras.Layer) else []

@@ -73,14 +73,14 @@ def float_twin(layer: Any, config: Mapping[str, Any] | None) -> FloatTwin | None
 def _in_order(layer: Any) -> list[tuple[Any, Any]] | None:
     """The weights of a layer and of those in it, in the order in which Keras lists them."""
     if internals.quantisation_of(layer) is None:
-        found: list[tuple[Any, Any]] = [(v, v) for v in internals.own_variables(layer)]
+        found: list[tuple[Any, Any]] = [(v, v) for _, v in internals.held_weights(layer)]
     else:
         tables = _tables(layer)
         if tables is None:
             return None
         bias = getattr(layer, "bias", None)
         found = [*tables, *([] if bias is None else [(bias, bias)])]
-    for part in internals.layers_within(layer):
+    for _, part in internals.held_layers(layer):
         more = _in_order(part)
         if more is None:
             return None
