@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 
+from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.columns import in_columns
-from saikei.errors import ModelError
-from saikei.graph import Graph, Weight, read
+from saikei.errors import BudgetError, ModelError
+from saikei.graph import (
+    Graph,
+    InputShape,
+    Sized,
+    TensorSpec,
+    Weight,
+    open_inputs,
+    read,
+    sized,
+    with_input_shape,
+)
 from saikei.models import CascadeModel
 from saikei.rules import find_rule
 from saikei.rules.base import product
@@ -30,9 +44,10 @@ class LayerProfile:
     Args:
         name: the layer's name; a shared layer has one entry for each call.
         kind: its kind.
-        output_shape: of its first output, batch axis first.
+        output_shape: of its first output, batch axis first; at the sizes of the profile.
         params: its parameters; 0 at the later calls of a shared layer.
-        macs: multiply-accumulates per sample; `None` where no rule knows them.
+        macs: multiply-accumulates per sample; `None` where no rule knows them, or a size is
+            unknown.
         activation_bytes: size of its outputs for one sample.
         pinned: why its channels cannot be cut; `None` where they can, or where it has none.
         zeros: exact zeros in kernels of it that are sparse; 0 at the later calls of a shared
@@ -61,6 +76,10 @@ class Profile:
         latency: median milliseconds of one `predict_on_batch`; `None` if not measured.
         batch_size: of the latency.
         layers: one entry for each call.
+        sizes: for each input with axes of unknown size, the shape of a sample that MACs, memory
+            and latency are of; likewise for layers whose output's size depends on the data. Axes
+            are `None` where it is not known; what they would cost is not counted.
+        assumed: those of them of which nothing was given.
         expected_macs: for a cascade, where it is known how many rows each member sees: mean MACs
             per sample, as `macs` and `latency` are what they are at worst, when all members run.
         expected_latency: likewise, milliseconds per batch.
@@ -72,6 +91,8 @@ class Profile:
     latency: float | None
     batch_size: int
     layers: tuple[LayerProfile, ...]
+    sizes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
     expected_macs: float | None = None
     expected_latency: float | None = None
 
@@ -82,7 +103,7 @@ class Profile:
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Layers with weights whose MACs no rule knows; they are not in `macs`."""
+        """Layers whose MACs no rule knows, or whose size is unknown; they are not in `macs`."""
         return tuple(layer.name for layer in self.layers if layer.macs is None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +129,21 @@ class Profile:
             parts.append(f"MACs not counted: {', '.join(self.uncounted)}")
         if self.zeros:
             parts.append(f"zeros count in full: {NO_FASTER}")
-        return "; ".join(parts)
+        return "; ".join([*parts, *self.size_notes()])
+
+    def size_notes(self) -> tuple[str, ...]:
+        """What was taken for axes of unknown size; empty where all sizes are known."""
+        return tuple(
+            f"the size of '{name}' is unknown and {self._taken(name, shape)}"
+            for name, shape in self.sizes.items()
+        )
+
+    def _taken(self, name: str, shape: tuple[int | None, ...]) -> str:
+        if None in shape:
+            return "could not be assumed, so that not all is counted: give it by input_shape"
+        if name in self.assumed:
+            return f"assumed to be {_times(shape)}: give input_shape for another and for a latency"
+        return f"taken to be {_times(shape)}"
 
     def _sparse_share(self) -> str:
         if not self.zeros:
@@ -116,65 +151,104 @@ class Profile:
         return f" ({self.zeros:,} of them zero, {self.zeros / self.params:.1%})"
 
 
+def _times(shape: tuple[int | None, ...]) -> str:
+    return "×".join("?" if size is None else str(size) for size in shape) or "1"
+
+
 def _expected(value: float | None, form: str) -> str:
     return "" if value is None else f" at most, {value:{form}} expected"
 
 
-def profile(model: keras.Model, batch_size: int = 32, latency: bool = True) -> Profile:
+def profile(
+    model: keras.Model,
+    batch_size: int = 32,
+    latency: bool = True,
+    input_shape: InputShape | None = None,
+) -> Profile:
     """Count and measure what a model costs at inference.
 
     Args:
         model: a built Functional or Sequential model.
         batch_size: batch for the latency, and only for it.
         latency: whether to measure it; counting alone runs nothing.
+        input_shape: for models that take inputs of any size, the shape of a sample without the
+            batch axis, as `(224, 224, 3)`; of several inputs a mapping from their names, or one
+            for each in their order.
 
     Returns:
-        The profile. Axes of unknown size count as 1, so give the model's input a full shape
-        for counts that mean something.
+        The profile. Where an input has axes of unknown size and `input_shape` is not given, a
+        size is assumed, which the profile shows, and the latency is not measured.
 
     Raises:
-        ModelError: when the model cannot be read, or its latency cannot be measured because
-            an input axis other than the batch is unknown.
+        ModelError: when the model cannot be read, or does not take that `input_shape`.
     """
-    channel_map = map_channels(read(model))
+    graph = read(model)
+    if input_shape is not None:
+        graph = with_input_shape(graph, input_shape)
+    channel_map = map_channels(graph)
+    full = sized(graph)
     counted = count_costs(channel_map)
     milliseconds = expected_milliseconds = None
-    if latency and isinstance(model, CascadeModel):
-        milliseconds, expected_milliseconds = _cascade_latency(model, batch_size)
-    elif latency:
-        milliseconds = measure_latency(model, batch_size)
+    if latency and not set(open_inputs(graph)) - set(graph.sizes):
+        milliseconds, expected_milliseconds = _latency(model, batch_size, graph)
     return Profile(
         params=counted.params,
         macs=counted.macs,
-        activation_bytes=_peak_bytes(channel_map.graph),
+        activation_bytes=_peak_bytes(graph, full),
         latency=milliseconds,
         batch_size=batch_size,
-        layers=_layers(channel_map),
-        expected_macs=_expected_macs(model) if isinstance(model, CascadeModel) else None,
+        layers=_layers(channel_map, full),
+        sizes=dict(full.sizes),
+        assumed=full.assumed,
+        expected_macs=_expected_macs(model, full) if isinstance(model, CascadeModel) else None,
         expected_latency=expected_milliseconds,
     )
 
 
-def _expected_macs(cascade: CascadeModel) -> float | None:
+def _latency(model: keras.Model, batch_size: int, graph: Graph) -> tuple[float, float | None]:
+    if isinstance(model, CascadeModel):
+        return _cascade_latency(model, batch_size, sized(graph))
+    return measure_latency(model, batch_size, sizes=graph.sizes), None
+
+
+def _expected_macs(cascade: CascadeModel, full: Sized) -> float | None:
     if cascade.shares is None:
         return None
-    macs = [count_costs(map_channels(read(member))).macs for member in cascade.members]
+    macs = [count_costs(map_channels(member)).macs for member in _members(cascade, full)]
     return float(np.dot(cascade.shares, macs))
 
 
-def _cascade_latency(cascade: CascadeModel, batch_size: int) -> tuple[float, float | None]:
+def _members(cascade: CascadeModel, full: Sized) -> list[Graph]:
+    """The graphs of the members, which take the same inputs under names of their own."""
+    graphs = [read(member) for member in cascade.members]
+    return [replace(graph, sizes=_renamed(full, graph)) for graph in graphs]
+
+
+def _renamed(full: Sized, graph: Graph) -> dict[str, tuple[int, ...]]:
+    shapes = [full.graph.spec(ref).shape[1:] for ref in full.graph.input_refs()]
+    names = [graph.calls[ref.call].operation for ref in graph.input_refs()]
+    known = {n: s for n, s in zip(names, shapes, strict=True) if None not in s}
+    return {name: tuple(size or 1 for size in shape) for name, shape in known.items()}
+
+
+def _cascade_latency(
+    cascade: CascadeModel, batch_size: int, full: Sized
+) -> tuple[float, float | None]:
     """Milliseconds of one batch at worst and as expected: the sum over the members.
 
     A member that is expected to see less than one row of a batch sees one in so many batches.
     """
-    worst = sum(measure_latency(member, batch_size) for member in cascade.members)
+    sizes = [graph.sizes for graph in _members(cascade, full)]
+    timed = list(zip(cascade.members, sizes, strict=True))
+    worst = sum(measure_latency(member, batch_size, sizes=shapes) for member, shapes in timed)
     if cascade.shares is None:
         return worst, None
     expected = 0.0
-    for member, share in zip(cascade.members, cascade.shares, strict=True):
+    for (member, shapes), share in zip(timed, cascade.shares, strict=True):
         rows = share * batch_size
         if rows:
-            expected += min(rows, 1.0) * measure_latency(member, max(1, round(rows)))
+            milliseconds = measure_latency(member, max(1, round(rows)), sizes=shapes)
+            expected += min(rows, 1.0) * milliseconds
     return worst, expected
 
 
@@ -202,14 +276,56 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
         rule = find_rule(operation.kind)
         if rule is None and not operation.weights:
             continue
+        macs += call_macs(channel_map, index, keep) or 0
         view = channel_map.view(index, keep)
-        macs += rule.macs(view) if rule is not None else 0
         for name, weight in operation.weights.items():
             if weight.key not in seen:
                 seen.add(weight.key)
                 quantised = operation.quantised is not None
                 params += product(weight.shape if quantised else view.weights[name])
     return Counts(params, macs)
+
+
+def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None) -> int | None:
+    """Multiply-accumulates of one call for one sample.
+
+    Args:
+        channel_map: a graph with its channels; unknown sizes are those of `saikei.graph.sized`.
+        index: of the call.
+        keep: for each channel, whether it stays; all do when not given.
+
+    Returns:
+        The number; `None` for a layer with weights and no rule, and where a size is unknown.
+    """
+    operation = channel_map.graph.operations[channel_map.graph.calls[index].operation]
+    rule = find_rule(operation.kind)
+    if rule is None:
+        return None if operation.weights else 0
+    view = channel_map.full.view(index, keep)
+    macs = rule.macs(view)
+    if macs and any(None in shape[1:] for shape in (*view.inputs, *view.outputs)):
+        return None
+    rows = view.inputs[0][:1] if view.inputs else ()
+    # The first axis holds other things than samples where a reshape has joined axes.
+    return macs if rows in ((), (None,)) else macs * int(rows[0] or 0) // channel_map.batch
+
+
+def check_countable(graph: Graph, budget: Budget) -> None:
+    """Refuse a budget on MACs that depend on sizes which nothing tells.
+
+    Raises:
+        BudgetError: naming a layer.
+    """
+    unknown = sized(graph).unknown() if budget.macs is not None else ()
+    channel_map = map_channels(graph) if unknown else None
+    for index, call in enumerate(graph.calls if channel_map is not None else ()):
+        rule = find_rule(graph.operations[call.operation].kind)
+        if rule is not None and channel_map is not None and call_macs(channel_map, index) is None:
+            raise BudgetError(
+                f"The budget limits MACs, but layer '{call.operation}' of model '{graph.name}' "
+                "works on a size that is unknown, and none could be assumed: give data of the "
+                "size that counts, or limit params."
+            )
 
 
 def uncounted_layers(graph: Graph) -> tuple[str, ...]:
@@ -219,7 +335,11 @@ def uncounted_layers(graph: Graph) -> tuple[str, ...]:
 
 
 def measure_latency(
-    model: keras.Model, batch_size: int = 32, repeats: int = 10, seconds: float = 2.0
+    model: keras.Model,
+    batch_size: int = 32,
+    repeats: int = 10,
+    seconds: float = 2.0,
+    sizes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> float:
     """Median time of `predict_on_batch` on random input, in milliseconds.
 
@@ -228,11 +348,12 @@ def measure_latency(
         batch_size: samples in the batch.
         repeats: at least 3 runs and at most this many, after a warm-up that is not counted.
         seconds: no further run is started after this time.
+        sizes: for inputs with axes of unknown size, the shape of a sample.
 
     Raises:
         ModelError: when an input axis other than the batch has no known size.
     """
-    batch = _random_batch(model, batch_size)
+    batch = _random_batch(model, batch_size, sizes)
     # Compiling happens here. A private copy of the compiled function is not needed: Keras
     # keeps predict functions apart from training state.
     model.predict_on_batch(batch)
@@ -245,43 +366,43 @@ def measure_latency(
     return statistics.median(times)
 
 
-def _random_batch(model: keras.Model, batch_size: int) -> Any:
+def _random_batch(model: keras.Model, batch_size: int, sizes: Mapping[str, tuple[int, ...]]) -> Any:
     generator = np.random.default_rng(0)
     arrays: list[np.ndarray] = []
     graph = read(model)
     for ref in graph.input_refs():
         spec = graph.spec(ref)
-        shape = spec.shape[1:]
+        name = graph.calls[ref.call].operation
+        shape = sizes.get(name, spec.shape[1:])
         if None in shape:
-            name = graph.calls[ref.call].operation
             raise ModelError(
                 f"Input '{name}' of model '{model.name}' has an axis of unknown size "
-                f"{shape}: build it with full shapes to measure latency, or pass latency=False."
+                f"{spec.shape[1:]}, and a latency is measured at one size: give data of that "
+                "size, or leave the latency out."
             )
         values = generator.random((batch_size, *(size or 1 for size in shape)))
         arrays.append(values.astype(spec.dtype))
     return keras.tree.pack_sequence_as(graph.inputs, arrays)
 
 
-def _layers(channel_map: ChannelMap) -> tuple[LayerProfile, ...]:
+def _layers(channel_map: ChannelMap, full: Sized) -> tuple[LayerProfile, ...]:
     graph = channel_map.graph
     pinned = _pinned_layers(channel_map)
     layers: list[LayerProfile] = []
     seen: set[int] = set()
     for index, call in enumerate(graph.calls):
         operation = graph.operations[call.operation]
-        rule = find_rule(operation.kind)
         new = {name: w for name, w in operation.weights.items() if w.key not in seen}
         seen.update(weight.key for weight in new.values())
-        unknown = rule is None and bool(operation.weights)
+        specs = full.graph.calls[index].outputs
         layers.append(
             LayerProfile(
                 name=operation.name,
                 kind=operation.kind,
-                output_shape=call.outputs[0].shape,
+                output_shape=(*call.outputs[0].shape[:1], *specs[0].shape[1:]),
                 params=sum(product(weight.shape) for weight in new.values()),
-                macs=None if unknown else rule.macs(channel_map.view(index)) if rule else 0,
-                activation_bytes=sum(spec.bytes_per_sample() for spec in call.outputs),
+                macs=call_macs(channel_map, index),
+                activation_bytes=sum(map(_bytes, call.outputs, specs, repeat(full.batch))),
                 pinned=pinned.get(operation.name),
                 zeros=0
                 if operation.quantised
@@ -306,7 +427,13 @@ def _pinned_layers(channel_map: ChannelMap) -> dict[str, str]:
     return reasons
 
 
-def _peak_bytes(graph: Graph) -> int:
+def _bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
+    """Size of one sample of a tensor, whose first axis may hold more than samples."""
+    rows = full.shape[0] if spec.shape[:1] == (None,) else None
+    return full.bytes_per_sample() * (rows or batch) // batch
+
+
+def _peak_bytes(graph: Graph, full: Sized) -> int:
     """The largest sum of live tensors while the calls run in order."""
     last_use: dict[tuple[int, int], int] = {}
     for index, call in enumerate(graph.calls):
@@ -319,15 +446,23 @@ def _peak_bytes(graph: Graph) -> int:
     live = peak = 0
     for index, call in enumerate(graph.calls):
         for position, spec in enumerate(call.outputs):
-            live += spec.bytes_per_sample()
+            size = _bytes(spec, full.graph.calls[index].outputs[position], full.batch)
+            live += size
             use = last_use.get((index, position), index)
-            freed[use] = freed.get(use, 0) + spec.bytes_per_sample()
+            freed[use] = freed.get(use, 0) + size
         peak = max(peak, live)
         live -= freed.get(index, 0)
     return peak
 
 
 def _row(layer: LayerProfile) -> tuple[str, str, str, str, str, str]:
-    shape = "×".join("?" if size is None else str(size) for size in layer.output_shape[1:])
+    shape = layer.output_shape[1:]
     macs = "not counted" if layer.macs is None else f"{layer.macs:,}"
-    return (layer.name, layer.kind, shape, f"{layer.params:,}", macs, layer.pinned or "")
+    return (
+        layer.name,
+        layer.kind,
+        _times(shape) if shape else "",
+        f"{layer.params:,}",
+        macs,
+        layer.pinned or "",
+    )

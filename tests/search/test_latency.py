@@ -15,7 +15,7 @@ from saikei.graph import read
 from tests.search.small import data, dense, search
 
 
-def milliseconds(model: keras.Model, *arguments: Any) -> float:
+def milliseconds(model: keras.Model, *arguments: Any, **sizes: Any) -> float:
     return count_costs(map_channels(read(model))).macs / 100
 
 
@@ -48,7 +48,7 @@ def test_a_cut_that_is_too_slow_when_timed_again_is_not_trained(
     model = dense()
     whole = milliseconds(model)
 
-    def slower(timed: keras.Model, *arguments: Any) -> float:
+    def slower(timed: keras.Model, *arguments: Any, **sizes: Any) -> float:
         return max(milliseconds(timed), 0.8 * whole)
 
     # The cut is steered by the good clock, and what comes of it is timed by the slow one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.channels.groups import ChannelGroup, find_groups
-from saikei.graph import Graph, TensorRef
+from saikei.graph import Graph, TensorRef, sized
 from saikei.rules import CallView, Flow, Labels
 from saikei.rules.base import Shape
 from saikei.rules.labels import Vector, labelled
@@ -52,6 +52,17 @@ class ChannelMap:
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The channel groups, in the order in which layers make them."""
         return find_groups(self)
+
+    @cached_property
+    def full(self) -> ChannelMap:
+        """The same channels in a graph with full shapes, for counting: see `saikei.graph.sized`."""
+        graph = sized(self.graph).graph
+        return self if graph is self.graph else replace(self, graph=graph)
+
+    @property
+    def batch(self) -> int:
+        """How many samples first axes are of that have a size in `full`."""
+        return sized(self.graph).batch
 
     def weight_axes(self) -> Iterator[tuple[str, str, int, int, Vector]]:
         """The axes of weights that have channels, tied variables once.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saikei.cli.options import (
+    InputShape,
     Json,
     Latency,
     Macs,
@@ -18,6 +19,7 @@ from saikei.cli.options import (
     budget,
     number,
 )
+from saikei.cli.options import input_shape as parsed_shape
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
@@ -60,12 +62,14 @@ def edit(
         bool, typer.Option(help="Refit what is left by least squares, where there is --data.")
     ] = True,
     seed: Seed = 0,
+    input_shape: InputShape = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Change the structure of a model: by a recipe, by steps, or by pruning to a budget."""
     import_keras()
     from saikei.costs import profile
+    from saikei.edits.base import read_with_sizes
     from saikei.modelfile import load_model, save_model
     from saikei.npz import load_npz
     from saikei.writing import check_target
@@ -87,9 +91,10 @@ def edit(
         steps = _pruning(amount, importance, scope, multiple_of, names, seed, compensate)
     samples = load_npz(data).need("train") if data is not None else None
     loaded = load_model(model)
-    edited = steps(loaded, samples)
+    sizes = read_with_sizes(loaded, samples, parsed_shape(input_shape)).sizes or None
+    edited = steps(loaded, samples, sizes)
+    before, after = (profile(m, latency=False, input_shape=sizes) for m in (loaded, edited))
     save_model(edited, out, overwrite)
-    before, after = (profile(m, latency=False) for m in (loaded, edited))
     if as_json:
         say_json(
             {
@@ -97,13 +102,16 @@ def edit(
                 "recipe": steps.to_dict(),
                 "before": {"params": before.params, "macs": before.macs},
                 "after": {"params": after.params, "macs": after.macs},
+                "sizes": {name: list(shape) for name, shape in after.sizes.items()},
+                "assumed": list(after.assumed),
             }
         )
         return
+    notes = "".join(f" MACs are counted where {note}." for note in after.size_notes())
     say(
         f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
         f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}). Train it before use: "
-        "an approximate edit costs accuracy that training brings back."
+        f"an approximate edit costs accuracy that training brings back.{notes}"
     )
 
 

@@ -74,13 +74,15 @@ def fuse(
                 "fitted": fitted,
                 "params": costs.params,
                 "macs": costs.macs,
+                "sizes": {name: list(shape) for name, shape in costs.sizes.items()},
+                "assumed": list(costs.assumed),
                 "test": score.to_dict() if score else None,
             }
         )
         return
     say(
         f"{out}: {type(fusion).__name__}{_shown(fitted)}; {costs.params:,} parameters, "
-        f"{costs.macs:,} MACs."
+        f"{costs.macs:,} MACs{''.join(f'; {note}' for note in costs.size_notes())}."
     )
     if score is not None:
         say(f"On test: {score}.")

@@ -27,6 +27,9 @@ def optimize(
     epochs: Epochs = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
     seed: Seed = 0,
+    no_latency: Annotated[
+        bool, typer.Option("--no-latency", help="Do not measure the time of a batch.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find the best model that fits a budget, and write it with a report."""
@@ -45,6 +48,7 @@ def optimize(
         limits,
         test=splits.test,
         out=out,
+        latency=not no_latency,
         progress=not as_json,
         **given(trials=trials, epochs=epochs, batch_size=batch_size, seed=seed),
     )

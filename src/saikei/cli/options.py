@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,13 @@ Params = Annotated[
 Latency = Annotated[
     str | None,
     typer.Option(help="Limit on the time of a batch: 0.5 is a share, 3.5 milliseconds."),
+]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where the model takes inputs of any size: the shape of a sample without the batch, "
+        "224,224,3; of several inputs NAME=224,224,3, repeated."
+    ),
 ]
 Trials = Annotated[
     int | None, typer.Option(min=1, help="Architectures to try; each trains with its rival.")
@@ -55,6 +62,39 @@ def number(text: str, option: str) -> float | int:
     if math.isnan(value):
         raise InputError(f"{option} {text!r} is no number: write a share such as 0.25, or a count.")
     return value
+
+
+def input_shape(texts: list[str] | None) -> Any:
+    """The shapes of `--input-shape`; `None` when it is not given.
+
+    Args:
+        texts: what was typed, each time.
+
+    Raises:
+        InputError: when one is no shape.
+    """
+    if not texts:
+        return None
+    parts = [text.rpartition("=") for text in texts]
+    shapes = {name: _sizes(shape) for name, _, shape in parts}
+    if len(texts) == 1 and "" in shapes:
+        return shapes[""]
+    if "" in shapes or len(shapes) < len(texts):
+        raise InputError(
+            f"--input-shape is given {len(texts)} times: write the name of an input before each "
+            "shape, as NAME=224,224,3, and each name once."
+        )
+    return shapes
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(size) for size in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--input-shape {text!r} is no shape: write whole numbers with commas between them, "
+            "without the batch axis: 224,224,3."
+        ) from error
 
 
 def budget(macs: str | None, params: str | None, latency: str | None) -> Budget:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import keras
 
-from saikei.errors import EditError
-from saikei.graph import Graph, build, read
+from saikei.budget import Budget
+from saikei.calibration.sizes import sizes_of
+from saikei.channels import map_channels
+from saikei.costs import count_costs
+from saikei.errors import EditError, WorkError
+from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
 from saikei.models import CascadeModel
 
 
@@ -37,12 +42,17 @@ class Edit(ABC):
     def to_dict(self) -> dict[str, Any]:
         """The edit's arguments, JSON-ready; `from_dict` of its class is the inverse."""
 
-    def __call__(self, model: keras.Model, data: Any = None) -> keras.Model:
+    def __call__(
+        self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
+    ) -> keras.Model:
         """Edit a model.
 
         Args:
             model: a built Functional or Sequential model; it is not changed.
-            data: calibration data, for edits that use it: what `keras.Model.fit` takes.
+            data: calibration data, for edits that use it: what `keras.Model.fit` takes. A budget
+                counts axes of unknown size as long as they are in it.
+            input_shape: for a budget on a model that takes inputs of any size, the shape of a
+                sample that costs are counted for, in the place of that of the data; see `profile`.
 
         Returns:
             A new, uncompiled model with the old weights carried over.
@@ -51,6 +61,7 @@ class Edit(ABC):
             ModelError: when the model cannot be read.
             EditError: when the edit cannot be applied, or would change nothing; for a cascade,
                 whose exits would be lost.
+            WorkError: when the model that was built does not keep the budget.
         """
         if isinstance(model, CascadeModel):
             raise EditError(
@@ -58,4 +69,47 @@ class Edit(ABC):
                 "which all members run: edit its members (.members) and make a Cascade of them, "
                 "with thresholds of their own; or edit copy_model(it), where all may run."
             )
-        return build(self.apply(read(model), data))
+        graph = read_with_sizes(model, data, input_shape)
+        edited = build(self.apply(graph, data))
+        check_budget(self, graph, edited)
+        return edited
+
+
+def read_with_sizes(model: keras.Model, data: Any, input_shape: InputShape | None = None) -> Graph:
+    """Read a model; axes of unknown size get for counting the size that they have in the data."""
+    graph = read(model)
+    if input_shape is not None:
+        return with_input_shape(graph, input_shape)
+    if data is None or not sized(graph).sizes:
+        return graph
+    return replace(graph, sizes=sizes_of(graph, data, model))
+
+
+def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
+    """Count a built model, where the edit was to reach a budget.
+
+    Args:
+        edit: what was done.
+        graph: what the budget's shares are of.
+        edited: the model that was built.
+
+    Raises:
+        WorkError: when the model costs more than was counted before it was built.
+    """
+    budgets = [value for value in vars(edit).values() if isinstance(value, Budget)]
+    for budget in budgets:
+        # A latency is measured while cutting, and is never the same twice.
+        counted = {name: v for name, v in budget.to_dict().items() if name != "latency"}
+        if not counted:
+            continue
+        limits = Budget.from_dict(counted)
+        before, after = (
+            count_costs(map_channels(replace(g, sizes=graph.sizes))) for g in (graph, read(edited))
+        )
+        if not limits.fits(after, before):
+            raise WorkError(
+                f"{type(edit).__name__} counted model '{graph.name}' to keep the budget "
+                f"'{limits}', but the model that was built has {after.macs:,} MACs of "
+                f"{before.macs:,} and {after.params:,} parameters of {before.params:,}: a layer "
+                "costs other than its rule counts. Set the budget lower by as much."
+            )

@@ -13,7 +13,7 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.calibration import refit
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.lowrank.budgeted import choose_within
 from saikei.edits.lowrank.convolutions import split_conv
 from saikei.edits.lowrank.matrices import split_dense, split_einsum, split_embedding
@@ -21,7 +21,7 @@ from saikei.edits.lowrank.options import Options
 from saikei.edits.lowrank.plan import SplitPlan, planned, split_layers
 from saikei.edits.lowrank.select import Found, Splitter, find_options, listed
 from saikei.errors import EditError
-from saikei.graph import Graph, read
+from saikei.graph import Graph
 
 Scheme = Literal["auto", "channel", "spatial"]
 
@@ -91,7 +91,7 @@ class Factorize(Edit):
         Raises:
             EditError: when no layer would be split.
         """
-        found, rows = self._choice(read(model))
+        found, rows = self._choice(read_with_sizes(model, data))
         return planned(found.options, rows, found.left_alone, self._reason_to_stay())
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
+from saikei.costs import call_macs
 from saikei.importance import Scores
-from saikei.rules import find_rule
 from saikei.rules.base import product
 from saikei.rules.labels import labelled
 
@@ -115,11 +115,9 @@ class _Path:
 
     def _cost(self, index: int, keep: BoolMask) -> NDArray[np.float64]:
         """MACs and parameters of a call; those of a shared layer count at its first."""
-        operation = self.map.graph.operations[self.map.graph.calls[index].operation]
-        rule = find_rule(operation.kind)
         view = self.map.view(index, keep)
         params = sum(product(view.weights[name]) for name in self.counted[index])
-        return np.array([rule.macs(view) if rule is not None else 0, params], dtype=np.float64)
+        return np.array([call_macs(self.map, index, keep) or 0, params], dtype=np.float64)
 
 
 def _first_calls(channel_map: ChannelMap) -> list[list[str]]:

@@ -14,13 +14,13 @@ from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.compensate import cut_as_told
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
 from saikei.errors import EditError, PinnedWarning
-from saikei.graph import Graph, read
+from saikei.graph import Graph
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 
 Scope = Literal["global", "layer"]
@@ -81,7 +81,7 @@ class PruneChannels(Edit):
             model: a built model.
             data: for an importance that looks at data.
         """
-        channel_map = map_channels(read(model))
+        channel_map = map_channels(read_with_sizes(model, data))
         return dropped(channel_map, self._mask(channel_map, data), self.compensate)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from saikei.edits.base import Edit
+from saikei.budget import Budget
+from saikei.edits.base import Edit, check_budget
 from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
@@ -22,7 +23,7 @@ from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
 from saikei.errors import EditError
-from saikei.graph import Graph
+from saikei.graph import Graph, build
 
 EDITS: Mapping[str, Any] = MappingProxyType(
     {
@@ -66,7 +67,10 @@ class Recipe(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph after all edits."""
         for edit in self.edits:
-            graph = edit.apply(graph, data)
+            edited = edit.apply(graph, data)
+            if any(isinstance(value, Budget) for value in vars(edit).values()):
+                check_budget(edit, graph, build(edited))
+            graph = edited
         return graph
 
     def to_dict(self) -> dict[str, Any]:

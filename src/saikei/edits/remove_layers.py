@@ -10,7 +10,7 @@ import keras
 
 from saikei.budget import Budget
 from saikei.calibration import refit
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.depth.find import choose_units, find_units
 from saikei.edits.depth.plan import PlannedUnit, RemovalPlan
 from saikei.edits.depth.ranking import RANKINGS, Ranking, make_ranking
@@ -18,7 +18,7 @@ from saikei.edits.depth.selection import all_around, removal_order, within_budge
 from saikei.edits.depth.structure import CostTable
 from saikei.edits.depth.units import KINDS, Unit, leaves
 from saikei.errors import EditError
-from saikei.graph import Graph, read, redirect
+from saikei.graph import Graph, redirect
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RemoveLayers(Edit):
         Raises:
             EditError: as when the edit is applied.
         """
-        graph = read(model)
+        graph = read_with_sizes(model, data)
         units = self._units(graph)
         ranking = make_ranking(self.ranking, graph, units, data)
         scores = ranking.scores(units, ())

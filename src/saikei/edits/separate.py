@@ -12,14 +12,14 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.calibration import refit
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.lowrank.budgeted import choose_within
 from saikei.edits.lowrank.convolutions import split_depthwise
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
 from saikei.edits.lowrank.plan import SplitPlan, planned, split_layers
 from saikei.edits.lowrank.select import Found, Splitter, find_options, listed
 from saikei.errors import BudgetError, EditError
-from saikei.graph import Graph, read
+from saikei.graph import Graph
 
 SPLITTERS: Mapping[str, Splitter] = MappingProxyType(
     {f"Conv{n}D": split_depthwise for n in (1, 2, 3)}
@@ -81,7 +81,7 @@ class Separate(Edit):
         Raises:
             EditError: when no layer would be separated.
         """
-        found, rows = self._choice(read(model))
+        found, rows = self._choice(read_with_sizes(model, data))
         return planned(found.options, rows, found.left_alone, "stays whole, as the limit allows")
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:

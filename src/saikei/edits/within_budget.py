@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelMap
-from saikei.costs import Counts, count_costs, measure_latency
+from saikei.costs import Counts, check_countable, count_costs, measure_latency
 from saikei.edits.cut import cut
 from saikei.errors import BudgetError
 from saikei.graph import Graph, build
@@ -30,6 +30,7 @@ def largest_within(
     Raises:
         BudgetError: when even the smallest cut is too large; it says how small that is.
     """
+    check_countable(channel_map.graph, budget)
     timed = budget.latency is not None
     original = _costs(channel_map, None, timed)
     if budget.fits(original, original):
@@ -55,7 +56,8 @@ def _costs(channel_map: ChannelMap, mask: BoolMask | None, timed: bool) -> Count
     if not timed:
         return counts
     graph: Graph = channel_map.graph if mask is None else cut(channel_map, mask)
-    return Counts(counts.params, counts.macs, measure_latency(build(graph)))
+    milliseconds = measure_latency(build(graph), sizes=graph.sizes)
+    return Counts(counts.params, counts.macs, milliseconds)
 
 
 def _unreachable(budget: Budget, smallest: Counts, original: Counts) -> str:

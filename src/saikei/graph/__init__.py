@@ -1,7 +1,9 @@
 """A Keras model as a flat graph: read it, change it as a value, build it again."""
 
 from saikei.graph.build import build, copy_model, fresh_model
+from saikei.graph.concrete import Sized, open_inputs, sized
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.input_shapes import InputShape, with_input_shape
 from saikei.graph.lineage import mark, marks_of
 from saikei.graph.read import read
 from saikei.graph.rewrite import (
@@ -16,7 +18,9 @@ from saikei.graph.values import check_runs_as_read, tensor_values
 __all__ = [
     "Call",
     "Graph",
+    "InputShape",
     "Operation",
+    "Sized",
     "TensorRef",
     "TensorSpec",
     "Weight",
@@ -28,9 +32,12 @@ __all__ = [
     "marks_of",
     "new_operation",
     "new_weight",
+    "open_inputs",
     "read",
     "redirect",
     "replace_operations",
+    "sized",
     "tensor_values",
     "unused_name",
+    "with_input_shape",
 ]

@@ -156,6 +156,8 @@ class Graph:
         inputs: nested structure of `TensorRef`, as the model takes it.
         outputs: nested structure of `TensorRef`, as the model gives it.
         marks: what is known of the model's past; see `lineage`.
+        sizes: for inputs with axes of unknown size, the shape of a sample to count costs by; see
+            `concrete`.
     """
 
     name: str
@@ -164,6 +166,7 @@ class Graph:
     inputs: Any
     outputs: Any
     marks: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self, ref: TensorRef) -> TensorSpec:
         """Shape and dtype of a tensor."""

@@ -183,7 +183,8 @@ def _headline(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
     params = numbers.ratio(chosen.cost.params, baseline.cost.params)
     sentence = (
         f"{validation.name.replace('_', ' ').capitalize()} {'; '.join(parts)}. "
-        f"It costs {share} of the MACs and {params} of the parameters of the original."
+        f"It costs {share} of the MACs and {params} of the parameters of the original"
+        f"{f', for inputs of {_sizes(run)}' if run.settings.sizes else ''}."
     )
     reason = next((d.reason for d in run.decisions if d.topic == "what to ship"), "")
     return Headline(chosen.name, kind_text(chosen), sentence, reason)
@@ -263,6 +264,12 @@ def _trained(candidate: Candidate) -> TrainedRow:
     )
 
 
+def _sizes(run: Run) -> str:
+    """What costs are of, where the models take inputs of any size."""
+    shapes = run.settings.sizes.items()
+    return ", ".join(f"{'×'.join(map(str, shape))} ({name})" for name, shape in shapes)
+
+
 def _facts(run: Run) -> Pairs:
     settings = run.settings
     samples = ", ".join(
@@ -279,6 +286,7 @@ def _facts(run: Run) -> Pairs:
         ("Epochs of each training", str(settings.epochs)),
         ("Batch size of the training", str(settings.batch_size or "the dataset's own")),
         ("Seed", str(settings.seed)),
+        *((("Costs are for inputs of", _sizes(run)),) if settings.sizes else ()),
         ("Task", run.task),
         ("Started (UTC)", run.started),
         ("Time", numbers.duration(run.seconds)),

@@ -77,8 +77,9 @@ class Rule:
 
     Args:
         flow: from a call and the labels of its inputs to a `Flow`.
-        macs: multiply-accumulates of one call for one sample. Operations that only add,
-            compare or move values count none, as is the custom.
+        macs: multiply-accumulates of one call for one index of the first axis of its first input,
+            which is a sample as a rule. Operations that only add, compare or move values count
+            none, as is the custom.
     """
 
     flow: FlowFunction

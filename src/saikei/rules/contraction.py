@@ -210,11 +210,13 @@ def _rule(equation_of: Any) -> Rule:
     def macs(call: CallView) -> int:
         shapes = _operand_shapes(call)
         equation: Equation | None = equation_of(call, [len(shape) for shape in shapes])
-        if equation is None:
+        if equation is None or not call.inputs:
             return 0
-        # An unknown batch size counts as 1; one that is known must not count.
-        known = all(shape[0] is not None for shape in shapes)
-        return equation.macs(shapes, equation.operands[0][:1] if known else "")
+        # The first axis of the first tensor does not count: see `Rule`.
+        order = sorted({*call.arrays(), *call.tensor_positions})
+        letters = equation.operands[order.index(call.tensor_positions[0])]
+        known = call.inputs[0][:1] != (None,)
+        return equation.macs(shapes, letters[:1] if known else "")
 
     return Rule(flow, macs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget, Costs
+from saikei.calibration.sizes import sizes_of
 from saikei.channels import channel_groups
 from saikei.costs import Profile, profile
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import BudgetError, PinnedWarning
-from saikei.graph import copy_model, fresh_model
+from saikei.graph import Graph, copy_model, fresh_model, read, sized
 from saikei.search.codec import to_jsonable
 from saikei.search.folder import RunFolder
 from saikei.search.judge import Judge
@@ -29,6 +30,50 @@ from saikei.search.record import Candidate, Cost, LayerChange, Training
 from saikei.training import distill, fit
 
 PROFILE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """How costs are measured: all at one size, with the latency or without.
+
+    Args:
+        inputs: the shape of a sample of each input; `None` where the models know it.
+        layers: likewise of layers whose output's size depends on the data.
+        latency: whether to measure it.
+    """
+
+    inputs: tuple[tuple[int, ...], ...] | None = None
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    latency: bool = True
+
+    @classmethod
+    def of(cls, models: Iterable[keras.Model], data: Any, latency: bool) -> Gauge:
+        """At the size that the data has, where a model takes inputs of any size."""
+        for model in models:
+            graph = read(model)
+            if sized(graph).sizes:
+                sizes = sizes_of(graph, data, model)
+                inputs = tuple(sizes.pop(name) for name in _input_names(graph))
+                return cls(inputs, sizes, latency)
+        return cls(latency=latency)
+
+    def sizes(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
+        """For each input and layer of which the model knows no size, the shape of a sample."""
+        graph = read(model)
+        shapes = dict(zip(_input_names(graph), self.inputs or (), strict=False))
+        return {n: s for n, s in {**shapes, **self.layers}.items() if n in sized(graph).sizes}
+
+    def profile(self, model: keras.Model) -> Profile:
+        """What a model costs."""
+        return profile(model, PROFILE_BATCH, self.latency, self.sizes(model) or None)
+
+    def cost(self, model: keras.Model) -> Cost:
+        """The totals of it, as a record."""
+        return cost_of(self.profile(model))
+
+
+def _input_names(graph: Graph) -> list[str]:
+    return [graph.calls[ref.call].operation for ref in graph.input_refs()]
 
 
 @dataclass(frozen=True)
@@ -47,6 +92,7 @@ class Bench:
         judge: of the validation data.
         budget: as given.
         folder: where candidates are stored.
+        gauge: how costs are measured.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -59,6 +105,7 @@ class Bench:
     judge: Judge = field(repr=False)
     budget: Budget
     folder: RunFolder
+    gauge: Gauge
 
     def fits(self, costs: Costs) -> bool:
         """Whether a model keeps the budget."""
@@ -151,7 +198,7 @@ def _cost(plan: Plan, model: keras.Model, bench: Bench) -> Cost:
     """
     if plan.like is not None:
         return bench.folder.candidate(plan.like).cost
-    cost = cost_of(profile(model, PROFILE_BATCH))
+    cost = bench.gauge.cost(model)
     if not bench.fits(cost):
         raise BudgetError(
             f"The cut model took {cost.latency:.3g} ms per batch when it was timed again, over "

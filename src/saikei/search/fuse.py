@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import keras
 
-from saikei.costs import profile
 from saikei.fusion import Average
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
-from saikei.search.execute import PROFILE_BATCH, Bench, cost_of
+from saikei.search.execute import Bench, cost_of
 from saikei.search.judge import Outputs
 from saikei.search.record import Candidate, Decision
 
@@ -69,7 +68,7 @@ def _finished_or_built(name: str, plan: AveragePlan, bench: Bench) -> Candidate:
     fusion = Average(weights=plan.weights if plan.learned else None)
     model = fusion([_member(member, bench) for member in plan.members])
     outputs = plan.outputs if plan.learned else bench.judge.outputs(model)
-    measured = profile(model, PROFILE_BATCH)
+    measured = bench.gauge.profile(model)
     candidate = Candidate(
         name=name,
         kind="average",

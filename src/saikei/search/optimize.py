@@ -23,7 +23,7 @@ from saikei.graph.internals import flattened_layers
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, conclude, write_run
 from saikei.search.effort import Effort, at_least, batch_size_for
-from saikei.search.execute import Bench
+from saikei.search.execute import Bench, Gauge
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder
 from saikei.search.fuse import fuse
@@ -56,6 +56,7 @@ def optimize(
     epochs: int = 15,
     batch_size: int | None = None,
     seed: int = 0,
+    latency: bool = True,
     progress: bool = True,
 ) -> Result:
     """Find the best model that fits a budget.
@@ -80,6 +81,8 @@ def optimize(
         batch_size: of each training; a dataset brings its own. `None`: the largest of 128, 64,
             32 and 16 that gives at least 60 steps an epoch, or 16.
         seed: of everything random.
+        latency: whether to measure the time of a batch; costs are then MACs, parameters and
+            memory. Models that take inputs of any size are measured at the size of the data.
         progress: whether to show progress bars.
 
     Returns:
@@ -96,6 +99,11 @@ def optimize(
         raise BudgetError(
             "optimize needs a budget: give one, for example budget=Budget(macs=0.25)."
         )
+    if budget.latency is not None and not latency:
+        raise BudgetError(
+            f"The budget '{budget}' limits the latency, which latency=False leaves out: measure "
+            "it, or limit macs or params."
+        )
     named = name_models(models)
     trials = at_least("trials", len(first_points(list(named))) if trials is None else trials, 1)
     effort = Effort(epochs, batch_size, seed)
@@ -104,14 +112,14 @@ def optimize(
     fingerprint = {
         "model": model_hash(list(named.values())),
         "data": data_hash([data.train, data.validation, data.test]),
-        "settings": settings_hash([budget.to_dict(), trials, epochs, batch_size, seed]),
+        "settings": settings_hash([budget.to_dict(), trials, epochs, batch_size, seed, latency]),
         "backend": keras.backend.backend(),
     }
     with _path_of(out) as path:
         folder = RunFolder(path, _custom_classes(named))
         folder.check(fingerprint)
         if not folder.record.is_file():
-            _search(named, data, budget, folder, fingerprint, trials, effort, progress)
+            _search(named, data, budget, folder, fingerprint, trials, effort, latency, progress)
         result = Result(folder.load(folder.best), Run.load(path), path)
     if out is None:
         weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
@@ -126,6 +134,7 @@ def _search(
     fingerprint: Mapping[str, str],
     trials: int,
     effort: Effort,
+    latency: bool,
     progress: bool,
 ) -> None:
     """Do the run, up to its record in the folder."""
@@ -137,8 +146,10 @@ def _search(
     test = None if data.test is None else Judge.of(first, data.test)
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
         bars.working_on("measuring what was given")
-        originals = measure_originals(models, judge, budget, folder)
-        check_reachable(originals, budget)
+        calibration = _calibration(first, data.train)
+        gauge = Gauge.of(models.values(), calibration, latency)
+        originals = measure_originals(models, judge, budget, folder, gauge)
+        check_reachable(originals, budget, calibration)
         teacher = choose_teacher(originals, judge)
         folder.begin(fingerprint)
         store_originals(originals, folder)
@@ -151,10 +162,11 @@ def _search(
             teacher_name=teacher.name,
             train=data.train,
             validation=data.validation,
-            calibration=_calibration(first, data.train),
+            calibration=calibration,
             judge=judge,
             budget=budget,
             folder=folder,
+            gauge=gauge,
         )
         walked = walk(bench, trials, effort, bars)
         bars.working_on("averaging")
@@ -168,7 +180,8 @@ def _search(
             decisions=(teacher.decision, *walked.decisions, fused.decision),
             baseline=originals.baseline,
         )
-        settings = _settings(budget, originals, trials, effort)
+        sizes = gauge.sizes(originals.models[originals.baseline.name])
+        settings = _settings(budget, originals, trials, effort, sizes)
         sitting = Sitting(settings, data.samples, fingerprint, started)
         run = conclude(found, bench, sitting, test)
         write_run(replace(run, seconds=time.perf_counter() - clock + walked.earlier), bench)
@@ -186,7 +199,13 @@ def _calibration(model: keras.Model, train: Any) -> Any:
     return samples.inputs, samples.labels
 
 
-def _settings(budget: Budget, originals: Originals, trials: int, effort: Effort) -> Settings:
+def _settings(
+    budget: Budget,
+    originals: Originals,
+    trials: int,
+    effort: Effort,
+    sizes: Mapping[str, tuple[int, ...]],
+) -> Settings:
     return Settings(
         budget=budget.to_dict(),
         limits=budget.limits(originals.baseline.cost),
@@ -194,6 +213,7 @@ def _settings(budget: Budget, originals: Originals, trials: int, effort: Effort)
         epochs=effort.epochs,
         batch_size=effort.batch_size,
         seed=effort.seed,
+        sizes=sizes,
     )
 
 

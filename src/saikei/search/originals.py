@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
 from saikei.budget import Budget
-from saikei.costs import profile
 from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
 from saikei.models import CascadeModel
-from saikei.search.execute import PROFILE_BATCH, cost_of
+from saikei.search.execute import Gauge
 from saikei.search.folder import RunFolder
 from saikei.search.front import goodness
 from saikei.search.judge import Judge, Outputs, mean_of
@@ -80,7 +80,11 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
 
 
 def measure_originals(
-    models: Mapping[str, keras.Model], judge: Judge, budget: Budget, folder: RunFolder
+    models: Mapping[str, keras.Model],
+    judge: Judge,
+    budget: Budget,
+    folder: RunFolder,
+    gauge: Gauge,
 ) -> Originals:
     """Profile and score the given models, or read what an earlier sitting has measured.
 
@@ -89,6 +93,7 @@ def measure_originals(
         judge: of the validation data.
         budget: decides which of them fit as they are; shares are of the best one.
         folder: of the run; it is only read.
+        gauge: how costs are measured.
 
     Raises:
         FusionError: when one has its classes in another order, or was trained on inputs that were
@@ -104,7 +109,7 @@ def measure_originals(
     known = {name: folder.finished(name, _plan(name)) for name in models}
     # Times differ from sitting to sitting: shares of the first one's are what was planned by.
     costs = {
-        name: found.cost if (found := known[name]) else cost_of(profile(model, PROFILE_BATCH))
+        name: found.cost if (found := known[name]) else gauge.cost(model)
         for name, model in models.items()
     }
     candidates = {
@@ -145,8 +150,13 @@ def _candidate(name: str, cost: Cost, score: Score, fits: bool) -> Candidate:
     )
 
 
-def check_reachable(originals: Originals, budget: Budget) -> None:
+def check_reachable(originals: Originals, budget: Budget, calibration: Any) -> None:
     """Refuse a budget that nothing can reach, before anything is trained.
+
+    Args:
+        originals: what was given.
+        budget: of the run.
+        calibration: data of the size that costs are counted at.
 
     Raises:
         BudgetError: saying the smallest that can be reached.
@@ -158,7 +168,7 @@ def check_reachable(originals: Originals, budget: Budget) -> None:
         try:
             # How small a model can be cut does not depend on which channels go first.
             point = Point(name, 1, importance="magnitude")
-            edit_for(point, budget, originals.baseline.cost, seed=0).plan(model)
+            edit_for(point, budget, originals.baseline.cost, seed=0).plan(model, calibration)
         except (BudgetError, EditError) as error:
             refusals.append(error)
         else:

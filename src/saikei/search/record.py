@@ -200,6 +200,7 @@ class Settings:
         epochs: of each training.
         batch_size: of each training; `None` where a dataset brought its own.
         seed: of everything random.
+        sizes: for each input with axes of unknown size, the shape of a sample that costs are of.
     """
 
     budget: Mapping[str, float | int]
@@ -208,6 +209,7 @@ class Settings:
     epochs: int
     batch_size: int | None
     seed: int
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from saikei.budget import Budget
-from saikei.costs import Counts, measure_latency
+from saikei.costs import Counts, check_countable, measure_latency
 from saikei.edits.depth.ranking import Ranking
 from saikei.edits.depth.structure import CostTable, dead_calls
 from saikei.edits.depth.units import Unit, leaves
@@ -59,6 +59,7 @@ def within_budget(
         BudgetError: when it is not kept even without all of them; it says what is reached.
         EditError: when the graph keeps it as it is.
     """
+    check_countable(graph, budget)
     table = CostTable(graph)
     original = _costs(graph, table, [], budget)
     if budget.fits(original, original):
@@ -91,7 +92,8 @@ def _costs(graph: Graph, table: CostTable, units: Sequence[Unit], budget: Budget
     counts = table.without(dead_calls(graph, around))
     if budget.latency is None:
         return counts
-    return Counts(counts.params, counts.macs, measure_latency(build(redirect(graph, around))))
+    milliseconds = measure_latency(build(redirect(graph, around)), sizes=graph.sizes)
+    return Counts(counts.params, counts.macs, milliseconds)
 
 
 def _unreachable(budget: Budget, reached: Counts, original: Counts, count: int) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from saikei.channels import map_channels
-from saikei.costs import Counts
+from saikei.costs import Counts, call_macs
 from saikei.graph import Graph, Operation, TensorRef
-from saikei.rules import find_rule
 from saikei.rules.base import product
 
 NORMALISATIONS = {
@@ -91,11 +90,7 @@ class CostTable:
     def __init__(self, graph: Graph) -> None:
         channel_map = map_channels(graph)
         self._graph = graph
-        self._macs = [0] * len(graph.calls)
-        for index, call in enumerate(graph.calls):
-            rule = find_rule(graph.operations[call.operation].kind)
-            if rule is not None:
-                self._macs[index] = rule.macs(channel_map.view(index))
+        self._macs = [call_macs(channel_map, index) or 0 for index in range(len(graph.calls))]
 
     def without(self, dead: frozenset[int]) -> Counts:
         """Parameters and MACs of the calls that are left."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from saikei.budget import Budget
 from saikei.channels import map_channels
-from saikei.costs import Counts, count_costs, measure_latency
+from saikei.costs import Counts, check_countable, count_costs, measure_latency
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
 from saikei.edits.lowrank.plan import split_layers
 from saikei.errors import BudgetError, EditError
@@ -29,9 +29,10 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
         EditError: when the graph keeps the budget as it is.
         BudgetError: when no choice keeps it; it says how near one comes.
     """
+    check_countable(graph, budget)
     counts = count_costs(map_channels(graph))
     timed = budget.latency is not None
-    latency = measure_latency(build(graph)) if timed else None
+    latency = measure_latency(build(graph), sizes=graph.sizes) if timed else None
     original = Counts(counts.params, counts.macs, latency)
     if budget.fits(original, original):
         raise EditError(f"{edit} would change nothing: the model keeps the budget '{budget}'.")
@@ -48,7 +49,8 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
         return rows
 
     def fast(rows: list[int]) -> bool:
-        return measure_latency(build(split_layers(graph, options, rows))) <= milliseconds
+        split = build(split_layers(graph, options, rows))
+        return measure_latency(split, sizes=graph.sizes) <= milliseconds
 
     return _fast_enough(options, room, fast, f"{edit}: budget '{budget}'")
 

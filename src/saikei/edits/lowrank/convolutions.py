@@ -67,7 +67,7 @@ class _Conv:
         return np.moveaxis(self.kernel.reshape(shape), -2, 0)
 
     def positions_made(self) -> int:
-        return sum(positions(call.made.shape, self.channel_axis) for call in self.calls)
+        return sum(positions(call, self.channel_axis) for call in self.calls)
 
     def axis_settings(self, kept: slice) -> dict[str, Any]:
         """Window, strides and dilation on some of the axes, and 1 on the others."""
@@ -163,7 +163,9 @@ def _by_axis(conv: _Conv) -> Split:
 
     first_params = conv.window[0] * conv.given
     last_params = product(conv.window[1:]) * conv.made
-    between = sum(product(_after_first_axis(call, conv.channel_axis)) for call in conv.calls)
+    between = sum(
+        call.rows * product(_after_first_axis(call, conv.channel_axis)) for call in conv.calls
+    )
     macs = between * first_params + conv.positions_made() * last_params
     return Split("spatial", spectrum, first_params + last_params, macs, chain)
 

@@ -40,7 +40,7 @@ def split_dense(graph: Graph, operation: Operation) -> Splits | str:
             changed(operation, operation.name, config, {"kernel": right[0]}),
         )
 
-    times = sum(positions(call.made.shape, -1) for call in shapes_of_calls(graph, operation.name))
+    times = sum(positions(call, -1) for call in shapes_of_calls(graph, operation.name))
     thin = sum(kernel.shape)
     way = Split("svd", spectrum, thin, times * thin, chain)
     return Splits(operation.name, kernel.size, times * kernel.size, (way,))
@@ -70,7 +70,7 @@ def split_embedding(graph: Graph, operation: Operation) -> Splits | str:
             changed(operation, operation.name, dense, {"kernel": right[0]}, keras.layers.Dense),
         )
 
-    times = sum(positions(call.made.shape, -1) for call in shapes_of_calls(graph, operation.name))
+    times = sum(positions(call, -1) for call in shapes_of_calls(graph, operation.name))
     way = Split("svd", spectrum, sum(table.shape), times * table.shape[1], chain)
     return Splits(operation.name, table.size, 0, (way,))
 
@@ -130,6 +130,7 @@ def split_einsum(graph: Graph, operation: Operation) -> Splits | str:
     rows = product(tuple(sizes[label] for label in parsed.contracted))
     spectrum = Spectrum(np.transpose(kernel, order).reshape(1, rows, -1))
     calls = shapes_of_calls(graph, operation.name)
+    given = [graph.spec(c.inputs()[0]).shape for c in graph.calls if c.operation == operation.name]
     first_equation, last_equation = parsed.equations()
 
     def chain(first: str, rank: int) -> Chain:
@@ -139,7 +140,7 @@ def split_einsum(graph: Graph, operation: Operation) -> Splits | str:
         basis = {
             **linear_settings(config),
             "equation": first_equation,
-            "output_shape": _middle_shape(first_equation, [c.given.shape for c in calls], rank),
+            "output_shape": _middle_shape(first_equation, given, rank),
         }
         last = {**config, "equation": last_equation}
         return (
@@ -147,7 +148,7 @@ def split_einsum(graph: Graph, operation: Operation) -> Splits | str:
             changed(operation, operation.name, last, {"kernel": out}),
         )
 
-    times = sum(product(call.given.shape[1:]) for call in calls) // rows
+    times = sum(call.rows * product(call.given.shape[1:]) for call in calls) // rows
     thin = rows + kernel.size // rows
     way = Split("svd", spectrum, thin, times * thin, chain)
     return Splits(operation.name, kernel.size, times * kernel.size, (way,))

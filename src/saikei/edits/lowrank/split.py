@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from saikei.edits.lowrank.spectrum import Array, Spectrum
-from saikei.graph import Call, Graph, Operation, TensorSpec, new_operation, new_weight
+from saikei.graph import Call, Graph, Operation, TensorSpec, new_operation, new_weight, sized
 from saikei.rules.base import product
 
 Chain = tuple[Operation, Operation]
@@ -53,22 +53,28 @@ class Splits:
 
 @dataclass(frozen=True)
 class CallShapes:
-    """What one call of a layer reads and makes."""
+    """What one call of a layer reads and makes, at full size, for as many rows a sample."""
 
     given: TensorSpec
     made: TensorSpec
+    rows: int = 1
 
 
 def shapes_of_calls(graph: Graph, name: str) -> list[CallShapes]:
     """The input and output of every call of an operation with one tensor in and one out."""
-    calls: Iterable[Call] = (call for call in graph.calls if call.operation == name)
-    return [CallShapes(graph.spec(call.inputs()[0]), call.outputs[0]) for call in calls]
+    full = sized(graph)
+    calls: Iterable[Call] = (call for call in full.graph.calls if call.operation == name)
+    found = [CallShapes(full.graph.spec(call.inputs()[0]), call.outputs[0]) for call in calls]
+    return [replace(c, rows=(c.given.shape[0] or full.batch) // full.batch) for c in found]
 
 
-def positions(shape: tuple[int | None, ...], channel_axis: int) -> int:
-    """Product of all axes but the batch and the channels; unknown ones count as 1."""
+def positions(call: CallShapes, channel_axis: int) -> int:
+    """Where a call makes its channels for one sample; sizes that stay unknown count as 1."""
+    shape = call.made.shape
     channel_axis %= len(shape)
-    return product(tuple(s for axis, s in enumerate(shape) if axis not in (0, channel_axis)))
+    return call.rows * product(
+        tuple(s for axis, s in enumerate(shape) if axis not in (0, channel_axis))
+    )
 
 
 def why_not_split(graph: Graph, operation: Operation, kernel: str) -> str | None:
