@@ -94,6 +94,46 @@ def test_profile_json_is_one_object(folder: Path, capsys: pytest.CaptureFixture[
     assert {g["name"] for g in shown["channel_groups"]} == {"conv", "hidden", "classes"}
 
 
+@pytest.fixture(scope="module")
+def any_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that takes images of any size, and data of one."""
+    path = tmp_path_factory.mktemp("any_size")
+    image = keras.Input((None, None, 1), name="image")
+    x = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu", name="conv")(image))
+    keras.Model(image, L.Dense(2, activation="softmax", name="out")(x)).save(path / "m.keras")
+    x_train, y_train = np.ones((16, 9, 7, 1), "float32"), np.arange(16) % 2
+    np.savez(path / "data.npz", x_train=x_train, y_train=y_train)
+    return path
+
+
+def test_profile_takes_and_shows_a_size(any_size: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = run_json(capsys, "profile", any_size / "m.keras", "--input-shape", "9,7,1")
+    assert shown["macs"] == 7 * 5 * 9 * 8 + 16
+    assert shown["sizes"] == {"image": [9, 7, 1]} and shown["assumed"] == []
+    assert shown["latency"] > 0
+    named = ("profile", any_size / "m.keras", "--no-latency", "--input-shape", "image=9,7,1")
+    assert run_json(capsys, *named)["macs"] == shown["macs"]
+    code, out, _ = run(capsys, "profile", any_size / "m.keras")
+    assert code == 0
+    assert "the size of 'image' is unknown and assumed to be 128×128×1" in out
+    for shape, reason in (("9,7", "does not fit 'image'"), ("9xa", "is no shape")):
+        line = refused(capsys, "profile", any_size / "m.keras", "--input-shape", shape)
+        assert reason in line
+
+
+def test_edit_counts_at_the_size_of_the_data_or_one_that_is_typed(
+    any_size: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("edit", any_size / "m.keras", "--macs", "0.5", "--out", tmp_path / "s.keras")
+    by_data = run_json(capsys, *command, "--data", any_size / "data.npz")
+    assert by_data["sizes"] == {"image": [9, 7, 1]}
+    assert by_data["after"]["macs"] <= 0.5 * by_data["before"]["macs"]
+    typed = run_json(capsys, *command, "--overwrite", "--input-shape", "9,7,1")
+    assert typed["before"] == by_data["before"] and typed["after"] == by_data["after"]
+    assumed = run_json(capsys, *command, "--overwrite")
+    assert assumed["assumed"] == ["image"]
+
+
 def test_edit_prunes_to_a_share(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
