@@ -16,9 +16,8 @@ import keras
 from keras import tree
 
 from saikei.errors import ModelError, in_one_line
-from saikei.graph import internals
 from saikei.graph.build import cheap_initialisers, instantiate, seeded
-from saikei.graph.describe import layer_config
+from saikei.graph.describe import described
 from saikei.graph.flat import Call, Graph, Operation, Shape, TensorRef, TensorSpec
 
 # What an axis of unknown size is assumed to be: the first that the model can take. Powers of 2
@@ -223,8 +222,8 @@ def _is_as_built(operation: Operation) -> bool:
     source = operation.source
     if operation.config is None:
         return True
-    if isinstance(source, keras.Layer):
-        shapes = [tuple(variable.shape) for variable in internals.own_weights(source)]
-        if shapes != [weight.shape for weight in operation.weights.values()] or not source.built:
-            return False
-    return repr(layer_config(source)) == repr(operation.config)
+    if isinstance(source, keras.Layer) and not source.built:
+        return False
+    now = described(operation.name, source)
+    shapes = [[weight.shape for weight in o.weights.values()] for o in (now, operation)]
+    return shapes[0] == shapes[1] and repr(now.config) == repr(operation.config)
