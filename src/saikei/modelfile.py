@@ -48,7 +48,7 @@ def load_model(path: str | Path) -> keras.Model:
             model = keras.saving.load_model(path, safe_mode=True)
     # What is in the file decides what Keras raises: KeyError, TypeError, ValueError, OSError, …
     except Exception as error:
-        raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}") from error
+        raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}.") from error
     if not isinstance(model, keras.Model):
         raise ModelError(f"'{path}' holds a {type(model).__name__}: save a whole keras.Model.")
     if not model.built:
@@ -81,15 +81,29 @@ def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) ->
 def _reason(error: Exception) -> str:
     """What Keras says, on one line, with the way to mend it where we know one."""
     text = str(error)
-    if "unsafe" in text or "safe_mode" in text:
-        return "it holds Python code (a Lambda layer), which is never run; use a layer class."
-    unknown = re.search(r"Could not locate (class|function) '([^']+)'", text)
-    if unknown:
+    if any(sign in text for sign in ("unsafe", "safe_mode", "identifier: {'value'")):
         return (
-            f"Keras has no {unknown[1]} '{unknown[2]}'; decorate it with "
-            "keras.saving.register_keras_serializable() and use Saikei from Python."
+            "it holds Python code (a lambda), which is never run: give the model to Saikei in the "
+            "Python process that makes it, or put a layer class or a registered function there"
         )
-    return f"{_first_line(error)[:200]}; save it again with a recent Keras 3."
+    unknown = re.search(r"Could not locate (class|function) '([^']+)'(.*)", text, re.DOTALL)
+    if unknown:
+        return _how_to_name(*unknown.groups())
+    return f"{_first_line(error)[:200]}; save it again with a recent Keras 3"
+
+
+def _how_to_name(what: str, name: str, config: str) -> str:
+    """What Keras does not know of a file, and how to make it known in a Python process."""
+    if what == "class":
+        # A class goes by the name of its package, which is the last that its config gives.
+        name = [name, *re.findall(r"'registered_name': '([^']+)'", config)][-1]
+    modules = re.findall(r"Full object config: {'module': '([^']+)'", config)
+    module = f" of '{modules[0]}'" if modules and modules[0] != "builtins" else ""
+    short = name.rsplit(">", 1)[-1]
+    return (
+        f"Keras has no {what} '{short}'{module}: in Python, import it and make it known with "
+        f"keras.saving.get_custom_objects()['{name}'] = {short}, then load the file there"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import keras
 from saikei.channels.channel_map import BoolMask, ChannelMap
 from saikei.channels.groups import ChannelGroup, ChannelGroups, Member
 from saikei.channels.propagation import map_channels
+from saikei.channels.uncut import uncut_layers
 from saikei.graph import read
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Member",
     "channel_groups",
     "map_channels",
+    "uncut_layers",
 ]
 
 

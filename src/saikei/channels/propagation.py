@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
@@ -104,6 +106,11 @@ class _Propagation:
             return pinned_flow(view, inputs, reason)
         flow = rule.flow(view, inputs, self.source)
         _check_flow(view, flow)
+        untraced = self.graph.operations[view.operation].untraced
+        if untraced is not None and flow.pins:
+            reason = f"the activation of '{view.operation}' cannot be traced ({untraced})"
+            self.unknown[view.operation] = reason
+            flow = replace(flow, pins=tuple(replace(pin, reason=reason) for pin in flow.pins))
         strange = sorted(set(view.weights) - set(flow.weights)) if flow.weights else []
         if strange or (view.weights and not flow.weights):
             names = ", ".join(f"'{name}'" for name in strange or view.weights)

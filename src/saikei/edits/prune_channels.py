@@ -12,7 +12,7 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
-from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels
+from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels, uncut_layers
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.compensate import cut_as_told
@@ -207,10 +207,19 @@ def _scores(criterion: Criterion, channel_map: ChannelMap, data: Any, seed: int)
 
 
 def _warn_of_pins(channel_map: ChannelMap) -> None:
-    """Say which layers stay whole because their kind is unknown; outputs always stay."""
-    if channel_map.unknown:
-        reasons = "; ".join(channel_map.unknown.values())
-        warnings.warn(f"Channels around these layers are not cut: {reasons}.", PinnedWarning, 4)
+    """Name the layers that keep their width: those of unknown kind, and all where they are many."""
+    reasons = list(channel_map.unknown.values())
+    uncut = uncut_layers(channel_map)
+    if uncut.share >= 0.5:
+        named = [f"'{name}' ({why})" for name, why in uncut.reasons.items()]
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
+        layers = f"{', '.join(named[:5])}{more}"
+        reasons.append(
+            f"{uncut.share:.0%} of the parameters are in layers that keep their width: {layers}"
+        )
+    if reasons:
+        message = f"Channels around these layers are not cut: {'; '.join(reasons)}."
+        warnings.warn(message, PinnedWarning, 4)
 
 
 def _nothing_to_cut(

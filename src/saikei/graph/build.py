@@ -12,7 +12,7 @@ import keras
 from keras import tree
 
 from saikei.errors import ModelError, in_one_line
-from saikei.graph import internals
+from saikei.graph import internals, own_functions
 from saikei.graph.describe import weight_names
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
@@ -162,7 +162,8 @@ def instantiate(operation: Operation) -> Any:
     if "name" in config:
         config["name"] = operation.name
     try:
-        instance = type(operation.source).from_config(config)
+        with own_functions.at_hand(operation.source):
+            instance = type(operation.source).from_config(config)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) cannot be made again from its own "

@@ -9,19 +9,11 @@ from typing import Any
 
 import keras
 
-from saikei.graph import internals
+from saikei.graph import internals, own_functions
 from saikei.graph.flat import Operation, Quantised, Weight
+from saikei.graph.internals import kind_of as kind_of
 from saikei.graph.lora import merged_weights, without_rank
 from saikei.graph.quantised import FloatWeight, float_twin
-
-
-def kind_of(operation: Any) -> str:
-    """The name under which rules know the class of a layer or operation."""
-    cls = type(operation)
-    if not cls.__module__.startswith("keras."):
-        return f"{cls.__module__}.{cls.__qualname__}"
-    name: str = cls.__name__
-    return name if isinstance(operation, keras.Layer) else f"ops.{name}"
 
 
 def unused(name: str, taken: Collection[str]) -> str:
@@ -36,8 +28,9 @@ def unused(name: str, taken: Collection[str]) -> str:
 def layer_config(operation: Any) -> dict[str, Any] | None:
     """What the class's `from_config` takes; `None` where it has none."""
     try:
-        config = dict(operation.get_config())
-    except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError):
+        with own_functions.named(operation):
+            config = dict(operation.get_config())
+    except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError, OSError):
         # keras.Operation raises the first where constructor arguments cannot be serialised; the
         # others come from classes whose get_config() is wrong.
         return _common_config(operation)

@@ -175,6 +175,15 @@ def detached_copy(operation: Any) -> Any:
     return twin
 
 
+def kind_of(operation: Any) -> str:
+    """The name under which rules know the class of a layer or operation."""
+    cls = type(operation)
+    if not cls.__module__.startswith("keras."):
+        return f"{cls.__module__}.{cls.__qualname__}"
+    name: str = cls.__name__
+    return name if isinstance(operation, keras.Layer) else f"ops.{name}"
+
+
 def overrides_call(layer: Any) -> bool:
     """Whether a layer's `call` is not Keras's own, so that only tracing shows what it does."""
     if not isinstance(layer, keras.Layer) or is_graph_model(layer):
@@ -183,8 +192,31 @@ def overrides_call(layer: Any) -> bool:
 
 
 def input_shapes(model: Any) -> dict[str, Any]:
-    """The shapes that the model was built for, by argument of `build`; empty if unknown."""
-    return dict(model._build_shapes_dict or {})
+    """The shapes that the model was built for, by argument of `build`; empty if unknown.
+
+    Keras leaves out those that `build` was not given and took from its own defaults.
+    """
+    given = dict(model._build_shapes_dict or {})
+    if model._build_shapes_dict is not None and not given:
+        parameters = inspect.signature(type(model).build).parameters.values()
+        defaults = {p.name: p.default for p in parameters if isinstance(p.default, (tuple, list))}
+        given = {name: shape for name, shape in defaults.items() if shape}
+    return given
+
+
+def built_shape(operation: Any) -> tuple[int | None, ...] | None:
+    """The shape of the one tensor that a layer was built for, batch axis first."""
+    shapes = list((getattr(operation, "_build_shapes_dict", None) or {}).values())
+    if len(shapes) != 1 or not isinstance(shapes[0], (list, tuple)) or not shapes[0]:
+        return None
+    sizes = tuple(shapes[0])
+    return sizes if all(size is None or isinstance(size, int) for size in sizes) else None
+
+
+def built_shapes(model: Any) -> list[tuple[int | None, ...]]:
+    """The shapes that the layers in a model were built for, each once."""
+    found = (built_shape(layer) for layer in flattened_layers(model))
+    return list(dict.fromkeys((None, *shape[1:]) for shape in found if shape is not None))
 
 
 def call_arguments(layer: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -407,6 +439,18 @@ def _with_stand_ins(value: Any, stand_in: Any) -> Any:
     if isinstance(value, list):
         return parts
     return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+
+
+def another_lambda(layer: Any, name: str) -> Any:
+    """A `Lambda` with the functions of another one; Keras makes none of lambdas from a config."""
+    return keras.layers.Lambda(
+        layer.function,
+        output_shape=layer._output_shape,
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=name,
+        dtype=layer.dtype_policy,
+    )
 
 
 def embeddings(layer: Any) -> dict[int, Any]:

@@ -10,7 +10,7 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
-from saikei.graph.retrace import Trace, UntraceableError, trace
+from saikei.graph.retrace import Step, Trace, UntraceableError, trace
 
 
 def traced_model(model: Any) -> tuple[Any, Trace]:
@@ -34,10 +34,9 @@ def traced_model(model: Any) -> tuple[Any, Trace]:
     declared = internals.declared_inputs(model)
     if declared is not None:
         return _traced_on(model, {"inputs": tree.map_structure(_another, declared)})
-    if not shapes:
-        # Keras records no shape where it cannot run the call on symbolic tensors.
-        raise untraceable_model(model, "Keras could not trace it either when it was called")
-    return _on_unknown_types(model, shapes)
+    if shapes:
+        return _on_unknown_types(model, shapes)
+    return _on_shapes_of_layers(model)
 
 
 def _traced_on(model: Any, inputs: dict[str, Any]) -> tuple[Any, Trace]:
@@ -49,6 +48,43 @@ def _traced_on(model: Any, inputs: dict[str, Any]) -> tuple[Any, Trace]:
 
 def _another(tensor: Any) -> Any:
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _on_shapes_of_layers(model: Any) -> tuple[Any, Trace]:
+    """The trace of a model whose own input shape is recorded nowhere.
+
+    Its `build` takes no shape, or Keras could not run its `call` on symbolic tensors. A layer that
+    reads the input was built for the input's shape: the shapes of the layers in the model are
+    tried, and the one is taken for which each layer gets what it was built for.
+    """
+    reasons = []
+    for shape in internals.built_shapes(model):
+        try:
+            struct, traced = _on_unknown_types(model, {"inputs": shape})
+        except ModelError as error:
+            reasons.append(error)
+            continue
+        if all(map(_is_as_built, traced.steps.values())):
+            return struct, traced
+    if reasons and type(model).build is keras.Model.build:
+        raise reasons[0]
+    raise ModelError(
+        f"Model '{model.name}' ({type(model).__name__}) was built without a shape, so the shape "
+        "of its input is unknown: put it into a model that has one, "
+        "inputs = keras.Input(shape); keras.Model(inputs, model(inputs))."
+    )
+
+
+def _is_as_built(step: Step) -> bool:
+    """Whether a layer gets the shape that it was built for, as far as both are known."""
+    built = internals.built_shape(step.operation)
+    given = [tuple(tensor.shape) for tensor in step.inputs()]
+    if built is None or len(given) != 1:
+        return True
+    pairs = zip(built[1:], given[0][1:], strict=len(built) == len(given[0]))
+    return len(built) == len(given[0]) and all(
+        None in pair or len(set(pair)) == 1 for pair in pairs
+    )
 
 
 def _on_unknown_types(model: Any, shapes: dict[str, Any]) -> tuple[Any, Trace]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import tree
 
 from saikei.errors import ModelError
-from saikei.graph import internals
+from saikei.graph import internals, own_functions
 from saikei.graph.flat import Graph, TensorRef
 from saikei.graph.text import drops_text_axis
 
@@ -63,7 +64,9 @@ def check_runs_as_read(graph: Graph, model: Any) -> None:
     """
     own = internals.own_operations(model) if internals.is_graph_model(model) else set()
     for name, operation in graph.operations.items():
-        if id(operation.source) not in own and not drops_text_axis(operation):
+        source = own_functions.whole(operation.source)
+        known = id(source) in own or drops_text_axis(operation)
+        if isinstance(source, keras.Layer) and not known:
             raise ModelError(
                 f"Layer '{name}' of model '{model.name}' is called within the call of a class of "
                 "its own, where tensors cannot be looked at while it trains: use a model that an "

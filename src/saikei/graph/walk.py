@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from saikei.graph import internals
+from saikei.graph import internals, own_functions
 from saikei.graph.describe import described, kind_of, layer_config, own_name, unused
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Call, Operation, TensorRef, TensorSpec
@@ -30,7 +30,6 @@ from saikei.graph.retrace import (
     trace,
 )
 from saikei.graph.sizes import origin
-from saikei.rules import find_rule
 
 
 @dataclass
@@ -84,6 +83,8 @@ class Reader:
         }
         # Variables that a call uses itself: who does, and the operation made for them.
         self._users: dict[int, tuple[Any, str]] = {}
+        # Layers that stand in the graph without the activation of their own.
+        self._parts: dict[int, tuple[Any, Any] | None] = {}
         # Operations are known by id, so they have to live as long as the reader.
         self._alive: list[Any] = []
 
@@ -125,9 +126,12 @@ class Reader:
             return [self._ones(self._resolve(level, step.args[0]), operation)]
         if internals.is_graph_model(operation):
             return self._nested_model(level, step)
-        if id(operation) not in self._opaque and _is_traceable(operation):
+        if id(operation) not in self._opaque:
             try:
-                return self._traced_layer(level, step)
+                if own_functions.is_traceable(operation):
+                    return self._traced_layer(level, step)
+                if (parts := self._apart(operation)) is not None:
+                    return self._taken_apart(level, step, *parts)
             except UntraceableError as error:
                 self._opaque[id(operation)] = str(error)
         args, kwargs = self._arguments(level, step)
@@ -157,6 +161,25 @@ class Reader:
         self._alive.append(traced)
         inner = Level(f"{level.prefix}{layer.name}_", training, traced, level, layer, fresh=True)
         return self.walk(inner, outputs)
+
+    def _apart(self, layer: Any) -> tuple[Any, Any] | None:
+        if id(layer) not in self._parts:
+            self._parts[id(layer)] = parts = own_functions.apart(layer)
+            self._layers.update(() if parts is None else map(id, parts))
+        return self._parts[id(layer)]
+
+    def _taken_apart(self, level: Level, step: Step, bare: Any, function: Any) -> list[TensorRef]:
+        """A layer, and behind it the activation of the process's own that it applies last."""
+        (output,) = step.outputs
+        between = keras.KerasTensor(output.shape, dtype=bare.compute_dtype)
+        applied = Step(function, (between,), {}, step.outputs)
+        self._alive.append(between)
+        without = replace(step, operation=bare, outputs=[between])
+        (level.known[id(between)],) = self._visit(level, without)
+        self.traced = True
+        if isinstance(function, own_functions.Applied):
+            return self._traced_layer(level, applied)
+        return self._visit(level, applied)
 
     def _arguments(self, level: Level, step: Step) -> tuple[Any, dict[str, Any]]:
         """A step's arguments with refs in the place of tensors and of variables."""
@@ -311,10 +334,6 @@ def _same_shapes(told: Sequence[Any], traced: Sequence[Any]) -> bool:
         and all(a in (None, b) for a, b in zip(one.shape, other.shape, strict=True))
         for one, other in zip(told, traced, strict=True)
     )
-
-
-def _is_traceable(operation: Any) -> bool:
-    return internals.overrides_call(operation) and find_rule(kind_of(operation)) is None
 
 
 def _training(level: Level, step: Step) -> bool | None:

@@ -15,9 +15,12 @@ _FUNCTIONS = (
 ELEMENTWISE_FUNCTIONS = frozenset(_FUNCTIONS.split())
 # Of KerasHub, by the names under which it registers them.
 REGISTERED_FUNCTIONS = frozenset({"keras_hub>gelu_approximate", "keras_nlp>gelu_approximate"})
+# What the name of a function that is not Keras's begins with in a config that was read: whether it
+# is known to treat each number on its own.
+ELEMENTWISE, OWN = "elementwise>", "own>"
 _OPERATION_NAMES = (
-    "Relu Relu6 Sigmoid Softplus Softsign Silu LogSigmoid LeakyRelu HardSigmoid HardSilu Elu Selu "
-    "Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
+    "Relu ReLU Relu6 Sigmoid Softplus Softsign Silu LogSigmoid LeakyRelu HardSigmoid HardSilu Elu "
+    "Selu Gelu Celu HardTanh HardShrink SoftShrink TanhShrink Squareplus SparseSigmoid SparsePlus "
     "Threshold Tanh Sinh Cosh Sin Cos Tan Arctan Exp Exp2 Expm1 Log Log1p Log2 Sqrt Rsqrt Square "
     "Cbrt Absolute Abs Negative Sign Erf Reciprocal Clip Cast SaturateCast StopGradient Copy "
     "ConvertToTensor NanToNum Round Floor Ceil Trunc OnesLike ZerosLike Isnan Isinf Isfinite "
@@ -42,8 +45,11 @@ def mixes_channels(activation: Any) -> str | None:
             return None
         if isinstance(name, dict) or activation.get("registered_name"):
             name = activation.get("registered_name") or activation.get("class_name")
-        if name == "function" and activation.get("config") in REGISTERED_FUNCTIONS:
-            return None
+        if name == "function" and isinstance(activation.get("config"), str):
+            name = activation["config"]
+            if name in REGISTERED_FUNCTIONS or name.startswith(ELEMENTWISE):
+                return None
+            name = name.rsplit(">", 1)[-1]
     if name is None or name in ELEMENTWISE_FUNCTIONS:
         return None
     return f"its activation '{name}' is not known to act on each channel alone"

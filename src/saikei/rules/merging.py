@@ -139,7 +139,7 @@ def _stack(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> F
     return Flow(outputs=((*labels[:axis], None, *labels[axis:]),), ties=ties, pins=pins)
 
 
-_MERGES = (
+_MERGE_NAMES = (
     "Add Subtract Multiply Average Maximum Minimum ops.Add ops.Subtract ops.Multiply ops.Maximum "
     "ops.Minimum ops.Divide ops.TrueDivide ops.DivideNoNan ops.FloorDivide ops.Power ops.Where "
     "ops.Mod ops.Fmax ops.Fmin ops.Logaddexp ops.Greater ops.GreaterEqual ops.Less ops.LessEqual "
@@ -147,9 +147,10 @@ _MERGES = (
     "ops.Logaddexp2 ops.Fmod ops.Isclose ops.Heaviside ops.Nextafter ops.BitwiseAnd "
     "ops.BitwiseOr ops.BitwiseXor"
 )
+MERGES = frozenset(_MERGE_NAMES.split())
 
 RULES: dict[str, Rule] = {
-    **{kind: Rule(_merge, no_macs) for kind in _MERGES.split()},
+    **{kind: Rule(_merge, no_macs) for kind in MERGES},
     "Concatenate": Rule(_concatenate, no_macs),
     # Of InceptionResNetV2: a sum with a constant factor.
     "CustomScaleLayer": Rule(_merge, no_macs),

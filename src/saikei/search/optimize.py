@@ -17,9 +17,10 @@ import keras
 
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
-from saikei.errors import BudgetError
+from saikei.errors import BudgetError, ModelError
 from saikei.graph import read
 from saikei.graph.internals import flattened_layers
+from saikei.graph.own_functions import named_functions, unsavable
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, conclude, write_run
 from saikei.search.effort import Effort, at_least, batch_size_for
@@ -105,6 +106,7 @@ def optimize(
             "it, or limit macs or params."
         )
     named = name_models(models)
+    custom = _custom_objects(named)
     trials = at_least("trials", len(first_points(list(named))) if trials is None else trials, 1)
     effort = Effort(epochs, batch_size, seed)
     data = search_data(named, train, validation, test, seed)
@@ -116,7 +118,7 @@ def optimize(
         "backend": keras.backend.backend(),
     }
     with _path_of(out) as path:
-        folder = RunFolder(path, _custom_classes(named))
+        folder = RunFolder(path, custom)
         folder.check(fingerprint)
         if not folder.record.is_file():
             _search(named, data, budget, folder, fingerprint, trials, effort, latency, progress)
@@ -237,8 +239,22 @@ def _path_of(out: str | Path | None) -> Iterator[Path]:
         raise
 
 
-def _custom_classes(models: Mapping[str, keras.Model]) -> dict[str, Any]:
-    """Classes of the given models that Keras does not know by itself, to load candidates with."""
-    operations = [op for model in models.values() for op in read(model).operations.values()]
-    classes = [type(layer) for op in operations for layer in flattened_layers(op.source)]
-    return {c.__name__: c for c in classes if not c.__module__.startswith("keras.")}
+def _custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
+    """Classes and functions of the given models that Keras does not know, to load candidates with.
+
+    Raises:
+        ModelError: when a layer holds a function that no file can hold.
+    """
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        for operation in read(model).operations.values():
+            if (what := unsavable(operation.source)) is not None:
+                raise ModelError(
+                    f"Layer '{operation.name}' of model '{name}' holds a function ({what}) that "
+                    "no file can hold, and a run is kept in files: make it a function with a "
+                    "name (def), of keras.ops where it can be."
+                )
+            found.update(named_functions(operation.source))
+            classes = map(type, flattened_layers(operation.source))
+            found.update({c.__name__: c for c in classes if not c.__module__.startswith("keras.")})
+    return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from saikei.edits.lowrank.spectrum import Array, Spectrum
 from saikei.graph import Call, Graph, Operation, TensorSpec, new_operation, new_weight, sized
+from saikei.graph.own_functions import at_hand
 from saikei.rules.base import product
 
 Chain = tuple[Operation, Operation]
@@ -108,7 +109,8 @@ def changed(
         weights: its arrays; a bias is taken over as it is.
         cls: another class to make.
     """
-    layer = (cls or type(operation.source)).from_config({**config, "name": name})
+    with at_hand(operation.source):
+        layer = (cls or type(operation.source)).from_config({**config, "name": name})
     layer.trainable = operation.source.trainable
     first = next(iter(operation.weights.values()))
     dtype = first.numpy().dtype

@@ -16,6 +16,7 @@ from saikei.fusion.evidence import Said, connect
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.graph import Graph, TensorRef, build, read
 from saikei.graph.internals import use_assigned_statistics
+from saikei.graph.own_functions import at_hand, named
 from saikei.graph.state import carry_state
 from saikei.models import CascadeModel
 from saikei.training.batches import Array
@@ -229,7 +230,8 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
         calls.append(_Call(layer, taken, tree.flatten(given)))
         return given
 
-    copy = keras.models.clone_model(model, call_function=call)
+    with named(model), at_hand(model):
+        copy = keras.models.clone_model(model, call_function=call)
     copy.set_weights(model.get_weights())
     use_assigned_statistics(copy)
     carry_state(model, copy)
