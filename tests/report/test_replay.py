@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from dataclasses import replace
 
+import pytest
+
 from saikei.report.replay import replay
 from saikei.search.record import Run
 from tests.report.sample import sample_run
@@ -66,3 +68,29 @@ def test_a_team_of_originals_that_taught_is_made_first() -> None:
 def test_a_dataset_brings_its_own_batches() -> None:
     run = sample_run()
     assert "batch_size" not in replay(replace(run, settings=replace(run.settings, batch_size=None)))
+
+
+@pytest.mark.parametrize(
+    "name", ['a"); import os; os.system("x', "a\nimport os", "__import__('os')"]
+)
+def test_no_text_of_a_record_is_code(name: str) -> None:
+    """Names, the teacher and the plan stand in quotes, or not at all."""
+    run = with_teacher(sample_run(), name)
+    trained = replace(run.candidate("a1-fresh"), name=name, parent=name, plan={"seed": name})
+    given = replace(run.candidate("original"), name=name + "2")
+    candidates = (given, replace(trained, parent=given.name))
+    text = replay(replace(run, candidates=candidates, chosen=name))
+    tree = ast.parse(text)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert names == {
+        "Path",
+        "fresh_model",
+        "model",
+        "original",
+        "recipe",
+        "sk",
+        "teacher",
+        "train",
+    } | {"validation"}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    assert [alias.name for node in imported for alias in node.names] == ["saikei"]

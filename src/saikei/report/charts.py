@@ -8,8 +8,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from saikei.report import numbers
+from saikei.report.escape import chart_text
 from saikei.report.parts import kind_text
-from saikei.search.front import COST_AXES, cost_of, pareto_front
+from saikei.search.front import cost_of, pareto_front
+from saikei.search.plausible import COST_AXES
 from saikei.search.record import KINDS, Candidate, Kind, Run
 
 # Mid-tones that read on a white and on a dark page.
@@ -55,7 +57,7 @@ def front_chart(run: Run) -> dict[str, Any]:
         template="none", hovermode="closest", legend={"orientation": "h", "y": -0.25}
     )
     figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(title_text=f"{metric.replace('_', ' ')} on validation{suffix}")
+    figure.update_yaxes(title_text=f"{chart_text(metric.replace('_', ' '))} on validation{suffix}")
     views = {axis: _view(run, kinds, axis) for axis in axes}
     figure.update_layout(views[run.cost_axis]["layout"])
     return {"figure": figure.to_plotly_json(), "views": views}
@@ -66,7 +68,7 @@ def choices_chart(run: Run) -> dict[str, Any]:
     metric = run.candidate(run.baseline).validation.name
     factor = 100.0 if numbers.is_share(metric) else 1.0
     rows = list(reversed(run.comparisons))
-    labels = [f"{c.first} − {c.second}" for c in rows]
+    labels = [chart_text(f"{c.first} − {c.second}") for c in rows]
     values = [factor * c.difference.value for c in rows]
     figure = go.Figure(
         go.Scatter(
@@ -87,7 +89,11 @@ def choices_chart(run: Run) -> dict[str, Any]:
                 "width": 5,
                 "color": "#8b95a5",
             },
-            text=[f"{c.question}<br>{numbers.difference(metric, c.difference)}" for c in rows],
+            text=[
+                f"{chart_text(c.question)}<br>"
+                f"{chart_text(numbers.difference(metric, c.difference))}"
+                for c in rows
+            ],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )
@@ -98,7 +104,8 @@ def choices_chart(run: Run) -> dict[str, Any]:
         tickvals=list(range(len(rows))), ticktext=labels, automargin=True, zeroline=False
     )
     figure.update_xaxes(
-        title_text=f"difference in {numbers.unit(metric)}, 95 % interval (right of zero: {better})",
+        title_text=f"difference in {chart_text(numbers.unit(metric))}, 95 % interval "
+        f"(right of zero: {better})",
         zeroline=True,
         zerolinewidth=2,
     )
@@ -160,8 +167,8 @@ def _hover(run: Run, candidate: Candidate) -> str:
     state = "Pareto-optimal" if candidate.name in run.front else "dominated"
     return "<br>".join(
         [
-            f"<b>{candidate.name}</b> · {kind_text(candidate)}",
-            f"{candidate.validation.name} {numbers.score(candidate.validation)}",
+            f"<b>{chart_text(candidate.name)}</b> · {kind_text(candidate)}",
+            f"{chart_text(candidate.validation.name)} {numbers.score(candidate.validation)}",
             f"{numbers.count(cost.macs)} MACs ({numbers.ratio(cost.macs, baseline.macs)})",
             f"{numbers.count(cost.params)} parameters"
             f" ({numbers.ratio(cost.params, baseline.params)})",

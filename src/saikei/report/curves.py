@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from saikei.report import numbers
 from saikei.report.charts import COLOURS
+from saikei.report.escape import chart_text
 from saikei.search.record import Candidate, Run
 
 
@@ -20,10 +21,11 @@ def training_chart(run: Run) -> dict[str, Any]:
     shipped = {run.chosen, *run.candidate(run.chosen).members}
     figure = go.Figure()
     for candidate in trained:
+        name = chart_text(candidate.name)
         figure.add_trace(
             go.Scatter(
                 mode="lines",
-                name=candidate.name,
+                name=name,
                 line={
                     "color": COLOURS[candidate.kind],
                     "width": 3 if candidate.name in shipped else 1.3,
@@ -31,7 +33,7 @@ def training_chart(run: Run) -> dict[str, Any]:
                 },
                 opacity=1.0 if candidate.name in shipped else 0.65,
                 **_curve(candidate, keys[0] if keys else ""),
-                hovertemplate=f"{candidate.name}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
+                hovertemplate=f"{name}<br>epoch %{{x}}: %{{y:.4g}}<extra></extra>",
             )
         )
     figure.update_layout(template="none", hovermode="closest")
@@ -39,12 +41,15 @@ def training_chart(run: Run) -> dict[str, Any]:
     views = {
         _curve_label(key): {
             "restyle": _columns(_curve(c, key) for c in trained),
-            "layout": {"yaxis.title.text": _curve_label(key), "yaxis.tickformat": _format(key)},
+            "layout": {
+                "yaxis.title.text": chart_text(_curve_label(key)),
+                "yaxis.tickformat": _format(key),
+            },
         }
         for key in keys
     }
     if views:
-        figure.update_yaxes(title_text=next(iter(views)), tickformat=_format(keys[0]))
+        figure.update_yaxes(title_text=chart_text(next(iter(views))), tickformat=_format(keys[0]))
     return {"figure": figure.to_plotly_json(), "views": views}
 
 

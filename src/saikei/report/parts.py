@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from saikei.report import numbers
 from saikei.report.replay import replay
-from saikei.search.front import COST_AXES, cost_of
+from saikei.search.front import cost_of
+from saikei.search.plausible import COST_AXES, ORIGINALS
 from saikei.search.record import KINDS, Candidate, LayerChange, Run
 
 Pairs = tuple[tuple[str, str], ...]
@@ -153,7 +154,7 @@ def front_rows(run: Run) -> tuple[FrontRow, ...]:
             fits=c.fits,
             optimal=c.name in run.front,
             chosen=c.name == run.chosen,
-            original=c.kind in ("original", "given"),
+            original=c.kind in ORIGINALS,
         )
         for c in ordered
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from saikei.search.plausible import ORIGINALS
 from saikei.search.record import Candidate, Run
 
 
@@ -24,51 +25,63 @@ def replay(run: Run) -> str:
     lines = ["from pathlib import Path", "", "import saikei as sk"]
     if any(c.kind == "fresh" for c in shipped):
         lines.append("from saikei.graph import fresh_model")
-    lines += ["", *_teacher_lines(run, shipped)]
+    originals = _variables(run)
+    lines += ["", *_teacher_lines(originals, shipped)]
     names = [f"member_{number}" for number in range(1, len(members) + 1)] or ["model"]
     for name, candidate in zip(names, shipped, strict=True):
-        lines += _candidate_lines(run, candidate, name)
+        lines += _candidate_lines(run, originals, candidate, name)
     if members:
         lines.append(f"model = {_average(chosen)}([{', '.join(names)}])")
     return "\n".join(lines)
 
 
-def _teacher_lines(run: Run, shipped: Sequence[Candidate]) -> list[str]:
+def _variables(run: Run) -> dict[str, str]:
+    """What the script calls the given models: nothing of a record stands in it unquoted."""
+    given = [c.name for c in run.candidates if c.kind in ORIGINALS]
+    if len(given) == 1:
+        return {given[0]: "original"}
+    return {name: f"original_{number}" for number, name in enumerate(given, start=1)}
+
+
+def _teacher_lines(originals: Mapping[str, str], shipped: Sequence[Candidate]) -> list[str]:
     """The average that taught, where it was no single original."""
     taught = {c.training.teacher for c in shipped if c.training and c.training.teacher}
-    givens = [c.name for c in run.candidates if c.kind in ("original", "given")]
-    if taught <= set(givens):
+    if taught <= set(originals):
         return []
-    return [f"teacher = sk.Average()([{', '.join(_variable(name) for name in givens)}])"]
+    return [f"teacher = sk.Average()([{', '.join(originals.values())}])"]
 
 
-def _candidate_lines(run: Run, candidate: Candidate, name: str) -> list[str]:
+def _candidate_lines(
+    run: Run, originals: Mapping[str, str], candidate: Candidate, name: str
+) -> list[str]:
     if candidate.recipe is None:
-        return [f"{name} = {_variable(candidate.name)}"]
+        return [f"{name} = {originals[candidate.name]}"]
     path = f"candidates/{candidate.name}/recipe.json"
-    parent = _variable(candidate.parent or "")
+    parent = originals[candidate.parent or ""]
     # Fresh weights take the structure alone; else what is left is refitted to the data.
     data = "" if candidate.kind == "fresh" else ", train"
     lines = [
-        f'recipe = sk.Recipe.from_json(Path("{path}").read_text())',
+        f"recipe = sk.Recipe.from_json(Path({_quoted(path)}).read_text())",
         f"{name} = recipe({parent}{data})",
     ]
     if candidate.kind == "fresh":
-        lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']})")
-    return lines + _training_lines(run, candidate, name)
+        lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']!r})")
+    return lines + _training_lines(run, originals, candidate, name)
 
 
-def _training_lines(run: Run, candidate: Candidate, name: str) -> list[str]:
+def _training_lines(
+    run: Run, originals: Mapping[str, str], candidate: Candidate, name: str
+) -> list[str]:
     training = candidate.training
     assert training is not None, f"{candidate.name} was cut and not trained"
     arguments = [f"epochs={training.epochs}"]
     if run.settings.batch_size is not None:
         arguments.append(f"batch_size={run.settings.batch_size}")
     # In full: a rounded rate is another training.
-    arguments += [f"learning_rate={training.learning_rate!r}", f"seed={candidate.plan['seed']}"]
+    arguments += [f"learning_rate={training.learning_rate!r}", f"seed={candidate.plan['seed']!r}"]
     if training.teacher is None:
         return [f"sk.fit({name}, train, validation, {', '.join(arguments)})"]
-    teacher = training.teacher.replace("-", "_") if " " not in training.teacher else "teacher"
+    teacher = originals.get(training.teacher, "teacher")
     soft = f"temperature={training.temperature!r}, alpha={training.alpha!r}"
     return [
         f"sk.distill({name}, {teacher}, train, validation, {soft},",
@@ -82,5 +95,7 @@ def _average(chosen: Candidate) -> str:
     return f"sk.Average(weights={tuple(chosen.weights)!r})"
 
 
-def _variable(name: str) -> str:
-    return name.replace("-", "_")
+def _quoted(text: str) -> str:
+    """Text as Python has it, in double quotes where that is no matter."""
+    quoted = repr(text)
+    return f'"{text}"' if quoted == f"'{text}'" and '"' not in text else quoted

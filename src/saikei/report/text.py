@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from saikei.report.escape import terminal_text
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
 from saikei.search.record import Run
 
@@ -39,14 +40,14 @@ class FrontTable:
         metric = self.run.candidate(self.run.baseline).validation.name.replace("_", " ")
         headings = {"metric": metric, "share": f"of {self.run.baseline}"}
         table = Table(
-            title=f"Pareto table: {metric} on validation, 95 % interval",
+            title=terminal_text(f"Pareto table: {metric} on validation, 95 % interval"),
             title_justify="left",
             caption="» to ship   ● Pareto-optimal   · dominated",
             caption_justify="left",
         )
         for column in columns:
             table.add_column(
-                headings.get(column, column),
+                terminal_text(headings.get(column, column)),
                 justify="left" if column in ("", "model", "what") else "right",
                 no_wrap=column in ("", "model", "95 %"),
                 overflow="fold",
@@ -66,8 +67,11 @@ def text_report(run: Run) -> RenderableType:
     """What to ship, what it costs, the Pareto table and what each choice bought."""
     report = report_of(run)
     headline = report.headline
-    lead = Text.assemble(("Ship ", "bold"), (headline.name, "bold green"), f" ({headline.kind})\n")
-    lead.append(f"{headline.sentence}\n{headline.reason}")
+    lead = Text.assemble(
+        ("Ship ", "bold"),
+        terminal_text(headline.name, "bold green"),
+        terminal_text(f" ({headline.kind})\n{headline.sentence}\n{headline.reason}"),
+    )
     return Group(Panel(lead), _cost_table(report), front_table(run), _choice_table(report))
 
 
@@ -114,7 +118,7 @@ def _cells(row: FrontRow) -> dict[str, Text]:
 
 def _verbatim(*cells: str) -> tuple[Text, ...]:
     """Cells that are shown as they are: brackets in them are no markup."""
-    return tuple(Text(cell) for cell in cells)
+    return tuple(terminal_text(cell) for cell in cells)
 
 
 def _style(row: FrontRow) -> str:
@@ -127,7 +131,7 @@ def _cost_table(report: Report) -> Table:
     table = Table(title="Against the original", title_justify="left")
     table.add_column("")
     for heading in (report.baseline, report.headline.name, "change"):
-        table.add_column(heading, justify="right")
+        table.add_column(terminal_text(heading), justify="right")
     for row in report.costs:
         table.add_row(*_verbatim(row.quantity, row.original, row.chosen, row.change))
     return table

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from saikei.errors import InputError
 
 Record = TypeVar("Record")
+
+# What was logged while a model was trained may be infinite or NaN; other numbers are not.
+Logged: TypeAlias = Annotated[float, "logged"]
+
+# How deep values of any kind are nested at most, and how large whole numbers are: both far above
+# what is ever written.
+_DEEPEST = 64
+_LARGEST = 2**63
 
 
 def to_jsonable(value: Any) -> Any:
@@ -45,32 +55,39 @@ def from_jsonable(kind: type[Record], value: Any) -> Record:
 
 def _read(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
+        _check_depth(value, where)
         return value
     if is_dataclass(hint) and isinstance(hint, type):
         return _read_record(hint, value, where)
-    origin = typing.get_origin(hint)
-    arguments = typing.get_args(hint)
+    if hint in (float, int):
+        return _number(hint, value, where)
+    if typing.get_origin(hint) is not None:
+        return _read_generic(hint, value, where)
+    return _expect(hint, value, where)
+
+
+def _read_generic(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _number(arguments[0], value, where, finite=False)
     if origin in (typing.Union, types.UnionType):
         return _read_union(arguments, value, where)
     if origin is tuple:
         items = _expect(list, value, where)
         return tuple(_read(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(items))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        entries = _expect(dict, value, where)
-        return {key: _read(arguments[1], v, f"{where}['{key}']") for key, v in entries.items()}
     if origin is typing.Literal:
         if value not in arguments:
-            raise InputError(f"{where} is {value!r}: expected one of {', '.join(arguments)}.")
+            raise InputError(
+                f"{where} is {reprlib.repr(value)}: expected one of {', '.join(arguments)}."
+            )
         return value
-    # JSON writes 1.0 as it was, but a hand-edited file may say 1.
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return _expect(hint, value, where)
+    entries = _expect(dict, value, where)
+    return {key: _read(arguments[1], v, f"{where}['{key}']") for key, v in entries.items()}
 
 
 def _read_record(kind: type[Any], value: Any, where: str) -> Any:
     entries = _expect(dict, value, where)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     names = [f.name for f in fields(kind)]
     wrong = sorted(set(entries).symmetric_difference(names))
     if wrong:
@@ -85,14 +102,36 @@ def _read_record(kind: type[Any], value: Any, where: str) -> Any:
 def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in arguments:
         return None
-    for hint in arguments:
-        if isinstance(hint, type) and type(value) is hint:
-            return value
     rest = [hint for hint in arguments if hint is not type(None)]
-    return _read(rest[0], value, where)
+    exact = [hint for hint in rest if type(value) is hint]
+    return _read((exact or rest)[0], value, where)
+
+
+def _number(kind: type[float], value: Any, where: str, finite: bool = True) -> float:
+    # JSON writes 1.0 as it was, but a hand-edited file may say 1.
+    given = _expect((float, int) if kind is float else int, value, where)
+    if isinstance(given, int) and abs(given) > _LARGEST:
+        raise InputError(f"{where} has more than {len(str(_LARGEST))} digits, as no record has.")
+    if finite and not math.isfinite(given):
+        raise InputError(f"{where} is {given}: expected a finite number.")
+    return kind(given)
+
+
+def _check_depth(value: Any, where: str) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        holders = [item for item in level if isinstance(item, (dict, list))]
+        level = [
+            item
+            for holder in holders
+            for item in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+    if level:
+        raise InputError(f"{where} is nested more than {_DEEPEST} deep, as no record is.")
 
 
 def _expect(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where} is {value!r}: expected {kind.__name__}.")
+        name = "float" if isinstance(kind, tuple) else kind.__name__
+        raise InputError(f"{where} is {reprlib.repr(value)}: expected {name}.")
     return value

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from saikei.budget import Budget
+from saikei.search.plausible import COST_AXES
 from saikei.search.record import Candidate, Cost
 from saikei.training.score import Score
-
-COST_AXES = ("macs", "params", "latency")
 
 
 def cost_axis(budget: Budget) -> str:

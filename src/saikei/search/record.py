@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saikei.errors import InputError
-from saikei.search.codec import from_jsonable, to_jsonable
+from saikei.reading import parse_json, read_json
+from saikei.search.codec import Logged, from_jsonable, to_jsonable
+from saikei.search.plausible import check_run
 from saikei.training.score import Score
 
 Kind = Literal["original", "given", "pruned", "fresh", "labels", "average"]
@@ -106,7 +108,7 @@ class Training:
     temperature: float | None
     alpha: float
     seconds: float
-    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    curves: Mapping[str, tuple[Logged, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -279,29 +281,26 @@ class Run:
         """The inverse of `to_dict`.
 
         Raises:
-            InputError: when a field is missing, unknown or of the wrong type.
+            InputError: when a field is missing, unknown or of the wrong type, or has a value that
+                no run has.
         """
-        return from_jsonable(cls, dict(values))
+        return cls._read(dict(values))
 
     @classmethod
     def from_json(cls, text: str) -> Run:
         """Read a run from JSON text.
 
         Raises:
-            InputError: when the text is no JSON or not a run.
+            InputError: when the text is no JSON, or not a run.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"The run's record is not JSON: {error}.") from error
-        return from_jsonable(cls, values)
+        return cls._read(parse_json(text, "The run's record"))
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
         """Read the record of a finished run from its folder.
 
         Raises:
-            InputError: when the folder holds no finished run.
+            InputError: when the folder holds no finished run, or its record is damaged.
         """
         path = Path(folder) / "run.json"
         if not path.is_file():
@@ -309,4 +308,10 @@ class Run:
                 f"'{folder}' holds no finished run (no run.json): give the folder that "
                 "optimize(out=…) wrote."
             )
-        return cls.from_json(path.read_text(encoding="utf-8"))
+        return cls._read(read_json(path, "The run's record"))
+
+    @classmethod
+    def _read(cls, values: Any) -> Run:
+        run = from_jsonable(cls, values)
+        check_run(run)
+        return run

@@ -1,0 +1,55 @@
+"""JSON from files that anybody may have written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from saikei.errors import InputError, in_one_line
+
+# Of a file of JSON: parsed it takes some ten times as much memory. Runs and recipes take a
+# hundredth of it.
+LARGEST = 32 * 1024**2
+
+
+def read_json(path: Path, what: str) -> Any:
+    """What a file of JSON holds.
+
+    Args:
+        path: of the file.
+        what: it is, to begin a message with: "The recipe".
+
+    Raises:
+        InputError: when it cannot be read, is too large, or is no JSON.
+    """
+    try:
+        # Read by its size and one byte more: a pipe or a device has none.
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
+    if len(content) > LARGEST:
+        raise InputError(
+            f"{what} '{path}' has more than {LARGEST // 1024**2} MiB, as none has: give another."
+        )
+    return parse_json(content, f"{what} '{path}'")
+
+
+def parse_json(text: str | bytes, what: str) -> Any:
+    """What JSON text holds.
+
+    Args:
+        text: the text, or its bytes.
+        what: it is, to begin a message with.
+
+    Raises:
+        InputError: when it is no JSON, or nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{what} is nested too deep to be read.") from error
+    # Bytes that are no UTF-8, and numbers of thousands of digits, are ValueErrors too.
+    except (ValueError, MemoryError) as error:
+        raise InputError(f"{what} is not JSON: {in_one_line(error)}.") from error
