@@ -82,7 +82,9 @@ def test_an_array_that_claims_more_than_memory_holds_is_refused(tmp_path):
     array = b"\x93NUMPY\x01\x00v\x00" + header.ljust(117).encode() + b"\n"
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x_train.npy", array)
-    with pytest.raises(DataError, match="Unable to allocate"):
+    with pytest.raises(
+        DataError, match="'x_train.npy' .* would take 149,011 GiB, and there are 0 bytes"
+    ):
         load_npz(tmp_path / "d.npz")
 
 

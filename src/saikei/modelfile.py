@@ -5,28 +5,49 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from saikei.archives import (
+    FLOOR,
+    check_memory,
+    in_units,
+    member_file,
+    opened_hdf5,
+    opened_zip,
+)
 from saikei.errors import ModelError
+from saikei.reading import parse_json
 from saikei.writing import check_target, write_whole
 
 if TYPE_CHECKING:
     import keras
 
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+# How many times what a file holds a model may declare: some layers keep less than they have.
+_DECLARED = 4
 
-def load_model(path: str | Path) -> keras.Model:
+
+def load_model(
+    path: str | Path, custom: Mapping[str, Any] | None = None, compiled: bool = True
+) -> keras.Model:
     """Read a `.keras` file in Keras's safe mode: a lambda in it is refused, not run.
+
+    What the file unpacks to and what its config declares is compared with its size first, and its
+    checksums with its content.
 
     Args:
         path: of the file.
+        custom: classes and functions by name that Keras does not know.
+        compiled: whether the model is compiled as it was.
 
     Returns:
         The model, built, with the loss that it was compiled with.
 
     Raises:
-        ModelError: when there is no such file, it is no `.keras` file, cannot be read, or holds
-            a model that was never built.
+        ModelError: when there is no such file, it is no `.keras` file, is damaged, would take far
+            more memory than it has bytes, cannot be read, or holds a model that was never built.
     """
     import keras
 
@@ -41,11 +62,14 @@ def load_model(path: str | Path) -> keras.Model:
         raise ModelError(
             f"'{path}' is no .keras file: save the model with model.save('….keras') in Keras 3."
         )
+    _check_sizes(path, custom)
     try:
         with warnings.catch_warnings():
             # Of the training state only the loss is of use here.
             warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            model = keras.saving.load_model(path, safe_mode=True)
+            model = keras.saving.load_model(
+                path, custom_objects=custom, compile=compiled, safe_mode=True
+            )
     # What is in the file decides what Keras raises: KeyError, TypeError, ValueError, OSError, …
     except Exception as error:
         raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}.") from error
@@ -57,6 +81,30 @@ def load_model(path: str | Path) -> keras.Model:
             "model.build(input_shape) and save it again."
         )
     return model
+
+
+def _check_sizes(path: Path, custom: Mapping[str, Any] | None) -> None:
+    from saikei.graph.declared import declared_bytes
+
+    what = f"'{path}' cannot be loaded: its"
+    with opened_zip(path, ".keras file", "save it again with model.save", ModelError) as archive:
+        for name in (_CONFIG, _WEIGHTS):
+            if name not in archive.namelist():
+                raise ModelError(f"{what} {name} is missing; save it again with model.save.")
+        config = parse_json(archive.read(_CONFIG), f"{what} {_CONFIG}", ModelError)
+        info = archive.getinfo(_WEIGHTS)
+        weights = member_file(archive, info)
+        with opened_hdf5(weights, f"{what} {_WEIGHTS}", info.file_size, ModelError) as (_, held):
+            pass
+    if not isinstance(config, dict):
+        raise ModelError(f"{what} {_CONFIG} is no JSON object; save it again with model.save.")
+    declared = declared_bytes(config, custom)
+    if declared > max(FLOOR, _DECLARED * held):
+        raise ModelError(
+            f"{what} {_CONFIG} declares {in_units(declared)} of weights, and {in_units(held)} are "
+            "there; it is damaged, get it again."
+        )
+    check_memory(declared + info.file_size, f"The model in '{path}'", ModelError)
 
 
 def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.archives import DATA_FLOOR, DATA_RATIO, check_arrays, opened_zip
 from saikei.data import Arrays, check_values
-from saikei.errors import DataError
+from saikei.errors import DataError, in_one_line
 
 _MEND = "numpy.savez(path, x_train=…, y_train=…)"
+_WHAT = "NumPy archive of numbers"
 # As `Archive` calls the parts, and as the file does.
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
 _NAME = re.compile(r"([xy])_(train|val|test)(?:\.(.+))?")
-
-# What NumPy and zipfile raise for bytes that are no archive of arrays, or a damaged one.
-_UNREADABLE = (
-    ValueError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    AttributeError,
-    TypeError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 
 @dataclass(frozen=True)
@@ -100,16 +86,31 @@ def load_npz(path: str | Path) -> Archive:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
+    return read_arrays(path, f"save the data with {_MEND}", ("x_", "y_"))
+
+
+def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict[str, NDArray[Any]]:
+    """Arrays from a NumPy archive, after a look at what they would take; nothing is unpickled.
+
+    Args:
+        path: of the file.
+        fix: to end a message with.
+        prefixes: of the names to read.
+
+    Raises:
+        DataError: when the file cannot be read, or would unpack to too much.
+    """
+    with opened_zip(path, _WHAT, fix, DataError, DATA_RATIO, DATA_FLOOR) as archive:
+        members = [name for name in archive.namelist() if name.startswith(prefixes)]
+        check_arrays(archive, members, path, DataError)
+    names = [name.removesuffix(".npy") for name in members]
     try:
         # NumPy leaves a file that it opened itself open when the archive is broken.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            names = [key for key in stored.files if key.startswith(("x_", "y_"))]
-            return {key: np.asarray(stored[key]) for key in names}
-    except _UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataError(
-            f"'{path}' is no NumPy archive of numbers ({reason}): save the data with {_MEND}."
-        ) from error
+            return {name: np.asarray(stored[name]) for name in names}
+    # What is in the file decides what NumPy raises.
+    except Exception as error:
+        raise DataError(f"'{path}' is no {_WHAT} ({in_one_line(error)}): {fix}.") from error
 
 
 def _part(stored: dict[str, NDArray[Any]], part: str, path: Path) -> Arrays | None:

@@ -13,12 +13,13 @@ from saikei.errors import InputError, in_one_line
 LARGEST = 32 * 1024**2
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any:
     """What a file of JSON holds.
 
     Args:
         path: of the file.
         what: it is, to begin a message with: "The recipe".
+        kind: the error to raise.
 
     Raises:
         InputError: when it cannot be read, is too large, or is no JSON.
@@ -28,20 +29,21 @@ def read_json(path: Path, what: str) -> Any:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise InputError(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
+        raise kind(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
     if len(content) > LARGEST:
-        raise InputError(
+        raise kind(
             f"{what} '{path}' has more than {LARGEST // 1024**2} MiB, as none has: give another."
         )
-    return parse_json(content, f"{what} '{path}'")
+    return parse_json(content, f"{what} '{path}'", kind)
 
 
-def parse_json(text: str | bytes, what: str) -> Any:
+def parse_json(text: str | bytes, what: str, kind: type[InputError] = InputError) -> Any:
     """What JSON text holds.
 
     Args:
         text: the text, or its bytes.
         what: it is, to begin a message with.
+        kind: the error to raise.
 
     Raises:
         InputError: when it is no JSON, or nested too deep.
@@ -49,7 +51,7 @@ def parse_json(text: str | bytes, what: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise InputError(f"{what} is nested too deep to be read.") from error
+        raise kind(f"{what} is nested too deep to be read.") from error
     # Bytes that are no UTF-8, and numbers of thousands of digits, are ValueErrors too.
     except (ValueError, MemoryError) as error:
-        raise InputError(f"{what} is not JSON: {in_one_line(error)}.") from error
+        raise kind(f"{what} is not JSON: {in_one_line(error)}.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -102,6 +103,31 @@ def draft_folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take the room of a file on the disk now.
+
+    A page of a file in memory for which there is no room later would end the process.
+
+    Args:
+        path: of a file.
+        size: bytes that it will have.
+
+    Raises:
+        OSError: when there is no room.
+    """
+    with path.open("r+b") as file:
+        if not hasattr(os, "posix_fallocate"):
+            file.truncate(size)
+            return
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as error:
+            # Some file systems cannot.
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            file.truncate(size)
 
 
 def remove(path: Path) -> None:

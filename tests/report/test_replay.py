@@ -71,26 +71,18 @@ def test_a_dataset_brings_its_own_batches() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ['a"); import os; os.system("x', "a\nimport os", "__import__('os')"]
+    "name", ['a"); import os; os.system("x', "a\nimport os", "__import__('os')", "\u202e"]
 )
 def test_no_text_of_a_record_is_code(name: str) -> None:
     """Names, the teacher and the plan stand in quotes, or not at all."""
     run = with_teacher(sample_run(), name)
-    trained = replace(run.candidate("a1-fresh"), name=name, parent=name, plan={"seed": name})
     given = replace(run.candidate("original"), name=name + "2")
-    candidates = (given, replace(trained, parent=given.name))
-    text = replay(replace(run, candidates=candidates, chosen=name))
+    trained = replace(run.candidate("a1-fresh"), name=name, parent=given.name, plan={"seed": name})
+    text = replay(replace(run, candidates=(given, trained), chosen=name))
+    assert all(line.isprintable() for line in text.splitlines())
     tree = ast.parse(text)
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert names == {
-        "Path",
-        "fresh_model",
-        "model",
-        "original",
-        "recipe",
-        "sk",
-        "teacher",
-        "train",
-    } | {"validation"}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    known = "Path fresh_model model original recipe sk teacher train validation"
+    assert used <= set(known.split())
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     assert [alias.name for node in imported for alias in node.names] == ["saikei"]

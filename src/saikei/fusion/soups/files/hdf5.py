@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,10 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from saikei.archives import damage_named, opened_hdf5
 from saikei.errors import ModelError
 from saikei.fusion.soups.files.store import Entry, Store
+from saikei.writing import reserve
 
 # Of a training that a merged model did not have.
 _LEFT_OUT = "optimizer"
@@ -25,11 +28,7 @@ def opened(path: Path) -> Iterator[Store]:
     Raises:
         ModelError: when the file cannot be read, or keeps its numbers in other files.
     """
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ModelError(f"'{path}' is no HDF5 file: save it with model.save_weights.") from error
-    with file:
+    with opened_hdf5(path.open("rb"), f"'{path}'", path.stat().st_size, ModelError) as (file, _):
         yield Store(path, path, read_entries(file, path), extra=file)
 
 
@@ -42,19 +41,22 @@ def read_entries(file: h5py.File, path: Path, begin: int = 0) -> dict[str, Entry
         begin: where in the bytes on disk the HDF5 file begins.
     """
     found: dict[str, Entry] = {}
+    end = file.id.get_filesize()
 
     def note(name: str, item: Any) -> None:
         if not isinstance(item, h5py.Dataset) or name.split("/")[0] == _LEFT_OUT:
             return
-        if item.external or item.is_virtual:
-            raise ModelError(f"'{name}' in '{path}' is kept in another file: it is not read.")
         offset = item.id.get_offset()
+        size = math.prod(item.shape or ()) * item.dtype.itemsize
+        if offset is not None and offset + size > end:
+            raise ModelError(f"'{name}' in '{path}' lies outside the file: it is damaged.")
         kind = ml_dtypes.bfloat16 if item.attrs.get("dtype") == "bfloat16" else item.dtype
         found[name] = Entry(
             tuple(item.shape), kind, None if offset is None else begin + offset, item
         )
 
-    file.visititems(note)
+    with damage_named(f"'{path}'", ModelError):
+        file.visititems(note)
     return found
 
 
@@ -62,14 +64,15 @@ def read_entries(file: h5py.File, path: Path, begin: int = 0) -> dict[str, Entry
 def created(path: Path, like: Store) -> Iterator[Store]:
     """A new file with the tensors of another, to be written to."""
     with h5py.File(path, "w") as file:
-        _copy_frame(like.extra, file)
+        _copy_frame(like.extra, file, like.path)
         entries = read_entries(file, path)
+    reserve(path, path.stat().st_size)
     yield Store(
         path, path, {n: Entry(e.shape, e.dtype, e.offset) for n, e in entries.items()}, True
     )
 
 
-def _copy_frame(source: h5py.File, target: h5py.File) -> None:
+def _copy_frame(source: h5py.File, target: h5py.File, path: Path) -> None:
     """Groups, attributes and places for tensors, without their numbers."""
     # Room is made at once, so that each tensor has its place in the file.
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -92,7 +95,7 @@ def _copy_frame(source: h5py.File, target: h5py.File) -> None:
         target.attrs[key] = value
     source.visititems(copy)
     if any(np.dtype(item.dtype).hasobject for item in _datasets(target)):
-        raise ModelError(f"'{source.filename}' holds text among its weights: it is not merged.")
+        raise ModelError(f"'{path}' holds text among its weights: it is not merged.")
 
 
 def _datasets(file: h5py.File) -> list[h5py.Dataset]:

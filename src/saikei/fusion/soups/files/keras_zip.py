@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
-import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 
+from saikei.archives import damage_named, member_file, member_offset, opened_hdf5, opened_zip
 from saikei.errors import ModelError
 from saikei.fusion.soups.architecture import stripped
 from saikei.fusion.soups.files import hdf5
 from saikei.fusion.soups.files.store import Store
+from saikei.reading import parse_json
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _CHUNK = 1 << 20
@@ -32,11 +31,7 @@ def opened(path: Path) -> Iterator[Store]:
     Raises:
         ModelError: when the file is no such archive, or its weights are compressed.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelError(f"'{path}' is no .keras file: save it with model.save.") from error
-    with archive, path.open("rb") as raw:
+    with opened_zip(path, ".keras file", "save it with model.save", ModelError) as archive:
         try:
             info = archive.getinfo(_WEIGHTS)
         except KeyError as error:
@@ -45,13 +40,9 @@ def opened(path: Path) -> Iterator[Store]:
             raise ModelError(
                 f"The weights in '{path}' are compressed: load it and save it again with Keras."
             )
-        begin = _data_offset(raw, info)
-        try:
-            file = h5py.File(_Window(raw, begin, info.file_size), "r")
-        except OSError as error:
-            raise ModelError(f"The weights in '{path}' are damaged: save it again.") from error
-        with file:
-            entries = hdf5.read_entries(file, path, begin)
+        weights, what = member_file(archive, info), f"'{path}' with its {_WEIGHTS}"
+        with opened_hdf5(weights, what, info.file_size, ModelError) as (file, _):
+            entries = hdf5.read_entries(file, path, member_offset(archive, info))
             yield Store(path, path, entries, extra=_Parts(archive, file))
 
 
@@ -67,7 +58,7 @@ def created(path: Path, like: Store) -> Iterator[Store]:
         with zipfile.ZipFile(path, "w") as archive:
             for info in parts.archive.infolist():
                 if info.filename == _CONFIG:
-                    archive.writestr(_CONFIG, _uncompiled(parts.archive.read(info)))
+                    archive.writestr(_CONFIG, _uncompiled(_config(parts.archive, like.path)))
                 elif info.filename != _WEIGHTS:
                     _copy(parts.archive, archive, info)
             archive.write(weights, _WEIGHTS)
@@ -84,8 +75,7 @@ def assets(store: Store) -> dict[str, int]:
 
 def settings(store: Store) -> Any:
     """The config of the model without names, which say nothing of what it computes."""
-    config = json.loads(store.extra.archive.read(_CONFIG))
-    return stripped(config.get("config"), _NAMES)
+    return stripped(_config(store.extra.archive, store.path).get("config"), _NAMES)
 
 
 class _Parts:
@@ -96,11 +86,17 @@ class _Parts:
         self.weights = weights
 
 
-def _uncompiled(config: bytes) -> str:
+def _config(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
+    with damage_named(f"'{path}'", ModelError):
+        config = parse_json(archive.read(_CONFIG), f"The config in '{path}'", ModelError)
+    if not isinstance(config, dict):
+        raise ModelError(f"The config in '{path}' is no JSON object: save it with model.save.")
+    return config
+
+
+def _uncompiled(config: dict[str, Any]) -> str:
     """The config of a model that was not trained itself."""
-    parsed: dict[str, Any] = json.loads(config)
-    parsed.pop("compile_config", None)
-    return json.dumps(parsed)
+    return json.dumps({key: value for key, value in config.items() if key != "compile_config"})
 
 
 def _copy(source: zipfile.ZipFile, target: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
@@ -109,38 +105,3 @@ def _copy(source: zipfile.ZipFile, target: zipfile.ZipFile, info: zipfile.ZipInf
         return
     with source.open(info) as given, target.open(info.filename, "w") as taken:
         shutil.copyfileobj(given, taken, _CHUNK)
-
-
-def _data_offset(raw: IO[bytes], info: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin: behind a header whose length only it knows."""
-    raw.seek(info.header_offset)
-    name, extra = struct.unpack("<26x2H", raw.read(30))
-    return info.header_offset + 30 + int(name) + int(extra)
-
-
-class _Window(io.RawIOBase):
-    """A part of a file, as a file of its own."""
-
-    def __init__(self, raw: IO[bytes], begin: int, size: int) -> None:
-        self._raw, self._begin, self._size, self._at = raw, begin, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._raw.seek(self._begin + self._at)
-        data = self._raw.read(max(0, min(len(buffer), self._size - self._at)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)

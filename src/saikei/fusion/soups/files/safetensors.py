@@ -20,6 +20,7 @@ import numpy as np
 
 from saikei.errors import ModelError
 from saikei.fusion.soups.files.store import Entry, Store
+from saikei.writing import reserve
 
 _TYPES: Mapping[str, Any] = MappingProxyType(
     {
@@ -55,6 +56,8 @@ def opened(path: Path) -> Iterator[Store]:
     metadata = header.pop("__metadata__", None)
     size = path.stat().st_size - begin
     entries = {name: _entry(path, name, said, begin, size) for name, said in header.items()}
+    if sum(entry.nbytes for entry in entries.values()) > size:
+        raise ModelError(f"Tensors in '{path}' lie over each other: it is damaged, get it again.")
     yield Store(path, path, entries, extra=metadata)
 
 
@@ -76,7 +79,7 @@ def created(path: Path, like: Store) -> Iterator[Store]:
     begin = 8 + len(text)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(begin + at)
+    reserve(path, begin + at)
     entries = {
         name: Entry(entry.shape, entry.dtype, begin + header[name]["data_offsets"][0])
         for name, entry in like.entries.items()
@@ -92,7 +95,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             raise ModelError(f"'{path}' is no safetensors file: its header has no such length.")
         try:
             header = json.loads(file.read(length))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, MemoryError) as error:
             raise ModelError(f"'{path}' is no safetensors file: its header is no JSON.") from error
     if not isinstance(header, dict):
         raise ModelError(f"'{path}' is no safetensors file: its header is no JSON object.")
@@ -103,7 +106,9 @@ def _entry(path: Path, name: str, said: Any, begin: int, size: int) -> Entry:
     try:
         kind, shape = _TYPES[said["dtype"]], tuple(int(axis) for axis in said["shape"])
         first, last = (int(offset) for offset in said["data_offsets"])
-    except (KeyError, TypeError, ValueError) as error:
+        # What NumPy can have no array of, even an empty one.
+        np.broadcast_to(np.zeros((), kind), shape)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"Tensor '{name}' in '{path}' cannot be read: its type or place is none that is known."
         ) from error

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from saikei.archives import damage_named
+from saikei.errors import ModelError
 from saikei.fusion.soups.kernels.blocks import Array
 
 
@@ -54,21 +56,30 @@ class Store:
     extra: Any = field(default=None, repr=False)
 
     def array(self, name: str) -> Array:
-        """A view of a tensor in the file; memory is taken as it is read, and given back with it."""
+        """A view of a tensor in the file; memory is taken as it is read, and given back with it.
+
+        Raises:
+            ModelError: when its numbers are damaged.
+        """
         entry = self.entries[name]
         if entry.nbytes == 0:
             return np.zeros(entry.shape, entry.dtype)
-        if entry.offset is None:
-            whole: Array = np.asarray(entry.stored[()]).view(entry.dtype).reshape(entry.shape)
-            return whole
-        raw: Array = np.asarray(
+        with damage_named(f"Tensor '{name}' in '{self.path}'", ModelError):
+            raw = self._whole(entry) if entry.offset is None else self._mapped(entry, entry.offset)
+            view: Array = raw.view(entry.dtype).reshape(entry.shape)
+        return view
+
+    def _whole(self, entry: Entry) -> Array:
+        """All numbers at once; where there are checksums, HDF5 compares them."""
+        return np.asarray(entry.stored[()])
+
+    def _mapped(self, entry: Entry, offset: int) -> Array:
+        return np.asarray(
             np.memmap(
                 self.bytes_in,
                 dtype=np.uint8,
                 mode="r+" if self.writable else "r",
-                offset=entry.offset,
+                offset=offset,
                 shape=(entry.nbytes,),
             )
         )
-        view: Array = raw.view(entry.dtype).reshape(entry.shape)
-        return view
