@@ -202,8 +202,9 @@ def check_arrays(
     for name in names:
         info = archive.getinfo(name)
         with damage_named(f"'{path}'", kind), archive.open(info) as member:
-            if member.peek(len(npy.MAGIC_PREFIX))[: len(npy.MAGIC_PREFIX)] != npy.MAGIC_PREFIX:
+            if member.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
                 continue
+            member.seek(0)
             shape, dtype = _npy_header(member)
             size = math.prod(shape) * dtype.itemsize
             held = info.file_size - member.tell()
