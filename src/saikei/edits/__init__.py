@@ -10,6 +10,7 @@ from saikei.edits.recipe import Recipe
 from saikei.edits.remove_layers import RemoveLayers
 from saikei.edits.remove_no_ops import RemoveNoOps
 from saikei.edits.replace_activation import ReplaceActivation
+from saikei.edits.replace_head import ReplaceHead
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
@@ -26,6 +27,7 @@ __all__ = [
     "RemoveLayers",
     "RemoveNoOps",
     "ReplaceActivation",
+    "ReplaceHead",
     "ReplaceKernel",
     "ReplacePooling",
     "Separate",

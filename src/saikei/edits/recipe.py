@@ -18,6 +18,7 @@ from saikei.edits.prune_channels import PruneChannels
 from saikei.edits.remove_layers import RemoveLayers
 from saikei.edits.remove_no_ops import RemoveNoOps
 from saikei.edits.replace_activation import ReplaceActivation
+from saikei.edits.replace_head import ReplaceHead
 from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
@@ -35,6 +36,7 @@ EDITS: Mapping[str, Any] = MappingProxyType(
         "RemoveLayers": RemoveLayers,
         "RemoveNoOps": RemoveNoOps,
         "ReplaceActivation": ReplaceActivation,
+        "ReplaceHead": ReplaceHead,
         "ReplaceKernel": ReplaceKernel,
         "ReplacePooling": ReplacePooling,
         "Separate": Separate,

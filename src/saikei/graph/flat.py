@@ -156,6 +156,8 @@ class Graph:
         inputs: nested structure of `TensorRef`, as the model takes it.
         outputs: nested structure of `TensorRef`, as the model gives it.
         marks: what is known of the model's past; see `lineage`.
+        ends: for layers and nested models that are several operations, by name, the operation that
+            gives what they give.
         sizes: for inputs with axes of unknown size, the shape of a sample to count costs by; see
             `concrete`.
     """
@@ -167,6 +169,7 @@ class Graph:
     outputs: Any
     marks: tuple[Any, ...] = field(default=(), compare=False, repr=False)
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
+    ends: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def spec(self, ref: TensorRef) -> TensorSpec:
         """Shape and dtype of a tensor."""

@@ -74,6 +74,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
         inputs=tree.pack_sequence_as(inputs_struct, bound),
         outputs=tree.pack_sequence_as(outputs_struct, refs),
         marks=marks_of(model),
+        ends=reader.ends,
     )
 
 

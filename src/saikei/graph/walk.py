@@ -69,6 +69,7 @@ class Reader:
         self.operations: dict[str, Operation] = {}
         self.calls: list[Call] = []
         self.traced = False
+        self.ends: dict[str, str] = {}
         self._names: dict[int, str] = {}
         self._parameters: dict[tuple[int, str], TensorRef] = {}
         self._one: TensorRef | None = None
@@ -101,8 +102,19 @@ class Reader:
         stop = level.known.keys() | given.keys()
         for step in ordered_steps(outputs, stop, level.step):
             refs = self._visit(level, step)
+            self._note_end(step, refs)
             level.known.update({id(t): ref for t, ref in zip(step.outputs, refs, strict=True)})
         return [self._resolve(level, tensor) for tensor in outputs]
+
+    def _note_end(self, step: Step, refs: list[TensorRef]) -> None:
+        """Which operation gives what a layer or model gives that is more than one operation."""
+        name = step.operation.name
+        if len(refs) != 1 or refs[0].output or not isinstance(step.operation, keras.Layer):
+            return
+        last = self.calls[refs[0].call].operation
+        if self.ends.setdefault(name, last) != last:
+            # Two of that name: it does not tell.
+            self.ends[name] = name
 
     def _resolve(self, level: Level, tensor: Any) -> TensorRef:
         """The ref of a tensor, which is recorded now if it has not been needed before."""

@@ -1,0 +1,156 @@
+"""`ReplaceHead`: cut a model at a layer, and put a new head on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, cast
+
+import keras
+
+from saikei.edits.base import Edit
+from saikei.edits.heads.given import layer_from, normalised
+from saikei.edits.heads.new_head import POOLINGS, Asked, built_on, of_classes, put_behind
+from saikei.edits.heads.places import cut_at, old_head, output_number, replaced_head
+from saikei.edits.replacing.functions import asked_function
+from saikei.errors import EditError
+from saikei.graph import Graph, TensorRef
+from saikei.graph.build import seeded
+
+Head: TypeAlias = "keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]"
+
+
+@dataclass(frozen=True)
+class ReplaceHead(Edit):
+    """Cut a model at a layer, and put a new head there, or none.
+
+    What is left of the model gives exactly what it gave. The weights of a new head are fresh, but
+    for those of a model that is given as the head.
+
+    Args:
+        at: the layer, or the model within the model, whose output the new head reads. By default
+            it reads what the last layer with weights before the output reads, so that the old head
+            is taken off.
+        classes: how many numbers the new head gives: a layer of the kind of the old head's, or a
+            Dense layer.
+        activation: what a head of `classes` ends in; by default what the old head ends in.
+        head: the new head instead: a layer of Keras or a list of them (or of their configs, as
+            `{"class_name": "Dense", "config": {"units": 3}}`), or a model. Without `classes` and
+            `head` the model ends where it is cut.
+        output: which output gets the new head, by name or number; the others stay. By default
+            `at` cuts all of them off.
+        pooling: how a head of `classes` makes vectors of maps and sequences: `"avg"` or `"max"`.
+        call: which call of a layer that is called several times, from 0.
+        seed: of the new weights.
+
+    Raises:
+        EditError: when an argument is out of range, or arguments contradict each other.
+
+    Example:
+        >>> edit = ReplaceHead(at="pool", classes=3, activation="softmax")
+        >>> ReplaceHead.from_dict(edit.to_dict()) == edit
+        True
+    """
+
+    exact: ClassVar[bool] = False
+    at: str | None = None
+    classes: int | None = None
+    activation: str | None = None
+    head: Head | None = None
+    output: int | str | None = None
+    pooling: str | None = None
+    call: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", normalised(self.head))
+        _check_arguments(self)
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The graph with the new head; `data` is not used."""
+        refs = graph.output_refs()
+        number = None if self.output is None else output_number(graph, self.output)
+        if number is None and self.at is None:
+            if len(refs) > 1:
+                shown = ", ".join(f"'{graph.calls[ref.call].operation}'" for ref in refs)
+                raise EditError(
+                    f"Model '{graph.name}' has {len(refs)} outputs ({shown}): tell ReplaceHead "
+                    "which gets the new head, output=0 for one, or where to cut all of them off, "
+                    "at=…."
+                )
+            number = 0
+        old_output = refs[number or 0]
+        ref = self._ref(graph, old_output)
+        if self.classes is None and self.head is None and ref == old_output:
+            raise EditError(
+                f"ReplaceHead(at='{self.at}') would change nothing: that is what model "
+                f"'{graph.name}' gives already. Cut at a layer before it, or give a new head."
+            )
+        where = f"layer '{self.at or graph.calls[ref.call].operation}' of model '{graph.name}'"
+        with seeded(self.seed):
+            head = built_on(graph.spec(ref), self._layers(graph, ref, where), where)
+        return put_behind(graph, ref, head, number)
+
+    def _ref(self, graph: Graph, output: TensorRef) -> TensorRef:
+        if self.at is None:
+            return old_head(graph, output).reads
+        return cut_at(graph, self.at, self.call)
+
+    def _layers(self, graph: Graph, ref: TensorRef, where: str) -> keras.Model | list[keras.Layer]:
+        if isinstance(self.head, keras.Model):
+            return self.head
+        if self.head is not None:
+            return [layer_from(config) for config in cast(Sequence[Any], self.head)]
+        if self.classes is None:
+            return []
+        given = graph.output_refs()
+        outputs = given if self.output is None else [given[output_number(graph, self.output)]]
+        old = replaced_head(graph, outputs) if self.at else old_head(graph, outputs[0])
+        asked = Asked(self.classes, self.activation, self.pooling)
+        return of_classes(graph.spec(ref), where, old, self.at is not None, asked)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready arguments.
+
+        Raises:
+            EditError: when the head is a model, whose weights JSON cannot hold.
+        """
+        if isinstance(self.head, keras.Model):
+            raise EditError(
+                "ReplaceHead(head=…) holds a model, whose weights JSON cannot hold: give its "
+                "layers as a list, which get fresh weights."
+            )
+        return {**vars(self), "head": None if self.head is None else list(self.head)}
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> ReplaceHead:
+        """The inverse of `to_dict`."""
+        return cls(**arguments)
+
+
+def _check_arguments(edit: ReplaceHead) -> None:
+    if edit.classes is not None and edit.head is not None:
+        raise EditError("ReplaceHead: give classes or head, not both.")
+    for name, other in (("activation", "classes"), ("pooling", "classes"), ("call", "at")):
+        if getattr(edit, name) is not None and getattr(edit, other) is None:
+            raise EditError(
+                f"ReplaceHead({name}={getattr(edit, name)!r}) goes with {other}=…: give both."
+            )
+    for name in ("classes", "call", "seed"):
+        number, least = getattr(edit, name), int(name == "classes")
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= least
+        if number is not None and not whole:
+            raise EditError(
+                f"ReplaceHead({name}={number!r}): give a whole number of at least {least}."
+            )
+    _check_names(edit)
+
+
+def _check_names(edit: ReplaceHead) -> None:
+    for name in ("at", "activation"):
+        if not isinstance(getattr(edit, name), (str, type(None))):
+            raise EditError(f"ReplaceHead({name}={getattr(edit, name)!r}): give a name.")
+    if edit.pooling not in (None, *POOLINGS):
+        raise EditError(f"ReplaceHead(pooling={edit.pooling!r}): use 'avg' or 'max'.")
+    if edit.activation is not None:
+        asked_function("ReplaceHead", edit.activation, {})
