@@ -21,16 +21,19 @@ from saikei.graph import (
     Graph,
     InputShape,
     Sized,
+    TensorRef,
     TensorSpec,
     Weight,
     open_inputs,
     read,
     sized,
+    value_inputs,
     with_input_shape,
 )
 from saikei.models import CascadeModel
-from saikei.rules import find_rule
+from saikei.rules import CallView, find_rule
 from saikei.rules.base import product
+from saikei.rules.wrapping import JOINED, STEPS
 from saikei.sparsity import is_kernel, meant_zeros
 
 # What zeros in kernels do not do; said wherever they are shown.
@@ -305,6 +308,8 @@ def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None)
     macs = rule.macs(view)
     if macs and any(None in shape[1:] for shape in (*view.inputs, *view.outputs)):
         return None
+    if macs is None:
+        return None
     rows = view.inputs[0][:1] if view.inputs else ()
     # The first axis holds other things than samples where a reshape has joined axes.
     return macs if rows in ((), (None,)) else macs * int(rows[0] or 0) // channel_map.batch
@@ -320,7 +325,9 @@ def check_countable(graph: Graph, budget: Budget) -> None:
     channel_map = map_channels(graph) if unknown else None
     for index, call in enumerate(graph.calls if channel_map is not None else ()):
         rule = find_rule(graph.operations[call.operation].kind)
-        if rule is not None and channel_map is not None and call_macs(channel_map, index) is None:
+        if rule is None or channel_map is None or rule.macs(channel_map.view(index)) is None:
+            continue
+        if call_macs(channel_map, index) is None:
             raise BudgetError(
                 f"The budget limits MACs, but layer '{call.operation}' of model '{graph.name}' "
                 "works on a size that is unknown, and none could be assumed: give data of the "
@@ -330,8 +337,19 @@ def check_countable(graph: Graph, budget: Budget) -> None:
 
 def uncounted_layers(graph: Graph) -> tuple[str, ...]:
     """Layers with weights whose MACs no rule knows."""
-    operations = graph.operations.values()
-    return tuple(o.name for o in operations if o.weights and find_rule(o.kind) is None)
+    views = map_channels(graph)
+    return tuple(
+        dict.fromkeys(
+            call.operation
+            for index, call in enumerate(graph.calls)
+            if graph.operations[call.operation].weights and not _is_counted(views.view(index))
+        )
+    )
+
+
+def _is_counted(view: CallView) -> bool:
+    rule = find_rule(view.kind)
+    return rule is not None and rule.macs(view) is not None
 
 
 def measure_latency(
@@ -392,6 +410,8 @@ def _layers(channel_map: ChannelMap, full: Sized) -> tuple[LayerProfile, ...]:
     seen: set[int] = set()
     for index, call in enumerate(graph.calls):
         operation = graph.operations[call.operation]
+        if operation.kind in (STEPS, JOINED):
+            continue
         new = {name: w for name, w in operation.weights.items() if w.key not in seen}
         seen.update(weight.key for weight in new.values())
         specs = full.graph.calls[index].outputs
@@ -399,7 +419,7 @@ def _layers(channel_map: ChannelMap, full: Sized) -> tuple[LayerProfile, ...]:
             LayerProfile(
                 name=operation.name,
                 kind=operation.kind,
-                output_shape=(*call.outputs[0].shape[:1], *specs[0].shape[1:]),
+                output_shape=(*call.outputs[0].shape[:1], *specs[0].steps, *specs[0].shape[1:]),
                 params=sum(product(weight.shape) for weight in new.values()),
                 macs=call_macs(channel_map, index),
                 activation_bytes=sum(map(_bytes, call.outputs, specs, repeat(full.batch))),
@@ -435,20 +455,26 @@ def _bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
 
 def _peak_bytes(graph: Graph, full: Sized) -> int:
     """The largest sum of live tensors while the calls run in order."""
-    last_use: dict[tuple[int, int], int] = {}
+    # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.
+    same: dict[TensorRef, TensorRef] = {}
+    last_use: dict[TensorRef, int] = {}
     for index, call in enumerate(graph.calls):
-        for ref in call.inputs():
-            last_use[(ref.call, ref.output)] = index
+        operation = graph.operations[call.operation]
+        refs = [same.get(ref, ref) for ref in value_inputs(operation, call)]
+        last_use.update(dict.fromkeys(refs, index))
+        if operation.kind in (STEPS, JOINED):
+            same[TensorRef(index, 0)] = refs[0]
     end = len(graph.calls)
-    for ref in graph.output_refs():
-        last_use[(ref.call, ref.output)] = end
+    last_use.update({same.get(ref, ref): end for ref in graph.output_refs()})
     freed: dict[int, int] = {}
     live = peak = 0
     for index, call in enumerate(graph.calls):
         for position, spec in enumerate(call.outputs):
+            if TensorRef(index, position) in same:
+                continue
             size = _bytes(spec, full.graph.calls[index].outputs[position], full.batch)
             live += size
-            use = last_use.get((index, position), index)
+            use = last_use.get(TensorRef(index, position), index)
             freed[use] = freed.get(use, 0) + size
         peak = max(peak, live)
         live -= freed.get(index, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from saikei.graph import Graph, Operation, TensorRef, TensorSpec
+from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
 from saikei.graph.build import cheap_initialisers, instantiate, load_weights
 from saikei.graph.internals import mask_of, set_mask, takes_training
 
@@ -117,6 +117,7 @@ class Run:
         leaves = call.leaves()
         arguments = [values[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in leaves]
         nested = (call.args, dict(call.kwargs))
+        rows = self._rows(call, values)
 
         def run(given: list[Any]) -> Any:
             args, kwargs = tree.pack_sequence_as(nested, given)
@@ -126,15 +127,22 @@ class Run:
 
         activation = fused_activation(operation, layer)
         if activation is None:
-            outputs = _in_batches(run, arguments, self.samples)
+            outputs = _in_batches(run, arguments, rows)
             return Outcome(outputs, outputs)
         layer.activation = None
         try:
-            before = _in_batches(run, arguments, self.samples)
+            before = _in_batches(run, arguments, rows)
         finally:
             layer.activation = activation
-        after = _in_batches(lambda given: activation(given[0]), [before[0]], self.samples)
+        after = _in_batches(lambda given: activation(given[0]), [before[0]], rows)
         return Outcome(before, (replace(after[0], mask=before[0].mask),))
+
+    def _rows(self, call: Call, values: Mapping[TensorRef, Value]) -> int:
+        """How many rows a tensor has: samples, or steps of all samples."""
+        refs = call.inputs()
+        if not refs or not all(self.graph.spec(ref).steps for ref in refs):
+            return self.samples
+        return len(values[refs[0]].array)
 
     def _instance(self, index: int) -> Any:
         call = self.graph.calls[index]

@@ -11,7 +11,7 @@ from keras import tree
 
 from saikei.channels import BoolMask, ChannelMap
 from saikei.errors import EditError
-from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph import Call, Graph, Operation, TensorRef, Weight
 from saikei.rules import Labels
 
 
@@ -161,7 +161,7 @@ def _slice(
 def _cut_call(channel_map: ChannelMap, keep: BoolMask, index: int) -> Call:
     call, flow = channel_map.graph.calls[index], channel_map.flows[index]
     outputs = tuple(
-        TensorSpec(channel_map.shape(TensorRef(index, i), keep), spec.dtype)
+        replace(spec, shape=channel_map.shape(TensorRef(index, i), keep))
         for i, spec in enumerate(call.outputs)
     )
     if not flow.constants and not flow.arguments:

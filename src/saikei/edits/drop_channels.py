@@ -13,7 +13,7 @@ from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.base import Edit
 from saikei.edits.compensate import cut_as_told
 from saikei.errors import EditError
-from saikei.graph import Graph
+from saikei.graph import Graph, wrapped_by
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class DropChannels(Edit):
     def _mask(self, channel_map: ChannelMap) -> BoolMask:
         if not any(self.channels.values()):
             raise EditError("DropChannels names no channel, so it would change nothing.")
+        graph = channel_map.graph
         blocks = {owner: (start, size) for start, size, owner in channel_map.blocks}
         for layer in self.channels:
             if layer in channel_map.unknown:
                 raise EditError(f"DropChannels cannot: {channel_map.unknown[layer]}.")
-        check_layer_names(self.channels, blocks, "DropChannels")
+        check_layer_names(self.channels, graph, "DropChannels", blocks)
         keep = np.ones(channel_map.count, dtype=bool)
         for layer, indices in self.channels.items():
             start, size = blocks[layer]
@@ -83,15 +84,36 @@ def dropped(channel_map: ChannelMap, keep: BoolMask, compensate: bool = True) ->
     return DropChannels(channels, compensate)
 
 
-def check_layer_names(given: Iterable[str], known: Iterable[str], edit: str) -> None:
+def check_layer_names(
+    given: Iterable[str], graph: Graph, edit: str, known: Iterable[str] | None = None
+) -> None:
     """Refuse layer names that the model does not have, and suggest the nearest.
 
+    Args:
+        given: the names.
+        graph: of the model.
+        edit: its name, for the error.
+        known: the names that it may be given; those of all operations when not given.
+
     Raises:
-        EditError: naming the first unknown layer.
+        EditError: naming the first layer that it cannot be given.
     """
-    names = list(known)
+    names = [name for name in known or graph.operations if not wrapped_by(graph, name)]
     for name in given:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            hint = f"did you mean '{near[0]}'?" if near else "the model has no such layers."
-            raise EditError(f"{edit} names layer '{name}', which the model does not have: {hint}")
+        if name in names:
+            continue
+        inner = wrapped_by(graph, name)
+        if inner:
+            shown = ", ".join(f"'{one}'" for one in inner)
+            raise EditError(
+                f"{edit} names layer '{name}', a TimeDistributed whose layers stand for "
+                f"themselves: name {shown}."
+            )
+        if name in graph.operations:
+            raise EditError(
+                f"{edit} names layer '{name}' ({graph.operations[name].kind}), which makes no "
+                "channels of its own: name the layer that makes them."
+            )
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        hint = f"did you mean '{near[0]}'?" if near else "the model has no such layers."
+        raise EditError(f"{edit} names layer '{name}', which the model does not have: {hint}")

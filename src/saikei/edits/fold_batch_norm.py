@@ -50,8 +50,8 @@ class FoldBatchNorm(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without them; `data` is not used."""
-        check_layer_names(self.layers, graph.operations, "FoldBatchNorm(layers=…)")
-        check_layer_names(self.exclude, graph.operations, "FoldBatchNorm(exclude=…)")
+        check_layer_names(self.layers, graph, "FoldBatchNorm(layers=…)")
+        check_layer_names(self.exclude, graph, "FoldBatchNorm(exclude=…)")
         folded, changed = graph, False
         while True:
             routes, refused = self._routes(folded)

@@ -90,7 +90,7 @@ class PruneChannels(Edit):
         return cut_as_told(channel_map, self._mask(channel_map, data), data, self.compensate)
 
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
-        check_layer_names(self.exclude, channel_map.graph.operations, "PruneChannels(exclude=…)")
+        check_layer_names(self.exclude, channel_map.graph, "PruneChannels(exclude=…)")
         groups = [g for g in channel_map.groups if not g.pinned]
         groups = [g for g in groups if not set(g.layers_made) & set(self.exclude)]
         _warn_of_pins(channel_map)

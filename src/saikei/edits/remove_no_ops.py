@@ -45,8 +45,8 @@ class RemoveNoOps(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without them; `data` is not used."""
-        check_layer_names(self.layers, graph.operations, "RemoveNoOps(layers=…)")
-        check_layer_names(self.exclude, graph.operations, "RemoveNoOps(exclude=…)")
+        check_layer_names(self.layers, graph, "RemoveNoOps(layers=…)")
+        check_layer_names(self.exclude, graph, "RemoveNoOps(exclude=…)")
         outputs = {ref.call for ref in graph.output_refs()}
         chosen = [
             index

@@ -9,6 +9,7 @@ import keras
 from saikei.errors import FusionError
 from saikei.graph import Graph, TensorRef, read, redirect
 from saikei.graph.build import build
+from saikei.rules.wrapping import JOINED
 from saikei.training.outputs import read_outputs
 
 _LAYERS = frozenset({"Activation", "Softmax", "ops.Softmax", "ops.Sigmoid"})
@@ -53,12 +54,16 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
     if read_outputs(member).each[0].activation == "linear":
         return build(graph, name)
     (output,) = graph.output_refs()
+    ends = []
+    while graph.operations[graph.calls[output.call].operation].kind == JOINED:
+        ends.append(graph.calls[output.call])
+        output = ends[-1].inputs()[0]
     operation = graph.operations[graph.calls[output.call].operation]
     if operation.kind in _LAYERS and not _has_axis(graph, output):
         return build(redirect(graph, {output: graph.calls[output.call].inputs()[0]}), name)
     config = operation.config or {}
     calls = [call for call in graph.calls if call.operation == operation.name]
-    readers = [call for call in graph.calls if output in call.inputs()]
+    readers = [c for c in graph.calls if output in c.inputs() and c not in ends]
     if "activation" not in config or len(calls) > 1 or readers:
         raise FusionError(
             f"The activation that '{member.name}' ends in cannot be taken off layer "

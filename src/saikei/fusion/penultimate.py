@@ -31,7 +31,8 @@ def penultimate(graph: Graph) -> list[TensorRef]:
 
 
 def _check_vector(graph: Graph, ref: TensorRef, layer: str) -> None:
-    shape = graph.spec(ref).shape
+    spec = graph.spec(ref)
+    shape = (*spec.shape[:1], *spec.steps, *spec.shape[1:])
     if len(shape) != 2 or shape[1] is None:
         raise FusionError(
             f"Layer '{layer}' of model '{graph.name}' reads features of shape {shape}, no vectors: "

@@ -15,6 +15,7 @@ from saikei.edits.folding.affine import Affine, CannotFoldError, fold_behind
 from saikei.edits.folding.readers import forced_to_train, readers
 from saikei.graph import Call, Graph, Operation, TensorRef, build, read, redirect
 from saikei.graph.state import differing_state
+from saikei.rules.wrapping import JOINED
 
 
 def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
@@ -107,6 +108,9 @@ def _key(
             return f"tensor {first.call}:{first.output}"
         return keras.saving.serialize_keras_object(leaf)
 
+    if operation.kind == JOINED:
+        # Of the wrapper it holds names alone.
+        config = {}
     try:
         arguments = tree.map_structure(shown, [list(call.args), dict(call.kwargs)])
         settings = keras.saving.serialize_keras_object(config)

@@ -1,10 +1,11 @@
 """A Keras model as a flat graph: read it, change it as a value, build it again."""
 
-from saikei.graph.build import build, copy_model, fresh_model
+from saikei.graph.build import build, copy_model, fresh_model, layers_of
 from saikei.graph.concrete import Sized, open_inputs, sized
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.input_shapes import InputShape, with_input_shape
 from saikei.graph.lineage import mark, marks_of
+from saikei.graph.per_step import value_inputs, wrapped_by
 from saikei.graph.read import read
 from saikei.graph.rewrite import (
     new_operation,
@@ -28,6 +29,7 @@ __all__ = [
     "check_runs_as_read",
     "copy_model",
     "fresh_model",
+    "layers_of",
     "mark",
     "marks_of",
     "new_operation",
@@ -39,5 +41,7 @@ __all__ = [
     "sized",
     "tensor_values",
     "unused_name",
+    "value_inputs",
     "with_input_shape",
+    "wrapped_by",
 ]

@@ -13,11 +13,13 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals, own_functions
-from saikei.graph.describe import weight_names
+from saikei.graph.describe import unused, weight_names
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
+from saikei.graph.per_step import Region, regions_of, wrapped_calls
 from saikei.graph.read import read
 from saikei.graph.state import build_as_saved, carry_state
+from saikei.rules.wrapping import JOINED
 
 
 def build(graph: Graph, name: str | None = None) -> keras.Model:
@@ -48,6 +50,23 @@ def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
         name: the copy's name; the model's own when not given.
     """
     return build(read(model), name)
+
+
+def layers_of(graph: Graph, model: keras.Model) -> dict[str, Any]:
+    """The layer of a built model for each operation, also of those that a `TimeDistributed` wraps.
+
+    Args:
+        graph: what the model was built from.
+        model: as `build` has made it.
+    """
+    wrapped = [w.layer for w in model.layers if isinstance(w, keras.layers.TimeDistributed)]
+    found = {layer.name: layer for layer in model.layers}
+    while wrapped:
+        layer = wrapped.pop()
+        inner = layer.layers if isinstance(layer, keras.Model) else [layer]
+        wrapped += [w.layer for w in inner if isinstance(w, keras.layers.TimeDistributed)]
+        found.update({one.name: one for one in inner if one.name in graph.operations})
+    return found
 
 
 def fresh_model(model: keras.Model, seed: int) -> keras.Model:
@@ -81,12 +100,15 @@ class _Builder:
         self._load = load
         self._made: dict[str, Any] = {}
         self._tensors: dict[TensorRef, Any] = {}
+        regions = regions_of(graph.operations, graph.calls)
+        # A tensor between the steps of a sequence is no output that a `TimeDistributed` gives.
+        shown = any(regions[ref.call] for ref in graph.output_refs())
+        self._regions = tuple(() for _ in regions) if shown else regions
+        self._wrappers: dict[str, list[tuple[Any, Any]]] = {}
+        self._wrapper_names: set[str] = set()
 
     def model(self, name: str) -> keras.Model:
-        for index, call in enumerate(self._graph.calls):
-            outputs = tree.flatten(self._run(call))
-            for position, tensor in enumerate(outputs):
-                self._tensors[TensorRef(index, position)] = tensor
+        self._run_region(())
         inputs = tree.map_structure(self._tensors.__getitem__, self._graph.inputs)
         outputs = tree.map_structure(self._tensors.__getitem__, self._graph.outputs)
         try:
@@ -95,6 +117,59 @@ class _Builder:
             raise ModelError(
                 f"Model '{name}' cannot be made: {in_one_line(error)}.{self._unread()}"
             ) from error
+
+    def _run_region(self, region: tuple[int, ...]) -> None:
+        """Make the calls outside of every `TimeDistributed`, or those in one."""
+        for index, call in enumerate(self._graph.calls):
+            if self._regions[index] != region or region[-1:] == (index,):
+                continue
+            kind = self._graph.operations[call.operation].kind
+            ends = kind == JOINED and self._regions[call.inputs()[0].call] != region
+            outputs = self._run_wrapped(call) if ends else self._run(call)
+            for position, tensor in enumerate(tree.flatten(outputs)):
+                self._tensors[TensorRef(index, position)] = tensor
+
+    def _run_wrapped(self, call: Call) -> Any:
+        """Call what lies between the two ends of a `TimeDistributed`, wrapped in one again."""
+        result, whole = call.inputs()[:2]
+        region = self._regions[result.call]
+        if result.call == region[-1]:
+            return self._tensors[whole]
+        into = self._graph.calls[region[-1]]
+        found = wrapped_calls(self._graph, self._regions, result)
+        known = self._wrappers.setdefault(call.operation, [])
+        wrapper = next((layer for calls, layer in known if calls == found.calls), None)
+        if wrapper is None:
+            wrapper = self._wrapper(call, region, result, found.alone)
+            known.append((found.calls, wrapper))
+        kwargs = self._with_tensors(dict(call.kwargs))
+        return wrapper(self._tensors[into.inputs()[0]], **kwargs)
+
+    def _wrapper(self, call: Call, region: Region, result: TensorRef, alone: str | None) -> Any:
+        start = TensorRef(region[-1], 0)
+        if start not in self._tensors:
+            spec = self._graph.spec(start)
+            self._tensors[start] = keras.Input(spec.shape[1:], dtype=spec.dtype)
+            self._run_region(region)
+        config = self._graph.operations[call.operation].config or {}
+        inner = self._made[alone] if alone else None
+        if inner is None:
+            inner = keras.Model(self._tensors[start], self._tensors[result], name=config["inner"])
+        name = config["wrapper"]["name"]
+        # A layer that is wrapped alone goes by the wrapper's name, and may be called elsewhere too.
+        beside = {
+            other.operation
+            for other, at in zip(self._graph.calls, self._regions, strict=True)
+            if at == region[:-1] and self._graph.operations[other.operation].kind != JOINED
+        }
+        name = unused(name, beside | self._wrapper_names)
+        self._wrapper_names.add(name)
+        return keras.layers.TimeDistributed(inner, **{**config["wrapper"], "name": name})
+
+    def _with_tensors(self, arguments: Any) -> Any:
+        return tree.map_structure(
+            lambda leaf: self._tensors[leaf] if isinstance(leaf, TensorRef) else leaf, arguments
+        )
 
     def _unread(self) -> str:
         """Inputs that nothing reads, which Keras allows since version 3.14."""
@@ -119,10 +194,7 @@ class _Builder:
         instance = self._made[operation.name]
         if isinstance(instance, keras.layers.InputLayer):
             return instance.output
-        args, kwargs = tree.map_structure(
-            lambda leaf: self._tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
-            (call.args, dict(call.kwargs)),
-        )
+        args, kwargs = self._with_tensors((call.args, dict(call.kwargs)))
         if not first:
             return instance(*args, **kwargs)
         if not self._load:

@@ -19,6 +19,7 @@ from saikei.errors import ModelError, in_one_line
 from saikei.graph.build import cheap_initialisers, instantiate, seeded
 from saikei.graph.describe import described
 from saikei.graph.flat import Call, Graph, Operation, Shape, TensorRef, TensorSpec
+from saikei.graph.per_step import steps_of
 
 # What an axis of unknown size is assumed to be: the first that the model can take. Powers of 2
 # come first, as networks that halve their input several times take nothing else.
@@ -123,7 +124,7 @@ class _Rerun:
 
     def __init__(self, graph: Graph, batch: int, size: int) -> None:
         self._graph, self._batch, self._size = graph, batch, size
-        self._shapes: dict[TensorRef, Shape] = {}
+        self._full: dict[TensorRef, TensorSpec] = {}
         self._inputs = {ref.call for ref in graph.input_refs()}
         self._sizes: dict[str, Shape] = {}
 
@@ -134,7 +135,7 @@ class _Rerun:
             for index, call in enumerate(self._graph.calls):
                 specs = self._specs(index, call)
                 for position, spec in enumerate(specs):
-                    self._shapes[TensorRef(index, position)] = spec.shape
+                    self._full[TensorRef(index, position)] = spec
                 calls.append(replace(call, outputs=tuple(specs)))
         return tuple(calls), self._sizes
 
@@ -148,6 +149,8 @@ class _Rerun:
         if [len(shape) for shape in found] != [len(spec.shape) for spec in call.outputs]:
             raise _SizeError(f"layer '{call.operation}' returns tensors of another rank")
         given = self._graph.sizes.get(call.operation)
+        kind = self._graph.operations[call.operation].kind
+        steps = steps_of(kind, [self._full[ref] for ref in call.inputs()])
         made = []
         for spec, shape in zip(call.outputs, found, strict=True):
             wanted = (None, *given) if given and _is_open(spec) else (None,) * len(shape)
@@ -160,12 +163,12 @@ class _Rerun:
                 self._sizes[call.operation] = tuple(size[1:])
             if spec.shape[:1] == (None,) and size[0] == self._batch:
                 size[0] = None
-            made.append(TensorSpec(tuple(size), spec.dtype))
+            made.append(TensorSpec(tuple(size), spec.dtype, steps))
         return made
 
     def _begins(self, call: Call, shape: Sequence[int | None]) -> bool:
         """Whether a size is unknown here, and in nothing that the call reads."""
-        return None in shape[1:] and all(None not in self._shapes[r][1:] for r in call.inputs())
+        return None in shape[1:] and all(None not in self._full[r].shape[1:] for r in call.inputs())
 
     def _returned(self, call: Call) -> list[Shape]:
         """The shapes that a call returns; those in the graph where it cannot be asked."""
@@ -187,7 +190,7 @@ class _Rerun:
             spec = self._graph.spec(leaf)
             shape = spec.shape
             if full and shape:
-                known = self._shapes[leaf]
+                known = self._full[leaf].shape
                 first = self._batch if known[0] is None else known[0]
                 shape = (first, *known[1:])
             return keras.KerasTensor(shape, dtype=spec.dtype)

@@ -28,10 +28,18 @@ class TensorRef:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape (batch axis first, `None` where unknown) and dtype of a tensor."""
+    """Shape (batch axis first, `None` where unknown) and dtype of a tensor.
+
+    Args:
+        shape: batch axis first, `None` where unknown.
+        dtype: its name.
+        steps: for a tensor inside a `TimeDistributed`, how many steps of a sample it is worked
+            out for, outermost first; the shape is that of one of them.
+    """
 
     shape: Shape
     dtype: str
+    steps: Shape = ()
 
     def bytes_per_sample(self) -> int:
         """Size of one sample of the tensor in bytes; unknown axes count as 1."""

@@ -16,6 +16,7 @@ from saikei.graph import internals
 from saikei.graph.build import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.describe import kind_of, layer_config
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.per_step import spec_of
 
 # Variables are known by their `id`, which is never negative, so these are nobody's.
 _new_keys = itertools.count(-1, -1)
@@ -184,7 +185,9 @@ class _Writer:
 
     def _specified(self, call: Call) -> Call:
         operation = self._operations[call.operation]
-        specs = _output_specs(operation, *_mapped(call, lambda ref: _symbolic(self._spec(ref))))
+        made = _outputs(operation, *_mapped(call, lambda ref: _symbolic(self._spec(ref))))
+        given = [self._spec(ref) for ref in call.inputs()]
+        specs = tuple(spec_of(tensor, operation.kind, given) for tensor in made)
         return replace(call, outputs=specs)
 
 
@@ -192,13 +195,12 @@ def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
     return keras.KerasTensor(spec.shape, dtype=spec.dtype)
 
 
-def _output_specs(
-    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[TensorSpec, ...]:
+def _outputs(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What the operation gives for symbolic tensors."""
     instance = instantiate(operation)
     try:
         with cheap_initialisers(instance):
-            outputs = tree.flatten(instance(*args, **kwargs))
+            outputs: list[Any] = tree.flatten(instance(*args, **kwargs))
     except (ValueError, TypeError, RuntimeError) as error:
         shapes = [tuple(leaf.shape) for leaf in tree.flatten((args, kwargs)) if _is_tensor(leaf)]
         raise ModelError(
@@ -212,7 +214,7 @@ def _output_specs(
             f"Layer '{operation.name}' ({operation.kind}) would need weights of shapes {needed} "
             f"for its new input, and has {given}: keep the shape of what it reads."
         )
-    return tuple(TensorSpec(tuple(t.shape), str(t.dtype)) for t in outputs)
+    return outputs
 
 
 def _is_tensor(leaf: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals, own_functions
 from saikei.graph.flat import Graph, TensorRef
+from saikei.graph.per_step import Joined, regions_of
 from saikei.graph.text import drops_text_axis
 
 
@@ -37,14 +39,20 @@ def tensor_values(
         The tensors, in the order of `refs`; gradients pass through them.
     """
     tensors = dict(zip(graph.input_refs(), internals.standard_inputs(model, inputs), strict=True))
+    regions = regions_of(graph.operations, graph.calls)
+    # A `TimeDistributed` is called as a whole, unless a tensor within is asked for.
+    open_ones = {()} | {regions[r.call][: n + 1] for r in refs for n in range(len(regions[r.call]))}
     for index, call in enumerate(graph.calls):
-        if TensorRef(index, 0) in tensors:
+        if TensorRef(index, 0) in tensors or regions[index] not in open_ones:
             continue
+        operation = graph.operations[call.operation].source
+        if isinstance(operation, Joined) and regions[call.inputs()[0].call] not in open_ones:
+            # The wrapper itself does what lies between its ends, as it does in the model.
+            operation, call = operation.wrapped(), replace(call, args=(call.args[0][1],))
         args, kwargs = tree.map_structure(
             lambda leaf: tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
             (call.args, dict(call.kwargs)),
         )
-        operation = graph.operations[call.operation].source
         if training is not None and internals.takes_training(operation):
             # As Functional models do: over what the layer was told when it was connected.
             kwargs = {**kwargs, "training": training}
@@ -63,9 +71,12 @@ def check_runs_as_read(graph: Graph, model: Any) -> None:
         ModelError: naming a layer that was found by running a `call`.
     """
     own = internals.own_operations(model) if internals.is_graph_model(model) else set()
+    regions = regions_of(graph.operations, graph.calls)
+    wrapped = {call.operation for call, at in zip(graph.calls, regions, strict=True) if at}
     for name, operation in graph.operations.items():
-        source = own_functions.whole(operation.source)
-        known = id(source) in own or drops_text_axis(operation)
+        source = operation.source
+        source = source.wrapped() if isinstance(source, Joined) else own_functions.whole(source)
+        known = id(source) in own or name in wrapped or drops_text_axis(operation)
         if isinstance(source, keras.Layer) and not known:
             raise ModelError(
                 f"Layer '{name}' of model '{model.name}' is called within the call of a class of "

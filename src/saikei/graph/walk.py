@@ -13,13 +13,14 @@ from keras import tree
 from saikei.graph import internals, own_functions
 from saikei.graph.describe import described, kind_of, layer_config, own_name, unused
 from saikei.graph.dimensions import Ones, symbolic_ones
-from saikei.graph.flat import Call, Operation, TensorRef, TensorSpec
+from saikei.graph.flat import Call, Operation, TensorRef
 from saikei.graph.parameters import (
     parameter_layer,
     symbolic_constant,
     symbolic_one,
     symbolic_value,
 )
+from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of, spec_of
 from saikei.graph.retrace import (
     Step,
     Trace,
@@ -30,6 +31,8 @@ from saikei.graph.retrace import (
     trace,
 )
 from saikei.graph.sizes import origin
+
+FIRST = TensorRef(0, 0)
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Level:
         outer: the level in which the layer is called, for a traced one.
         layer: the traced layer; `None` for models.
         fresh: whether its operations were made just now, so that Keras numbered their names.
+        start: the tensor that constants are worked out from: the first input of the model, or of
+            the steps that the level is called for.
         known: the tensors that have been recorded, by id.
     """
 
@@ -52,6 +57,7 @@ class Level:
     outer: Level | None = None
     layer: Any = None
     fresh: bool = False
+    start: TensorRef = FIRST
     known: dict[int, TensorRef] = field(default_factory=dict)
 
     def step(self, tensor: Any) -> Step | None:
@@ -71,8 +77,8 @@ class Reader:
         self.traced = False
         self.ends: dict[str, str] = {}
         self._names: dict[int, str] = {}
-        self._parameters: dict[tuple[int, str], TensorRef] = {}
-        self._one: TensorRef | None = None
+        self._parameters: dict[tuple[int, str, TensorRef], TensorRef] = {}
+        self._ones_at: dict[TensorRef, TensorRef] = {}
         # Blocks work out the same masks and positions each for itself; once is enough.
         self._recorded: dict[Any, list[TensorRef]] = {}
         self._layers = {id(layer) for layer in internals.flattened_layers(model)}
@@ -83,9 +89,12 @@ class Reader:
             for attribute, variable in internals.held_weights(layer)
         }
         # Variables that a call uses itself: who does, and the operation made for them.
-        self._users: dict[int, tuple[Any, str]] = {}
+        self._users: dict[int, tuple[Any, str, str]] = {}
         # Layers that stand in the graph without the activation of their own.
         self._parts: dict[int, tuple[Any, Any] | None] = {}
+        # The two ends of each `TimeDistributed`, and the names of layers that one wraps alone.
+        self._ends: dict[int, tuple[Steps, Joined]] = {}
+        self._wrapped_names: dict[int, str] = {}
         # Operations are known by id, so they have to live as long as the reader.
         self._alive: list[Any] = []
 
@@ -125,7 +134,7 @@ class Reader:
             if isinstance(original, keras.Variable):
                 ref = self._parameter(level, original, str(tensor.dtype))
             elif isinstance(original, np.ndarray):
-                ref = self._constant(original)
+                ref = self._constant(level, original)
             else:
                 assert level.outer is not None
                 ref = self._resolve(level.outer, original)
@@ -136,6 +145,8 @@ class Reader:
         operation = step.operation
         if isinstance(operation, Ones):
             return [self._ones(self._resolve(level, step.args[0]), operation)]
+        if type(operation) is keras.layers.TimeDistributed:
+            return self._every_step(level, step)
         if internals.is_graph_model(operation):
             return self._nested_model(level, step)
         if id(operation) not in self._opaque:
@@ -155,7 +166,7 @@ class Reader:
 
     def _nested_model(self, level: Level, step: Step) -> list[TensorRef]:
         model = step.operation
-        inner = Level(f"{level.prefix}{model.name}_", _training(level, step))
+        inner = Level(f"{level.prefix}{model.name}_", _training(level, step), start=level.start)
         args, kwargs = self._arguments(level, step)
         bound = _bind(model, args, kwargs)
         inner.known = {id(t): ref for t, ref in zip(model.inputs, bound, strict=True)}
@@ -171,7 +182,8 @@ class Reader:
             raise UntraceableError("traced, its outputs have other shapes")
         self.traced = True
         self._alive.append(traced)
-        inner = Level(f"{level.prefix}{layer.name}_", training, traced, level, layer, fresh=True)
+        prefix = f"{level.prefix}{layer.name}_"
+        inner = Level(prefix, training, traced, level, layer, fresh=True, start=level.start)
         return self.walk(inner, outputs)
 
     def _apart(self, layer: Any) -> tuple[Any, Any] | None:
@@ -192,6 +204,33 @@ class Reader:
         if isinstance(function, own_functions.Applied):
             return self._traced_layer(level, applied)
         return self._visit(level, applied)
+
+    def _every_step(self, level: Level, step: Step) -> list[TensorRef]:
+        """What a `TimeDistributed` wraps, between the two ends of its steps."""
+        wrapper = step.operation
+        args, kwargs = self._arguments(level, step)
+        whole = args[0] if args else kwargs["inputs"]
+        given = {key: value for key, value in kwargs.items() if key != "inputs"}
+        masks = {key: value for key, value in given.items() if key == "mask"}
+        if not level.prefix:
+            # What is wrapped may go by the wrapper's name, which has no call of its own.
+            self._own.discard(wrapper.name)
+        if id(wrapper) not in self._ends:
+            taken = self._own.union(self.operations)
+            self._ends[id(wrapper)] = ends_of(wrapper, unused(f"{wrapper.name}_steps", taken))
+        into, out = self._ends[id(wrapper)]
+        layer, prefix = wrapper.layer, f"{level.prefix}{wrapper.name}_"
+        composite = internals.is_graph_model(layer) or own_functions.is_traceable(layer)
+        if not composite and layer.name not in self._own:
+            prefix = level.prefix
+            name = self._wrapped_names.get(id(wrapper), wrapper.name)
+            self._wrapped_names.setdefault(id(layer), name)
+        one, made = (a_step_of(tensor) for tensor in (step.inputs()[0], step.outputs[0]))
+        self._alive.append((one, made))
+        start = self._record(into, prefix, (whole,), masks, [one])[0]
+        inner = Level(prefix, _training(level, step), start=start, known={id(one): start})
+        refs = self._visit(inner, Step(layer, (one,), {}, [made]))
+        return self._record(out, level.prefix, ([*refs, whole],), given, step.outputs)
 
     def _arguments(self, level: Level, step: Step) -> tuple[Any, dict[str, Any]]:
         """A step's arguments with refs in the place of tensors and of variables."""
@@ -224,7 +263,7 @@ class Reader:
 
     def _parameter(self, level: Level, variable: Any, dtype: str) -> TensorRef:
         """The value of a variable that a `call` uses itself."""
-        key = (id(variable), dtype)
+        key = (id(variable), dtype, level.start)
         if key not in self._parameters:
             table = self._embeddings.get(id(variable))
             made = (
@@ -236,18 +275,20 @@ class Reader:
         return self._parameters[key]
 
     def _parameter_operation(self, level: Level, variable: Any, dtype: str) -> TensorRef:
-        if id(variable) in self._users:
+        if id(variable) not in self._users:
+            name = unused(self._parameter_name(level, variable), self._own.union(self.operations))
+            layer, weight = parameter_layer(variable, dtype, name)
+            self._users[id(variable)] = (level.layer, name, dtype)
+            self.operations[name] = Operation(
+                name, kind_of(layer), layer_config(layer), {"kernel": weight}, layer
+            )
+        _, name, known = self._users[id(variable)]
+        if known != dtype:
             raise UntraceableError(f"it uses the weight '{variable.name}' in two dtypes")
-        name = unused(self._parameter_name(level, variable), self._own.union(self.operations))
-        layer, weight = parameter_layer(variable, dtype, name)
-        self._users[id(variable)] = (level.layer, name)
-        self.operations[name] = Operation(
-            name, kind_of(layer), layer_config(layer), {"kernel": weight}, layer
-        )
-        one = self._single_one()
+        one = self._single_one(level)
         stand_in, value = symbolic_value(variable, dtype)
-        self.calls.append(Call(name, (one,), {}, (_spec(stand_in),)))
-        return self._operations_between(stand_in, TensorRef(len(self.calls) - 1, 0), value)
+        ref = self._call(name, (one,), {}, [stand_in])[0]
+        return self._operations_between(stand_in, ref, value)
 
     def _parameter_name(self, level: Level, variable: Any) -> str:
         """`"block_gamma"` for the weight `gamma` of the layer `block`."""
@@ -256,14 +297,14 @@ class Reader:
 
     def _whole_table(self, level: Level, layer: Any) -> TensorRef:
         """An embedding's weight: what it gives for every index in order."""
-        indices = self._constant(np.arange(layer.input_dim, dtype="int32"))
+        indices = self._constant(level, np.arange(layer.input_dim, dtype="int32"))
         table = keras.KerasTensor((layer.input_dim, layer.output_dim), dtype=layer.compute_dtype)
         return self._record(layer, level.prefix, (indices,), {}, [table])[0]
 
-    def _constant(self, array: Any) -> TensorRef:
+    def _constant(self, level: Level, array: Any) -> TensorRef:
         """An array that a layer is called on: a layer's inputs have to be symbolic."""
         stand_in, value = symbolic_constant(array)
-        return self._operations_between(stand_in, self._single_one(), value)
+        return self._operations_between(stand_in, self._single_one(level), value)
 
     def settle(self) -> None:
         """Keep whole the layers that use a weight which another layer of the graph holds.
@@ -272,7 +313,7 @@ class Reader:
         """
         for name, operation in self.operations.items():
             for weight in operation.weights.values():
-                user, own = self._users.get(weight.key, (None, name))
+                user, own, _ = self._users.get(weight.key, (None, name, ""))
                 if own == name:
                     continue
                 reason = f"it uses a weight of layer '{name}' itself"
@@ -287,12 +328,12 @@ class Reader:
         stand_in, value = symbolic_ones(shape, ones.axis, ones.dtype)
         return self._operations_between(stand_in, ref, value)
 
-    def _single_one(self) -> TensorRef:
-        if self._one is None:
-            first = TensorRef(0, 0)
-            stand_in, one = symbolic_one(self.calls[0].outputs[0])
-            self._one = self._operations_between(stand_in, first, one)
-        return self._one
+    def _single_one(self, level: Level) -> TensorRef:
+        first = level.start
+        if first not in self._ones_at:
+            stand_in, one = symbolic_one(self.calls[first.call].outputs[first.output])
+            self._ones_at[first] = self._operations_between(stand_in, first, one)
+        return self._ones_at[first]
 
     def _operations_between(self, stand_in: Any, ref: TensorRef, value: Any) -> TensorRef:
         inner = Level("", None, fresh=True)
@@ -313,17 +354,23 @@ class Reader:
         if key is not None and key in self._recorded:
             return self._recorded[key]
         name = self._add_operation(operation, prefix, fresh)
-        specs = tuple(_spec(tensor) for tensor in outputs)
-        self.calls.append(Call(name, tuple(args), dict(kwargs), specs))
-        refs = [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
+        refs = self._call(name, args, kwargs, outputs)
         if key is not None:
             self._recorded[key] = refs
         return refs
 
+    def _call(self, name: str, args: Any, kwargs: Any, outputs: list[Any]) -> list[TensorRef]:
+        call = Call(name, tuple(args), dict(kwargs), ())
+        given = [self.calls[ref.call].outputs[ref.output] for ref in call.inputs()]
+        kind = self.operations[name].kind
+        specs = tuple(spec_of(tensor, kind, given) for tensor in outputs)
+        self.calls.append(replace(call, outputs=specs))
+        return [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
+
     def _add_operation(self, operation: Any, prefix: str, fresh: bool) -> str:
         if id(operation) in self._names:
             return self._names[id(operation)]
-        name: str = operation.name
+        name: str = self._wrapped_names.get(id(operation), operation.name)
         if fresh and id(operation) not in self._layers:
             # Made in the call. Keras numbers them through the process; names have to repeat.
             name = unused(f"{prefix}{name.rstrip('_0123456789')}", self._own.union(self.operations))
@@ -333,10 +380,6 @@ class Reader:
         self._alive.append(operation)
         self.operations[name] = described(name, operation, self._opaque.get(id(operation)))
         return name
-
-
-def _spec(tensor: Any) -> TensorSpec:
-    return TensorSpec(tuple(tensor.shape), str(tensor.dtype))
 
 
 def _same_shapes(told: Sequence[Any], traced: Sequence[Any]) -> bool:

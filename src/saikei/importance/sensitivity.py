@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
-from saikei.graph import build
+from saikei.graph import build, layers_of
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.per_channel import along, weight_axes
@@ -76,11 +76,10 @@ def _axes(
 def _places(channel_map: ChannelMap, model: keras.Model) -> dict[tuple[str, str], int]:
     """Where in `model.weights` each weight of the graph stands."""
     position = {id(weight): i for i, weight in enumerate(model.weights)}
+    layers = layers_of(channel_map.graph, model)
     return {
-        (operation.name, name): position[id(variable)]
-        for operation in channel_map.graph.operations.values()
+        (name, weight): position[id(variable)]
+        for name, operation in channel_map.graph.operations.items()
         if operation.weights
-        for name, variable in zip(
-            operation.weights, model.get_layer(operation.name).weights, strict=True
-        )
+        for weight, variable in zip(operation.weights, layers[name].weights, strict=True)
     }

@@ -57,7 +57,7 @@ BUILT_IN: Mapping[str, Rule] = MappingProxyType(
         **repeating.RULES,
         **reshaping.RULES,
         **spatial.RULES,
-        "TimeDistributed": wrapping.time_distributed(lambda kind: find_rule(kind)),
+        **wrapping.RULES,
     }
 )
 

@@ -68,7 +68,7 @@ class CallView:
 
 
 FlowFunction = Callable[[CallView, tuple[Labels, ...], LabelSource], Flow]
-CostFunction = Callable[[CallView], int]
+CostFunction = Callable[[CallView], int | None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Rule:
         flow: from a call and the labels of its inputs to a `Flow`.
         macs: multiply-accumulates of one call for one index of the first axis of its first input,
             which is a sample as a rule. Operations that only add, compare or move values count
-            none, as is the custom.
+            none, as is the custom; `None` where they are not known.
     """
 
     flow: FlowFunction

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saikei.errors import EditError
-from saikei.graph import Graph, Operation, Weight
+from saikei.graph import Graph, Operation, Weight, wrapped_by
 from saikei.rules import why_whole
 from saikei.sparsity.axes import input_axes
 from saikei.sparsity.masks import Array, Mask, Pattern, group_zeros, lamp, magnitude, smallest
@@ -97,6 +97,12 @@ class Target:
 
 
 def _check_known(name: str, graph: Graph) -> None:
+    inner = wrapped_by(graph, name)
+    if inner:
+        raise EditError(
+            f"Sparsify names layer '{name}', a TimeDistributed whose layers stand for themselves: "
+            f"name {', '.join(map(repr, inner))}."
+        )
     if name not in graph.operations:
         near = difflib.get_close_matches(name, list(graph.operations), n=1, cutoff=0.0)
         raise EditError(

@@ -133,8 +133,9 @@ def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | Non
 
     Args:
         model: a built model; its own layers and functions need not be registered with Keras.
-        must: whether it is an error that the model has a class without `get_config()`, which
-            Keras cannot save; when not, there is no loaded model.
+        must: whether it is an error that Keras cannot save or load the model (a class without
+            `get_config()`, a layer that is wrapped and called itself too); when not, there is no
+            loaded model.
     """
     own: dict[str, Any] = {}
     for part in flattened_layers(model):
@@ -144,12 +145,12 @@ def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | Non
         path = Path(folder) / "model.keras"
         try:
             model.save(path)
-        except NotImplementedError:
+            # The file was written here from an object of this process, so its code is known.
+            return keras.models.load_model(path, own, compile=False, safe_mode=False)
+        except (NotImplementedError, TypeError, ValueError):
             if must:
                 raise
             return None
-        # The file was written here from an object of this process, so its code is known.
-        return keras.models.load_model(path, own, compile=False, safe_mode=False)
 
 
 def _is_keras(thing: Any) -> bool:

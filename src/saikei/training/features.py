@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Literal, TypeVar
 
 from saikei.errors import InputError, ModelError
-from saikei.graph import Graph, TensorRef
+from saikei.graph import Call, Graph, TensorRef, value_inputs
+from saikei.rules.wrapping import JOINED, STEPS
 
 Features = Literal["auto"] | Mapping[str, str]
 
@@ -21,7 +22,7 @@ _UNTELLING = frozenset(
     {"ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout"}
     | {"GaussianNoise", "Identity", "InputLayer", "Permute", "Reshape", "SpatialDropout1D"}
     | {"SpatialDropout2D", "SpatialDropout3D", "ops.Flatten", "ops.Identity", "ops.Reshape"}
-    | {"ops.Transpose"}
+    | {"ops.Transpose", JOINED, STEPS}
 )
 
 _T = TypeVar("_T")
@@ -133,6 +134,12 @@ def _feature(graph: Graph, layer: str) -> Feature | str:
     if len(call.outputs) != 1:
         return f"which gives {len(call.outputs)} tensors: name a layer that gives one"
     ref, spec = TensorRef(calls[0], 0), call.outputs[0]
+    if spec.steps:
+        # What a TimeDistributed gives can be looked at, and nothing on the way there.
+        ends = [at for at, one in enumerate(graph.calls) if _gives(graph, one, ref)]
+        if len(ends) != 1 or graph.calls[ends[0]].outputs[0].steps:
+            return "which is called for every step of a sequence: name a layer around it"
+        ref, spec = TensorRef(ends[0], 0), graph.calls[ends[0]].outputs[0]
     if "float" not in spec.dtype:
         return f"which gives {spec.dtype}, not floating-point numbers: name another"
     axis = _channel_axis(graph, ref)
@@ -142,6 +149,12 @@ def _feature(graph: Graph, layer: str) -> Feature | str:
     if not shape or shape[-1] is None:
         return f"whose output of shape {spec.shape} has no channels of known number: name another"
     return Feature(layer, ref, axis, tuple(shape), spec.dtype)
+
+
+def _gives(graph: Graph, call: Call, ref: TensorRef) -> bool:
+    """Whether a call gives what a `TimeDistributed` around a tensor gives."""
+    operation = graph.operations[call.operation]
+    return operation.kind == JOINED and value_inputs(operation, call) == [ref]
 
 
 def _channel_axis(graph: Graph, ref: TensorRef) -> int:
@@ -163,7 +176,7 @@ def _channel_axis(graph: Graph, ref: TensorRef) -> int:
         placed = (graph.operations[call.operation].config or {}).get("data_format")
         if placed is not None:
             return 1 if placed == "channels_first" else -1
-        stack.extend(call.inputs())
+        stack.extend(value_inputs(graph.operations[call.operation], call))
     return -1
 
 

@@ -11,11 +11,21 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import Call, Graph, Operation, TensorRef, read
+from saikei.rules.wrapping import JOINED
 
 # Operations after which a softmax output is still one: they move values, or leave them alone.
 _TRANSPARENT = frozenset(
-    {"Dropout", "Flatten", "Identity", "Permute", "RepeatVector", "Reshape", "SpatialDropout1D"}
-    | {"ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
+    {
+        JOINED,
+        "Dropout",
+        "Flatten",
+        "Identity",
+        "Permute",
+        "RepeatVector",
+        "Reshape",
+        "SpatialDropout1D",
+    }
+    | {JOINED, "ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
 )
 _KIND_TO_ACTIVATION: Mapping[str, str] = {
     "Softmax": "softmax",

@@ -17,6 +17,7 @@ from saikei.graph import (
     TensorRef,
     TensorSpec,
     build,
+    layers_of,
     new_operation,
     new_weight,
     unused_name,
@@ -89,7 +90,9 @@ class GatedModel:
         self._gates: dict[TensorRef, str] = {}
         self._around = dict(around)
         self._outputs = len(graph.output_refs())
-        self._model = build(self._with_gates(graph, distances))
+        gated = self._with_gates(graph, distances)
+        self._model = build(gated)
+        self._layers = layers_of(gated, self._model)
 
     def run(self, shut: Collection[TensorRef]) -> tuple[list[Array], dict[TensorRef, float]]:
         """The model's outputs, flattened, and the mean distances where they are measured.
@@ -98,7 +101,7 @@ class GatedModel:
             shut: the tensors that are led around.
         """
         for ref, name in self._gates.items():
-            self._model.get_layer(name).open.assign(0.0 if ref in shut else 1.0)
+            self._layers[name].open.assign(0.0 if ref in shut else 1.0)
         given = tree.flatten(self._inputs)
         found = tree.flatten(self._model.predict(given, batch_size=BATCH, verbose=0))
         measured = zip(self._gates, found[self._outputs :], strict=False)

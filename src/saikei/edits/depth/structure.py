@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from saikei.channels import map_channels
 from saikei.costs import Counts, call_macs
-from saikei.graph import Graph, Operation, TensorRef
+from saikei.graph import Graph, Operation, TensorRef, value_inputs
 from saikei.rules.base import product
 
 NORMALISATIONS = {
@@ -27,8 +27,9 @@ def ancestors(graph: Graph) -> list[int]:
     found: list[int] = []
     for call in graph.calls:
         bits = 0
-        if not _of_shape_alone(graph.operations[call.operation]):
-            for ref in call.inputs():
+        operation = graph.operations[call.operation]
+        if not _of_shape_alone(operation):
+            for ref in value_inputs(operation, call):
                 bits |= found[ref.call] | 1 << ref.call
         found.append(bits)
     return found
@@ -44,7 +45,7 @@ def dominators(graph: Graph) -> list[int]:
         if operation.kind == "InputLayer":
             bits = 0
         elif not _of_shape_alone(operation):
-            for ref in call.inputs():
+            for ref in value_inputs(operation, call):
                 bits &= found[ref.call]
         found.append(bits if bits == -1 else bits | 1 << index)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from saikei.graph import Call, Graph, Operation, TensorRef
+from saikei.graph import Call, Graph, Operation, TensorRef, value_inputs
 
 # The call that stands for the model's own outputs among the readers of a tensor.
 OUTPUT = -1
@@ -15,7 +15,7 @@ def readers(graph: Graph) -> dict[TensorRef, list[int]]:
     """For each tensor, the calls that read it, once for each time; `OUTPUT` for the model's."""
     found: defaultdict[TensorRef, list[int]] = defaultdict(list)
     for index, call in enumerate(graph.calls):
-        for ref in call.inputs():
+        for ref in value_inputs(graph.operations[call.operation], call):
             found[ref].append(index)
     for ref in graph.output_refs():
         found[ref].append(OUTPUT)

@@ -12,6 +12,7 @@ from saikei.edits.folding.affine import Affine, CannotFoldError, fold_ahead, fol
 from saikei.edits.folding.no_ops import is_no_op
 from saikei.edits.folding.readers import OUTPUT
 from saikei.graph import Graph, Operation, TensorRef
+from saikei.rules.wrapping import JOINED, STEPS
 
 Readers = Mapping[TensorRef, list[int]]
 
@@ -97,6 +98,12 @@ def _through(graph: Graph, index: int, affine: Affine) -> list[tuple[TensorRef, 
         return _through_add(graph, index, affine)
     if kind in ("Concatenate", "ops.Concatenate"):
         return _through_concatenate(graph, index, affine)
+    if kind in (STEPS, JOINED):
+        # The axis of the steps, behind the batch, goes or comes back.
+        lost = 1 if kind == STEPS else -1
+        if affine.axis + lost < 1:
+            raise CannotFoldError(f"'{call.operation}' joins the axis that it scales")
+        return [(refs[0], affine.at(affine.axis + lost, affine.rank + lost))]
     if is_no_op(graph, index) or _commutes(operation, affine):
         rank = len(graph.spec(refs[0]).shape)
         # Global pooling leaves the channels last, wherever they were.

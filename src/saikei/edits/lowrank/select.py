@@ -50,8 +50,8 @@ def find_options(
     Raises:
         EditError: when a layer is unknown, or of a kind that cannot be split.
     """
-    check_layer_names(layers, graph.operations, f"{edit}(layers=…)")
-    check_layer_names(exclude, graph.operations, f"{edit}(exclude=…)")
+    check_layer_names(layers, graph, f"{edit}(layers=…)")
+    check_layer_names(exclude, graph, f"{edit}(exclude=…)")
     kinds = ", ".join(splitters)
     options, left_alone = [], {}
     for name, operation in graph.operations.items():

@@ -8,11 +8,12 @@ from typing import Any
 
 from saikei.edits.drop_channels import check_layer_names
 from saikei.errors import EditError, ModelError
-from saikei.graph import Call, Graph, Operation
+from saikei.graph import Call, Graph, Operation, value_inputs
+from saikei.rules.wrapping import JOINED, STEPS
 
 # What a layer keeps as it is: a tensor that passes them is still what the layer before gave.
 _CARRIERS = frozenset(
-    {"Identity", "Dropout", "Reshape", "Flatten", "Permute"}
+    {"Identity", "Dropout", "Reshape", "Flatten", "Permute", STEPS, JOINED}
     | {f"SpatialDropout{n}D" for n in (1, 2, 3)}
     | {f"ops.{name}" for name in ("Reshape", "Transpose", "Squeeze", "ExpandDims", "Cast")}
 )
@@ -26,8 +27,8 @@ def check_selection(
     Raises:
         EditError: naming the layer.
     """
-    check_layer_names(layers, graph.operations, f"{edit}(layers=…)")
-    check_layer_names(exclude, graph.operations, f"{edit}(exclude=…)")
+    check_layer_names(layers, graph, f"{edit}(layers=…)")
+    check_layer_names(exclude, graph, f"{edit}(exclude=…)")
     for name in layers:
         if name in exclude:
             raise EditError(f"{edit} both names and excludes layer '{name}': drop one of the two.")
@@ -57,7 +58,7 @@ def is_carrier(graph: Graph, call: Call) -> bool:
     operation = graph.operations[call.operation]
     if operation.kind == "Activation":
         return (operation.config or {}).get("activation") == "linear"
-    return operation.kind in _CARRIERS and len(call.inputs()) == 1
+    return operation.kind in _CARRIERS and len(value_inputs(operation, call)) == 1
 
 
 def output_operations(graph: Graph) -> set[str]:
@@ -76,7 +77,7 @@ def readers(graph: Graph) -> Mapping[int, list[int]]:
     """For each call, by number, the calls that read what it gives."""
     found: dict[int, list[int]] = {index: [] for index in range(len(graph.calls))}
     for index, call in enumerate(graph.calls):
-        for ref in call.inputs():
+        for ref in value_inputs(graph.operations[call.operation], call):
             found[ref.call].append(index)
     return found
 

@@ -28,8 +28,7 @@ _FUSED = frozenset(
     + ["Dense", "EinsumDense"]
 )
 _RECURRENT = frozenset(
-    {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed"}
-    | {f"ConvLSTM{n}D" for n in (1, 2, 3)}
+    {"LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"} | {f"ConvLSTM{n}D" for n in (1, 2, 3)}
 )
 
 

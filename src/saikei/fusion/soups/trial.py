@@ -13,7 +13,7 @@ from saikei.errors import FusionError
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.fusion.soups.recalibrate import recalibrate
-from saikei.graph import Graph, build
+from saikei.graph import Graph, build, layers_of
 from saikei.training.batches import Array
 from saikei.training.predictions import predict
 from saikei.training.prior import prior_outputs
@@ -99,11 +99,10 @@ class Trial:
 
 def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
     """The variable of a model that was built from a graph, for each place."""
+    layers = layers_of(graph, model)
     return {
-        (operation.name, name): variable
-        for operation in graph.operations.values()
+        (name, weight): variable
+        for name, operation in graph.operations.items()
         if operation.weights
-        for name, variable in zip(
-            operation.weights, model.get_layer(operation.name).weights, strict=True
-        )
+        for weight, variable in zip(operation.weights, layers[name].weights, strict=True)
     }
