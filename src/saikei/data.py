@@ -5,7 +5,7 @@ Keras is imported where it is needed, so that wrong data is refused at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,12 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.errors import DataError
+from saikei.batches import (
+    BATCH_IT,
+    as_arrays,
+    dataset_batches,
+    join_batches,
+    sample_count,
+    to_arrays,
+)
 
 if TYPE_CHECKING:
     import keras
 
 # Inputs and labels; either may be nested as the model nests its inputs and outputs.
 Arrays: TypeAlias = tuple[Any, Any]
+# Numbers that are looked at in one go.
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,39 +46,34 @@ class Splits:
     test: Arrays | None = None
 
 
-def arrays(data: Any, name: str = "given") -> Arrays:
+def arrays(data: Any, name: str = "given", *, labels: bool = True, inputs: int = 1) -> Arrays:
     """Gather anything that `keras.Model.fit` takes into arrays, in one pass.
 
     Args:
-        data: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`.
+        data: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`;
+            without labels also `x`, `(x,)` or `(x, None)`, or a dataset of inputs.
         name: of the argument, for messages.
+        labels: whether there have to be some.
+        inputs: how many inputs the model takes; a list of as many arrays is its inputs.
 
     Returns:
-        `(x, y)`, nested as they came.
+        `(x, y)`, nested as they came; `y` is `None` where there are no labels.
 
     Raises:
-        DataError: when there are no labels, there are sample weights, there are numbers where
-            arrays should be, or the dataset is empty, endless or of an unknown kind.
+        DataError: when there are no labels and they are needed, there are sample weights, there
+            are numbers where arrays should be, or the dataset is empty, endless or of an unknown
+            kind.
     """
-    from keras import tree
-
-    def gathered(pair: Arrays) -> Arrays:
-        x, y = tree.map_structure(lambda leaf: _numpy(leaf, name), pair)
-        return x, y
-
-    if isinstance(data, tuple):
-        return gathered(_pair(data, name))
-    batches = [gathered(_pair(batch, name)) for batch in _batches(data, name)]
-    if not batches:
-        raise DataError(f"The {name} data is empty: give at least one batch.")
-    try:
-        x, y = tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
-    except (ValueError, TypeError) as error:
+    whole = as_arrays(data, name, labels=labels, inputs=inputs, as_is=True)
+    if whole is None:
+        once = hasattr(data, "__next__")
+        batches = dataset_batches(data, name, labels=labels, inputs=inputs, some=once)
+        whole = join_batches([to_arrays(batch, name) for batch in batches], name)
+    if whole.weights is not None:
         raise DataError(
-            f"The batches of the {name} data do not fit together: give all of them the "
-            "same inputs and outputs, with samples of one shape."
-        ) from error
-    return x, y
+            f"The {name} data holds sample weights: give (x, y); sample weights are not used."
+        )
+    return whole.x, whole.y
 
 
 def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
@@ -88,13 +93,42 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
     """
     from keras import tree
 
-    x, y = arrays(data, name)
-    inputs = _inputs_by_name(model, x, name)
-    for label, array in inputs.items():
-        check_values(array, label)
+    x, y = arrays(data, name, inputs=input_count(model))
+    check_inputs(model, x, name)
     for array in tree.flatten(y):
         check_values(array, f"labels of the {name} data")
-    _sample_count((x, y), name)
+
+
+def input_count(model: keras.Model) -> int:
+    """How many inputs a model takes."""
+    return len(getattr(model, "inputs", None) or [None])
+
+
+def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> None:
+    """Refuse inputs of other shapes than a model takes, or that hold something else than numbers.
+
+    Args:
+        model: a built model; where its inputs are not known, only numbers are looked at.
+        x: arrays as it takes them; a dictionary may hold others besides.
+        name: of the data, for messages.
+        batch: whether they come from a dataset.
+
+    Raises:
+        DataError: naming the input, and its shape and the one that the model takes, or the first
+            row with NaN.
+    """
+    from keras import tree
+
+    if getattr(model, "inputs", None) is None:
+        found = [(f"{name} data", array, False) for array in tree.flatten(x)]
+    else:
+        found = [
+            (label, array, str(tensor.dtype) == "string")
+            for label, tensor, array in _inputs_by_name(model, x, name, batch)
+        ]
+    for label, array, text in found:
+        if not (text and array.dtype.kind in "OSUT"):
+            check_values(array, label)
 
 
 def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
@@ -108,14 +142,8 @@ def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
     Raises:
         DataError: naming the input, its shape and the one that the model takes.
     """
-    inputs = getattr(model, "inputs", None)
-    if inputs is None:
-        return
-    if isinstance(x, dict):
-        takes = getattr(model, "input", None)
-        names = set(takes) if isinstance(takes, dict) else {tensor.name for tensor in inputs}
-        x = {key: array for key, array in x.items() if key in names}
-    _inputs_by_name(model, x, name)
+    if getattr(model, "inputs", None) is not None:
+        _inputs_by_name(model, x, name)
 
 
 def hold_out(
@@ -142,7 +170,7 @@ def hold_out(
     from sklearn.model_selection import train_test_split
 
     x, y = arrays(data)
-    count = _sample_count((x, y))
+    count = sample_count((x, y), "given")
     held = round(share * count) if 0 < share < 1 else 0
     if not 0 < held < count:
         raise DataError(f"A share of {share} cannot be held out of {count} samples: give more.")
@@ -155,55 +183,16 @@ def hold_out(
     return _rows((x, y), ~mask), _rows((x, y), mask)
 
 
-def _pair(data: Any, name: str) -> Arrays:
-    if not isinstance(data, (tuple, list)) or len(data) < 2:
-        raise DataError(f"The {name} data holds no labels: give (x, y).")
-    if len(data) > 2:
-        raise DataError(
-            f"The {name} data holds {len(data)} parts: give (x, y); sample weights are not used."
-        )
-    return data[0], data[1]
-
-
-def _numpy(value: Any, name: str) -> NDArray[Any]:
-    import keras
-
-    array = np.asarray(keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else value)
-    if array.ndim == 0:
-        # Keras takes lists for several inputs or outputs, so a list of numbers is as many.
-        raise DataError(
-            f"The {name} data holds a value of type {type(value).__name__} where an array is "
-            "expected: give (x, y) as NumPy arrays, lists of numbers by numpy.asarray."
-        )
-    return array
-
-
-def _batches(data: Any, name: str) -> Iterator[Any]:
-    import keras
-
-    if isinstance(data, keras.utils.PyDataset):
-        if data.num_batches is None:
-            raise DataError(f"The {name} data never ends: give its PyDataset a length.")
-        return (data[index] for index in range(data.num_batches))
-    cardinality = getattr(data, "cardinality", None)
-    if callable(cardinality) and int(cardinality()) == -1:
-        raise DataError(f"The {name} data never ends: bound it, for example with take(1000).")
-    if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, dict, str, bytes)):
-        return iter(data)
-    raise DataError(
-        f"The {name} data is of type {type(data).__name__}: give (x, y) arrays, a "
-        "tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader."
-    )
-
-
-def _inputs_by_name(model: keras.Model, x: Any, name: str) -> dict[str, NDArray[Any]]:
-    """The arrays, under names for messages, once their shapes fit the model's inputs."""
+def _inputs_by_name(
+    model: keras.Model, x: Any, name: str, batch: bool = False
+) -> list[tuple[str, Any, NDArray[Any]]]:
+    """For each input a name for messages, its tensor and the array, once their shapes fit."""
     from keras import tree
 
     inputs = {tensor.name: tensor for tensor in model.inputs}
     if isinstance(x, dict) and isinstance(getattr(model, "input", None), dict):
         inputs = dict(model.input)
-    if isinstance(x, dict) and set(x) != set(inputs):
+    if isinstance(x, dict) and not set(inputs) <= set(x):
         raise DataError(
             f"The {name} data has inputs {sorted(x)}, but model '{model.name}' takes "
             f"{sorted(inputs)}: name them alike."
@@ -214,28 +203,56 @@ def _inputs_by_name(model: keras.Model, x: Any, name: str) -> dict[str, NDArray[
             f"The {name} data has {len(given)} inputs, but model '{model.name}' takes "
             f"{len(inputs)}: give one array for each."
         )
-    found: dict[str, NDArray[Any]] = {}
+    found = []
     for (key, tensor), array in zip(inputs.items(), given, strict=True):
         label = f"{name} data" if len(inputs) == 1 else f"{name} data for input '{key}'"
-        _check_shape(array, tuple(tensor.shape), label, model.name)
-        found[label] = array
+        check_shape(array, tuple(tensor.shape), label, model.name, batch)
+        found.append((label, tensor, array))
     return found
 
 
-def _check_shape(
-    array: NDArray[Any], expected: tuple[int | None, ...], label: str, model: str
+def check_shape(
+    array: NDArray[Any],
+    expected: tuple[int | None, ...],
+    label: str,
+    model: str,
+    batch: bool = False,
 ) -> None:
-    fits = array.ndim == len(expected) and all(
-        want in (None, have) for want, have in zip(expected[1:], array.shape[1:], strict=True)
-    )
-    if fits:
+    """Refuse an array of another shape than an input.
+
+    Args:
+        array: one sample a row.
+        expected: the shape of the input, `None` where any size will do.
+        label: what the array is, for messages.
+        model: the name of the model, for messages.
+        batch: whether it comes from a dataset.
+
+    Raises:
+        DataError: with both shapes and what to do.
+    """
+    if _fits(array.shape[1:], expected[1:]) and array.ndim == len(expected):
         return
     wanted = ", ".join("any" if size is None else str(size) for size in expected[1:])
-    mend = "reshape it"
+    if len(expected) > 1 and _fits(array.shape, expected[1:]):
+        fix = BATCH_IT if batch else "a single sample becomes a batch of one with x[None]"
+        if array.ndim == 1 and expected[-1] == 1 and not batch:
+            fix = "add the channel axis with x[..., None]"
+        what = "gives single samples of" if batch else "has"
+        raise DataError(
+            f"The {label} {what} shape {array.shape}, but model '{model}' takes (n, {wanted}): "
+            f"{fix}."
+        )
+    fix = "reshape it, or give what the model was made for"
     if array.ndim == len(expected) - 1 and expected[-1] == 1:
-        mend = "add the channel axis with x[..., None]"
+        fix = "add the channel axis with x[..., None]"
     raise DataError(
-        f"The {label} has shape {array.shape}, but model '{model}' takes (n, {wanted}): {mend}."
+        f"The {label} has shape {array.shape}, but model '{model}' takes (n, {wanted}): {fix}."
+    )
+
+
+def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(actual) == len(expected) and all(
+        want in (None, have) for want, have in zip(expected, actual, strict=True)
     )
 
 
@@ -259,7 +276,7 @@ def check_values(array: NDArray[Any], label: str) -> None:
         raise DataError(f"The {label} is empty: give at least one sample.")
     if array.dtype.kind != "f":
         return
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    bad = np.concatenate([~_finite_rows(part) for part in _chunks(array)])
     if bad.any():
         raise DataError(
             f"The {label} holds NaN or infinite numbers in {int(bad.sum()):,} of {len(array):,} "
@@ -267,17 +284,14 @@ def check_values(array: NDArray[Any], label: str) -> None:
         )
 
 
-def _sample_count(data: Arrays, name: str = "given") -> int:
-    from keras import tree
+def _chunks(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """Views of some rows each, so that what is made of them stays small."""
+    rows = max(1, _CHUNK // max(1, math.prod(array.shape[1:])))
+    return [array[start : start + rows] for start in range(0, len(array), rows)]
 
-    lengths = {len(array) for array in tree.flatten(data)}
-    if len(lengths) != 1:
-        shown = " and ".join(f"{length:,}" for length in sorted(lengths))
-        raise DataError(
-            f"The {name} data has arrays of {shown or 'no'} samples: give one label for each "
-            "sample."
-        )
-    return int(lengths.pop())
+
+def _finite_rows(array: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(array).reshape(len(array), -1).all(axis=1))
 
 
 def _classes(y: Any) -> NDArray[Any] | None:

@@ -50,6 +50,10 @@ class PinnedWarning(UserWarning):
     """Some channels could not be cut, and the message says which and why."""
 
 
+class TrainingWarning(UserWarning):
+    """A training did not do what was asked, and the message says what it did."""
+
+
 def in_one_line(error: BaseException, limit: int = 300) -> str:
     """What an error of a library says, as a part of a sentence of ours.
 

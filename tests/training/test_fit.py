@@ -157,15 +157,15 @@ def test_sample_weights_are_obeyed():
     ("train", "message"),
     [
         (X, "holds no labels"),
-        ((X,), "tuple of 1"),
+        ((X,), "holds no labels"),
         ((X[:0], CLASSES[:0]), "empty"),
-        ((X, CLASSES[:5]), "different lengths"),
+        ((X, CLASSES[:5]), "arrays of 5 and 96 samples"),
         ((X, CLASSES + 1), "number the classes from 0 to 2"),
         ((pair for pair in [(X, CLASSES)]), "generator"),
         (tf.data.Dataset.from_tensors((X, CLASSES)).repeat(), "never ends"),
         (tf.data.Dataset.from_tensors(X), "no labels"),
         (tf.data.Dataset.from_tensors((X, CLASSES)).take(0), "empty"),
-        (3, "is a int"),
+        (3, "of type int"),
     ],
 )
 def test_unusable_data_gets_one_line(train, message):

@@ -12,7 +12,7 @@ import pytest
 from saikei import Sparsify, distill, fit
 from saikei.errors import EditError, InputError
 from saikei.sparsity import meant_zeros
-from saikei.training.loop import Plan
+from saikei.training.plan import Plan
 from saikei.training.sparsity import holding_zeros
 
 pytestmark = pytest.mark.backends

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
-from numpy.typing import NDArray
 
-from saikei.data import arrays
+from saikei.data import check_shape, check_values
 from saikei.errors import DataError
 from saikei.graph import Graph
+from saikei.batches import (
+    ArrayData,
+    as_arrays,
+    batch_count,
+    dataset_batches,
+    join_batches,
+    parts_of,
+    to_arrays,
+)
 
 # Enough for the widest layers of small networks; more changed accuracy by less than its noise.
 SAMPLES = 512
+_NAME = "calibration"
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Samples:
 
     Args:
         inputs: nested as the graph nests its inputs, one sample a row.
-        labels: nested as they came.
+        labels: nested as they came; `None` where the data has none.
     """
 
     inputs: Any
@@ -44,30 +52,27 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
 
     Args:
         graph: of the model that the inputs are for.
-        data: what `keras.Model.fit` takes, with labels; sample weights are left aside.
+        data: what `keras.Model.fit` takes, or inputs alone; sample weights are left aside.
         samples: how many to choose; all where there are fewer.
 
     Raises:
         DataError: when the data does not fit the graph's inputs, is empty, or holds NaN.
     """
-    chosen_from = _pair(data) if isinstance(data, tuple) else _some(data, samples)
-    x, y = arrays(chosen_from, "calibration")
-    inputs = _fitted(graph, x)
-    leaves = tree.flatten((inputs, y))
-    lengths = {len(leaf) for leaf in leaves}
-    if len(lengths) != 1:
-        raise DataError(
-            f"The calibration data has arrays of {sorted(lengths)} samples: x and y need one row "
-            "a sample."
-        )
-    count = lengths.pop()
-    if count == 0:
-        raise DataError("The calibration data is empty: give at least one sample.")
+    count = len(graph.input_refs())
+    whole = as_arrays(data, _NAME, labels=False, inputs=count, as_is=True)
+    if whole is None:
+        whole = _joined(graph, _some(data, samples, count))
+    inputs, y = _fitted(graph, whole.x), whole.y
+    count = len(whole)
     rows = np.arange(count)
     if count > samples:
         rows = np.sort(np.random.default_rng(0).choice(count, samples, replace=False))
-    chosen = Samples(*tree.map_structure(lambda leaf: leaf[rows], (inputs, y)))
-    _check_numbers(chosen.inputs)
+    chosen = Samples(
+        *tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], (inputs, y))
+    )
+    for ref, array in zip(graph.input_refs(), tree.flatten(chosen.inputs), strict=True):
+        if not (graph.spec(ref).dtype == "string" and array.dtype.kind in "OSUT"):
+            check_values(array, f"{_NAME} data")
     return chosen
 
 
@@ -81,34 +86,36 @@ def calibration_labels(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:
     return calibration_samples(graph, data, samples).labels
 
 
-def _pair(batch: Any) -> Any:
-    """Inputs and labels, where sample weights come with them."""
-    return batch[:2] if isinstance(batch, tuple) and len(batch) == 3 else batch
-
-
-def _some(data: Any, samples: int) -> Any:
+def _some(data: Any, samples: int, inputs: int) -> Iterator[ArrayData]:
     """As many batches as it takes, so that a large or endless dataset is not read whole."""
-    if isinstance(data, keras.utils.PyDataset) and data.num_batches:
-        count = int(data.num_batches)
-        size = max(1, len(tree.flatten(data[0])[0]))
+    count = batch_count(data) if isinstance(data, keras.utils.PyDataset) else None
+    if count:
+        size = len(to_arrays(ArrayData(*parts_of(data[0], _NAME, inputs)), _NAME))
         wanted = min(count, -(-samples // size))
         spread = np.unique(np.linspace(0, count - 1, wanted).round().astype(int))
-        return (_pair(data[int(index)]) for index in spread)
-    if isinstance(data, Iterable) and not isinstance(data, (np.ndarray, dict, str, bytes, list)):
-        return _until(data, samples)
-    return data
-
-
-def _until(batches: Iterable[Any], samples: int) -> Iterator[Any]:
+        for index in spread:
+            yield to_arrays(ArrayData(*parts_of(data[int(index)], _NAME, inputs)), _NAME)
+        return
     seen = 0
-    for batch in islice(batches, samples):
-        yield _pair(batch)
-        seen += len(tree.flatten(batch)[0])
+    for batch in dataset_batches(data, _NAME, labels=False, inputs=inputs, some=True):
+        yield (arrays := to_arrays(batch, _NAME))
+        seen += len(arrays)
         if seen >= samples:
             return
 
 
-def _fitted(graph: Graph, x: Any) -> Any:
+def _joined(graph: Graph, batches: Iterator[ArrayData]) -> ArrayData:
+    parts: list[ArrayData] = []
+    for batch in batches:
+        if not parts:
+            _fitted(graph, batch.x, batch=True)
+        parts.append(batch)
+    if not parts:
+        raise DataError(f"The {_NAME} data is empty: give at least one batch.")
+    return join_batches(parts, _NAME)
+
+
+def _fitted(graph: Graph, x: Any, batch: bool = False) -> Any:
     """The arrays in the structure of the graph's inputs, once their shapes fit."""
     names = [graph.calls[ref.call].operation for ref in graph.input_refs()]
     structure = graph.inputs
@@ -131,25 +138,6 @@ def _fitted(graph: Graph, x: Any) -> Any:
             f"{len(names)}: give one array for each."
         )
     for name, array, ref in zip(names, flat, graph.input_refs(), strict=True):
-        _check_shape(array, graph.spec(ref).shape, name)
+        label = f"{_NAME} data" if len(names) == 1 else f"{_NAME} data for input '{name}'"
+        check_shape(array, tuple(graph.spec(ref).shape), label, graph.name, batch)
     return tree.pack_sequence_as(structure, flat)
-
-
-def _check_shape(array: NDArray[Any], shape: tuple[int | None, ...], name: str) -> None:
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits:
-        wanted = ", ".join("any" if size is None else str(size) for size in shape[1:])
-        raise DataError(
-            f"The calibration data for input '{name}' has shape {array.shape}, but the model takes "
-            f"(n, {wanted}): reshape it."
-        )
-
-
-def _check_numbers(inputs: Any) -> None:
-    for array in tree.flatten(inputs):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError(
-                "The calibration data holds NaN or infinite numbers: remove or fill them."
-            )

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from saikei.graph.state import state_of
+from saikei.batches import dataset_length
 
 
 def model_hash(models: Sequence[keras.Model]) -> str:
@@ -41,8 +42,9 @@ def data_hash(parts: Sequence[Any]) -> str:
             for leaf in leaves:
                 _add_array(digest, np.asarray(leaf))
         else:
-            length = len(part) if hasattr(part, "__len__") else -1
-            digest.update(f"{type(part).__qualname__} {length}".encode())
+            length = dataset_length(part, "train")
+            shown = -1 if length is None else length
+            digest.update(f"{type(part).__qualname__} {shown}".encode())
         digest.update(b"|")
     return digest.hexdigest()[:32]
 

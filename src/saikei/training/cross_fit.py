@@ -11,9 +11,10 @@ import numpy as np
 from keras import tree
 
 from saikei.data import arrays as gathered
+from saikei.data import check_inputs, input_count
 from saikei.errors import DataError, FusionError, InputError
 from saikei.graph import read
-from saikei.training.batches import Array, ArrayData, as_arrays
+from saikei.batches import Array, ArrayData, as_arrays
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.fit import fit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
@@ -113,9 +114,10 @@ def cross_fit(
             f"{', '.join(sorted(arguments))} would go to saikei.fit, but 'train' is given: let "
             "'train' bring them."
         )
-    whole = _whole(data)
     models = _Fresh(builds)
-    tasks, labels, classes = _task(models.peek(), whole)
+    first = models.peek()
+    whole = _whole(first, data)
+    tasks, labels, classes = _task(first, whole)
     parts = make_folds(folds, len(whole), classes, groups, seed, _needed(classes))
     run = train or _by_fit(seed, arguments)
     members: dict[str, tuple[keras.Model, ...]] = {}
@@ -146,13 +148,15 @@ def cross_fit(
     )
 
 
-def _whole(data: Any) -> ArrayData:
-    arrays = as_arrays(data, "data")
+def _whole(model: keras.Model, data: Any) -> ArrayData:
+    inputs = input_count(model)
+    arrays = as_arrays(data, "given", inputs=inputs)
     if arrays is None:
-        arrays = as_arrays(gathered(data), "data")
+        arrays = as_arrays(gathered(data, inputs=inputs), "given", inputs=inputs)
     assert arrays is not None
     if arrays.weights is not None:
-        raise DataError("'data' holds sample weights, which scores ignore: give (x, y).")
+        raise DataError("The given data holds sample weights, which scores ignore: give (x, y).")
+    check_inputs(model, arrays.x, "given")
     return arrays
 
 

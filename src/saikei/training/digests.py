@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from saikei.training.batches import Array, as_arrays, as_numpy, dataset_batches, dataset_length
+from saikei.batches import Array, as_arrays, as_numpy, dataset_batches, to_arrays
 
 Digests = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -23,21 +23,22 @@ _EXACT = 1 << 24
 _CHUNK = 1 << 16
 
 
-def digest_data(data: Any, name: str = "data") -> Digests:
+def digest_data(data: Any, name: str = "given", inputs: int = 1) -> Digests:
     """The digest of the inputs of every sample, in the order of the data.
 
     Args:
-        data: `(x, y)` arrays, or a dataset, which is read once.
+        data: `(x, y)` arrays or a dataset, which is read once; labels are not needed.
         name: of the argument, for messages.
+        inputs: how many inputs the models take.
 
     Raises:
-        DataError: when the data is empty, never ends, or has no labels.
+        DataError: when the data is empty or never ends.
     """
-    arrays = as_arrays(data, name)
+    arrays = as_arrays(data, name, labels=False, inputs=inputs)
     if arrays is not None:
         return digest_rows(arrays.x)
-    dataset_length(data, name)
-    parts = [digest_rows(batch[0]) for batch in dataset_batches(data, name)]
+    batches = dataset_batches(data, name, labels=False, inputs=inputs)
+    parts = [digest_rows(to_arrays(batch, name).x) for batch in batches]
     return np.concatenate([np.zeros(0, np.uint64), *parts])
 
 

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
 
-from saikei.errors import DataError, InputError
+from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import mark, read
-from saikei.training.batches import ArrayData, first_batch
+from saikei.batches import ArrayData, first_batch
 from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features
-from saikei.training.loop import Plan
 from saikei.training.loop import train as run
+from saikei.training.plan import Plan
 from saikei.training.prepared import Prepared, compile_fresh, prepare
 from saikei.training.provenance import recording, training_rows
+from saikei.training.rate import knows, suited_rate
 from saikei.training.seeding import seed_random_layers
 from saikei.training.soft_targets import SoftTargets, teacher_tasks
 from saikei.training.sparsity import HasTarget, holding_zeros
 from saikei.training.stored_teacher import StoredTeacher
-from saikei.training.teachers import How, answer_distiller, check_how, check_suited
+from saikei.training.targets import Targets
+from saikei.training.teachers import How, answer_distiller, check_how, check_suited, targets_of
 from saikei.training.told_batches import ToldBatches
+
+# For weights that know nothing yet: of the rates tried on small networks, it distilled best.
+FRESH = 3e-3
+# Weight of the true labels, where there are some.
+ALPHA = 0.5
 
 
 def distill(
@@ -35,9 +45,9 @@ def distill(
     *,
     epochs: int = 10,
     batch_size: int = 64,
-    learning_rate: float = 3e-3,
+    learning_rate: float | None = None,
     temperature: float = 2.0,
-    alpha: float = 0.5,
+    alpha: float | None = None,
     features: Features | None = None,
     feature_weight: float = 0.5,
     teacher_predictions: How = "auto",
@@ -75,13 +85,18 @@ def distill(
         student: a built model; it is trained in place.
         teacher: a built model with the student's inputs and outputs; both give probabilities, or
             one gives logits. Or a `saikei.training.StoredTeacher`: its predictions, made before.
-        train: as in `fit`, but without sample weights, which Keras's distillation ignores.
-        validation: as in `fit`; the loss on the true labels decides.
+        train: as in `fit`, but without sample weights, which Keras's distillation ignores. Labels
+            are not needed: `x`, `(x,)`, `(x, None)` or a dataset of inputs is enough to learn
+            from the teacher alone.
+        validation: as in `fit`; the loss on the true labels decides. Without labels in both, the
+            loss on what the teacher predicts does.
         epochs: passes over the data.
         batch_size: samples a step; datasets bring their own.
-        learning_rate: the peak of the schedule.
+        learning_rate: the peak of the schedule. `None` takes 3e-3 for a student that does no
+            better than a constant yet; for weights that are carried over it is found as in `fit`.
         temperature: T, positive; unused for regression.
-        alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only).
+        alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only). `None` is 0.5,
+            or 0 where there are no labels.
         features: names of layers, student → teacher, whose outputs are compared; names are those
             of `profile`, also for layers of nested models. `"auto"` takes layers that have the
             same name in both, at up to four depths: the ends of stages of one resolution.
@@ -103,7 +118,7 @@ def distill(
 
     Returns:
         Keras's history: `loss` is the sum, `student_loss`, `distillation_loss` and, with features,
-        `feature_loss` its parts.
+        `feature_loss` its parts. What else it has is as in `fit`.
 
     Raises:
         ModelError: when the teacher and the student have different inputs or outputs or are one
@@ -112,28 +127,42 @@ def distill(
             dataset brings rows that were not there when the teacher was asked.
         InputError: when an argument is out of range, or a layer's output cannot be compared.
         WorkError: when the loss stops being a number.
+
+    Warns:
+        TrainingWarning: when training made the student worse, so that it stays as it was, or there
+            are no labels and `alpha` is not given.
     """
-    plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
+    rate = FRESH if learning_rate is None else learning_rate
+    plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
     _check_arguments(temperature, alpha, feature_weight)
     check_how(teacher_predictions, teacher, features)
-    ready = prepare(student, train, validation, loss, batch_size)
-    _check_no_weights(train, ready.arrays)
     check_suited(student, teacher)
+    targets = targets_of(student, teacher)
+    ready = prepare(student, train, validation, loss, batch_size, targets)
+    _check_no_weights(train, ready.arrays)
+    balance = _balance(student, alpha, ready.labelled)
     seed_random_layers(student, seed)
     distiller, batches = _distiller(
         student,
         teacher,
         ready,
         temperature,
-        alpha,
+        balance,
         features,
         feature_weight,
         teacher_predictions,
         batch_size,
         seed,
     )
+    compile_fresh(student, ready.tasks, plan.learning_rate)
+    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
+    if learning_rate is None:
+        with own_errors:
+            found = _suited(student, distiller, ready, batches, targets)
+        plan = replace(plan, learning_rate=found)
+        compile_fresh(student, ready.tasks, found)
+        seed_random_layers(student, seed)
     optimizer = plan.optimizer(ready.steps)
-    compile_fresh(student, ready.tasks, learning_rate)
     mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
     own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
     with (
@@ -141,8 +170,39 @@ def distill(
         holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,
         own_errors,
     ):
-        compile_distiller(distiller, ready.tasks, optimizer)
-        return run(distiller, student, batches, ready.validation, whole_plan, ready.steps)
+        compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
+        knowing = partial(knows, student, ready, None if ready.labelled else targets.labels)
+        return run(distiller, student, batches, ready.validation, whole_plan, ready.steps, knowing)
+
+
+def _suited(
+    student: keras.Model, distiller: keras.Model, ready: Prepared, batches: Any, targets: Targets
+) -> float:
+    def compiled(optimizer: keras.optimizers.Optimizer) -> keras.Model:
+        compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
+        return distiller
+
+    labels = None if ready.labelled else targets.labels
+    return suited_rate(student, ready, FRESH, compiled, batches, labels)
+
+
+def _balance(student: keras.Model, alpha: float | None, labelled: bool) -> float:
+    """The weight of the true labels."""
+    if labelled:
+        return ALPHA if alpha is None else alpha
+    if alpha is None:
+        warnings.warn(
+            f"The train data holds no labels, so '{student.name}' learns from its teacher alone "
+            "(alpha=0).",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    elif alpha > 0:
+        raise DataError(
+            f"alpha={alpha:g} is the weight of the true labels, and the train data holds none: "
+            "give (x, y), or alpha=0 to learn from the teacher alone."
+        )
+    return 0.0
 
 
 def _distiller(
@@ -181,10 +241,10 @@ def _distiller(
     return answer_distiller(student, teacher, ready, soft, alpha, how, batch_size, seed)
 
 
-def _check_arguments(temperature: float, alpha: float, feature_weight: float) -> None:
+def _check_arguments(temperature: float, alpha: float | None, feature_weight: float) -> None:
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"temperature={temperature!r}: give a positive number, such as 2.")
-    if not 0 <= alpha <= 1:
+    if alpha is not None and not 0 <= alpha <= 1:
         raise InputError(
             f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.5."
         )
@@ -196,8 +256,8 @@ def _check_arguments(temperature: float, alpha: float, feature_weight: float) ->
 
 
 def _check_no_weights(train: Any, arrays: ArrayData | None) -> None:
-    weighted = arrays.weights is not None if arrays else len(first_batch(train, "train")) == 3
-    if weighted:
+    first = arrays or first_batch(train, "train", labels=False)
+    if first.weights is not None:
         raise DataError(
             "'train' holds sample weights, which keras.distillation ignores: leave them out, or "
             "use fit."

@@ -86,11 +86,12 @@ def compile_distiller(
     distiller: keras.Model,
     tasks: Sequence[Task],
     optimizer: keras.optimizers.Optimizer,
+    labelled: bool = True,
 ) -> None:
     """Compile a distiller with the student's losses, and its metric where it has one output."""
     distiller.compile(
         optimizer=optimizer,
         loss=tuple(task.loss for task in tasks),
-        metrics=[tasks[0].keras_metric()] if len(tasks) == 1 else None,
+        metrics=[tasks[0].keras_metric()] if labelled and len(tasks) == 1 else None,
         jit_compile=without_xla(),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import TensorRef, build, check_runs_as_read, read
-from saikei.training.batches import as_numpy, first_batch
+from saikei.batches import first_batch
 from saikei.training.feature_distiller import FeatureDistiller
 from saikei.training.feature_match import FeatureMatch
 from saikei.training.features import Pair
@@ -92,8 +92,8 @@ def _some_inputs(ready: Prepared, pairs: Sequence[Pair], seed: int) -> Any:
     each = sum(_bytes_per_sample(pair) or 0 for pair in pairs)
     count = min(_SAMPLES, max(1, _MOST_SAMPLE_BYTES // max(1, each)))
     if ready.arrays is None:
-        x = first_batch(ready.dataset, "train")[0]
-        return tree.map_structure(lambda leaf: as_numpy(leaf)[:count], x)
+        x = first_batch(ready.dataset, "train", labels=False).x
+        return tree.map_structure(lambda leaf: leaf[:count], x)
     # Not the first ones: arrays may be sorted by class.
     rows = np.random.default_rng(seed).permutation(len(ready.arrays))[:count]
     return tree.map_structure(lambda leaf: leaf[np.sort(rows)], ready.arrays.x)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
 
-from saikei.training.loop import Plan
 from saikei.training.loop import train as run
-from saikei.training.prepared import compile_for, compile_fresh, prepare
+from saikei.training.plan import Plan
+from saikei.training.prepared import Prepared, compile_for, compile_fresh, prepare
 from saikei.training.provenance import recording
+from saikei.training.rate import knows, suited_rate
 from saikei.training.seeding import seed_random_layers
 from saikei.training.sparsity import HasTarget, holding_zeros
+
+# For weights that know nothing yet.
+FRESH = 1e-3
 
 
 def fit(
@@ -22,7 +28,7 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     loss: Any = None,
     patience: int | None = None,
     seed: int = 0,
@@ -35,7 +41,10 @@ def fit(
 
     Adam runs over a schedule that warms up for 5 % of the steps and then falls to zero along a
     cosine. With validation data, the model ends with the weights of the epoch of the lowest
-    validation loss. Afterwards the model is compiled with its loss, its metric and a new Adam
+    validation loss; those that it came with count as epoch 0, so that training never makes it
+    worse. Without, it keeps those that it came with only where they did better than a constant and
+    the training loss ends higher.
+    Afterwards the model is compiled with its loss, its metric and a new Adam
     at `learning_rate`, so that `model.evaluate` works and a later `model.fit` starts anew.
 
     The seed fixes the order of the samples of arrays (a dataset keeps its own order) and every
@@ -48,10 +57,12 @@ def fit(
         train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
             `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
             `DataLoader`.
-        validation: likewise; `None` keeps the weights of the last epoch.
+        validation: likewise, or `None`.
         epochs: passes over the data.
         batch_size: samples a step; datasets bring their own.
-        learning_rate: the peak of the schedule.
+        learning_rate: the peak of the schedule. `None` takes 1e-3 for a model that does no better
+            than a constant yet. For weights that are carried over it is the best of five, from
+            3e-3 down to 3e-5, after 20 steps each (on validation data where there is some).
         loss: a Keras loss; `None` takes the one that the model is compiled with, or infers it
             from the outputs and the labels.
         patience: stop after so many epochs without a lower validation loss; `None` never stops.
@@ -64,12 +75,17 @@ def fit(
             window positions of zeros alone are no sparsity, and fill up.
 
     Returns:
-        Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`.
+        Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`. It
+        also has `start`, the figures before training, `best_epoch`, 0 where the weights are those
+        that the model came with, and `learning_rate`.
 
     Raises:
         DataError: when the data does not fit the model.
         InputError: when an argument is out of range.
         WorkError: when the loss stops being a number.
+
+    Warns:
+        TrainingWarning: when training made the model worse, so that it stays as it was.
 
     Example:
         >>> import keras, numpy as np
@@ -79,8 +95,11 @@ def fit(
         >>> sorted(history.history)
         ['loss', 'mse']
     """
-    plan = Plan(epochs, batch_size, learning_rate, patience, seed, progress, callbacks)
+    rate = FRESH if learning_rate is None else learning_rate
+    plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
     ready = prepare(model, train, validation, loss, batch_size)
+    if learning_rate is None:
+        plan = replace(plan, learning_rate=_suited(model, ready, batch_size, seed))
     seed_random_layers(model, seed)
     optimizer = plan.optimizer(ready.steps)
     with (
@@ -90,8 +109,17 @@ def fit(
         compile_for(model, ready.tasks, optimizer)
         try:
             batches = ready.batches(batch_size, seed)
-            history = run(model, model, batches, ready.validation, whole_plan, ready.steps)
+            knowing = partial(knows, model, ready)
+            history = run(model, model, batches, ready.validation, whole_plan, ready.steps, knowing)
         finally:
             # The schedule has run out: a later model.fit would stand still.
-            compile_fresh(model, ready.tasks, learning_rate)
+            compile_fresh(model, ready.tasks, plan.learning_rate)
     return history
+
+
+def _suited(model: keras.Model, ready: Prepared, batch_size: int, seed: int) -> float:
+    def compiled(optimizer: keras.optimizers.Optimizer) -> keras.Model:
+        compile_for(model, ready.tasks, optimizer)
+        return model
+
+    return suited_rate(model, ready, FRESH, compiled, ready.batches(batch_size, seed))

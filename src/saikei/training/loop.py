@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from saikei.errors import InputError, WorkError
-from saikei.training.batches import ArrayData
+from saikei.errors import WorkError
+from saikei.batches import ArrayData
+from saikei.training.best import BestState, Yardstick, unknown_end
+from saikei.training.plan import Plan
 from saikei.training.progress import ProgressBar
-from saikei.training.schedule import cosine_by_epoch, warm_cosine
-
-VALIDATION_BATCH_SIZE = 1024
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train.
-
-    Args:
-        epochs: passes over the data.
-        batch_size: samples a step, for arrays.
-        learning_rate: the peak of the schedule.
-        patience: epochs without a better validation loss before stopping; `None` never stops.
-        seed: of the order of the samples and of random layers.
-        progress: whether to show a bar.
-        callbacks: more Keras callbacks.
-        settled: epochs that cannot be the best one, because the model is not yet what it is to
-            become.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    patience: int | None
-    seed: int
-    progress: bool
-    callbacks: Sequence[keras.callbacks.Callback]
-    settled: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}={value!r}: give a whole number of at least 1.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise InputError(f"learning_rate={self.learning_rate!r}: give a positive number.")
-        if self.patience is not None and self.patience < 1:
-            raise InputError(f"patience={self.patience!r}: give at least 1 epoch, or None.")
-        if self.seed < 0:
-            raise InputError(f"seed={self.seed!r}: give a whole number of at least 0.")
-
-    def optimizer(self, steps: int | None) -> keras.optimizers.Optimizer:
-        """Adam over the plan's schedule, for so many steps an epoch."""
-        if steps is None:
-            return keras.optimizers.Adam(self.learning_rate)
-        return keras.optimizers.Adam(warm_cosine(self.learning_rate, steps * self.epochs))
+from saikei.training.schedule import cosine_by_epoch
 
 
 def train(
@@ -70,40 +23,50 @@ def train(
     validation: ArrayData | Any | None,
     plan: Plan,
     steps: int | None,
+    knows: Callable[[], bool],
 ) -> keras.callbacks.History:
     """Run a compiled trainer (the model itself, or a distiller around it) over the data.
+
+    The model ends in the best state that it was in: before training, or after an epoch, by the
+    validation loss. Without validation it is the first or the last one, by the loss that is
+    trained, on some of the training data, or the last one where the first knew nothing yet.
 
     Args:
         trainer: what is fitted.
         model: what is validated; compiled.
         data: a dataset in the order to train in.
-        validation: arrays or a dataset; `None` trains to the last epoch.
+        validation: arrays or a dataset; `None` compares the first and the last state.
         plan: how long and how fast.
         steps: batches an epoch; `None` where the data does not know.
+        knows: whether the model does better than a constant; see `BestState.settle`.
 
     Returns:
-        The history, with `val_loss` and the validation metrics of the model.
+        The history, with `val_loss` and the validation metrics of the model. Beside it stand
+        `start`, the figures before training, `best_epoch`, 0 where training made it no better,
+        and the `learning_rate` at its peak.
 
     Raises:
         WorkError: when the loss is no longer a finite number. The model has then the weights of
             the best epoch, or its first ones.
+
+    Warns:
+        TrainingWarning: when training made the model worse, so that it stays as it was.
     """
     # Left to the first step, TensorFlow would trace that step twice.
     trainer.optimizer.build(trainer.trainable_variables)
-    first = model.get_weights()
+    yardstick = Yardstick(trainer, model, data, validation)
+    best = BestState(model, yardstick.figures(), plan)
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
     if steps is None:
         callbacks.append(cosine_by_epoch(plan.learning_rate, plan.epochs))
     if validation is not None:
-        callbacks += [_Validate(model, validation), _best_weights(plan)]
+        callbacks += [_Validate(yardstick), best]
     total = None if steps is None else steps * plan.epochs
     bar = ProgressBar(f"training {model.name}", total) if plan.progress else None
     if bar is not None:
         callbacks.append(bar)
     try:
-        with warnings.catch_warnings():
-            # Keras says so at the end of every pass over a dataset that does not know its length.
-            warnings.filterwarnings("ignore", message="Your input ran out of data")
+        with unknown_end():
             history = trainer.fit(
                 data,
                 epochs=plan.epochs,
@@ -114,19 +77,11 @@ def train(
     finally:
         if bar is not None:
             bar.close()
-    _check_finite(model, history, first, plan)
+    _check_finite(model, history, best.first, plan)
+    best.settle(yardstick, knows)
+    history.start, history.best_epoch = best.start, best.epoch
+    history.learning_rate = plan.learning_rate
     return history
-
-
-def _best_weights(plan: Plan) -> keras.callbacks.Callback:
-    # Validation loss, not accuracy: on few samples many epochs tie in accuracy.
-    return keras.callbacks.EarlyStopping(
-        monitor="val_loss",
-        mode="min",
-        patience=plan.epochs if plan.patience is None else plan.patience,
-        restore_best_weights=True,
-        start_from_epoch=plan.settled,
-    )
 
 
 class _Validate(keras.callbacks.Callback):
@@ -136,26 +91,14 @@ class _Validate(keras.callbacks.Callback):
     too, and report the distance to it as the loss.
     """
 
-    def __init__(self, model: keras.Model, data: ArrayData | Any) -> None:
+    def __init__(self, yardstick: Yardstick) -> None:
         super().__init__()
-        self._validated = model
-        self._data = data
+        self._yardstick = yardstick
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         """Add the figures to the epoch's logs, where later callbacks and the history look."""
-        if isinstance(self._data, ArrayData):
-            figures = self._validated.evaluate(
-                self._data.x,
-                self._data.y,
-                sample_weight=self._data.weights,
-                batch_size=VALIDATION_BATCH_SIZE,
-                verbose=0,
-                return_dict=True,
-            )
-        else:
-            figures = self._validated.evaluate(self._data, verbose=0, return_dict=True)
         if logs is not None:
-            logs.update({f"val_{name}": value for name, value in figures.items()})
+            logs.update(self._yardstick.figures())
 
 
 def _check_finite(

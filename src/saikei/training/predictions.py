@@ -9,9 +9,9 @@ import numpy as np
 from keras import tree
 from scipy import special
 
-from saikei.data import check_shapes
+from saikei.data import check_inputs, input_count
 from saikei.errors import DataError
-from saikei.training.batches import Array, as_arrays, as_numpy, dataset_batches, dataset_length
+from saikei.batches import Array, as_arrays, dataset_batches, to_arrays
 from saikei.training.task import Task
 
 
@@ -31,27 +31,32 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
         DataError: when the data is empty, endless, weighted or without labels, or has other
             shapes than the model takes.
     """
-    arrays = as_arrays(data, "data")
+    arrays = as_arrays(data, "given", inputs=input_count(model))
     if arrays is not None:
         if arrays.weights is not None:
-            raise DataError("'data' holds sample weights, which scores ignore: give (x, y).")
-        check_shapes(model, arrays.x)
+            raise DataError(
+                "The given data holds sample weights, which scores ignore: give (x, y)."
+            )
+        check_inputs(model, arrays.x, "given")
         outputs = model.predict(arrays.x, batch_size=batch_size, verbose=0)
         return arrays.y, [np.asarray(output) for output in tree.flatten(outputs)]
     return _predict_dataset(model, data)
 
 
 def _predict_dataset(model: keras.Model, data: Any) -> tuple[Any, list[Array]]:
-    dataset_length(data, "data")
     labels: list[Any] = []
     outputs: list[list[Array]] = []
-    for batch in dataset_batches(data, "data"):
-        if len(batch) == 3:
-            raise DataError("'data' holds sample weights, which scores ignore: give (x, y).")
-        labels.append(tree.map_structure(as_numpy, batch[1]))
-        outputs.append([np.asarray(o) for o in tree.flatten(model.predict_on_batch(batch[0]))])
+    for given in dataset_batches(data, "given", inputs=input_count(model)):
+        batch = to_arrays(given, "given")
+        if batch.weights is not None:
+            raise DataError(
+                "The given data holds sample weights, which scores ignore: give (x, y)."
+            )
+        check_inputs(model, batch.x, "given", batch=True)
+        labels.append(batch.y)
+        outputs.append([np.asarray(o) for o in tree.flatten(model.predict_on_batch(batch.x))])
     if not labels:
-        raise DataError("'data' is empty: give at least one batch.")
+        raise DataError("The given data is empty: give at least one batch.")
     return (
         tree.map_structure(lambda *parts: np.concatenate(parts), *labels),
         [np.concatenate(parts) for parts in zip(*outputs, strict=True)],

@@ -8,14 +8,13 @@ from typing import Any
 
 import keras
 
-from saikei.training.batches import (
-    ArrayData,
-    ShuffledBatches,
-    as_arrays,
-    dataset_length,
-    first_batch,
-)
+from saikei.data import arrays as gathered
+from saikei.data import check_inputs, input_count
+from saikei.graph import read
+from saikei.batches import ArrayData, as_arrays, dataset_length, first_batch
+from saikei.training.batches import ShuffledBatches
 from saikei.training.outputs import read_outputs
+from saikei.training.targets import Targets
 from saikei.training.task import Task, infer_tasks
 
 
@@ -29,6 +28,7 @@ class Prepared:
         steps: batches an epoch; `None` where the dataset does not know.
         validation: arrays or a dataset; `None` when there is none.
         tasks: one for each output.
+        labelled: whether the training data holds labels.
     """
 
     arrays: ArrayData | None
@@ -36,6 +36,7 @@ class Prepared:
     steps: int | None
     validation: ArrayData | Any | None
     tasks: tuple[Task, ...]
+    labelled: bool = True
 
     def batches(self, batch_size: int, seed: int) -> Any:
         """What to hand to a Keras `fit`."""
@@ -45,7 +46,12 @@ class Prepared:
 
 
 def prepare(
-    model: keras.Model, train: Any, validation: Any, loss: Any, batch_size: int
+    model: keras.Model,
+    train: Any,
+    validation: Any,
+    loss: Any,
+    batch_size: int,
+    targets: Targets | None = None,
 ) -> Prepared:
     """Check a model and its data, and infer what is trained.
 
@@ -55,31 +61,48 @@ def prepare(
         validation: likewise, or `None`.
         loss: a Keras loss, one for each output, or `None` to infer it.
         batch_size: samples a step, for arrays.
+        targets: what takes the place of labels where there are none; `None` asks for labels.
 
     Raises:
         ModelError: when the model is none, or is not built.
-        DataError: when the data is empty, or the labels do not fit the model.
+        DataError: when the data is empty or does not fit the model, or there are no labels.
     """
-    arrays = as_arrays(train, "train")
-    labels = first_batch(train, "train")[1] if arrays is None else arrays.y
-    steps = dataset_length(train, "train") if arrays is None else -(-len(arrays) // batch_size)
-    held_out = None if validation is None else _held_out(model, validation, loss)
+    read(model)
+    arrays, first = _looked_at(model, train, "train", targets is None)
+    steps = -(-len(arrays) // batch_size) if arrays else dataset_length(train, "train")
+    labelled, held_out, held = first.y is not None, None, None
+    if validation is not None:
+        held_out, held = _looked_at(model, validation, "validation", labelled)
+    if targets is None or labelled:
+        tasks = infer_tasks(model, first.y, loss)
+        if held is not None:
+            infer_tasks(model, held.y, loss)
+    elif held is not None and held.y is not None:
+        tasks = infer_tasks(model, held.y, loss)
+    else:
+        tasks = targets.tasks(first.x, loss)
+        if held is not None:
+            x = held_out.x if held_out else gathered(validation, "validation", labels=False)[0]
+            held_out = ArrayData(x, targets.labels(x, loss))
     return Prepared(
         arrays=arrays,
         dataset=train if arrays is None else None,
         steps=steps,
-        validation=held_out,
-        tasks=infer_tasks(model, labels, loss),
+        validation=validation if held_out is None else held_out,
+        tasks=tasks,
+        labelled=labelled,
     )
 
 
-def _held_out(model: keras.Model, validation: Any, loss: Any) -> ArrayData | Any:
-    arrays = as_arrays(validation, "validation")
-    if arrays is None:
-        dataset_length(validation, "validation")
-    labels = first_batch(validation, "validation")[1] if arrays is None else arrays.y
-    infer_tasks(model, labels, loss)
-    return validation if arrays is None else arrays
+def _looked_at(
+    model: keras.Model, data: Any, name: str, labels: bool
+) -> tuple[ArrayData | None, ArrayData]:
+    """The arrays, if these are some, and all or the first batch of the data, checked."""
+    inputs = input_count(model)
+    arrays = as_arrays(data, name, labels=labels, inputs=inputs)
+    first = arrays or first_batch(data, name, labels=labels, inputs=inputs)
+    check_inputs(model, first.x, name, batch=arrays is None)
+    return arrays, first
 
 
 def compile_for(

@@ -22,7 +22,7 @@ from saikei.errors import InputError
 from saikei.graph import read
 from saikei.graph.lora import merged_weights
 from saikei.sparsity import Target, is_kernel, meant_zeros
-from saikei.training.loop import Plan
+from saikei.training.plan import Plan
 
 # Zhu and Gupta prune until well before the end, while the learning rate is still high enough to
 # recover from it.

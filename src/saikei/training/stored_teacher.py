@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.data import check_inputs, input_count
 from saikei.errors import DataError, InputError
-from saikei.training.batches import Array, ArrayData, as_arrays, as_numpy
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import TrainingRows, training_rows
@@ -78,10 +79,11 @@ class StoredTeacher:
         logits = tuple(
             output.activation not in ("softmax", "sigmoid") for output in read_outputs(teacher).each
         )
-        arrays = as_arrays(data, "data")
+        arrays = as_arrays(data, "given", labels=False, inputs=input_count(teacher))
         if arrays is None:
             outputs, digests, _ = ask_dataset(teacher, data)
         else:
+            check_inputs(teacher, arrays.x, "given")
             outputs, digests = ask(teacher, arrays.x), digest_rows(arrays.x)
         return cls(outputs, logits, digests, training_rows(teacher))
 
@@ -115,7 +117,7 @@ class StoredTeacher:
         """
         check_finite(self.outputs, "The stored teacher")
         outputs = tree.flatten(self.outputs)
-        logits = self._logits(len(tasks))
+        logits = self.logits(len(tasks))
         for task, output, is_logits in zip(tasks, outputs, logits, strict=True):
             if task.kind != "regression" and not is_logits:
                 _check_probabilities(task, output)
@@ -144,7 +146,26 @@ class StoredTeacher:
             )
         return self.outputs
 
-    def _logits(self, count: int) -> tuple[bool, ...]:
+    def of_rows(self, x: Any) -> Any:
+        """The predictions for some inputs, nested as the outputs.
+
+        Raises:
+            DataError: when it is not known which rows they belong to, or there are none for one.
+        """
+        found = self.lookup()
+        if found is None:
+            raise DataError(
+                "Stored predictions without their inputs cannot take the place of labels: make "
+                "them with StoredTeacher.of(teacher, data), or give (x, y)."
+            )
+        return found(x)
+
+    def logits(self, count: int) -> tuple[bool, ...]:
+        """Whether the predictions for each of so many outputs are logits.
+
+        Raises:
+            InputError: when that is given for another number of outputs.
+        """
         given = self.from_logits
         logits = (given,) * count if isinstance(given, bool) else tuple(given)
         if len(logits) != count:

@@ -10,8 +10,8 @@ import numpy as np
 from keras import tree
 
 from saikei.errors import DataError, ModelError
+from saikei.batches import Array, as_numpy
 from saikei.training import losses
-from saikei.training.batches import Array, as_numpy
 from saikei.training.outputs import Output, Outputs, read_outputs
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
@@ -84,7 +84,7 @@ def infer_tasks(model: keras.Model, y: Any, loss: Any = None) -> tuple[Task, ...
     """The task of each output of a model, flattened; see `infer_task`."""
     outputs = read_outputs(model)
     labels = _flat_labels(model.name, outputs, y)
-    given = _losses(model, loss, len(outputs.each))
+    given = losses_of(model, loss, len(outputs.each))
     names = [f"output {i} of model '{model.name}'" for i in range(len(given))]
     if len(given) == 1:
         names = [f"model '{model.name}'"]
@@ -138,7 +138,8 @@ def _as_array(labels: Any) -> Array:
     return array
 
 
-def _losses(model: keras.Model, loss: Any, count: int) -> list[Any]:
+def losses_of(model: keras.Model, loss: Any, count: int) -> list[Any]:
+    """The loss of each output: as given, else as the model is compiled, else `None`."""
     given = loss if loss is not None else getattr(model, "loss", None)
     if given is None:
         return [None] * count

@@ -9,11 +9,13 @@ from keras import tree
 
 from saikei.errors import DataError, InputError, ModelError
 from saikei.graph import copy_model, read
-from saikei.training.batches import dataset_batches
+from saikei.batches import dataset_batches
 from saikei.training.digests import digest_data
 from saikei.training.distiller import LiveDistiller, StoredDistiller
+from saikei.training.outputs import read_outputs
 from saikei.training.prepared import Prepared
 from saikei.training.stored_teacher import StoredTeacher
+from saikei.training.targets import Targets
 from saikei.training.told import stored_batches, told_arrays
 from saikei.training.told_batches import Lookup, ToldBatches
 
@@ -78,6 +80,19 @@ def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> 
         )
 
 
+def targets_of(student: keras.Model, teacher: keras.Model | StoredTeacher) -> Targets:
+    """What the teacher predicts, in the place of labels that there are not.
+
+    Args:
+        student: whose labels they would be.
+        teacher: a model, or stored predictions that are known by their inputs.
+    """
+    if isinstance(teacher, StoredTeacher):
+        count = len(read_outputs(student).each)
+        return Targets(student, None, teacher.of_rows, teacher.logits(count))
+    return Targets.of(student, teacher)
+
+
 def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> None:
     """Refuse a teacher that answers another question than the student.
 
@@ -107,7 +122,7 @@ def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -
     if ready.arrays is not None:
         return told_arrays(ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed)
     lookup = teacher.lookup() or _in_order(teacher, ready.dataset)
-    count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train"))
+    count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train", labels=False))
     return ToldBatches(ready.dataset, _KEY, lookup, count)
 
 

@@ -8,15 +8,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.data import input_count
 from saikei.errors import DataError
-from saikei.training.batches import (
-    Array,
-    ArrayData,
-    ShuffledBatches,
-    as_numpy,
-    dataset_batches,
-    dataset_length,
-)
+from saikei.batches import Array, ArrayData, as_numpy, dataset_batches, to_arrays
+from saikei.training.batches import ShuffledBatches
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.prepared import Prepared
 from saikei.training.told_batches import Lookup, ToldBatches
@@ -57,10 +52,9 @@ def ask_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digests, int]:
         DataError: when the dataset never ends or can be read only once, or an output is not
             finite.
     """
-    dataset_length(dataset, "train")
     said, digests = [], []
-    for x, *_ in dataset_batches(dataset, "train"):
-        arrays = tree.map_structure(as_numpy, x)
+    for batch in dataset_batches(dataset, "train", labels=False, inputs=input_count(teacher)):
+        arrays = to_arrays(batch, "train").x
         said.append(tree.map_structure(as_numpy, teacher.predict_on_batch(arrays)))
         digests.append(digest_rows(arrays))
     outputs = tree.map_structure(lambda *parts: np.concatenate(parts), *said)

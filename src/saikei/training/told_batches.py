@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.errors import DataError
-from saikei.training.batches import as_numpy, dataset_batches
+from saikei.batches import ArrayData, dataset_batches, parts_of, to_arrays
 from saikei.training.digests import Digests, digest_rows
 
 
@@ -68,7 +68,7 @@ class ToldBatches(keras.utils.PyDataset):
         super().__init__()
         self._dataset, self._key, self._lookup, self._count = dataset, key, lookup, count
         self._next = 0
-        self._pass: Iterator[tuple[Any, ...]] = iter(())
+        self._pass: Iterator[ArrayData] = iter(())
         self._failed: DataError | None = None
 
     def __len__(self) -> int:
@@ -92,20 +92,24 @@ class ToldBatches(keras.utils.PyDataset):
             raise
 
     def _told(self, index: int) -> Any:
-        x, *labels = tree.map_structure(as_numpy, tree.lists_to_tuples(self._batch(index)))
+        batch = to_arrays(self._batch(index), "train")
         # A tf.data pipeline, which Keras puts around this, takes a list for a tensor.
-        return ({"x": x, self._key: tree.lists_to_tuples(self._lookup(x))}, *labels)
+        x = {
+            "x": tree.lists_to_tuples(batch.x),
+            self._key: tree.lists_to_tuples(self._lookup(batch.x)),
+        }
+        return (x,) if batch.y is None else (x, tree.lists_to_tuples(batch.y))
 
     def on_epoch_end(self) -> None:
         """Let the dataset know."""
         if isinstance(self._dataset, keras.utils.PyDataset):
             self._dataset.on_epoch_end()
 
-    def _batch(self, index: int) -> Any:
+    def _batch(self, index: int) -> ArrayData:
         if isinstance(self._dataset, keras.utils.PyDataset):
-            return self._dataset[index]
+            return ArrayData(*parts_of(self._dataset[index], "train"))
         if index == 0:
-            self._pass, self._next = dataset_batches(self._dataset, "train"), 0
+            self._pass, self._next = dataset_batches(self._dataset, "train", labels=False), 0
         # Keras reads in order; it may begin again to look at the first ones.
         assert index == self._next, "batches of a dataset are read in order"
         self._next += 1

@@ -1,0 +1,192 @@
+"""Which state of a model is the best one that training passed through, the first included."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import TrainingWarning
+from saikei.batches import ArrayData, as_numpy
+from saikei.training.plan import Plan
+
+VALIDATION_BATCH_SIZE = 1024
+# Training data that states are compared on where there is no validation.
+_SAMPLES = 1024
+_BYTES = 2**26
+# A loss that is higher by less is not worth a word.
+_ROUNDING = 1e-3
+
+
+class Yardstick:
+    """What states of a model are compared by: the validation loss, or the loss that is trained.
+
+    Args:
+        trainer: what is fitted, compiled: the model itself, or a distiller around it.
+        model: what is validated, compiled.
+        data: to train on; the first samples of it are kept where there is no validation.
+        validation: arrays or a dataset, or `None`.
+    """
+
+    def __init__(
+        self, trainer: keras.Model, model: keras.Model, data: Any, validation: Any
+    ) -> None:
+        self.validates = validation is not None
+        self._trainer, self._model = trainer, model
+        self._data = validation if self.validates else some_batches(data)
+
+    def figures(self) -> dict[str, float]:
+        """The figures as the model is now: `val_…` on validation data, else the loss alone."""
+        if not self.validates:
+            return {"loss": self._training_loss()}
+        if isinstance(self._data, ArrayData):
+            found = self._model.evaluate(
+                self._data.x,
+                self._data.y,
+                sample_weight=self._data.weights,
+                batch_size=VALIDATION_BATCH_SIZE,
+                verbose=0,
+                return_dict=True,
+            )
+        else:
+            with unknown_end():
+                found = self._model.evaluate(self._data, verbose=0, return_dict=True)
+        return {f"val_{name}": float(value) for name, value in found.items()}
+
+    def loss(self) -> float:
+        """The loss alone."""
+        return self.figures()["val_loss" if self.validates else "loss"]
+
+    def _training_loss(self) -> float:
+        """The loss that is trained, as at inference; step by step, since nothing is compiled."""
+        losses, sizes = [], []
+        for batch in self._data:
+            x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+            outputs = self._trainer(x, training=False)
+            loss = self._trainer.compute_loss(x, y, outputs, weights, training=False)
+            losses.append(float(keras.ops.convert_to_numpy(loss)))
+            sizes.append(len(tree.flatten(x)[0]))
+        return float(np.average(losses, weights=sizes))
+
+
+@contextmanager
+def unknown_end() -> Iterator[None]:
+    """Leave out what Keras warns of at the end of every pass over data of unknown length."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        yield
+
+
+def some_batches(data: Any, most: int | None = None) -> list[Any]:
+    """The first batches of a dataset, as arrays.
+
+    Args:
+        data: as Keras's `fit` takes it.
+        most: batches, fewer where they are large; `None` for a thousand samples or so.
+    """
+    known = isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
+    batches = (data[index] for index in range(data.num_batches)) if known else iter(data)
+    found, count, size = [], 0, 0
+    for batch in batches:
+        arrays = tree.map_structure(lambda leaf: leaf if leaf is None else as_numpy(leaf), batch)
+        leaves = [leaf for leaf in tree.flatten(arrays) if leaf is not None]
+        found.append(arrays)
+        count += len(leaves[0])
+        size += sum(leaf.nbytes for leaf in leaves)
+        enough = count >= _SAMPLES if most is None else len(found) >= most
+        if enough or size >= _BYTES:
+            break
+    return found
+
+
+class BestState(keras.callbacks.Callback):
+    """Keeps the best weights, of those before training and after each epoch.
+
+    Args:
+        model: that is trained.
+        start: its figures before training.
+        plan: of the training; says from which epoch on a state can be the best one.
+    """
+
+    def __init__(self, model: keras.Model, start: Mapping[str, float], plan: Plan) -> None:
+        super().__init__()
+        self.start = dict(start)
+        self.first = model.get_weights()
+        self.epoch: int | None = 0 if plan.settled is None else None
+        self._trained, self._plan = model, plan
+        self._key = "val_loss" if "val_loss" in self.start else "loss"
+        self._weights: Any = self.first
+        self._loss = self.start[self._key] if plan.settled is None else np.inf
+        # Patience counts epochs alone: a training may begin with a step back.
+        self._lowest, self._wait = np.inf, 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look whether this epoch is the best one so far."""
+        if epoch < (self._plan.settled or 0):
+            return
+        loss = float((logs or {})["val_loss"])
+        self._wait += 1
+        # The last of epochs that are all not finite, where no other has come before.
+        if self.epoch is None or loss < self._loss or np.isnan(self._loss):
+            self._weights = self._trained.get_weights()
+            self._loss, self.epoch = loss, epoch + 1
+        if loss < self._lowest:
+            self._lowest, self._wait = loss, 0
+        patience = self._plan.patience
+        if patience is not None and self._wait >= patience:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Put the best weights back, before callbacks of the caller's own."""
+        if self.epoch is not None:
+            self._trained.set_weights(self._weights)
+
+    def settle(self, yardstick: Yardstick, knows: Callable[[], bool]) -> None:
+        """Compare what training has left with the first state, and keep the better one.
+
+        Callbacks may have put other weights back than these, and without validation nothing has
+        been compared yet.
+
+        Args:
+            yardstick: what states are compared by.
+            knows: whether the model, as it is when this is called, does better than a constant.
+                Without validation, only such weights are kept against those after training.
+
+        Warns:
+            TrainingWarning: when the model stays as it was.
+        """
+        if self._plan.settled is not None:
+            self.epoch = self._plan.epochs if self.epoch is None else self.epoch
+            return
+        before = self.start[self._key]
+        after = self._lowest
+        if not yardstick.validates or not _equal(self._trained.get_weights(), self._weights):
+            after = yardstick.loss()
+            trained = self._trained.get_weights()
+            self._trained.set_weights(self.first)
+            if not after <= before and (yardstick.validates or knows()):
+                self.epoch = 0
+            else:
+                self._trained.set_weights(trained)
+                self.epoch = self.epoch or self._plan.epochs
+        if self.epoch == 0 and after > before + _ROUNDING * max(abs(before), 1e-3):
+            self._warn(before, after)
+
+    def _warn(self, before: float, after: float) -> None:
+        on = "validation" if self._key == "val_loss" else "training"
+        warnings.warn(
+            f"Training made model '{self._trained.name}' worse: its {on} loss was {before:.4g} "
+            f"before and {after:.4g} at best after, so it keeps the weights that it came with. "
+            f"Lower learning_rate={self._plan.learning_rate:.3g}.",
+            TrainingWarning,
+            stacklevel=4,
+        )
+
+
+def _equal(ours: list[Any], theirs: list[Any]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,126 @@
+"""`Targets`: what a teacher predicts, in the place of labels that there are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+from scipy import special
+
+from saikei.batches import Array
+from saikei.training import losses
+from saikei.training.outputs import Output, read_outputs
+from saikei.training.task import Kind, Task, infer_tasks, losses_of
+
+# Samples that are enough to see what an output is.
+_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A teacher's predictions as the labels of a student.
+
+    Args:
+        student: whose outputs the labels are for.
+        teacher: the model, or another model of the same outputs, whose compiled loss counts where
+            the student has none; `None` where there are only its predictions.
+        predict: from inputs to the teacher's outputs, nested as they are.
+        from_logits: whether each output of the teacher is logits, where it is one of classes.
+    """
+
+    student: keras.Model
+    teacher: keras.Model | None
+    predict: Callable[[Any], Any]
+    from_logits: Sequence[bool]
+
+    @classmethod
+    def of(cls, student: keras.Model, teacher: keras.Model) -> Targets:
+        """The predictions of a model."""
+
+        def predict(x: Any) -> Any:
+            return teacher.predict(x, batch_size=_SAMPLES, verbose=0)
+
+        each = read_outputs(teacher).each
+        logits = [output.activation not in ("softmax", "sigmoid") for output in each]
+        return cls(student, teacher, predict, logits)
+
+    def tasks(self, x: Any, loss: Any = None) -> tuple[Task, ...]:
+        """What the student learns, from the predictions for some inputs.
+
+        Args:
+            x: arrays, as the models take them.
+            loss: as `saikei.fit` takes it.
+        """
+        some = tree.map_structure(lambda leaf: leaf[:_SAMPLES], x)
+        losses_ = [self._loss(*one) for one in self._each(loss)]
+        return infer_tasks(self.student, self.labels(some, loss), losses_)
+
+    def labels(self, x: Any, loss: Any = None, hard: bool = False) -> Any:
+        """Labels nested as the student's outputs: probabilities, or numbers.
+
+        Args:
+            x: arrays, as the models take them.
+            loss: as `saikei.fit` takes it.
+            hard: whether to give the likeliest class rather than probabilities: class numbers, or
+                one-hot rows where the loss takes those.
+        """
+        outputs = tree.flatten(self.predict(x))
+        made = [
+            _label(kind, np.asarray(output), logits, one, hard)
+            for (_, kind, one), output, logits in zip(
+                self._each(loss), outputs, self.from_logits, strict=True
+            )
+        ]
+        return read_outputs(self.student).pack(made)
+
+    def _each(self, loss: Any) -> list[tuple[Output, Kind, Any]]:
+        ours = read_outputs(self.student).each
+        theirs = ours if self.teacher is None else read_outputs(self.teacher).each
+        given = losses_of(self.student, loss, len(ours))
+        if self.teacher is not None and all(one is None for one in given):
+            given = losses_of(self.teacher, None, len(ours))
+        return [
+            (output, _kind(output, other, one), one)
+            for output, other, one in zip(ours, theirs, given, strict=True)
+        ]
+
+    def _loss(self, output: Output, kind: Kind, loss: Any) -> Any:
+        logits = output.activation not in ("softmax", "sigmoid")
+        if loss is None:
+            return losses.default(kind, sparse=False, from_logits=logits)
+        # Probabilities are rows, whatever form the labels had.
+        if losses.wants_sparse(loss):
+            known = losses.describe(loss)
+            return losses.default(kind, False, known.from_logits if known else logits)
+        return loss
+
+
+def _kind(output: Output, other: Output, loss: Any) -> Kind:
+    width = output.shape[-1] if len(output.shape) > 1 else 1
+    known = losses.describe(loss)
+    if known is not None and known.kind == "numeric":
+        return "regression"
+    if known is not None and known.kind == "crossentropy":
+        return "multiclass"
+    activation = output.activation if output.activation != "linear" else other.activation
+    if (known is not None and known.kind == "binary") or activation in ("sigmoid", "log_sigmoid"):
+        return "binary" if width == 1 else "multilabel"
+    return "multiclass" if activation in ("softmax", "log_softmax") else "regression"
+
+
+def _label(kind: Kind, output: Array, logits: bool, loss: Any, hard: bool) -> Array:
+    if kind == "regression":
+        return output
+    if kind == "multiclass":
+        if hard:
+            classes = output.argmax(axis=-1)
+            rows = losses.wants_sparse(loss) is False
+            return np.asarray(np.eye(output.shape[-1])[classes] if rows else classes)
+        # float64: the student's loss wants rows that sum to 1.
+        return np.asarray(special.softmax(output, axis=-1) if logits else output)
+    probabilities = np.asarray(special.expit(output) if logits else output)
+    return (probabilities > 0.5).astype(np.int64) if hard else probabilities

@@ -1,0 +1,156 @@
+"""Data with and without labels, in every form that Keras takes, is read in one place."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from saikei.calibration import calibration_inputs, calibration_labels
+from saikei.data import arrays, check_inputs
+from saikei.errors import DataError
+from saikei.graph import read
+from saikei.batches import as_arrays, as_numpy
+
+X, Y = np.arange(24.0).reshape(8, 3), np.arange(8)
+
+
+class Inputs(keras.utils.PyDataset):
+    """Batches of inputs alone; without end where no number of them is given."""
+
+    def __init__(self, batches=2, part=lambda x: x):
+        super().__init__()
+        self.batches, self.part = batches, part
+
+    @property
+    def num_batches(self):
+        return self.batches
+
+    def __getitem__(self, index):
+        return self.part(X[(4 * index) % 8 :][:4])
+
+
+def loader(*parts):
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(*(torch.from_numpy(part) for part in parts))
+    return torch.utils.data.DataLoader(data, batch_size=4)
+
+
+def tensors(given):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(given)
+
+
+class Table:
+    """What tables are to NumPy: they become arrays, of objects where they may have gaps."""
+
+    def __init__(self, rows):
+        self._rows = np.array(rows, object)
+
+    def __array__(self, dtype=None, copy=None):
+        return self._rows if dtype is None else self._rows.astype(dtype)
+
+
+FORMS = {
+    "array": lambda: X,
+    "tensor": lambda: keras.ops.convert_to_tensor(X),
+    "table": lambda: Table(X),
+    "tuple of one": lambda: (X,),
+    "list of one": lambda: [X],
+    "labels None": lambda: (X, None),
+    "labels": lambda: (X, Y),
+    "list": lambda: [X, Y],
+    "PyDataset": Inputs,
+    "PyDataset of tuples": lambda: Inputs(part=lambda x: (x,)),
+    "tf.data": lambda: tensors(X).batch(3),
+    "tf.data of tuples": lambda: tensors((X,)).batch(3),
+    "DataLoader": lambda: loader(X),
+    "batches": lambda: [(X[:4],), (X[4:],)],
+}
+
+
+def model(*shapes):
+    inputs = [keras.Input(shape, name="ab"[place]) for place, shape in enumerate(shapes)]
+    flat = [keras.layers.Flatten()(one) for one in inputs]
+    joined = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], keras.layers.Dense(2)(joined))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_inputs_are_enough_where_labels_are_not_needed(form):
+    found, labels = arrays(FORMS[form](), labels=False)
+    np.testing.assert_allclose(found, X)
+    assert (labels is None) == (form not in ("labels", "list"))
+    np.testing.assert_allclose(calibration_inputs(read(model((3,))), FORMS[form]()), X)
+
+
+@pytest.mark.parametrize("form", set(FORMS) - {"labels", "list"})
+def test_where_labels_are_needed_their_lack_is_named(form):
+    with pytest.raises(DataError, match="train data holds no labels.*give"):
+        arrays(FORMS[form](), "train")
+
+
+@pytest.mark.parametrize("nested", [list, lambda parts: {"a": parts[0], "b": parts[1]}, tuple])
+def test_several_inputs_come_without_labels_too(nested):
+    graph = read(model((3,), (2,)))
+    inputs = nested([X, X[:, :2]])
+    given = (inputs,) if isinstance(inputs, tuple) else inputs
+    found = calibration_inputs(graph, given)
+    np.testing.assert_allclose(found[1], X[:, :2])
+    assert calibration_labels(graph, given) is None
+    batches = calibration_inputs(
+        graph,
+        tensors((tuple(inputs.values()),) if isinstance(inputs, dict) else (tuple(inputs),)).batch(
+            4
+        ),
+    )
+    np.testing.assert_allclose(batches[0], X)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        lambda: Inputs(None),
+        lambda: tensors(X).batch(4).repeat(),
+        lambda: iter(lambda: (X[:4], Y[:4]), None),
+    ],
+)
+def test_data_without_end_is_sampled_and_refused_where_all_of_it_is_wanted(endless):
+    found = calibration_inputs(read(model((3,))), endless())
+    assert 500 <= len(found) <= 516
+    if not hasattr(endless(), "__next__"):
+        with pytest.raises(DataError, match="never ends"):
+            arrays(endless(), labels=False)
+
+
+@pytest.mark.parametrize(
+    "unbatched", [lambda: tensors(X), lambda: tensors((X, Y)), lambda: loader(X).dataset]
+)
+def test_a_dataset_of_single_samples_is_told_to_be_batched(unbatched):
+    with pytest.raises(DataError, match=r"batch it first, for example dataset\.batch\(32\)"):
+        calibration_inputs(read(model((3,))), unbatched())
+
+
+def test_objects_that_are_numbers_become_numbers():
+    np.testing.assert_allclose(as_numpy(Table([[1, 0.5], [2, 1.5]])), [[1, 0.5], [2, 1.5]])
+    images = np.empty(2, object)
+    images[:] = [np.zeros((4, 4)), np.ones((4, 4))]
+    assert as_numpy(images).shape == (2, 4, 4)
+    assert as_numpy(np.array(["a", "b"], object)).dtype == object
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.where(X == 5, np.nan, X), r"NaN or infinite numbers in 1 of 8 samples, first in row 1"),
+        (X[:, :2], r"shape \(8, 2\), but .* takes \(n, 3\)"),
+        (X[0], r"x\[None\]"),
+        (Table([[1, 2, None]]), "give numbers"),
+        (np.full((8, 3), "1"), "give numbers"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(x, message):
+    given = as_arrays((x,), "train", labels=False)
+    with pytest.raises(DataError, match=message) as caught:
+        check_inputs(model((3,)), given.x, "train")
+    assert "\n" not in str(caught.value)
