@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 
+from saikei.batches import as_arrays, as_numpy
 from saikei.calibration import calibration_inputs, calibration_labels
 from saikei.data import arrays, check_inputs
 from saikei.errors import DataError
 from saikei.graph import read
-from saikei.batches import as_arrays, as_numpy
 
 X, Y = np.arange(24.0).reshape(8, 3), np.arange(8)
 

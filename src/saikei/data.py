@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.errors import DataError
 from saikei.batches import (
     BATCH_IT,
     as_arrays,
@@ -21,6 +20,7 @@ from saikei.batches import (
     sample_count,
     to_arrays,
 )
+from saikei.errors import DataError
 
 if TYPE_CHECKING:
     import keras

@@ -10,9 +10,6 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.data import check_shape, check_values
-from saikei.errors import DataError
-from saikei.graph import Graph
 from saikei.batches import (
     ArrayData,
     as_arrays,
@@ -22,6 +19,9 @@ from saikei.batches import (
     parts_of,
     to_arrays,
 )
+from saikei.data import check_shape, check_values
+from saikei.errors import DataError
+from saikei.graph import Graph
 
 # Enough for the widest layers of small networks; more changed accuracy by less than its noise.
 SAMPLES = 512

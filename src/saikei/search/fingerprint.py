@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.graph.state import state_of
 from saikei.batches import dataset_length
+from saikei.graph.state import state_of
 
 
 def model_hash(models: Sequence[keras.Model]) -> str:

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import TrainingWarning
 from saikei.batches import ArrayData, as_numpy
+from saikei.errors import TrainingWarning
 from saikei.training.plan import Plan
 
 VALIDATION_BATCH_SIZE = 1024

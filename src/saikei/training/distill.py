@@ -12,9 +12,9 @@ from typing import Any
 
 import keras
 
+from saikei.batches import ArrayData, first_batch
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import mark, read
-from saikei.batches import ArrayData, first_batch
 from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.graph import TensorRef, build, check_runs_as_read, read
 from saikei.batches import first_batch
+from saikei.graph import TensorRef, build, check_runs_as_read, read
 from saikei.training.feature_distiller import FeatureDistiller
 from saikei.training.feature_match import FeatureMatch
 from saikei.training.features import Pair

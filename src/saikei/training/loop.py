@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.errors import WorkError
 from saikei.batches import ArrayData
+from saikei.errors import WorkError
 from saikei.training.best import BestState, Yardstick, unknown_end
 from saikei.training.plan import Plan
 from saikei.training.progress import ProgressBar

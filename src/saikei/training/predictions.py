@@ -9,9 +9,9 @@ import numpy as np
 from keras import tree
 from scipy import special
 
+from saikei.batches import Array, as_arrays, dataset_batches, to_arrays
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError
-from saikei.batches import Array, as_arrays, dataset_batches, to_arrays
 from saikei.training.task import Task
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
+from saikei.batches import ArrayData, as_arrays, dataset_length, first_batch
 from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.graph import read
-from saikei.batches import ArrayData, as_arrays, dataset_length, first_batch
 from saikei.training.batches import ShuffledBatches
 from saikei.training.outputs import read_outputs
 from saikei.training.targets import Targets

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import DataError
 from saikei.batches import first_batch
+from saikei.errors import DataError
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.prepared import Prepared
 from saikei.training.prior import prior_outputs

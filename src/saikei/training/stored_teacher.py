@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError, InputError
-from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import TrainingRows, training_rows

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import DataError, ModelError
 from saikei.batches import Array, as_numpy
+from saikei.errors import DataError, ModelError
 from saikei.training import losses
 from saikei.training.outputs import Output, Outputs, read_outputs
 

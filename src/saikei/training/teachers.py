@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 import keras
 from keras import tree
 
+from saikei.batches import dataset_batches
 from saikei.errors import DataError, InputError, ModelError
 from saikei.graph import copy_model, read
-from saikei.batches import dataset_batches
 from saikei.training.digests import digest_data
 from saikei.training.distiller import LiveDistiller, StoredDistiller
 from saikei.training.outputs import read_outputs

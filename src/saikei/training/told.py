@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.batches import Array, ArrayData, as_numpy, dataset_batches, to_arrays
 from saikei.data import input_count
 from saikei.errors import DataError
-from saikei.batches import Array, ArrayData, as_numpy, dataset_batches, to_arrays
 from saikei.training.batches import ShuffledBatches
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.prepared import Prepared

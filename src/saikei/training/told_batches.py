@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import DataError
 from saikei.batches import ArrayData, dataset_batches, parts_of, to_arrays
+from saikei.errors import DataError
 from saikei.training.digests import Digests, digest_rows
 
 
