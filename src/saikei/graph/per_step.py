@@ -106,7 +106,8 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
         wrapper: the layer.
         name: of the first end; the second goes by the wrapper's.
     """
-    config = {key: value for key, value in wrapper.get_config().items() if key != "layer"}
+    # Without the layer in it, which need not be one that can be written down.
+    config = keras.Layer.get_config(wrapper)
     return Steps(name=name), Joined(config, wrapper.layer.name, wrapper, name=wrapper.name)
 
 

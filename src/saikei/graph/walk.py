@@ -224,7 +224,8 @@ class Reader:
         if not composite and layer.name not in self._own:
             prefix = level.prefix
             name = self._wrapped_names.get(id(wrapper), wrapper.name)
-            self._wrapped_names.setdefault(id(layer), name)
+            for part in (layer, *(self._apart(layer) or ())[:1]):
+                self._wrapped_names.setdefault(id(part), name)
         one, made = (a_step_of(tensor) for tensor in (step.inputs()[0], step.outputs[0]))
         self._alive.append((one, made))
         start = self._record(into, prefix, (whole,), masks, [one])[0]

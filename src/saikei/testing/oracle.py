@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,9 @@ def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | Non
     for part in flattened_layers(model):
         held: list[Any] = [value for value in vars(part).values() if inspect.isfunction(value)]
         own.update({thing.__name__: thing for thing in (type(part), *held) if not _is_keras(thing)})
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Of lambdas, which Keras warns of for the sake of whoever loads the file.
+        warnings.simplefilter("ignore", UserWarning)
         path = Path(folder) / "model.keras"
         try:
             model.save(path)
