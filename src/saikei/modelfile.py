@@ -83,9 +83,33 @@ def load_model(
     return model
 
 
+def check_model_file(path: Path) -> None:
+    """Refuse a `.keras` file that is missing or damaged, without loading it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ModelError: saying what is wrong.
+    """
+    _read_frame(path)
+
+
 def _check_sizes(path: Path, custom: Mapping[str, Any] | None) -> None:
     from saikei.graph.declared import declared_bytes
 
+    config, size, held = _read_frame(path)
+    declared = declared_bytes(config, custom)
+    if declared > max(FLOOR, _DECLARED * held):
+        raise ModelError(
+            f"'{path}' cannot be loaded: its {_CONFIG} declares {in_units(declared)} of weights, "
+            f"and {in_units(held)} are there; it is damaged, get it again."
+        )
+    check_memory(declared + size, f"The model in '{path}'", ModelError)
+
+
+def _read_frame(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The config, the bytes of the file of weights, and those of all weights in it."""
     what = f"'{path}' cannot be loaded: its"
     with opened_zip(path, ".keras file", "save it again with model.save", ModelError) as archive:
         for name in (_CONFIG, _WEIGHTS):
@@ -98,13 +122,7 @@ def _check_sizes(path: Path, custom: Mapping[str, Any] | None) -> None:
             pass
     if not isinstance(config, dict):
         raise ModelError(f"{what} {_CONFIG} is no JSON object; save it again with model.save.")
-    declared = declared_bytes(config, custom)
-    if declared > max(FLOOR, _DECLARED * held):
-        raise ModelError(
-            f"{what} {_CONFIG} declares {in_units(declared)} of weights, and {in_units(held)} are "
-            "there; it is damaged, get it again."
-        )
-    check_memory(declared + info.file_size, f"The model in '{path}'", ModelError)
+    return config, info.file_size, held
 
 
 def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) -> Path:

@@ -37,6 +37,20 @@ def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any
     return parse_json(content, f"{what} '{path}'", kind)
 
 
+def holds_json(path: Path, value: Any) -> bool:
+    """Whether a file holds this as JSON, and is not damaged.
+
+    Args:
+        path: of the file.
+        value: as `json` reads it.
+    """
+    try:
+        # As text, in which NaN is NaN.
+        return json.dumps(read_json(path, "A file")) == json.dumps(value)
+    except InputError:
+        return False
+
+
 def parse_json(text: str | bytes, what: str, kind: type[InputError] = InputError) -> Any:
     """What JSON text holds.
 

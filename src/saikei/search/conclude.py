@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import keras
 
 from saikei import report
+from saikei.reading import holds_json
 from saikei.search.codec import to_jsonable
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.execute import Bench
+from saikei.search.folder import RunFolder
 from saikei.search.front import cost_axis, pareto_front
 from saikei.search.judge import Judge, Outputs
 from saikei.search.record import Candidate, Decision, Run, Settings, Test
@@ -89,11 +91,24 @@ def conclude(found: Found, bench: Bench, sitting: Sitting, test: Judge | None) -
 
 def write_run(run: Run, bench: Bench) -> None:
     """Write the front, the report and, last, the record that marks the run as finished."""
-    folder = bench.folder
+    complete_run(run, bench.folder, anew=True)
+    write_text(bench.folder.record, run.to_json())
+
+
+def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
+    """Write what is made of the record alone, where it is missing or damaged.
+
+    Args:
+        run: a finished run.
+        folder: of it.
+        anew: whether to write it in any case.
+    """
     front = [to_jsonable(run.candidate(name)) for name in run.front]
-    write_text(folder.path / "front.json", json.dumps(front, indent=1))
-    report.write_html(run, folder.path / "report.html")
-    write_text(folder.record, run.to_json())
+    path, page = folder.path / "front.json", folder.path / "report.html"
+    if anew or not holds_json(path, front):
+        write_text(path, json.dumps(front, indent=1))
+    if anew or not page.is_file():
+        report.write_html(run, page)
 
 
 def _look_at_test(baseline: Candidate, bench: Bench, test: Judge) -> Test:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,9 +16,13 @@ import numpy as np
 
 from saikei.errors import InputError
 from saikei.graph import copy_model
+from saikei.modelfile import check_model_file, load_model
+from saikei.npz import read_arrays
+from saikei.reading import holds_json, read_json
 from saikei.search.codec import from_jsonable, to_jsonable
 from saikei.search.judge import Outputs
-from saikei.search.record import Candidate
+from saikei.search.lock import LOCK
+from saikei.search.record import Candidate, Run
 from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
 
 _WHAT = {
@@ -50,27 +55,50 @@ class RunFolder:
         Raises:
             InputError: saying what differs.
         """
-        known = self.path / "fingerprint.json"
-        if known.is_file():
-            _check_same(self.path, json.loads(known.read_text(encoding="utf-8")), fingerprint)
+        if self._fingerprint.is_file():
+            _check_same(self.path, self._known_fingerprint(), fingerprint)
         elif self.path.exists() and (not self.path.is_dir() or self._holds_other_things()):
             raise InputError(
                 f"'{self.path}' exists and is not the folder of a run: give out= a new or empty "
                 "folder."
             )
 
+    @property
+    def _fingerprint(self) -> Path:
+        return self.path / "fingerprint.json"
+
+    def _known_fingerprint(self) -> Mapping[str, str]:
+        """That of the run which the folder holds; a finished run's record has it too."""
+        try:
+            known = read_json(self._fingerprint, "The fingerprint of the run")
+            return from_jsonable(_Fingerprint, {"parts": known}).parts
+        except InputError as error:
+            with contextlib.suppress(InputError):
+                return Run.load(self.path).fingerprint
+            raise InputError(
+                f"{error} Without it nobody can tell which run '{self.path}' holds: give out= "
+                "another folder."
+            ) from error
+
     def _holds_other_things(self) -> bool:
         # A kill may have left the draft of the fingerprint alone, before anything else.
-        return any(not entry.name.startswith(DRAFT) for entry in self.path.iterdir())
+        return any(
+            entry.name != LOCK and not entry.name.startswith(DRAFT) for entry in self.path.iterdir()
+        )
 
     def begin(self, fingerprint: Mapping[str, str]) -> None:
-        """Make the folder, or clear what a kill has left half written in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        # First of all: without it, `check` would refuse what a kill leaves here.
-        write_text(self.path / "fingerprint.json", json.dumps(dict(fingerprint), indent=1))
-        self.candidates.mkdir(exist_ok=True)
-        for draft in (*self.path.glob(f"{DRAFT}*"), *self.candidates.glob(f"{DRAFT}*")):
-            remove(draft)
+        """Make the folder, or clear what a kill has left half written in it.
+
+        Raises:
+            DiskError: when the disk does not take it.
+        """
+        with refused_by_disk(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            # First of all: without it, `check` would refuse what a kill leaves here.
+            write_text(self._fingerprint, json.dumps(dict(fingerprint), indent=1))
+            self.candidates.mkdir(exist_ok=True)
+            for draft in (*self.path.glob(f"{DRAFT}*"), *self.candidates.glob(f"{DRAFT}*")):
+                remove(draft)
 
     @property
     def candidates(self) -> Path:
@@ -87,17 +115,45 @@ class RunFolder:
         """The file of the run's record."""
         return self.path / "run.json"
 
-    def finished(self, name: str, plan: Mapping[str, Any]) -> Candidate | None:
-        """A candidate of that plan from an earlier sitting, if it was finished."""
-        if not (self.candidates / name / "result.json").is_file():
+    def finished_run(self, fingerprint: Mapping[str, str]) -> Run | None:
+        """The record of this run, if it was finished, and it and the model to ship are whole."""
+        try:
+            run = Run.load(self.path)
+            check_model_file(self.best)
+        except InputError:
             return None
-        candidate = self.candidate(name)
-        return candidate if candidate.plan == to_jsonable(plan) else None
+        return run if run.fingerprint == fingerprint else None
+
+    def finished(self, name: str, plan: Mapping[str, Any]) -> Candidate | None:
+        """A candidate of that plan from an earlier sitting, if it was finished and is whole.
+
+        What is damaged is made again: nothing of it is read.
+        """
+        place = self.candidates / name
+        try:
+            candidate = self.candidate(name)
+            self.outputs(name)
+            if candidate.kind != "original":
+                check_model_file(place / "model.keras")
+        except InputError:
+            return None
+        if candidate.name != name or candidate.plan != to_jsonable(plan):
+            return None
+        # It stands in the record too, and is kept beside the model for its reader alone.
+        if candidate.recipe is not None and not holds_json(
+            place / "recipe.json", to_jsonable(candidate.recipe)
+        ):
+            write_text(place / "recipe.json", json.dumps(candidate.recipe, indent=2))
+        return candidate
 
     def candidate(self, name: str) -> Candidate:
-        """The record of a finished candidate."""
+        """The record of a finished candidate.
+
+        Raises:
+            InputError: when it is damaged.
+        """
         result = self.candidates / name / "result.json"
-        return from_jsonable(Candidate, json.loads(result.read_text(encoding="utf-8")))
+        return from_jsonable(Candidate, read_json(result, "The record of a candidate"))
 
     def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
         """Store a finished candidate, all of it or nothing."""
@@ -118,9 +174,14 @@ class RunFolder:
             os.replace(draft, place)
 
     def outputs(self, name: str) -> Outputs:
-        """What a finished candidate says of the validation samples."""
-        with np.load(self.candidates / name / "validation.npz", allow_pickle=False) as stored:
-            return tuple(stored[key] for key in stored.files)
+        """The outputs of a finished candidate on the validation samples.
+
+        Raises:
+            DataError: when they are damaged.
+        """
+        path = self.candidates / name / "validation.npz"
+        stored = read_arrays(path, "delete the candidate's folder, and it is made again")
+        return tuple(stored.values())
 
     def model(self, name: str) -> keras.Model:
         """The model of a finished candidate."""
@@ -128,14 +189,17 @@ class RunFolder:
 
     def load(self, path: Path) -> keras.Model:
         """A model from a file of this folder; nothing in the file is executed."""
-        return keras.saving.load_model(
-            path, custom_objects=dict(self.custom), compile=False, safe_mode=True
-        )
+        return load_model(path, self.custom, compiled=False)
 
     def promote(self, name: str) -> None:
         """Make a candidate's model the one to ship."""
         source = self.candidates / name / "model.keras"
         write_whole(self.best, lambda draft: shutil.copyfile(source, draft))
+
+
+@dataclass(frozen=True)
+class _Fingerprint:
+    parts: Mapping[str, str]
 
 
 def _check_same(path: Path, known: Mapping[str, str], given: Mapping[str, str]) -> None:

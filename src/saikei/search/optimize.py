@@ -22,13 +22,14 @@ from saikei.graph import read
 from saikei.graph.internals import flattened_layers
 from saikei.graph.own_functions import named_functions, unsavable
 from saikei.search.averages import KEPT
-from saikei.search.conclude import Found, Sitting, conclude, write_run
+from saikei.search.conclude import Found, Sitting, complete_run, conclude, write_run
 from saikei.search.effort import Effort, at_least, batch_size_for
 from saikei.search.execute import Bench, Gauge
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder
 from saikei.search.fuse import fuse
 from saikei.search.judge import Judge
+from saikei.search.lock import locked
 from saikei.search.originals import (
     Originals,
     check_reachable,
@@ -93,7 +94,9 @@ def optimize(
         BudgetError: when no model that fits the budget can be reached, before any training.
         DataError: when the data does not fit the models.
         FusionError: when several models do not share inputs and outputs.
-        InputError: when `out` holds another run, or an argument is out of range.
+        DiskError: when `out` cannot be written to; the same call goes on later.
+        InputError: when `out` holds another run, another process is at work in it, or an argument
+            is out of range.
         WorkError: when every training diverges, or no result keeps a limit on latency.
     """
     if budget is None:
@@ -120,9 +123,14 @@ def optimize(
     with _path_of(out) as path:
         folder = RunFolder(path, custom)
         folder.check(fingerprint)
-        if not folder.record.is_file():
-            _search(named, data, budget, folder, fingerprint, trials, effort, latency, progress)
-        result = Result(folder.load(folder.best), Run.load(path), path)
+        if folder.finished_run(fingerprint) is None:
+            with locked(path):
+                # Another process may have begun another run since.
+                folder.check(fingerprint)
+                _search(named, data, budget, folder, fingerprint, trials, effort, latency, progress)
+        run = Run.load(path)
+        complete_run(run, folder)
+        result = Result(folder.load(folder.best), run, path)
     if out is None:
         weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
     return result

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+import sqlalchemy.exc
 from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 
+from saikei.errors import DiskError, in_one_line
 from saikei.search.plan import derived_seed
 from saikei.search.space import Point
+from saikei.writing import refused_by_disk, remove
 
 # Points that the sampler draws at random before it models anything.
 STARTUP_TRIALS = 6
@@ -34,6 +38,9 @@ class Study:
         distributions: what to vary.
         first: points to try before the sampler draws.
         seed: of the sampler.
+
+    Raises:
+        DiskError: when the file cannot be written.
     """
 
     def __init__(
@@ -46,14 +53,45 @@ class Study:
         self._distributions = dict(distributions)
         self._first = tuple(first)
         self._seed = seed
+        self._path = path
+        try:
+            self._open()
+        # What is in the file decides what is raised. The points of a study and what they are
+        # worth follow from its seed and the candidates: a new one comes to be the same.
+        except Exception:  # noqa: BLE001
+            # What could not be opened need not be closed.
+            with contextlib.suppress(Exception):
+                self.close()
+            with refused_by_disk(path):
+                for part in path.parent.glob(f"{path.name}*"):
+                    remove(part)
+            with self._refused():
+                self._open()
+
+    def _open(self) -> None:
         with _quiet():
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
             self._stored = optuna.create_study(
                 storage=self._storage,
                 study_name="saikei",
                 directions=_DIRECTIONS,
                 load_if_exists=True,
             )
+        if self._stored.directions != list(_DIRECTIONS):
+            raise ValueError("The study has other goals.")
+        for trial in self._stored.get_trials(deepcopy=False):
+            _check(trial)
+
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        """What the disk refuses, SQLite wraps in errors of its own."""
+        try:
+            yield
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = in_one_line(error.__cause__ or error)
+            raise DiskError(
+                f"'{self._path}' cannot be written ({reason}): make room, or write elsewhere."
+            ) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -103,7 +141,7 @@ class Study:
             notes: kept with the trial; Optuna's dashboard shows them beside it.
         """
         state = optuna.trial.TrialState.FAIL if result is None else optuna.trial.TrialState.COMPLETE
-        with _quiet():
+        with _quiet(), self._refused():
             self._stored.add_trial(
                 optuna.trial.create_trial(
                     state=state,
@@ -113,6 +151,15 @@ class Study:
                     user_attrs=dict(notes),
                 )
             )
+
+
+def _check(trial: optuna.trial.FrozenTrial) -> None:
+    """Refuse a trial that this program did not write."""
+    Point(**trial.params)
+    if trial.state not in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL):
+        raise ValueError("A trial is not finished.")
+    if not all(isinstance(note, str) for note in trial.user_attrs.values()):
+        raise ValueError("A note of a trial is no text.")
 
 
 @contextmanager
