@@ -30,6 +30,7 @@ from saikei.graph import (
     value_inputs,
     with_input_shape,
 )
+from saikei.graph.samples import random_values
 from saikei.models import CascadeModel
 from saikei.rules import CallView, find_rule
 from saikei.rules.base import product
@@ -398,8 +399,11 @@ def _random_batch(model: keras.Model, batch_size: int, sizes: Mapping[str, tuple
                 f"{spec.shape[1:]}, and a latency is measured at one size: give data of that "
                 "size, or leave the latency out."
             )
-        values = generator.random((batch_size, *(size or 1 for size in shape)))
-        arrays.append(values.astype(spec.dtype))
+        arrays.append(
+            random_values(
+                graph, spec.dtype, (batch_size, *(size or 1 for size in shape)), generator
+            )
+        )
     return keras.tree.pack_sequence_as(graph.inputs, arrays)
 
 

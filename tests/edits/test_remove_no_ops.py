@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from keras import ops
 
 from saikei.edits import FoldBatchNorm, Recipe, RemoveNoOps
 from saikei.errors import EditError
+from saikei.graph.training_only import AUGMENTATION
 from saikei.testing import random_inputs, randomise_statistics
 from tests.edits import double
 
@@ -84,6 +86,38 @@ def test_what_does_nothing_goes(name: str) -> None:
     smaller = RemoveNoOps()(model)
     assert names(smaller) == ["before", "flat", "after"]
     assert_same(model, smaller)
+
+
+AUGMENTS: dict[str, dict[str, Any]] = {
+    "RandomBrightness": {"factor": 0.2},
+    "RandomColorDegeneration": {"factor": 0.2},
+    "RandomContrast": {"factor": 0.2},
+    "RandomCrop": {"height": 6, "width": 6},
+    "RandomHue": {"factor": 0.2},
+    "RandomPosterization": {"factor": 4},
+    "RandomRotation": {"factor": 0.2},
+    "RandomSaturation": {"factor": 0.2},
+    "RandomSharpness": {"factor": 0.2},
+    "RandomTranslation": {"height_factor": 0.2, "width_factor": 0.2},
+    "RandomZoom": {"height_factor": 0.2},
+}
+
+
+# Each of those that this version of Keras has, in one model: their settings do not matter.
+def test_augmentation_goes_built_and_loaded_also_from_pipelines(tmp_path: Path) -> None:
+    kinds = [kind for kind in sorted(AUGMENTATION) if hasattr(L, kind)]
+    layers = [getattr(L, kind)(**AUGMENTS.get(kind, {})) for kind in kinds]
+    inner = keras.Sequential(layers[::2])
+    source = keras.Input((6, 6, 3))
+    images = L.Pipeline([*layers[1::2], L.Rescaling(0.5, name="half")])(inner(source))
+    model = keras.Model(source, L.Dense(2, name="after")(L.Flatten(name="flat")(images)))
+    model.save(tmp_path / "net.keras")
+    x = np.random.default_rng(0).random((2, 6, 6, 3), dtype="float32")
+    for given in (model, keras.saving.load_model(tmp_path / "net.keras")):
+        smaller = RemoveNoOps()(given)
+        assert names(smaller) == ["half", "flat", "after"]
+        wanted, got = (keras.ops.convert_to_numpy(m(x, training=False)) for m in (model, smaller))
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SOMETHING)

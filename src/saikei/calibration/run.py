@@ -121,7 +121,8 @@ class Run:
 
         def run(given: list[Any]) -> Any:
             args, kwargs = tree.pack_sequence_as(nested, given)
-            if takes_training(layer) and kwargs.get("training") is None and len(args) < 2:
+            if takes_training(layer) and len(args) < 2:
+                # As `predict` does, whatever the layer was connected with.
                 kwargs = {**kwargs, "training": False}
             return layer(*args, **kwargs)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from saikei.cli.options import Json, ModelFile, Overwrite
 from saikei.cli.output import import_keras, say, say_json
-from saikei.errors import InputError, WorkError, in_one_line
 
 
 class Format(StrEnum):
@@ -23,68 +21,33 @@ class Format(StrEnum):
     SAVED_MODEL = "tf_saved_model"
 
 
-_ENDINGS = {
-    Format.LITERT: ".tflite",
-    Format.ONNX: ".onnx",
-    Format.OPENVINO: ".xml",
-    Format.SAVED_MODEL: "",
-}
-
-
 def export(
     model: ModelFile,
     out: Annotated[Path, typer.Option(help="The file, or the folder of a SavedModel.")],
     to: Annotated[Format, typer.Option("--format", help="The runtime's format.")] = Format.LITERT,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="An .npz with x_test, x_val or x_train, to run file and model on."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, through Keras."""
+    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, and run the file.
+
+    It is kept if its own runtime computes what the model does, on inputs from --data or made up.
+    """
     import_keras()
+    from saikei.exporting import ENDINGS, export_model
     from saikei.modelfile import load_model
-    from saikei.writing import check_target, draft_folder, remove
+    from saikei.npz import load_npz
+    from saikei.writing import check_target
 
-    check_target(out, _ENDINGS[to], overwrite)
-    loaded = load_model(model)
-    # Keras writes as it goes: into a folder of its own first, so that nothing is half-written.
-    try:
-        with draft_folder(out.parent) as draft:
-            _export(loaded, draft / out.name, to)
-            for made in draft.iterdir():
-                check_target(out.parent / made.name, "", overwrite)
-            for made in draft.iterdir():
-                remove(out.parent / made.name)
-                os.replace(made, out.parent / made.name)
-    except InputError:
-        raise
-    except ImportError as error:
-        missing = in_one_line(error)
-        raise InputError(f"Exporting to {to} needs another package: {missing}.") from error
-    except (RuntimeError, ValueError, TypeError, AttributeError, OSError) as error:
-        raise WorkError(f"'{model}' cannot be exported to {to}: {in_one_line(error)}.") from error
+    check_target(out, ENDINGS[to], overwrite)
+    archive = None if data is None else load_npz(data)
+    parts = () if archive is None else (archive.test, archive.validation, archive.train)
+    inputs = next((part[0] for part in parts if part is not None), None)
+    exported = export_model(load_model(model), out, to.value, inputs, overwrite)
     if as_json:
-        say_json({"out": str(out), "format": to.value})
+        say_json(exported.to_dict())
         return
-    say(f"{out}: {to}.")
-
-
-def _export(model: Any, path: Path, to: Format) -> None:
-    import keras
-
-    from saikei.graph import copy_model
-    from saikei.models import CascadeModel
-
-    # Some of Keras's exporters want a Functional model, and a path as a string. A cascade is
-    # one, and a copy of it would run all members.
-    exported = model if isinstance(model, CascadeModel) else copy_model(model)
-    if to is Format.ONNX:
-        # Keras exports to ONNX only what has been called, which a model from a file has not.
-        exported(keras.tree.map_structure(_placeholder, exported.input))
-        # From torch, weights that ask for gradients cannot become constants.
-        exported.trainable = False
-    exported.export(str(path), format=to.value, verbose=False)
-
-
-def _placeholder(tensor: Any) -> Any:
-    import keras
-
-    return keras.KerasTensor(tensor.shape, tensor.dtype, name=tensor.name)
+    say(str(exported))

@@ -17,10 +17,11 @@ from saikei.graph import Graph, redirect
 class RemoveNoOps(Edit):
     """Leave out every layer that gives back what it is given when the model predicts.
 
-    These are Dropout and its kin, noise, stochastic depth, identities, linear activations, a
-    ReLU of a ReLU, and padding, cropping, pooling, resizing, rescaling, reshaping and transposing
-    that change nothing. Predictions stay the same; *training does not*: dropout and noise are
-    gone from it too, so use this on a model that is done, or add them again.
+    These are Dropout and its kin, noise, augmentation (`RandomFlip`, `RandAugment` and the like),
+    stochastic depth, identities, linear activations, a ReLU of a ReLU, and padding, cropping,
+    pooling, resizing, rescaling, reshaping and transposing that change nothing. Predictions stay
+    the same; *training does not*: dropout, noise and augmentation are gone from it too, so use
+    this on a model that is done, or add them again.
 
     A layer that gives one of the model's outputs stays, because outputs are known by its name, and
     so does dropout that is called with `training=True`.

@@ -58,6 +58,9 @@ def is_traceable(operation: Any) -> bool:
         return True
     if type(operation) is keras.layers.Activation:
         return _is_taken_apart(operation)
+    if isinstance(operation, keras.layers.Pipeline):
+        # It calls the layers in it one after the other.
+        return True
     return internals.overrides_call(operation) and find_rule(internals.kind_of(operation)) is None
 
 

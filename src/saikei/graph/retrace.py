@@ -20,14 +20,8 @@ from keras import tree
 from saikei.errors import in_one_line
 from saikei.graph import internals
 from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
+from saikei.graph.training_only import TRAINING_ONLY
 from saikei.graph.triangles import TRIANGLES, multiplied
-
-_NAMES = (
-    "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout GaussianNoise "
-    "AlphaDropout RandomFlip RandomRotation RandomTranslation RandomZoom RandomContrast "
-    "RandomBrightness"
-)
-_IDENTITY_AT_INFERENCE = frozenset(_NAMES.split())
 
 
 class UntraceableError(Exception):
@@ -276,7 +270,7 @@ def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
     lines: list[Any] = []
     for step in steps:
         inputs = step.inputs()
-        if type(step.operation).__name__ in _IDENTITY_AT_INFERENCE and len(inputs) == 1:
+        if type(step.operation).__name__ in TRAINING_ONLY and len(inputs) == 1:
             number[id(step.outputs[0])] = number[id(inputs[0])]
             continue
         kwargs = {k: v for k, v in step.kwargs.items() if k != "training" and v is not None}

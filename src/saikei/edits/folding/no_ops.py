@@ -10,19 +10,8 @@ from keras import tree
 
 from saikei.edits.folding.readers import forced_to_train, makes_masks, passes_masks
 from saikei.graph import Call, Graph, Operation, TensorRef
+from saikei.graph.training_only import AUGMENTATION, TRAINING_ONLY
 
-_ONLY_IN_TRAINING = {
-    "ActivityRegularization",
-    "AlphaDropout",
-    "Dropout",
-    "GaussianDropout",
-    "GaussianNoise",
-    "SpatialDropout1D",
-    "SpatialDropout2D",
-    "SpatialDropout3D",
-    # Of keras.applications.
-    "StochasticDepth",
-}
 # Applied to its own output, each of these changes nothing.
 _IDEMPOTENT = {"relu", "relu6", "hard_tanh"}
 _NOT_NEGATIVE = {"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplus", "exponential"}
@@ -40,8 +29,8 @@ def is_no_op(graph: Graph, index: int) -> bool:
     refs = call.inputs()
     if len(refs) != 1 or call.outputs != (graph.spec(refs[0]),):
         return False
-    if operation.kind in _ONLY_IN_TRAINING:
-        return not forced_to_train(call)
+    if operation.kind in TRAINING_ONLY:
+        return operation.kind in AUGMENTATION or not forced_to_train(call)
     test = _TESTS.get(operation.kind)
     if test is None or not test(_Case(graph, call, operation)):
         return False

@@ -1,0 +1,134 @@
+"""Whether an exported file computes what the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from keras import tree
+
+from saikei.data import check_shapes
+from saikei.errors import ModelError, WorkError, in_one_line
+from saikei.exporting.runtimes import Array, Run, operation_in
+from saikei.graph import Graph, read
+from saikei.graph.samples import random_inputs
+
+# Inputs as a model takes them, and what it gives for them, flattened.
+Trial: TypeAlias = tuple[Any, list[Array]]
+# Samples that a file is tried on.
+ROWS = 4
+# For axes of unknown size: some networks halve them several times, or want a certain size.
+_SIZES = (32, 64, 17, 96, 128, 224, 256)
+# Rounding errors add up, and grow where sums cancel out.
+_TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+def trial(model: Any, data: Any = None) -> Trial:
+    """Inputs, and what a model predicts of them.
+
+    Args:
+        model: a built model.
+        data: inputs as it takes them, of which the first samples are used; `None` makes them up.
+
+    Raises:
+        ModelError: when the model itself cannot predict any made-up inputs.
+        DataError: when the data does not fit the model.
+    """
+    if data is not None:
+        check_shapes(model, data)
+        inputs = tree.map_structure(lambda one: np.asarray(one)[:ROWS], data)
+        return inputs, _predict(model, inputs)
+    graph = read(model)
+    open_axes = any(None in graph.spec(ref).shape[1:] for ref in graph.input_refs())
+    first: Exception | None = None
+    for size in _SIZES if open_axes else _SIZES[:1]:
+        inputs = random_inputs(graph, ROWS, size)
+        try:
+            return inputs, _predict(model, inputs)
+        except Exception as error:  # noqa: BLE001
+            # What a layer raises for sizes that it cannot take depends on the backend.
+            first = first or error
+    assert first is not None
+    raise ModelError(
+        f"Model '{model.name}' cannot predict made-up inputs ({in_one_line(first)}), by which its "
+        "export would be checked: give inputs that it takes, with --data."
+    ) from first
+
+
+def _predict(model: Any, inputs: Any) -> list[Array]:
+    outputs = model.predict_on_batch(inputs)
+    return [np.asarray(one) for one in tree.flatten(outputs)]
+
+
+def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, what: str) -> float:
+    """The largest difference between what a runtime and the model compute.
+
+    Args:
+        run: the exported file.
+        inputs: as the model takes them.
+        wanted: what the model gives for them.
+        graph: of the model.
+        what: the runtime and the file, for messages.
+
+    Raises:
+        WorkError: when the runtime cannot run it, or it gives something else.
+    """
+    try:
+        outputs = run(inputs)
+    # Each runtime has errors of its own.
+    except Exception as error:
+        raise unusable(error, f"{what} cannot run it") from error
+    shapes = [[tuple(one.shape) for one in side] for side in (outputs, wanted)]
+    if shapes[0] != shapes[1]:
+        raise WorkError(f"{what} gives outputs of shapes {shapes[0]}, the model {shapes[1]}.")
+    largest = 0.0
+    for ours, theirs in zip(outputs, wanted, strict=True):
+        if theirs.dtype.kind in "OSU":
+            apart = 0.0 if (_texts(ours) == _texts(theirs)).all() else np.inf
+            limit = 0.0
+        else:
+            apart, limit = _apart(ours, theirs), _limit(graph, theirs)
+        if not apart <= limit:
+            raise WorkError(
+                f"{what} gives something else than the model: max|difference| {apart:.3g}, where "
+                f"its precision allows {limit:.3g}."
+            )
+        largest = max(largest, apart)
+    return largest
+
+
+def unusable(error: Exception, what: str) -> WorkError:
+    """An error of a runtime, with the operation where it names one."""
+    return WorkError(f"{what}: {operation_in(str(error)) or in_one_line(error)}.")
+
+
+def _apart(ours: Array, theirs: Array) -> float:
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    if same.all():
+        return 0.0
+    apart = np.abs(a - b)[~same]
+    return float(np.inf if np.isnan(apart).any() else apart.max())
+
+
+def _limit(graph: Graph, wanted: Array) -> float:
+    if wanted.dtype.kind in "biu":
+        return 0.0
+    finite = np.abs(wanted.astype(np.float64))
+    scale = max(1.0, float(np.max(finite, initial=0.0, where=np.isfinite(finite))))
+    return scale * max(_TOLERANCE[dtype] for dtype in precisions(graph))
+
+
+def precisions(graph: Graph) -> set[str]:
+    """The types of floats that a model computes in or keeps its weights in."""
+    found = {"float32"}
+    for operation in graph.operations.values():
+        found.add(str(getattr(operation.source, "compute_dtype", "float32")))
+    found |= {spec.dtype for call in graph.calls for spec in call.outputs}
+    return found & set(_TOLERANCE)
+
+
+def _texts(array: Array) -> Array:
+    flat = [w.decode() if isinstance(w, bytes) else str(w) for w in array.reshape(-1)]
+    return np.array(flat)

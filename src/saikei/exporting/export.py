@@ -1,0 +1,215 @@
+"""`export_model`: a model as a file for another runtime, which has run it before it is kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from saikei.errors import InputError, SaikeiError, WorkError, in_one_line
+from saikei.exporting import runtimes
+from saikei.exporting.check import Trial, difference, trial, unusable
+from saikei.exporting.deployable import deployable
+from saikei.graph import read
+from saikei.graph.internals import structures
+from saikei.models import CascadeModel
+from saikei.writing import check_target, draft_folder, remove
+
+# Of a SavedModel the path is a folder.
+ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "tf_saved_model": ""}
+_OPEN: dict[str, tuple[str, str, Callable[[Path, Any], runtimes.Run]]] = {
+    "litert": ("LiteRT", "tensorflow", runtimes.open_litert),
+    "onnx": ("onnxruntime", "onnxruntime", runtimes.open_onnx),
+    "openvino": ("OpenVINO", "openvino", runtimes.open_openvino),
+    "tf_saved_model": ("TensorFlow", "tensorflow", runtimes.open_saved_model),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file.
+
+    Args:
+        path: of it.
+        format: as Keras names it.
+        difference: the largest between what its runtime and the model computed.
+        samples: what they were compared on, `"made-up"` or `"given"`.
+        one_by_one: whether the file takes a single sample at a time.
+    """
+
+    path: Path
+    format: str
+    difference: float
+    samples: str
+    one_by_one: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "out": str(self.path),
+            "format": self.format,
+            "max_difference": self.difference,
+            "samples": self.samples,
+            "one_by_one": self.one_by_one,
+        }
+
+    def __str__(self) -> str:
+        runtime = _OPEN[self.format][0]
+        batch = ", one sample at a time" if self.one_by_one else ""
+        return (
+            f"{self.path}: {self.format}; run by {runtime} on {self.samples} inputs{batch}, "
+            f"max|difference| to the model {self.difference:.1e}."
+        )
+
+
+def export_model(
+    model: keras.Model,
+    path: str | Path,
+    format: str,  # noqa: A002 - Keras's name for it
+    data: Any = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Export a model, run the file in its own runtime, and keep it if that gives the same.
+
+    Dropout, noise and augmentation, which do nothing when a model predicts, are left out.
+
+    Args:
+        model: a built model; it is not changed.
+        path: of the file to write, or of the folder of a SavedModel.
+        format: `"onnx"`, `"litert"`, `"openvino"` or `"tf_saved_model"`.
+        data: inputs to compare on, as the model takes them; `None` makes some up.
+        overwrite: whether the file may exist.
+
+    Returns:
+        What was written, and how far it is from the model.
+
+    Raises:
+        InputError: when the format is unknown, the path cannot be written to, a package is
+            missing, or the model cannot predict.
+        WorkError: when Keras cannot export the model, or the runtime cannot run the file or
+            computes something else. Nothing is left behind then.
+    """
+    if format not in ENDINGS:
+        raise InputError(f"format={format!r} is unknown: use one of {', '.join(ENDINGS)}.")
+    path = check_target(path, ENDINGS[format], overwrite)
+    _, package, _ = _OPEN[format]
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"An export to {format} is checked by the package '{package}', which is not installed: "
+            f"pip install {package}."
+        )
+    case = trial(model, data)
+    with draft_folder(path.parent) as folder, _silent():
+        draft, alone = folder / path.name, False
+        try:
+            apart = _tried(model, draft, format, case)
+        except WorkError as error:
+            if format != "litert":
+                raise
+            alone, apart = True, _one_by_one(model, draft, case, error)
+        _put(folder, path, overwrite)
+    return Exported(path, format, apart, "made-up" if data is None else "given", alone)
+
+
+def _one_by_one(model: keras.Model, draft: Path, case: Trial, error: WorkError) -> float:
+    """Export for single samples, where batches of any size want operations of TensorFlow."""
+    missing = _beyond_litert(draft)
+    try:
+        return _tried(model, draft, "litert", case, alone=True)
+    except WorkError:
+        names = ", ".join(_beyond_litert(draft) or missing)
+        if not names:
+            raise error from None
+        raise _failed(
+            model, "litert", f"it needs operations of TensorFlow that LiteRT has not ({names})."
+        ) from error
+
+
+def _beyond_litert(draft: Path) -> list[str]:
+    return runtimes.needs_tensorflow(draft) if draft.exists() else []
+
+
+def _tried(model: keras.Model, draft: Path, to: str, case: Trial, alone: bool = False) -> float:
+    """Write a file, run it, and say how far it is from the model."""
+    runtime, _, open_file = _OPEN[to]
+    written = _write(model, draft, to, alone)
+    try:
+        run = open_file(draft, written)
+    # Each runtime has errors of its own.
+    except Exception as error:
+        raise _failed(model, to, unusable(error, f"{runtime} cannot open it")) from error
+    try:
+        return difference(run, *case, read(model), runtime)
+    except WorkError as error:
+        raise _failed(model, to, error) from error
+
+
+def _write(model: keras.Model, path: Path, to: str, alone: bool) -> Any:
+    exported: Any = deployable(model)
+    options: dict[str, Any] = {}
+    try:
+        if to == "onnx" and not isinstance(exported, CascadeModel):
+            # Keras exports to ONNX only what has been called.
+            exported(keras.tree.map_structure(_placeholder, exported.input))
+            # From torch, weights that ask for gradients cannot become constants.
+            exported.trainable = False
+        if alone:
+            inputs, _ = structures(exported)
+            options["input_signature"] = [keras.tree.map_structure(_one_sample, inputs)]
+        # Some of Keras's exporters want a path as a string.
+        exported.export(str(path), format=to, verbose=False, **options)
+    except SaikeiError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"Exporting to {to} needs another package: {in_one_line(error)}."
+        ) from error
+    # Exporters raise whatever their converters do.
+    except Exception as error:
+        raise _failed(model, to, unusable(error, "it cannot be converted")) from error
+    return exported
+
+
+def _one_sample(tensor: Any) -> Any:
+    shape = (1, *tensor.shape[1:])
+    return keras.InputSpec(dtype=tensor.dtype, shape=shape, name=tensor.name)
+
+
+def _failed(model: keras.Model, to: str, error: object) -> WorkError:
+    return WorkError(f"Model '{model.name}' cannot be exported to {to}: {error}")
+
+
+def _placeholder(tensor: Any) -> Any:
+    return keras.KerasTensor(tensor.shape, tensor.dtype, name=tensor.name)
+
+
+def _put(folder: Path, path: Path, overwrite: bool) -> None:
+    """Move what was written, which may be several files, to where it belongs."""
+    made = sorted(folder.iterdir())
+    for one in made:
+        check_target(path.parent / one.name, "", overwrite)
+    for one in made:
+        target = path.parent / one.name
+        remove(target)
+        os.replace(one, target)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Converters log what they then raise, with a traceback."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
