@@ -34,6 +34,39 @@ LAYERS = {
 }
 
 
+CELLS: dict[str, Any] = {
+    "two of them": lambda: [L.LSTMCell(7), L.GRUCell(6)],
+    "three of them": lambda: [L.SimpleRNNCell(5), L.LSTMCell(7), L.SimpleRNNCell(6)],
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"return_sequences": True, "return_state": True}])
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_on_top_of_each_other_are_cut_each_for_itself(
+    name: str, settings: dict[str, Any]
+) -> None:
+    cells = CELLS[name]()
+    own = {f"r/cell{i}": cell.units for i, cell in enumerate(cells[:-1], start=1)}
+    expected = {"a": 8, **own, "r": 6, "out": 0}
+    assert checked(sequence(L.RNN(cells, name="r", **settings))) == expected
+    both = L.Bidirectional(L.RNN(CELLS[name](), **settings), name="r")
+    assert checked(sequence(both)) == expected
+
+
+def test_stacked_cells_are_counted_and_a_cell_of_ones_own_is_said_to_be_unknown() -> None:
+    found = profile(sequence(L.RNN([L.LSTMCell(7), L.GRUCell(6)], name="r")), latency=False)
+    macs = {layer.name: layer.macs for layer in found.layers}
+    assert macs["r"] == 5 * (8 * 28 + 7 * 28 + 7 * 18 + 6 * 18)
+
+    @keras.saving.register_keras_serializable("tests.recurrent")
+    class Cell(L.SimpleRNNCell):
+        pass
+
+    for layer in (L.RNN(Cell(6), name="r"), L.Bidirectional(L.RNN(Cell(6)), name="r")):
+        found = profile(sequence(layer), latency=False)
+        assert found.uncounted == ("r",) and "not counted: r" in found.summary()
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_units_are_cut_in_every_gate(name: str) -> None:
     assert checked(sequence(LAYERS[name]())) == {"a": 8, "r": 6, "out": 0}
@@ -48,6 +81,7 @@ BOTH = {
         L.GRU(6), backward_layer=L.GRU(6, go_backwards=True, use_bias=False), name="r"
     ),
     "sum": lambda: L.Bidirectional(L.GRU(6), merge_mode="sum", name="r"),
+    "a cell": lambda: L.Bidirectional(L.RNN(L.GRUCell(6)), name="r"),
     "mul": lambda: L.Bidirectional(L.GRU(6), merge_mode="mul", name="r"),
     "ave": lambda: L.Bidirectional(L.LSTM(6), merge_mode="ave", name="r"),
 }
@@ -59,7 +93,8 @@ def test_two_directions_lose_the_same_units(name: str) -> None:
     model = sequence(BOTH[name]())
     assert checked(model) == {"a": 8, "r": 6, "out": 0}
     layer = PruneChannels(0.5, importance="random", seed=3)(model).get_layer("r")
-    assert layer.forward_layer.units == layer.backward_layer.units < 6
+    ways = (layer.forward_layer, layer.backward_layer)
+    assert len({way.cell.units for way in ways}) == 1 and ways[0].cell.units < 6
 
 
 def test_layers_in_a_row_and_an_initial_state_are_tied_where_they_meet() -> None:
@@ -92,8 +127,11 @@ def test_a_masked_sequence_stays_masked() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"return_sequences": True, "return_state": True}])
 def test_convolutional_recurrence(settings: dict[str, Any]) -> None:
-    layer = L.ConvLSTM2D(5, 2, name="r", **settings)
-    assert checked(sequence(layer, (3, 4, 4, 2))) == {"a": 8, "r": 5, "out": 0}
+    for layer in (
+        L.ConvLSTM2D(5, 2, name="r", **settings),
+        L.Bidirectional(L.ConvLSTM2D(5, 2, **settings), name="r"),
+    ):
+        assert checked(sequence(layer, (3, 4, 4, 2))) == {"a": 8, "r": 5, "out": 0}
 
 
 @pytest.mark.parametrize(

@@ -81,17 +81,27 @@ def _new_sizes(channel_map: ChannelMap, keep: BoolMask) -> dict[str, dict[str, o
 
 
 def setting(config: Mapping[str, Any], path: str) -> Any:
-    """A config entry; `"a/b"` is the entry `b` of the entry `a`."""
+    """A config entry; `"a/b"` is the entry `b` of the entry `a`, `"a/0"` the first in a list."""
     value: Any = config
     for part in path.split("/"):
-        value = value[part]
+        value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
     return value
 
 
 def with_setting(config: Mapping[str, Any], path: str, value: object) -> dict[str, Any]:
     """The config with one entry replaced, perhaps of a config within it."""
-    first, _, rest = path.partition("/")
-    return {**config, first: with_setting(config[first], rest, value) if rest else value}
+    changed: dict[str, Any] = _with_entry(config, path.split("/"), value)
+    return changed
+
+
+def _with_entry(whole: Any, path: list[str], value: object) -> Any:
+    if not path:
+        return value
+    first, *rest = path
+    if isinstance(whole, (list, tuple)):
+        at = int(first)
+        return [_with_entry(v, rest, value) if i == at else v for i, v in enumerate(whole)]
+    return {**whole, first: _with_entry(whole[first], rest, value)}
 
 
 def _cut_setting(channel_map: ChannelMap, keep: BoolMask, value: Any, labels: Labels) -> Any:

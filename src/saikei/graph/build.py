@@ -230,7 +230,8 @@ def instantiate(operation: Operation) -> Any:
                 "cannot be made again: give its class get_config()."
             )
         return internals.detached_copy(operation.source)
-    config = dict(operation.config)
+    # Classes take things out of their config; those of layers within it are the graph's too.
+    config: dict[str, Any] = _copied(operation.config)
     if "name" in config:
         config["name"] = operation.name
     try:
@@ -249,6 +250,13 @@ def instantiate(operation: Operation) -> Any:
         twin.trainable = original.trainable
     build_as_saved(operation.source, instance)
     return instance
+
+
+def _copied(config: Any) -> Any:
+    """The config with dictionaries and lists of its own, at any depth; the rest as it is."""
+    if isinstance(config, Mapping):
+        return {key: _copied(value) for key, value in config.items()}
+    return [_copied(value) for value in config] if isinstance(config, list) else config
 
 
 @contextmanager

@@ -54,13 +54,16 @@ def _common_config(operation: Any) -> dict[str, Any] | None:
 
 
 def _unbuilt(config: Any) -> Any:
-    """The config of a layer within a layer without the shapes that it was built for.
+    """The config of layers within a layer without the shapes that they were built for.
 
     They would be the old ones once a layer before it is cut.
     """
-    if not isinstance(config, dict) or "class_name" not in config:
+    if isinstance(config, (list, tuple)) and any(isinstance(part, dict) for part in config):
+        return [_unbuilt(part) for part in config]
+    if not isinstance(config, dict):
         return config
-    return {key: _unbuilt(value) for key, value in config.items() if key != "build_config"}
+    left = {"build_config"} if "class_name" in config else set()
+    return {key: _unbuilt(value) for key, value in config.items() if key not in left}
 
 
 def described(name: str, operation: Any, untraced: str | None = None) -> Operation:

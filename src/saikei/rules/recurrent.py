@@ -1,8 +1,12 @@
-"""Recurrent layers: the units are cut, with their columns in every gate."""
+"""Recurrent layers: the units are cut, with their columns in every gate.
+
+A recurrent layer is one cell or several on top of each other, each reading what the one before
+gives; `Bidirectional` is two of them side by side.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,38 +23,47 @@ from saikei.rules.base import (
     product,
 )
 from saikei.rules.convolution import pins_off_axis
-from saikei.rules.labels import (
-    Flow,
-    Labels,
-    LabelSource,
-    Pin,
-    Tie,
-    Vector,
-)
+from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Tie, Vector
 from saikei.rules.merging import tie_axis
 
 # How many gates lie side by side in the kernels of each cell, and how many states it has.
 _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "ConvLSTM": 4}
 _STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2, "ConvLSTM": 2}
+_SIZES = {"ConvLSTM": "filters"}
 STEPS = "a recurrent layer steps along this axis"
+UNKNOWN_CELL = "its cell is of a kind for which there is no rule"
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A recurrent layer's cell: its kind, its config, its weights and its input."""
+    """A cell of a recurrent layer.
+
+    Args:
+        kind: a key of the tables above.
+        config: its settings, or those of the layer that is made of it alone.
+        weights: the call's.
+        prefix: of the names of its own weights.
+        path: of the number of its units in the call's config.
+    """
 
     kind: str
     config: Mapping[str, Any]
     weights: Mapping[str, Shape]
     prefix: str
-    given: Vector | None
+    path: str
+
+    @property
+    def units(self) -> int:
+        return int(self.config[_SIZES.get(self.kind, "units")])
 
     @property
     def states(self) -> int:
         """How many tensors it hands from step to step."""
         return _STATES[self.kind]
 
-    def labels(self, units: Vector) -> tuple[dict[str, Labels], dict[str, tuple[int, ...]]]:
+    def labels(
+        self, given: Vector | None, units: Vector
+    ) -> tuple[dict[str, Labels], dict[str, tuple[int, ...]]]:
         """Labels of its weights, and which of their axes make channels."""
         gates = np.tile(units, _GATES[self.kind])
         weights: dict[str, Labels] = {}
@@ -60,7 +73,7 @@ class _Cell:
                 continue
             rank = len(shape)
             # A GRU that resets after the product has a bias of each product, as rows.
-            rows: dict[str, Vector | None] = {"kernel": self.given, "recurrent_kernel": units}
+            rows: dict[str, Vector | None] = {"kernel": given, "recurrent_kernel": units}
             row = rows.get(name.rpartition("/")[2])
             spatial: Labels = (None,) * (rank - 2)
             weights[name] = (*spatial, row, gates) if rank > 1 else (gates,)
@@ -73,9 +86,89 @@ class _Cell:
         reasons = [reason for reason in map(mixes_channels, used) if reason is not None]
         return tuple(Pin(units, reason) for reason in reasons)
 
+    def macs(self) -> int:
+        """A step multiplies the input and the state with their kernels."""
+        own = {name: shape for name, shape in self.weights.items() if name.startswith(self.prefix)}
+        return sum(product(shape) for name, shape in own.items() if name.endswith("kernel"))
 
-def _cell(call: CallView, kind: str, given: Vector | None) -> _Cell:
-    return _Cell(kind, call.config, call.weights, "", given)
+
+def _cells(
+    call: CallView, kind: str, config: Mapping[str, Any], path: str = "", prefix: str = ""
+) -> list[_Cell] | None:
+    """The cells of a recurrent layer, from the first on; `None` where one has no rule.
+
+    Args:
+        call: of the layer, or of one around it.
+        kind: of the layer.
+        config: of the layer.
+        path: of that config in the call's.
+        prefix: of the names of the layer's weights.
+    """
+    plain = kind.rstrip("123D") if kind.startswith("ConvLSTM") else kind
+    if plain in _GATES:
+        size = path + _SIZES.get(plain, "units")
+        return [_Cell(plain, config, call.weights, f"{prefix}cell/", size)]
+    if kind != "RNN":
+        return None
+    inner = config["cell"]
+    parts = [(inner, f"{path}cell/config/", f"{prefix}cell/")]
+    if inner.get("class_name") == "StackedRNNCells":
+        parts = [
+            (part, f"{path}cell/config/cells/{i}/config/", f"{prefix}cell/cells/{i}/")
+            for i, part in enumerate(inner["config"]["cells"])
+        ]
+    kinds = [str(part.get("class_name", "")).removesuffix("Cell") for part, _, _ in parts]
+    own = all(str(part.get("module")) == "keras.layers" for part, _, _ in parts)
+    if not own or not all(one in _GATES and one != "ConvLSTM" for one in kinds):
+        return None
+    return [
+        _Cell(one, part["config"], call.weights, start, f"{at}units")
+        for one, (part, at, start) in zip(kinds, parts, strict=True)
+    ]
+
+
+def _directions(call: CallView) -> list[list[_Cell]] | None:
+    """The cells of both layers of a `Bidirectional`."""
+    found = []
+    for path, holds in (("layer", "forward_layer"), ("backward_layer", "backward_layer")):
+        inner = call.config.get(path)
+        if not isinstance(inner, Mapping) or str(inner.get("module")) != "keras.layers":
+            return None
+        kind, config = str(inner["class_name"]), inner["config"]
+        cells = _cells(call, kind, config, f"{path}/config/", f"{holds}/")
+        if cells is None:
+            return None
+        found.append(cells)
+    return found
+
+
+def _in_a_row(
+    cells: Sequence[_Cell], given: Vector | None, units: Sequence[Vector]
+) -> tuple[dict[str, Labels], dict[str, tuple[int, ...]], dict[str, object], tuple[Pin, ...]]:
+    """What cells on top of each other make of a call: weights, what they produce, sizes, pins."""
+    weights: dict[str, Labels] = {}
+    produces: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, object] = {}
+    pins: tuple[Pin, ...] = ()
+    for cell, own in zip(cells, units, strict=True):
+        labels, made = cell.labels(given, own)
+        weights, produces = {**weights, **labels}, {**produces, **made}
+        sizes[cell.path] = own
+        pins += cell.pins(own)
+        given = own
+    return weights, produces, sizes, pins
+
+
+def _fresh_units(call: CallView, cells: Sequence[_Cell], source: LabelSource) -> list[Vector]:
+    """New labels for the units of each cell; those of the last are what the layer gives."""
+    return [
+        source.fresh(cell.units, call.operation, "" if cell is cells[-1] else f"cell{number}")
+        for number, cell in enumerate(cells, start=1)
+    ]
+
+
+def _states(cells: Sequence[_Cell], units: Sequence[Vector]) -> list[Vector]:
+    return [own for cell, own in zip(cells, units, strict=True) for _ in range(cell.states)]
 
 
 def _tie_states(
@@ -92,152 +185,93 @@ def _tie_states(
     return ties, pins
 
 
-def _recurrent(kind: str) -> Rule:
-    def flow(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-        units = source.fresh(int(call.config["units"]), call.operation)
-        cell = _cell(call, kind, inputs[0][-1])
-        weights, produces = cell.labels(units)
-        ties, pins = _tie_states(call, inputs, [units] * cell.states)
-        return Flow(
-            outputs=tuple(on_axis(len(s), len(s) - 1, units) for s in call.outputs),
-            weights=weights,
-            sizes={"units": units},
-            ties=ties,
-            pins=pins + pins_off_axis(inputs[0], 2, STEPS) + cell.pins(units),
-            produces=produces,
-        )
-
-    return Rule(flow, _macs)
-
-
-def _macs(call: CallView) -> int:
-    """Each step multiplies the input and the state with their kernels."""
-    steps = call.inputs[0][1] or 1
-    kernels = [shape for name, shape in call.weights.items() if name.endswith("kernel")]
-    return steps * sum(product(shape) for shape in kernels)
-
-
-def _conv_lstm(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+def _recurrent(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
+    cells = _cells(call, call.kind, call.config)
+    if cells is None:
+        return pinned_flow(call, inputs, UNKNOWN_CELL)
     rank = len(call.inputs[0])
-    axis = 2 if call.config.get("data_format") == "channels_first" else rank - 1
-    units = source.fresh(int(call.config["filters"]), call.operation)
-    cell = _cell(call, "ConvLSTM", inputs[0][axis])
-    weights, produces = cell.labels(units)
-    ties, pins = _tie_states(call, inputs, [units] * cell.states)
-    outputs = []
-    for shape in call.outputs:
+    first = call.config.get("data_format") == "channels_first" and rank > 3
+    axis = 2 if first else rank - 1
+    units = _fresh_units(call, cells, source)
+    weights, produces, sizes, pins = _in_a_row(cells, inputs[0][axis], units)
+    ties, more = _tie_states(call, inputs, _states(cells, units))
+    outputs: list[Labels] = []
+    sequence = 1 if call.config.get("return_sequences") else 0
+    for shape, vector in zip(call.outputs, [units[-1], *_states(cells, units)], strict=False):
         # A sequence has the channels behind the steps, a state behind the batch.
-        at = channel_axis(call, len(shape)) + (len(shape) == rank and axis == 2)
-        outputs.append(on_axis(len(shape), at, units))
+        at = 1 + (sequence if not outputs else 0) if first else len(shape) - 1
+        outputs.append(on_axis(len(shape), at, vector))
     return Flow(
         outputs=tuple(outputs),
         weights=weights,
-        sizes={"filters": units},
+        sizes=sizes,
         ties=ties,
-        pins=pins + pins_off_axis(inputs[0], axis, STEPS) + cell.pins(units),
+        pins=more + pins_off_axis(inputs[0], axis, STEPS) + pins,
         produces=produces,
     )
-
-
-def _conv_lstm_macs(call: CallView) -> int:
-    shape = call.outputs[0]
-    first = call.config.get("data_format") == "channels_first"
-    sequence = bool(call.config.get("return_sequences"))
-    spatial = shape[1 + sequence :]
-    spatial = spatial[1:] if first else spatial[:-1]
-    return _macs(call) * product(spatial)
-
-
-def _cell_layer(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """`RNN` of one of Keras's cells."""
-    inner = call.config["cell"]
-    kind = str(inner.get("class_name", "")).removesuffix("Cell") if isinstance(inner, dict) else ""
-    if kind not in _GATES or inner.get("module") != "keras.layers":
-        return pinned_flow(call, inputs, "its cell is of a kind for which there is no rule")
-    units = source.fresh(int(inner["config"]["units"]), call.operation)
-    cell = _Cell(kind, inner["config"], call.weights, "", inputs[0][-1])
-    weights, produces = cell.labels(units)
-    ties, pins = _tie_states(call, inputs, [units] * cell.states)
-    return Flow(
-        outputs=tuple(on_axis(len(s), len(s) - 1, units) for s in call.outputs),
-        weights=weights,
-        sizes={"cell/config/units": units, **built_sizes(inner, "cell", (cell.given,))},
-        ties=ties,
-        pins=pins + pins_off_axis(inputs[0], 2, STEPS) + cell.pins(units),
-        produces=produces,
-    )
-
-
-def built_sizes(inner: Mapping[str, Any], path: str, last: Labels) -> dict[str, object]:
-    """The shape on which Keras builds a layer within a layer, as it stands in the config.
-
-    Args:
-        inner: the serialised layer.
-        path: of it in the outer config.
-        last: labels of the last axes of its input.
-    """
-    shape = (inner.get("build_config") or {}).get("input_shape")
-    if not isinstance(shape, (list, tuple)) or len(shape) < len(last):
-        return {}
-    start = len(shape) - len(last)
-    new = tuple(s if v is None else v for s, v in zip(shape[start:], last, strict=True))
-    return {f"{path}/build_config/input_shape": (*shape[:start], *new)}
 
 
 def _bidirectional(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
     """Both directions lose the same units: Keras infers shapes as if they had as many."""
-    given = inputs[0][-1]
-    found = [_direction(call, path, given) for path in ("layer", "backward_layer")]
-    sizes = {int(cell.config["units"]) for cell in found if cell is not None}
-    cells = [cell for cell in found if cell is not None]
-    if len(cells) != 2 or len(sizes) != 1:
+    both = _directions(call)
+    if both is None:
         return pinned_flow(call, inputs, "it wraps layers for which there is no rule")
-    units = source.fresh(sizes.pop(), call.operation)
-    weights: dict[str, Labels] = {}
-    produces: dict[str, tuple[int, ...]] = {}
-    counts: dict[str, object] = {}
-    for path, cell in zip(("layer", "backward_layer"), cells, strict=True):
-        own, made = cell.labels(units)
-        weights, produces = {**weights, **own}, {**produces, **made}
-        built = built_sizes(call.config[path], path, (given,))
-        counts = {**counts, f"{path}/config/units": units, **built}
-    states = cells[0].states + cells[1].states
-    ties, pins = _tie_states(call, inputs, [units] * states)
+    counts = [[cell.units for cell in cells] for cells in both]
+    if counts[0] != counts[1]:
+        return pinned_flow(call, inputs, "its directions have different numbers of units")
+    if _is_first(call):
+        return pinned_flow(call, inputs, "it joins the last axis, and its channels come first")
+    units = _fresh_units(call, both[0], source)
+    given, rank = inputs[0][-1], len(call.inputs[0])
+    ahead, back = (_in_a_row(cells, given, units) for cells in both)
+    states = _states(both[0], units) + _states(both[1], units)
+    ties, pins = _tie_states(call, inputs, states)
     mode = call.config["merge_mode"]
-    first = [units, units] if mode is None else [units]
+    last = units[-1]
+    first = [last, last] if mode is None else [last]
     if mode == "concat":
-        first = [np.concatenate([units, units])]
+        first = [np.concatenate([last, last])]
     return Flow(
         outputs=tuple(
             on_axis(len(shape), len(shape) - 1, vector)
-            for shape, vector in zip(call.outputs, [*first, *[units] * states], strict=False)
+            for shape, vector in zip(call.outputs, [*first, *states], strict=False)
         ),
-        weights=weights,
-        sizes=counts,
+        weights={**ahead[0], **back[0]},
+        sizes={**ahead[2], **back[2]},
         ties=ties,
-        pins=pins
-        + pins_off_axis(inputs[0], 2, STEPS)
-        + cells[0].pins(units)
-        + cells[1].pins(units),
-        produces=produces,
+        pins=pins + pins_off_axis(inputs[0], rank - 1, STEPS) + ahead[3] + back[3],
+        produces={**ahead[1], **back[1]},
     )
 
 
-# The attribute of `Bidirectional` for each layer in its config.
-_HOLDS = {"layer": "forward_layer", "backward_layer": "backward_layer"}
+def _is_first(call: CallView) -> bool:
+    config = call.config["layer"]["config"]
+    return config.get("data_format") == "channels_first" and len(call.inputs[0]) > 3
 
 
-def _direction(call: CallView, path: str, given: Vector | None) -> _Cell | None:
-    inner = call.config.get(path)
-    kind = str(inner.get("class_name")) if isinstance(inner, dict) else ""
-    if not isinstance(inner, dict) or kind not in ("SimpleRNN", "GRU", "LSTM"):
+def _macs(call: CallView) -> int | None:
+    """Each step multiplies what every cell reads with its kernels, at every position."""
+    if call.kind == "Bidirectional":
+        both = _directions(call)
+        cells = None if both is None else [cell for one in both for cell in one]
+        config = call.config["layer"]["config"]
+    else:
+        cells, config = _cells(call, call.kind, call.config), call.config
+    if cells is None:
         return None
-    return _Cell(kind, inner["config"], call.weights, f"{_HOLDS[path]}/", given)
+    steps = call.inputs[0][1] or 1
+    return steps * _positions(call, config) * sum(cell.macs() for cell in cells)
+
+
+def _positions(call: CallView, config: Mapping[str, Any]) -> int:
+    """Where a convolutional cell is applied; once in others."""
+    shape = call.outputs[0][1 + bool(config.get("return_sequences")) :]
+    first = config.get("data_format") == "channels_first"
+    return product(shape[1:] if first else shape[:-1])
 
 
 RULES: dict[str, Rule] = {
-    **{kind: _recurrent(kind) for kind in ("SimpleRNN", "GRU", "LSTM")},
-    **{f"ConvLSTM{n}D": Rule(_conv_lstm, _conv_lstm_macs) for n in (1, 2, 3)},
-    "RNN": Rule(_cell_layer, _macs),
-    "Bidirectional": Rule(_bidirectional, _macs),
+    kind: Rule(_recurrent, _macs)
+    for kind in ("SimpleRNN", "GRU", "LSTM", "RNN", *(f"ConvLSTM{n}D" for n in (1, 2, 3)))
 }
+RULES["Bidirectional"] = Rule(_bidirectional, _macs)
