@@ -322,35 +322,29 @@ def check_countable(graph: Graph, budget: Budget) -> None:
     Raises:
         BudgetError: naming a layer.
     """
-    unknown = sized(graph).unknown() if budget.macs is not None else ()
-    channel_map = map_channels(graph) if unknown else None
-    for index, call in enumerate(graph.calls if channel_map is not None else ()):
-        rule = find_rule(graph.operations[call.operation].kind)
-        if rule is None or channel_map is None or rule.macs(channel_map.view(index)) is None:
-            continue
-        if call_macs(channel_map, index) is None:
+    if budget.macs is None or not sized(graph).unknown():
+        return
+    channel_map = map_channels(graph)
+    for index in range(len(graph.calls)):
+        view = channel_map.full.view(index)
+        if _is_counted(view) and call_macs(channel_map, index) is None:
             raise BudgetError(
-                f"The budget limits MACs, but layer '{call.operation}' of model '{graph.name}' "
+                f"The budget limits MACs, but layer '{view.operation}' of model '{graph.name}' "
                 "works on a size that is unknown, and none could be assumed: give data of the "
                 "size that counts, or limit params."
             )
 
 
-def uncounted_layers(graph: Graph) -> tuple[str, ...]:
-    """Layers with weights whose MACs no rule knows."""
-    views = map_channels(graph)
-    return tuple(
-        dict.fromkeys(
-            call.operation
-            for index, call in enumerate(graph.calls)
-            if graph.operations[call.operation].weights and not _is_counted(views.view(index))
-        )
-    )
-
-
 def _is_counted(view: CallView) -> bool:
     rule = find_rule(view.kind)
     return rule is not None and rule.macs(view) is not None
+
+
+def uncounted_layers(channel_map: ChannelMap) -> tuple[str, ...]:
+    """Layers whose MACs no rule knows, or which work on a size that is unknown."""
+    calls = enumerate(channel_map.graph.calls)
+    unknown = [c.operation for index, c in calls if call_macs(channel_map, index) is None]
+    return tuple(dict.fromkeys(unknown))
 
 
 def measure_latency(

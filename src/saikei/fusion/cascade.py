@@ -124,7 +124,7 @@ class Cascade(Fusion):
             exits = open_exits(models, None, self.confidence, self.combine)
             return _model(models, replace(exits, thresholds=self.thresholds), None)
         evidence = gather(members, data, allow_in_sample)
-        found = self._found(models, evidence)
+        found = self._found(models, evidence, data)
         fused = _model(models, found.exits, found.shares)
         record_rows(fused, evidence.digests, "Cascade")
         return fused
@@ -141,7 +141,7 @@ class Cascade(Fusion):
         """
         models = deployed(members)
         check_members(models)
-        return self._found(models, gather(members, data, allow_in_sample))
+        return self._found(models, gather(members, data, allow_in_sample), data)
 
     @property
     def complexity(self) -> int:
@@ -187,10 +187,10 @@ class Cascade(Fusion):
         goal = self._goal()
         return Exiting(fitted(exits, trial, goal, self.costs, self.certainty, self.seed))
 
-    def _found(self, models: Sequence[keras.Model], evidence: Evidence) -> CascadeFit:
+    def _found(self, models: Sequence[keras.Model], evidence: Evidence, data: Any) -> CascadeFit:
         # With a look at the models, to name them where they make no cascade.
         open_exits(models, evidence.tasks, self.confidence, self.combine)
-        counted = replace(self, costs=member_costs(models, self.costs))
+        counted = replace(self, costs=member_costs(models, self.costs, data))
         return counted.combiner(evidence).found
 
     def _goal(self) -> Goal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import keras
@@ -98,6 +99,47 @@ def test_a_channel_that_stands_several_times_moves_with_all_its_places() -> None
     source[[7, 8, 9]] = [9, 7, 8]
     np.testing.assert_array_equal(moved_index(channels, source), [2, 0, 1, 5, 3, 4])
     assert moved_index(channels, np.arange(10)) is None
+
+
+def residual(x: Any) -> Any:
+    x = L.Dense(12, "relu")(x)
+    return x + L.Dense(12, "tanh")(x)
+
+
+def shared_twice(x: Any) -> Any:
+    layer = L.Dense(12, "tanh")
+    return layer(layer(x))
+
+
+MEETING_THEMSELVES: dict[str, Any] = {
+    "recurrent kernels": lambda x: L.GRU(10)(L.Bidirectional(L.LSTM(12, return_sequences=True))(x)),
+    "a plain recurrence": L.SimpleRNN(12),
+    "a residual of one layer": residual,
+    "a layer that is called twice": lambda x: shared_twice(L.Dense(12)(x)),
+}
+
+
+@pytest.mark.parametrize("name", MEETING_THEMSELVES)
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_channels_that_meet_themselves_in_a_weight_find_their_order(
+    name: str, noise: float
+) -> None:
+    tensor = keras.Input((6, 2))
+    model = keras.Model(tensor, L.Dense(3)(MEETING_THEMSELVES[name](tensor)))
+    graph = read(model)
+    symmetries = Symmetries.of(map_channels(graph))
+    axes = Counter(carrier.place for carrier in symmetries.carriers)
+    twice = [place for place, count in axes.items() if count == 2]
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        numbers = {k: draw.standard_t(5, a.shape) for k, a in tensors(graph, graph).items()}
+        for place in twice:
+            # The kernels in which channels meet themselves count for more than all others.
+            numbers[place] = 5 * numbers[place]
+        noisy = {k: a + noise * draw.standard_normal(a.shape) for k, a in numbers.items()}
+        back = align(symmetries, numbers, symmetries.apply(noisy, symmetries.random(draw)))
+        for place, array in noisy.items():
+            np.testing.assert_array_equal(back.numbers[place], array)
 
 
 def test_a_network_with_noise_is_aligned_to_the_order_of_the_one_without() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 
 from saikei.channels import map_channels
 from saikei.costs import count_costs, uncounted_layers
+from saikei.edits.base import read_with_sizes
 from saikei.errors import DataError, FusionError
 from saikei.fusion.cascades.certify import certified
 from saikei.fusion.cascades.front import front
 from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.cascades.trial import Trial, confidences
 from saikei.fusion.evidence import Evidence
-from saikei.graph import read
 from saikei.models import Combine, Confidence, Exits
 from saikei.training.outputs import Output, read_outputs
 from saikei.training.score import per_sample
@@ -144,9 +144,14 @@ def make_trial(exits: Exits, evidence: Evidence, costs: Sequence[float]) -> Tria
 
 
 def member_costs(
-    models: Sequence[keras.Model], given: tuple[float, ...] | None
+    models: Sequence[keras.Model], given: tuple[float, ...] | None, data: Any = None
 ) -> tuple[float, ...]:
     """What each member costs on one row: MACs where nothing else is given.
+
+    Args:
+        models: the members.
+        given: what was given.
+        data: of the size that MACs are counted at, where members take inputs of any size.
 
     Raises:
         FusionError: when costs are not one positive number for each member, or MACs cannot be
@@ -155,7 +160,7 @@ def member_costs(
     if given is not None:
         check_costs(given, len(models))
         return given
-    return tuple(_macs(model) for model in models)
+    return tuple(_macs(model, data) for model in models)
 
 
 def check_costs(given: tuple[float, ...], members: int) -> None:
@@ -170,12 +175,12 @@ def check_costs(given: tuple[float, ...], members: int) -> None:
         )
 
 
-def _macs(model: keras.Model) -> float:
-    channel_map = map_channels(read(model))
-    unknown = uncounted_layers(channel_map.graph)
+def _macs(model: keras.Model, data: Any) -> float:
+    channel_map = map_channels(read_with_sizes(model, data))
+    unknown = uncounted_layers(channel_map)
     macs = count_costs(channel_map).macs
     if unknown or not macs:
-        reason = f"no rule counts those of {', '.join(unknown)}" if unknown else "it has none"
+        reason = f"those of {', '.join(unknown)} cannot be counted" if unknown else "it has none"
         raise FusionError(
             f"The MACs of '{model.name}' are not known ({reason}): give Cascade(costs=(…)), for "
             "example each member's milliseconds."

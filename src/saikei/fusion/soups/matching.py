@@ -43,7 +43,9 @@ def align(symmetries: Symmetries, target: Tensors, numbers: Tensors) -> Alignmen
     """Put the channels of a network in the order that is nearest to another network.
 
     It starts from the nearer of two orders: the one that there is, and one matched front to back
-    by what does not depend on the order of channels that are not matched yet.
+    by what does not depend on the order of channels that are not matched yet. Where a weight
+    carries the same channels on two axes, as a recurrent kernel does, another start takes their
+    order on the other axis as not known either, and the nearer end counts.
 
     Args:
         symmetries: of their architecture.
@@ -51,8 +53,7 @@ def align(symmetries: Symmetries, target: Tensors, numbers: Tensors) -> Alignmen
         numbers: those of the network.
     """
     matcher = _Matcher(symmetries, _wide(symmetries, target), _wide(symmetries, numbers))
-    starts = [symmetries.identity(), matcher.front_to_back()]
-    source = matcher.descend(max(starts, key=matcher.likeness))
+    source = max(map(matcher.descend, matcher.starts()), key=matcher.likeness)
     aligned = symmetries.apply(numbers, source)
     places = {carrier.place for carrier in symmetries.carriers}
     square = sum(
@@ -85,13 +86,35 @@ class _Matcher:
             for orbit in symmetries.orbits
         ]
 
-    def front_to_back(self) -> Vector:
-        """A first guess, exact where one network is a permutation of the other."""
+    def starts(self) -> list[Vector]:
+        """First guesses; one of them is exact where one network is a permutation of the other."""
+        guesses = [self._symmetries.identity(), self._front_to_back(self_known=True)]
+        starts = [max(guesses, key=self.likeness)]
+        if self._meet_themselves():
+            starts.append(self._front_to_back(self_known=False))
+        return starts
+
+    def _meet_themselves(self) -> bool:
+        """Whether a weight carries the channels of one orbit on two axes."""
+        return any(
+            len({carrier.place for carrier in carriers}) < len(carriers)
+            for carriers in self._of_orbit
+        )
+
+    def _front_to_back(self, self_known: bool) -> Vector:
+        """An order matched orbit by orbit.
+
+        Args:
+            self_known: whether the order of the channels that are being matched counts as known
+                where they meet themselves.
+        """
         source = self._symmetries.identity()
         open_ = np.zeros(self._symmetries.count, dtype=bool)
         for orbit in self._symmetries.orbits:
             open_[orbit] = True
         for orbit, carriers in zip(self._symmetries.orbits, self._of_orbit, strict=True):
+            if self_known:
+                open_[orbit] = False
             gain = self._gain(orbit, carriers, source, open_)
             source[orbit] = _matched(orbit, orbit, gain)
             open_[orbit] = False
@@ -140,15 +163,13 @@ class _Matcher:
         not matter.
         """
         gain = np.zeros((len(orbit), len(orbit)))
-        outside = open_.copy()
-        outside[orbit] = False
         for carrier in carriers:
             ours = self._target[carrier.place]
             theirs = self._moved(carrier.place, source, but=carrier)
             axes = [
                 c.axis
                 for c in self._on[carrier.place]
-                if c is not carrier and outside[c.channels].any()
+                if c is not carrier and open_[c.channels].any()
             ]
             rows = [
                 _sorted(_rows(array, carrier, orbit), axes, carrier.axis)
