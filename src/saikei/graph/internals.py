@@ -18,6 +18,7 @@ from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from keras.src.models.functional import Functional
 
 from saikei.graph.symbolic_activations import activation_swaps
+from saikei.tensors import to_numpy
 
 # Where an attribute stands, its name, and its old and new value.
 _Swap: TypeAlias = tuple[dict[str, Any], str, Any, Any]
@@ -138,7 +139,7 @@ def numbers(variable: Any) -> np.ndarray:
     if tensorflow and isinstance(variable, keras.Variable) and variable.dtype == "float32":
         # A tensor that is read keeps its buffer; its `numpy()` would copy it.
         return np.asarray(memoryview(variable.value.value()))
-    return np.asarray(variable.numpy())
+    return to_numpy(variable.value) if isinstance(variable, keras.Variable) else variable.numpy()
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -22,6 +22,7 @@ from saikei.graph import internals
 from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
 from saikei.graph.training_only import TRAINING_ONLY
 from saikei.graph.triangles import TRIANGLES, multiplied
+from saikei.tensors import to_numpy
 
 
 class UntraceableError(Exception):
@@ -128,7 +129,7 @@ class _StandIns:
     def variable(self, variable: Any) -> Any:
         """Of a variable; one that holds no real numbers is a constant."""
         if not keras.backend.is_float_dtype(variable.dtype):
-            return keras.ops.convert_to_tensor(keras.ops.convert_to_numpy(variable))
+            return keras.ops.convert_to_tensor(to_numpy(variable.value))
         dtype = str(variable.dtype)
         if self._dtype is not None:
             dtype = internals.autocast(variable, self._dtype)
@@ -138,7 +139,7 @@ class _StandIns:
         """Of an array that a layer with weights is called on."""
         if not keras.ops.is_tensor(leaf) and not isinstance(leaf, np.ndarray):
             return leaf
-        array = keras.ops.convert_to_numpy(leaf)
+        array = to_numpy(leaf)
         key = (array.shape, str(array.dtype), array.tobytes())
         array = self._constants.setdefault(key, array)
         return self._fresh(array, keras.backend.standardize_dtype(array.dtype))
@@ -309,7 +310,7 @@ def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
         elif isinstance(leaf, keras.Variable):
             plain.append(id(leaf))
         elif isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf):
-            array = keras.ops.convert_to_numpy(leaf)
+            array = to_numpy(leaf)
             plain.append((array.shape, str(array.dtype), array.tobytes()))
         else:
             plain.append(leaf)

@@ -17,6 +17,7 @@ import numpy as np
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
+from saikei.tensors import to_numpy
 
 
 def keeps_state(layer: Any) -> bool:
@@ -213,8 +214,7 @@ def _stored(part: Any) -> dict[str, tuple[np.ndarray, int | None]]:
     own = list(enumerate(part.variables))
     found: dict[str, tuple[np.ndarray, int | None]] = {}
     for key, value in store.items():
-        tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
-        array = np.asarray(keras.ops.convert_to_numpy(value) if tensor else value)
+        array = to_numpy(value.value if isinstance(value, keras.Variable) else value)
         alike = [n for n, one in own if np.array_equal(internals.numbers(one), array)]
         same = [n for n, one in own if one is value]
         named = [n for n in alike if key in (str(n), part.variables[n].name)]

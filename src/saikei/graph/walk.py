@@ -31,6 +31,7 @@ from saikei.graph.retrace import (
     trace,
 )
 from saikei.graph.sizes import origin
+from saikei.tensors import to_numpy
 
 FIRST = TensorRef(0, 0)
 
@@ -242,7 +243,7 @@ class Reader:
                 return self._resolve(level, leaf)
             if isinstance(leaf, keras.Variable):
                 return self._parameter(level, leaf, str(leaf.dtype))
-            return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
+            return to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf
 
         args, kwargs = tree.map_structure(ref, (step.args, {**step.kwargs, **masks}))
         return args, kwargs

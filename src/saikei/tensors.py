@@ -1,0 +1,51 @@
+"""Tensors of a backend as NumPy arrays, in dtypes that NumPy can compute with.
+
+Keras is imported where it is needed, so that wrong data is refused at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+
+def to_numpy(value: Any) -> Array:
+    """A tensor, a list or an array as an array of the same dtype.
+
+    Args:
+        value: what to convert; TensorFlow gives a single bfloat16 number as no array.
+    """
+    import keras
+
+    if not keras.ops.is_tensor(value):
+        return np.asarray(value)
+    if not keras.ops.ndim(value):
+        return np.asarray(keras.ops.convert_to_numpy(keras.ops.reshape(value, (1,)))).reshape(())
+    return np.asarray(keras.ops.convert_to_numpy(value))
+
+
+def to_floats(value: Any) -> Array:
+    """Like `to_numpy`, with numbers of half precision or less as float32, which holds them all.
+
+    NumPy can neither store nor recognise bfloat16, and sums in float16 overflow.
+    """
+    array = to_numpy(value)
+    return array.astype(np.float32) if is_half(array.dtype) else array
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether a dtype, or one of that name, holds floating-point numbers of 16 bits or less."""
+    return str(dtype) in ("float16", "bfloat16") or str(dtype).startswith("float8")
+
+
+def rounding(dtype: Any) -> float:
+    """The relative rounding error of a dtype, or of one of that name: 2⁻⁸ for bfloat16.
+
+    Args:
+        dtype: of floating-point numbers.
+    """
+    bits = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
+    return 2.0 ** -bits.get(str(dtype), 24)
