@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.errors import DataError
+from saikei.tensors import to_known
 
 Array = NDArray[Any]
 
@@ -139,10 +140,8 @@ def as_numpy(leaf: Any) -> Array:
     arrays of numbers; so do those of arrays of one shape. Half precision that NumPy does not
     know by itself becomes float32.
     """
-    import keras
-
     try:
-        array = np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
+        array = to_known(leaf)
     except (TypeError, ValueError, AttributeError) as error:
         # Ragged and sparse tensors, and lists of rows of different lengths.
         raise DataError(
@@ -151,8 +150,6 @@ def as_numpy(leaf: Any) -> Array:
         ) from error
     if array.dtype.kind == "O" and array.ndim:
         array = _of_objects(array)
-    if array.dtype.kind == "V" and "float" in array.dtype.name:
-        array = array.astype(np.float32)
     return array
 
 

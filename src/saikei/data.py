@@ -266,6 +266,11 @@ def check_values(array: NDArray[Any], label: str) -> None:
     Raises:
         DataError: naming the array and, of NaN, the first row.
     """
+    if array.dtype.kind == "V":
+        raise DataError(
+            f"The {label} is of type {array.dtype}, as NumPy stores bfloat16, whose numbers cannot "
+            "be told any more: store it as float32."
+        )
     if array.dtype.kind not in "biuf":
         raise DataError(
             f"The {label} is of type {array.dtype}: give numbers, with classes numbered from 0."

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
+
 def to_numpy(value: Any) -> Array:
     """A tensor, a list or an array as an array of the same dtype.
 
@@ -27,18 +28,33 @@ def to_numpy(value: Any) -> Array:
     return np.asarray(keras.ops.convert_to_numpy(value))
 
 
-def to_floats(value: Any) -> Array:
-    """Like `to_numpy`, with numbers of half precision or less as float32, which holds them all.
+def to_known(value: Any) -> Array:
+    """Like `to_numpy`, with dtypes that NumPy has not (bfloat16) as float32, which holds them all.
 
-    NumPy can neither store nor recognise bfloat16, and sums in float16 overflow.
+    NumPy can neither store those nor tell that they are floating-point numbers.
+    """
+    array = to_numpy(value)
+    return array.astype(np.float32) if is_half(array.dtype, but="float16") else array
+
+
+def to_floats(value: Any) -> Array:
+    """Like `to_numpy`, with all floating-point numbers of half precision or less as float32.
+
+    Sums and logarithms of float16 lose what comes behind the third digit.
     """
     array = to_numpy(value)
     return array.astype(np.float32) if is_half(array.dtype) else array
 
 
-def is_half(dtype: Any) -> bool:
-    """Whether a dtype, or one of that name, holds floating-point numbers of 16 bits or less."""
-    return str(dtype) in ("float16", "bfloat16") or str(dtype).startswith("float8")
+def is_half(dtype: Any, but: str = "") -> bool:
+    """Whether a dtype holds floating-point numbers of 16 bits or less.
+
+    Args:
+        dtype: a dtype, or its name.
+        but: the name of one that does not count.
+    """
+    name = str(dtype)
+    return name != but and (name in ("float16", "bfloat16") or name.startswith("float8"))
 
 
 def rounding(dtype: Any) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
 from saikei.graph.build import cheap_initialisers, instantiate, load_weights
 from saikei.graph.internals import mask_of, set_mask, takes_training
+from saikei.tensors import to_numpy
 
 BATCH = 64
 Array: TypeAlias = NDArray[Any]
@@ -215,8 +216,8 @@ def _tensor(value: Value, rows: slice | None) -> Any:
 def _value(tensor: Any) -> Value:
     mask = mask_of(tensor)
     return Value(
-        np.asarray(keras.ops.convert_to_numpy(tensor)),
-        None if mask is None else np.asarray(keras.ops.convert_to_numpy(mask)),
+        to_numpy(tensor),
+        None if mask is None else to_numpy(mask),
     )
 
 

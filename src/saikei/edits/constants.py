@@ -19,6 +19,7 @@ from saikei.graph.build import instantiate
 from saikei.importance.readers import Carrier, carriers
 from saikei.rules.activations import RULES as ACTIVATIONS
 from saikei.rules.labels import labelled
+from saikei.tensors import to_floats
 
 Values = NDArray[np.float64]
 
@@ -170,7 +171,7 @@ def _passed(
         operation.kind in ACTIVATIONS and not operation.weights
     ):
         layer = instantiate(operation)
-        return np.asarray(keras.ops.convert_to_numpy(layer(values[None])), np.float64).reshape(-1)
+        return np.asarray(to_floats(layer(values[None])), np.float64).reshape(-1)
     return None
 
 
@@ -179,4 +180,4 @@ def _activated(operation: Operation, values: Values) -> Values:
     if activation is None:
         return values
     tensor = keras.ops.convert_to_tensor(values.astype(np.float32)[None])
-    return np.asarray(keras.ops.convert_to_numpy(activation(tensor)), np.float64).reshape(-1)
+    return np.asarray(to_floats(activation(tensor)), np.float64).reshape(-1)

@@ -15,6 +15,7 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows
@@ -203,7 +204,7 @@ def _out_of_fold(made: CrossFit, data: Any, features: bool, raw: bool) -> Eviden
     if raw:
         tensors, _ = side_by_side(models[:1])
         flat = keras.Model(tensors, list(_flattened(tensors))).predict(made.x, verbose=0)
-        inputs = tuple(np.asarray(part) for part in keras.tree.flatten(flat))
+        inputs = tuple(to_floats(part) for part in keras.tree.flatten(flat))
     said = Said(tuple(made.predictions.values()), raw=inputs)
     _check_finite(said, [f"Member '{name}'" for name in made.members])
     return Evidence(made.tasks, made.labels, said, made.digests, _activations(models[0]))

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.tensors import to_floats
+
 Array = NDArray[Any]
 # From the model's flat outputs and the labels to a scalar.
 Loss = Callable[[list[Any], Any], Any]
@@ -32,7 +34,7 @@ def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], lis
         return [
             np.zeros(weight.shape, np.float32)
             if gradient is None
-            else np.asarray(keras.ops.convert_to_numpy(gradient), np.float32)
+            else np.asarray(to_floats(gradient), np.float32)
             for weight, gradient in zip(model.weights, found, strict=True)
         ]
 

@@ -20,6 +20,7 @@ from saikei.graph import build, layers_of
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.per_channel import along, weight_axes
+from saikei.tensors import to_floats
 
 # Gradients of a few samples at a time: their squares would average out in a large batch.
 BATCH = 8
@@ -43,7 +44,7 @@ def batches(channel_map: ChannelMap, samples: Samples) -> Iterator[list[Met]]:
     """
     model = build(channel_map.graph)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], (samples.inputs, samples.labels))
-    outputs = [keras.ops.convert_to_numpy(o) for o in tree.flatten(model(first[0], training=False))]
+    outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
     gradients_of = weight_gradients(model, objective(outputs, first[1]))
     place = _places(channel_map, model)
     axes = _axes(channel_map)

@@ -12,6 +12,7 @@ from keras import tree
 
 from saikei.errors import DataError, FusionError, ModelError
 from saikei.models.exits import Exits, check_thresholds
+from saikei.tensors import to_known
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -347,7 +348,7 @@ def _batches(
 
 
 def _as_numpy(leaf: Any) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else leaf)
+    return to_known(leaf)
 
 
 def _take(rows: Array, array: Array) -> Array:

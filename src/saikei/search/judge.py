@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from saikei.search.record import Difference
+from saikei.tensors import to_floats
 from saikei.training.score import (
     Score,
     mean_interval,
@@ -61,7 +62,7 @@ class Judge:
     def outputs(self, model: keras.Model) -> Outputs:
         """What a model says of the inputs: one array `(n, …)` for each output."""
         said = model.predict(self.x, batch_size=PREDICT_BATCH, verbose=0)
-        return tuple(np.asarray(output) for output in keras.tree.flatten(said))
+        return tuple(to_floats(output) for output in keras.tree.flatten(said))
 
     def score(self, outputs: Outputs) -> Score:
         """The metric of one output, or the summed loss of several."""

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.tensors import to_floats
 from saikei.batches import Array, ArrayData, as_arrays
 from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
@@ -226,7 +227,7 @@ def _predicted(
 ) -> tuple[Array, ...]:
     said = [
         [
-            np.asarray(output)
+            to_floats(output)
             for output in tree.flatten(
                 member.predict(_take(x, fold.test), batch_size=_PREDICT_BATCH, verbose=0)
             )

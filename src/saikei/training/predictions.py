@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 from scipy import special
 
+from saikei.tensors import to_floats
 from saikei.batches import Array, as_arrays, dataset_batches, to_arrays
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError
@@ -39,7 +40,7 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
             )
         check_inputs(model, arrays.x, "given")
         outputs = model.predict(arrays.x, batch_size=batch_size, verbose=0)
-        return arrays.y, [np.asarray(output) for output in tree.flatten(outputs)]
+        return arrays.y, [to_floats(output) for output in tree.flatten(outputs)]
     return _predict_dataset(model, data)
 
 
@@ -54,7 +55,7 @@ def _predict_dataset(model: keras.Model, data: Any) -> tuple[Any, list[Array]]:
             )
         check_inputs(model, batch.x, "given", batch=True)
         labels.append(batch.y)
-        outputs.append([np.asarray(o) for o in tree.flatten(model.predict_on_batch(batch.x))])
+        outputs.append([to_floats(o) for o in tree.flatten(model.predict_on_batch(batch.x))])
     if not labels:
         raise DataError("The given data is empty: give at least one batch.")
     return (

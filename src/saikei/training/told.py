@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.tensors import to_floats
 from saikei.batches import Array, ArrayData, as_numpy, dataset_batches, to_arrays
 from saikei.data import input_count
 from saikei.errors import DataError
@@ -33,7 +34,9 @@ def ask(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SIZE) -> A
     Raises:
         DataError: when an output is not finite.
     """
-    outputs = teacher.predict(x, batch_size=batch_size, verbose=0)
+    outputs = tree.map_structure(
+        to_floats, teacher.predict(x, batch_size=batch_size, verbose=0)
+    )
     check_finite(outputs, f"Teacher '{teacher.name}'")
     return outputs
 
@@ -55,7 +58,7 @@ def ask_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digests, int]:
     said, digests = [], []
     for batch in dataset_batches(dataset, "train", labels=False, inputs=input_count(teacher)):
         arrays = to_arrays(batch, "train").x
-        said.append(tree.map_structure(as_numpy, teacher.predict_on_batch(arrays)))
+        said.append(tree.map_structure(to_floats, teacher.predict_on_batch(arrays)))
         digests.append(digest_rows(arrays))
     outputs = tree.map_structure(lambda *parts: np.concatenate(parts), *said)
     check_finite(outputs, f"Teacher '{teacher.name}'")

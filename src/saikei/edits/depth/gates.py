@@ -22,6 +22,7 @@ from saikei.graph import (
     new_weight,
     unused_name,
 )
+from saikei.tensors import to_floats
 
 BATCH = 64
 Array: TypeAlias = NDArray[Any]
@@ -103,7 +104,8 @@ class GatedModel:
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)
         given = tree.flatten(self._inputs)
-        found = tree.flatten(self._model.predict(given, batch_size=BATCH, verbose=0))
+        predicted = self._model.predict(given, batch_size=BATCH, verbose=0)
+        found = [to_floats(output) for output in tree.flatten(predicted)]
         measured = zip(self._gates, found[self._outputs :], strict=False)
         return found[: self._outputs], {ref: float(np.mean(far)) for ref, far in measured}
 

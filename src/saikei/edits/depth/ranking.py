@@ -17,6 +17,7 @@ from saikei.edits.depth.units import Unit
 from saikei.errors import EditError
 from saikei.graph import Graph, TensorRef
 from saikei.importance.objective import objective
+from saikei.tensors import to_floats
 
 # Every unit is tried at every step, and differences between units are large.
 SAMPLES = 256
@@ -117,7 +118,7 @@ class ByLoss(_ByTrial):
     def _value(self, outputs: list[Array]) -> float:
         tensors = [keras.ops.convert_to_tensor(y) for y in outputs]
         truths = [keras.ops.convert_to_tensor(y) for y in self._labels]
-        return float(keras.ops.convert_to_numpy(self._objective(tensors, truths)))
+        return float(to_floats(self._objective(tensors, truths)))
 
     def _harm(self, outputs: list[Array]) -> float:
         return self._value(outputs) - self._loss

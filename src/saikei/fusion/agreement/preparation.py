@@ -13,6 +13,7 @@ from keras import tree
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
 from saikei.fusion.agreement.ways import Way, can_change, changed, ways
 from saikei.fusion.averaging.objectives import labels_of
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 from saikei.training.score import summed_losses
 from saikei.training.task import Task, flat_labels
@@ -106,7 +107,7 @@ class _Trial:
 
 def _said(model: keras.Model, x: Any) -> list[Array]:
     outputs = tree.flatten(model.predict(x, batch_size=256, verbose=0))
-    return [np.asarray(one) for one in outputs]
+    return [to_floats(one) for one in outputs]
 
 
 def _is_sure(gains: Array) -> bool:

@@ -22,6 +22,7 @@ from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.links import Link, logits_of
 from saikei.fusion.members import numbered_name
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 
 Space: TypeAlias = Literal["probability", "logit"]
@@ -198,7 +199,7 @@ class Pool:
     def prepare(self, said: Said) -> list[list[Array]]:
         """For each member, arrays of its outputs: calibrated, in the space of the pool."""
         outputs = [
-            [np.asarray(ops.convert_to_numpy(part)) for part in pool.prepare(parts)]
+            [to_floats(part) for part in pool.prepare(parts)]
             for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
         ]
         return [list(member) for member in zip(*outputs, strict=True)]
@@ -206,7 +207,7 @@ class Pool:
     def predict(self, said: Said) -> tuple[Array, ...]:
         """One array for each output."""
         return tuple(
-            np.asarray(ops.convert_to_numpy(pool([np.asarray(part) for part in parts])))
+            to_floats(pool([np.asarray(part) for part in parts]))
             for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
         )
 

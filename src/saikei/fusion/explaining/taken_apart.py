@@ -19,6 +19,7 @@ from saikei.graph.internals import use_assigned_statistics
 from saikei.graph.own_functions import at_hand, named
 from saikei.graph.state import carry_state
 from saikei.models import CascadeModel
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 from saikei.training.digests import digest_data
 from saikei.training.outputs import mean_terms
@@ -244,7 +245,7 @@ def _asked(rest: keras.Model, said: Said) -> tuple[Array, ...]:
     parts = []
     for start in range(0, len(flat[0]), _BATCH):
         outputs = rest.predict_on_batch([one[start : start + _BATCH] for one in flat])
-        parts.append([np.asarray(output) for output in tree.flatten(outputs)])
+        parts.append([to_floats(output) for output in tree.flatten(outputs)])
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 

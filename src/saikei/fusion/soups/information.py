@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import tree
 
@@ -15,6 +14,7 @@ from saikei.graph import Graph, build
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.sensitivity import BATCH
+from saikei.tensors import to_floats
 
 
 def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
@@ -31,7 +31,7 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     model = build(graph)
     chosen = calibration_samples(graph, data, samples)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], (chosen.inputs, chosen.labels))
-    outputs = [keras.ops.convert_to_numpy(o) for o in tree.flatten(model(first[0], training=False))]
+    outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
     gradients_of = weight_gradients(model, objective(outputs, first[1]))
     place = {id(weight): number for number, weight in enumerate(model.weights)}
     total = [np.zeros(weight.shape, np.float64) for weight in model.weights]

@@ -16,6 +16,7 @@ from keras import ops
 
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 from saikei.training.task import Task
 
@@ -52,7 +53,7 @@ class View:
 
     def matrix(self, said: Said) -> Array:
         """The columns of arrays, float64 `(n, columns)`."""
-        blocks = [np.asarray(ops.convert_to_numpy(block)) for block in self.tensors(said)]
+        blocks = [to_floats(block) for block in self.tensors(said)]
         return np.concatenate(blocks, axis=1).astype(np.float64)
 
     def of_one_scale(self, said: Said) -> Array:

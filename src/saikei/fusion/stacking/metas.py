@@ -14,6 +14,7 @@ from saikei.fusion.members import numbered_name
 from saikei.fusion.stacking.forms import View, concatenated
 from saikei.fusion.stacking.linear import Linear, link_of, squashed
 from saikei.graph import copy_model
+from saikei.tensors import to_floats
 from saikei.training.batches import Array
 
 
@@ -103,7 +104,7 @@ class KerasMeta:
     def predict(self, said: Said) -> Array:
         """What the model says."""
         x = self.view.matrix(said).astype(np.float32)
-        return np.asarray(keras.ops.convert_to_numpy(self.model(x, training=False)))
+        return to_floats(self.model(x, training=False))
 
     def connect(self, said: Said, name: str) -> Any:
         """A copy of the model, in a graph."""
