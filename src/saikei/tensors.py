@@ -46,6 +46,14 @@ def to_floats(value: Any) -> Array:
     return array.astype(np.float32) if is_half(array.dtype) else array
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's dtype of that name; Keras brings those that NumPy has not, such as bfloat16."""
+    import keras
+
+    found: np.dtype[Any] = np.dtype(keras.backend.standardize_dtype(name))
+    return found
+
+
 def is_half(dtype: Any, but: str = "") -> bool:
     """Whether a dtype holds floating-point numbers of 16 bits or less.
 

@@ -7,7 +7,7 @@ its old weight, and the fit is never worse on the samples than W₀ is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +98,7 @@ def best_change(
     held_out: NormalEquations,
     intercept: bool,
     ridges: Sequence[float] = RIDGES,
+    rounded: Callable[[Matrix], Matrix] = lambda change: change,
 ) -> Matrix | None:
     """The change by all rows, with the ridge that does best on rows held out.
 
@@ -106,20 +107,29 @@ def best_change(
         held_out: the rows to choose the ridge by; it may have none.
         intercept: whether a constant may be added.
         ridges: to choose among.
+        rounded: from a change to what is left of it in the precision of the weights.
 
     Returns:
         The change, or `None` where no ridge makes the residuals of the held-out rows smaller.
     """
     ridge = ridges[len(ridges) // 2]
     if held_out.rows:
-        errors = [held_out.error(fit.solve(candidate, intercept)) for candidate in ridges]
+        errors = [
+            _finite(held_out.error(rounded(fit.solve(candidate, intercept))))
+            for candidate in ridges
+        ]
         best = int(np.argmin(errors))
         if not errors[best] < held_out.square:
             return None
         ridge = ridges[best]
     whole = fit.plus(held_out)
     change = whole.solve(ridge, intercept)
-    return change if whole.error(change) < whole.square else None
+    return change if _finite(whole.error(rounded(change))) < whole.square else None
+
+
+def _finite(error: float) -> float:
+    """Weights that are too large for their precision are no solution."""
+    return error if np.isfinite(error) else np.inf
 
 
 def _solve(gram: Matrix, cross: Matrix, ridge: float, intercept: bool) -> Matrix:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from saikei.calibration.least_squares import Matrix
 from saikei.graph import Operation, Weight
+from saikei.tensors import is_half, numpy_dtype
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -71,6 +72,21 @@ class LinearForm(ABC):
             bias = weights["bias"]
             weights["bias"] = _with_numbers(bias, total.reshape(bias.shape))
         return replace(operation, weights=weights)
+
+    def rounded_change(self, operation: Operation, change: Matrix) -> Matrix:
+        """What is left of a change where the layer computes in half precision.
+
+        Args:
+            operation: the layer.
+            change: as for `changed`.
+        """
+        dtype = getattr(operation.source, "compute_dtype", "float32")
+        if not is_half(dtype):
+            return change
+        total = np.concatenate([self.matrix(operation), self.bias(operation)], axis=1) + change
+        with np.errstate(over="ignore"):
+            rounded = total.astype(numpy_dtype(dtype)).astype(np.float64)
+        return np.asarray(rounded - (total - change))
 
 
 def linear_form(operation: Operation) -> LinearForm | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Outcome, Run, Value
 from saikei.calibration.samples import SAMPLES, calibration_inputs
 from saikei.graph import Call, Graph, Operation, TensorRef
+from saikei.tensors import is_half, rounding
 
 # Rows of a system: enough that another sample of them would hardly change the solution.
 ROWS = 16_384
 ROWS_PER_FEATURE = 5
 # One sample in five is held out to choose the ridge by.
 HELD_OUT = 5
-# What residuals may be, relative to the outputs, for a layer to count as right already.
+# What residuals may be, relative to the outputs, for a layer to count as right already; in half
+# precision, as much as rounding makes of them.
 RIGHT = 1e-6
 # With more features, trying a ridge takes seconds, so that fewer are tried.
 WIDE = 1000
@@ -232,11 +235,14 @@ def fit_linear(
         scale += float(np.square(goal).sum())
         x = form.features(given, rows)
         parts[held].add(x, goal - (x @ matrix + bias))
-    if parts[0].square + parts[1].square <= RIGHT**2 * scale:
+    right = max(RIGHT, *(rounding(wanted.dtype) for _, wanted in pairs if is_half(wanted.dtype)), 0)
+    if parts[0].square + parts[1].square <= right**2 * scale:
         return None
     intercept = "bias" in operation.weights or free_mean
     ridges = RIDGES if features <= WIDE else RIDGES[::3]
-    change = best_change(parts[0], parts[1], intercept, ridges)
+    change = best_change(
+        parts[0], parts[1], intercept, ridges, partial(form.rounded_change, operation)
+    )
     return None if change is None else form.changed(operation, change)
 
 

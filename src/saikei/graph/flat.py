@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from saikei.graph.internals import numbers, numpy_dtype
+from saikei.graph.internals import numbers
+from saikei.tensors import numpy_dtype, rounding
 
 Shape = tuple[int | None, ...]
 
@@ -186,6 +187,11 @@ class Graph:
     def output_refs(self) -> list[TensorRef]:
         """The model's outputs, flattened."""
         return list(tree.flatten(self.outputs))
+
+    def rounding(self) -> float:
+        """The relative rounding error of the least precise floats that it computes with."""
+        specs = (spec for call in self.calls for spec in call.outputs)
+        return max((rounding(spec.dtype) for spec in specs), default=0.0)
 
     def input_refs(self) -> list[TensorRef]:
         """The model's inputs, flattened."""

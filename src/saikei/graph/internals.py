@@ -142,11 +142,6 @@ def numbers(variable: Any) -> np.ndarray:
     return to_numpy(variable.value) if isinstance(variable, keras.Variable) else variable.numpy()
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """NumPy's dtype of that name; Keras brings those that NumPy has not, such as bfloat16."""
-    return np.dtype(name)
-
-
 def quantisation_of(layer: Any) -> str | None:
     """How the layer's own weights are quantised (`"int8"`), not those of layers within it."""
     return layer.quantization_mode if getattr(layer, "_is_quantized", False) else None

@@ -49,7 +49,7 @@ class MergedWeight:
     def numpy(self) -> np.ndarray:
         """The sum, in the base's dtype."""
         base = internals.numbers(self.base)
-        first, second = (np.asarray(v.numpy(), np.float64) for v in (self.first, self.second))
+        first, second = (internals.numbers(v).astype(np.float64) for v in (self.first, self.second))
         total = base.astype(np.float64) + self.scale * (first @ second)
         return np.asarray(total.astype(base.dtype))
 

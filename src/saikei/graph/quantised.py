@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from saikei.graph import internals
+from saikei.tensors import numpy_dtype, to_numpy
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,7 +39,7 @@ class FloatWeight:
 
     def numpy(self) -> np.ndarray:
         """The numbers, in the dtype that the layer had before."""
-        return np.asarray(self.compute()).astype(internals.numpy_dtype(self.dtype))
+        return np.asarray(self.compute()).astype(numpy_dtype(self.dtype))
 
 
 @dataclass(frozen=True)
@@ -186,4 +187,6 @@ def _with_lora(part: Any, name: str, array: Array) -> Array:
 
 
 def _numbers(tensor: Any) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(tensor)).astype(np.float64)
+    return to_numpy(tensor.value if isinstance(tensor, keras.Variable) else tensor).astype(
+        np.float64
+    )

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from saikei.tensors import is_half, rounding
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -31,7 +33,8 @@ def meant_zeros(array: Array) -> Mask | None:
     stay, though: a kernel that is enlarged has rows, columns or window positions of zeros that
     training is to fill, and one that starts as the identity has zeros off its diagonal. So a
     kernel counts as sparse when more than one weight in 1,000 is a zero outside of whole rows,
-    columns and window positions, and it is not diagonal; then all of its zeros are meant.
+    columns and window positions (in half precision, more than random numbers have), and it is not
+    diagonal; then all of its zeros are meant.
     """
     zeros = array == 0
     if not zeros.any() or zeros.all():
@@ -43,9 +46,21 @@ def meant_zeros(array: Array) -> Mask | None:
         if np.prod([matrices.shape[axis] for axis in axes]) > 1:
             whole |= matrices.all(axis=axes, keepdims=True)
     scattered = int((matrices & ~whole).sum())
-    if scattered > BY_CHANCE * array.size and not _is_diagonal(~matrices):
+    if scattered > _by_chance(array) * array.size and not _is_diagonal(~matrices):
         return np.asarray(zeros)
     return None
+
+
+def _by_chance(array: Array) -> float:
+    """The share of zeros that random numbers of a kernel's dtype may have.
+
+    Backends draw as many different numbers as the dtype has fractions, 128 in bfloat16, of which
+    one is zero: so many of a kernel, give or take four standard deviations.
+    """
+    if not is_half(array.dtype):
+        return BY_CHANCE
+    each = rounding(array.dtype) * 2
+    return float(max(BY_CHANCE, each + 4 * np.sqrt(each / array.size)))
 
 
 def _is_diagonal(filled: Mask) -> bool:
