@@ -10,12 +10,12 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.tensors import to_floats
 from saikei.batches import Array, ArrayData, as_arrays
 from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError, FusionError, InputError
 from saikei.graph import read
+from saikei.tensors import to_floats
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.fit import fit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds

@@ -9,10 +9,10 @@ import numpy as np
 from keras import tree
 from scipy import special
 
-from saikei.tensors import to_floats
 from saikei.batches import Array, as_arrays, dataset_batches, to_arrays
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError
+from saikei.tensors import to_floats
 from saikei.training.task import Task
 
 

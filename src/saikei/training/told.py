@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.tensors import to_floats
-from saikei.batches import Array, ArrayData, as_numpy, dataset_batches, to_arrays
+from saikei.batches import Array, ArrayData, dataset_batches, to_arrays
 from saikei.data import input_count
 from saikei.errors import DataError
+from saikei.tensors import to_floats
 from saikei.training.batches import ShuffledBatches
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.prepared import Prepared
@@ -34,9 +34,7 @@ def ask(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SIZE) -> A
     Raises:
         DataError: when an output is not finite.
     """
-    outputs = tree.map_structure(
-        to_floats, teacher.predict(x, batch_size=batch_size, verbose=0)
-    )
+    outputs = tree.map_structure(to_floats, teacher.predict(x, batch_size=batch_size, verbose=0))
     check_finite(outputs, f"Teacher '{teacher.name}'")
     return outputs
 
