@@ -162,7 +162,7 @@ def distill(
         plan = replace(plan, learning_rate=found)
         compile_fresh(student, ready.tasks, found)
         seed_random_layers(student, seed)
-    optimizer = plan.optimizer(ready.steps)
+    optimizer = plan.optimizer(student, ready.steps)
     mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
     own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
     with (

@@ -101,7 +101,7 @@ def fit(
     if learning_rate is None:
         plan = replace(plan, learning_rate=_suited(model, ready, batch_size, seed))
     seed_random_layers(model, seed)
-    optimizer = plan.optimizer(ready.steps)
+    optimizer = plan.optimizer(model, ready.steps)
     with (
         recording(model, ready.arrays, ready.dataset, "fit"),
         holding_zeros(model, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,

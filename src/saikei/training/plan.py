@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from saikei.errors import InputError
+from saikei.training.optimizer import adam
 from saikei.training.schedule import warm_cosine
 
 
@@ -49,8 +50,8 @@ class Plan:
         if self.seed < 0:
             raise InputError(f"seed={self.seed!r}: give a whole number of at least 0.")
 
-    def optimizer(self, steps: int | None) -> keras.optimizers.Optimizer:
-        """Adam over the plan's schedule, for so many steps an epoch."""
+    def optimizer(self, model: keras.Model, steps: int | None) -> keras.optimizers.Optimizer:
+        """Adam for a model over the plan's schedule, for so many steps an epoch."""
         if steps is None:
-            return keras.optimizers.Adam(self.learning_rate)
-        return keras.optimizers.Adam(warm_cosine(self.learning_rate, steps * self.epochs))
+            return adam(model, self.learning_rate)
+        return adam(model, warm_cosine(self.learning_rate, steps * self.epochs))

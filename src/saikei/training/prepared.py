@@ -13,6 +13,7 @@ from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.graph import read
 from saikei.training.batches import ShuffledBatches
+from saikei.training.optimizer import adam
 from saikei.training.outputs import read_outputs
 from saikei.training.targets import Targets
 from saikei.training.task import Task, infer_tasks
@@ -120,7 +121,7 @@ def compile_for(
 
 def compile_fresh(model: keras.Model, tasks: Sequence[Task], learning_rate: float) -> None:
     """Compile a model with an Adam that has made no step yet."""
-    optimizer = keras.optimizers.Adam(learning_rate)
+    optimizer = adam(model, learning_rate)
     compile_for(model, tasks, optimizer)
     # Keras warns when it loads a file whose optimizer was never built.
     optimizer.build(model.trainable_variables)

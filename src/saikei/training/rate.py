@@ -13,6 +13,7 @@ from keras import tree
 from saikei.batches import first_batch
 from saikei.errors import DataError
 from saikei.training.best import Yardstick, some_batches
+from saikei.training.optimizer import adam
 from saikei.training.prepared import Prepared
 from saikei.training.prior import prior_outputs
 from saikei.training.score import summed_losses
@@ -55,7 +56,7 @@ def suited_rate(
     if not knows(model, ready, labels):
         return fresh
     some = some_batches(batches, STEPS + HELD_OUT)
-    optimizer = keras.optimizers.Adam(RATES[0])
+    optimizer = adam(model, RATES[0])
     fitted = trainer(optimizer)
     optimizer.build(fitted.trainable_variables)
     yardstick = Yardstick(fitted, model, some[STEPS:] or some, ready.validation)

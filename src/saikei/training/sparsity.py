@@ -132,7 +132,9 @@ class _Held:
         # What stands in the kernel before training stays zero whatever is added.
         self.first = zeros
         self._own: Callable[[Any], Any] | None = None
-        self._zeros = optimizer.add_variable(
+        # Where losses are scaled, the step is made by an optimizer within.
+        stepping = getattr(optimizer, "inner_optimizer", optimizer)
+        self._zeros = stepping.add_variable(
             tuple(variable.shape), initializer="zeros", dtype="bool", name="zeros"
         )
         self._zeros.assign(zeros)
