@@ -36,7 +36,6 @@ from saikei.rules import CallView, find_rule
 from saikei.rules.base import product
 from saikei.rules.wrapping import JOINED, STEPS
 from saikei.sparsity import is_kernel, meant_zeros
-from saikei.tensors import numpy_dtype
 
 # What zeros in kernels do not do; said wherever they are shown.
 NO_FASTER = "a runtime for dense matrices stores and multiplies them, and is no faster for them"
@@ -399,8 +398,6 @@ def _random_batch(model: keras.Model, batch_size: int, sizes: Mapping[str, tuple
                 graph, spec.dtype, (batch_size, *(size or 1 for size in shape)), generator
             )
         )
-        values = generator.random((batch_size, *(size or 1 for size in shape)))
-        arrays.append(values.astype(numpy_dtype(spec.dtype)))
     return keras.tree.pack_sequence_as(graph.inputs, arrays)
 
 
