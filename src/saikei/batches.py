@@ -43,6 +43,22 @@ class ArrayData:
 
         return len(tree.flatten(self.x)[0])
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """`(x, y)`, or `(x, y, sample_weight)`."""
+        return (self.x, self.y) if self.weights is None else (self.x, self.y, self.weights)
+
+    def take(self, rows: Any) -> ArrayData:
+        """Some of the rows: a slice or indices."""
+        from keras import tree
+
+        return ArrayData(
+            *(
+                part if part is None else tree.map_structure(lambda leaf: leaf[rows], part)
+                for part in (self.x, self.y, self.weights)
+            )
+        )
+
 
 def parts_of(given: Any, name: str, inputs: int = 1) -> tuple[Any, Any, Any]:
     """Inputs, labels and sample weights out of arrays or a batch, as Keras tells them apart.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from saikei.batches import (
     BATCH_IT,
     as_arrays,
+    as_numpy,
     dataset_batches,
     join_batches,
     sample_count,
@@ -148,11 +149,11 @@ def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
 
 def hold_out(
     data: Any, share: float = 0.2, seed: int = 0, stratify: bool = True
-) -> tuple[Arrays, Arrays]:
+) -> tuple[Any, Any]:
     """Split a random part off.
 
     Args:
-        data: what `arrays` takes.
+        data: what `arrays` takes, or `(x, y, sample_weight)`.
         share: of the samples that are held out, between 0 and 1.
         seed: of the choice.
         stratify: hold out the same share of each class; the only sample of its class stays in
@@ -167,10 +168,14 @@ def hold_out(
         DataError: when the share leaves one of the two empty, or the arrays have different
             lengths.
     """
+    from keras import tree
     from sklearn.model_selection import train_test_split
 
-    x, y = arrays(data)
-    count = sample_count((x, y), "given")
+    x, y = arrays(data[:2] if _is_weighted(data) else data)
+    whole: Any = (x, y)
+    if _is_weighted(data):
+        whole = (x, y, tree.map_structure(as_numpy, data[2]))
+    count = sample_count(whole, "given")
     held = round(share * count) if 0 < share < 1 else 0
     if not 0 < held < count:
         raise DataError(f"A share of {share} cannot be held out of {count} samples: give more.")
@@ -180,7 +185,7 @@ def hold_out(
     # scikit-learn takes seeds of 32 bits.
     _, chosen = train_test_split(rows, test_size=held, random_state=seed % 2**32, stratify=classes)
     mask = np.isin(np.arange(count), chosen)
-    return _rows((x, y), ~mask), _rows((x, y), mask)
+    return _rows(whole, ~mask), _rows(whole, mask)
 
 
 def _inputs_by_name(
@@ -323,8 +328,11 @@ def _strata(classes: NDArray[Any], held: int) -> tuple[NDArray[np.int64], NDArra
     return rows, classes[rows]
 
 
-def _rows(data: Arrays, mask: NDArray[np.bool_]) -> Arrays:
+def _is_weighted(data: Any) -> bool:
+    return isinstance(data, tuple) and len(data) == 3
+
+
+def _rows(data: Any, mask: NDArray[np.bool_]) -> Any:
     from keras import tree
 
-    x, y = tree.map_structure(lambda array: array[mask], data)
-    return x, y
+    return tree.map_structure(lambda array: array[mask], data)

@@ -119,7 +119,7 @@ def test_bad_input_gets_one_clear_line():
         quick(train=lambda m, d: None)
     with pytest.raises(DataError, match="Class 2 is missing from the training part of fold"):
         quick(data=(X, np.where(np.arange(60) == 7, 2, Y % 2)))
-    with pytest.raises(DataError, match="sample weights"):
-        quick(data=(X, Y, np.ones(60)))
+    with pytest.raises(DataError, match="sample weights .* negative"):
+        quick(data=(X, Y, -np.ones(60)))
     with pytest.raises(DataError, match="cannot be divided into 61"):
         quick(folds=61)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.kept import Kept, take_kept
 from saikei.calibration.least_squares import RIDGES, NormalEquations, best_change
@@ -63,15 +64,9 @@ def refit(
     Raises:
         DataError: when the data does not fit the original.
     """
-    inputs = calibration_inputs(original, data, _affordable(original, samples))
-    return _Refit(original, edited, inputs, kept or {}).run()
-
-
-def _affordable(graph: Graph, samples: int, limit: int = 2**30) -> int:
-    """Fewer samples where tensors are so large that those alive at once would fill memory."""
-    largest = max((sum(s.bytes_per_sample() for s in c.outputs) for c in graph.calls), default=1)
     # An input and an output, of both graphs, before and after the activation.
-    return max(16, min(samples, limit // (6 * max(largest, 1))))
+    inputs = affordable(original, calibration_inputs(original, data, samples), tensors=6)
+    return _Refit(original, edited, inputs, kept or {}).run()
 
 
 @dataclass

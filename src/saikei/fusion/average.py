@@ -19,8 +19,10 @@ from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.averaging.weights import FittedWeights, fit_weights
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, gather
+from saikei.fusion.logits import with_logits
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.shared_prefix import compacted
+from saikei.training.masks import may_mask
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 from saikei.training.task import Task
@@ -251,7 +253,31 @@ def _lists(weights: Any) -> Any:
 def _fused(members: Sequence[keras.Model], combiner: WeightedMean | Pool) -> keras.Model:
     """One model of the members that count."""
     places = combiner.used
-    inputs, outputs = side_by_side([members[place] for place in places])
-    said = Said(tuple(tuple(parts) for parts in outputs))
-    pooled = combiner.of(places).connect(said, "average")
+    used, part = [members[place] for place in places], combiner.of(places)
+    logits = _logits(used) if isinstance(combiner, Pool) and combiner.takes_logits else None
+    if logits is None or isinstance(part, WeightedMean):
+        inputs, outputs = side_by_side(used)
+        pooled = part.connect(_said(outputs), "average")
+    else:
+        # In one graph with the outputs, so that each member still runs once.
+        inputs, both = side_by_side(logits)
+        said, before = (_said([parts[half] for parts in both]) for half in _halves(len(part.each)))
+        pooled = part.connect(said, "average", before)
     return compacted(keras.Model(inputs, read_outputs(members[0]).pack(pooled), name="average"))
+
+
+def _said(outputs: Sequence[Sequence[Any]]) -> Said:
+    return Said(tuple(tuple(parts) for parts in outputs))
+
+
+def _halves(count: int) -> tuple[slice, slice]:
+    return slice(None, count), slice(count, None)
+
+
+def _logits(members: Sequence[keras.Model]) -> list[keras.Model] | None:
+    """Members that give their logits too, where their outputs may have masks to be kept."""
+    if not any(may_mask(member) for member in members):
+        return None
+    found = [with_logits(member) for member in members]
+    known = [one for one in found if one is not None]
+    return known if len(known) == len(members) else None

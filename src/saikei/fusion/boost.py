@@ -10,8 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.data import arrays
-from saikei.errors import DataError, FusionError
+from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.boosting.adaboost import AdaRounds
 from saikei.fusion.boosting.parts import Labelled, Settings
@@ -20,8 +19,8 @@ from saikei.fusion.boosting.summed import summed, voting
 from saikei.fusion.logits import last_activation
 from saikei.fusion.members import check_members
 from saikei.graph import read
-from saikei.training.batches import Array, as_numpy
-from saikei.training.task import flat_labels, infer_tasks
+from saikei.training.observed import flat_weights, gathered, observe
+from saikei.training.task import flat_labels
 
 METHODS = ("gradient", "samme", "samme.r")
 
@@ -220,21 +219,8 @@ def _fitted(model: keras.Model, rounds: Rounds | AdaRounds) -> BoostFit:
 
 
 def _labelled(model: keras.Model, data: Any, name: str) -> Labelled:
-    weights = None
-    if isinstance(data, tuple) and len(data) == 3:
-        data, weights = data[:2], data[2]
-    x, y = arrays(data, name)
-    (task,) = infer_tasks(model, y)
-    labels = flat_labels(model, y)[0]
-    return Labelled(x, labels, task, None if weights is None else _weights(weights, len(labels)))
-
-
-def _weights(given: Any, rows: int) -> Array:
-    weights = np.asarray(as_numpy(given), dtype=np.float64)
-    good = weights.shape == (rows,) and np.isfinite(weights).all() and (weights >= 0).all()
-    if not good or not weights.sum() > 0:
-        raise DataError(
-            f"Sample weights of shape {weights.shape} for {rows:,} rows: give one finite number of "
-            "at least 0 for each row, not all of them 0."
-        )
-    return np.asarray(weights / weights.sum())
+    arrays = gathered(data, name)
+    observed = observe(model, arrays.parts)
+    (task,), (labels,) = observed.tasks, observed.labels
+    (y,), (weights,) = flat_labels(model, arrays.y), flat_weights(arrays.weights, 1)
+    return Labelled(arrays.x, labels, task, y, weights)

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
-from saikei.data import arrays
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members, mean_model, side_by_side
@@ -17,12 +16,15 @@ from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
 from saikei.tensors import to_floats
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows
+from saikei.training.masks import shared_masks
+from saikei.training.observed import counted_labels, gathered
 from saikei.training.outputs import read_outputs
-from saikei.training.predictions import predict
+from saikei.training.predictions import predict_all
 from saikei.training.provenance import check_digests_held_out
-from saikei.training.task import Task, flat_labels, infer_tasks
+from saikei.training.task import Task, infer_tasks, labels_for
 
 Members: TypeAlias = Sequence[keras.Model] | CrossFit
 
@@ -57,17 +59,21 @@ class Evidence:
 
     Args:
         tasks: what each output learns.
-        labels: one array for each output.
+        labels: of each output, with what counts of them.
         said: by the members.
         digests: of the rows; they are not in the order of the labels where data is a dataset.
         activations: the last one of each output.
     """
 
     tasks: tuple[Task, ...]
-    labels: tuple[Array, ...] = field(repr=False)
+    labels: tuple[Labels, ...] = field(repr=False)
     said: Said = field(repr=False)
     digests: Digests = field(repr=False)
     activations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        pairs = zip(self.tasks, self.labels, strict=True)
+        object.__setattr__(self, "labels", tuple(labels_for(*pair) for pair in pairs))
 
     def __len__(self) -> int:
         return len(self.labels[0])
@@ -132,12 +138,13 @@ def gather(
     together = keras.Model(
         inputs, keras.tree.flatten((said.outputs, said.features, said.raw)), name="members"
     )
-    labels, predicted = predict(together, data)
-    waiting = iter(predicted)
+    predicted = predict_all(together, data)
+    waiting = iter(predicted.outputs)
     told = said.map(lambda _: next(waiting))
     _check_finite(told, [f"Member {n} ('{m.name}')" for n, m in enumerate(members, start=1)])
-    tasks = infer_tasks(members[0], labels)
-    flat = tuple(flat_labels(members[0], labels))
+    tasks = infer_tasks(members[0], predicted.y)
+    masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
+    flat = counted_labels(members[0], tasks, replace(predicted, masks=masks))
     check_agreement(members, tasks, flat, told.outputs, data)
     return Evidence(tasks, flat, told, digests, _activations(members[0]))
 
@@ -149,7 +156,7 @@ def _check_held_out(members: Sequence[keras.Model], data: Any, digests: Digests)
     if all(names == set(one) for one in taken if isinstance(one, dict)):
         check_digests_held_out(members, digests)
         return
-    x = arrays(data)[0]
+    x = gathered(data).x
     for number, (member, own) in enumerate(zip(members, taken, strict=True), start=1):
         known = digest_rows({name: x[name] for name in own})
         check_digests_held_out([member], known, first=number)

@@ -7,11 +7,24 @@ from dataclasses import replace
 import keras
 
 from saikei.errors import FusionError
-from saikei.graph import Graph, TensorRef, read, redirect
+from saikei.graph import (
+    Graph,
+    Operation,
+    TensorRef,
+    new_operation,
+    read,
+    redirect,
+    replace_operations,
+    unused_name,
+)
 from saikei.graph.build import build
 from saikei.rules.wrapping import JOINED
 from saikei.training.outputs import read_outputs
 
+_ENDING = frozenset(
+    {"Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"}
+    | {"SeparableConv1D", "SeparableConv2D"}
+)
 _LAYERS = frozenset({"Activation", "Softmax", "ops.Softmax", "ops.Sigmoid"})
 
 
@@ -64,7 +77,7 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
     config = operation.config or {}
     calls = [call for call in graph.calls if call.operation == operation.name]
     readers = [c for c in graph.calls if output in c.inputs() and c not in ends]
-    if "activation" not in config or len(calls) > 1 or readers:
+    if not _ends_in_it(operation) or len(calls) > 1 or readers:
         raise FusionError(
             f"The activation that '{member.name}' ends in cannot be taken off layer "
             f"'{operation.name}' ({operation.kind}): end the model in a Dense layer or in an "
@@ -72,6 +85,49 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
         )
     linear = replace(operation, config={**config, "activation": "linear"})
     return build(graph.with_operations({operation.name: linear}), name)
+
+
+def with_logits(member: keras.Model) -> keras.Model | None:
+    """A copy of a member that gives its outputs, and behind them all its logits.
+
+    Args:
+        member: a built model; it is not changed.
+
+    Returns:
+        `None` where the last activation of an output stands where it cannot be looked behind.
+    """
+    graph = read(member)
+    activations = [output.activation for output in read_outputs(member).each]
+    for place, activation in enumerate(activations):
+        output = graph.output_refs()[place]
+        operation = graph.operations[graph.calls[output.call].operation]
+        if activation in ("softmax", "sigmoid") and _ends_in_it(operation):
+            graph = replace_operations(graph, {operation.name: _divided(graph, operation)})
+    logits = []
+    for output, activation in zip(graph.output_refs(), activations, strict=True):
+        call = graph.calls[output.call]
+        if activation not in ("softmax", "sigmoid"):
+            logits.append(output)
+        elif graph.operations[call.operation].kind in _LAYERS and not _has_axis(graph, output):
+            logits.append(call.inputs()[0])
+        else:
+            return None
+    return build(replace(graph, outputs=[*graph.output_refs(), *logits]), member.name)
+
+
+def _ends_in_it(operation: Operation) -> bool:
+    """Whether a layer's `activation=` is applied to what it gives, last of all."""
+    named = (operation.config or {}).get("activation")
+    return operation.kind.removesuffix("Transpose") in _ENDING and named is not None
+
+
+def _divided(graph: Graph, operation: Operation) -> list[Operation]:
+    """A layer without its activation, and the activation as a layer of its own."""
+    config = dict(operation.config or {})
+    activation = keras.layers.Activation(config["activation"], name=operation.name)
+    name = unused_name(graph, f"{operation.name}_logits")
+    linear = replace(operation, name=name, config={**config, "activation": "linear", "name": name})
+    return [linear, new_operation(operation.name, activation)]
 
 
 def _has_axis(graph: Graph, output: TensorRef) -> bool:

@@ -10,14 +10,14 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.data import arrays
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, gather
 from saikei.training.batches import Array
 from saikei.training.cross_fit import CrossFit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
-from saikei.training.predictions import predict
+from saikei.training.observed import gathered
+from saikei.training.predictions import predict_all
 from saikei.training.score import Score, score_outputs, summed_losses
 
 
@@ -27,7 +27,8 @@ class NestedScore:
 
     Args:
         score: over the rows of all folds, with its 95 % interval.
-        losses: of each of these rows, nats or squared error, float64 `(rows,)`.
+        losses: of each of these rows, nats or squared error, float64 `(rows,)`, times how much
+            it counts; their mean is the loss.
         rows: indices of these rows in the data, ascending.
         outputs: what the fusion says of these rows, one array for each output.
     """
@@ -105,7 +106,7 @@ class Nest:
     ) -> Nest:
         """Let members speak once for all fusions."""
         # Gathered once: a dataset may come in another order at each pass.
-        held = arrays(data) if data is not None else None
+        held = gathered(data).parts if data is not None else None
         needs = [getattr(fusion, "needs", (False, False)) for fusion in fusions]
         evidence = gather(
             members,
@@ -149,7 +150,7 @@ class Nest:
         train, test = (_take(self.data, rows) for rows in (fold.train, fold.test))
         insisted: dict[str, Any] = {"allow_in_sample": True} if self.allow_in_sample else {}
         model: keras.Model = fusion(self.members, train, **insisted)
-        return predict(model, test)[1]
+        return predict_all(model, test).outputs
 
 
 def _folds(evidence: Evidence, members: Members, folds: Any, seed: int) -> tuple[Fold, ...]:
@@ -159,11 +160,11 @@ def _folds(evidence: Evidence, members: Members, folds: Any, seed: int) -> tuple
     if folds is None and isinstance(members, CrossFit):
         number = members.fold_of
         folds = [(number != one, number == one) for one in np.unique(number)]
-    needed = [] if classes is None else np.unique(classes).tolist()
+    counted = evidence.labels[0].counted
+    needed = [] if classes is None else np.unique(classes[counted]).tolist()
     chosen = 5 if folds is None else folds
     return make_folds(chosen, len(evidence), classes, seed=seed, needed=needed)
 
 
 def _take(data: Any, rows: Indices) -> Any:
-    x, y = tree.map_structure(lambda leaf: leaf[rows], data)
-    return x, y
+    return tree.map_structure(lambda leaf: leaf[rows], data)

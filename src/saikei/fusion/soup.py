@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import keras
 
-from saikei.data import arrays
 from saikei.errors import FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import Fusion
@@ -30,6 +29,7 @@ from saikei.graph import Graph
 from saikei.modelfile import load_model
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import digest_data
+from saikei.training.observed import gathered
 from saikei.training.provenance import check_held_out, inherit_rows, record_rows
 
 
@@ -128,7 +128,7 @@ class Soup(Fusion):
         root = numbers.pop() if base is not None else None
         held, trial, losses = None, None, []
         if data is not None:
-            held = arrays(data)
+            held = gathered(data).parts
             check_held_out(members, held, allow_in_sample)
             trial = Trial(graphs[0], members[0], held, self.recalibrate)
             said = trial.own_outputs(numbers)

@@ -216,8 +216,12 @@ class Stack(Fusion):
     def _seen(self, evidence: Evidence) -> Evidence:
         """Evidence of the level below: what it says of rows that it was not fitted to."""
         if len(evidence.tasks) == 1:
-            target = target_of(evidence.tasks[0], evidence.labels[0])
-            parts = folds_of(target, self.folds, self.seed)
+            if evidence.labels[0].counted.all():
+                target = target_of(evidence.tasks[0], evidence.labels[0])
+                parts = folds_of(target, self.folds, self.seed)
+            else:
+                # Rows that do not count are of no class.
+                parts = make_folds(self.folds, len(evidence), seed=self.seed)
         else:
             parts = make_folds(self.folds, len(evidence), seed=self.seed)
         lower = []

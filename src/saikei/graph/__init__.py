@@ -4,7 +4,7 @@ from saikei.graph.build import build, copy_model, fresh_model, layers_of
 from saikei.graph.concrete import Sized, open_inputs, sized
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.input_shapes import InputShape, with_input_shape
-from saikei.graph.lineage import mark, marks_of
+from saikei.graph.lineage import IgnoredClass, ignored_classes, mark, marks_of
 from saikei.graph.per_step import value_inputs, wrapped_by
 from saikei.graph.read import read
 from saikei.graph.rewrite import (
@@ -19,6 +19,7 @@ from saikei.graph.values import check_runs_as_read, tensor_values
 __all__ = [
     "Call",
     "Graph",
+    "IgnoredClass",
     "InputShape",
     "Operation",
     "Sized",
@@ -29,6 +30,7 @@ __all__ = [
     "check_runs_as_read",
     "copy_model",
     "fresh_model",
+    "ignored_classes",
     "layers_of",
     "mark",
     "marks_of",

@@ -8,14 +8,30 @@ they go, is never saved with them, and follows a layer into every model that use
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
+from keras import tree
 
 from saikei.graph import internals
 
 Marks = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class IgnoredClass:
+    """A class number that the loss of a model leaves out, such as 255 for pixels without a label.
+
+    Args:
+        number: of the class.
+        classes: width of the output that the loss is of; `None` where unknown.
+    """
+
+    number: int
+    classes: int | None
+
 
 _marks: WeakKeyDictionary[Any, Marks] = WeakKeyDictionary()
 
@@ -48,3 +64,18 @@ def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False)
             old = _marks.get(layer, ())
             known = {id(one) for one in old}
             _marks[layer] = (*old, *(one for one in new if id(one) not in known))
+
+
+def ignored_classes(model: keras.Model) -> tuple[IgnoredClass, ...]:
+    """What the losses that a model is compiled with leave out, for each output that they fit."""
+    given = getattr(model, "loss", None)
+    if given is None:
+        return ()
+    found = []
+    losses, outputs = tree.flatten(given), list(getattr(model, "outputs", None) or ())
+    for place, loss in enumerate(losses):
+        number = getattr(loss, "ignore_class", None)
+        if number is not None:
+            matched = len(outputs) == len(losses) and outputs[place].shape
+            found.append(IgnoredClass(int(number), matched[-1] if matched else None))
+    return tuple(found)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.calibration.affordable import affordable
 from saikei.calibration.run import Run
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
@@ -67,7 +68,9 @@ def carried(channel_map: ChannelMap, samples: Samples) -> Iterator[tuple[Carrier
     for carrier in carriers(channel_map):
         of_call[carrier.call].append(carrier)
     unread = [c.ref for found in of_call.values() for c in found if not c.weights]
-    run = Run(channel_map.graph, samples.inputs, also=unread)
+    # What one call reads and gives, and what later ones still read.
+    inputs = affordable(channel_map.graph, samples.inputs, tensors=4)
+    run = Run(channel_map.graph, inputs, also=unread)
     for index in range(len(channel_map.graph.calls)):
         for carrier in of_call[index]:
             if carrier.weights:

@@ -11,14 +11,16 @@ import numpy as np
 
 from saikei.search.record import Difference
 from saikei.tensors import to_floats
+from saikei.training.counted import Labels, row_importance
+from saikei.training.observed import observe
 from saikei.training.score import (
     Score,
     mean_interval,
     per_sample,
-    sample_losses,
-    score_predictions,
+    score_outputs,
+    summed_losses,
 )
-from saikei.training.task import Task, flat_labels, infer_tasks
+from saikei.training.task import Task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = tuple[Array, ...]
@@ -33,26 +35,26 @@ class Judge:
     Args:
         tasks: one for each output of the models.
         x: inputs, in the structure of the models' inputs.
-        labels: one array for each output.
+        labels: of each output, with what counts of them.
     """
 
     tasks: tuple[Task, ...]
     x: Any = field(repr=False)
-    labels: tuple[Array, ...] = field(repr=False)
+    labels: tuple[Labels, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, model: keras.Model, data: tuple[Any, Any]) -> Judge:
+    def of(cls, model: keras.Model, data: tuple[Any, ...]) -> Judge:
         """The judge for a model and all that share its task.
 
         Args:
             model: a built model; a loss that it is compiled with says what the task is.
-            data: `(x, y)` arrays.
+            data: `(x, y)` or `(x, y, sample_weight)` arrays.
 
         Raises:
             DataError: when the labels do not fit the model.
         """
-        x, y = data
-        return cls(infer_tasks(model, y), x, tuple(flat_labels(model, y)))
+        observed = observe(model, data, PREDICT_BATCH)
+        return cls(observed.tasks, data[0], observed.labels)
 
     @property
     def count(self) -> int:
@@ -66,10 +68,7 @@ class Judge:
 
     def score(self, outputs: Outputs) -> Score:
         """The metric of one output, or the summed loss of several."""
-        if len(self.tasks) == 1:
-            return score_predictions(self.tasks[0], self.labels[0], outputs[0])
-        value, low, high = mean_interval(self._losses(outputs))
-        return Score("loss", value, low, high, self.count, False, value)
+        return score_outputs(self.tasks, self.labels, outputs)
 
     def difference(self, first: Outputs, second: Outputs) -> Difference:
         """Metric of the first minus metric of the second, paired, with its 95 % interval."""
@@ -77,15 +76,11 @@ class Judge:
             task, labels = self.tasks[0], self.labels[0]
             each = per_sample(task, labels, first[0]) - per_sample(task, labels, second[0])
         else:
-            each = self._losses(first) - self._losses(second)
-        return Difference(*mean_interval(each))
-
-    def _losses(self, outputs: Outputs) -> Array:
-        found = [
-            sample_losses(task, labels, output)
-            for task, labels, output in zip(self.tasks, self.labels, outputs, strict=True)
-        ]
-        return np.asarray(np.sum(found, axis=0))
+            each, other = (
+                summed_losses(self.tasks, self.labels, outputs) for outputs in (first, second)
+            )
+            each = each - other
+        return Difference(*mean_interval(each, row_importance(self.labels)))
 
 
 def mean_of(outputs: Sequence[Outputs], weights: Sequence[float] | None = None) -> Outputs:

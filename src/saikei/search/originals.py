@@ -102,7 +102,7 @@ def measure_originals(
     outputs = {name: judge.outputs(model) for name, model in models.items()}
     if len(models) > 1:
         given = list(models.values())
-        held = judge.x, read_outputs(given[0]).pack(judge.labels)
+        held = judge.x, read_outputs(given[0]).pack([one.values for one in judge.labels])
         check_agreement(given, judge.tasks, judge.labels, list(outputs.values()), held)
     scores = {name: judge.score(out) for name, out in outputs.items()}
     best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))

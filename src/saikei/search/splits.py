@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
-from saikei.data import arrays, check_data, hold_out
+from saikei.data import check_data, hold_out
 from saikei.errors import DataError
+from saikei.training.observed import gathered
 
 HELD_OUT = 0.2
 
@@ -19,9 +20,9 @@ class SearchData:
     """What the search trains on and judges by.
 
     Args:
-        train: `(x, y)` arrays, or the dataset that was given.
-        validation: `(x, y)` arrays.
-        test: `(x, y)` arrays, or `None`.
+        train: `(x, y)` or `(x, y, sample_weight)` arrays, or the dataset that was given.
+        validation: arrays likewise.
+        test: arrays likewise, or `None`.
         samples: of each part; 0 where unknown.
     """
 
@@ -40,7 +41,7 @@ def search_data(
 
     Args:
         models: that will be trained on it.
-        train: `(x, y)` arrays or a dataset.
+        train: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset.
         validation: likewise, or `None` to hold out a fifth of `train`.
         test: likewise, or `None`.
         seed: of the hold-out.
@@ -56,14 +57,14 @@ def search_data(
                 "give validation=, or train as (x, y) arrays."
             )
         train, validation = hold_out(train, HELD_OUT, seed=seed)
-    parts = {"validation": arrays(validation)}
+    parts = {"validation": gathered(validation, "validation").parts}
     if isinstance(train, tuple):
         parts["train"] = train
     if test is not None:
-        parts["test"] = arrays(test)
+        parts["test"] = gathered(test, "test").parts
     for model in models.values():
         for name, part in parts.items():
-            check_data(model, part, name)
+            check_data(model, part[:2], name)
     counts = {name: len(keras.tree.flatten(part[0])[0]) for name, part in parts.items()}
     samples = {name: counts.get(name, 0) for name in ("train", "validation", "test")}
     return SearchData(train, parts["validation"], parts.get("test"), samples)

@@ -2,6 +2,7 @@
 
 from saikei.training.cross_fit import CrossFit, cross_fit
 from saikei.training.distill import distill
+from saikei.training.evaluation import evaluate
 from saikei.training.fit import fit
 from saikei.training.predictions import predict
 from saikei.training.provenance import (
@@ -12,7 +13,6 @@ from saikei.training.provenance import (
 )
 from saikei.training.score import (
     Score,
-    evaluate,
     paired_difference,
     per_sample,
     sample_losses,

@@ -10,20 +10,22 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays
-from saikei.data import arrays as gathered
+from saikei.batches import Array, ArrayData
 from saikei.data import check_inputs, input_count
-from saikei.errors import DataError, FusionError, InputError
+from saikei.errors import FusionError, InputError
 from saikei.graph import read
-from saikei.tensors import to_floats
+from saikei.training.counted import Labels, count
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.fit import fit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
+from saikei.training.masks import shared_masks
+from saikei.training.observed import flat_weights, gathered
+from saikei.training.predictions import predict_all
 from saikei.training.provenance import record_rows, rows_in_sample
 from saikei.training.task import Task, flat_labels, infer_tasks
 
 Build = Callable[[], keras.Model]
-Train = Callable[[keras.Model, tuple[Any, Any]], Any]
+Train = Callable[[keras.Model, tuple[Any, ...]], Any]
 
 _PREDICT_BATCH = 256
 
@@ -40,7 +42,7 @@ class CrossFit:
             for time-ordered folds, which never predict the first.
         fold_of: for each of `rows`, the number of the fold that predicted it, from 0.
         tasks: what each output learns.
-        labels: of `rows`, one array for each output.
+        labels: of `rows`, for each output, with what counts of them.
         x: inputs of `rows`, as the models take them.
         digests: of `rows`; see `saikei.training.provenance`.
         refitted: for each name, a model that was trained on all rows, where that was asked for.
@@ -52,7 +54,7 @@ class CrossFit:
     rows: Indices = field(repr=False)
     fold_of: Indices = field(repr=False)
     tasks: tuple[Task, ...]
-    labels: tuple[Array, ...] = field(repr=False)
+    labels: tuple[Labels, ...] = field(repr=False)
     x: Any = field(repr=False)
     digests: Digests = field(repr=False)
     refitted: Mapping[str, keras.Model]
@@ -77,11 +79,13 @@ def cross_fit(
     Args:
         build: gives a new model at each call, compiled or not; or a mapping from names to
             several of these, which are trained on the same folds.
-        data: `(x, y)` arrays, or a dataset, which is gathered into memory.
+        data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is gathered into
+            memory. Weights count in the training and in every fit to the predictions.
         folds: a number, for shuffled folds that are stratified by class where labels are
             classes; a splitter of scikit-learn, such as `TimeSeriesSplit(5)`; or a list of pairs
             of index arrays `(train, test)`.
-        train: called with a model and `(x, y)`, trains it in place; `None` takes `saikei.fit`.
+        train: called with a model and `(x, y)`, or `(x, y, sample_weight)` where there are
+            weights, trains it in place; `None` takes `saikei.fit`.
         groups: one for each row; rows of one group are never divided.
         refit: whether to train one more model of each on all rows. It takes the place of the
             folds' models in a fused model, which then costs one member and not as many as folds.
@@ -123,6 +127,7 @@ def cross_fit(
     run = train or _by_fit(seed, arguments)
     members: dict[str, tuple[keras.Model, ...]] = {}
     predictions: dict[str, tuple[Array, ...]] = {}
+    masks: list[Array | None] = []
     rows = np.sort(np.concatenate([fold.test for fold in parts]))
     digests = digest_rows(whole.x)
     for name in builds:
@@ -130,7 +135,8 @@ def cross_fit(
         for number, (model, fold) in enumerate(zip(made, parts, strict=True), start=1):
             _check_unseen(model, name, number, digests[fold.train], digests[fold.test])
         members[name] = tuple(made)
-        predictions[name] = _predicted(made, whole.x, parts, rows)
+        predictions[name], own = _predicted(made, whole, parts, rows)
+        masks += own
     everything = np.arange(len(whole))
     return CrossFit(
         members=members,
@@ -139,7 +145,7 @@ def cross_fit(
         rows=rows,
         fold_of=_fold_of(parts, rows),
         tasks=tasks,
-        labels=tuple(part[rows] for part in labels),
+        labels=_counted(tasks, labels, whole, rows, shared_masks(masks, len(builds), len(tasks))),
         x=_take(whole.x, rows),
         digests=digests[rows],
         refitted={
@@ -150,15 +156,24 @@ def cross_fit(
 
 
 def _whole(model: keras.Model, data: Any) -> ArrayData:
-    inputs = input_count(model)
-    arrays = as_arrays(data, "given", inputs=inputs)
-    if arrays is None:
-        arrays = as_arrays(gathered(data, inputs=inputs), "given", inputs=inputs)
-    assert arrays is not None
-    if arrays.weights is not None:
-        raise DataError("The given data holds sample weights, which scores ignore: give (x, y).")
-    check_inputs(model, arrays.x, "given")
-    return arrays
+    whole = gathered(data, inputs=input_count(model), as_is=False)
+    check_inputs(model, whole.x, "given")
+    return whole
+
+
+def _counted(
+    tasks: tuple[Task, ...],
+    labels: list[Array],
+    data: ArrayData,
+    rows: Indices,
+    masks: list[Array | None],
+) -> tuple[Labels, ...]:
+    """The labels of the rows that were predicted, with what counts of them."""
+    weights = flat_weights(data.weights, len(labels))
+    return tuple(
+        count(y[rows], task.known(y[rows]), mask, None if weight is None else weight[rows])
+        for task, y, mask, weight in zip(tasks, labels, masks, weights, strict=True)
+    )
 
 
 class _Fresh:
@@ -207,7 +222,7 @@ def _needed(classes: Indices | None) -> list[int]:
 def _by_fit(seed: int, arguments: Mapping[str, Any]) -> Train:
     seeds: Iterator[int] = iter(range(seed, seed + 2**31))
 
-    def run(model: keras.Model, data: tuple[Any, Any]) -> None:
+    def run(model: keras.Model, data: tuple[Any, ...]) -> None:
         fit(model, data, seed=next(seeds), **arguments)
 
     return run
@@ -218,25 +233,26 @@ def _trained(
 ) -> keras.Model:
     # Also when the caller's own function trains, which nobody else would write down.
     record_rows(model, digests[rows], "cross_fit")
-    run(model, (_take(data.x, rows), _take(data.y, rows)))
+    run(model, data.take(rows).parts)
     return model
 
 
 def _predicted(
-    members: list[keras.Model], x: Any, folds: tuple[Fold, ...], rows: Indices
-) -> tuple[Array, ...]:
-    said = [
-        [
-            to_floats(output)
-            for output in tree.flatten(
-                member.predict(_take(x, fold.test), batch_size=_PREDICT_BATCH, verbose=0)
-            )
-        ]
+    members: list[keras.Model], data: ArrayData, folds: tuple[Fold, ...], rows: Indices
+) -> tuple[tuple[Array, ...], list[Array | None]]:
+    """What the models of the folds predict of the rows, for each output, and its masks."""
+    each = [
+        predict_all(member, data.take(fold.test).parts, _PREDICT_BATCH)
         for member, fold in zip(members, folds, strict=True)
     ]
     order = np.argsort(np.concatenate([fold.test for fold in folds]))
     assert len(order) == len(rows)
-    return tuple(np.concatenate(parts)[order] for parts in zip(*said, strict=True))
+    outputs = zip(*(one.outputs for one in each), strict=True)
+    masks = zip(*(one.masks for one in each), strict=True)
+    return (
+        tuple(np.concatenate(parts)[order] for parts in outputs),
+        [None if parts[0] is None else np.concatenate(parts)[order] for parts in masks],
+    )
 
 
 def _fold_of(folds: tuple[Fold, ...], rows: Indices) -> Indices:

@@ -12,9 +12,8 @@ from typing import Any
 
 import keras
 
-from saikei.batches import ArrayData, first_batch
 from saikei.errors import DataError, InputError, TrainingWarning
-from saikei.graph import mark, read
+from saikei.graph import IgnoredClass, mark, read
 from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features
@@ -85,9 +84,10 @@ def distill(
         student: a built model; it is trained in place.
         teacher: a built model with the student's inputs and outputs; both give probabilities, or
             one gives logits. Or a `saikei.training.StoredTeacher`: its predictions, made before.
-        train: as in `fit`, but without sample weights, which Keras's distillation ignores. Labels
-            are not needed: `x`, `(x,)`, `(x, None)` or a dataset of inputs is enough to learn
-            from the teacher alone.
+        train: as in `fit`; sample weights count for both terms. Padding that the student's mask
+            covers counts for neither; what `ignore_class` names is learned from the teacher
+            alone. Labels are not needed: `x`, `(x,)`, `(x, None)` or a dataset of inputs is enough
+            to learn from the teacher alone.
         validation: as in `fit`; the loss on the true labels decides. Without labels in both, the
             loss on what the teacher predicts does.
         epochs: passes over the data.
@@ -105,8 +105,8 @@ def distill(
             as it is).
         teacher_predictions: `"stored"` runs the teacher once over the data, arrays or a dataset,
             whose rows may come in any order but must be the same in each pass; `"live"` runs it
-            at every step; `"auto"` stores for arrays and is live for a dataset, which may
-            augment.
+            at every step; `"auto"` stores up to 1 GiB for arrays, and is live for more, and for a
+            dataset, which may augment.
         loss: loss on the true labels; `None` as in `fit`.
         patience: stop after so many epochs without a lower validation loss; `None` never stops.
         seed: as in `fit`.
@@ -137,9 +137,10 @@ def distill(
     _check_arguments(temperature, alpha, feature_weight)
     check_how(teacher_predictions, teacher, features)
     check_suited(student, teacher)
+    if isinstance(teacher, keras.Model):
+        mark(student, [one for one in read(teacher).marks if isinstance(one, IgnoredClass)])
     targets = targets_of(student, teacher)
     ready = prepare(student, train, validation, loss, batch_size, targets)
-    _check_no_weights(train, ready.arrays)
     balance = _balance(student, alpha, ready.labelled)
     seed_random_layers(student, seed)
     distiller, batches = _distiller(
@@ -154,13 +155,13 @@ def distill(
         batch_size,
         seed,
     )
-    compile_fresh(student, ready.tasks, plan.learning_rate)
+    compile_fresh(student, ready.tasks, plan.learning_rate, plain=False)
     own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
     if learning_rate is None:
         with own_errors:
             found = _suited(student, distiller, ready, batches, targets)
         plan = replace(plan, learning_rate=found)
-        compile_fresh(student, ready.tasks, found)
+        compile_fresh(student, ready.tasks, found, plain=False)
         seed_random_layers(student, seed)
     optimizer = plan.optimizer(student, ready.steps)
     mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
@@ -172,7 +173,12 @@ def distill(
     ):
         compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
         knowing = partial(knows, student, ready, None if ready.labelled else targets.labels)
-        return run(distiller, student, batches, ready.validation, whole_plan, ready.steps, knowing)
+        try:
+            return run(
+                distiller, student, batches, ready.validation, whole_plan, ready.steps, knowing
+            )
+        finally:
+            compile_fresh(student, ready.tasks, plan.learning_rate)
 
 
 def _suited(
@@ -252,13 +258,4 @@ def _check_arguments(temperature: float, alpha: float | None, feature_weight: fl
         raise InputError(
             f"feature_weight={feature_weight!r}: give a number above 0, up to 1, such as 0.5; to "
             "compare no features, give features=None."
-        )
-
-
-def _check_no_weights(train: Any, arrays: ArrayData | None) -> None:
-    first = arrays or first_batch(train, "train", labels=False)
-    if first.weights is not None:
-        raise DataError(
-            "'train' holds sample weights, which keras.distillation ignores: leave them out, or "
-            "use fit."
         )

@@ -9,7 +9,9 @@ import keras
 from keras import tree
 
 from saikei.training.prepared import without_xla
+from saikei.training.soft_targets import SoftTargets
 from saikei.training.task import Task
+from saikei.training.weighing import Weighing
 
 
 class LiveDistiller(keras.distillation.Distiller):
@@ -18,16 +20,17 @@ class LiveDistiller(keras.distillation.Distiller):
     Args:
         teacher: will be frozen, recursively.
         student: trained in place.
-        distance: a `keras.distillation.DistillationLoss`.
+        distance: between what both give.
         alpha: weight of the true labels.
     """
 
     def __init__(
-        self, teacher: keras.Model, student: keras.Model, distance: Any, alpha: float
+        self, teacher: keras.Model, student: keras.Model, distance: SoftTargets, alpha: float
     ) -> None:
         super().__init__(
             teacher, student, distance, student_loss_weight=float(alpha), name="distiller"
         )
+        self.weighing: Weighing = distance.weighing
 
     def compute_loss(
         self,
@@ -41,8 +44,10 @@ class LiveDistiller(keras.distillation.Distiller):
 
         Keras's Distiller maps over its losses, labels and outputs together. It keeps a list or
         dict of losses in a container of its own, and tf.data turns lists into tuples; as flat
-        tuples the three fit. It also leaves out what regularisers add, which `fit` does not.
+        tuples the three fit. It also leaves out sample weights, and what regularisers add, which
+        `fit` does not.
         """
+        self.weighing.weights = None if sample_weight is None else tree.flatten(sample_weight)
         loss = super().compute_loss(
             x,
             None if y is None else tuple(tree.flatten(y)),
@@ -58,11 +63,11 @@ class StoredDistiller(LiveDistiller):
 
     Args:
         student: trained in place.
-        distance: a `keras.distillation.DistillationLoss`.
+        distance: between what both give.
         alpha: weight of the true labels.
     """
 
-    def __init__(self, student: keras.Model, distance: Any, alpha: float) -> None:
+    def __init__(self, student: keras.Model, distance: SoftTargets, alpha: float) -> None:
         super().__init__(_StoredTeacher(name="stored_teacher"), student, distance, alpha)
 
     def build(self, input_shape: Any = None) -> None:  # noqa: ARG002
@@ -83,7 +88,7 @@ class _StoredTeacher(keras.Model):
 
 
 def compile_distiller(
-    distiller: keras.Model,
+    distiller: LiveDistiller,
     tasks: Sequence[Task],
     optimizer: keras.optimizers.Optimizer,
     labelled: bool = True,
@@ -91,7 +96,7 @@ def compile_distiller(
     """Compile a distiller with the student's losses, and its metric where it has one output."""
     distiller.compile(
         optimizer=optimizer,
-        loss=tuple(task.loss for task in tasks),
-        metrics=[tasks[0].keras_metric()] if labelled and len(tasks) == 1 else None,
+        loss=distiller.weighing.losses([task.loss for task in tasks]),
+        weighted_metrics=[tasks[0].keras_metric()] if labelled and len(tasks) == 1 else None,
         jit_compile=without_xla(),
     )

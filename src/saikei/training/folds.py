@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from saikei.errors import DataError, InputError
+from saikei.training.counted import as_labels
 from saikei.training.task import Task
 
 Indices = np.ndarray[Any, np.dtype[np.intp]]
@@ -76,8 +77,13 @@ def make_folds(
 
 
 def class_numbers(task: Task, labels: Any) -> Indices | None:
-    """The class of each row; `None` where a row has no single one."""
-    y = np.asarray(labels)
+    """The class of each row; `None` where a row has no single one.
+
+    Args:
+        task: what the output learns.
+        labels: an array or `Labels`.
+    """
+    y = as_labels(labels).values
     if task.kind == "binary" and y.size == len(y):
         return y.reshape(-1).astype(np.intp)
     if task.kind != "multiclass":

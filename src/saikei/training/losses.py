@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from saikei.errors import InputError
 
@@ -92,17 +93,54 @@ def wants_sparse(loss: Any) -> bool | None:
     return isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
 
 
+def ignored_class(loss: Any) -> int | None:
+    """The class number that a loss leaves out, if it does (`ignore_class`)."""
+    number = getattr(loss, "ignore_class", None)
+    return None if number is None else int(number)
+
+
+def leaves_out_nan(loss: Any, y: Any, shape: tuple[int | None, ...]) -> bool:
+    """Whether a loss of the caller's own is a finite number where labels are NaN.
+
+    Args:
+        loss: a loss object or function.
+        y: labels `(n, …)`, some of them NaN.
+        shape: of the output, batch axis first.
+    """
+    if describe(loss) is not None or not callable(loss):
+        return False
+    row = int(np.argmax(~np.isfinite(y).reshape(len(y), -1).all(axis=1)))
+    sizes = [size or (y.shape[at] if at < y.ndim else 1) for at, size in enumerate(shape[1:], 1)]
+    predicted = np.full((1, *sizes), 0.5, dtype="float32")
+    try:
+        value = keras.ops.convert_to_numpy(loss(y[row : row + 1].astype("float32"), predicted))
+    except Exception:  # noqa: BLE001 - whatever a caller's own function raises
+        return False
+    return bool(np.isfinite(value).all())
+
+
 def _says_logits(loss: keras.losses.Loss) -> bool:
     # Not every loss keeps the flag as an attribute; all have it in their config.
     return bool(loss.get_config().get("from_logits", False))
 
 
-def default(kind: str, sparse: bool, from_logits: bool) -> keras.losses.Loss:
-    """The usual loss of a kind of task: log-loss, or squared error for regression."""
+def default(
+    kind: str, sparse: bool, from_logits: bool, ignored: int | None = None
+) -> keras.losses.Loss:
+    """The usual loss of a kind of task: log-loss, or squared error for regression.
+
+    Args:
+        kind: of the task.
+        sparse: whether labels are class numbers.
+        from_logits: whether outputs are logits.
+        ignored: a class number that is left out.
+    """
     if kind == "regression":
         return keras.losses.MeanSquaredError()
     if kind != "multiclass":
         return keras.losses.BinaryCrossentropy(from_logits=from_logits)
     if sparse:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+        return keras.losses.SparseCategoricalCrossentropy(
+            from_logits=from_logits, ignore_class=ignored
+        )
     return keras.losses.CategoricalCrossentropy(from_logits=from_logits)

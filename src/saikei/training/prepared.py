@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 
-from saikei.batches import ArrayData, as_arrays, dataset_length, first_batch
+from saikei.batches import Array, ArrayData, as_arrays, dataset_length, first_batch
 from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.graph import read
 from saikei.training.batches import ShuffledBatches
+from saikei.training.counted import count
+from saikei.training.observed import flat_weights
 from saikei.training.optimizer import adam
 from saikei.training.outputs import read_outputs
 from saikei.training.targets import Targets
-from saikei.training.task import Task, infer_tasks
+from saikei.training.task import Task, flat_labels, infer_tasks
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,10 @@ def prepare(
             x = held_out.x if held_out else gathered(validation, "validation", labels=False)[0]
             held_out = ArrayData(x, targets.labels(x, loss))
     return Prepared(
-        arrays=arrays,
+        arrays=None if arrays is None else fitting_weights(model, arrays),
         dataset=train if arrays is None else None,
         steps=steps,
-        validation=validation if held_out is None else held_out,
+        validation=validation if held_out is None else fitting_weights(model, held_out),
         tasks=tasks,
         labelled=labelled,
     )
@@ -106,23 +109,63 @@ def _looked_at(
     return arrays, first
 
 
+def fitting_weights(model: keras.Model, arrays: ArrayData) -> ArrayData:
+    """The same data with weights as Keras takes them: one axis for each of the losses.
+
+    Args:
+        model: a built model.
+        arrays: whose weights may be one number for each row, of sequences and maps too.
+
+    Raises:
+        DataError: when weights do not fit the labels, or are negative or not finite.
+    """
+    if arrays.weights is None:
+        return arrays
+    outputs = read_outputs(model)
+    labels = [None] * len(outputs.each) if arrays.y is None else flat_labels(model, arrays.y)
+    fitting: list[Array] = []
+    for output, y, weights in zip(
+        outputs.each, labels, flat_weights(arrays.weights, len(labels)), strict=True
+    ):
+        if weights is None:
+            fitting.append(np.ones(len(arrays), dtype="float32"))
+            continue
+        if y is not None:
+            count(y, None, None, weights)
+        missing = (1,) * max(0, len(output.shape) - 1 - weights.ndim)
+        fitting.append(weights.reshape(weights.shape + missing).astype("float32"))
+    return replace(arrays, weights=outputs.pack(fitting))
+
+
 def compile_for(
-    model: keras.Model, tasks: Sequence[Task], optimizer: keras.optimizers.Optimizer
+    model: keras.Model,
+    tasks: Sequence[Task],
+    optimizer: keras.optimizers.Optimizer,
+    plain: bool = False,
 ) -> None:
-    """Compile a model with the loss and metric of each output."""
+    """Compile a model with the loss and metric of each output.
+
+    Args:
+        model: a built model.
+        tasks: what its outputs learn.
+        optimizer: to train with.
+        plain: whether the metrics are Keras's own; see `Task.keras_metric`.
+    """
     outputs = read_outputs(model)
     model.compile(
         optimizer=optimizer,
         loss=outputs.pack([task.loss for task in tasks]),
-        metrics=outputs.pack([[task.keras_metric()] for task in tasks]),
+        weighted_metrics=outputs.pack([[task.keras_metric(plain)] for task in tasks]),
         jit_compile=without_xla(),
     )
 
 
-def compile_fresh(model: keras.Model, tasks: Sequence[Task], learning_rate: float) -> None:
-    """Compile a model with an Adam that has made no step yet."""
+def compile_fresh(
+    model: keras.Model, tasks: Sequence[Task], learning_rate: float, plain: bool = True
+) -> None:
+    """Compile a model with an Adam that has made no step yet; see `compile_for`."""
     optimizer = adam(model, learning_rate)
-    compile_for(model, tasks, optimizer)
+    compile_for(model, tasks, optimizer, plain)
     # Keras warns when it loads a file whose optimizer was never built.
     optimizer.build(model.trainable_variables)
 

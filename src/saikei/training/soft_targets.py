@@ -11,6 +11,7 @@ from keras import ops, tree
 
 from saikei.training.outputs import read_outputs
 from saikei.training.task import Task
+from saikei.training.weighing import Weighing
 
 # Below this a float32 probability carries no information, but its logarithm is still finite.
 _SMALLEST = 1e-30
@@ -19,10 +20,10 @@ _SMALLEST = 1e-30
 class SoftTargets(keras.distillation.DistillationLoss):
     """Temperature-scaled distance for class outputs, the task's own loss for regression.
 
-    Keras's `LogitsDistillation` takes logits; outputs that are probabilities are turned into
-    logits first (log p are logits up to a constant, which softmax ignores), and the
-    probability of a yes into the pair of logits of no and yes. So one loss,
-    `T² · KL(softmax(teacher / T) ‖ softmax(student / T))`, serves binary, multiclass and
+    Outputs that are probabilities are turned into logits first (log p are logits up to a
+    constant, which softmax ignores), and the probability of a yes into the pair of logits of no
+    and yes. So one loss, `T² · KL(softmax(teacher / T) ‖ softmax(student / T))`, serves binary,
+    multiclass and
     multilabel outputs; it is a mean over the batch and over labels, as the supervised loss is.
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
@@ -37,21 +38,20 @@ class SoftTargets(keras.distillation.DistillationLoss):
         self, tasks: Sequence[Task], teacher_tasks: Sequence[Task], temperature: float
     ) -> None:
         self._tasks = tuple(zip(teacher_tasks, tasks, strict=True))
-        # The loss as an object: given its default, the name, Keras 3.15 takes the plain function
-        # over raw logits, without softmax and without T².
-        self._logits = keras.distillation.LogitsDistillation(
-            temperature=float(temperature), loss=keras.losses.KLDivergence()
-        )
+        self._temperature = float(temperature)
+        self.weighing = Weighing()
 
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """The sum over outputs, a scalar."""
         losses = [
-            self._distance(tasks, teacher, student)
-            for tasks, teacher, student in zip(
-                self._tasks,
-                tree.flatten(teacher_outputs),
-                tree.flatten(student_outputs),
-                strict=True,
+            self._distance(place, tasks, teacher, student)
+            for place, (tasks, teacher, student) in enumerate(
+                zip(
+                    self._tasks,
+                    tree.flatten(teacher_outputs),
+                    tree.flatten(student_outputs),
+                    strict=True,
+                )
             )
         ]
         return ops.sum(ops.stack(losses))
@@ -59,12 +59,17 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """Nothing to do: shapes were compared, with clear messages, before training."""
 
-    def _distance(self, tasks: tuple[Task, Task], teacher: Any, student: Any) -> Any:
+    def _distance(self, place: int, tasks: tuple[Task, Task], teacher: Any, student: Any) -> Any:
         theirs, ours = tasks
         teacher = ops.stop_gradient(teacher)
         if ours.kind == "regression":
-            return ops.mean(ours.loss(teacher, student))
-        return self._logits.compute_loss(class_logits(theirs, teacher), class_logits(ours, student))
+            return ops.mean(self.weighing.loss(place, ours.loss)(teacher, student))
+        p, q = (
+            ops.softmax(logits / self._temperature, axis=-1)
+            for logits in (class_logits(theirs, teacher), class_logits(ours, student))
+        )
+        each = keras.losses.kl_divergence(p, q)
+        return self.weighing.mean(place, each, student) * self._temperature**2
 
 
 def teacher_tasks(teacher: keras.Model, tasks: Sequence[Task]) -> tuple[Task, ...]:

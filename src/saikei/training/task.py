@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ from keras import tree
 
 from saikei.batches import Array, as_numpy
 from saikei.errors import DataError, ModelError
+from saikei.graph import IgnoredClass, marks_of
 from saikei.training import losses
+from saikei.training.counted import Labels, count
+from saikei.training.known_accuracy import KnownAccuracy
 from saikei.training.outputs import Output, Outputs, read_outputs
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
@@ -43,16 +47,60 @@ class Task:
         """Whether a higher metric is a better model."""
         return self.metric != "mse"
 
-    def keras_metric(self) -> keras.metrics.Metric:
-        """The metric as Keras computes it during training."""
+    @property
+    def ignored(self) -> int | None:
+        """The class number that the loss leaves out, if it does."""
+        return losses.ignored_class(self.loss) if self.sparse else None
+
+    def known(self, y: Array) -> Array | None:
+        """Which labels are labels at all, booleans; `None` where all are.
+
+        Those of the class that the loss leaves out are not, and NaN is not where the loss is one
+        that leaves it out.
+        """
+        known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(y.shape, dtype=bool)
+        if self.ignored is not None:
+            known &= y != self.ignored
+        return None if known.all() else known
+
+    def keras_metric(self, plain: bool = False) -> keras.metrics.Metric:
+        """The metric as Keras computes it during training.
+
+        Args:
+            plain: take one of Keras's own, which every file can hold, although it counts labels
+                that the loss ignores.
+        """
         if self.kind == "regression":
             return keras.metrics.MeanSquaredError(name="mse")
         if self.kind != "multiclass":
             threshold = 0.0 if self.from_logits else 0.5
             return keras.metrics.BinaryAccuracy(name=self.metric, threshold=threshold)
+        if self.sparse and self.ignored is not None and not plain:
+            return KnownAccuracy(self.ignored, name="accuracy")
         if self.sparse:
             return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         return keras.metrics.CategoricalAccuracy(name="accuracy")
+
+
+def labels_for(task: Task, y: Any) -> Labels:
+    """Labels of an output, with what counts of them.
+
+    Args:
+        task: what the output learns.
+        y: an array, or `Labels`, which stay as they are.
+
+    Raises:
+        DataError: when labels are NaN, or none counts.
+    """
+    if isinstance(y, Labels):
+        return y
+    array = np.asarray(y)
+    known = task.known(array) if array.dtype.kind in "biuf" else None
+    if known is None:
+        return Labels(array)
+    if array.dtype.kind == "f" and losses.describe(task.loss) is not None:
+        _check_known("these predictions", task.loss, array.shape, array)
+    return count(array, known, None, None)
 
 
 def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
@@ -82,16 +130,42 @@ def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
 
 def infer_tasks(model: keras.Model, y: Any, loss: Any = None) -> tuple[Task, ...]:
     """The task of each output of a model, flattened; see `infer_task`."""
-    outputs = read_outputs(model)
-    labels = _flat_labels(model.name, outputs, y)
-    given = losses_of(model, loss, len(outputs.each))
-    names = [f"output {i} of model '{model.name}'" for i in range(len(given))]
-    if len(given) == 1:
-        names = [f"model '{model.name}'"]
-    return tuple(
-        _infer(name, output, array, one)
-        for name, output, array, one in zip(names, outputs.each, labels, given, strict=True)
-    )
+    return Inference(model, loss).tasks(y)
+
+
+class Inference:
+    """What a model says of its tasks, read once for labels that come in batches.
+
+    Args:
+        model: a built model.
+        loss: as for `infer_task`.
+    """
+
+    def __init__(self, model: keras.Model, loss: Any = None) -> None:
+        self._name, self._outputs = model.name, read_outputs(model)
+        self._losses = losses_of(model, loss, len(self._outputs.each))
+        self._marks = [one for one in marks_of(model) if isinstance(one, IgnoredClass)]
+
+    def labels(self, y: Any) -> list[Array]:
+        """The labels of each output, flattened; see `flat_labels`."""
+        return _flat_labels(self._name, self._outputs, y)
+
+    def tasks(self, y: Any) -> tuple[Task, ...]:
+        """The task of each output.
+
+        Raises:
+            DataError: when the labels do not fit an output.
+        """
+        labels, given = self.labels(y), self._losses
+        names = [f"output {i} of model '{self._name}'" for i in range(len(given))]
+        if len(given) == 1:
+            names = [f"model '{self._name}'"]
+        return tuple(
+            _infer(name, output, array, one, _ignored(output, self._marks) if one is None else None)
+            for name, output, array, one in zip(
+                names, self._outputs.each, labels, given, strict=True
+            )
+        )
 
 
 def flat_labels(model: keras.Model, y: Any) -> list[Array]:
@@ -154,9 +228,16 @@ def losses_of(model: keras.Model, loss: Any, count: int) -> list[Any]:
     return [losses.as_loss(one) for one in flat]
 
 
-def _infer(name: str, output: Output, y: Array, loss: Any) -> Task:
+def _ignored(output: Output, marks: Sequence[IgnoredClass]) -> int | None:
+    """What the loss of a model that this one was made from leaves out of outputs like this."""
+    found = {one.number for one in marks if one.classes in (None, output.shape[-1])}
+    return found.pop() if len(found) == 1 else None
+
+
+def _infer(name: str, output: Output, y: Array, loss: Any, ignored: int | None) -> Task:
     shape, activation = output.shape, output.activation
     width = shape[-1] if len(shape) > 1 and shape[-1] is not None else 1
+    _check_known(name, loss, shape, y)
     known = losses.describe(loss)
     if known is not None and known.kind == "crossentropy":
         kind: Kind = "multiclass"
@@ -168,16 +249,17 @@ def _infer(name: str, output: Output, y: Array, loss: Any) -> Task:
         kind = _kind(name, shape, width, activation, y)
     sparse = kind == "multiclass" and not _fits(y.shape[1:], shape[1:])
     from_logits = known.from_logits if known else activation not in ("softmax", "sigmoid")
-    _check_labels(name, kind, shape, width, y, sparse)
-    _check_sparsity(name, loss, sparse, y)
-    return Task(
+    task = Task(
         kind=kind,
-        loss=loss if loss is not None else losses.default(kind, sparse, from_logits),
+        loss=loss if loss is not None else losses.default(kind, sparse, from_logits, ignored),
         metric=_METRICS[kind],
         from_logits=kind != "regression" and from_logits,
         sparse=sparse,
         outputs=width,
     )
+    _check_labels(name, kind, shape, width, y, task)
+    _check_sparsity(name, loss, sparse, y)
+    return task
 
 
 _METRICS: dict[Kind, Literal["accuracy", "binary_accuracy", "mse"]] = {
@@ -223,9 +305,22 @@ def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     )
 
 
+def _check_known(name: str, loss: Any, shape: tuple[int | None, ...], y: Array) -> None:
+    """Refuse NaN, unless the loss is one that leaves it out."""
+    if y.dtype.kind != "f" or np.isfinite(y).all() or losses.leaves_out_nan(loss, y, shape):
+        return
+    bad = ~np.isfinite(y).reshape(len(y), -1).all(axis=1)
+    raise DataError(
+        f"The labels for {name} hold NaN or infinite numbers in {int(bad.sum()):,} of {len(y):,} "
+        f"rows, first in row {int(bad.argmax())}: remove these rows or fill them, or compile with "
+        "a loss of your own that leaves out labels that are NaN."
+    )
+
+
 def _check_labels(
-    name: str, kind: Kind, shape: tuple[int | None, ...], width: int, y: Array, sparse: bool
+    name: str, kind: Kind, shape: tuple[int | None, ...], width: int, y: Array, task: Task
 ) -> None:
+    sparse = task.sparse
     expected = shape[1:-1] if sparse else shape[1:]
     actual = y.shape[1:]
     if (sparse or width == 1) and len(actual) == len(shape) - 1 and actual[-1:] == (1,):
@@ -237,6 +332,8 @@ def _check_labels(
             f"Labels of shape {y.shape} do not fit the outputs of {name}, {_shown(shape)}: "
             f"{_MENDS[kind]}."
         )
+    known = task.known(y)
+    y = y if known is None else y[known]
     if kind == "regression" or not y.size:
         return
     low, high = float(y.min()), float(y.max())
@@ -244,8 +341,15 @@ def _check_labels(
     if low < 0 or high > top or (sparse and bool((y != np.round(y)).any())):
         raise DataError(
             f"Labels run from {low:g} to {high:g}, but {name} has {width} outputs: "
-            + (f"number the classes from 0 to {top}." if sparse else "labels must be 0 or 1.")
+            + (_numbering(top, high if high > top else low) if sparse else "labels must be 0 or 1.")
         )
+
+
+def _numbering(top: int, odd: float) -> str:
+    return (
+        f"number the classes from 0 to {top}, or, if {odd:g} marks what has no label, compile "
+        f"with keras.losses.SparseCategoricalCrossentropy(ignore_class={odd:g})."
+    )
 
 
 def _check_sparsity(name: str, loss: Any, sparse: bool, y: Array) -> None:

@@ -13,6 +13,7 @@ from saikei.graph import copy_model, read
 from saikei.training.digests import digest_data
 from saikei.training.distiller import LiveDistiller, StoredDistiller
 from saikei.training.outputs import read_outputs
+from saikei.training.predictions import bytes_of_outputs
 from saikei.training.prepared import Prepared
 from saikei.training.stored_teacher import StoredTeacher
 from saikei.training.targets import Targets
@@ -21,6 +22,8 @@ from saikei.training.told_batches import Lookup, ToldBatches
 
 How = Literal["auto", "stored", "live"]
 _KEY = "teacher"
+# What a teacher gives for all rows is kept up to this size, unless asked for.
+MOST_STORED_BYTES = 2**30
 
 Shape = tuple[int | None, ...]
 
@@ -54,12 +57,19 @@ def answer_distiller(
     batches: Any
     if isinstance(teacher, StoredTeacher):
         batches = _told(teacher, ready, batch_size, seed)
-    elif how == "live" or (how == "auto" and ready.arrays is None):
+    elif how == "live" or (how == "auto" and not _storable(teacher, ready)):
         live = LiveDistiller(copy_model(teacher), student, soft, alpha)
         return live, ready.batches(batch_size, seed)
     else:
         batches = stored_batches(teacher, ready, _KEY, batch_size, seed)
     return StoredDistiller(student, soft, alpha), batches
+
+
+def _storable(teacher: keras.Model, ready: Prepared) -> bool:
+    """Whether what a teacher gives is known for each row, and takes little enough memory."""
+    if ready.arrays is None:
+        return False
+    return bytes_of_outputs(teacher, ready.arrays.x) * len(ready.arrays) <= MOST_STORED_BYTES
 
 
 def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> None:

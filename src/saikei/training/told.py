@@ -91,7 +91,8 @@ def told_arrays(
     arrays: ArrayData, key: str, told: Any, batch_size: int, seed: int
 ) -> ShuffledBatches:
     """Batches of arrays, in the order of `fit`, beside what a teacher says of each row."""
-    return ShuffledBatches(ArrayData({"x": arrays.x, key: told}, arrays.y), batch_size, seed)
+    beside = ArrayData({"x": arrays.x, key: told}, arrays.y, arrays.weights)
+    return ShuffledBatches(beside, batch_size, seed)
 
 
 def check_finite(outputs: Any, whose: str) -> None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.calibration.affordable import fewer
 from saikei.calibration.samples import calibration_samples
 from saikei.edits.depth.branch_energy import branch_shares
 from saikei.edits.depth.gates import Array, GatedModel
@@ -60,7 +61,7 @@ class ByInfluence(Ranking):
     """
 
     def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
-        inputs = calibration_samples(graph, data, SAMPLES).inputs
+        inputs = fewer(graph, calibration_samples(graph, data, SAMPLES), 4).inputs
         self._model = GatedModel(graph, _gates(units), inputs, distances=True)
 
     def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
@@ -73,7 +74,8 @@ class _ByTrial(Ranking):
     """Leave each unit out in turn and look at the model's outputs."""
 
     def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
-        samples = calibration_samples(graph, data, SAMPLES)
+        # Outputs before and after, in float64 too.
+        samples = fewer(graph, calibration_samples(graph, data, SAMPLES), 8)
         self._model = GatedModel(graph, _gates(units), samples.inputs)
         self._before, _ = self._model.run(())
         self._tried: dict[frozenset[TensorRef], float] = {}

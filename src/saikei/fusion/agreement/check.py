@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.data import arrays
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preparation import Preparation, other_preparation
@@ -17,6 +16,8 @@ from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.members import inputs_of
 from saikei.graph import read
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
+from saikei.training.observed import counted_labels, gathered
 from saikei.training.score import per_sample
 from saikei.training.task import Task
 
@@ -30,7 +31,7 @@ _SHOWN = 40
 def check_agreement(
     members: Sequence[keras.Model],
     tasks: Sequence[Task],
-    labels: Sequence[Array],
+    labels: Sequence[Labels],
     outputs: Sequence[Sequence[Array]],
     data: Any,
 ) -> None:
@@ -42,7 +43,7 @@ def check_agreement(
     Args:
         members: as `check_members` has them.
         tasks: what each output learns.
-        labels: one array for each output.
+        labels: of each output, with what counts of them.
         outputs: for each member one array for each output.
         data: `(x, y)` arrays or a dataset; it is read only where one member is worse by far than
             another.
@@ -59,7 +60,7 @@ def check_agreement(
 def _check_order(
     members: Sequence[keras.Model],
     task: Task,
-    truth: Array,
+    truth: Labels,
     outputs: Sequence[Array],
     place: int,
 ) -> None:
@@ -81,18 +82,22 @@ def _check_order(
 def _check_preparation(
     members: Sequence[keras.Model],
     tasks: Sequence[Task],
-    labels: Sequence[Array],
+    labels: Sequence[Labels],
     outputs: Sequence[Sequence[Array]],
     data: Any,
 ) -> None:
     skill = [float(skills(tasks, labels, said).mean()) for said in outputs]
     best = int(np.argmax(skill))
     behind = [place for place, one in enumerate(skill) if skill[best] - one >= BEHIND]
-    x, y = arrays(data) if behind else (None, None)
+    whole = gathered(data) if behind else None
+    # A dataset may come in another order now, so that its labels are read again.
+    known = tuple(labels) if isinstance(data, (tuple, list)) or whole is None else None
     for place in behind:
+        assert whole is not None
         member = members[place]
-        own = inputs_of(read(member), x)
-        found = other_preparation(member, tasks, own, y, skill[best])
+        own = inputs_of(read(member), whole.x)
+        told = counted_labels(member, tasks, whole) if known is None else known
+        found = other_preparation(member, tasks, own, told, skill[best])
         if found is not None:
             raise FusionError(
                 f"Member {place + 1} ('{member.name}') was trained on inputs that were prepared "
@@ -107,7 +112,7 @@ def _misordered(
     member: keras.Model,
     place: int,
     task: Task,
-    truth: Array,
+    truth: Labels,
     said: Array,
     order: Order,
 ) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import optimize, sparse, stats
 
 from saikei.training.batches import Array
+from saikei.training.counted import Labels, as_labels
 from saikei.training.predictions import to_probabilities
 from saikei.training.task import Task
 
@@ -36,7 +37,7 @@ class Order:
     moved: tuple[int, ...]
 
 
-def other_order(task: Task, labels: Array, outputs: Array, seed: int = 0) -> Order | None:
+def other_order(task: Task, labels: Any, outputs: Array, seed: int = 0) -> Order | None:
     """The order in which the outputs of a model fit the labels, if it is not the labels' own.
 
     The order is found by assignment on one half of the rows, by the correlation of each output
@@ -45,7 +46,7 @@ def other_order(task: Task, labels: Array, outputs: Array, seed: int = 0) -> Ord
 
     Args:
         task: what the output learns.
-        labels: in the shape that the task has them in.
+        labels: in the shape that the task has them in: an array or `Labels`.
         outputs: `(n, …, outputs)`.
         seed: of the halves, and of the rows that are taken of very many.
 
@@ -53,6 +54,8 @@ def other_order(task: Task, labels: Array, outputs: Array, seed: int = 0) -> Ord
         `None` for outputs in the order of the labels, for one output that is not of a class, and
         where there are too few rows to tell: a dozen or so of moved classes are needed.
     """
+    large = outputs.ndim > 2 and outputs[:_FEWEST].size > _MOST
+    labels, outputs = _counted(as_labels(labels), outputs, seed, large)
     numbers = max(1, outputs[:1].size)
     mixed = np.random.default_rng(seed).permutation(len(outputs))
     some = mixed[: max(_FEWEST, _MOST // numbers)]
@@ -75,6 +78,26 @@ def other_order(task: Task, labels: Array, outputs: Array, seed: int = 0) -> Ord
     if not len(votes) or _chance(votes) > P_VALUE:
         return None
     return Order(tuple(int(place) for place in places), tuple(int(one) for one in moved))
+
+
+def _counted(labels: Labels, outputs: Array, seed: int, large: bool) -> tuple[Array, Array]:
+    """Labels and outputs that count; of maps with padding, or large ones, one position a row."""
+    if labels.known and not large:
+        return labels.values, outputs
+    y, counts = labels.values, labels.over(labels.values.shape)
+    rows = np.flatnonzero(labels.counted)
+    positions = outputs.shape[1:-1]
+    if not positions:
+        rows = rows[counts[rows].reshape(len(rows), -1).all(axis=1)]
+        return y[rows], outputs[rows]
+    flat = np.asarray(counts.reshape(len(y), int(np.prod(positions)), -1)[rows].all(axis=-1))
+    drawn = np.random.default_rng(seed).random(flat.shape)
+    chosen = np.where(flat, drawn, -1.0).argmax(axis=1)
+    some = flat[np.arange(len(rows)), chosen]
+    rows, chosen = rows[some], chosen[some]
+    at_position = y.reshape(len(y), flat.shape[1], *y.shape[1 + len(positions) :])
+    at_outputs = outputs.reshape(len(y), flat.shape[1], outputs.shape[-1])
+    return at_position[rows, chosen], at_outputs[rows, chosen]
 
 
 def in_order(task: Task, outputs: Array, places: Sequence[int]) -> Array:

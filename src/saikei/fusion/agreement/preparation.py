@@ -15,8 +15,9 @@ from saikei.fusion.agreement.ways import Way, can_change, changed, ways
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.tensors import to_floats
 from saikei.training.batches import Array
+from saikei.training.counted import Labels, as_labels
 from saikei.training.score import summed_losses
-from saikei.training.task import Task, flat_labels
+from saikei.training.task import Task
 
 # Standard errors, and rows.
 CERTAIN = 4.0
@@ -42,7 +43,12 @@ class Preparation:
 
 
 def other_preparation(
-    model: keras.Model, tasks: Sequence[Task], x: Any, y: Any, best: float, seed: int = 0
+    model: keras.Model,
+    tasks: Sequence[Task],
+    x: Any,
+    labels: Sequence[Any],
+    best: float,
+    seed: int = 0,
 ) -> Preparation | None:
     """The common preparation of inputs that makes a model better by far, if there is one.
 
@@ -54,7 +60,7 @@ def other_preparation(
         model: a built model.
         tasks: what each output learns.
         x: its inputs, arrays nested as it takes them.
-        y: labels.
+        labels: of each output: arrays or `Labels`.
         best: the mean skill of the best member.
         seed: of the rows that are tried, 2,048 at most.
     """
@@ -64,13 +70,13 @@ def other_preparation(
         return None
     count = len(inputs[0])
     rows = np.random.default_rng(seed).permutation(count)[:_ROWS]
-    x, y = (tree.map_structure(lambda part: np.asarray(part)[rows], whole) for whole in (x, y))
+    x = tree.map_structure(lambda part: np.asarray(part)[rows], x)
     said = _said(model, x)
-    each = zip(tasks, said, flat_labels(model, y), strict=True)
+    each = zip(tasks, said, [as_labels(part)[rows] for part in labels], strict=True)
     plain = _Trial(tasks, [labels_of(*one) for one in each], said)
     bound = max(KNOWS, (best + max(plain.skill, 0.0)) / 2)
-    each = zip(tasks, plain.labels, plain.outputs, strict=True)
-    tempered = sum(tempered_loss(*one) for one in each)
+    told = zip(tasks, plain.labels, plain.outputs, strict=True)
+    tempered = sum(tempered_loss(*one) for one in told)
     found: tuple[Way, _Trial] | None = None
     for way in ways(x):
         trial = _Trial(tasks, plain.labels, _said(model, changed(way, x)))
@@ -89,7 +95,7 @@ class _Trial:
     """What a model says of rows that are prepared in some way."""
 
     def __init__(
-        self, tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]
+        self, tasks: Sequence[Task], labels: Sequence[Labels], outputs: Sequence[Array]
     ) -> None:
         # Where a way does not suit a model, it may well leave the range of its numbers.
         self.outputs = [np.nan_to_num(one) for one in outputs]

@@ -19,7 +19,7 @@ from saikei.training.task import Task
 KNOWS = 0.25
 
 
-def skills(tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Array]) -> Array:
+def skills(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Array]) -> Array:
     """`1 - loss / loss of the best constant`, of each row, float64 `(n,)`.
 
     At most 1, and 0 on average for who knows nothing but how often each label occurs.
@@ -29,16 +29,14 @@ def skills(tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Arr
     return np.asarray(1 - summed_losses(tasks, labels, outputs) / scale)
 
 
-def rightness(
-    tasks: Sequence[Task], labels: Sequence[Array], outputs: Sequence[Any]
-) -> Array | None:
+def rightness(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Array | None:
     """The share of each row's classes or labels that is right; `None` where all is regression."""
     each = zip(tasks, labels, outputs, strict=True)
     shares = [per_sample(*one) for one in each if one[0].kind != "regression"]
     return np.asarray(np.mean(shares, axis=0)) if shares else None
 
 
-def tempered_loss(task: Task, labels: Array, outputs: Array) -> float:
+def tempered_loss(task: Task, labels: Any, outputs: Array) -> float:
     """The mean loss if it were as sure of what it says as suits it best; of regression, the loss.
 
     It is the same for what differs in a temperature alone.
@@ -51,7 +49,7 @@ def tempered_loss(task: Task, labels: Array, outputs: Array) -> float:
     return fit_temperature(task, logits, labels).loss
 
 
-def tempered_skill(task: Task, labels: Array, outputs: Array) -> float:
+def tempered_skill(task: Task, labels: Any, outputs: Array) -> float:
     """The mean skill if it were as sure of what it says as suits it best."""
     prior = prior_outputs([task], [labels], [outputs])
     chance = float(summed_losses([task], [labels], prior).mean())

@@ -60,7 +60,7 @@ def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:
     """
     if task.kind == "regression":
         raise FusionError("A regression has no probabilities to calibrate: leave calibrate out.")
-    told = np.asarray(logits, dtype=np.float64)
+    told = np.asarray(logits)
     loss = loss_of([replace(task, from_logits=True)], [[told]], [y])
     assert isinstance(loss, Convex)
 

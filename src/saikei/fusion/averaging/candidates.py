@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from saikei.fusion.averaging.objectives import Convex, Loss, Mixture, Squares
 from saikei.fusion.averaging.simplex import Array
+from saikei.training.counted import as_labels
 
 # The logarithm of a product of so many probabilities stands for as many logarithms.
 _BLOCK = 16
@@ -168,15 +169,22 @@ class AccuracyCandidates:
 
     Args:
         predictions: `(members, n, …, classes)`.
-        labels: class numbers, or one row a sample with the largest at the true class.
+        labels: class numbers, or one row a sample with the largest at the true class; with what
+            counts of them.
     """
 
-    def __init__(self, predictions: Array, labels: Array) -> None:
+    def __init__(self, predictions: Array, labels: Any) -> None:
         classes = predictions.shape[-1]
         flat = predictions.reshape(len(predictions), -1, classes)
-        dense = labels.size == flat.shape[1] * classes and classes > 1
-        truth = labels.reshape(-1, classes).argmax(-1) if dense else labels.reshape(-1)
+        known = as_labels(labels)
+        y = known.values
+        dense = y.size == flat.shape[1] * classes and classes > 1
+        truth = y.reshape(-1, classes).argmax(-1) if dense else y.reshape(-1)
         truth = truth.astype(np.int64)
+        self._counts = known.over(predictions.shape[1:-1]).reshape(-1)
+        if not known.known:
+            flat, truth = flat[:, self._counts > 0], truth[self._counts > 0]
+            self._counts = self._counts[self._counts > 0]
         self._rows = flat.shape[1]
         others = np.arange(classes - 1)[None] + (np.arange(classes - 1)[None] >= truth[:, None])
         rows = np.arange(self._rows)
@@ -196,7 +204,8 @@ class AccuracyCandidates:
         open_ = open_[~lost[open_]]
         total = self._lead[:, :, open_] + self._sum[:, None, open_]
         turned: Any = self._leads(total, self._wins_ties[:, None, open_]).any(axis=0)
-        every = (lost.sum() + turned.sum(axis=1)) / self._rows
+        counts = self._counts
+        every = (counts[lost].sum() + turned @ counts[open_]) / counts.sum()
         return np.asarray(every if members is None else every[members])
 
     def take(self, member: int) -> None:

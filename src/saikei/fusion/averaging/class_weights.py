@@ -18,6 +18,7 @@ from scipy import special
 from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.averaging.simplex import Array
 from saikei.fusion.averaging.weights import finite, fit_weights
+from saikei.training.counted import Labels
 from saikei.training.task import Task
 
 _STEPS = 1000
@@ -84,11 +85,11 @@ def fit_class_weights(
     )
 
 
-def _by_column(task: Task, parts: Sequence[Array], labels: Array) -> ClassWeights:
+def _by_column(task: Task, parts: Sequence[Array], labels: Labels) -> ClassWeights:
     one = replace(task, kind="binary" if task.kind == "multilabel" else task.kind, outputs=1)
     shared = fit_weights(task, parts, labels).loss
     fitted = [
-        fit_weights(one, [part[..., [c]] for part in parts], labels[..., [c]])
+        fit_weights(one, [part[..., [c]] for part in parts], _column(labels, c))
         for c in range(parts[0].shape[-1])
     ]
     values = tuple(column.values for column in fitted)
@@ -96,10 +97,19 @@ def _by_column(task: Task, parts: Sequence[Array], labels: Array) -> ClassWeight
     return ClassWeights((values,), loss, shared, gap)
 
 
-def _together(task: Task, parts: Sequence[Array], labels: Array) -> ClassWeights:
+def _column(labels: Labels, c: int) -> Labels:
+    """The labels of one class, and how much they count."""
+    values, importance = labels.values[..., [c]], labels.importance
+    if importance is not None and importance.shape == labels.values.shape:
+        importance = importance[..., [c]]
+    return replace(labels, values=values, importance=importance)
+
+
+def _together(task: Task, parts: Sequence[Array], labels: Labels) -> ClassWeights:
     classes = parts[0].shape[-1]
-    told = np.stack(parts, axis=-1).reshape(-1, classes, len(parts))
-    truth = np.eye(classes)[labels.astype(int)] if task.sparse else labels
+    told = np.stack(parts, axis=-1).astype(np.float64).reshape(-1, classes, len(parts))
+    truth = np.eye(classes)[labels.values.astype(int)] if task.sparse else labels.values
+    truth = truth * labels.over(truth.shape) * labels.scale
     truth = truth.reshape(-1, classes) / len(told)
     shared = fit_weights(task, parts, labels)
     if task.from_logits:

@@ -85,41 +85,58 @@ class OutputPool:
         """Whether each class has weights of its own."""
         return isinstance(self.weights[0], tuple)
 
-    def prepare(self, parts: Sequence[Any], form: str = "{}") -> list[Any]:
+    def prepare(
+        self, parts: Sequence[Any], form: str = "{}", logits: Sequence[Any] | None = None
+    ) -> list[Any]:
         """What members say, calibrated, in the space in which it is pooled.
 
         Args:
             parts: the outputs of the members.
             form: into which the names of layers are put.
+            logits: what stands before the last activations of the members, where that is known.
         """
         temperatures = self.temperatures or (1.0,) * len(parts)
+        known = logits or (None,) * len(parts)
         return [
-            self._prepared(part, temperature, form, number)
-            for number, (part, temperature) in enumerate(
-                zip(parts, temperatures, strict=True), start=1
+            self._prepared(part, temperature, form, number, own)
+            for number, (part, temperature, own) in enumerate(
+                zip(parts, temperatures, known, strict=True), start=1
             )
         ]
 
-    def _prepared(self, part: Any, temperature: float, form: str, number: int) -> Any:
+    def _prepared(self, part: Any, temperature: float, form: str, number: int, logits: Any) -> Any:
         back = self.link != "linear" and self.space != "logit"
         if temperature == 1.0 and back:
             return part
-        part = logits_of(part, self.link)
+        if logits is None:
+            part = logits_of(part, self.link)
+        elif self.link == "softmax":
+            name = form.format(f"logarithms_{number}")
+            part = layers.Activation("log_softmax", dtype="float32", name=name)(logits)
+        else:
+            part = logits
         if temperature != 1.0:
             name = form.format(f"temperature_{number}")
             part = layers.Rescaling(1 / temperature, dtype="float32", name=name)(part)
         return _squashed(part, self.link, form.format(f"calibrated_{number}")) if back else part
 
-    def __call__(self, parts: Sequence[Any], form: str = "{}", name: str = "average") -> Any:
+    def __call__(
+        self,
+        parts: Sequence[Any],
+        form: str = "{}",
+        name: str = "average",
+        logits: Sequence[Any] | None = None,
+    ) -> Any:
         """The pooled output.
 
         Args:
             parts: the outputs of the members, arrays or symbolic tensors.
             form: into which the names of layers are put.
             name: of the last layer.
+            logits: as for `prepare`.
         """
         used = self.used
-        ready = self.prepare(parts, form)
+        ready = self.prepare(parts, form, logits)
         last = form.format(name)
         if self.how == "median":
             pooled = _median([ready[i] for i in used])
@@ -187,6 +204,14 @@ class Pool:
         """The places of the members that any output needs."""
         return tuple(sorted({place for pool in self.each for place in pool.used}))
 
+    @property
+    def takes_logits(self) -> bool:
+        """Whether any output needs what stands before the members' last activations."""
+        return any(
+            pool.link != "linear" and (pool.space == "logit" or pool.temperatures is not None)
+            for pool in self.each
+        )
+
     def of(self, places: Sequence[int]) -> Pool:
         """The same without the other members, which no output needs."""
         return Pool(tuple(pool.of(places) for pool in self.each))
@@ -211,14 +236,23 @@ class Pool:
             for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
         )
 
-    def connect(self, said: Said, name: str = "average") -> tuple[Any, ...]:
-        """The same in a graph."""
+    def connect(
+        self, said: Said, name: str = "average", logits: Said | None = None
+    ) -> tuple[Any, ...]:
+        """The same in a graph.
+
+        Args:
+            said: what members say, symbolic.
+            name: of the last layer.
+            logits: what stands before the members' last activations, where that is known. Layers
+                make of it what is made of probabilities by operations, which lose masks.
+        """
         prefix = "{}" if name == "average" else f"{name}_{{}}"
+        parts = list(zip(*said.outputs, strict=True))
+        before = [None] * len(parts) if logits is None else zip(*logits.outputs, strict=True)
         return tuple(
-            pool(parts, numbered_name(prefix, place, len(self.each)))
-            for place, (pool, parts) in enumerate(
-                zip(self.each, zip(*said.outputs, strict=True), strict=True)
-            )
+            pool(own, numbered_name(prefix, place, len(self.each)), logits=known)
+            for place, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True))
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def fit_weights(tasks: Task | Sequence[Task], predictions: Sequence[Any], y: Any
 
 
 def _distinct(predictions: Sequence[Any]) -> tuple[list[list[Array]], Any]:
-    """The members that differ, as float64, and which of them each member is.
+    """The members that differ, and which of them each member is.
 
     Raises:
         DataError: when predictions are not finite.
@@ -87,7 +87,7 @@ def _distinct(predictions: Sequence[Any]) -> tuple[list[list[Array]], Any]:
 
 
 def finite(member: Sequence[Any], number: int) -> list[Array]:
-    """A member's predictions as float64.
+    """A member's predictions as arrays.
 
     Args:
         member: its predictions of each output.
@@ -96,9 +96,11 @@ def finite(member: Sequence[Any], number: int) -> list[Array]:
     Raises:
         DataError: when they are not finite.
     """
-    arrays = [np.asarray(part, dtype=np.float64) for part in member]
+    arrays = [np.asarray(part) for part in member]
     # A sum is infinite or NaN where one of its terms is; the other way round it may be too large.
-    if not all(np.isfinite(part.sum()) or np.isfinite(part).all() for part in arrays):
+    if not all(
+        np.isfinite(part.sum(dtype=np.float64)) or np.isfinite(part).all() for part in arrays
+    ):
         raise DataError(f"Member {number} predicts NaN or infinite numbers: check it.")
     return arrays
 

@@ -51,7 +51,7 @@ class AdaRounds:
         task = self.train.task
         self._count = 2 if task.kind == "binary" else task.outputs
         _check_classes(self.train, self._count)
-        self._classes = votes.true_classes(task, self.train.labels)
+        self._classes = votes.true_classes(task, self.train.labels.values)
         self.weights = self._start = _start_weights(self.train)
         self._total = np.zeros((len(self.train), self._count))
         self._held_total = None
@@ -136,7 +136,7 @@ class AdaRounds:
         if held is None or so_far is None:
             return None, None
         total = so_far + step * self._says(predicted(member, held.x))
-        classes = votes.true_classes(held.task, held.labels)
+        classes = votes.true_classes(held.task, held.labels.values)
         return total, votes.mean_loss(total, classes, _start_weights(held))
 
     def _better(self, number: int, loss: float, held_loss: float | None) -> bool:
@@ -155,14 +155,15 @@ class AdaRounds:
 
 
 def _start_weights(data: Labelled) -> Array:
-    return np.full(len(data), 1 / len(data)) if data.weights is None else data.weights
+    rows = data.labels.rows()
+    return np.asarray(rows / rows.sum())
 
 
 def _check_classes(train: Labelled, count: int) -> None:
     task, rows = train.task, len(train)
-    flat = train.labels.size == rows * (1 if task.kind == "binary" or task.sparse else count)
+    flat = train.labels.values.size == rows * (1 if task.kind == "binary" or task.sparse else count)
     if task.kind not in ("binary", "multiclass") or not flat or count < 2:
         raise FusionError(
             f"AdaBoost weighs rows by whether their class is right, and this output is {task.kind} "
-            f"with labels of shape {train.labels.shape}: use Boost(method='gradient')."
+            f"with labels of shape {train.labels.values.shape}: use Boost(method='gradient')."
         )

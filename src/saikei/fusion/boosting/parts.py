@@ -10,6 +10,7 @@ import numpy as np
 from keras import tree
 
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.score import sample_losses
 from saikei.training.task import Task
 
@@ -20,14 +21,16 @@ class Labelled:
 
     Args:
         x: nested as the members' inputs.
-        labels: of the one output, as the task has them.
+        labels: of the one output, with what counts of them.
         task: what the output learns.
-        weights: how much each row counts, float64 `(n,)`, with a sum of 1; `None` for all alike.
+        y: the same as the data has them.
+        weights: sample weights as the data has them; `None` without any.
     """
 
     x: Any
-    labels: Array
+    labels: Labels
     task: Task
+    y: Array
     weights: Array | None = None
 
     def __len__(self) -> int:
@@ -38,7 +41,7 @@ class Labelled:
         task = self.task
         if task.kind != "regression":
             task = replace(task, from_logits=True)
-        return float(np.average(sample_losses(task, self.labels, scores), weights=self.weights))
+        return float(sample_losses(task, self.labels, scores).mean() / self.labels.scale)
 
     def to_fit(self, x: Any, weights: Array | None = None) -> tuple[Any, ...]:
         """What `fit` takes.
@@ -49,8 +52,8 @@ class Labelled:
         """
         weights = self.weights if weights is None else weights
         if weights is None:
-            return x, self.labels
-        return x, self.labels, (weights / weights.mean()).astype("float32")
+            return x, self.y
+        return x, self.y, (weights / weights.mean()).astype("float32")
 
 
 @dataclass(frozen=True)

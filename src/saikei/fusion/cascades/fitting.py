@@ -20,6 +20,7 @@ from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.cascades.trial import Trial, confidences
 from saikei.fusion.evidence import Evidence
 from saikei.models import Combine, Confidence, Exits
+from saikei.training.counted import Labels
 from saikei.training.outputs import Output, read_outputs
 from saikei.training.score import per_sample
 from saikei.training.task import Kind, Task
@@ -136,11 +137,14 @@ def make_trial(exits: Exits, evidence: Evidence, costs: Sequence[float]) -> Tria
     """
     (task,), (labels,) = evidence.tasks, evidence.labels
     outputs = [member[0] for member in evidence.said.outputs]
+    kept = np.flatnonzero(labels.counted)
+    outputs, labels = [one[kept] for one in outputs], labels[kept]
+    counts, plain = labels.rows(), Labels(labels.values)
     upto = [exits.said(outputs[:count]) for count in range(1, len(outputs) + 1)]
-    right = np.stack([per_sample(task, labels, said) > 0.5 for said in upto], axis=1)
+    right = np.stack([per_sample(task, plain, said) > 0.5 for said in upto], axis=1)
     spent = np.fromiter(accumulate(costs), dtype=np.float64) / costs[-1]
-    last_right = per_sample(task, labels, outputs[-1]) > 0.5
-    return Trial(confidences(exits, outputs), right, last_right, spent)
+    last_right = per_sample(task, plain, outputs[-1]) > 0.5
+    return Trial(confidences(exits, outputs), right, last_right, spent, counts / counts.max())
 
 
 def member_costs(
@@ -202,11 +206,11 @@ def measured(
     stages = trial.stages(exits.thresholds)
     return CascadeFit(
         exits=exits,
-        shares=tuple(float((stages >= stage).mean()) for stage in range(len(costs))),
-        accuracy=float(trial.rights(exits.thresholds).mean()),
-        last_accuracy=float(trial.last_right.mean()),
+        shares=tuple(trial.mean(stages >= stage) for stage in range(len(costs))),
+        accuracy=trial.mean(trial.rights(exits.thresholds)),
+        last_accuracy=trial.mean(trial.last_right),
         costs=costs,
-        mean_cost=float(trial.spent(exits.thresholds).mean() * costs[-1]),
+        mean_cost=trial.mean(trial.spent(exits.thresholds)) * costs[-1],
         rows=len(trial),
         certainty=certainty,
     )
@@ -253,7 +257,7 @@ def fitted(
         raise FusionError(
             f"No thresholds keep {goal} {_how_sure(certainty)}; on {len(trial):,} rows the most "
             f"accurate ones reach {best.accuracy:.4f}, and the last member alone "
-            f"{trial.last_right.mean():.4f}: {mend}."
+            f"{trial.mean(trial.last_right):.4f}: {mend}."
         )
     found = measured(replace(exits, thresholds=chosen.thresholds), checked, costs, certainty)
     if found.mean_cost >= costs[-1] and found.accuracy <= found.last_accuracy:

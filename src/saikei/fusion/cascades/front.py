@@ -52,9 +52,10 @@ def front(trial: Trial) -> list[Policy]:
     costs = np.zeros(sizes)
     for stage in range(stages + 1):
         upto, last = passed[: stage + 1], stage == stages
-        rights += _leaving(upto, sizes, trial.right[:, stage].astype(float), last)
-        costs += _leaving(upto, sizes, np.full(len(trial), trial.costs[stage]), last)
-    return _undominated(candidates, rights / len(trial), costs / len(trial))
+        rights += _leaving(upto, sizes, trial.right[:, stage] * trial.counts, last)
+        costs += _leaving(upto, sizes, trial.counts * trial.costs[stage], last)
+    total = trial.counts.sum()
+    return _undominated(candidates, rights / total, costs / total)
 
 
 def _candidates(sure: Array, most: int) -> Array:

@@ -25,13 +25,19 @@ class Goal:
     bound: float
 
     def margins(self, policy: Policy, trial: Trial) -> np.ndarray:
-        """For each row by how much it is on the right side of the goal, `(n,)`."""
+        """For each row by how much it is on the right side of the goal, `(n,)`.
+
+        A row that counts less is nearer to it.
+        """
+        return self._of_each(policy, trial) * trial.counts
+
+    def _of_each(self, policy: Policy, trial: Trial) -> np.ndarray:
         if self.kind == "cost":
             return np.asarray(self.bound - trial.spent(policy.thresholds))
         rights = trial.rights(policy.thresholds).astype(float)
         if self.kind == "accuracy":
-            return rights - self.bound
-        return rights - self.bound * trial.last_right
+            return np.asarray(rights - self.bound)
+        return np.asarray(rights - self.bound * trial.last_right)
 
     def lowest(self, trial: Trial) -> float:
         """The lowest margin that a row can have."""

@@ -21,19 +21,31 @@ class Trial:
         right: whether what the stage says is right, `(n, stages)`.
         last_right: whether what the last member says alone is, `(n,)`.
         costs: of running the members up to each stage, in units of the last member's `(stages,)`.
+        given: how much each row counts, above 0 and at most 1, `(n,)`; `None` for all the same.
     """
 
     sure: Array
     right: Array
     last_right: Array
     costs: Array
+    given: Array | None = None
 
     def __len__(self) -> int:
         return len(self.right)
 
     def take(self, rows: Any) -> Trial:
         """Some of the rows."""
-        return Trial(self.sure[rows], self.right[rows], self.last_right[rows], self.costs)
+        given = None if self.given is None else self.given[rows]
+        return Trial(self.sure[rows], self.right[rows], self.last_right[rows], self.costs, given)
+
+    @property
+    def counts(self) -> Array:
+        """How much each row counts, above 0 and at most 1, `(n,)`."""
+        return np.ones(len(self)) if self.given is None else self.given
+
+    def mean(self, each: Array) -> float:
+        """The mean of a number of each row, as much as it counts."""
+        return float(np.average(each, weights=self.given))
 
     def stages(self, thresholds: Sequence[float]) -> Array:
         """The stage at which each row leaves, `(n,)`."""

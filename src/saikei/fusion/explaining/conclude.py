@@ -13,13 +13,14 @@ from saikei.fusion.explaining.shapley import shapley
 from saikei.fusion.explaining.teams import JoinedTeam, MeanTeam, Team
 from saikei.fusion.explaining.views import view_of
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.score import score_outputs
 from saikei.training.task import Task
 
 
 def conclude(
     tasks: tuple[Task, ...],
-    labels: tuple[Array, ...],
+    labels: tuple[Labels, ...],
     team: Team,
     names: Sequence[str],
     metric: Metric,

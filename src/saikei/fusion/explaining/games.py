@@ -11,8 +11,9 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.fusion.explaining.teams import JoinedTeam, MeanTeam, Present, Team
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.score import per_sample, summed_losses
-from saikei.training.task import Task
+from saikei.training.task import Task, labels_for
 
 Metric: TypeAlias = Literal["loss", "accuracy"]
 
@@ -51,7 +52,7 @@ class OutputsGame:
     """
 
     tasks: tuple[Task, ...]
-    labels: tuple[Array, ...] = field(repr=False)
+    labels: tuple[Labels, ...] = field(repr=False)
     team: Team
     metric: Metric = "loss"
 
@@ -73,7 +74,7 @@ class OutputsGame:
         outputs = self.team.outputs(present)
         if self.metric == "loss":
             return summed_losses(self.tasks, self.labels, outputs)
-        return 1.0 - per_sample(self.tasks[0], self.labels[0], outputs[0])
+        return self.labels[0].rows() - per_sample(self.tasks[0], self.labels[0], outputs[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +89,14 @@ class Columns:
         kind: `"log"` or `"square"`.
         rows: how many.
         prior: the loss of each row when nobody is there, `(rows,)`.
+        counts: how much each label counts, `(rows · labels,)`; `None` for all the same.
     """
 
     values: Array = field(repr=False)
     kind: Literal["log", "square"]
     rows: int
     prior: Array = field(repr=False)
+    counts: Array | None = field(default=None, repr=False)
 
     def losses(self, shares: Array) -> Array:
         """The loss of each row, `(coalitions, rows)`.
@@ -109,6 +112,8 @@ class Columns:
             np.negative(mixed, out=mixed)
         else:
             np.square(mixed, out=mixed)
+        if self.counts is not None:
+            mixed *= self.counts
         if mixed.shape[1] != self.rows:
             mixed = mixed.reshape(len(shares), self.rows, -1).mean(axis=2)
         mixed[~shares.any(axis=1)] = self.prior
@@ -176,12 +181,12 @@ class JoinedGame:
         return whole
 
 
-def game_of(tasks: tuple[Task, ...], labels: tuple[Array, ...], team: Team, metric: Metric) -> Game:
+def game_of(tasks: tuple[Task, ...], labels: tuple[Any, ...], team: Team, metric: Metric) -> Game:
     """The game of a team, in the cheapest form that it has.
 
     Args:
         tasks: what each output learns.
-        labels: of each output.
+        labels: of each output, arrays or `Labels`.
         team: of the members.
         metric: what is lost.
 
@@ -193,6 +198,7 @@ def game_of(tasks: tuple[Task, ...], labels: tuple[Array, ...], team: Team, metr
     if metric == "accuracy" and (len(tasks) > 1 or tasks[0].kind == "regression"):
         what = f"{len(tasks)} outputs" if len(tasks) > 1 else "a regression"
         raise FusionError(f"There is no accuracy of {what}: use metric='loss'.")
+    labels = tuple(labels_for(*one) for one in zip(tasks, labels, strict=True))
     if isinstance(team, JoinedTeam):
         parts = tuple(
             (rows, game_of(tasks, tuple(y[rows] for y in labels), part, metric))
@@ -210,15 +216,20 @@ def game_of(tasks: tuple[Task, ...], labels: tuple[Array, ...], team: Team, metr
     return OutputsGame(tasks, labels, team, metric)
 
 
-def _columns(task: Task, labels: Array, team: MeanTeam, place: int) -> Columns | None:
+def _columns(task: Task, given: Labels, team: MeanTeam, place: int) -> Columns | None:
     """`None` where the loss needs more than one number for each label."""
     outputs = [member[place] for member in team.said.outputs]
-    prior = summed_losses([task], [labels], [team.prior[place]])
-    rows = len(labels)
+    prior = summed_losses([task], [given], [team.prior[place]])
+    rows, labels, counts = len(given), given.values, None
+    if given.importance is not None or given.scale != 1.0:
+        counts = given.over(labels.shape) * given.scale
+        if task.kind == "multiclass" and not task.sparse:
+            counts = counts[..., 0]
+        counts = counts.reshape(-1)
     if task.kind == "regression":
         y = labels.reshape(outputs[0].shape)
         residuals = [(part.astype(np.float64) - y).reshape(-1) for part in outputs]
-        return Columns(np.stack(residuals), "square", rows, prior)
+        return Columns(np.stack(residuals), "square", rows, prior, counts)
     if task.from_logits:
         return None
     if task.kind != "multiclass":
@@ -226,13 +237,14 @@ def _columns(task: Task, labels: Array, team: MeanTeam, place: int) -> Columns |
             return None
         happened = labels.reshape(-1).astype(np.bool_)
         flat = (part.reshape(-1).astype(np.float64) for part in outputs)
-        return Columns(np.stack([np.where(happened, p, 1 - p) for p in flat]), "log", rows, prior)
+        chosen = [np.where(happened, p, 1 - p) for p in flat]
+        return Columns(np.stack(chosen), "log", rows, prior, counts)
     truth = _classes(task, labels)
     if truth is None:
         return None
     places = np.arange(len(truth)) * outputs[0].shape[-1] + truth
     chosen = [part.reshape(-1)[places] for part in outputs]
-    return Columns(np.stack(chosen).astype(np.float64), "log", rows, prior)
+    return Columns(np.stack(chosen).astype(np.float64), "log", rows, prior, counts)
 
 
 def _classes(task: Task, labels: Array) -> Array | None:

@@ -21,18 +21,21 @@ from saikei.graph.state import carry_state
 from saikei.models import CascadeModel
 from saikei.tensors import to_floats
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.digests import digest_data
+from saikei.training.masks import shared_masks
+from saikei.training.observed import counted_labels
 from saikei.training.outputs import mean_terms
-from saikei.training.predictions import predict
+from saikei.training.predictions import predict_all
 from saikei.training.prior import prior_outputs
 from saikei.training.provenance import rows_in_sample, training_rows
-from saikei.training.task import Task, flat_labels, infer_tasks
+from saikei.training.task import Task, infer_tasks
 
 _MEMBER = re.compile(r"member_\d+")
 _BATCH = 4096
 
 MakeTeam = Callable[[Said, tuple[Array, ...]], Team]
-Explained = tuple[tuple[Task, ...], tuple[Array, ...], Team, list[str]]
+Explained = tuple[tuple[Task, ...], tuple[Labels, ...], Team, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +75,18 @@ def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explaine
     parts = _parts(fused)
     if not allow_in_sample:
         _check_held_out(fused, data)
-    labels, flat = predict(parts.heads, data)
-    waiting = iter(flat)
+    predicted = predict_all(parts.heads, data)
+    waiting = iter(predicted.outputs)
     said = parts.said.map(lambda _: next(waiting))
     for name, member in zip(parts.names, said.outputs, strict=True):
         if not all(np.isfinite(one).all() for one in member):
             raise DataError(f"Member '{name}' predicts NaN or infinite numbers: check it.")
-    tasks = infer_tasks(fused, labels)
+    tasks = infer_tasks(fused, predicted.y)
     if parts.logits:
         pairs = zip(tasks, parts.logits, strict=True)
         tasks = tuple(replace(task, from_logits=True) if raw else task for task, raw in pairs)
-    truth = tuple(flat_labels(fused, labels))
+    masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
+    truth = counted_labels(fused, tasks, replace(predicted, masks=masks))
     team = parts.team(said, prior_outputs(tasks, truth, said.outputs[0]))
     return tasks, truth, team, parts.names
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saikei.training.batches import Array
+from saikei.training.counted import Labels, as_labels
 from saikei.training.predictions import to_probabilities
 from saikei.training.task import Task
 
@@ -88,22 +89,33 @@ class OutputView:
         }
 
 
-def view_of(task: Task, labels: Array, outputs: Sequence[Array], fused: Array) -> OutputView:
-    """Set members beside each other.
+def view_of(task: Task, labels: Any, outputs: Sequence[Array], fused: Array) -> OutputView:
+    """Set members beside each other, on all rows and positions that count.
 
     Args:
         task: what the output learns.
-        labels: as the task has them.
+        labels: as the task has them: an array or `Labels`.
         outputs: of each member, `(rows, …, classes)`.
         fused: what the fusion says.
     """
-    every = [part.astype(np.float64, copy=False) for part in (*outputs, fused)]
+    labels, every = _counted(as_labels(labels), (*outputs, fused))
+    every = [part.astype(np.float64, copy=False) for part in every]
     if task.kind == "regression":
         return _of_numbers(labels, every)
     p = [to_probabilities(task, part).reshape(-1, max(1, task.outputs)) for part in every]
     if task.kind == "multiclass":
         return _of_one_class(task, labels, p)
     return _of_labels(task, labels, p)
+
+
+def _counted(labels: Labels, every: Sequence[Array]) -> tuple[Array, Sequence[Array]]:
+    """What counts: all of it, or else one row for each position of which anything does."""
+    if labels.known:
+        return labels.values, every
+    axes = len(every[0].shape[:-1]) or 1
+    y = labels.values
+    counts = labels.over(y.shape).reshape(*y.shape[:axes], -1).any(axis=-1)
+    return y[counts], [part[counts] for part in every]
 
 
 def _of_numbers(labels: Array, every: Sequence[Array]) -> OutputView:

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.data import Arrays, arrays
 from saikei.errors import DataError, FusionError
 from saikei.graph import build, read
+from saikei.training.observed import gathered
 
 _SUFFIX = "_available"
 # What Keras calls an input that was given no name.
@@ -111,7 +111,7 @@ def new_availabilities(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: keras.Input((1,), name=availability(name)) for name in flat}
 
 
-def with_all_inputs(members: Sequence[keras.Model], data: Any) -> Arrays:
+def with_all_inputs(members: Sequence[keras.Model], data: Any) -> tuple[Any, ...]:
     """Data in memory that has all that some members read.
 
     Args:
@@ -122,7 +122,7 @@ def with_all_inputs(members: Sequence[keras.Model], data: Any) -> Arrays:
         DataError: when its inputs are not named, or one that a member reads is not among them or
             not finite.
     """
-    x, y = arrays(data)
+    x, *rest = gathered(data).parts
     names = sorted({name for member in members for name in member.input})
     given = sorted(x) if isinstance(x, dict) else []
     missing = [name for name in names if name not in given]
@@ -137,4 +137,4 @@ def with_all_inputs(members: Sequence[keras.Model], data: Any) -> Arrays:
                 f"Input '{name}' holds NaN or infinite numbers: fit a fusion to rows that have "
                 "all inputs."
             )
-    return {name: x[name] for name in names}, y
+    return {name: x[name] for name in names}, *rest

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from saikei.calibration.affordable import affordable
 from saikei.calibration.run import Run
 from saikei.graph import Graph, Operation
 
@@ -25,7 +26,7 @@ def recalibrate(graph: Graph, inputs: Any) -> Graph:
         graph: with merged weights.
         inputs: nested as the graph nests its inputs, one sample a row.
     """
-    run = Run(graph, inputs)
+    run = Run(graph, affordable(graph, inputs, tensors=4))
     reads: dict[str, list[Any]] = {}
     for index, call in enumerate(graph.calls):
         operation = run.graph.operations[call.operation]

@@ -15,10 +15,12 @@ from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors
 from saikei.fusion.soups.recalibrate import recalibrate
 from saikei.graph import Graph, build, layers_of
 from saikei.training.batches import Array
-from saikei.training.predictions import predict
+from saikei.training.counted import Labels
+from saikei.training.observed import counted_labels
+from saikei.training.predictions import predict_all
 from saikei.training.prior import prior_outputs
 from saikei.training.score import Score, score_outputs, summed_losses
-from saikei.training.task import flat_labels, infer_tasks
+from saikei.training.task import infer_tasks
 
 
 class Trial:
@@ -42,11 +44,12 @@ class Trial:
         self._inputs = None
         if recalibrates and statistics(graph):
             self._inputs = calibration_inputs(graph, data)
-        labels, outputs = predict(self._network, data)
-        self.tasks = infer_tasks(model, labels)
-        each = zip(self.tasks, outputs, flat_labels(model, labels), strict=True)
-        self.labels: Sequence[Array] = [labels_of(*one) for one in each]
-        self._shapes = outputs
+        predicted = predict_all(self._network, data)
+        self.tasks = infer_tasks(model, predicted.y)
+        labels = counted_labels(model, self.tasks, predicted)
+        each = zip(self.tasks, predicted.outputs, labels, strict=True)
+        self.labels: Sequence[Labels] = [labels_of(*one) for one in each]
+        self._shapes = predicted.outputs
 
     def settled(self, numbers: Tensors) -> Tensors:
         """The weights with moving statistics of their own, where the trial measures them."""
@@ -90,7 +93,7 @@ class Trial:
         for place, variable in self._variables.items():
             if place in numbers:
                 variable.assign(numbers[place])
-        return predict(self._network, self._data)[1]
+        return predict_all(self._network, self._data).outputs
 
     def chance(self) -> float:
         """The mean loss of the best constant outputs: what a network has to be better than."""

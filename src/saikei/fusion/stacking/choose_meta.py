@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Evidence
@@ -46,6 +47,9 @@ def choose_meta(
         DataError: when a class has too few rows.
     """
     task = evidence.tasks[place]
+    counted = evidence.labels[place].counted
+    if not counted.all():
+        evidence = evidence.take(np.flatnonzero(counted))
     target = target_of(task, evidence.labels[place])
     seen = views(task, place, on, passthrough)
     if meta in ("logistic", "ridge"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.utils.validation import has_fit_parameter
 
 from saikei.errors import FusionError
 from saikei.fusion.stacking.linear import Linear, from_coefficients, link_of, squashed
@@ -42,7 +43,7 @@ def fit_estimator(estimator: Any, x: Array, target: Target) -> Linear:
             f"task ({target.task.kind}) needs: give one."
         )
     y = target.y[:, 0] if regression and target.y.shape[1] == 1 else target.y
-    fitted = clone(estimator).fit(x, y)
+    fitted = clone(estimator).fit(x, y, **_weighted(estimator, target))
     says = getattr(fitted, "predict" if regression else "decision_function", None)
     if says is None or not (regression or hasattr(fitted, "predict_proba")):
         raise _not_linear(name)
@@ -53,6 +54,20 @@ def fit_estimator(estimator: Any, x: Array, target: Target) -> Linear:
     linear = from_coefficients(kernel.T, np.reshape(bias, -1), multiclass)
     _check_same(name, linear, fitted, x, target)
     return linear
+
+
+def _weighted(estimator: Any, target: Target) -> dict[str, Any]:
+    """The argument of `fit` that takes how much each row counts, where rows differ in it."""
+    if target.row_weights is None:
+        return {}
+    steps = getattr(estimator, "steps", None)
+    last, prefix = (steps[-1][1], f"{steps[-1][0]}__") if steps else (estimator, "")
+    if not has_fit_parameter(last, "sample_weight"):
+        raise FusionError(
+            f"meta={type(estimator).__name__} takes no sample weights, which the data has: give "
+            "an estimator whose fit takes sample_weight, such as LogisticRegression or Ridge."
+        )
+    return {f"{prefix}sample_weight": target.row_weights}
 
 
 def out_of_fold_loss(estimator: Any, x: Array, target: Target, folds: int, seed: int) -> float:

@@ -14,6 +14,7 @@ from saikei.fusion.stacking.linear import Scaling
 from saikei.fusion.stacking.metas import KerasMeta
 from saikei.fusion.stacking.targets import Target, folds_of
 from saikei.graph import copy_model, fresh_model
+from saikei.training.batches import Array
 from saikei.training.fit import fit
 from saikei.training.task import Task
 
@@ -44,7 +45,7 @@ def fit_keras(
     scaling = Scaling.of(x[fold.train], view.of_one_scale(said))
     model = _model(meta, view.task, x.shape[1], scaling, seed)
     model.compile(loss=view.task.loss)
-    parts = [(x[rows].astype(np.float32), target.labels[rows]) for rows in (fold.train, fold.test)]
+    parts = [_data(x[rows], target.take(rows)) for rows in (fold.train, fold.test)]
     fit(
         model,
         *parts,
@@ -56,6 +57,13 @@ def fit_keras(
     )
     loss = float(model.evaluate(*parts[1], verbose=0, return_dict=True)["loss"])
     return loss, KerasMeta(view, copy_model(model), {})
+
+
+def _data(x: Array, target: Target) -> tuple[Any, ...]:
+    weights, numbers = target.row_weights, x.astype(np.float32)
+    if weights is None:
+        return numbers, target.labels.values
+    return numbers, target.labels.values, weights.astype(np.float32)
 
 
 def _model(meta: keras.Model, task: Task, columns: int, scaling: Scaling, seed: int) -> keras.Model:

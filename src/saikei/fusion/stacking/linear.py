@@ -116,9 +116,12 @@ def cross_validated(path: Path, x: Array, target: Target, folds: int, seed: int)
 def logistic(x: Array, target: Target) -> Iterator[Linear]:
     """Multinomial or binary logistic regression; for several labels one of each."""
     if target.task.kind != "multilabel":
-        yield from _one_logistic(x, target.y, target.task.kind == "multiclass")
+        yield from _one_logistic(x, target.y, target.task.kind == "multiclass", target.row_weights)
         return
-    walks = [_one_logistic(x, column, False) for column in target.y.T]
+    walks = [
+        _one_logistic(x, column, False, _column(target.weights, c))
+        for c, column in enumerate(target.y.T)
+    ]
     for each in zip(*walks, strict=True):
         yield Linear(
             np.concatenate([one.kernel for one in each], axis=1),
@@ -128,9 +131,18 @@ def logistic(x: Array, target: Target) -> Iterator[Linear]:
 
 def ridge(x: Array, target: Target) -> Iterator[Linear]:
     """Least squares with a penalty on the squares of the weights."""
+    weights = target.weights
     for strength in STRENGTHS:
-        model = Ridge(alpha=1.0 / strength).fit(x, target.y)
-        yield Linear(np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_))
+        if weights is None or weights.ndim == 1:
+            model = Ridge(alpha=1.0 / strength).fit(x, target.y, sample_weight=weights)
+            yield Linear(np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_))
+            continue
+        each = [
+            Ridge(alpha=1.0 / strength).fit(x, y, sample_weight=own)
+            for y, own in zip(target.y.T, weights.T, strict=True)
+        ]
+        kernel = np.stack([one.coef_ for one in each], axis=1)
+        yield Linear(kernel, np.array([one.intercept_ for one in each]))
 
 
 def pooled(members: int) -> Path:
@@ -147,11 +159,12 @@ def pooled(members: int) -> Path:
         classes = target.task.outputs
         told = x.reshape(len(x), members, classes)
         truth = np.eye(classes)[target.y]
+        counts = target.labels.rows()[:, None]
         start = np.concatenate([np.full(members, 1.0 / members), np.zeros(classes)])
         found = start
         for strength in STRENGTHS:
             penalty = 1.0 / (strength * len(x))
-            args = (told, truth, start, penalty)
+            args = (told, truth * counts, start, penalty)
             found = optimize.minimize(_pool_loss, found, args, "L-BFGS-B", jac=True).x
             kernel = np.kron(found[:members, None], np.eye(classes))
             yield Linear(kernel, found[members:])
@@ -165,14 +178,20 @@ def _pool_loss(
     members = told.shape[1]
     scores = np.einsum("nmc,m->nc", told, numbers[:members]) + numbers[members:]
     log_p = special.log_softmax(scores, axis=1)
-    off = (np.exp(log_p) - truth) / len(told)
+    off = (np.exp(log_p) * truth.sum(axis=1, keepdims=True) - truth) / len(told)
     away = numbers - centre
     slope = np.concatenate([np.einsum("nmc,nc->m", told, off), off.sum(axis=0)])
     loss = -float((truth * log_p).sum()) / len(told) + penalty * float(away @ away) / 2
     return loss, slope + penalty * away
 
 
-def _one_logistic(x: Array, y: Array, multiclass: bool) -> Iterator[Linear]:
+def _column(weights: Array | None, c: int) -> Array | None:
+    return weights if weights is None or weights.ndim == 1 else np.asarray(weights[:, c])
+
+
+def _one_logistic(x: Array, y: Array, multiclass: bool, weights: Array | None) -> Iterator[Linear]:
+    if weights is not None and not weights.all():
+        x, y, weights = x[weights > 0], y[weights > 0], weights[weights > 0]
     classes = np.unique(y)
     if len(classes) == 1:
         # A label that never changes: its smoothed frequency is all there is to know.
@@ -185,7 +204,7 @@ def _one_logistic(x: Array, y: Array, multiclass: bool) -> Iterator[Linear]:
         with warnings.catch_warnings():
             # Weak regularisation of separable classes; cross-validation judges what came out.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(C=strength).fit(x, y)
+            model.set_params(C=strength).fit(x, y, sample_weight=weights)
         yield from_coefficients(model.coef_, model.intercept_, multiclass)
 
 

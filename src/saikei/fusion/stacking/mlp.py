@@ -9,7 +9,9 @@ import keras
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.utils.validation import has_fit_parameter
 
+from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.stacking.forms import View
 from saikei.fusion.stacking.linear import Linear, Scaling, from_coefficients, link_of
@@ -63,9 +65,21 @@ def _fitted(x: Array, target: Target, decay: float, seed: int) -> tuple[Linear, 
     with warnings.catch_warnings():
         # Stopping early is wanted; cross-validation judges what came out.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x, target.y[:, 0] if regression and target.y.shape[1] == 1 else target.y)
+        y = target.y[:, 0] if regression and target.y.shape[1] == 1 else target.y
+        model.fit(x, y, **_weighted(model, target))
     (first, last), (offset, bias) = model.coefs_, model.intercepts_
     return Linear(first, offset), from_coefficients(last.T, bias, target.task.kind == "multiclass")
+
+
+def _weighted(model: Any, target: Target) -> dict[str, Any]:
+    if target.row_weights is None:
+        return {}
+    if not has_fit_parameter(model, "sample_weight"):
+        raise FusionError(
+            "meta='mlp' takes sample weights with scikit-learn 1.7 or later: install that, or use "
+            "meta='auto'."
+        )
+    return {"sample_weight": target.row_weights}
 
 
 def _model(hidden: Linear, output: Linear, view: View) -> keras.Model:

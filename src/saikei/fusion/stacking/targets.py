@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from saikei.errors import DataError
 from saikei.training.batches import Array
+from saikei.training.counted import Labels
 from saikei.training.folds import Fold, class_numbers, make_folds
 from saikei.training.score import sample_losses
-from saikei.training.task import Task
+from saikei.training.task import Task, labels_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,12 +21,12 @@ class Target:
 
     Args:
         task: of the output.
-        labels: as the data has them.
+        labels: as the data has them, with what counts of them.
         y: class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
     """
 
     task: Task
-    labels: Array
+    labels: Labels
     y: Array
 
     def loss(self, scores: Array, rows: Array) -> float:
@@ -32,23 +34,41 @@ class Target:
         task = self.task if self.task.kind == "regression" else replace(self.task, from_logits=True)
         return float(sample_losses(task, self.labels[rows], scores).mean())
 
+    @property
+    def weights(self) -> Array | None:
+        """How much each row `(n,)` or label `(n, labels)` counts; `None` where all alike."""
+        if self.labels.importance is None:
+            return None
+        return self.labels.over(self.y.shape) if self.labels.by_position else self.labels.rows()
+
+    @property
+    def row_weights(self) -> Array | None:
+        """How much each row counts, `(n,)`; `None` where all alike."""
+        return None if self.labels.importance is None else self.labels.rows()
+
     def take(self, rows: Array) -> Target:
         """Some of the rows."""
         return Target(self.task, self.labels[rows], self.y[rows])
 
 
-def target_of(task: Task, labels: Array) -> Target:
+def target_of(task: Task, labels: Any) -> Target:
     """Read labels.
+
+    Args:
+        task: of the output.
+        labels: of rows that count: an array or `Labels`.
 
     Raises:
         DataError: when labels of a class task are soft, or a class has fewer than two rows.
     """
+    given = labels_for(task, labels)
+    labels = given.values
     if task.kind == "regression":
-        return Target(task, labels, labels.reshape(len(labels), -1).astype(np.float64))
+        return Target(task, given, labels.reshape(len(labels), -1).astype(np.float64))
     if not np.isin(labels, (0, 1)).all() and not task.sparse:
         raise DataError("A Stack is fitted to classes, and these labels are soft: round them.")
     if task.kind == "multilabel":
-        return Target(task, labels, labels.reshape(len(labels), -1).astype(int))
+        return Target(task, given, labels.reshape(len(labels), -1).astype(int))
     y = class_numbers(task, labels)
     assert y is not None
     counts = np.bincount(y, minlength=max(task.outputs, 2))
@@ -58,7 +78,7 @@ def target_of(task: Task, labels: Array) -> Target:
             f"Class {few} has {counts[few]} of the {len(y)} rows, and a Stack needs two of each to "
             "learn it: give more rows, or use Average."
         )
-    return Target(task, labels, y)
+    return Target(task, given, y)
 
 
 def folds_of(target: Target, folds: int, seed: int) -> tuple[Fold, ...]:

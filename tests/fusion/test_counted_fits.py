@@ -1,0 +1,159 @@
+"""Every fit counts a row of weight 2 as two rows, and one of weight 0 as none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import special
+
+import saikei as sk
+from saikei.fusion.evidence import Evidence, Said
+from saikei.fusion.explain import explain_predictions
+from saikei.fusion.stacking.forms import View
+from saikei.fusion.stacking.linear import logistic, pooled, ridge
+from saikei.fusion.stacking.targets import target_of
+from saikei.training.counted import Labels, count
+from saikei.training.prior import prior_outputs
+from saikei.training.score import score_outputs, summed_losses
+from saikei.training.task import Task
+
+N, C, MEMBERS = 60, 3, 3
+KINDS = ("multiclass", "multilabel", "regression")
+
+
+def evidence_of(kind: Any, seed: int = 0) -> Evidence:
+    """Members that are right now and then, on rows of which some count twice and some not."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, C, N) if kind == "multiclass" else rng.integers(0, 2, (N, C))
+    hot = np.eye(C)[y] if kind == "multiclass" else y
+    noisy = [2.0 * hot - 1 + rng.normal(0, 1 + m, (N, C)) for m in range(MEMBERS)]
+    squash = {"multiclass": lambda z: special.softmax(z, -1), "multilabel": special.expit}
+    outputs = tuple((squash.get(kind, lambda z: z)(z).astype("float32"),) for z in noisy)
+    metric = {"multiclass": "accuracy", "multilabel": "binary_accuracy", "regression": "mse"}[kind]
+    task = Task(kind, None, metric, False, kind == "multiclass", C)  # type: ignore[arg-type]
+    link = {"multiclass": "softmax", "multilabel": "sigmoid", "regression": "linear"}[kind]
+    labels = count(y.astype(float) if kind == "regression" else y, None, None, weights())
+    return Evidence((task,), (labels,), Said(outputs), np.arange(N, dtype=np.uint64), (link,))
+
+
+def weights() -> Any:
+    return np.random.default_rng(1).integers(0, 3, N).astype(float)
+
+
+def repeated(evidence: Evidence) -> Evidence:
+    """The same with as many rows as the weights mean, all of which count the same."""
+    rows = np.repeat(np.arange(N), weights().astype(int))
+    plain = replace(evidence, labels=(Labels(evidence.labels[0].values),))
+    return plain.take(rows)
+
+
+FUSIONS = {
+    "learn": sk.Average("learn"),
+    "greedy": sk.Average("greedy", rounds=7),
+    "accuracy": sk.Average("greedy", rounds=7, metric="accuracy"),
+    "per class": sk.Average("learn", per_class=True),
+    "logit": sk.Average("learn", space="logit", calibrate=True),
+    "best": sk.BestMember(),
+}
+
+
+NO_SUCH_FIT = {("accuracy", "multilabel"), ("accuracy", "regression"), ("logit", "regression")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [one for one in product(FUSIONS, KINDS) if one not in NO_SUCH_FIT]
+)
+def test_fitting_to_weights_is_fitting_to_repeated_rows(name: str, kind: str) -> None:
+    evidence = evidence_of(kind)
+    weighted, plain = (
+        FUSIONS[name].combiner(one).predict(evidence.said) for one in (evidence, repeated(evidence))
+    )
+    np.testing.assert_allclose(weighted[0], plain[0], atol=2e-4)
+
+
+def test_a_cascade_weighs_its_rows() -> None:
+    evidence = evidence_of("multiclass")
+    cascade = sk.Cascade(certainty=None, costs=(0.1, 0.5, 1.0), target=0.8)
+    weighted, plain = (cascade.combiner(one).found for one in (evidence, repeated(evidence)))
+    assert weighted.accuracy == pytest.approx(plain.accuracy)
+    assert weighted.mean_cost == pytest.approx(plain.mean_cost)
+    assert weighted.rows == (weights() > 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("multiclass", logistic),
+        ("multiclass", pooled(MEMBERS)),
+        ("multilabel", logistic),
+        ("regression", ridge),
+    ],
+)
+def test_the_columns_of_a_stack_are_weighed(kind: str, path: Any) -> None:
+    form: Any = "outputs" if kind == "regression" else "log-probabilities"
+    found = []
+    for evidence in (evidence_of(kind), repeated(evidence_of(kind))):
+        kept = evidence.take(np.flatnonzero(evidence.labels[0].counted))
+        target = target_of(kept.tasks[0], kept.labels[0])
+        x = View(kept.tasks[0], 0, form, False).matrix(kept.said)
+        if path is logistic or path is ridge:
+            # Their penalty is not divided by the rows, of which there are as many by weight.
+            target = replace(target, labels=replace(target.labels, importance=_raw(kept)))
+        found.append(list(path(x, target))[3 if path in (logistic, ridge) else -1])
+    np.testing.assert_allclose(found[0].kernel, found[1].kernel, atol=5e-3)
+
+
+def _raw(evidence: Evidence) -> Any:
+    importance = evidence.labels[0].importance
+    return None if importance is None else importance * weights().mean()
+
+
+def test_a_stack_leaves_out_what_does_not_count() -> None:
+    """Labels of rows of weight 0 may be anything."""
+    evidence = evidence_of("multiclass")
+    labels = evidence.labels[0]
+    other = np.where(labels.counted, labels.values, (labels.values + 1) % C)
+    changed = replace(evidence, labels=(replace(labels, values=other),))
+    a, b = (sk.Stack().combiner(one).predict(evidence.said)[0] for one in (evidence, changed))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"), [*((kind, "loss") for kind in KINDS), ("multiclass", "accuracy")]
+)
+def test_members_are_explained_by_what_counts(kind: str, metric: Any) -> None:
+    whole = evidence_of(kind)
+    found = []
+    for evidence in (whole, repeated(whole)):
+        said = [one[0] for one in evidence.said.outputs]
+        values = explain_predictions(evidence.tasks[0], said, evidence.labels[0], metric=metric)
+        found.append([part.shapley for part in values.members])
+        score = score_outputs(evidence.tasks, evidence.labels, evidence.said.outputs[0])
+        found[-1] += [score.value]
+    scale = 1.0 if metric == "accuracy" else whole.labels[0].scale
+    members = np.array(found[0][:-1]) / scale
+    np.testing.assert_allclose(members, found[1][:-1], atol=1e-6)
+    assert found[0][-1] == pytest.approx(found[1][-1])
+
+
+def test_padding_counts_neither_in_priors_nor_in_losses() -> None:
+    rng = np.random.default_rng(0)
+    y, mask = rng.integers(0, C, (8, 5)), rng.random((8, 5)) < 0.6
+    mask[:, 0] = True
+    p = rng.dirichlet(np.ones(C), (8, 5))
+    task = Task("multiclass", None, "accuracy", False, True, C)
+    labels = count(y, None, mask, None)
+    (prior,) = prior_outputs([task], [labels], [p])
+    np.testing.assert_allclose(prior[0, 0], np.bincount(y[mask], minlength=C) / mask.sum())
+    flat = summed_losses([task], [y[mask]], [p[mask]])
+    assert summed_losses([task], [labels], [p]).mean() == pytest.approx(flat.mean())
+    q = rng.dirichlet(np.ones(C), (8, 5))
+    by_row, by_place = (
+        sk.fusion.averaging.weights.fit_weights(task, parts, truth).values
+        for parts, truth in (([p, q], labels), ([p[mask], q[mask]], y[mask]))
+    )
+    np.testing.assert_allclose(by_row, by_place, atol=1e-6)
