@@ -274,3 +274,61 @@ def test_a_student_is_like_its_teacher_behind_the_wrapper() -> None:
     student = PruneChannels(0.5, exclude=("embed",))(teacher)
     history = distill(student, teacher, (x, y), epochs=1, features={"frames": "embed"})
     assert np.isfinite(history.history["loss"]).all()
+
+
+def spectral() -> keras.Model:
+    image = keras.Input((6, 6, 2))
+    x = L.SpectralNormalization(L.Conv2D(6, 3, use_bias=False), name="first")(image)
+    x = L.BatchNormalization(name="norm")(x)
+    x = L.SpectralNormalization(L.Conv2DTranspose(5, 2, activation="relu"), 2, name="up")(x)
+    x = L.SpectralNormalization(L.Dense(4, activation="tanh"), name="dense")(L.Flatten()(x))
+    return keras.Model(image, L.Dense(2, name="out")(x))
+
+
+def test_layers_whose_kernel_is_normalised_are_cut_and_counted_like_others() -> None:
+    model = spectral()
+    assert checked(model) == {"first": 6, "up": 5, "dense": 4, "out": 0}
+    found = profile(model, latency=False)
+    assert not found.uncounted and found.params == model.count_params()
+    smaller = PruneChannels(0.5, scope="layer")(model)
+    assert profile(smaller, latency=False).params == smaller.count_params()
+    for name in ("first", "up", "dense"):
+        layer = smaller.get_layer(name)
+        assert isinstance(layer, L.SpectralNormalization)
+        assert layer.vector_u.shape[-1] == layer.layer.kernel.shape[-1] < 6
+    assert smaller.get_layer("up").power_iterations == 2
+
+
+def test_a_normalised_kernel_is_normalised_in_training_as_before() -> None:
+    model = spectral()
+    twin = build(read(model))
+    batch = random_inputs(model, np.random.default_rng(0))
+    for _ in range(2):
+        np.testing.assert_allclose(
+            twin(batch, training=True), model(batch, training=True), rtol=1e-5, atol=1e-6
+        )
+    np.testing.assert_array_equal(
+        twin.get_layer("first").vector_u, model.get_layer("first").vector_u
+    )
+
+
+def test_what_is_folded_into_a_normalised_layer_makes_it_a_plain_one() -> None:
+    model = spectral()
+    randomise_statistics(model)
+    x = random_inputs(model, np.random.default_rng(0))
+    folded = FoldBatchNorm()(model)
+    # Training would divide by the kernel's norm what was folded into it.
+    assert isinstance(folded.get_layer("first"), L.Conv2D)
+    np.testing.assert_allclose(folded(x), model(x), rtol=1e-5, atol=1e-6)
+    replaced = ReplaceActivation("relu", "elu")(ReplaceKernel(5, layers=("first",))(model))
+    assert isinstance(replaced.get_layer("first"), L.SpectralNormalization)
+    assert not np.allclose(replaced(x), model(x))
+    with pytest.raises(EditError, match="normalised in training"):
+        Factorize(0.5, layers=("dense",))(model)
+    y = np.zeros(len(x), int)
+    assert np.isfinite(PruneChannels(0.5)(model, (x, y)).predict(x, verbose=0)).all()
+
+
+def test_normalised_layers_are_cut_in_every_step() -> None:
+    inner = keras.Sequential([keras.Input((6, 6, 2)), *spectral().layers[1:-1]])
+    assert checked(video(inner)) == {"first": 6, "up": 5, "dense": 4, "gru": 4, "out": 0}

@@ -92,7 +92,7 @@ class LinearForm(ABC):
 def linear_form(operation: Operation) -> LinearForm | None:
     """How to fit an operation by least squares; `None` where it is not known to be linear."""
     config = operation.config or {}
-    if set(operation.weights) - {"kernel", "bias"} or "kernel" not in operation.weights:
+    if set(operation.bare().weights) - {"kernel", "bias"} or "kernel" not in operation.weights:
         return None
     if operation.kind == "Dense":
         return _Dense()

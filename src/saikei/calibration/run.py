@@ -150,6 +150,7 @@ class Run:
         call = self.graph.calls[index]
         operation = self.graph.operations[call.operation]
         if call.operation not in self._instances:
+            operation = operation.bare()
             layer = instantiate(operation)
             if isinstance(layer, keras.Layer):
                 args, kwargs = tree.map_structure(

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from saikei.channels.channel_map import ChannelMap
 from saikei.graph import Graph
+from saikei.graph.flat import SPECTRAL_WEIGHT
 from saikei.graph.state import fits_no_cut
 from saikei.rules import CallView, Flow, Labels, LabelSource, Pin, Tie, find_rule, why_whole
 from saikei.rules.base import pinned_flow
@@ -105,6 +106,8 @@ class _Propagation:
             self.unknown.setdefault(view.operation, reason)
             return pinned_flow(view, inputs, reason)
         flow = rule.flow(view, inputs, self.source)
+        if self.graph.operations[view.operation].spectral is not None:
+            flow = _with_spectral(flow)
         _check_flow(view, flow)
         untraced = self.graph.operations[view.operation].untraced
         if untraced is not None and flow.pins:
@@ -166,6 +169,15 @@ class _Propagation:
             for channel in np.unique(channel_of[pin.labels]):
                 reasons.setdefault(int(channel), pin.reason)
         return reasons
+
+
+def _with_spectral(flow: Flow) -> Flow:
+    """With the vector by which the kernel's norm is estimated: a number for each last index."""
+    if "kernel" not in flow.weights:
+        return flow
+    produces = _produced_axes(flow) if flow.produces is None else flow.produces
+    vector: Labels = (None, flow.weights["kernel"][-1])
+    return replace(flow, weights={**flow.weights, SPECTRAL_WEIGHT: vector}, produces=produces)
 
 
 def _produced_axes(flow: Flow) -> dict[str, tuple[int, ...]]:

@@ -123,7 +123,7 @@ class ReplaceKernel(Edit):
         kinds = PLAIN if self.how in ("stack", "separate") else RESIZABLE
         if operation.kind not in kinds:
             return _wrong_kind(operation.kind, self.how)
-        extra = set(operation.weights) - {
+        extra = set(operation.bare().weights) - {
             "kernel",
             "depthwise_kernel",
             "pointwise_kernel",

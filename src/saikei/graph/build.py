@@ -249,7 +249,11 @@ def instantiate(operation: Operation) -> Any:
     ):
         twin.trainable = original.trainable
     build_as_saved(operation.source, instance)
-    return instance
+    if operation.spectral is None:
+        return instance
+    return keras.layers.SpectralNormalization(
+        instance, **{**operation.spectral.config, "name": operation.name}
+    )
 
 
 def _copied(config: Any) -> Any:
@@ -350,7 +354,7 @@ def load_weights(
         if loaded.get(id(variable)) != name:
             variable.assign(weight.numpy())
     internals.use_assigned_statistics(instance)
-    carry_state(operation.source, instance)
+    carry_state(operation.source, instance if operation.spectral is None else instance.layer)
 
 
 def _keep_preprocessing(operation: Operation, instance: Any) -> None:

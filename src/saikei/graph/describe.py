@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from saikei.graph import internals, own_functions
-from saikei.graph.flat import Operation, Quantised, Weight
+from saikei.graph.flat import SPECTRAL_WEIGHT, Operation, Quantised, Spectral, Weight
 from saikei.graph.internals import kind_of as kind_of
 from saikei.graph.lora import merged_weights, without_rank
 from saikei.graph.quantised import FloatWeight, float_twin
@@ -74,6 +75,8 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
         operation: what it is read from.
         untraced: why its `call` could not be traced.
     """
+    if _is_spectral(operation):
+        return _spectral(name, operation)
     merged = {id(weight.base): weight for _, weight in merged_weights(operation)}
     factors = {id(v) for weight in merged.values() for v in (weight.first, weight.second)}
     config = layer_config(operation)
@@ -89,6 +92,31 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
         untraced=untraced,
         quantised=quantised,
     )
+
+
+def _is_spectral(operation: Any) -> bool:
+    """Whether a layer is another one whose kernel it normalises in training, and nothing else."""
+    if type(operation) is not keras.layers.SpectralNormalization:
+        return False
+    layer = operation.layer
+    names = weight_names(layer, internals.own_weights(layer))
+    parts = internals.flattened_layers(layer)
+    lora = any(getattr(part, "lora_enabled", False) for part in parts)
+    plain = not lora and all(internals.quantisation_of(part) is None for part in parts)
+    return plain and not internals.overrides_call(layer) and "kernel" in names
+
+
+def _spectral(name: str, wrapper: Any) -> Operation:
+    inner = described(name, wrapper.layer)
+    known = {weight.key: role for role, weight in inner.weights.items()}
+    weights = {
+        known.get(id(variable), SPECTRAL_WEIGHT): Weight(
+            id(variable), tuple(variable.shape), variable, bool(variable.trainable)
+        )
+        for variable in internals.own_weights(wrapper)
+    }
+    config = {**keras.Layer.get_config(wrapper), "power_iterations": wrapper.power_iterations}
+    return replace(inner, weights=weights, spectral=Spectral(config, wrapper))
 
 
 def _quantised(operation: Any, kind: str, config: dict[str, Any] | None) -> Quantised | None:

@@ -92,6 +92,23 @@ class Quantised:
     weights: Mapping[str, Weight] | None
 
 
+# The weight that a `SpectralNormalization` has besides those of the layer that it wraps.
+SPECTRAL_WEIGHT = "vector_u"
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """A `SpectralNormalization` around a layer: it scales the kernel at each step of training.
+
+    Args:
+        config: what it is made with, besides the layer.
+        source: the Keras object that it was read from.
+    """
+
+    config: Mapping[str, Any]
+    source: Any = field(compare=False, repr=False)
+
+
 @dataclass(frozen=True)
 class Operation:
     """A layer or a `keras.ops` operation, apart from the calls made of it.
@@ -106,6 +123,8 @@ class Operation:
         source: the Keras object that it was read from.
         untraced: why its `call` could not be traced, for a layer of the user's own.
         quantised: how it is quantised; `None` where it is not.
+        spectral: what normalises its kernel in training; the other fields but `weights` are of the
+            layer within. `None` where nothing does.
     """
 
     name: str
@@ -115,6 +134,19 @@ class Operation:
     source: Any = field(compare=False, repr=False)
     untraced: str | None = None
     quantised: Quantised | None = None
+    spectral: Spectral | None = None
+
+    @property
+    def layer(self) -> Any:
+        """The Keras object that is called in the model that it was read from."""
+        return self.source if self.spectral is None else self.spectral.source
+
+    def bare(self) -> Operation:
+        """The same at inference, with nothing that normalises its kernel in training."""
+        if self.spectral is None:
+            return self
+        weights = {name: w for name, w in self.weights.items() if name != SPECTRAL_WEIGHT}
+        return replace(self, weights=weights, spectral=None)
 
     @property
     def plain_kind(self) -> str:

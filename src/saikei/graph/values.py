@@ -45,7 +45,7 @@ def tensor_values(
     for index, call in enumerate(graph.calls):
         if TensorRef(index, 0) in tensors or regions[index] not in open_ones:
             continue
-        operation = graph.operations[call.operation].source
+        operation = graph.operations[call.operation].layer
         if isinstance(operation, Joined) and regions[call.inputs()[0].call] not in open_ones:
             # The wrapper itself does what lies between its ends, as it does in the model.
             operation, call = operation.wrapped(), replace(call, args=(call.args[0][1],))
@@ -74,7 +74,7 @@ def check_runs_as_read(graph: Graph, model: Any) -> None:
     regions = regions_of(graph.operations, graph.calls)
     wrapped = {call.operation for call, at in zip(graph.calls, regions, strict=True) if at}
     for name, operation in graph.operations.items():
-        source = operation.source
+        source = operation.layer
         source = source.wrapped() if isinstance(source, Joined) else own_functions.whole(source)
         known = id(source) in own or name in wrapped or drops_text_axis(operation)
         if isinstance(source, keras.Layer) and not known:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from saikei.channels import ChannelMap
 from saikei.graph import Weight
+from saikei.graph.flat import SPECTRAL_WEIGHT
 
 # They shift or standardise a channel; its strength is in the weights that multiply.
-OFFSETS = frozenset({"bias", "beta", "moving_mean", "moving_variance"})
+OFFSETS = frozenset({"bias", "beta", "moving_mean", "moving_variance", SPECTRAL_WEIGHT})
 
 Numbers = NDArray[np.floating]
 

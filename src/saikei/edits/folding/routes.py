@@ -40,7 +40,7 @@ class Route:
         fold = fold_ahead if self.ahead else fold_behind
         return {
             graph.calls[index].operation: fold(
-                graph.operations[graph.calls[index].operation], affine
+                graph.operations[graph.calls[index].operation].bare(), affine
             )
             for index, affine in self.shares.items()
         }

@@ -80,6 +80,8 @@ def positions(call: CallShapes, channel_axis: int) -> int:
 
 def why_not_split(graph: Graph, operation: Operation, kernel: str) -> str | None:
     """Why no layer of this sort can be split, whatever the scheme; `None` when it can."""
+    if operation.spectral is not None:
+        return f"has a {kernel} that is normalised in training, which its factors would not be"
     if set(operation.weights) - {kernel, "bias"} or kernel not in operation.weights:
         return f"has weights {', '.join(operation.weights)} instead of {kernel} and bias"
     weight = operation.weights[kernel]

@@ -170,6 +170,8 @@ def _pair(
     word: str,
 ) -> list[Operation]:
     """Two convolutions in a row; the last one has the bias, the function and the name."""
+    # Normalised each for itself, they would be something else from the first training step on.
+    operation = operation.bare()
     weight = operation.weights["kernel"]
     dtype = weight.numpy().dtype
     one, other = (np.concatenate([part[i] for part in parts], axis=-1) for i in (0, 1))
