@@ -117,24 +117,23 @@ def edit(
 
 def _read(path: Path) -> Recipe:
     from saikei.edits import Recipe
+    from saikei.reading import read_json
 
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The recipe '{path}' cannot be read: {error}.") from error
-    return Recipe.from_json(text)
+    return Recipe.from_dict(read_json(path, "The recipe"))
 
 
 def _typed(texts: list[str]) -> Recipe:
     from saikei.budget import Budget
-    from saikei.cli.steps import parse_call
+    from saikei.cli.steps import parse_call, shown
     from saikei.edits import Recipe
     from saikei.edits.recipe import EDITS
 
     edits = [parse_call(text, {**EDITS, "Budget": Budget}, "--step") for text in texts]
     for text, parsed in zip(texts, edits, strict=True):
         if isinstance(parsed, Budget):
-            raise InputError(f"--step {text!r} is a budget: give it to an edit, or use --macs.")
+            raise InputError(
+                f"--step {shown(text)} is a budget: give it to an edit, or use --macs."
+            )
     return Recipe(edits)
 
 

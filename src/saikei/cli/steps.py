@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import types
+import typing
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from saikei.errors import InputError, SaikeiError
+from saikei.errors import InputError, SaikeiError, in_one_line
+
+_LONGEST = 200
 
 
 def parse_call(text: str, classes: Mapping[str, Any], option: str) -> Any:
@@ -23,15 +28,31 @@ def parse_call(text: str, classes: Mapping[str, Any], option: str) -> Any:
     Raises:
         InputError: when the text is no such call, or its arguments do not fit.
     """
+    where = f"{option} {shown(text)}"
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            # Of what is not run.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call):
+            return _value(tree, classes, where)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if isinstance(error, SaikeiError):
+            raise
         raise InputError(
-            f'{option} {text!r} cannot be read: write it as in Python, "{next(iter(classes))}(…)".'
+            f'{where} cannot be read: write it as in Python, "{next(iter(classes))}(…)".'
         ) from error
-    if not isinstance(tree, ast.Call):
-        raise InputError(f'{option} {text!r} is no call: write it as in Python, "{text}(…)".')
-    return _value(tree, classes, f"{option} {text!r}")
+    name = text.strip() if text.strip() in classes else next(iter(classes))
+    raise InputError(f'{where} is no call: write it as in Python, "{name}(…)".')
+
+
+def shown(text: str) -> str:
+    """What was typed, in quotes, and of a very long text its beginning.
+
+    Args:
+        text: that was typed.
+    """
+    return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}…"
 
 
 def _value(node: ast.expr, classes: Mapping[str, Any], said: str) -> Any:
@@ -41,7 +62,7 @@ def _value(node: ast.expr, classes: Mapping[str, Any], said: str) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"{said}: {ast.unparse(node)!r} is no number, text, list or dictionary "
+            f"{said}: {shown(ast.unparse(node))} is no number, text, list or dictionary "
             "(text stands in quotes)."
         ) from error
 
@@ -49,19 +70,58 @@ def _value(node: ast.expr, classes: Mapping[str, Any], said: str) -> Any:
 def _call(node: ast.Call, classes: Mapping[str, Any], said: str) -> Any:
     name = ast.unparse(node.func).removeprefix("sk.")
     if name not in classes:
-        raise InputError(f"{said}: unknown '{name}'; use one of {', '.join(classes)}.")
+        raise InputError(f"{said}: unknown {shown(name)}; use one of {', '.join(classes)}.")
     if any(isinstance(a, ast.Starred) for a in node.args) or not all(k.arg for k in node.keywords):
         raise InputError(f"{said}: write the arguments out.")
     args = [_value(argument, classes, said) for argument in node.args]
     kwargs = {str(k.arg): _value(k.value, classes, said) for k in node.keywords}
     try:
-        inspect.signature(classes[name]).bind(*args, **kwargs)
+        bound = inspect.signature(classes[name]).bind(*args, **kwargs)
     except TypeError as error:
         known = ", ".join(inspect.signature(classes[name]).parameters) or "no arguments"
         raise InputError(f"{said}: {error}; {name} takes {known}.") from error
     try:
-        return classes[name](*args, **kwargs)
-    except TypeError as error:
-        raise InputError(f"{said}: {error}.") from error
+        made = classes[name](*args, **kwargs)
     except SaikeiError as error:
         raise InputError(f"{said}: {error}") from error
+    # What was typed decides what is raised.
+    except Exception as error:
+        raise InputError(f"{said}: {in_one_line(error)}.") from error
+    _check_types(classes[name], bound.arguments, said)
+    return made
+
+
+def _check_types(kind: Any, arguments: Mapping[str, Any], said: str) -> None:
+    """Refuse what the class has let through and would stumble over at work."""
+    try:
+        hints = typing.get_type_hints(kind)
+    except (NameError, TypeError):
+        # Some hints are for readers alone.
+        return
+    for name, value in arguments.items():
+        hint = hints.get(name, Any)
+        if not _fits(hint, value) or (name == "seed" and value < 0):
+            wanted = "a whole number of at least 0" if name == "seed" else _named(hint)
+            raise InputError(
+                f"{said}: {name}={shown(repr(value))} cannot be: {kind.__name__} takes {wanted}."
+            )
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a type, as far as types of literals go."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(argument, value) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == known and type(value) is type(known) for known in arguments)
+    if origin is tuple and arguments[1:] == (...,):
+        whole = isinstance(value, (tuple, list))
+        return whole and all(_fits(arguments[0], item) for item in value)
+    if hint in (int, float):
+        number = (int, float) if hint is float else int
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (str, bool, type(None)) else True
+
+
+def _named(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import operator
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,6 +37,9 @@ class DropChannels(Edit):
     exact: ClassVar[bool] = False
     channels: Mapping[str, tuple[int, ...]]
     compensate: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", _checked(self.channels))
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without the named channels."""
@@ -70,8 +75,21 @@ class DropChannels(Edit):
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> DropChannels:
         """The inverse of `to_dict`."""
-        channels = {name: tuple(indices) for name, indices in arguments["channels"].items()}
-        return cls(**{**arguments, "channels": channels})
+        return cls(**arguments)
+
+
+def _checked(channels: Any) -> Mapping[str, tuple[int, ...]]:
+    try:
+        # NumPy's whole numbers count too.
+        made = {name: tuple(operator.index(i) for i in given) for name, given in channels.items()}
+    except (AttributeError, TypeError) as error:
+        raise EditError(
+            f"DropChannels(channels={reprlib.repr(channels)}): give the indices of channels for "
+            "each layer by name, {'conv': [0, 3]}."
+        ) from error
+    if not all(isinstance(name, str) for name in made):
+        raise EditError(f"DropChannels: the layers are {reprlib.repr(list(made))}: name them.")
+    return made
 
 
 def dropped(channel_map: ChannelMap, keep: BoolMask, compensate: bool = True) -> DropChannels:
@@ -98,6 +116,10 @@ def check_layer_names(
     Raises:
         EditError: naming the first layer that it cannot be given.
     """
+    given = list(given)
+    for name in given:
+        if not isinstance(name, str):
+            raise EditError(f"{edit}: {reprlib.repr(name)} is no name of a layer.")
     names = [name for name in known or graph.operations if not wrapped_by(graph, name)]
     for name in given:
         if name in names:

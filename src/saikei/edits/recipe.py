@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,8 +24,9 @@ from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
-from saikei.errors import EditError
+from saikei.errors import EditError, SaikeiError, in_one_line
 from saikei.graph import Graph, build
+from saikei.reading import parse_json
 
 EDITS: Mapping[str, Any] = MappingProxyType(
     {
@@ -90,7 +92,7 @@ class Recipe(Edit):
         Raises:
             EditError: when an edit is unknown or its arguments do not fit.
         """
-        entries = arguments.get("edits")
+        entries = arguments.get("edits") if hasattr(arguments, "get") else None
         if not isinstance(entries, list):
             raise EditError('The recipe has no list \'edits\': write {"edits": [{"edit": …}]}.')
         return cls(_edit_from(entry) for entry in entries)
@@ -102,22 +104,21 @@ class Recipe(Edit):
         Raises:
             EditError: when the text is no JSON, or not a recipe.
         """
-        try:
-            arguments = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise EditError(f"The recipe is not JSON: {error}.") from error
-        if not isinstance(arguments, dict):
-            raise EditError("The recipe is not a JSON object with a list 'edits'.")
-        return cls.from_dict(arguments)
+        return cls.from_dict(parse_json(text, "The recipe", EditError))
 
 
 def _edit_from(entry: Any) -> Edit:
-    if not isinstance(entry, dict) or entry.get("edit") not in EDITS:
-        name = entry.get("edit") if isinstance(entry, dict) else entry
-        raise EditError(f"Unknown edit {name!r} in the recipe: use one of {', '.join(EDITS)}.")
+    name = entry.get("edit") if isinstance(entry, dict) else entry
+    if not isinstance(entry, dict) or not isinstance(name, str) or name not in EDITS:
+        raise EditError(
+            f"Unknown edit {reprlib.repr(name)} in the recipe: use one of {', '.join(EDITS)}."
+        )
     arguments = {key: value for key, value in entry.items() if key != "edit"}
     try:
-        edit: Edit = EDITS[entry["edit"]].from_dict(arguments)
-    except (TypeError, KeyError) as error:
-        raise EditError(f"Edit '{entry['edit']}' in the recipe: {error}.") from error
+        edit: Edit = EDITS[name].from_dict(arguments)
+    except SaikeiError:
+        raise
+    # What is in a recipe decides what is raised.
+    except Exception as error:
+        raise EditError(f"Edit '{name}' in the recipe: {in_one_line(error)}.") from error
     return edit

@@ -146,8 +146,8 @@ def output_number(graph: Graph, output: int | str) -> int:
         return output
     keys = tree.flatten_with_path(graph.outputs)
     names = [{str(path[-1]) if path else "", graph.calls[ref.call].operation} for path, ref in keys]
-    found = [number for number, known in enumerate(names) if output in known]
-    if len(found) != 1 or not isinstance(output, str):
+    found = [n for n, known in enumerate(names) if isinstance(output, str) and output in known]
+    if len(found) != 1:
         shown = ", ".join(f"'{graph.calls[ref.call].operation}'" for ref in refs)
         raise EditError(
             f"ReplaceHead(output={output!r}): model '{graph.name}' has the outputs {shown}; give "
