@@ -92,7 +92,9 @@ class Recipe(Edit):
         Raises:
             EditError: when an edit is unknown or its arguments do not fit.
         """
-        entries = arguments.get("edits") if hasattr(arguments, "get") else None
+        if not hasattr(arguments, "get"):
+            raise EditError("The recipe is not a JSON object with a list 'edits'.")
+        entries = arguments.get("edits")
         if not isinstance(entries, list):
             raise EditError('The recipe has no list \'edits\': write {"edits": [{"edit": …}]}.')
         return cls(_edit_from(entry) for entry in entries)
