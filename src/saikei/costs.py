@@ -144,7 +144,10 @@ class Profile:
 
     def _taken(self, name: str, shape: tuple[int | None, ...]) -> str:
         if None in shape:
-            return "could not be assumed, so that not all is counted: give it by input_shape"
+            return (
+                "could not be assumed, so that not all is counted: give it in "
+                f"input_shape={{'{name}': (…)}}"
+            )
         if name in self.assumed:
             return f"assumed to be {_times(shape)}: give input_shape for another and for a latency"
         return f"taken to be {_times(shape)}"
