@@ -114,7 +114,8 @@ def held_weights(layer: Any) -> list[tuple[str, Any]]:
 def held_layers(layer: Any) -> list[tuple[str, Any]]:
     """The layers that a layer holds itself, each with its attribute, or its place in one."""
     places: dict[int, str] = {}
-    for name, value in vars(layer).items():
+    # On torch a layer is a module, which keeps its attributes that are layers in a place apart.
+    for name, value in (*vars(layer).items(), *vars(layer).get("_modules", {}).items()):
         if isinstance(value, keras.Layer):
             places.setdefault(id(value), name)
     for name, value in vars(layer).items():
