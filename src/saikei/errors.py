@@ -64,7 +64,7 @@ def in_one_line(error: BaseException, limit: int = 300) -> str:
         error: the error.
         limit: the most characters to tell.
     """
-    message = str(error).split("\n\nArguments received")[0]
+    message = str(error).split("\n\nArguments received")[0].rsplit("Exception encountered: ")[-1]
     bold = message.split("\x1b[1m")[-1]
     words = _COLOURS.sub("", bold).split() or _COLOURS.sub("", message).split()
     return printable(" ".join(words)[:limit].rstrip(". ")) or type(error).__name__

@@ -12,7 +12,9 @@ from keras import layers as L
 import saikei as sk
 from saikei import Cascade
 from saikei.errors import DataError, FusionError
+from saikei.fusion.cascades.fitting import fitted
 from saikei.fusion.cascades.front import front
+from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.cascades.trial import Trial
 from saikei.models import Exits
 from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, said
@@ -223,3 +225,24 @@ def test_a_cascade_goes_through_json() -> None:
         assert Cascade.from_dict(cascade.to_dict()) == cascade
     exits = Exits((0.5,), "margin", "average", "binary", True)
     assert Exits.from_dict(exits.to_dict()) == exits
+
+
+@pytest.mark.parametrize("certainty", [0.95, None])
+def test_where_members_cost_the_same_that_is_the_reason_and_a_cheaper_one_helps(
+    certainty: float | None,
+) -> None:
+    """The first member is better than the last, so that thresholds would keep any accuracy."""
+    rng = np.random.default_rng(0)
+    n = 60
+    right = np.stack([rng.random(n) < 0.65, rng.random(n) < 0.57], axis=1)
+    right[:, 1] &= right[:, 0]
+    sure = rng.random((n, 1)).astype("float32")
+    exits = Exits((0.5,))
+    even = Trial(sure, right, right[:, 1], np.array([1.0, 2.0]))
+    hard = Goal("accuracy", 0.99)
+    with pytest.raises(FusionError, match="costs as much as the last one.*cheaper member first"):
+        fitted(exits, even, hard, (7.0, 7.0), certainty, 0)
+    cheap = Trial(sure, right, right[:, 1], np.array([0.1, 1.1]))
+    with pytest.raises(FusionError, match="No thresholds keep an accuracy of 0.99.*: aim lower"):
+        fitted(exits, cheap, hard, (0.7, 7.0), certainty, 0)
+    assert fitted(exits, cheap, Goal("share", 0.5), (0.7, 7.0), certainty, 0).mean_cost < 7.0

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from saikei.errors import DataError, InputError, ModelError
-from saikei.training import Task, distill, fit
+from saikei.training import StoredTeacher, Task, distill, fit
 from saikei.training.distiller import LiveDistiller
 from saikei.training.soft_targets import SoftTargets
 
@@ -244,3 +244,26 @@ def test_a_teacher_that_says_nan_is_refused():
     broken.set_weights([weight * np.nan for weight in broken.get_weights()])
     with pytest.raises(DataError, match="'broken' gives NaN"):
         quick(net(), broken, (X, CLASSES))
+
+
+def test_a_teacher_with_more_inputs_teaches_by_its_predictions_as_the_message_tells():
+    a, b = keras.Input((4,)), keras.Input((2,))
+    teacher = keras.Model([a, b], layers.Dense(3, "softmax")(layers.Concatenate()([a, b])))
+    with pytest.raises(ModelError, match=r"has inputs.*StoredTeacher\(teacher.predict\(x\)\)"):
+        quick(net(), teacher, (X, CLASSES))
+    x = [X, np.ones((96, 2), "float32")]
+    stored = StoredTeacher(teacher.predict(x, verbose=0))
+    assert len(quick(net(), stored, (X, CLASSES)).history["loss"]) == 2
+
+
+def test_of_a_teacher_with_more_outputs_the_one_that_fits_is_named():
+    a = keras.Input((4,))
+    teacher = keras.Model(a, [layers.Dense(1)(a), layers.Dense(3, "softmax")(a)])
+    with pytest.raises(ModelError, match="has outputs") as refused:
+        quick(net(), teacher, (X, CLASSES))
+    code = str(refused.value).rsplit("question, ", 1)[1].rstrip(".")
+    assert code == "keras.Model(teacher.inputs, teacher.outputs[1])"
+    fitting = eval(code, {"keras": keras, "teacher": teacher})
+    quick(net(), fitting, (X, CLASSES))
+    with pytest.raises(ModelError, match="a teacher that was trained for the same outputs"):
+        quick(net(), net(units=5), (X, CLASSES))

@@ -10,6 +10,7 @@ import keras
 from keras import tree
 
 from saikei.errors import FusionError
+from saikei.fusion.fitting_inputs import how_to_fit
 from saikei.graph import Graph, TensorRef, TensorSpec, build, copy_model, read
 from saikei.training.outputs import Outputs, read_outputs
 
@@ -67,7 +68,7 @@ def _compare(pair: str, a: _Interface, b: _Interface) -> None:
             "rebuild one of them with the other's inputs, or use Multimodal."
         )
     else:
-        _compare_specs(f"{pair} take inputs", a.inputs, b.inputs)
+        _compare_specs(f"{pair} take inputs", a.inputs, b.inputs, alone=len(a.inputs) == 1)
     if _nesting(a.outputs.structure) != _nesting(b.outputs.structure):
         raise FusionError(
             f"{pair} give {_nesting(a.outputs.structure)} and {_nesting(b.outputs.structure)}: "
@@ -93,16 +94,15 @@ def _compare_named(pair: str, a: _Interface, b: _Interface) -> None:
         for side in (a, b)
     )
     for name in ours.keys() & theirs.keys():
-        _compare_specs(f"{pair} take as '{name}'", [ours[name]], [theirs[name]])
+        _compare_specs(f"{pair} take as '{name}'", [ours[name]], [theirs[name]], alone=False)
 
 
-def _compare_specs(what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec]) -> None:
+def _compare_specs(
+    what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec], alone: bool
+) -> None:
     ours, theirs = ([(spec.shape, spec.dtype) for spec in side] for side in (a, b))
     if ours != theirs:
-        raise FusionError(
-            f"{what} {_shown(ours)} and {_shown(theirs)}: put a Resizing or Reshape layer before "
-            "one of them."
-        )
+        raise FusionError(f"{what} {_shown(ours)} and {_shown(theirs)}. {how_to_fit(a, b, alone)}.")
 
 
 def _nesting(structure: Any) -> str:

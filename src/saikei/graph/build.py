@@ -12,7 +12,8 @@ import keras
 from keras import tree
 
 from saikei.errors import ModelError, in_one_line
-from saikei.graph import internals, own_functions
+from saikei.graph import internals
+from saikei.graph.at_hand import at_hand
 from saikei.graph.describe import unused, weight_names
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.lineage import mark
@@ -226,8 +227,8 @@ def instantiate(operation: Operation) -> Any:
     if operation.config is None:
         if operation.weights:
             raise ModelError(
-                f"Layer '{operation.name}' ({operation.kind}) has no usable get_config(), so it "
-                "cannot be made again: give its class get_config()."
+                f"Layer '{operation.name}' ({operation.kind}) gives no config that it could be "
+                f"made again from. {_fix(operation)}."
             )
         return internals.detached_copy(operation.source)
     # Classes take things out of their config; those of layers within it are the graph's too.
@@ -235,12 +236,12 @@ def instantiate(operation: Operation) -> Any:
     if "name" in config:
         config["name"] = operation.name
     try:
-        with own_functions.at_hand(operation.source):
+        with at_hand(operation.source):
             instance = type(operation.source).from_config(config)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) cannot be made again from its own "
-            f"config: {in_one_line(error)}. Mend its get_config() or from_config()."
+            f"config: {in_one_line(error)}. {_fix(operation)}."
         ) from error
     for twin, original in zip(
         internals.flattened_layers(instance),
@@ -261,6 +262,16 @@ def _copied(config: Any) -> Any:
     if isinstance(config, Mapping):
         return {key: _copied(value) for key, value in config.items()}
     return [_copied(value) for value in config] if isinstance(config, list) else config
+
+
+def _fix(operation: Operation) -> str:
+    """What helps where a layer is not made again from its config."""
+    if type(operation.source).__module__.startswith("keras."):
+        return (
+            f"It is a layer of Keras {keras.version()}, so build the model with another layer in "
+            "its place"
+        )
+    return "Fix its get_config() or from_config()"
 
 
 @contextmanager
@@ -340,7 +351,7 @@ def load_weights(
             )
         raise ModelError(
             f"Layer '{operation.name}' ({operation.kind}) has {len(operation.weights)} weights, "
-            f"but made again from its config it has {len(variables)}: mend its get_config()."
+            f"but made again from its config it has {len(variables)}. {_fix(operation)}."
         )
     for variable, (name, weight) in zip(
         variables, weights_as_held(operation, instance), strict=True

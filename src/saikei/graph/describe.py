@@ -10,7 +10,8 @@ from typing import Any
 
 import keras
 
-from saikei.graph import internals, own_functions
+from saikei.graph import internals
+from saikei.graph.at_hand import named
 from saikei.graph.flat import SPECTRAL_WEIGHT, Operation, Quantised, Spectral, Weight
 from saikei.graph.internals import kind_of as kind_of
 from saikei.graph.lora import merged_weights, without_rank
@@ -29,7 +30,7 @@ def unused(name: str, taken: Collection[str]) -> str:
 def layer_config(operation: Any) -> dict[str, Any] | None:
     """What the class's `from_config` takes; `None` where it has none."""
     try:
-        with own_functions.named(operation):
+        with named(operation):
             config = dict(operation.get_config())
     except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError, OSError):
         # keras.Operation raises the first where constructor arguments cannot be serialised; the

@@ -1,30 +1,23 @@
-"""Functions that are not Keras's own, in layers that are: `Dense(4, activation=lambda x: ...)`.
+"""Activation functions that are not Keras's own: `Dense(4, activation=lambda x: ...)`.
 
-Keras writes only the name of such a function into a layer's config, or nothing that it can read
-again. In the process that the function lives in, it is used as it is: the config gets a name that
-tells what is known of the function, and the function is looked up by that name when the layer is
-made again.
+What they do is traced. Where a layer applies its activation last, that stands behind it in the
+graph as the operations that it calls.
 """
 
 from __future__ import annotations
 
-import functools
-import marshal
 import types
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
 from saikei.graph import internals
+from saikei.graph.untraceable import UntraceableError
 from saikei.rules import find_rule
-from saikei.rules.activations import ELEMENTWISE, OWN, elementwise, mixes_channels
+from saikei.rules.activations import elementwise, mixes_channels
 from saikei.rules.merging import MERGES
 
-_NAMES = ("activation", "recurrent_activation")
 # Layers that apply their activation last, so that it can stand behind them.
 _LAST_NAMES = (
     "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose Conv2DTranspose Conv3DTranspose "
@@ -100,12 +93,12 @@ def _is_taken_apart(layer: Any) -> bool:
         return False
     if isinstance(function, keras.Layer):
         return mixes_channels(keras.saving.serialize_keras_object(function)) is not None
-    if not _is_own(function):
+    if not is_own(function):
         return False
-    return not (_is_registered(function) and _is_elementwise(function))
+    return not (is_registered(function) and is_elementwise(function))
 
 
-def _is_own(function: Any) -> bool:
+def is_own(function: Any) -> bool:
     """Whether a function is none of Keras's activations, which a config holds by name."""
     if function is None or not callable(function) or isinstance(function, (keras.Layer, type)):
         return False
@@ -113,7 +106,7 @@ def _is_own(function: Any) -> bool:
     if namesake is not None:
         # Keras takes a function of TensorFlow for its own of that name.
         return not (namesake is function or function.__module__.startswith("tensorflow."))
-    if _is_registered(function):
+    if is_registered(function):
         serialised = keras.activations.serialize(function)
         return isinstance(serialised, dict) and mixes_channels(serialised) is not None
     return True
@@ -129,20 +122,21 @@ def _namesake(function: Any) -> Any:
         return None
 
 
-def _is_registered(function: Any) -> bool:
+def is_registered(function: Any) -> bool:
     """Whether Keras can find a function again by the name in a file."""
     if not isinstance(function, types.FunctionType) or _namesake(function) is not None:
         return False
-    return keras.saving.get_registered_object(_registered_name(function)) is function
+    return keras.saving.get_registered_object(registered_name(function)) is function
 
 
-def _registered_name(function: Any) -> str:
+def registered_name(function: Any) -> str:
+    """The name under which Keras looks for a function or class."""
     return str(keras.saving.get_registered_name(function))
 
 
-def _is_elementwise(function: Any) -> bool:
+def is_elementwise(function: Any) -> bool:
     """Whether tracing shows that a function treats each number on its own."""
-    from saikei.graph.retrace import UntraceableError, trace
+    from saikei.graph.retrace import trace
 
     tensor = keras.KerasTensor((None, None))
     try:
@@ -164,117 +158,3 @@ def _treats_each(step: Any) -> bool:
     shapes = {tuple(tensor.shape) for tensor in (*step.inputs(), *step.outputs)}
     known = kind in MERGES or (rule is not None and rule.flow is elementwise)
     return known and scalars and shapes == {(None, None)}
-
-
-def _label(function: Any) -> str:
-    """A name for a function that is the same for the same code with the same settings."""
-    if _is_registered(function):
-        return _registered_name(function)
-    name = getattr(function, "__name__", type(function).__name__)
-    digest = zlib.crc32(repr(_what_it_is(function)).encode())
-    return f"{digest:08x}>{name}"
-
-
-def _what_it_is(function: Any) -> Any:
-    if isinstance(function, functools.partial):
-        return _what_it_is(function.func), function.args, sorted(function.keywords.items())
-    if isinstance(function, types.FunctionType):
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        return marshal.dumps(function.__code__), function.__defaults__, cells
-    return type(function), sorted(getattr(function, "__dict__", {}).items())
-
-
-def _holders(layer: Any) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Where the layers of Keras within a layer hold functions that are not Keras's."""
-    for part in internals.flattened_layers(layer):
-        if not type(part).__module__.startswith("keras."):
-            continue
-        for name in _NAMES:
-            function = vars(part).get(name)
-            if _is_own(function):
-                yield vars(part), name, function
-
-
-@contextmanager
-def named(layer: Any) -> Iterator[None]:
-    """While a layer gives its config, its own functions go by names that rules understand."""
-    found = list(_holders(layer))
-    try:
-        for attributes, name, function in found:
-            attributes[name] = _stand_in(function)
-        yield
-    finally:
-        for attributes, name, function in found:
-            attributes[name] = function
-
-
-def _stand_in(function: Any) -> Any:
-    def stand_in(x: Any) -> Any:
-        return function(x)
-
-    stand_in.__name__ = f"{ELEMENTWISE if _is_elementwise(function) else OWN}{_label(function)}"
-    return stand_in
-
-
-@contextmanager
-def at_hand(layer: Any) -> Iterator[None]:
-    """While a layer is made again from its config, functions and `Lambda`s of it are found."""
-    functions = {
-        prefix + _label(function): function
-        for _, _, function in _holders(layer)
-        for prefix in (ELEMENTWISE, OWN)
-    }
-    with (
-        keras.saving.custom_object_scope({**named_functions(layer), **functions}),
-        _lambdas_at_hand(layer),
-    ):
-        yield
-
-
-def named_functions(layer: Any) -> dict[str, Any]:
-    """The functions that a layer holds, by the names under which Keras looks for them.
-
-    Those of layers of Keras are activations and what a `Lambda` calls; those of other classes
-    are all functions among their attributes.
-    """
-    found = [function for _, _, function in _holders(layer)]
-    for part in internals.flattened_layers(layer):
-        if type(part) is keras.layers.Lambda or not type(part).__module__.startswith("keras."):
-            found += vars(part).values()
-    functions = (one for one in found if isinstance(one, types.FunctionType))
-    return {_registered_name(function): function for function in functions}
-
-
-def unsavable(layer: Any) -> str | None:
-    """What a layer holds that no file can, such as a lambda; `None` where there is nothing."""
-    found = [function for _, _, function in _holders(layer)]
-    lambdas = [p for p in internals.flattened_layers(layer) if type(p) is keras.layers.Lambda]
-    for function in (*found, *(part.function for part in lambdas)):
-        if not isinstance(function, types.FunctionType):
-            return type(function).__name__
-        if function.__name__ == "<lambda>":
-            return "lambda"
-    return None
-
-
-@contextmanager
-def _lambdas_at_hand(layer: Any) -> Iterator[None]:
-    parts = internals.flattened_layers(layer)
-    lambdas = {part.name: part for part in parts if type(part) is keras.layers.Lambda}
-    if not lambdas:
-        yield
-        return
-    cls = keras.layers.Lambda
-    usual = vars(cls)["from_config"]
-
-    def from_config(cls: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
-        source = layer if type(layer) is cls else lambdas.get(config["name"])
-        if source is None:
-            return usual.__get__(None, cls)(config, *args, **kwargs)
-        return internals.another_lambda(source, config["name"])
-
-    cls.from_config = classmethod(from_config)
-    try:
-        yield
-    finally:
-        cls.from_config = usual

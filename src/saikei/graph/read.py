@@ -11,9 +11,9 @@ from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
 from saikei.graph.lineage import ignored_classes, marks_of
-from saikei.graph.retrace import UntraceableError
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
 from saikei.graph.text import with_true_text_shapes
+from saikei.graph.untraceable import UntraceableError
 from saikei.graph.walk import Level, Reader
 
 
@@ -66,7 +66,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
         refs = reader.walk(level, outputs)
         reader.settle()
     except UntraceableError as error:
-        raise untraceable_model(model, str(error)) from error
+        raise untraceable_model(model, error) from error
     return Graph(
         name=model.name,
         operations=reader.operations,

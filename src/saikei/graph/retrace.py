@@ -7,26 +7,26 @@ collected. What it does to Keras's books is taken back.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from saikei.errors import in_one_line
 from saikei.graph import internals
 from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
 from saikei.graph.training_only import TRAINING_ONLY
 from saikei.graph.triangles import TRIANGLES, multiplied
+from saikei.graph.untraceable import (
+    BUILT_BEFORE,
+    UntraceableError,
+    check_functions,
+    failure,
+    why_they_differ,
+)
 from saikei.tensors import to_numpy
-
-
-class UntraceableError(Exception):
-    """A layer's `call` cannot be run on symbolic tensors; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,10 @@ def _trace(layer: Any, args: Any, kwargs: Any, backend_name: str, inside: bool) 
         runs = [
             _run(layer, args, {**kwargs, "training": mode}, stand_ins) for mode in (False, True)
         ]
-        outputs, steps = _merged(runs[0], runs[1], stand_ins)
+        if _canonical(*runs[0], stand_ins) != _canonical(*runs[1], stand_ins):
+            again = _run(layer, args, {**kwargs, "training": False}, stand_ins)
+            raise why_they_differ(_canonical(*runs[0], stand_ins) == _canonical(*again, stand_ins))
+        outputs, steps = _merged(*runs)
     else:
         outputs, ordered = _run(layer, args, kwargs, stand_ins)
         steps = ordered
@@ -171,7 +174,7 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
         try:
             layer(*args, **kwargs)
         except Exception as error:
-            raise UntraceableError(_reason(error)) from error
+            raise failure(error) from error
         outputs, side_effect = caught[0]
         steps = ordered_steps(
             [t for t in tree.flatten(outputs) if isinstance(t, keras.KerasTensor)],
@@ -180,10 +183,12 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
         )
     if any(holds_dimension(step.operation, (step.args, step.kwargs)) for step in steps):
         raise UntraceableError("it calculates with a size that is unknown until data comes")
+    for step in steps:
+        check_functions(step.operation, (step.args, step.kwargs))
     if side_effect is not None:
         raise UntraceableError(side_effect)
     if len(internals.own_weights(layer)) != weights:
-        raise UntraceableError("its call makes weights, so it has not been built yet")
+        raise UntraceableError("its call makes weights, so it has not been built yet", BUILT_BEFORE)
     if layer.activity_regularizer is not None:
         raise UntraceableError("it has an activity regulariser")
     return outputs, steps
@@ -232,13 +237,9 @@ def ordered_steps(
 
 
 def _merged(
-    inference: tuple[Any, list[Step]], training: tuple[Any, list[Step]], own: _StandIns
+    inference: tuple[Any, list[Step]], training: tuple[Any, list[Step]]
 ) -> tuple[Any, list[Step]]:
     """One list of steps that does both, with `training` left open where it follows the mode."""
-    if _canonical(*inference, own) != _canonical(*training, own):
-        raise UntraceableError(
-            "in training it calls other layers than in inference, and not only dropout"
-        )
     at_inference = dict(_training_arguments(inference[1]))
     steps = []
     for step, (key, value) in zip(training[1], _training_arguments(training[1]), strict=True):
@@ -246,7 +247,8 @@ def _merged(
         if value and at_inference.get(key) == value:
             raise UntraceableError(
                 f"it calls '{step.operation.name}' with training=True at inference too, which "
-                "Keras's functional models do not keep"
+                "Keras's functional models do not keep",
+                f"Call '{step.operation.name}' without training=True",
             )
         if key not in at_inference or at_inference[key] != value:
             kwargs.pop("training", None)
@@ -313,21 +315,6 @@ def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
             array = to_numpy(leaf)
             plain.append((array.shape, str(array.dtype), array.tobytes()))
         else:
-            plain.append(leaf)
+            # Not a number is no number, not even itself.
+            plain.append(repr(leaf) if isinstance(leaf, float) else leaf)
     return plain
-
-
-def _reason(error: Exception) -> str:
-    """The error with the line of the user's code that it comes from."""
-    first = in_one_line(error, limit=200)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if _is_user_code(f.filename)]
-    if not own:
-        return first
-    return f"line {own[-1].lineno} of {Path(own[-1].filename).name}, `{own[-1].line}`: {first}"
-
-
-def _is_user_code(filename: str) -> bool:
-    parts = Path(filename).parts
-    libraries = ("keras", "saikei", "tensorflow", "jax", "torch", "optree")
-    return not any(name in parts for name in libraries)

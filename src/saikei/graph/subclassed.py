@@ -10,7 +10,8 @@ from keras import tree
 from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
-from saikei.graph.retrace import Step, Trace, UntraceableError, trace
+from saikei.graph.retrace import Step, Trace, trace
+from saikei.graph.untraceable import UntraceableError
 
 
 def traced_model(model: Any) -> tuple[Any, Trace]:
@@ -43,7 +44,7 @@ def _traced_on(model: Any, inputs: dict[str, Any]) -> tuple[Any, Trace]:
     try:
         return _rooted(inputs, trace(model, *_as_arguments(inputs)))
     except UntraceableError as error:
-        raise untraceable_model(model, str(error)) from error
+        raise untraceable_model(model, error) from error
 
 
 def _another(tensor: Any) -> Any:
@@ -96,7 +97,7 @@ def _on_unknown_types(model: Any, shapes: dict[str, Any]) -> tuple[Any, Trace]:
         try:
             traced = trace(model, *_as_arguments(inputs))
         except UntraceableError as error:
-            reasons.append(str(error))
+            reasons.append(error)
             continue
         if dtype != "int32" and _are_tokens(inputs, traced):
             continue
@@ -104,11 +105,10 @@ def _on_unknown_types(model: Any, shapes: dict[str, Any]) -> tuple[Any, Trace]:
     raise untraceable_model(model, reasons[0])
 
 
-def untraceable_model(model: Any, reason: str) -> ModelError:
+def untraceable_model(model: Any, error: UntraceableError) -> ModelError:
     """The error for a model whose `call` cannot be traced."""
     return ModelError(
-        f"Model '{model.name}' ({type(model).__name__}) cannot be traced: {reason}. Let its call "
-        "use layers and keras.ops only, or build it with the Functional API."
+        f"Model '{model.name}' ({type(model).__name__}) cannot be traced: {error}. {error.fix}."
     )
 
 

@@ -24,13 +24,13 @@ from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of, spec_of
 from saikei.graph.retrace import (
     Step,
     Trace,
-    UntraceableError,
     ordered_steps,
     step_key,
     step_of,
     trace,
 )
 from saikei.graph.sizes import origin
+from saikei.graph.untraceable import UntraceableError
 from saikei.tensors import to_numpy
 
 FIRST = TensorRef(0, 0)

@@ -19,8 +19,8 @@ from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.errors import BudgetError, ModelError
 from saikei.graph import read
+from saikei.graph.at_hand import own_objects, unsavable
 from saikei.graph.internals import flattened_layers
-from saikei.graph.own_functions import named_functions, unsavable
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, complete_run, conclude, write_run
 from saikei.search.effort import Effort, at_least, batch_size_for
@@ -262,7 +262,7 @@ def _custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
                     "no file can hold, and a run is kept in files: make it a function with a "
                     "name (def), of keras.ops where it can be."
                 )
-            found.update(named_functions(operation.source))
+            found.update(own_objects(operation.source))
             classes = map(type, flattened_layers(operation.source))
             found.update({c.__name__: c for c in classes if not c.__module__.startswith("keras.")})
     return found

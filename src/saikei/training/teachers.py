@@ -124,8 +124,26 @@ def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> 
         if not fits:
             raise ModelError(
                 f"{name} has {side}s {theirs}, but student '{student.name}' has {ours}: "
-                "distillation needs the same."
+                f"{_fix(side, ours, theirs)}."
             )
+
+
+def _fix(side: str, ours: list[Shape], theirs: list[Shape]) -> str:
+    """What makes a teacher suit a student that it does not."""
+    if side == "input":
+        return (
+            "give its predictions in its place, StoredTeacher(teacher.predict(x)) of the inputs x "
+            "that it takes for the same rows"
+        )
+    fitting = [
+        i for i, shape in enumerate(theirs) if len(ours) == 1 and _compatible(ours[0], shape)
+    ]
+    if fitting and len(theirs) > 1:
+        return (
+            "give the part of it that answers the same question, "
+            f"keras.Model(teacher.inputs, teacher.outputs[{fitting[0]}])"
+        )
+    return "give a teacher that was trained for the same outputs"
 
 
 def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:

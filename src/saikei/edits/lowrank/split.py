@@ -10,7 +10,7 @@ import numpy as np
 
 from saikei.edits.lowrank.spectrum import Array, Spectrum
 from saikei.graph import Call, Graph, Operation, TensorSpec, new_operation, new_weight, sized
-from saikei.graph.own_functions import at_hand
+from saikei.graph.at_hand import at_hand
 from saikei.rules.base import product
 
 Chain = tuple[Operation, Operation]

@@ -15,7 +15,7 @@ from saikei.costs import count_costs, uncounted_layers
 from saikei.edits.base import read_with_sizes
 from saikei.errors import DataError, FusionError
 from saikei.fusion.cascades.certify import certified
-from saikei.fusion.cascades.front import front
+from saikei.fusion.cascades.front import Policy, front
 from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.cascades.trial import Trial, confidences
 from saikei.fusion.evidence import Evidence
@@ -240,10 +240,8 @@ def fitted(
         DataError: when there are too few rows to split.
     """
     if certainty is None:
-        path = goal.path(front(trial))
+        path, checked = goal.path(front(trial)), trial
         chosen = goal.met(path, trial)
-        mend = "aim lower" if goal.kind != "cost" else "allow more, or give a smaller first member"
-        checked = trial
     else:
         if len(trial) < 2:
             raise DataError("One row cannot be split into halves: give more, or certainty=None.")
@@ -251,22 +249,47 @@ def fitted(
         proposed, checked = trial.take(order[::2]), trial.take(order[1::2])
         path = goal.path(front(proposed))
         chosen = certified(path, goal, proposed, checked, certainty)
-        mend = "give more held-out rows, aim lower, or lower certainty"
     if chosen is None:
+        _check_saving(goal, costs)
         best = max(path, key=lambda policy: policy.accuracy)
         raise FusionError(
             f"No thresholds keep {goal} {_how_sure(certainty)}; on {len(trial):,} rows the most "
             f"accurate ones reach {best.accuracy:.4f}, and the last member alone "
-            f"{trial.mean(trial.last_right):.4f}: {mend}."
+            f"{trial.mean(trial.last_right):.4f}: {_fix(goal, path, trial, certainty)}."
         )
     found = measured(replace(exits, thresholds=chosen.thresholds), checked, costs, certainty)
     if found.mean_cost >= costs[-1] and found.accuracy <= found.last_accuracy:
+        _check_saving(goal, costs)
         raise FusionError(
             f"To keep {goal} {_how_sure(certainty)}, so many rows need all members that the "
             f"cascade costs {found.mean_cost / costs[-1]:.2f} of the last member alone, and is no "
             "better: use that, aim lower, or give a better first member."
         )
     return found
+
+
+def _check_saving(goal: Goal, costs: tuple[float, ...]) -> None:
+    """Name the cost as the reason where no thresholds could save any.
+
+    Raises:
+        FusionError: when the first member, which runs on every row, costs what the last does.
+    """
+    if goal.kind != "cost" and costs[0] >= costs[-1]:
+        raise FusionError(
+            f"The first member costs as much as the last one ({costs[0]:,.0f} and {costs[-1]:,.0f})"
+            " and runs on every row, so a cascade of them saves nothing: put a cheaper member "
+            "first, or use Average."
+        )
+
+
+def _fix(goal: Goal, path: list[Policy], trial: Trial, certainty: float | None) -> str:
+    """What helps where no thresholds keep a goal."""
+    # A row that goes to the last member keeps a share of its accuracy, whatever the rows.
+    reached = goal.kind == "share" and goal.bound < 1
+    reached = reached or any(trial.mean(goal.margins(one, trial)) >= 0 for one in path)
+    if certainty is not None and reached:
+        return "give more held-out rows, aim lower, or lower certainty"
+    return "allow more, or give a smaller first member" if goal.kind == "cost" else "aim lower"
 
 
 def _how_sure(certainty: float | None) -> str:

@@ -15,8 +15,8 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
 from saikei.fusion.explaining.teams import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.graph import Graph, TensorRef, build, read
+from saikei.graph.at_hand import at_hand, named
 from saikei.graph.internals import use_assigned_statistics
-from saikei.graph.own_functions import at_hand, named
 from saikei.graph.state import carry_state
 from saikei.models import CascadeModel
 from saikei.tensors import to_floats

@@ -1,0 +1,104 @@
+"""Why a `call` cannot be run on symbolic tensors, and what helps."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from functools import partial
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+import keras
+from keras import tree
+
+from saikei.errors import in_one_line
+
+_USUAL_FIX = "Let its call use layers and keras.ops only, or build it with the Functional API"
+_AT_INFERENCE = (
+    "Let its call do the same in both; what it does at inference is inputs = keras.Input(shape); "
+    "keras.Model(inputs, model(inputs, training=False))"
+)
+_SAME_EACH_TIME = "Let layers of Keras draw random numbers, such as keras.layers.GaussianNoise"
+BUILT_BEFORE = "Make its layers in __init__, and call it on data once"
+_TAKING_FUNCTIONS = "associative_scan|cond|fori_loop|map|scan|switch|vectorized_map|while_loop"
+# What can be traced in the place of operations that are handed functions.
+_WITHOUT_FUNCTIONS = {
+    "cond": "compute both results and choose with keras.ops.where",
+    "switch": "compute all results and choose with keras.ops.where",
+}
+
+
+class UntraceableError(Exception):
+    """A layer's `call` cannot be run on symbolic tensors; the message says why.
+
+    Args:
+        reason: why.
+        fix: what helps, as a sentence without its full stop.
+    """
+
+    def __init__(self, reason: str, fix: str = _USUAL_FIX) -> None:
+        super().__init__(reason)
+        self.fix = fix
+
+
+def check_functions(operation: Any, arguments: Any) -> None:
+    """Refuse operations that are handed functions: what those do is no step of the graph.
+
+    Args:
+        operation: a layer or operation.
+        arguments: of a call of it.
+
+    Raises:
+        UntraceableError: naming the operation.
+    """
+    if isinstance(operation, keras.Layer):
+        return
+    given = tree.flatten((arguments, list(vars(operation).values())))
+    if any(isinstance(leaf, (FunctionType, MethodType, partial)) for leaf in given):
+        words = re.findall("[A-Z][a-z0-9]*", type(operation).__name__)
+        raise _hands_functions("_".join(words).lower())
+
+
+def _hands_functions(name: str) -> UntraceableError:
+    instead = _WITHOUT_FUNCTIONS.get(name, "write out in Python what it repeats")
+    return UntraceableError(
+        f"it hands functions to keras.ops.{name}, and what they do is not seen",
+        f"Leave out keras.ops.{name}: {instead}",
+    )
+
+
+def why_they_differ(repeats: bool) -> UntraceableError:
+    """Why a run in training does other things than one in inference.
+
+    Args:
+        repeats: whether another run in inference does the same as the first.
+    """
+    if repeats:
+        return UntraceableError(
+            "in training it calls other layers than in inference, and not only dropout",
+            _AT_INFERENCE,
+        )
+    return UntraceableError(
+        "it does something else each time, such as drawing random numbers", _SAME_EACH_TIME
+    )
+
+
+def failure(error: Exception) -> UntraceableError:
+    """What an error in a run on symbolic tensors means, with the line that it comes from."""
+    first = in_one_line(error, limit=200)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if _is_user_code(f.filename)]
+    if not own:
+        return UntraceableError(first)
+    taking_functions = re.search(rf"\bops\.({_TAKING_FUNCTIONS})\(", own[-1].line or "")
+    if taking_functions is not None:
+        return _hands_functions(taking_functions[1])
+    line = f"line {own[-1].lineno} of {Path(own[-1].filename).name}, `{own[-1].line}`"
+    return UntraceableError(f"{line}: {first}")
+
+
+def _is_user_code(filename: str) -> bool:
+    parts = Path(filename).parts
+    libraries = ("keras", "saikei", "tensorflow", "jax", "torch", "optree")
+    return not any(name in parts for name in libraries)
