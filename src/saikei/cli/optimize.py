@@ -30,6 +30,9 @@ def optimize(
     no_latency: Annotated[
         bool, typer.Option("--no-latency", help="Do not measure the time of a batch.")
     ] = False,
+    metric: Annotated[
+        str | None, typer.Option(help="To choose by and report, such as auc or f1.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Find the best model that fits a budget, and write it with a report."""
@@ -50,7 +53,7 @@ def optimize(
         out=out,
         latency=not no_latency,
         progress=not as_json,
-        **given(trials=trials, epochs=epochs, batch_size=batch_size, seed=seed),
+        **given(trials=trials, epochs=epochs, batch_size=batch_size, seed=seed, metric=metric),
     )
     show(result, as_json)
 

@@ -9,9 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.errors import InputError
 from saikei.search.record import Difference
 from saikei.tensors import to_floats
 from saikei.training.counted import Labels, row_importance
+from saikei.training.metrics import Metric, find_metric
 from saikei.training.observed import observe
 from saikei.training.score import (
     Score,
@@ -36,25 +38,36 @@ class Judge:
         tasks: one for each output of the models.
         x: inputs, in the structure of the models' inputs.
         labels: of each output, with what counts of them.
+        metric: what to judge by; `None` for the task's own.
     """
 
     tasks: tuple[Task, ...]
     x: Any = field(repr=False)
     labels: tuple[Labels, ...] = field(repr=False)
+    metric: Metric | None = None
 
     @classmethod
-    def of(cls, model: keras.Model, data: tuple[Any, ...]) -> Judge:
+    def of(cls, model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> Judge:
         """The judge for a model and all that share its task.
 
         Args:
             model: a built model; a loss that it is compiled with says what the task is.
             data: `(x, y)` or `(x, y, sample_weight)` arrays.
+            metric: as `saikei.evaluate` has it.
 
         Raises:
             DataError: when the labels do not fit the model.
         """
         observed = observe(model, data, PREDICT_BATCH)
-        return cls(observed.tasks, data[0], observed.labels)
+        found = None
+        if metric is not None:
+            if len(observed.tasks) != 1:
+                raise InputError(
+                    f"metric={metric!r} is of one output, and model '{model.name}' has "
+                    f"{len(observed.tasks)}: leave it out for the summed loss."
+                )
+            found = find_metric(metric, observed.tasks[0])
+        return cls(observed.tasks, data[0], observed.labels, found)
 
     @property
     def count(self) -> int:
@@ -68,10 +81,15 @@ class Judge:
 
     def score(self, outputs: Outputs) -> Score:
         """The metric of one output, or the summed loss of several."""
+        if self.metric is not None:
+            return self.metric.score(self.tasks[0], self.labels[0], outputs[0])
         return score_outputs(self.tasks, self.labels, outputs)
 
     def difference(self, first: Outputs, second: Outputs) -> Difference:
         """Metric of the first minus metric of the second, paired, with its 95 % interval."""
+        if self.metric is not None:
+            found = self.metric.difference(self.tasks[0], self.labels[0], first[0], second[0])
+            return Difference(*found)
         if len(self.tasks) == 1:
             task, labels = self.tasks[0], self.labels[0]
             each = per_sample(task, labels, first[0]) - per_sample(task, labels, second[0])

@@ -60,6 +60,7 @@ def optimize(
     seed: int = 0,
     latency: bool = True,
     progress: bool = True,
+    metric: Any = None,
 ) -> Result:
     """Find the best model that fits a budget.
 
@@ -86,6 +87,8 @@ def optimize(
         latency: whether to measure the time of a batch; costs are then MACs, parameters and
             memory. Models that take inputs of any size are measured at the size of the data.
         progress: whether to show progress bars.
+        metric: what to choose by and report, such as `"auc"`, `"f1"` or `"balanced_accuracy"`; see
+            `evaluate`. `None` takes the accuracy or the squared error.
 
     Returns:
         The model to ship with its front, candidates and report.
@@ -117,7 +120,7 @@ def optimize(
     fingerprint = {
         "model": model_hash(list(named.values())),
         "data": data_hash([data.train, data.validation, data.test]),
-        "settings": settings_hash([budget.to_dict(), trials, epochs, batch_size, seed, latency]),
+        "settings": _settings_hash(budget, trials, epochs, batch_size, seed, latency, metric),
         "backend": keras.backend.backend(),
     }
     with _path_of(out) as path:
@@ -127,13 +130,32 @@ def optimize(
             with locked(path):
                 # Another process may have begun another run since.
                 folder.check(fingerprint)
-                _search(named, data, budget, folder, fingerprint, trials, effort, latency, progress)
+                _search(
+                    named,
+                    data,
+                    budget,
+                    folder,
+                    fingerprint,
+                    trials,
+                    effort,
+                    latency,
+                    progress,
+                    metric,
+                )
         run = Run.load(path)
         complete_run(run, folder)
         result = Result(folder.load(folder.best), run, path)
     if out is None:
         weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
     return result
+
+
+def _settings_hash(*settings_and_metric: Any) -> str:
+    *settings, metric = settings_and_metric
+    budget, *others = settings
+    # Runs without a metric of their own are the same as before there were any.
+    named = [] if metric is None else [getattr(metric, "name", None) or str(metric)]
+    return settings_hash([budget.to_dict(), *others, *named])
 
 
 def _search(
@@ -146,14 +168,15 @@ def _search(
     effort: Effort,
     latency: bool,
     progress: bool,
+    metric: Any,
 ) -> None:
     """Do the run, up to its record in the folder."""
     clock = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     first = next(iter(models.values()))
-    judge = Judge.of(first, data.validation)
+    judge = Judge.of(first, data.validation, metric)
     # Only its labels are checked here: wrong ones must not come up after hours of training.
-    test = None if data.test is None else Judge.of(first, data.test)
+    test = None if data.test is None else Judge.of(first, data.test, metric)
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
         bars.working_on("measuring what was given")
         calibration = _calibration(first, data.train)

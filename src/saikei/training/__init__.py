@@ -1,5 +1,6 @@
 """Train, distil and score Keras models."""
 
+from saikei.training.class_weights import weigh_classes
 from saikei.training.cross_fit import CrossFit, cross_fit
 from saikei.training.distill import distill
 from saikei.training.evaluation import evaluate
@@ -41,4 +42,5 @@ __all__ = [
     "predict",
     "sample_losses",
     "score_predictions",
+    "weigh_classes",
 ]

@@ -14,6 +14,7 @@ import keras
 
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import IgnoredClass, mark, read
+from saikei.training.class_weights import ClassWeight, weighed
 from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features
@@ -57,6 +58,7 @@ def distill(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     sparsify: HasTarget | None = None,
     keep_zeros: bool = True,
+    class_weight: ClassWeight | None = None,
 ) -> keras.callbacks.History:
     """Train a student in place to answer like its teacher; the teacher is not changed.
 
@@ -115,6 +117,8 @@ def distill(
         sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
             steps, and the epoch with the best weights is one after that.
         keep_zeros: whether kernels that are sparse keep their exact zeros, as in `fit`.
+        class_weight: a weight for each class number, or `"balanced"`, for arrays; they become
+            sample weights, as `saikei.training.weigh_classes` makes them.
 
     Returns:
         Keras's history: `loss` is the sum, `student_loss`, `distillation_loss` and, with features,
@@ -140,6 +144,7 @@ def distill(
     if isinstance(teacher, keras.Model):
         mark(student, [one for one in read(teacher).marks if isinstance(one, IgnoredClass)])
     targets = targets_of(student, teacher)
+    train = weighed(student, train, class_weight, loss)
     ready = prepare(student, train, validation, loss, batch_size, targets)
     balance = _balance(student, alpha, ready.labelled)
     seed_random_layers(student, seed)

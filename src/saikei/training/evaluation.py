@@ -11,9 +11,10 @@ import numpy as np
 
 from saikei.batches import Array, as_arrays
 from saikei.data import input_count
-from saikei.errors import DataError
+from saikei.errors import DataError, InputError
 from saikei.training.counted import Labels, count_raw, row_means
-from saikei.training.observed import flat_weights
+from saikei.training.metrics import find_metric
+from saikei.training.observed import flat_weights, observe
 from saikei.training.predictions import Predictions, predict_batches
 from saikei.training.score import (
     Score,
@@ -26,7 +27,9 @@ from saikei.training.score import (
 from saikei.training.task import Inference, Task
 
 
-def evaluate(model: keras.Model, data: Any, *, batch_size: int = 256, loss: Any = None) -> Score:
+def evaluate(
+    model: keras.Model, data: Any, *, batch_size: int = 256, loss: Any = None, metric: Any = None
+) -> Score:
     """Score a model on data that it was not trained on.
 
     What the loss does not count is not counted: padding that the output's mask covers, labels of
@@ -42,10 +45,24 @@ def evaluate(model: keras.Model, data: Any, *, batch_size: int = 256, loss: Any 
         batch_size: samples a step, for arrays.
         loss: a Keras loss, one for each output, or `None` for the one that the model is
             compiled with, or that suits its outputs and the labels.
+        metric: what to report: a name of scikit-learn or Keras, such as `"auc"`, `"f1"` or
+            `"balanced_accuracy"`, a Keras metric or a function; see
+            `saikei.training.metrics.find_metric`. Its interval comes from a bootstrap, for which
+            the predictions are kept. `None` takes the accuracy or the squared error.
 
     Raises:
         DataError: when the data is empty or does not fit the model, or nothing of it counts.
+        InputError: when there is no such metric, or the model has several outputs.
     """
+    if metric is not None:
+        observed = observe(model, data, batch_size, loss)
+        if len(observed.tasks) != 1:
+            raise InputError(
+                f"metric={metric!r} is of one output, and model '{model.name}' has "
+                f"{len(observed.tasks)}: leave it out for the summed loss."
+            )
+        found = find_metric(metric, observed.tasks[0])
+        return found.score(observed.tasks[0], observed.labels[0], observed.outputs[0])
     inference = Inference(model, loss)
     arrays = as_arrays(data, "given", inputs=input_count(model))
     tasks = None if arrays is None else inference.tasks(arrays.y)

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from saikei.training.class_weights import ClassWeight, weighed
 from saikei.training.loop import train as run
 from saikei.training.plan import Plan
 from saikei.training.prepared import Prepared, compile_for, compile_fresh, prepare
@@ -36,6 +37,7 @@ def fit(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     sparsify: HasTarget | None = None,
     keep_zeros: bool = True,
+    class_weight: ClassWeight | None = None,
 ) -> keras.callbacks.History:
     """Train a model in place, as `keras.Model.fit` does.
 
@@ -73,6 +75,8 @@ def fit(
             steps, and the epoch with the best weights is one after that.
         keep_zeros: whether kernels that are sparse keep their exact zeros. Rows, columns and
             window positions of zeros alone are no sparsity, and fill up.
+        class_weight: a weight for each class number, or `"balanced"`, for arrays; they become
+            sample weights, as `saikei.training.weigh_classes` makes them.
 
     Returns:
         Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`. It
@@ -97,6 +101,7 @@ def fit(
     """
     rate = FRESH if learning_rate is None else learning_rate
     plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
+    train = weighed(model, train, class_weight, loss)
     ready = prepare(model, train, validation, loss, batch_size)
     if learning_rate is None:
         plan = replace(plan, learning_rate=_suited(model, ready, batch_size, seed))

@@ -107,9 +107,10 @@ def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
     """The task of a model with one output, from its last activation and the labels.
 
     A loss that is given wins, then the one that the model is compiled with, then the output's
-    activation: softmax is multiclass, sigmoid is binary or multilabel. A linear output is
-    multiclass from logits where labels are class numbers or one-hot rows, binary from logits
-    where one unit meets whole-number labels of 0 and 1, and regression otherwise.
+    activation: softmax is multiclass, sigmoid is binary or multilabel, or regression where
+    labels are more than two different numbers. A linear output is multiclass from logits where
+    labels are class numbers or one-hot rows, binary from logits where one unit meets whole-number
+    labels of 0 and 1, and regression otherwise.
 
     Args:
         model: a built model.
@@ -273,6 +274,8 @@ _METRICS: dict[Kind, Literal["accuracy", "binary_accuracy", "mse"]] = {
 def _kind(name: str, shape: tuple[int | None, ...], width: int, activation: str, y: Array) -> Kind:
     if activation in ("softmax", "log_softmax"):
         return "multiclass"
+    if activation in ("sigmoid", "log_sigmoid") and _are_numbers(y):
+        return "regression"
     if activation in ("sigmoid", "log_sigmoid"):
         return "binary" if width == 1 else "multilabel"
     if activation != "linear":
@@ -288,6 +291,14 @@ def _kind(name: str, shape: tuple[int | None, ...], width: int, activation: str,
         f"Labels of shape {y.shape} do not fit the outputs of {name}, {_shown(shape)}: give "
         "whole class numbers, or one number for each output."
     )
+
+
+def _are_numbers(y: Array) -> bool:
+    """Whether labels are more than two different numbers, so that they are no yes and no.
+
+    Two of them may well be a 0 and a 1 that were smoothed.
+    """
+    return y.dtype.kind == "f" and len(np.unique(y.reshape(-1)[:100_000])) > 2
 
 
 def _same_rank(y: Array, shape: tuple[int | None, ...]) -> bool:
