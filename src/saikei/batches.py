@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.errors import DataError
+from saikei.errors import DataError, in_one_line
 from saikei.tensors import to_known
 
 Array = NDArray[Any]
@@ -166,6 +166,9 @@ def as_numpy(leaf: Any) -> Array:
         ) from error
     if array.dtype.kind == "O" and array.ndim:
         array = _of_objects(array)
+    if array.dtype.kind == "T":
+        # Strings of any length, which no backend takes as they are.
+        array = array.astype(object)
     return array
 
 
@@ -176,6 +179,37 @@ def _of_objects(array: Array) -> Array:
         return array
     # Text stays as it came: the backend makes its own strings of it.
     return made if made.dtype.kind in "biuf" and len(made) == len(array) else array
+
+
+def is_text(array: Array) -> bool:
+    """Whether an array holds text: strings of NumPy, or Python objects that are no numbers."""
+    return array.dtype.kind in "OSUT"
+
+
+def for_keras(x: Any) -> Any:
+    """Inputs as `keras.Model.fit` and `predict` take them: texts as tensors, all else as it is.
+
+    Args:
+        x: arrays, nested in any way.
+
+    Raises:
+        DataError: when an array of objects holds something else than texts.
+    """
+    import keras
+    from keras import tree
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray) or not is_text(leaf):
+            return leaf
+        try:
+            return keras.ops.convert_to_tensor(leaf)
+        except Exception as error:
+            raise DataError(
+                f"An array of type {leaf.dtype} cannot be read as text ({in_one_line(error)}): "
+                "give an array of strings alone."
+            ) from error
+
+    return tree.map_structure(one, x)
 
 
 def batch_count(dataset: Any) -> int | None:

@@ -17,6 +17,7 @@ from saikei.batches import (
     as_arrays,
     as_numpy,
     dataset_batches,
+    is_text,
     join_batches,
     sample_count,
     to_arrays,
@@ -128,8 +129,40 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
             for label, tensor, array in _inputs_by_name(model, x, name, batch)
         ]
     for label, array, text in found:
-        if not (text and array.dtype.kind in "OSUT"):
+        if text:
+            check_text(array, label)
+        else:
             check_values(array, label)
+
+
+def check_text(array: NDArray[Any], label: str) -> None:
+    """Refuse an array for an input that takes text, where it holds something else.
+
+    Args:
+        array: one row for each sample.
+        label: what it is, for messages.
+
+    Raises:
+        DataError: naming the array and the first row, or a backend that has no text.
+    """
+    import keras
+
+    if not is_text(array):
+        raise DataError(f"The {label} is of type {array.dtype}: give an array of strings.")
+    if keras.config.backend() != "tensorflow":
+        raise DataError(
+            f"The {label} is text, which Keras reads on TensorFlow only, and the backend is "
+            f"{keras.config.backend()}: set KERAS_BACKEND=tensorflow, or give the model numbers."
+        )
+    if array.dtype.kind == "O":
+        wrong = [n for n, one in enumerate(array.reshape(-1)) if not isinstance(one, (str, bytes))]
+        if wrong:
+            found = array.reshape(-1)[wrong[0]]
+            raise DataError(
+                f"The {label} holds a value of type {type(found).__name__} in row "
+                f"{wrong[0] // max(1, array[0].size if array.ndim > 1 else 1)}, and text is "
+                "wanted: fill it with a string."
+            )
 
 
 def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:

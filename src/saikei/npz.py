@@ -65,7 +65,8 @@ def load_npz(path: str | Path) -> Archive:
 
     Raises:
         DataError: when the file cannot be read, holds no such arrays, or the arrays are empty, of
-            different lengths, not numeric, or hold NaN or infinite numbers.
+            different lengths, hold NaN or infinite numbers, or something else than numbers, and
+            texts among the inputs.
     """
     path = Path(path)
     stored = _read(path)
@@ -110,6 +111,11 @@ def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict
             return {name: np.asarray(stored[name]) for name in names}
     # What is in the file decides what NumPy raises.
     except Exception as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"'{path}' holds arrays of Python objects, which would have to be unpickled and "
+                "are never: save numbers as np.asarray(x, float), and texts as np.array(x, str)."
+            ) from error
         raise DataError(f"'{path}' is no {_WHAT} ({in_one_line(error)}): {fix}.") from error
 
 
@@ -137,7 +143,9 @@ def _side(stored: dict[str, NDArray[Any]], name: str, path: Path) -> dict[str, N
             f"'{path}' holds '{name}' and '{other}': give one array, or one for each name."
         )
     for key, array in found.items():
-        check_values(array, f"'{key}' in '{path}'")
+        # Which input takes text is known with the model.
+        if not (key.startswith("x_") and array.dtype.kind in "US" and array.ndim and array.size):
+            check_values(array, f"'{key}' in '{path}'")
     return found
 
 

@@ -50,6 +50,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """NumPy's dtype of that name; Keras brings those that NumPy has not, such as bfloat16."""
     import keras
 
+    if name == "string":
+        # A text stands elsewhere, and the tensor holds where.
+        return np.dtype(object)
     found: np.dtype[Any] = np.dtype(keras.backend.standardize_dtype(name))
     return found
 

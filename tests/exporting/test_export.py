@@ -18,10 +18,9 @@ from saikei.exporting import ENDINGS, export_model
 from saikei.exporting import export as exporting
 from saikei.graph import copy_model
 
-pytestmark = [
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports with TF"),
-    pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="Keras exports with TF"
+)
 pytest.importorskip("onnxruntime")
 pytest.importorskip("tf2onnx")
 

@@ -19,7 +19,7 @@ from saikei.batches import (
     parts_of,
     to_arrays,
 )
-from saikei.data import check_shape, check_values
+from saikei.data import check_shape, check_text, check_values
 from saikei.errors import DataError
 from saikei.graph import Graph
 
@@ -71,8 +71,8 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
         *tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], (inputs, y))
     )
     for ref, array in zip(graph.input_refs(), tree.flatten(chosen.inputs), strict=True):
-        if not (graph.spec(ref).dtype == "string" and array.dtype.kind in "OSUT"):
-            check_values(array, f"{_NAME} data")
+        check = check_text if graph.spec(ref).dtype == "string" else check_values
+        check(array, f"{_NAME} data")
     return chosen
 
 

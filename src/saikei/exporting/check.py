@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import tree
 
-from saikei.data import check_shapes
+from saikei.data import check_inputs
 from saikei.errors import ModelError, WorkError, in_one_line
 from saikei.exporting.runtimes import Array, Run, operation_in
 from saikei.graph import Graph, read
 from saikei.graph.samples import random_inputs
+from saikei.tensors import to_numpy
 
 # Inputs as a model takes them, and what it gives for them, flattened.
 Trial: TypeAlias = tuple[Any, list[Array]]
@@ -36,7 +37,7 @@ def trial(model: Any, data: Any = None) -> Trial:
         DataError: when the data does not fit the model.
     """
     if data is not None:
-        check_shapes(model, data)
+        check_inputs(model, data, "given")
         inputs = tree.map_structure(lambda one: np.asarray(one)[:ROWS], data)
         return inputs, _predict(model, inputs)
     graph = read(model)
@@ -58,7 +59,7 @@ def trial(model: Any, data: Any = None) -> Trial:
 
 def _predict(model: Any, inputs: Any) -> list[Array]:
     outputs = model.predict_on_batch(inputs)
-    return [np.asarray(one) for one in tree.flatten(outputs)]
+    return [to_numpy(one) for one in tree.flatten(outputs)]
 
 
 def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, what: str) -> float:

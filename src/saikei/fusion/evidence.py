@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
+from saikei.batches import for_keras
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members, mean_model, side_by_side
@@ -210,7 +211,7 @@ def _out_of_fold(made: CrossFit, data: Any, features: bool, raw: bool) -> Eviden
     inputs: tuple[Array, ...] = ()
     if raw:
         tensors, _ = side_by_side(models[:1])
-        flat = keras.Model(tensors, list(_flattened(tensors))).predict(made.x, verbose=0)
+        flat = keras.Model(tensors, list(_flattened(tensors))).predict(for_keras(made.x), verbose=0)
         inputs = tuple(to_floats(part) for part in keras.tree.flatten(flat))
     said = Said(tuple(made.predictions.values()), raw=inputs)
     _check_finite(said, [f"Member '{name}'" for name in made.members])

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
+from saikei.tensors import numpy_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,7 +53,16 @@ def random_values(
         dtype: of the input.
         shape: with the batch.
         generator: of the values.
+
+    Raises:
+        ModelError: when the model takes text on a backend that has none.
     """
+    if dtype == "string" and keras.config.backend() != "tensorflow":
+        raise ModelError(
+            f"Model '{graph.name}' reads text, which Keras does on TensorFlow only, so it cannot "
+            f"run on {keras.config.backend()}: set KERAS_BACKEND=tensorflow. What is counted, "
+            "such as profile(model, latency=False), runs nothing."
+        )
     parts = [
         part
         for operation in graph.operations.values()
@@ -68,7 +79,7 @@ def random_values(
         return generator.random(shape) < 0.5
     if keras.backend.is_int_dtype(dtype):
         return generator.integers(0, _bound(parts, dtype), shape).astype(dtype)
-    return generator.normal(size=shape).astype("float32" if dtype == "bfloat16" else dtype)
+    return generator.normal(size=shape).astype(numpy_dtype(dtype))
 
 
 def _bound(parts: list[Any], dtype: str) -> int:

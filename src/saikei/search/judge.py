@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import for_keras
 from saikei.errors import InputError
 from saikei.search.record import Difference
 from saikei.tensors import to_floats
@@ -76,7 +77,7 @@ class Judge:
 
     def outputs(self, model: keras.Model) -> Outputs:
         """What a model says of the inputs: one array `(n, …)` for each output."""
-        said = model.predict(self.x, batch_size=PREDICT_BATCH, verbose=0)
+        said = model.predict(for_keras(self.x), batch_size=PREDICT_BATCH, verbose=0)
         return tuple(to_floats(output) for output in keras.tree.flatten(said))
 
     def score(self, outputs: Outputs) -> Score:

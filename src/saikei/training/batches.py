@@ -8,7 +8,15 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, as_numpy, dataset_batches, dataset_length
+from saikei.batches import (
+    Array,
+    ArrayData,
+    as_arrays,
+    as_numpy,
+    dataset_batches,
+    dataset_length,
+    for_keras,
+)
 
 __all__ = [
     "Array",
@@ -45,7 +53,8 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        return tree.map_structure(lambda leaf: leaf[rows], self._parts)
+        x, *rest = tree.map_structure(lambda leaf: leaf[rows], self._parts)
+        return (for_keras(x), *rest)
 
     def on_epoch_end(self) -> None:
         """Draw the next epoch's order."""

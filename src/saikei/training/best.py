@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import ArrayData, as_numpy
+from saikei.batches import ArrayData, as_numpy, for_keras
 from saikei.errors import TrainingWarning
 from saikei.training.plan import Plan
 
@@ -46,7 +46,7 @@ class Yardstick:
             return {"loss": self._training_loss()}
         if isinstance(self._data, ArrayData):
             found = self._model.evaluate(
-                self._data.x,
+                for_keras(self._data.x),
                 self._data.y,
                 sample_weight=self._data.weights,
                 batch_size=VALIDATION_BATCH_SIZE,

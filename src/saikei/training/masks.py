@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from saikei.batches import for_keras
 from saikei.graph import internals
 from saikei.tensors import to_floats
 from saikei.training.batches import Array
@@ -33,7 +34,7 @@ class Masked:
             x: arrays, as the model takes them.
             batch_size: samples a step.
         """
-        return self._divided(self._model.predict(x, batch_size=batch_size, verbose=0))
+        return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
 
     def predict_on_batch(self, x: Any) -> tuple[list[Array], list[Array | None]]:
         """The same of one batch."""

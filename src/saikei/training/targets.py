@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 from scipy import special
 
-from saikei.batches import Array
+from saikei.batches import Array, for_keras
 from saikei.training import losses
 from saikei.training.outputs import Output, read_outputs
 from saikei.training.task import Kind, Task, infer_tasks, losses_of
@@ -42,7 +42,7 @@ class Targets:
         """The predictions of a model."""
 
         def predict(x: Any) -> Any:
-            return teacher.predict(x, batch_size=_SAMPLES, verbose=0)
+            return teacher.predict(for_keras(x), batch_size=_SAMPLES, verbose=0)
 
         each = read_outputs(teacher).each
         logits = [output.activation not in ("softmax", "sigmoid") for output in each]

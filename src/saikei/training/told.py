@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, dataset_batches, to_arrays
+from saikei.batches import Array, ArrayData, dataset_batches, for_keras, to_arrays
 from saikei.data import input_count
 from saikei.errors import DataError
 from saikei.tensors import to_floats
@@ -34,7 +34,9 @@ def ask(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SIZE) -> A
     Raises:
         DataError: when an output is not finite.
     """
-    outputs = tree.map_structure(to_floats, teacher.predict(x, batch_size=batch_size, verbose=0))
+    outputs = tree.map_structure(
+        to_floats, teacher.predict(for_keras(x), batch_size=batch_size, verbose=0)
+    )
     check_finite(outputs, f"Teacher '{teacher.name}'")
     return outputs
 

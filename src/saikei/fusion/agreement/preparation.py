@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.batches import for_keras
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
 from saikei.fusion.agreement.ways import Way, can_change, changed, ways
 from saikei.fusion.averaging.objectives import labels_of
@@ -112,7 +113,7 @@ class _Trial:
 
 
 def _said(model: keras.Model, x: Any) -> list[Array]:
-    outputs = tree.flatten(model.predict(x, batch_size=256, verbose=0))
+    outputs = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
     return [to_floats(one) for one in outputs]
 
 

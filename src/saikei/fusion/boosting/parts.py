@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.batches import for_keras
 from saikei.training.batches import Array
 from saikei.training.counted import Labels
 from saikei.training.score import sample_losses
@@ -97,5 +98,5 @@ class Part:
 
 def predicted(model: keras.Model, x: Any) -> Array:
     """What a model with one output says, float64 `(n, …)`."""
-    (scores,) = tree.flatten(model.predict(x, batch_size=256, verbose=0))
+    (scores,) = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
     return np.asarray(scores, dtype=np.float64)
