@@ -9,6 +9,7 @@ import pytest
 from saikei.batches import as_arrays, as_numpy
 from saikei.calibration import calibration_inputs, calibration_labels
 from saikei.data import arrays, check_inputs
+from saikei.edits import PruneChannels, RemoveLayers
 from saikei.errors import DataError
 from saikei.graph import read
 
@@ -154,3 +155,23 @@ def test_inputs_that_do_not_fit_are_named(x, message):
     with pytest.raises(DataError, match=message) as caught:
         check_inputs(model((3,)), given.x, "train")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        PruneChannels(0.5, importance="taylor"),
+        PruneChannels(0.5, importance="hessian"),
+        RemoveLayers(1, ranking="loss"),
+    ],
+)
+def test_what_looks_at_the_loss_asks_for_labels(edit):
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(8, activation="relu")(inputs)
+    for _ in range(2):
+        branch = keras.layers.Dense(8, activation="relu")(hidden)
+        hidden = keras.layers.Add()([hidden, branch])
+    network = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    with pytest.raises(DataError, match="need labels, and the calibration data holds inputs alone"):
+        edit(network, X)
+    assert edit(network, (X, np.eye(2)[Y % 2])).built

@@ -145,6 +145,18 @@ def test_edit_prunes_to_a_share(
     assert shown["after"]["params"] < shown["before"]["params"]
 
 
+def test_edit_takes_inputs_alone_and_asks_for_labels_where_they_count(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "x.npz", x_train=np.load(folder / "data.npz")["x_train"])
+    out = tmp_path / "small.keras"
+    command = ("edit", folder / "m0.keras", "--keep", "0.5", "--data", tmp_path / "x.npz")
+    assert run_json(capsys, *command, "--out", out)["after"]
+    other = (*command, "--importance", "taylor", "--out", tmp_path / "other.keras")
+    assert "need labels" in refused(capsys, *other)
+    assert not (tmp_path / "other.keras").exists()
+
+
 def test_edit_replays_the_recipe_that_it_prints(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,17 @@ def test_a_file_with_wrong_arrays_says_which(tmp_path, change, message):
         load_npz(tmp_path / "d.npz")
 
 
+def test_inputs_alone_are_enough_where_labels_are_not_needed(tmp_path):
+    given = small_arrays()
+    np.savez(tmp_path / "d.npz", x_train=given["x_train"])
+    x, y = load_npz(tmp_path / "d.npz", labels=False).need("train")
+    np.testing.assert_array_equal(x, given["x_train"])
+    assert y is None
+    np.savez(tmp_path / "d.npz", y_train=given["y_train"])
+    with pytest.raises(DataError, match="'y_train' but no 'x_train'"):
+        load_npz(tmp_path / "d.npz", labels=False)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_number_that_is_none_is_counted_and_located(tmp_path, value):
     given = small_arrays()

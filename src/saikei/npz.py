@@ -54,7 +54,7 @@ class Archive:
         return found
 
 
-def load_npz(path: str | Path) -> Archive:
+def load_npz(path: str | Path, labels: bool = True) -> Archive:
     """Read a data set from a NumPy file; nothing in it is unpickled.
 
     Args:
@@ -62,6 +62,7 @@ def load_npz(path: str | Path) -> Archive:
             or some of these pairs. A model with several inputs or outputs takes one array for
             each, with its name behind a dot, such as `x_train.image`. Arrays whose names do not
             begin with `x_` or `y_` are left alone.
+        labels: whether each part has to have some; where not, it may be `x_train` alone.
 
     Raises:
         DataError: when the file cannot be read, holds no such arrays, or the arrays are empty, of
@@ -78,7 +79,7 @@ def load_npz(path: str | Path) -> Archive:
                 f"'{path}' holds '{key}': the names are {', '.join(known)}, or with the name of "
                 "an input or output behind a dot."
             )
-    parts = {name: _part(stored, part, path) for name, part in _PARTS.items()}
+    parts = {name: _part(stored, part, path, labels) for name, part in _PARTS.items()}
     if not any(parts.values()):
         raise DataError(f"'{path}' holds no 'x_train': save the data with {_MEND}.")
     return Archive(path, **parts)
@@ -119,19 +120,19 @@ def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict
         raise DataError(f"'{path}' is no {_WHAT} ({in_one_line(error)}): {fix}.") from error
 
 
-def _part(stored: dict[str, NDArray[Any]], part: str, path: Path) -> Arrays | None:
+def _part(stored: dict[str, NDArray[Any]], part: str, path: Path, labels: bool) -> Arrays | None:
     found = {side: _side(stored, f"{side}_{part}", path) for side in "xy"}
     present = [f"{side}_{part}" for side, arrays in found.items() if arrays]
     if not present:
         return None
-    if len(present) == 1:
+    if len(present) == 1 and (labels or not found["x"]):
         missing = next(f"{side}_{part}" for side, arrays in found.items() if not arrays)
         raise DataError(f"'{path}' holds '{present[0]}' but no '{missing}': both are needed.")
     _check_lengths({**found["x"], **found["y"]}, path)
     x, y = (
         {key.partition(".")[2]: array for key, array in arrays.items()} for arrays in found.values()
     )
-    return x.get("", x), y.get("", y)
+    return x.get("", x), y.get("", y) if y else None
 
 
 def _side(stored: dict[str, NDArray[Any]], name: str, path: Path) -> dict[str, NDArray[Any]]:

@@ -93,7 +93,11 @@ def test_the_rival_is_trained_as_the_pruned_model_is() -> None:
     assert [p.name for p in (pruned, fresh, labels)] == ["a1-pruned", "a1-fresh", "a1-labels"]
     assert pruned.seed != fresh.seed
     as_pruned = {"name": pruned.name, "kind": pruned.kind, "like": None}
-    assert replace(fresh, **as_pruned, seed=pruned.seed) == pruned
+    gentle = {"seed": pruned.seed, "learning_rate": pruned.learning_rate}
+    assert replace(fresh, **as_pruned, **gentle) == pruned
+    # Weights that are carried over are trained at a fifth of the rate, up to a highest one.
+    assert fresh.learning_rate == point.fresh_rate == 1e-2
+    assert Point("original", 1).fresh_rate == pytest.approx(3e-3)
     # The ablation leaves the teacher out, and nothing else.
     assert replace(labels, **as_pruned) == pruned
     assert fresh.like == labels.like == pruned.name

@@ -43,6 +43,20 @@ class Samples:
     def __len__(self) -> int:
         return len(tree.flatten(self.inputs)[0])
 
+    def with_labels(self) -> tuple[Any, Any]:
+        """Inputs and labels.
+
+        Raises:
+            DataError: when there are no labels.
+        """
+        if self.labels is None:
+            raise DataError(
+                "The loss, and gradients of it, need labels, and the calibration data holds inputs "
+                "alone: give (x, y), or a criterion that needs none, such as 'reconstruction' or "
+                "'magnitude' for channels and 'output' or 'influence' for layers."
+            )
+        return self.inputs, self.labels
+
 
 def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samples:
     """Choose samples, the same ones at every call.

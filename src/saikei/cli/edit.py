@@ -37,7 +37,9 @@ def edit(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="An .npz with x_train, y_train, for edits that fit weights to data."),
+        typer.Option(
+            help="An .npz with x_train, for edits that fit weights to data; labels are optional."
+        ),
     ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Prune to this share (0.5) or number (16) of the channels.")
@@ -89,7 +91,7 @@ def edit(
         amount = budget(*limits) if keep is None else number(keep, "--keep")
         names = tuple(exclude or ())
         steps = _pruning(amount, importance, scope, multiple_of, names, seed, compensate)
-    samples = load_npz(data).need("train") if data is not None else None
+    samples = load_npz(data, labels=False).need("train") if data is not None else None
     loaded = load_model(model)
     sizes = read_with_sizes(loaded, samples, parsed_shape(input_shape)).sizes or None
     edited = steps(loaded, samples, sizes)

@@ -17,7 +17,9 @@ def optimize(
     ],
     data: Annotated[
         Path,
-        typer.Option(help="An .npz: x_train, y_train, optional x_val, y_val, x_test, y_test."),
+        typer.Option(
+            help="An .npz: x_train, y_train (or none), optional x_val, y_val, x_test, y_test."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the same run is taken up.")],
     macs: Macs = None,
@@ -42,7 +44,7 @@ def optimize(
     from saikei.npz import load_npz
     from saikei.search import optimize as search
 
-    splits = load_npz(data)
+    splits = load_npz(data, labels=False)
     loaded = [load_model(path) for path in models]
     result = search(
         loaded if len(loaded) > 1 else loaded[0],

@@ -26,14 +26,8 @@ def objective(outputs: Sequence[Array], labels: Any) -> Callable[[list[Any], lis
         labels: of the same samples, nested as outputs are.
 
     Raises:
-        EditError: when there are no labels, or they do not fit the outputs.
+        EditError: when labels do not fit the outputs.
     """
-    if labels is None:
-        raise EditError(
-            "The loss, and gradients of it, need labels, and the data holds inputs alone: give "
-            "(x, y), or a criterion that needs none, such as 'reconstruction' or 'magnitude' for "
-            "channels and 'output' or 'influence' for layers."
-        )
     flat = tree.flatten(labels)
     if len(flat) != len(outputs):
         raise EditError(

@@ -43,15 +43,13 @@ def batches(channel_map: ChannelMap, samples: Samples) -> Iterator[list[Met]]:
         EditError: when the labels do not fit the outputs.
     """
     model = build(channel_map.graph)
-    first = tree.map_structure(lambda a: a[: 4 * BATCH], (samples.inputs, samples.labels))
+    first = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
     gradients_of = weight_gradients(model, objective(outputs, first[1]))
     place = _places(channel_map, model)
     axes = _axes(channel_map)
     for start in range(0, len(samples) - len(samples) % BATCH or len(samples), BATCH):
-        x, y = tree.map_structure(
-            lambda a, at=start: a[at : at + BATCH], (samples.inputs, samples.labels)
-        )
+        x, y = tree.map_structure(lambda a, at=start: a[at : at + BATCH], samples.with_labels())
         found = gradients_of(x, tree.flatten(y))
         yield [
             (channels, along(weight, axis), along(found[place[key]], axis))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from saikei.search.plausible import ORIGINALS
-from saikei.search.record import Candidate, Run
+from saikei.search.record import Candidate, Run, trained_for_nothing
 
 
 def replay(run: Run) -> str:
@@ -64,6 +64,8 @@ def _candidate_lines(
         f"recipe = sk.Recipe.from_json(Path({_quoted(path)}).read_text())",
         f"{name} = recipe({parent}{data})",
     ]
+    if trained_for_nothing(candidate):
+        return [*lines, "# Training made it no better: it stayed as it was cut."]
     if candidate.kind == "fresh":
         lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']!r})")
     return lines + _training_lines(run, originals, candidate, name)

@@ -20,16 +20,20 @@ from saikei.calibration.sizes import sizes_of
 from saikei.channels import channel_groups
 from saikei.costs import Profile, profile
 from saikei.edits import PruneChannels, Recipe
-from saikei.errors import BudgetError, PinnedWarning
+from saikei.errors import BudgetError, PinnedWarning, TrainingWarning, WorkError
 from saikei.graph import Graph, copy_model, fresh_model, read, sized
 from saikei.search.codec import to_jsonable
 from saikei.search.folder import RunFolder
+from saikei.search.front import goodness
 from saikei.search.judge import Judge
 from saikei.search.plan import Plan
 from saikei.search.record import Candidate, Cost, LayerChange, Training
-from saikei.training import distill, fit
+from saikei.training import Score, distill, fit
 
 PROFILE_BATCH = 32
+# Weights that training made no better are trained again, slower by so much, up to so many times.
+SLOWER = 10
+TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def run_plan(
     model = copy_model(model, plan.name.replace("-", "_"))
     cost = _cost(plan, model, bench)
     before = bench.judge.score(bench.judge.outputs(model))
-    training = _train(model, plan, bench, callbacks)
+    training = _train_carefully(model, plan, bench, callbacks, before)
     outputs = bench.judge.outputs(model)
     candidate = Candidate(
         name=plan.name,
@@ -234,14 +238,55 @@ def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange,
     )
 
 
+def _train_carefully(
+    model: keras.Model,
+    plan: Plan,
+    bench: Bench,
+    callbacks: Sequence[keras.callbacks.Callback],
+    before: Score,
+) -> Training:
+    """Train, and do no harm to weights that are carried over.
+
+    Where their score is no better after training than before, a lower rate is tried, and in the
+    end the cut stays as it was: its score then says so, being that before training.
+
+    Raises:
+        WorkError: when the training diverges at every rate.
+    """
+    if plan.kind == "fresh":
+        return _train(model, plan, plan.learning_rate, bench, callbacks)
+    begin = model.get_weights()
+    for times in range(TRIES):
+        rate, last = plan.learning_rate / SLOWER**times, times == TRIES - 1
+        try:
+            training = _train(model, plan, rate, bench, callbacks)
+        except WorkError:
+            if last:
+                raise
+        else:
+            after = bench.judge.score(bench.judge.outputs(model))
+            if _worth(after) > _worth(before):
+                break
+        model.set_weights(begin)
+    return training
+
+
+def _worth(score: Score) -> tuple[float, float]:
+    return goodness(score), -score.loss
+
+
 def _train(
-    model: keras.Model, plan: Plan, bench: Bench, callbacks: Sequence[keras.callbacks.Callback]
+    model: keras.Model,
+    plan: Plan,
+    rate: float,
+    bench: Bench,
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> Training:
     started = time.perf_counter()
     task_losses = [task.loss for task in bench.judge.tasks]
     shared: dict[str, Any] = {
         "epochs": plan.epochs,
-        "learning_rate": plan.learning_rate,
+        "learning_rate": rate,
         "loss": task_losses[0] if len(task_losses) == 1 else task_losses,
         "seed": plan.seed,
         "progress": False,
@@ -250,16 +295,19 @@ def _train(
     if plan.batch_size is not None:
         shared["batch_size"] = plan.batch_size
     distilled = plan.kind != "labels"
-    if distilled:
-        shared |= {"temperature": plan.temperature, "alpha": plan.alpha}
-        history = distill(model, bench.teacher, bench.train, bench.validation, **shared)
-    else:
-        history = fit(model, bench.train, bench.validation, **shared)
+    with warnings.catch_warnings():
+        # That no epoch was better stands in the report.
+        warnings.simplefilter("ignore", TrainingWarning)
+        if distilled:
+            shared |= {"temperature": plan.temperature, "alpha": plan.alpha}
+            history = distill(model, bench.teacher, bench.train, bench.validation, **shared)
+        else:
+            history = fit(model, bench.train, bench.validation, **shared)
     curves = {k: tuple(float(v) for v in values) for k, values in history.history.items()}
     return Training(
         teacher=bench.teacher_name if distilled else None,
         epochs=len(history.epoch),
-        learning_rate=plan.learning_rate,
+        learning_rate=rate,
         temperature=plan.temperature if distilled else None,
         alpha=plan.alpha if distilled else 1.0,
         seconds=time.perf_counter() - started,

@@ -39,10 +39,11 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.progress import SearchProgress
-from saikei.search.record import Run, Settings
+from saikei.search.record import Decision, Run, Settings
 from saikei.search.result import Result
 from saikei.search.space import first_points
 from saikei.search.splits import SearchData, search_data
+from saikei.search.unlabelled import with_labels
 from saikei.search.walk import walk
 
 
@@ -71,7 +72,9 @@ def optimize(
     Args:
         models: one trained `keras.Model`, or several with the same inputs and outputs. They are
             not changed.
-        train: what `keras.Model.fit` takes: `(x, y)` arrays or a dataset.
+        train: what `keras.Model.fit` takes: `(x, y)` arrays or a dataset. Without labels (`x`,
+            or a dataset of inputs, which is read into memory) the predictions of the one model
+            take their place, here and in `validation` and `test`.
         validation: likewise; every choice is made on it, so it should not be what the models
             were trained on. `None` holds out a fifth of `train`, which must then be arrays.
         budget: what the result may cost. Shares are of the best given model on validation.
@@ -106,6 +109,11 @@ def optimize(
         raise BudgetError(
             "optimize needs a budget: give one, for example budget=Budget(macs=0.25)."
         )
+    if not isinstance(budget, Budget):
+        raise BudgetError(
+            f"budget={budget!r:.40} is no budget: name what it limits, for example "
+            "budget=Budget(macs=0.5)."
+        )
     if budget.latency is not None and not latency:
         raise BudgetError(
             f"The budget '{budget}' limits the latency, which latency=False leaves out: measure "
@@ -115,7 +123,8 @@ def optimize(
     custom = _custom_objects(named)
     trials = at_least("trials", len(first_points(list(named))) if trials is None else trials, 1)
     effort = Effort(epochs, batch_size, seed)
-    data = search_data(named, train, validation, test, seed)
+    labelled = with_labels(named, train, validation, test)
+    data = search_data(named, *labelled.parts, seed)
     effort = replace(effort, batch_size=_batch_size(batch_size, data))
     fingerprint = {
         "model": model_hash(list(named.values())),
@@ -126,22 +135,13 @@ def optimize(
     with _path_of(out) as path:
         folder = RunFolder(path, custom)
         folder.check(fingerprint)
+        noted = () if labelled.decision is None else (labelled.decision,)
         if folder.finished_run(fingerprint) is None:
             with locked(path):
                 # Another process may have begun another run since.
                 folder.check(fingerprint)
-                _search(
-                    named,
-                    data,
-                    budget,
-                    folder,
-                    fingerprint,
-                    trials,
-                    effort,
-                    latency,
-                    progress,
-                    metric,
-                )
+                settings = trials, effort, latency, progress, metric, noted
+                _search(named, data, budget, folder, fingerprint, *settings)
         run = Run.load(path)
         complete_run(run, folder)
         result = Result(folder.load(folder.best), run, path)
@@ -169,6 +169,7 @@ def _search(
     latency: bool,
     progress: bool,
     metric: Any,
+    noted: tuple[Decision, ...],
 ) -> None:
     """Do the run, up to its record in the folder."""
     clock = time.perf_counter()
@@ -210,7 +211,7 @@ def _search(
         found = Found(
             candidates=(*candidates, *fused.candidates),
             outputs={**outputs, **fused.outputs},
-            decisions=(teacher.decision, *walked.decisions, fused.decision),
+            decisions=(*noted, teacher.decision, *walked.decisions, fused.decision),
             baseline=originals.baseline,
         )
         sizes = gauge.sizes(originals.models[originals.baseline.name])

@@ -61,7 +61,8 @@ def plans_for(
 ) -> tuple[Plan, ...]:
     """The candidates of one architecture: pruned, its rival, and without a teacher if asked.
 
-    The rivals train for as long, at the same learning rate, with the same distillation.
+    The rivals train for as long, with the same distillation; fresh weights at a rate that suits
+    them, which is higher than for weights that are carried over.
 
     Args:
         number: of the architecture, from 0.
@@ -79,7 +80,7 @@ def plans_for(
             parent=point.parent,
             like=None if kind == "pruned" else f"{stem}-pruned",
             edit=to_jsonable(edit.to_dict()),
-            learning_rate=point.learning_rate,
+            learning_rate=point.fresh_rate if kind == "fresh" else point.learning_rate,
             temperature=point.temperature,
             alpha=point.alpha,
             epochs=effort.epochs,

@@ -146,6 +146,12 @@ class Candidate:
     layers: tuple[LayerChange, ...]
 
 
+def trained_for_nothing(candidate: Candidate) -> bool:
+    """Whether a candidate was trained and no epoch was better, so that it stayed as it was cut."""
+    kept = candidate.training is not None and candidate.kind != "fresh"
+    return kept and candidate.before == candidate.validation
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What one choice bought: a candidate against the same thing without the choice.

@@ -13,7 +13,7 @@ from saikei.search.execute import Bench, run_plan
 from saikei.search.front import cost_axis, cost_of, goodness
 from saikei.search.plan import Plan, derived_seed, edit_for, plans_for
 from saikei.search.progress import SearchProgress
-from saikei.search.record import Candidate, Decision
+from saikei.search.record import Candidate, Decision, trained_for_nothing
 from saikei.search.space import Point, first_points, space
 from saikei.search.study import Study
 
@@ -61,6 +61,20 @@ def _tell(study: Study, point: Point, taken: _Taken, axis: str) -> None:
         best = max(taken.candidates, key=lambda c: goodness(c.validation))
         worth = goodness(best.validation), cost_of(best.cost, axis)
     study.tell(point, worth, taken.left_out)
+
+
+def _kept_as_cut(candidate: Candidate) -> Decision:
+    training, before = candidate.training, candidate.validation
+    assert training is not None
+    losses = training.curves.get("val_loss", ())
+    found = f", {min(losses):.4g} at best after," if losses else ""
+    return Decision(
+        f"weights of {candidate.name}",
+        "as they were cut",
+        f"Training made them no better, down to a rate of {training.learning_rate:.2g}: the loss "
+        f"on validation was {before.loss:.4g} before{found} and the {before.name} before was "
+        f"{numbers.metric_value(before.name, before.value)}.",
+    )
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class _Walk:
             except (BudgetError, EditError, WorkError) as error:
                 left_out[plan.name] = str(error)
         share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"
+        self.decisions += [_kept_as_cut(one) for one in made if trained_for_nothing(one)]
         for name, reason in left_out.items():
             topic = f"{name}, {point.parent} cut to {share}"
             self.decisions.append(Decision(topic, "left out", reason))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.calibration.affordable import fewer
-from saikei.calibration.samples import calibration_samples
+from saikei.calibration.samples import Samples, calibration_samples
 from saikei.edits.depth.branch_energy import branch_shares
 from saikei.edits.depth.gates import Array, GatedModel
 from saikei.edits.depth.units import Unit
@@ -79,9 +79,9 @@ class _ByTrial(Ranking):
         self._model = GatedModel(graph, _gates(units), samples.inputs)
         self._before, _ = self._model.run(())
         self._tried: dict[frozenset[TensorRef], float] = {}
-        self._start(samples.labels)
+        self._start(samples)
 
-    def _start(self, labels: Any) -> None:
+    def _start(self, samples: Samples) -> None:
         """Prepare for `_harm`."""
 
     @abstractmethod
@@ -112,7 +112,8 @@ class ByOutput(_ByTrial):
 class ByLoss(_ByTrial):
     """How much the loss on the labels grows; it shrinks where the number is negative."""
 
-    def _start(self, labels: Any) -> None:
+    def _start(self, samples: Samples) -> None:
+        _, labels = samples.with_labels()
         self._labels = [np.asarray(y) for y in tree.flatten(labels)]
         self._objective = objective(self._before, labels)
         self._loss = self._value(self._before)

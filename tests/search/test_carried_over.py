@@ -1,0 +1,107 @@
+"""A search never ships weights that training ruined, and does without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import saikei as sk
+from saikei.errors import DataError
+from saikei.report import report_of
+from saikei.search import Result, execute
+from tests.search.small import data, dense
+from tests.training.nets import redundant_regressor
+
+
+def run(model: Any, train: Any, validation: Any = None, **changes: Any) -> Result:
+    settings: dict[str, Any] = {"trials": 1, "epochs": 2, "progress": False, "latency": False}
+    return sk.optimize(model, train, validation, sk.Budget(macs=0.5), **{**settings, **changes})
+
+
+def test_the_untrained_cut_ships_where_training_made_it_worse(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model, train, validation = redundant_regressor()
+    ruin = execute.distill
+
+    def ruinous(student: keras.Model, *given: Any, **settings: Any) -> Any:
+        history = ruin(student, *given, **settings)
+        student.set_weights([weight * 1.1 for weight in student.get_weights()])
+        return history
+
+    monkeypatch.setattr(execute, "distill", ruinous)
+    monkeypatch.setattr(
+        execute, "fit", lambda student, *given, **s: ruinous(student, model, *given, **s)
+    )
+    result = run(model, train, validation, out=tmp_path / "run")
+    pruned = result.run.candidate("a1-pruned")
+    assert pruned.before == pruned.validation
+    assert result.chosen.validation.value <= pruned.before.value
+    assert sk.evaluate(result.best, validation).value == pytest.approx(pruned.before.value)
+    told = [d for d in result.run.decisions if d.topic == "weights of a1-pruned"]
+    assert [d.choice for d in told] == ["as they were cut"]
+    assert "as they were cut" in str(report_of(result.run))
+    # Read again, it says the same.
+    assert run(model, train, validation, out=tmp_path / "run").run == result.run
+
+
+@pytest.mark.slow
+def test_a_regression_is_never_worse_than_its_untrained_cut() -> None:
+    model, train, validation = redundant_regressor()
+    result = run(model, train, validation)
+    for name in ("a1-pruned", "a1-labels"):
+        candidate = result.run.candidate(name)
+        assert candidate.before is not None
+        assert candidate.validation.value <= candidate.before.value
+    assert result.chosen.validation.value < 0.01
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_without_labels_the_original_is_what_counts_as_right(validated: bool) -> None:
+    x, xv = data().train[0], data().validation[0]
+    model = dense()
+    result = run(model, x, xv if validated else None, epochs=1, test=data().test[0])
+    assert result.baseline.validation.value == 1.0
+    assert result.run.decisions[0].choice == "what the original predicts"
+    agreed = result.best.predict(xv, verbose=0).argmax(1) == model.predict(xv, verbose=0).argmax(1)
+    assert agreed.mean() > 0.5
+
+
+@pytest.mark.slow
+def test_labels_that_there_are_give_the_others_their_form() -> None:
+    (x, _), (xv, yv) = data().train, data().validation
+    result = run(dense(), (x, None), (xv, np.eye(10)[yv]), epochs=1)
+    assert result.baseline.validation.n == len(xv)
+
+
+def test_without_labels_nothing_tells_several_models_apart() -> None:
+    with pytest.raises(
+        DataError, match="no labels, so nothing tells which of 2 models is the best"
+    ):
+        run([dense(0), dense(1)], data().train[0])
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
+@pytest.mark.parametrize("kind", ["filter", "generator", "endless"])
+def test_data_that_does_not_know_its_length_is_taken_and_data_without_end_refused(
+    kind: str,
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+    x, y = data().train
+    whole = tf.data.Dataset.from_tensor_slices((x, y))
+    if kind == "endless":
+        with pytest.raises(DataError, match=r"train data never ends: bound it.*take\(1000\)"):
+            run(dense(), whole.batch(32).repeat(), data().validation)
+        return
+    spec = (tf.TensorSpec((None, 8, 8, 1)), tf.TensorSpec((None,), tf.int64))
+    made = {
+        "filter": lambda: whole.filter(lambda a, b: b < 9).batch(64),
+        "generator": lambda: tf.data.Dataset.from_generator(
+            lambda: iter([(x, y)]), output_signature=spec
+        ),
+    }[kind]()
+    assert run(dense(), made, data().validation, epochs=1).chosen.fits
