@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from saikei.batches import (
 )
 from saikei.data import check_shape, check_text, check_values
 from saikei.errors import DataError
-from saikei.graph import Graph
+from saikei.graph import Graph, open_inputs
 
 # Enough for the widest layers of small networks; more changed accuracy by less than its noise.
 SAMPLES = 512
@@ -62,7 +62,8 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
     """Choose samples, the same ones at every call.
 
     Of arrays, a random choice; of a `keras.utils.PyDataset`, batches spread evenly over it; of
-    any other dataset, which can only be read from its beginning, the first ones.
+    any other dataset, which can only be read from its beginning, the first ones. Where the model
+    takes inputs of any size and the batches differ in it, those of the commonest size.
 
     Args:
         graph: of the model that the inputs are for.
@@ -126,7 +127,16 @@ def _joined(graph: Graph, batches: Iterator[ArrayData]) -> ArrayData:
         parts.append(batch)
     if not parts:
         raise DataError(f"The {_NAME} data is empty: give at least one batch.")
-    return join_batches(parts, _NAME)
+    return join_batches(_of_one_size(parts) if open_inputs(graph) else parts, _NAME)
+
+
+def _of_one_size(batches: Sequence[ArrayData]) -> list[ArrayData]:
+    """Of batches that are padded each to a length of its own, those of the commonest one."""
+    groups: dict[Any, list[ArrayData]] = {}
+    for batch in batches:
+        leaves = [leaf for leaf in tree.flatten((batch.x, batch.y)) if leaf is not None]
+        groups.setdefault(tuple(leaf.shape[1:] for leaf in leaves), []).append(batch)
+    return max(groups.values(), key=lambda group: sum(map(len, group)))
 
 
 def _fitted(graph: Graph, x: Any, batch: bool = False) -> Any:
