@@ -146,6 +146,8 @@ def changed(path: tuple[Any, ...], value: Any) -> str:
         (("settings", "limits"), {"macs": math.inf}, r"limits\['macs'\] is inf"),
         (("candidates", 1, "cost", "macs"), 10**400, "cost.macs has more than 19 digits"),
         (("seconds",), 10**400, "Run.seconds has more than 19 digits"),
+        (("task",), "\ud800", "Run.task is .* expected whole characters"),
+        (("samples",), {"\udfff": 1}, "A name in Run.samples is .* expected whole characters"),
         (("cost_axis",), "watts", "cost axis is 'watts', and not one of macs, params, latency"),
         (("chosen",), "a9", "no candidate 'a9'"),
         (("baseline",), "a1-pruned", "'a1-pruned' is no original"),

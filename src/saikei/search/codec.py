@@ -82,6 +82,8 @@ def _read_generic(hint: Any, value: Any, where: str) -> Any:
             )
         return value
     entries = _expect(dict, value, where)
+    for key in entries:
+        _expect(str, key, f"A name in {where}")
     return {key: _read(arguments[1], v, f"{where}['{key}']") for key, v in entries.items()}
 
 
@@ -134,4 +136,7 @@ def _expect(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         name = "float" if isinstance(kind, tuple) else kind.__name__
         raise InputError(f"{where} is {reprlib.repr(value)}: expected {name}.")
+    # JSON can name half a character, and no file can hold one.
+    if kind is str and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{where} is {reprlib.repr(value)}: expected whole characters.")
     return value
