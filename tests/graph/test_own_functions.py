@@ -157,3 +157,13 @@ def test_what_a_file_cannot_hold_is_refused_before_a_run() -> None:
     data = X, np.zeros(5, "int32")
     with pytest.raises(ModelError, match=r"Layer 'lstm.*' of model .*\(lambda\).*no file can hold"):
         sk.optimize(model, data, data, budget=sk.Budget(params=0.5), epochs=1)
+
+
+def test_a_layer_that_a_lambda_hides_is_named_and_the_fix_works() -> None:
+    hidden = L.Dense(3, name="hidden")
+    hidden.build((None, 8, 4))
+    tensor = keras.Input((8, 4))
+    model = keras.Model(tensor, L.Lambda(lambda x: hidden(x), name="own")(tensor))
+    with pytest.raises(ModelError, match="'own_hidden'.*call that layer in the model itself"):
+        read(model)
+    assert copy_model(keras.Model(tensor, hidden(tensor))).count_params() == 15

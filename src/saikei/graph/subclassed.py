@@ -123,9 +123,12 @@ def check_weights(model: Any, graph: Graph) -> None:
     for operation in graph.operations.values():
         for name, weight in operation.weights.items():
             if weight.key not in own:
+                fix = "make layers in __init__ and hold them as attributes"
+                if internals.is_graph_model(model):
+                    fix = "call that layer in the model itself, not within a function or Lambda"
                 raise ModelError(
                     f"Weight '{name}' of layer '{operation.name}' is none of the weights of model "
-                    f"'{model.name}': make layers in __init__ and hold them as attributes."
+                    f"'{model.name}': {fix}."
                 )
             other = places.setdefault(weight.key, operation.name)
             if other != operation.name and operation.untraced is not None:

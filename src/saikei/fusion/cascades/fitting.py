@@ -286,7 +286,7 @@ def _fix(goal: Goal, path: list[Policy], trial: Trial, certainty: float | None) 
     """What helps where no thresholds keep a goal."""
     # A row that goes to the last member keeps a share of its accuracy, whatever the rows.
     reached = goal.kind == "share" and goal.bound < 1
-    reached = reached or any(trial.mean(goal.margins(one, trial)) >= 0 for one in path)
+    reached = reached or any(goal.margins(one, trial).mean() >= 0 for one in path)
     if certainty is not None and reached:
         return "give more held-out rows, aim lower, or lower certainty"
     return "allow more, or give a smaller first member" if goal.kind == "cost" else "aim lower"
