@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.channels.biases import is_bias_of_several_axes
 from saikei.channels.groups import ChannelGroup, find_groups
 from saikei.graph import Graph, TensorRef, sized
 from saikei.rules import CallView, Flow, Labels
@@ -63,6 +64,16 @@ class ChannelMap:
     def batch(self) -> int:
         """How many samples first axes are of that have a size in `full`."""
         return sized(self.graph).batch
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, Vector], ...]:
+        """Axes of biases of which at least two indices have to stay; see `biases`."""
+        return tuple(
+            (f"{operation}/{name}", channels)
+            for operation, name, _, _, channels in self.weight_axes()
+            if is_bias_of_several_axes(name, self.graph.operations[operation].weights[name].shape)
+            and len(channels) > 1
+        )
 
     def weight_axes(self) -> Iterator[tuple[str, str, int, int, Vector]]:
         """The axes of weights that have channels, tied variables once.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,8 @@ class ChannelGroup:
         members: the weight axes that carry them.
         pinned: why none of them can be cut; `None` where some can.
         free: which of the channels can be cut.
+        pairs: for axes of which at least two indices have to stay, the weight and the channel of
+            each index.
     """
 
     name: str
@@ -58,6 +60,12 @@ class ChannelGroup:
     members: tuple[Member, ...] = field(repr=False)
     pinned: str | None
     free: NDArray[np.bool_] = field(repr=False)
+    pairs: tuple[tuple[str, Vector], ...] = field(default=(), repr=False)
+
+    def needs(self) -> Iterator[tuple[str, Vector, int]]:
+        """What has to stay: of which channels (with repeats) how many, and whose they are."""
+        yield from ((name, channels, 1) for name, channels in self.blocks.items())
+        yield from ((name, channels, 2) for name, channels in self.pairs)
 
     @property
     def size(self) -> int:
@@ -113,7 +121,15 @@ def find_groups(channel_map: ChannelMap) -> tuple[ChannelGroup, ...]:
         _group(channel_map, [blocks[b] for b in own], tuple(members.get(key, ())))
         for key, own in found.items()
     ]
-    return tuple(group for group in groups if group.members)
+    pairs: dict[int, list[tuple[str, Vector]]] = {}
+    for name, channels in channel_map.pairs:
+        pairs.setdefault(int(component[len(blocks) + channels[0]]), []).append((name, channels))
+    keys = list(found)
+    return tuple(
+        replace(group, pairs=tuple(pairs.get(key, ())))
+        for key, group in zip(keys, groups, strict=True)
+        if group.members
+    )
 
 
 def _group(

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from saikei.channels.biases import REASON, only_wide_axis
 from saikei.channels.channel_map import ChannelMap
 from saikei.graph import Graph
 from saikei.graph.flat import SPECTRAL_WEIGHT
@@ -128,6 +129,9 @@ class _Propagation:
         produces = _produced_axes(flow) if flow.produces is None else flow.produces
         for name, weight in operation.weights.items():
             labels = flow.weights.get(name, (None,) * len(weight.shape))
+            fixed = only_wide_axis(name, weight.shape)
+            if fixed is not None and (vector := labels[fixed]) is not None:
+                self.pins.append(Pin(vector, REASON))
             self.produced.update((weight.key, axis) for axis in produces.get(name, ()))
             known = self.weights.get(weight.key)
             if known is None:

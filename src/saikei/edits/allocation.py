@@ -109,9 +109,10 @@ def _keep_best(
     kept = max(count - len(pinned), 0)
     order = free[np.argsort(-scores[free], kind="stable")]
     mask[order[kept:]] = False
-    for channels in group.blocks.values():
-        if not mask[channels].any():
-            mask[channels[np.argmax(scores[channels])]] = True
+    for _, channels, least in group.needs():
+        best = iter(channels[np.argsort(-scores[channels], kind="stable")])
+        while mask[channels].sum() < least:
+            mask[next(best)] = True
 
 
 def _rounded(wanted: float, size: int, multiple_of: int) -> int:

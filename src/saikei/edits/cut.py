@@ -10,6 +10,7 @@ import numpy as np
 from keras import tree
 
 from saikei.channels import BoolMask, ChannelMap
+from saikei.channels.biases import REASON
 from saikei.errors import EditError
 from saikei.graph import Call, Graph, Operation, TensorRef, Weight
 from saikei.rules import Labels
@@ -53,11 +54,17 @@ def check_keep(channel_map: ChannelMap, keep: BoolMask) -> None:
             raise EditError(
                 f"Channel {lost[0]} of group '{group.name}' cannot be cut ({reason}): exclude it."
             )
-        for layer, channels in group.blocks.items():
-            if not keep[channels].any():
+        for layer, channels, least in group.needs():
+            if keep[channels].sum() >= least:
+                continue
+            if least == 1:
                 raise EditError(
                     f"Layer '{layer}' would be left without any channel: keep at least one."
                 )
+            raise EditError(
+                f"Weight '{layer}' would be left with one number along an axis, and {REASON}: "
+                "keep at least two."
+            )
     for start, size, layer in channel_map.blocks:
         # Channels that no known weight carries are in no group.
         for channel in channel_map.channel_of[start : start + size]:

@@ -92,8 +92,11 @@ class _Path:
         return True
 
     def _may_go(self, number: int, channel: int) -> bool:
-        blocks = self.groups[number].blocks.values()
-        return all(self.keep[b].sum() > 1 for b in blocks if channel in b)
+        return all(
+            self.keep[channels].sum() - (channels == channel).sum() >= least
+            for _, channels, least in self.groups[number].needs()
+            if channel in channels
+        )
 
     def _saving(self, number: int) -> float:
         """What the group's next channel saves of the whole cost."""

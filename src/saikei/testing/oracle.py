@@ -171,9 +171,10 @@ def random_mask(channel_map: ChannelMap, share: float, generator: np.random.Gene
         free = group.channels[group.free]
         count = max(int(share * len(free)), min(1, len(free)))
         keep[generator.permutation(free)[:count]] = False
-        for channels in group.blocks.values():
-            if not keep[channels].any():
-                keep[channels[0]] = True
+        for _, channels, least in group.needs():
+            waiting = iter(channels)
+            while keep[channels].sum() < least:
+                keep[next(waiting)] = True
     return keep
 
 
