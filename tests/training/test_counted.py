@@ -258,3 +258,18 @@ def test_distillation_leaves_padding_to_itself() -> None:
         found.append(student.get_weights())
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_gradients_of_importance_leave_out_what_the_loss_ignores() -> None:
+    x = RNG.normal(size=(16, 5)).astype("float32")
+    y, void = RNG.integers(0, 3, 16), np.arange(16) % 8 > 5
+    stack = [keras.Input((5,)), layers.Dense(6, "relu"), layers.Dense(3, "softmax")]
+    model = keras.Sequential(stack)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=-1))
+    cut = sk.PruneChannels(0.5, importance="taylor", compensate=False)
+    kept, other = (
+        cut(model, (np.where(void[:, None], scale, 1) * x, np.where(void, -1, y)))
+        for scale in (1.0, -3.0)
+    )
+    for one, two in zip(kept.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -66,6 +66,12 @@ def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False)
             _marks[layer] = (*old, *(one for one in new if id(one) not in known))
 
 
+def ignored_number(marks: Marks) -> int | None:
+    """The one class number that marks name as left out; `None` where they name none or several."""
+    found = {one.number for one in marks if isinstance(one, IgnoredClass)}
+    return found.pop() if len(found) == 1 else None
+
+
 def ignored_classes(model: keras.Model) -> tuple[IgnoredClass, ...]:
     """What the losses that a model is compiled with leave out, for each output that they fit."""
     given = getattr(model, "loss", None)

@@ -15,7 +15,9 @@ from saikei.errors import EditError
 Array = NDArray[Any]
 
 
-def objective(outputs: Sequence[Array], labels: Any) -> Callable[[list[Any], list[Any]], Any]:
+def objective(
+    outputs: Sequence[Array], labels: Any, ignored: int | None = None
+) -> Callable[[list[Any], list[Any]], Any]:
     """The loss of a model: log-loss where outputs or labels are classes, else squared error.
 
     Outputs that are all positive and sum to one are probabilities, those within [0, 1] are too
@@ -24,6 +26,8 @@ def objective(outputs: Sequence[Array], labels: Any) -> Callable[[list[Any], lis
     Args:
         outputs: of the model on some samples, flattened.
         labels: of the same samples, nested as outputs are.
+        ignored: the class number that the model's own loss leaves out; see
+            `saikei.graph.IgnoredClass`.
 
     Raises:
         EditError: when labels do not fit the outputs.
@@ -34,7 +38,7 @@ def objective(outputs: Sequence[Array], labels: Any) -> Callable[[list[Any], lis
             f"Gradients need labels for each of the model's {len(outputs)} outputs, and the data "
             f"holds {len(flat)}: hand in data with labels."
         )
-    parts = [_loss(o, np.asarray(y)) for o, y in zip(outputs, flat, strict=True)]
+    parts = [_loss(o, np.asarray(y), ignored) for o, y in zip(outputs, flat, strict=True)]
 
     def total(predictions: list[Any], truths: list[Any]) -> Any:
         losses = [part(y, p) for part, p, y in zip(parts, predictions, truths, strict=True)]
@@ -43,7 +47,7 @@ def objective(outputs: Sequence[Array], labels: Any) -> Callable[[list[Any], lis
     return total
 
 
-def _loss(output: Array, labels: Array) -> Callable[[Any, Any], Any]:
+def _loss(output: Array, labels: Array, ignored: int | None) -> Callable[[Any, Any], Any]:
     width = output.shape[-1]
     values = np.asarray(output, np.float32)
     bounded = bool(((values >= 0) & (values <= 1)).all())
@@ -51,7 +55,9 @@ def _loss(output: Array, labels: Array) -> Callable[[Any, Any], Any]:
     sparse = labels.size * width == output.size and width > 1
     if sparse and classes:
         logits = not (bounded and np.allclose(values.sum(axis=-1), 1, atol=1e-2))
-        entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+        entropy = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=logits, ignore_class=ignored
+        )
         shape = output.shape[1:-1]
         return lambda y, p: entropy(keras.ops.reshape(y, (-1, *shape)), p)
     if labels.size != output.size:

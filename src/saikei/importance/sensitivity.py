@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
 from saikei.graph import build, layers_of
+from saikei.graph.lineage import ignored_number
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.per_channel import along, weight_axes
@@ -45,7 +46,9 @@ def batches(channel_map: ChannelMap, samples: Samples) -> Iterator[list[Met]]:
     model = build(channel_map.graph)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(model, objective(outputs, first[1]))
+    gradients_of = weight_gradients(
+        model, objective(outputs, first[1], ignored_number(channel_map.graph.marks))
+    )
     place = _places(channel_map, model)
     axes = _axes(channel_map)
     for start in range(0, len(samples) - len(samples) % BATCH or len(samples), BATCH):

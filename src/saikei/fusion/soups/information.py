@@ -11,6 +11,7 @@ from saikei.calibration.samples import calibration_samples
 from saikei.fusion.soups.architecture import Tensors
 from saikei.fusion.soups.trial import places_of
 from saikei.graph import Graph, build
+from saikei.graph.lineage import ignored_number
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.sensitivity import BATCH
@@ -32,7 +33,9 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     chosen = calibration_samples(graph, data, samples)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], chosen.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(model, objective(outputs, first[1]))
+    gradients_of = weight_gradients(
+        model, objective(outputs, first[1], ignored_number(graph.marks))
+    )
     place = {id(weight): number for number, weight in enumerate(model.weights)}
     total = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     steps = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)
