@@ -12,6 +12,7 @@ from keras import tree
 
 from saikei.batches import first_batch, for_keras
 from saikei.errors import DataError
+from saikei.tensors import to_floats
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.optimizer import adam
 from saikei.training.prepared import Prepared
@@ -85,7 +86,7 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
     x, y = _some(ready)
     try:
         truths = flat_labels(model, y if labels is None else labels(x))
-        outputs = [np.asarray(o) for o in tree.flatten(model.predict(for_keras(x), verbose=0))]
+        outputs = [to_floats(o) for o in tree.flatten(model.predict(for_keras(x), verbose=0))]
         constant = prior_outputs(ready.tasks, truths, outputs)
         ours, theirs = (
             float(summed_losses(ready.tasks, truths, said).mean()) for said in (outputs, constant)

@@ -12,6 +12,7 @@ from keras import tree
 from scipy import special
 
 from saikei.batches import Array, for_keras
+from saikei.tensors import to_floats
 from saikei.training import losses
 from saikei.training.outputs import Output, read_outputs
 from saikei.training.task import Kind, Task, infer_tasks, losses_of
@@ -70,7 +71,7 @@ class Targets:
         """
         outputs = tree.flatten(self.predict(x))
         made = [
-            _label(kind, np.asarray(output), logits, one, hard)
+            _label(kind, to_floats(output), logits, one, hard)
             for (_, kind, one), output, logits in zip(
                 self._each(loss), outputs, self.from_logits, strict=True
             )
