@@ -13,6 +13,8 @@ from saikei.edits import PruneChannels
 from saikei.graph import read
 from saikei.testing.oracle import saved_and_loaded
 
+pytestmark = pytest.mark.backends
+
 
 def names(model: keras.Model) -> dict[str, list[str]]:
     return {name: list(o.weights) for name, o in read(model).operations.items() if o.weights}

@@ -125,12 +125,16 @@ def _map_of_loaded(loaded: keras.Model, built: ChannelMap) -> ChannelMap:
 
 
 def _described(channel_map: ChannelMap) -> Any:
-    """What a cut depends on: the channels of each axis of each weight, and which are pinned."""
+    """What a cut depends on: the channels of each axis of each weight, and which are pinned.
+
+    Operations go by their place: Keras names layers within others anew when it loads them.
+    """
+    places = {name: number for number, name in enumerate(channel_map.graph.operations)}
     axes = [
-        (operation, name, axis, channels.tolist())
+        (places[operation], name, axis, channels.tolist())
         for operation, name, _, axis, channels in channel_map.weight_axes()
     ]
-    return axes, channel_map.count, dict(channel_map.reasons), count_costs(channel_map)
+    return axes, channel_map.count, sorted(channel_map.reasons), count_costs(channel_map)
 
 
 def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | None:
