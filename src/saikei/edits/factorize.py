@@ -14,6 +14,7 @@ import numpy as np
 from saikei.budget import Budget
 from saikei.calibration import refit
 from saikei.edits.base import Edit, read_with_sizes
+from saikei.edits.finite import check_finite_weights
 from saikei.edits.lowrank.budgeted import choose_within
 from saikei.edits.lowrank.convolutions import split_conv
 from saikei.edits.lowrank.matrices import split_dense, split_einsum, split_embedding
@@ -96,6 +97,7 @@ class Factorize(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with the chosen layers split."""
+        check_finite_weights("Factorize", graph)
         found, rows = self._choice(graph)
         changed = split_layers(graph, found.options, rows)
         return refit(graph, changed, data) if self.compensate and data is not None else changed

@@ -17,11 +17,13 @@ from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit, read_with_sizes
 from saikei.edits.compensate import cut_as_told
 from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
+from saikei.edits.finite import check_finite_weights
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
 from saikei.errors import EditError, PinnedWarning
 from saikei.graph import Graph
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
+from saikei.limits import check_seed, check_whole
 
 Scope = Literal["global", "layer"]
 
@@ -96,6 +98,8 @@ class PruneChannels(Edit):
         _warn_of_pins(channel_map)
         if not groups:
             raise EditError(_nothing_to_cut(self, channel_map, groups))
+        check_finite_weights("PruneChannels", channel_map.graph)
+        _check_multiple(self.multiple_of, groups)
         criterion = self._criterion(data)
         scores = _scores(criterion, channel_map, data, self.seed)
         mask = self._allocated(channel_map, groups, scores, criterion.error)
@@ -187,8 +191,8 @@ def _check_arguments(edit: PruneChannels) -> None:
         )
     if edit.scope not in ("global", "layer"):
         raise EditError(f"Unknown scope '{edit.scope}': use 'global' or 'layer'.")
-    if edit.multiple_of < 1:
-        raise EditError(f"PruneChannels(multiple_of={edit.multiple_of}): use 1 or more.")
+    check_whole("PruneChannels: multiple_of", edit.multiple_of, kind=EditError)
+    check_seed(edit.seed, EditError)
 
 
 def _scores(criterion: Criterion, channel_map: ChannelMap, data: Any, seed: int) -> Scores:
@@ -204,6 +208,24 @@ def _scores(criterion: Criterion, channel_map: ChannelMap, data: Any, seed: int)
             f"{channel_map.count} channels: give one finite score for each."
         )
     return np.asarray(scores, dtype=np.float64)
+
+
+def _check_multiple(multiple_of: int, groups: list[ChannelGroup]) -> None:
+    """Groups that have fewer channels than one multiple cannot keep multiples of it."""
+    small = [f"'{group.name}' ({group.size})" for group in groups if group.size < multiple_of]
+    if len(small) == len(groups):
+        raise EditError(
+            f"PruneChannels: multiple_of={multiple_of} is more than any group has channels: use "
+            f"at most {max(group.size for group in groups)}."
+        )
+    if small:
+        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+        warnings.warn(
+            f"Of these groups no multiple of {multiple_of} channels can be kept, so any number "
+            f"is: {', '.join(small[:5])}{more}. Exclude them, or use a smaller multiple_of.",
+            PinnedWarning,
+            5,
+        )
 
 
 def _warn_of_pins(channel_map: ChannelMap) -> None:

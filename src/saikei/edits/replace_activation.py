@@ -172,7 +172,8 @@ def _settled(old: Function, asked: Function) -> Function:
     """PReLU starts as the function that it replaces, where that has a slope."""
     if asked.name != "prelu" or asked.parameters["alpha"] is not None:
         return asked
-    slopes = {"relu": 0.0, "leaky_relu": old.parameters.get("negative_slope")}
+    plain = 0.0 if old.plain else INITIAL_ALPHA
+    slopes = {"relu": plain, "leaky_relu": old.parameters.get("negative_slope")}
     alpha = slopes.get(old.name, INITIAL_ALPHA)
     return replace(asked, parameters={**asked.parameters, "alpha": alpha})
 

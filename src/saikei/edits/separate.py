@@ -13,6 +13,7 @@ import numpy as np
 from saikei.budget import Budget
 from saikei.calibration import refit
 from saikei.edits.base import Edit, read_with_sizes
+from saikei.edits.finite import check_finite_weights
 from saikei.edits.lowrank.budgeted import choose_within
 from saikei.edits.lowrank.convolutions import split_depthwise
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
@@ -86,6 +87,7 @@ class Separate(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with the chosen layers separated."""
+        check_finite_weights("Separate", graph)
         found, rows = self._choice(graph)
         changed = split_layers(graph, found.options, rows)
         return refit(graph, changed, data) if self.compensate and data is not None else changed

@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.columns import in_columns
 from saikei.edits.base import Edit
+from saikei.edits.finite import check_finite_weights
 from saikei.errors import EditError
 from saikei.graph import Graph, read
 from saikei.rules import why_whole
@@ -82,6 +83,7 @@ class Sparsify(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with the zeros; `data` is not used."""
+        check_finite_weights("Sparsify", graph)
         return with_zeros(graph, self._zeros(graph))
 
     def _zeros(self, graph: Graph) -> list[KernelZeros]:

@@ -22,6 +22,8 @@ from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, 
 from saikei.fusion.logits import with_logits
 from saikei.fusion.members import check_members, mean_model, side_by_side
 from saikei.fusion.shared_prefix import compacted
+from saikei.limits import BAGS, check_seed, check_whole
+from saikei.limits import ROUNDS as MOST_ROUNDS
 from saikei.training.masks import may_mask
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -87,6 +89,9 @@ class Average(Fusion):
             raise FusionError(
                 f"weights={given!r} is unknown: use None, 'learn', 'greedy' or a tuple of numbers."
             )
+        check_whole("rounds", self.rounds, 1, MOST_ROUNDS)
+        check_whole("bags", self.bags, 1, BAGS)
+        check_seed(self.seed)
         check_axes(self.weights, self.space, self.how, self.per_class, self.calibrate)
 
     def __call__(

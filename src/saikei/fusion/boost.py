@@ -19,6 +19,7 @@ from saikei.fusion.boosting.summed import summed, voting
 from saikei.fusion.logits import last_activation
 from saikei.fusion.members import check_members
 from saikei.graph import read
+from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.training.observed import flat_weights, gathered, observe
 from saikei.training.task import flat_labels
 
@@ -107,8 +108,12 @@ class Boost(Fusion):
             raise FusionError(
                 f"Boost(method={self.method!r}): give one of {', '.join(map(repr, METHODS))}."
             )
-        if self.rounds is not None and self.rounds < 2:
-            raise FusionError(f"Boost(rounds={self.rounds}): a series has at least two members.")
+        if self.rounds is not None:
+            # A series has at least two members.
+            check_whole("Boost: rounds", self.rounds, 2, BAGS)
+        check_whole("Boost: epochs", self.epochs, 1, EPOCHS)
+        check_rate("Boost: learning_rate", self.learning_rate)
+        check_seed(self.seed)
         if not 0 < self.shrinkage <= 1:
             raise FusionError(
                 f"Boost(shrinkage={self.shrinkage}): use a number above 0 and at most 1."

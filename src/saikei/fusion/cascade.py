@@ -25,6 +25,7 @@ from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.evidence import Evidence, Members, deployed, gather
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
+from saikei.limits import check_seed
 from saikei.models import CascadeModel, Combine, Confidence, Exits
 from saikei.models.exits import check_choice, check_thresholds
 from saikei.training.cross_fit import CrossFit
@@ -75,6 +76,7 @@ class Cascade(Fusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         check_choice("confidence", self.confidence, get_args(Confidence))
         check_choice("combine", self.combine, get_args(Combine))
         given = [name for name in _AIMS if getattr(self, name) is not None]

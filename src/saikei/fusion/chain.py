@@ -17,6 +17,7 @@ from saikei.fusion.members import check_several, new_inputs
 from saikei.graph import Graph, TensorSpec, copy_model, read
 from saikei.graph.build import seeded
 from saikei.graph.internals import flattened_layers
+from saikei.limits import EPOCHS, check_rate, check_seed, check_whole
 from saikei.training import fit
 
 Training = Literal["joint", "stages", "later"] | None
@@ -74,6 +75,9 @@ class Chain(Fusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_whole("Chain: epochs", self.epochs, 1, EPOCHS)
+        check_rate("Chain: learning_rate", self.learning_rate)
+        check_seed(self.seed)
         if self.train not in (None, "joint", "stages", "later"):
             raise FusionError(
                 f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages', 'later' or None."

@@ -19,6 +19,7 @@ from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
+from saikei.limits import check_seed
 from saikei.training.cross_fit import CrossFit
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -81,6 +82,7 @@ class Multimodal(Fusion):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         for name, value, known in (("on", self.on, On), ("fallback", self.fallback, Fallback)):
             if value not in get_args(known):
                 raise FusionError(

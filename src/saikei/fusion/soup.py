@@ -18,7 +18,6 @@ from saikei.fusion.soups.architecture import (
     same_architecture,
     tensors,
 )
-from saikei.fusion.soups.checks import check_whole
 from saikei.fusion.soups.fitted import Fisher, Greedy
 from saikei.fusion.soups.methods import Merge
 from saikei.fusion.soups.named import Method, find_method, method_from_dict
@@ -26,6 +25,7 @@ from saikei.fusion.soups.pot import Pot, SoupFit
 from saikei.fusion.soups.recalibrate import has_statistics
 from saikei.fusion.soups.trial import Trial
 from saikei.graph import Graph
+from saikei.limits import POINTS, check_whole
 from saikei.modelfile import load_model
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import digest_data
@@ -75,7 +75,7 @@ class Soup(Fusion):
         align: object = self.align
         if not (isinstance(align, bool) or align == "auto"):
             raise FusionError(f"align={self.align!r} is unknown: use True, False or 'auto'.")
-        check_whole("points", self.points, 3)
+        check_whole("points", self.points, 3, POINTS)
         _check_base(method, self.base)
 
     def __call__(

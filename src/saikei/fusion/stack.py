@@ -20,6 +20,7 @@ from saikei.fusion.stacking.estimators import is_estimator
 from saikei.fusion.stacking.forms import On, check_flat
 from saikei.fusion.stacking.metas import StackCombiner
 from saikei.fusion.stacking.targets import folds_of, target_of
+from saikei.limits import FOLDS, check_seed, check_whole
 from saikei.training.folds import make_folds
 from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
@@ -74,9 +75,8 @@ class Stack(Fusion):
         on: object = self.on
         if on not in ("outputs", "features"):
             raise FusionError(f"on={self.on!r} is unknown: use 'outputs' or 'features'.")
-        folds: object = self.folds
-        if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-            raise FusionError(f"folds={self.folds!r}: give a whole number of at least 2.")
+        check_whole("folds", self.folds, 2, FOLDS)
+        check_seed(self.seed)
         object.__setattr__(self, "below", tuple(self.below))
         _check_below(self)
 

@@ -91,6 +91,9 @@ def chosen_sites(
 def _matches(function: Function, old: str) -> bool:
     if old == "any":
         return function.known and function.name not in {"linear", *NORMALISING}
+    if canonical_name(old) == "relu":
+        # One with a threshold, a maximum or a slope is another function.
+        return function.name == "relu" and function.plain
     return function.name == canonical_name(old)
 
 

@@ -21,13 +21,3 @@ def check_share(name: str, value: object, zero: bool = True, one: bool = True) -
     if not fits or (value == 0 and not zero) or (value == 1 and not one):
         low, high = ("at least 0" if zero else "above 0"), ("at most 1" if one else "below 1")
         raise FusionError(f"{name}={value!r} must be {low} and {high}.")
-
-
-def check_whole(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no whole number, or too small.
-
-    Raises:
-        FusionError: with the least that is allowed.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise FusionError(f"{name}={value!r}: give a whole number of at least {least}.")

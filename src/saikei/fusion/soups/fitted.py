@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from saikei.errors import FusionError
-from saikei.fusion.soups.checks import check_whole
+from saikei.limits import check_whole
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Fisher:
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_whole("samples", self.samples)
+        check_whole("samples", self.samples, 1, 10_000_000)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments with the method's name, JSON-ready."""

@@ -14,6 +14,7 @@ from saikei.fusion.soups import kernels
 from saikei.fusion.soups.checks import check_share
 from saikei.fusion.soups.kernels import Consensus
 from saikei.fusion.soups.kernels.blocks import Array
+from saikei.limits import check_seed
 
 
 class Merge(ABC):
@@ -228,6 +229,7 @@ class Dare(Merge):
 
     def __post_init__(self) -> None:
         check_share("drop", self.drop, one=False)
+        check_seed(self.seed)
         consensus: object = self.consensus
         if consensus not in ("mean", "sum", "sign"):
             raise FusionError(

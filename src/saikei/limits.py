@@ -1,0 +1,71 @@
+"""Whole numbers and rates among arguments, which are refused where they make no sense."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+from saikei.errors import FusionError, InputError
+
+# What NumPy, scikit-learn and Keras take as a seed.
+SEED = 2**32 - 1
+ROUNDS = 10_000
+BAGS = 1_000
+FOLDS = 1_000
+EPOCHS = 100_000
+POINTS = 1_001
+
+
+def check_whole(
+    name: str,
+    value: object,
+    least: int = 1,
+    most: int | None = None,
+    kind: type[InputError] = FusionError,
+) -> None:
+    """Refuse what is no whole number, or too small or too large.
+
+    Args:
+        name: of the argument, for messages.
+        value: of it.
+        least: that makes sense.
+        most: likewise; `None` where there is none.
+        kind: the error to raise.
+
+    Raises:
+        InputError: of that kind, with the least and the most that are allowed.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise kind(f"{name}={value!r}: give a whole number {bounds}.")
+
+
+def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "seed") -> None:
+    """Refuse what is no seed.
+
+    Args:
+        seed: a whole number.
+        kind: the error to raise.
+        name: of the argument, for messages.
+
+    Raises:
+        InputError: of that kind.
+    """
+    check_whole(name, seed, 0, SEED, kind)
+
+
+def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -> None:
+    """Refuse what is no learning rate.
+
+    Args:
+        name: of the argument, for messages.
+        value: of it.
+        kind: the error to raise.
+
+    Raises:
+        InputError: of that kind.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and 0 < value <= 10):  # type: ignore[arg-type,operator]
+        raise kind(f"{name}={value!r}: give a number above 0 and at most 10, 0.001 for one.")
