@@ -189,7 +189,7 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
         ({"keep": True}, "share, a count or a Budget"),
         ({"keep": 0.5, "importance": "magic"}, "magnitude"),
         ({"keep": 0.5, "scope": "sideways"}, "'global' or 'layer'"),
-        ({"keep": 0.5, "multiple_of": 0}, "1 or more"),
+        ({"keep": 0.5, "multiple_of": 0}, "at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
