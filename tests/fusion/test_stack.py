@@ -316,7 +316,7 @@ def test_stacks_go_through_json():
         ({"meta": "boosting"}, "'boosting' is unknown"),
         ({"meta": LogisticRegression}, "unfitted estimator"),
         ({"on": "inputs"}, "use 'outputs' or 'features'"),
-        ({"folds": 1}, "at least 2"),
+        ({"folds": 1}, "from 2 to"),
         ({"below": (Stack(),)}, "at least two"),
         ({"below": (Stack(), "mean")}, "'mean'"),
         ({"below": (Stack(), Stack()), "on": "features"}, "have no features"),
