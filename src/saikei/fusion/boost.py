@@ -17,7 +17,7 @@ from saikei.fusion.boosting.parts import Labelled, Settings
 from saikei.fusion.boosting.rounds import Rounds
 from saikei.fusion.boosting.summed import summed, voting
 from saikei.fusion.logits import last_activation
-from saikei.fusion.members import check_members
+from saikei.fusion.members import check_members, check_models
 from saikei.graph import read
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.training.observed import flat_weights, gathered, observe
@@ -187,6 +187,7 @@ class Boost(Fusion):
             )
 
     def _architectures(self, members: Sequence[keras.Model]) -> list[keras.Model]:
+        check_models(members)
         several = not isinstance(members, keras.Model) and len(members) != 1
         if several or self.rounds is None:
             check_members(members)

@@ -12,7 +12,7 @@ import numpy as np
 from saikei.batches import for_keras
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
-from saikei.fusion.members import check_members, mean_model, side_by_side
+from saikei.fusion.members import check_members, check_models, mean_model, side_by_side
 from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
 from saikei.tensors import to_floats
@@ -183,6 +183,7 @@ def deployed(members: Members) -> tuple[keras.Model, ...]:
             rows, or else the mean of the folds' models.
     """
     if not isinstance(members, CrossFit):
+        check_models(members)
         return members if isinstance(members, keras.Model) else tuple(members)
     if members.refitted:
         return tuple(members.refitted.values())

@@ -28,9 +28,27 @@ def check_several(members: Sequence[keras.Model]) -> None:
     Raises:
         FusionError: when there are not.
     """
+    check_models(members)
     if isinstance(members, keras.Model) or len(members) < 2:
         given = "one" if isinstance(members, keras.Model) else str(len(members))
         raise FusionError(f"A fusion needs at least two members, got {given}: give a list of them.")
+
+
+def check_models(members: Any) -> None:
+    """Check that members are models: one, or a list of some.
+
+    Raises:
+        FusionError: naming the first that is none.
+    """
+    if isinstance(members, keras.Model):
+        return
+    listed = isinstance(members, Sequence) and not isinstance(members, (str, bytes))
+    wrong = [members] if not listed else [m for m in members if not isinstance(m, keras.Model)]
+    if wrong:
+        raise FusionError(
+            f"A fusion got a {type(wrong[0]).__name__} where it needs a keras.Model: give a list "
+            "of models, files by keras.saving.load_model first."
+        )
 
 
 def check_members(members: Sequence[keras.Model]) -> None:

@@ -48,12 +48,20 @@ def objective(
 
 
 def _loss(output: Array, labels: Array, ignored: int | None) -> Callable[[Any, Any], Any]:
+    if labels.dtype.kind not in "biuf":
+        raise EditError(f"Labels are of type {labels.dtype}: number the classes from 0.")
     width = output.shape[-1]
     values = np.asarray(output, np.float32)
     bounded = bool(((values >= 0) & (values <= 1)).all())
     classes = labels.reshape(-1).dtype.kind in "biu" or bool((labels == np.round(labels)).all())
     sparse = labels.size * width == output.size and width > 1
     if sparse and classes:
+        odd = (labels < 0) | (labels >= width) if ignored is None else np.zeros(1, bool)
+        if odd.any():
+            raise EditError(
+                f"Labels run from {labels.min():g} to {labels.max():g}, but the outputs are of "
+                f"{width} classes: number them from 0 to {width - 1}."
+            )
         logits = not (bounded and np.allclose(values.sum(axis=-1), 1, atol=1e-2))
         entropy = keras.losses.SparseCategoricalCrossentropy(
             from_logits=logits, ignore_class=ignored

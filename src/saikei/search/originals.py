@@ -59,7 +59,7 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
         InputError: when there are none, or something is no Keras model, or is a cascade.
         FusionError: when they do not share inputs and outputs.
     """
-    given = [models] if isinstance(models, keras.Model) else list(models)
+    given = list(models) if isinstance(models, (list, tuple)) else [models]
     if not given:
         raise InputError("There is no model to optimize: give one, or a list of them.")
     for model in given:

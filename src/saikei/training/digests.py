@@ -10,6 +10,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, as_arrays, as_numpy, dataset_batches, to_arrays
+from saikei.errors import DataError
 
 Digests = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -39,7 +40,9 @@ def digest_data(data: Any, name: str = "given", inputs: int = 1) -> Digests:
         return digest_rows(arrays.x)
     batches = dataset_batches(data, name, labels=False, inputs=inputs)
     parts = [digest_rows(to_arrays(batch, name).x) for batch in batches]
-    return np.concatenate([np.zeros(0, np.uint64), *parts])
+    if not parts:
+        raise DataError(f"The {name} data is empty: give at least one batch.")
+    return np.concatenate(parts)
 
 
 def digest_rows(x: Any) -> Digests:
@@ -82,6 +85,8 @@ def _words(rows: Array) -> list[Digests]:
     if rows.dtype.kind in "OSUT":
         flat = [_text(value) for value in rows.reshape(-1)]
         return [np.array(flat, dtype=np.uint64).reshape(rows.shape)]
+    if rows.dtype.kind not in "biuf":
+        raise DataError(f"The inputs are of type {rows.dtype}: give numbers.")
     # Adding 0 makes one zero of the two that floats have.
     single = np.ascontiguousarray(rows, dtype=np.float32) + np.float32(0)
     words = single.view(np.uint32).astype(np.uint64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from saikei.training.distiller import compile_distiller
 from saikei.training.feature_teacher import feature_distiller
 from saikei.training.features import Features, pair_features
 from saikei.training.loop import train as run
-from saikei.training.plan import Plan
+from saikei.training.plan import Plan, is_number
 from saikei.training.prepared import Prepared, compile_fresh, prepare
 from saikei.training.provenance import recording, training_rows
 from saikei.training.rate import knows, suited_rate
@@ -253,13 +252,13 @@ def _distiller(
 
 
 def _check_arguments(temperature: float, alpha: float | None, feature_weight: float) -> None:
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not (is_number(temperature) and temperature > 0):
         raise InputError(f"temperature={temperature!r}: give a positive number, such as 2.")
-    if alpha is not None and not 0 <= alpha <= 1:
+    if alpha is not None and not (is_number(alpha) and 0 <= alpha <= 1):
         raise InputError(
             f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.5."
         )
-    if not 0 < feature_weight <= 1:
+    if not (is_number(feature_weight) and 0 < feature_weight <= 1):
         raise InputError(
             f"feature_weight={feature_weight!r}: give a number above 0, up to 1, such as 0.5; to "
             "compare no features, give features=None."

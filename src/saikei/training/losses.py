@@ -66,6 +66,10 @@ def as_loss(loss: Any) -> Any:
     if not isinstance(loss, keras.losses.Loss) and name in _BY_FUNCTION:
         return _BY_FUNCTION[name]()
     if not isinstance(loss, str):
+        if not callable(loss) or isinstance(loss, (type, keras.Layer)):
+            raise InputError(
+                f"loss={loss!r:.60} is no loss: use a name such as 'mse', or a loss object."
+            )
         return loss
     try:
         return keras.losses.get(loss)

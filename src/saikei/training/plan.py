@@ -5,12 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import keras
+import numpy as np
 
 from saikei.errors import InputError
 from saikei.training.optimizer import adam
 from saikei.training.schedule import warm_cosine
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return (
+        isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,15 @@ class Plan:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}={value!r}: give a whole number of at least 1.")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+        if not (is_number(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"learning_rate={self.learning_rate!r}: give a positive number.")
-        if self.patience is not None and self.patience < 1:
+        if self.patience is not None and not (_is_whole(self.patience) and self.patience >= 1):
             raise InputError(f"patience={self.patience!r}: give at least 1 epoch, or None.")
-        if self.seed < 0:
+        if not _is_whole(self.seed) or self.seed < 0:
             raise InputError(f"seed={self.seed!r}: give a whole number of at least 0.")
+        callbacks = self.callbacks if isinstance(self.callbacks, (list, tuple)) else [None]
+        if not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
+            raise InputError(f"callbacks={self.callbacks!r:.40}: give a list of Keras callbacks.")
 
     def optimizer(self, model: keras.Model, steps: int | None) -> keras.optimizers.Optimizer:
         """Adam for a model over the plan's schedule, for so many steps an epoch."""

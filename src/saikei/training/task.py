@@ -18,6 +18,9 @@ from saikei.training.counted import Labels, count
 from saikei.training.known_accuracy import KnownAccuracy
 from saikei.training.outputs import Output, Outputs, read_outputs
 
+# How far above 1 a row of probabilities may sum up, as in float16.
+_SLACK = 1e-2
+
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 
 
@@ -143,7 +146,8 @@ class Inference:
     """
 
     def __init__(self, model: keras.Model, loss: Any = None) -> None:
-        self._name, self._outputs = model.name, read_outputs(model)
+        self._outputs = read_outputs(model)
+        self._name = model.name
         self._losses = losses_of(model, loss, len(self._outputs.each))
         self._marks = [one for one in marks_of(model) if isinstance(one, IgnoredClass)]
 
@@ -347,12 +351,24 @@ def _check_labels(
     y = y if known is None else y[known]
     if kind == "regression" or not y.size:
         return
+    if kind == "multiclass" and not sparse and losses.describe(task.loss) is not None:
+        _check_one_class(name, y, width)
     low, high = float(y.min()), float(y.max())
     top = width - 1 if sparse else 1
     if low < 0 or high > top or (sparse and bool((y != np.round(y)).any())):
         raise DataError(
             f"Labels run from {low:g} to {high:g}, but {name} has {width} outputs: "
             + (_numbering(top, high if high > top else low) if sparse else "labels must be 0 or 1.")
+        )
+
+
+def _check_one_class(name: str, y: Array, width: int) -> None:
+    """Rows of several classes, under outputs of which one is right. None at all is no label."""
+    most = float(y.reshape(-1, width).sum(axis=-1, dtype=np.float64).max())
+    if most > 1 + _SLACK:
+        raise DataError(
+            f"Labels of {name} have rows that sum up to {most:g}, several classes at once, but its "
+            "outputs are one class of several: give one-hot rows, or end the model in a sigmoid."
         )
 
 

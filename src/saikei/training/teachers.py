@@ -111,6 +111,10 @@ def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> 
     """
     if isinstance(teacher, StoredTeacher):
         name, sides = "The stored teacher", ["output"]
+    elif not isinstance(teacher, keras.Model):
+        raise ModelError(
+            f"The teacher is a {type(teacher).__name__}: give a keras.Model, or a StoredTeacher."
+        )
     elif teacher is student:
         raise ModelError(
             f"Teacher and student are the same model, '{student.name}': give the student's "
