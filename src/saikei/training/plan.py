@@ -9,7 +9,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import keras
-import numpy as np
 
 from saikei.errors import InputError
 from saikei.training.optimizer import adam
@@ -18,13 +17,11 @@ from saikei.training.schedule import warm_cosine
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
-    return (
-        isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
-    )
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 @dataclass(frozen=True)
