@@ -1,0 +1,309 @@
+"""Trained networks of public packages: read, cut, refitted, distilled and exported, on real inputs.
+
+For each network of `trained_models.py`, against the untouched original:
+
+- *read*: max|Δ| of the model that is built again from the graph that was read;
+- *oracle*: a quarter of the channels of each group is silenced, then cut: max|Δ|, for the model as
+  its package makes it and as it is loaded from a `.keras` file;
+- *cut*, *refitted*, *distilled*: R² of the outputs on inputs that no fit has seen, at half of the
+  MACs: cut by magnitude alone; cut with the other half of the inputs as data; then distilled from
+  the original on those inputs, without labels;
+- *exported*: max|Δ| of the refitted model's ONNX file in ONNX Runtime.
+
+Each network has a process of its own: a crash, a hang or a fault is a row.
+
+    pip install '.[tensorflow,onnx,tried]'
+    apt-get install r-cran-mlbench                       # human DNA, for two of the networks
+    python benchmarks/tried.py                           # all
+    python benchmarks/tried.py fer deepcut               # some
+    python benchmarks/tried.py --markdown docs/tried.md  # all, and the page of the documentation
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow 2.21 crashes in the gradient of a strided 1×1 convolution with oneDNN.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+COLUMNS = {
+    "network": "network",
+    "params": "parameters",
+    "macs": "MACs",
+    "free": "channels that can be cut",
+    "read": "read",
+    "oracle": "oracle",
+    "oracle_loaded": "oracle, loaded",
+    "kept": "MACs left",
+    "cut": "R² cut",
+    "refitted": "refitted",
+    "distilled": "distilled",
+    "exported": "exported",
+}
+EXACT = 1e-5
+# Relative to the largest output; a file runs other kernels in another order.
+EXPORTED = 1e-3
+
+
+def main() -> None:
+    """Measure each network in a process of its own, and print a table."""
+    arguments = parsed()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one, arguments.packages)))
+        return
+    from trained_models import MODELS
+
+    unknown = sorted(set(arguments.networks) - set(MODELS))
+    if unknown:
+        raise SystemExit(f"No network is called {unknown[0]!r}; there are {', '.join(MODELS)}.")
+    rows = []
+    print("\n".join(heading()), flush=True)
+    for name in arguments.networks or MODELS:
+        rows.append(run(name, arguments))
+        print(line(rows[-1]), flush=True)
+    if arguments.markdown:
+        arguments.markdown.write_text(document(rows), encoding="utf-8")
+    sys.exit(any("fault" in row for row in rows))
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", help="which; all when none is named")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds for one network")
+    parser.add_argument("--markdown", type=Path, help="where the page of the documentation goes")
+    cache = Path.home() / ".cache/saikei-tried"
+    parser.add_argument("--packages", type=Path, default=cache, help="where packages are kept")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.markdown and arguments.networks:
+        parser.error("--markdown is for a run of all networks")
+    return arguments
+
+
+def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The row of one network: its figures, or the fault."""
+    command = [sys.executable, __file__, "--one", name, "--packages", str(arguments.packages)]
+    row: dict[str, Any] = {"network": name}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=arguments.limit
+        )
+    except subprocess.TimeoutExpired:
+        return row | {"fault": f"not done after {arguments.limit:.0f} s"}
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or ["no message"]
+        row["fault"] = f"exit code {done.returncode}: {reason[-1][:300]}"
+    else:
+        row |= json.loads(done.stdout.strip().splitlines()[-1])
+    return row | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def measure(name: str, packages: Path) -> dict[str, Any]:
+    """All figures of one network."""
+    import keras
+    from trained_models import MODELS, Packages
+
+    import saikei as sk
+    from saikei.graph import build, read
+
+    keras.utils.set_random_seed(0)
+    trained = MODELS[name]
+    packages.mkdir(parents=True, exist_ok=True)
+    model, x = trained.load(Packages(packages, trained.package))
+    fitted, held_out = halves(x)
+    wanted = outputs(model, held_out)
+    rebuilt = build(read(model))
+    row: dict[str, Any] = {"read": distance(outputs(rebuilt, held_out), wanted)}
+    # What comes from a package may be a subclassed model, whose class a file would need.
+    loaded = reloaded(rebuilt)
+    row |= {"oracle": oracle(model), "oracle_loaded": oracle(loaded)}
+    sizes = {"data": fitted} if has_unknown_axes(model) else {}
+    before = sk.profile(model, latency=False, **sizes)
+    groups = sk.channel_groups(model)
+    row |= {
+        "params": before.params,
+        "macs": before.macs,
+        "channels": sum(group.size for group in groups),
+        "free": sum(int(group.free.sum()) for group in groups),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sk.PinnedWarning)
+        budget = sk.Budget(macs=0.5)
+        plain = sk.PruneChannels(budget, compensate=False, importance="magnitude")
+        small = sk.PruneChannels(budget)(loaded, fitted)
+        row["cut"] = explained(outputs(plain(loaded, fitted), held_out), wanted)
+    row["kept"] = sk.profile(small, latency=False, **sizes).macs / before.macs
+    row["refitted"] = explained(outputs(small, held_out), wanted)
+    row["exported"] = exported(small)
+    sk.distill(small, loaded, fitted, epochs=5, batch_size=16, progress=False)
+    row["distilled"] = explained(outputs(small, held_out), wanted)
+    return row | faults(row)
+
+
+def has_unknown_axes(model: Any) -> bool:
+    """Whether a model leaves the size of an axis other than the batch open."""
+    return any(None in tensor.shape[1:] for tensor in getattr(model, "inputs", None) or [])
+
+
+def halves(x: Any) -> tuple[Any, Any]:
+    """Inputs for fitting, and inputs for measuring."""
+    import keras
+
+    count = len(keras.tree.flatten(x)[0]) // 2
+    first = keras.tree.map_structure(lambda a: a[:count], x)
+    return first, keras.tree.map_structure(lambda a: a[count:], x)
+
+
+def outputs(model: Any, x: Any) -> list[Any]:
+    """What a model predicts, as float64."""
+    import keras
+
+    found = keras.tree.flatten(model.predict(x, batch_size=16, verbose=0))
+    return [output.astype("float64") for output in found]
+
+
+def distance(given: list[Any], wanted: list[Any]) -> float:
+    """Largest difference relative to the largest output."""
+    pairs = zip(given, wanted, strict=True)
+    return max(float(abs(a - b).max() / abs(b).max()) for a, b in pairs)
+
+
+def explained(given: list[Any], wanted: list[Any]) -> float:
+    """R² over samples, all positions of an output together; the mean over outputs."""
+    scores = []
+    for a, b in zip(given, wanted, strict=True):
+        scores.append(1 - ((a - b) ** 2).sum() / ((b - b.mean(0)) ** 2).sum())
+    return float(sum(scores) / len(scores))
+
+
+def oracle(model: Any) -> float:
+    """The error of cutting channels that are silent."""
+    from saikei.testing import check_cut
+
+    return check_cut(model, readers=True).error
+
+
+def reloaded(model: Any) -> Any:
+    """The model as it comes back from a file."""
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        model.save(path)
+        return keras.models.load_model(path)
+
+
+def exported(model: Any) -> float | str:
+    """The error of a model's ONNX file in its own runtime, or why there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder, "model.keras"))
+        command = [sys.executable, "-c", EXPORT, "model.keras", str(Path(__file__).parent)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
+    return float(json.loads(done.stdout.strip().splitlines()[-1])["max_difference"])
+
+
+# The command line, in a process that knows the networks' own functions.
+EXPORT = """
+import sys
+sys.path.insert(0, sys.argv[2])
+import trained_models
+from saikei.cli import main
+sys.argv[1:] = ["export", sys.argv[1], "--format", "onnx", "--out", "model.onnx", "--json"]
+main()
+"""
+
+
+def faults(row: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the figures of a network, under the key `fault`; nothing where all is."""
+    file = row["exported"]
+    wrong = {
+        f"read {row['read']:.1e}": row["read"] > EXACT,
+        f"oracle {row['oracle']:.1e}": row["oracle"] > EXACT,
+        f"oracle of the loaded model {row['oracle_loaded']:.1e}": row["oracle_loaded"] > EXACT,
+        f"{row['kept']:.1%} of the MACs are left": row["kept"] > 0.5,
+        f"export: {file}": isinstance(file, str) or file > EXPORTED,
+    }
+    found = "; ".join(text for text, is_so in wrong.items() if is_so)
+    return {"fault": found} if found else {}
+
+
+def heading() -> list[str]:
+    """The first two lines of the table."""
+    return [f"| {' | '.join(COLUMNS.values())} |", f"|{' --- |' * len(COLUMNS)}"]
+
+
+def line(row: dict[str, Any]) -> str:
+    """One line of the table: the figures, or why there are none."""
+    if "params" not in row:
+        fault = row["fault"].replace("|", "\\|")
+        return f"| {row['network']} | **failed**: {fault} |" + " |" * (len(COLUMNS) - 2)
+    file = row["exported"]
+    shown = row | {
+        "network": row["network"] + (f" **failed**: {row['fault']}" if "fault" in row else ""),
+        "params": f"{row['params']:,}",
+        "macs": f"{row['macs']:,}",
+        "free": f"{row['free']} of {row['channels']}",
+        "kept": f"{row['kept']:.1%}",
+        "exported": "no" if isinstance(file, str) else f"{file:.0e}",
+    }
+    shown |= {key: f"{row[key]:.0e}" for key in ("read", "oracle", "oracle_loaded")}
+    shown |= {key: f"{row[key]:.4f}" for key in ("cut", "refitted", "distilled")}
+    return f"| {' | '.join(str(shown[column]) for column in COLUMNS)} |"
+
+
+def document(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    import keras
+    from trained_models import MODELS
+
+    failed = [row["network"] for row in rows if "fault" in row]
+    sources = "\n".join(
+        f"| {name} | `{each.package}` | {(each.load.__doc__ or '').strip()} | {each.inputs} |"
+        for name, each in MODELS.items()
+    )
+    verdict = f"{len(failed)} fail: {', '.join(failed)}." if failed else "None fails."
+    return f"""# Trained networks of public packages
+
+What Saikei does with networks that others trained. Measured by
+
+```sh
+python benchmarks/tried.py --markdown docs/tried.md
+```
+
+with Keras {keras.__version__} ({keras.config.backend()}) and Python {platform.python_version()} on
+{os.cpu_count()} cores, in {sum(row["seconds"] for row in rows) / 60:.0f} minutes. The packages are
+downloaded by the script and only read; none of their files is kept here.
+
+{chr(10).join([*heading(), *map(line, rows)])}
+
+{(__doc__ or "").split(chr(10), 4)[4].split("    pip install", maxsplit=1)[0].strip()}
+
+A network fails where reading or an oracle is off by more than {EXACT:.0e} of the largest output,
+where more than half of the MACs is left, or where the ONNX file is not written or is off by more
+than {EXPORTED:.0e}. {verdict}
+
+## The networks and their inputs
+
+| network | package | what it is | inputs; half fit, half measure |
+| --- | --- | --- | --- |
+{sources}
+"""
+
+
+if __name__ == "__main__":
+    main()
