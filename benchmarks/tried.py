@@ -117,6 +117,7 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
     from trained_models import MODELS, Packages
 
     import saikei as sk
+    from saikei.errors import PinnedWarning
     from saikei.graph import build, read
 
     keras.utils.set_random_seed(0)
@@ -140,7 +141,7 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
         "free": sum(int(group.free.sum()) for group in groups),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sk.PinnedWarning)
+        warnings.simplefilter("ignore", PinnedWarning)
         budget = sk.Budget(macs=0.5)
         plain = sk.PruneChannels(budget, compensate=False, importance="magnitude")
         small = sk.PruneChannels(budget)(loaded, fitted)
