@@ -209,6 +209,47 @@ class Maker:
         inner = self.pick((L.Dense(self.channels()), L.Conv1D(self.channels(), 1)))
         return L.TimeDistributed(inner)(self.tensor())
 
+    def by_rows_of_a_network(self) -> Any:
+        """A network for each row, called once or twice."""
+        tensor = self.tensor()
+        inner = keras.Sequential(
+            [
+                keras.Input(tensor.shape[2:]),
+                L.Conv1D(self.channels(), 1, activation=self.activation()),
+                L.BatchNormalization(),
+                L.Dense(self.channels()),
+            ]
+        )
+        rows = L.TimeDistributed(inner)
+        once = rows(tensor)
+        return L.Add()([once, rows(self.like(tensor))]) if self.integer(0, 1) else once
+
+    def recurrent_cells(self) -> Any:
+        """Cells on top of each other, in one direction or both, with the last state or all."""
+        tensor = self.tensor()
+        kinds = (L.LSTMCell, L.GRUCell, L.SimpleRNNCell)
+        cells = [self.pick(kinds)(self.integer(2, 5)) for _ in range(self.integer(1, 2))]
+        layer = L.RNN(cells if len(cells) > 1 else cells[0], return_sequences=True)
+        if self.integer(0, 2) == 0:
+            layer = L.Bidirectional(layer)
+        return self.grid(layer(self.flat(tensor)), tensor)
+
+    def masked(self) -> Any:
+        """A gate from steps that are left out where all their numbers are the mask's."""
+        tensor = self.tensor()
+        steps = L.Masking(0.0)(L.ReLU()(self.flat(tensor)))
+        kind = self.pick((L.LSTM, L.GRU))
+        steps = kind(self.integer(2, 5), return_sequences=True)(steps)
+        if self.integer(0, 1):
+            steps = L.Bidirectional(kind(self.integer(2, 4), return_sequences=True))(steps)
+        gate = L.Dense(tensor.shape[-1])(L.GlobalAveragePooling1D()(steps))
+        return tensor * L.Reshape((1, 1, tensor.shape[-1]))(gate)
+
+    def spectral(self) -> Any:
+        """A kernel divided by its spectral norm."""
+        inner = self.pick((L.Conv2D(self.channels(), 1), L.Dense(self.channels())))
+        return L.SpectralNormalization(inner)(self.tensor())
+
     def einsum_dense(self) -> Any:
         tensor = self.tensor()
         width = self.channels()
@@ -367,7 +408,8 @@ class Maker:
 _STEPS = (
     "conv grouped_conv depthwise separable transposed dense normalised prelu shared_twice nested "
     "layer_normalised group_normalised scaled attended grouped_attention attention_written_out "
-    "recurrent by_rows einsum_dense parts repeated reduced "
+    "recurrent recurrent_cells masked by_rows by_rows_of_a_network spectral einsum_dense "
+    "parts repeated reduced "
     "merged operator concatenated spatially_concatenated with_constant gated spatial_gate "
     "activated pooled padded reshaped_there_and_back permuted_there_and_back shuffled "
     "flattened_there_and_back flattened_with_channels_between sliced"

@@ -37,6 +37,10 @@ def predict(model: keras.Model, batch: object) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(output) for output in outputs]
 
 
+# Other graphs in every run, and many: the run that finds a new fault prints how to repeat it.
+fresh = settings(thorough, max_examples=300 // FEWER, derandomize=False, print_blob=True)
+
+
 @thorough
 @given(random_models(), st.integers(0, 1000), st.floats(0.1, 0.9))
 def test_pruning_silent_channels_changes_nothing(
@@ -49,6 +53,26 @@ def test_pruning_silent_channels_changes_nothing(
 @thorough
 @given(random_models(ANY), st.integers(0, 1000))
 def test_pruning_unread_channels_changes_nothing(model: keras.Model, seed: int) -> None:
+    randomise_statistics(model, seed)
+    assert_cuts_exactly(model, 0.5, seed, readers=True)
+
+
+@pytest.mark.slow
+@fresh
+@given(random_models(), st.integers(0, 1000), st.floats(0.1, 0.9))
+def test_pruning_silent_channels_of_fresh_graphs_changes_nothing(
+    model: keras.Model, seed: int, share: float
+) -> None:
+    randomise_statistics(model, seed)
+    assert_cuts_exactly(model, share, seed)
+
+
+@pytest.mark.slow
+@fresh
+@given(random_models(ANY), st.integers(0, 1000))
+def test_pruning_unread_channels_of_fresh_graphs_changes_nothing(
+    model: keras.Model, seed: int
+) -> None:
     randomise_statistics(model, seed)
     assert_cuts_exactly(model, 0.5, seed, readers=True)
 
