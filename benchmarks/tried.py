@@ -130,9 +130,9 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"read": distance(outputs(rebuilt, held_out), wanted)}
     # What comes from a package may be a subclassed model, whose class a file would need.
     loaded = reloaded(rebuilt)
-    row |= {"oracle": oracle(model), "oracle_loaded": oracle(loaded)}
-    sizes = {"data": fitted} if has_unknown_axes(model) else {}
-    before = sk.profile(model, latency=False, **sizes)
+    row |= {"oracle": oracle(model, held_out), "oracle_loaded": oracle(loaded, held_out)}
+    shape = sample_shape(rebuilt, held_out)
+    before = sk.profile(model, latency=False, input_shape=shape)
     groups = sk.channel_groups(model)
     row |= {
         "params": before.params,
@@ -144,19 +144,26 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
         warnings.simplefilter("ignore", PinnedWarning)
         budget = sk.Budget(macs=0.5)
         plain = sk.PruneChannels(budget, compensate=False, importance="magnitude")
-        small = sk.PruneChannels(budget)(loaded, fitted)
-        row["cut"] = explained(outputs(plain(loaded, fitted), held_out), wanted)
-    row["kept"] = sk.profile(small, latency=False, **sizes).macs / before.macs
+        small = sk.PruneChannels(budget)(loaded, (fitted,))
+        row["cut"] = explained(outputs(plain(loaded, (fitted,)), held_out), wanted)
+    row["kept"] = sk.profile(small, latency=False, input_shape=shape).macs / before.macs
     row["refitted"] = explained(outputs(small, held_out), wanted)
     row["exported"] = exported(small)
-    sk.distill(small, loaded, fitted, epochs=5, batch_size=16, progress=False)
+    sk.distill(small, loaded, (fitted,), epochs=5, batch_size=16, progress=False)
     row["distilled"] = explained(outputs(small, held_out), wanted)
     return row | faults(row)
 
 
-def has_unknown_axes(model: Any) -> bool:
-    """Whether a model leaves the size of an axis other than the batch open."""
-    return any(None in tensor.shape[1:] for tensor in getattr(model, "inputs", None) or [])
+def sample_shape(model: Any, x: Any) -> Any:
+    """The shape of a sample where the model leaves the size of an axis open; `None` elsewhere."""
+    import keras
+
+    if all(None not in tensor.shape[1:] for tensor in model.inputs):
+        return None
+    shapes = [array.shape[1:] for array in keras.tree.flatten(x)]
+    if len(shapes) == 1:
+        return shapes[0]
+    return {tensor.name: shape for tensor, shape in zip(model.inputs, shapes, strict=True)}
 
 
 def halves(x: Any) -> tuple[Any, Any]:
@@ -190,11 +197,14 @@ def explained(given: list[Any], wanted: list[Any]) -> float:
     return float(sum(scores) / len(scores))
 
 
-def oracle(model: Any) -> float:
-    """The error of cutting channels that are silent."""
+def oracle(model: Any, x: Any) -> float:
+    """The error of cutting channels that are silent, on real inputs."""
+    import keras
+
     from saikei.testing import check_cut
 
-    return check_cut(model, readers=True).error
+    few = keras.tree.map_structure(lambda a: a[:8], x)
+    return check_cut(model, readers=True, inputs=few).error
 
 
 def reloaded(model: Any) -> Any:

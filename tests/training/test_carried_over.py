@@ -111,3 +111,13 @@ def test_finding_a_rate_leaves_no_trace():
         rate = short(fit, model, data, seed=4, learning_rate=rate).learning_rate
         kernels.append(model.get_weights()[0])
     np.testing.assert_allclose(*kernels, rtol=1e-5)
+
+
+def test_a_student_whose_output_is_a_list_of_one_learns_without_labels() -> None:
+    inputs = keras.Input((6,))
+    outputs = keras.layers.Dense(3, activation="softmax")(keras.layers.Dense(8)(inputs))
+    teacher = keras.Model(inputs, [outputs])
+    student = copy_model(teacher)
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+    history = distill(student, teacher, (x,), epochs=1, alpha=0.0, progress=False)
+    assert np.isfinite(history.history["loss"]).all()

@@ -49,6 +49,7 @@ def assert_cuts_exactly(
     readers: bool = False,
     tolerance: float | None = None,
     loaded: bool | None = None,
+    inputs: Any = None,
 ) -> CutCheck:
     """Silence a random share of each group's channels, cut exactly those, compare outputs.
 
@@ -66,6 +67,8 @@ def assert_cuts_exactly(
             and eight rounding errors where the model computes in half precision.
         loaded: whether to save and load the model and cut that too; when not given, wherever
             Keras can save it.
+        inputs: what to compare the outputs on, in the structure that the model takes; random
+            numbers when not given.
 
     Returns:
         How much was cut and how large the difference was.
@@ -74,7 +77,7 @@ def assert_cuts_exactly(
         AssertionError: when the cut model differs from the silenced one, or when the loaded model
             has other channels than the model.
     """
-    check = check_cut(model, share, seed, readers, loaded)
+    check = check_cut(model, share, seed, readers, loaded, inputs)
     # Sums in another order differ by some rounding errors.
     allowed = max(1e-5, 8 * read(model).rounding()) if tolerance is None else tolerance
     assert check.error <= allowed, (
@@ -90,6 +93,7 @@ def check_cut(
     seed: int = 0,
     readers: bool = False,
     loaded: bool | None = False,
+    inputs: Any = None,
 ) -> CutCheck:
     """The oracle's measurement; see `assert_cuts_exactly` for the arguments."""
     generator = np.random.default_rng(seed)
@@ -100,7 +104,7 @@ def check_cut(
     twin = None if loaded is False else saved_and_loaded(model, must=bool(loaded))
     if twin is not None:
         smaller.append(build(cut(_map_of_loaded(twin, channel_map), keep)))
-    batch = random_inputs(model, generator)
+    batch = random_inputs(model, generator) if inputs is None else inputs
     error = spread = 0.0
     expected = _run(silenced, batch)
     for whole, *parts in zip(expected, *(_run(one, batch) for one in smaller), strict=True):
