@@ -225,7 +225,8 @@ def exported(model: Any) -> float | str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-    return float(json.loads(done.stdout.strip().splitlines()[-1])["max_difference"])
+    record = json.loads(done.stdout[done.stdout.index("{") :])
+    return float(record["max_difference"])
 
 
 # The command line, in a process that knows the networks' own functions.
