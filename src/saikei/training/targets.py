@@ -76,7 +76,9 @@ class Targets:
                 self._each(loss), outputs, self.from_logits, strict=True
             )
         ]
-        return read_outputs(self.student).pack(made)
+        ours = read_outputs(self.student)
+        # A list of one array would be taken for an array of one row.
+        return made[0] if isinstance(ours.structure, list) and len(made) == 1 else ours.pack(made)
 
     def _each(self, loss: Any) -> list[tuple[Output, Kind, Any]]:
         ours = read_outputs(self.student).each
