@@ -16,7 +16,7 @@ from saikei.tensors import to_floats
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.optimizer import adam
 from saikei.training.prepared import Prepared
-from saikei.training.prior import prior_outputs
+from saikei.training.prior import least_losses, prior_outputs
 from saikei.training.score import summed_losses
 from saikei.training.task import flat_labels
 
@@ -91,10 +91,11 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
         ours, theirs = (
             float(summed_losses(ready.tasks, truths, said).mean()) for said in (outputs, constant)
         )
+        least = least_losses(ready.tasks, truths)
     except DataError:
         # A loss that takes labels of a form of its own, or outputs that are not finite.
         return False
-    return ours < _KNOWS * theirs
+    return ours - least < _KNOWS * (theirs - least)
 
 
 def _some(ready: Prepared) -> tuple[Any, Any]:
