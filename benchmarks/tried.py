@@ -16,7 +16,9 @@ Each network has a process of its own: a crash, a hang or a fault is a row.
     apt-get install r-cran-mlbench                       # human DNA, for two of the networks
     python benchmarks/tried.py                           # all
     python benchmarks/tried.py fer deepcut               # some
-    python benchmarks/tried.py --markdown docs/tried.md  # all, and the page of the documentation
+    python benchmarks/tried.py --rows rows.jsonl --markdown docs/tried.md  # all, and the page
+
+With --rows, what that file has already is not measured again, so that a run can go on.
 """
 
 from __future__ import annotations
@@ -69,8 +71,15 @@ def main() -> None:
         raise SystemExit(f"No network is called {unknown[0]!r}; there are {', '.join(MODELS)}.")
     rows = []
     print("\n".join(heading()), flush=True)
+    known = {}
+    if arguments.rows and arguments.rows.exists():
+        lines = arguments.rows.read_text(encoding="utf-8").splitlines()
+        known = {row["network"]: row for row in map(json.loads, lines)}
     for name in arguments.networks or MODELS:
-        rows.append(run(name, arguments))
+        rows.append(known.get(name) or run(name, arguments))
+        if arguments.rows and name not in known:
+            with arguments.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
         print(line(rows[-1]), flush=True)
     if arguments.markdown:
         arguments.markdown.write_text(document(rows), encoding="utf-8")
@@ -82,6 +91,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", help="which; all when none is named")
     parser.add_argument("--limit", type=float, default=1800, help="seconds for one network")
+    parser.add_argument("--rows", type=Path, help="JSON lines: read, and appended as it goes")
     parser.add_argument("--markdown", type=Path, help="where the page of the documentation goes")
     cache = Path.home() / ".cache/saikei-tried"
     parser.add_argument("--packages", type=Path, default=cache, help="where packages are kept")
@@ -294,7 +304,7 @@ def document(rows: list[dict[str, Any]]) -> str:
 What Saikei does with networks that others trained. Measured by
 
 ```sh
-python benchmarks/tried.py --markdown docs/tried.md
+python benchmarks/tried.py --rows rows.jsonl --markdown docs/tried.md
 ```
 
 with Keras {keras.__version__} ({keras.config.backend()}) and Python {platform.python_version()} on

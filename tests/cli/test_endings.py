@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +100,14 @@ def test_debug_shows_where_an_error_comes_from(
     assert "Traceback" in ended(capsys, monkeypatch, raising(InputError("no")), "edit")[1]
     monkeypatch.setenv("SAIKEI_DEBUG", "0")
     assert "Traceback" not in ended(capsys, monkeypatch, raising(InputError("no")), "edit")[1]
+
+
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """Ctrl-C is Python's own, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -52,8 +52,8 @@ def test_what_is_no_call_with_literals_is_refused_in_one_line(text: str) -> None
     ("text", "message"),
     [
         *((f"Stack(seed={wrong})", "") for wrong in WRONG),
-        ("Cascade(seed=-1)", "Cascade takes a whole number of at least 0"),
-        ("Boost(learning_rate=(1, 2))", r"learning_rate='\(1, 2\)' cannot be: Boost takes float"),
+        ("Cascade(seed=-1)", "give a whole number from 0"),
+        ("Boost(learning_rate=(1, 2))", r"learning_rate=\(1, 2\): give a number above 0"),
         ("Boost(epochs=True)", "Boost"),
         ("Chain(train=[1])", "Chain"),
         ("DropChannels({'conv': 'x'})", "give the indices of channels"),

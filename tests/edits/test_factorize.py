@@ -407,8 +407,11 @@ def test_a_kernel_that_is_not_finite_or_constrained_is_left_alone() -> None:
         ]
     )
     model.get_layer("broken").kernel.assign(np.full((20, 20), np.nan))
-    with pytest.raises(EditError, match="broken has a kernel that is not finite; bounded has a k"):
+    with pytest.raises(EditError, match="'kernel' of layer 'broken' .* holds NaN or infinite"):
         Factorize(energy=0.5)(model)
+    model.get_layer("broken").kernel.assign(np.eye(20))
+    with pytest.raises(EditError, match="bounded has a k"):
+        Factorize(energy=0.5, layers=("bounded",))(model)
 
 
 @pytest.mark.parametrize(

@@ -164,13 +164,24 @@ def test_a_model_with_nothing_to_cut_says_why() -> None:
         PruneChannels(0.5)(model)
 
 
+class Remembering(L.Layer):
+    """A layer that cannot be traced, since it adds a loss."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
+
+    def call(self, x: object) -> object:
+        self.add_loss(keras.ops.sum(x))
+        return keras.ops.matmul(x, self.table)
+
+
 def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> None:
     model = keras.Sequential(
         [
             keras.Input((6, 3)),
             L.Conv1D(8, 1, name="a"),
             L.Conv1D(8, 1, name="b"),
-            L.SpectralNormalization(L.Dense(4), name="memory"),
+            Remembering(name="memory"),
             L.Dense(2),
         ]
     )

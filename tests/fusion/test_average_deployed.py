@@ -65,7 +65,7 @@ def test_half_precision_members_are_pooled_in_float32():
         for name in ("logit", "median", "table", "all"):
             fused = AXES[name](members, (X, y))
             evidence = gather(members, (X, y))
-            assert evidence.said.outputs[0][0].dtype == np.float16
+            assert evidence.said.outputs[0][0].dtype == np.float32
             (scored,) = AXES[name].combiner(evidence).predict(evidence.said)
             said = say(fused)
             assert said.dtype == np.float32

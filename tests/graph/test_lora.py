@@ -85,7 +85,7 @@ def test_cutting_silent_channels_is_exact_under_lora() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        DropChannels({"hidden": (0, 1), "conv": (2,), "attention/heads": (0,)}),
+        DropChannels({"hidden": (0, 1), "conv": (2,)}),
         PruneChannels(0.5),
         FoldBatchNorm(),
         ReplaceActivation("relu", "elu"),

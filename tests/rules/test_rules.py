@@ -145,8 +145,19 @@ def test_a_shared_reshape_cuts_both_of_its_calls_alike() -> None:
     assert checked(model) == {"a": 6, "out": 0}
 
 
+class Remembering(L.Layer):
+    """A layer that cannot be traced, since it adds a loss."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
+
+    def call(self, x: object) -> object:
+        self.add_loss(keras.ops.sum(x))
+        return keras.ops.matmul(x, self.table)
+
+
 def test_a_layer_without_a_rule_pins_what_it_touches_and_says_so() -> None:
-    wrapped = L.SpectralNormalization(L.Dense(4), name="memory")
+    wrapped = Remembering(name="memory")
     model = keras.Sequential(
         [keras.Input((5, 3)), L.Conv1D(4, 1, name="a"), wrapped, L.Flatten(), L.Dense(2)]
     )

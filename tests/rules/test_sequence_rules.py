@@ -79,10 +79,10 @@ def transformer() -> keras.Model:
     return keras.Model(x, head(layers.LayerNormalization()(layers.Add()([y, z]))))
 
 
-def grouped_attention(kv_heads: int) -> Callable[[], keras.Model]:
+def grouped_attention(kv_heads: int, heads: int = 4) -> Callable[[], keras.Model]:
     def make() -> keras.Model:
         x, y = sequence()
-        y = layers.Add()([y, layers.GroupQueryAttention(4, 4, kv_heads)(y, y)])
+        y = layers.Add()([y, layers.GroupQueryAttention(4, heads, kv_heads)(y, y)])
         return keras.Model(x, head(y))
 
     return make
@@ -233,10 +233,10 @@ def test_heads_and_both_widths_are_groups_of_their_own() -> None:
 
 
 def test_query_heads_go_with_the_key_head_that_they_read() -> None:
-    model = grouped_attention(2)()
+    model = grouped_attention(4, heads=8)()
     small = PruneChannels(keep=0.5, scope="layer")(model)
     attention = next(layer for layer in small.layers if "attention" in layer.name)
-    assert (attention.num_query_heads, attention.num_key_value_heads) == (2, 1)
+    assert (attention.num_query_heads, attention.num_key_value_heads) == (4, 2)
 
 
 def test_attention_costs_its_projections_and_its_scores() -> None:

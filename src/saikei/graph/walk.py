@@ -294,7 +294,8 @@ class Reader:
 
     def _parameter_name(self, level: Level, variable: Any) -> str:
         """`"block_gamma"` for the weight `gamma` of the layer `block`."""
-        owner, role = self._held.get(id(variable), (level.layer.name, str(variable.name)))
+        held = self._held.get(id(variable))
+        owner, role = held or (level.layer.name, str(variable.name))
         return f"{owner}_{role}"
 
     def _whole_table(self, level: Level, layer: Any) -> TensorRef:

@@ -302,7 +302,8 @@ def _are_numbers(y: Array) -> bool:
 
     Two of them may well be a 0 and a 1 that were smoothed.
     """
-    return y.dtype.kind == "f" and len(np.unique(y.reshape(-1)[:100_000])) > 2
+    some = y.reshape(-1)[:100_000]
+    return y.dtype.kind == "f" and len(np.unique(some[np.isfinite(some)])) > 2
 
 
 def _same_rank(y: Array, shape: tuple[int | None, ...]) -> bool:

@@ -150,7 +150,8 @@ def _outcomes(task: Task, members: Sequence[Array], labels: Labels) -> tuple[Arr
         else:
             importance = np.concatenate([y.reshape(-1), 1.0 - y.reshape(-1)]) / y.size
             rows = np.concatenate([rows, 1.0 - rows])
-        importance = importance / importance.sum()
+        # All rows of the only class there is may be 0.
+        importance = importance / max(float(importance.sum()), float(np.finfo(np.float64).tiny))
     if labels.importance is not None or labels.scale != 1.0:
         counts = labels.over(y.shape).reshape(-1) * labels.scale
         importance = importance * np.tile(counts, len(importance) // len(counts))
