@@ -18,7 +18,7 @@ WORKERS ?= 2
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help install demo test test-all test-keras lint format types layers tests \
+.PHONY: help install demo test test-all lint format types layers tests \
     tests-backends tests-jax tests-torch benchmarks clean
 
 help:  ## show this list
@@ -59,17 +59,6 @@ tests-jax tests-torch: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 tests-jax tests-torch: export OMP_NUM_THREADS ?= 1
 tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) -q -m "backends and not slow"
-
-# What Saikei uses of Keras beyond its public surface stands in graph/internals.py; what is tested
-# here would notice if an older version had it otherwise.
-KERAS := 3.12.0 3.13.2 3.14.1
-test-keras: $(STAMP)  ## run the tests of the graph with older versions of Keras
-	@for version in $(KERAS); do \
-	    echo "Keras $$version"; \
-	    $(PIP) install --quiet --no-deps --upgrade --target $(VENV)/keras-$$version keras==$$version && \
-	    PYTHONPATH=$(VENV)/keras-$$version $(BIN)/python -m pytest -n $(WORKERS) -q \
-	        tests/graph tests/properties/test_oracle_random.py || exit 1; \
-	done
 
 benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,benchmarks]'
