@@ -92,6 +92,7 @@ class Noisy(layers.Layer):
 
 
 def test_what_is_known_from_running_a_call_is_not_taken_for_the_model():
+    keras.backend.clear_session()
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(2)(Noisy()(inputs)), name="whole")
     with pytest.raises(ModelError, match="'within.*' of model 'whole'"):
