@@ -307,7 +307,7 @@ def check_values(array: NDArray[Any], label: str) -> None:
     if array.dtype.kind == "V":
         raise DataError(
             f"The {label} is of type {array.dtype}, as NumPy stores bfloat16, whose numbers cannot "
-            "be told any more: store it as float32."
+            "be read back: store it as float32."
         )
     if array.dtype.kind not in "biuf":
         raise DataError(

@@ -51,7 +51,7 @@ class PinnedWarning(UserWarning):
 
 
 class TrainingWarning(UserWarning):
-    """A training did not do what was asked, and the message says what it did."""
+    """A training did not do what was asked; the message gives what it did instead."""
 
 
 def in_one_line(error: BaseException, limit: int = 300) -> str:

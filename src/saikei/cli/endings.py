@@ -76,7 +76,7 @@ def write_ending(ending: Ending, error: BaseException, arguments: Sequence[str])
         The exit code.
     """
     drop_unprinted()
-    # A closed stderr leaves nobody who could be told.
+    # With stderr closed there is nowhere to write the message.
     with contextlib.suppress(OSError, ValueError):
         if "--debug" in arguments or os.environ.get("SAIKEI_DEBUG", "0") not in ("", "0"):
             traceback.print_exception(error)

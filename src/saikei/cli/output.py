@@ -57,7 +57,7 @@ def import_keras() -> None:
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Drop what the process writes to stderr: an exception says what is wrong."""
+    """Drop what the process writes to stderr: an exception gives the reason."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -55,43 +55,43 @@ def shown(text: str) -> str:
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}…"
 
 
-def _value(node: ast.expr, classes: Mapping[str, Any], said: str) -> Any:
+def _value(node: ast.expr, classes: Mapping[str, Any], typed: str) -> Any:
     if isinstance(node, ast.Call):
-        return _call(node, classes, said)
+        return _call(node, classes, typed)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"{said}: {shown(ast.unparse(node))} is no number, text, list or dictionary "
+            f"{typed}: {shown(ast.unparse(node))} is no number, text, list or dictionary "
             "(text stands in quotes)."
         ) from error
 
 
-def _call(node: ast.Call, classes: Mapping[str, Any], said: str) -> Any:
+def _call(node: ast.Call, classes: Mapping[str, Any], typed: str) -> Any:
     name = ast.unparse(node.func).removeprefix("sk.")
     if name not in classes:
-        raise InputError(f"{said}: unknown {shown(name)}; use one of {', '.join(classes)}.")
+        raise InputError(f"{typed}: unknown {shown(name)}; use one of {', '.join(classes)}.")
     if any(isinstance(a, ast.Starred) for a in node.args) or not all(k.arg for k in node.keywords):
-        raise InputError(f"{said}: write the arguments out.")
-    args = [_value(argument, classes, said) for argument in node.args]
-    kwargs = {str(k.arg): _value(k.value, classes, said) for k in node.keywords}
+        raise InputError(f"{typed}: write the arguments out.")
+    args = [_value(argument, classes, typed) for argument in node.args]
+    kwargs = {str(k.arg): _value(k.value, classes, typed) for k in node.keywords}
     try:
         bound = inspect.signature(classes[name]).bind(*args, **kwargs)
     except TypeError as error:
         known = ", ".join(inspect.signature(classes[name]).parameters) or "no arguments"
-        raise InputError(f"{said}: {error}; {name} takes {known}.") from error
+        raise InputError(f"{typed}: {error}; {name} takes {known}.") from error
     try:
         made = classes[name](*args, **kwargs)
     except SaikeiError as error:
-        raise InputError(f"{said}: {error}") from error
+        raise InputError(f"{typed}: {error}") from error
     # What was typed decides what is raised.
     except Exception as error:
-        raise InputError(f"{said}: {in_one_line(error)}.") from error
-    _check_types(classes[name], bound.arguments, said)
+        raise InputError(f"{typed}: {in_one_line(error)}.") from error
+    _check_types(classes[name], bound.arguments, typed)
     return made
 
 
-def _check_types(kind: Any, arguments: Mapping[str, Any], said: str) -> None:
+def _check_types(kind: Any, arguments: Mapping[str, Any], typed: str) -> None:
     """Refuse what the class has let through and would stumble over at work."""
     try:
         hints = typing.get_type_hints(kind)
@@ -103,7 +103,7 @@ def _check_types(kind: Any, arguments: Mapping[str, Any], said: str) -> None:
         if not _fits(hint, value) or (name == "seed" and value < 0):
             wanted = "a whole number of at least 0" if name == "seed" else _named(hint)
             raise InputError(
-                f"{said}: {name}={shown(repr(value))} cannot be: {kind.__name__} takes {wanted}."
+                f"{typed}: {name}={shown(repr(value))} cannot be: {kind.__name__} takes {wanted}."
             )
 
 
