@@ -90,8 +90,7 @@ def test_cutting_silent_channels_is_exact_under_lora() -> None:
     "edit",
     [
         DropChannels({"hidden": (0, 1), "conv": (2,)}),
-        # Keras cannot run attention of unlike key and value widths on JAX.
-        PruneChannels(0.5, exclude=("attention",)),
+        PruneChannels(0.5),
         FoldBatchNorm(),
         ReplaceActivation("relu", "elu"),
         Sparsify(0.5),

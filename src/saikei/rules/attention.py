@@ -1,7 +1,8 @@
-"""Attention: heads, key width, value width and output width are cut apart.
+"""Attention: heads, key width, value width and output width are cut separately.
 
 The scores of a head are sums over its key width, divided by the square root of that width. With
-fewer key channels Keras divides by less; the query weights are rescaled to make up for it.
+fewer key channels Keras divides by less; the query weights are rescaled to make up for it. On JAX
+Keras calls a kernel that wants keys and values of one width, so there these two are cut together.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from saikei.rules.base import CallView, Rule, Shape, on_axis, pinned_flow, product
@@ -133,7 +135,9 @@ def _multi_head(call: CallView, inputs: tuple[Labels, ...], source: LabelSource)
     config, name = call.config, call.operation
     count = source.fresh(int(config["num_heads"]), name, "heads")
     key = source.fresh(int(config["key_dim"]), name, "key")
-    value = source.fresh(int(config["value_dim"] or config["key_dim"]), name, "value")
+    value_dim = int(config["value_dim"] or config["key_dim"])
+    one_width = keras.backend.backend() == "jax" and value_dim == int(config["key_dim"])
+    value = key if one_width else source.fresh(value_dim, name, "value")
     shape = config["output_shape"] or (call.inputs[roles.query][-1],)
     outputs = tuple(
         source.fresh(int(size or 1), name, f"output{i}" if len(shape) > 1 else "")
