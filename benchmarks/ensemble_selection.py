@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special
 
 from saikei.fusion import fit_weights, select_weights
-from saikei.training import Task
+from saikei.scoring import Task
 
 ROUNDS = 25
 TASK = Task("multiclass", None, "accuracy", from_logits=False, sparse=True, outputs=10)

@@ -25,13 +25,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from scipy import special
 
-from saikei.fusion import explain_predictions
 from saikei.fusion.evidence import Said
-from saikei.fusion.explaining.games import game_of
-from saikei.fusion.explaining.shapley import Shapley, shapley
-from saikei.fusion.explaining.teams import MeanTeam
-from saikei.training import Task
-from saikei.training.prior import prior_outputs
+from saikei.judging import explain_predictions
+from saikei.judging.explaining.coalitions import MeanTeam
+from saikei.judging.explaining.games import game_of
+from saikei.judging.explaining.shapley import Shapley, shapley
+from saikei.scoring import Task
+from saikei.scoring.prior import prior_outputs
 
 LIMIT_MS = 20.0
 ORDERS = 512

@@ -37,7 +37,7 @@ from sklearn.model_selection import train_test_split
 
 import saikei as sk
 from saikei.fusion.evidence import Evidence, gather
-from saikei.fusion.nested import Nest
+from saikei.judging.nested import Nest
 
 Array = np.ndarray
 OURS: Mapping[str, Any] = {

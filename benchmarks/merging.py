@@ -104,7 +104,7 @@ def child(who: str, method: str, folder: Path) -> None:
 def with_saikei(method: str, folder: Path) -> Callable[[], Any]:
     """Our merge."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from saikei.fusion import Ties, merge_files
+    from saikei.merging import Ties, merge_files
 
     paths, base = members_in(folder)
     out = folder / OUTPUTS[0]

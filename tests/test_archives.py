@@ -19,7 +19,7 @@ import pytest
 from saikei import archives
 from saikei.archives import check_memory
 from saikei.errors import DataError, InputError, ModelError
-from saikei.fusion import merge_files
+from saikei.merging import merge_files
 from saikei.modelfile import load_model
 from saikei.npz import load_npz
 

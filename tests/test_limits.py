@@ -25,7 +25,7 @@ from saikei import (
     Stack,
 )
 from saikei.errors import EditError, FusionError, InputError, PinnedWarning
-from saikei.fusion import Dare
+from saikei.merging import Dare
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saikei.budget import Budget
     from saikei.channels import channel_groups
     from saikei.costs import profile
+    from saikei.distilling import distill
     from saikei.edits import (
         Dequantize,
         DropChannels,
@@ -41,14 +42,13 @@ if TYPE_CHECKING:
         Multimodal,
         Soup,
         Stack,
-        choose,
-        explain,
-        merge_files,
-        nested_score,
     )
+    from saikei.judging import choose, explain, nested_score
+    from saikei.merging import merge_files
     from saikei.rules import Rule, register_rule
+    from saikei.scoring import evaluate
     from saikei.search import optimize
-    from saikei.training import cross_fit, declare_training_rows, distill, evaluate, fit
+    from saikei.training import cross_fit, declare_training_rows, fit
 
 __all__ = [
     "Average",
@@ -118,15 +118,15 @@ _HOMES = {
     "Sparsify": "edits",
     "Stack": "fusion",
     "channel_groups": "channels",
-    "choose": "fusion",
+    "choose": "judging",
     "cross_fit": "training",
     "declare_training_rows": "training",
-    "distill": "training",
-    "evaluate": "training",
-    "explain": "fusion",
+    "distill": "distilling",
+    "evaluate": "scoring",
+    "explain": "judging",
     "fit": "training",
-    "merge_files": "fusion",
-    "nested_score": "fusion",
+    "merge_files": "merging",
+    "nested_score": "judging",
     "optimize": "search",
     "profile": "costs",
     "register_rule": "rules",

@@ -12,7 +12,7 @@ from keras import layers as L
 from saikei import PruneChannels
 from saikei.calibration import refit
 from saikei.calibration.batch_norm import refit_batch_norm
-from saikei.calibration.kept import kept_outputs
+from saikei.calibration.surviving_outputs import kept_outputs
 from saikei.channels import map_channels
 from saikei.edits.compensate import cut_and_refit
 from saikei.edits.cut import cut

@@ -16,7 +16,7 @@ from saikei.edits import DropChannels, Recipe
 from saikei.edits.recipe import EDITS
 from saikei.errors import EditError, InputError
 from saikei.fusion.registry import FUSIONS
-from saikei.fusion.soups.named import METHODS
+from saikei.merging.names import METHODS
 from saikei.reading import read_json
 
 CLASSES = {**EDITS, **FUSIONS, **METHODS, "Budget": Budget}

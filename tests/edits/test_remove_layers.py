@@ -11,9 +11,9 @@ from keras import layers as L
 
 import saikei as sk
 from saikei.edits import Recipe, RemoveLayers
+from saikei.edits.depth.dominators import dead_calls
 from saikei.edits.depth.find import find_units
 from saikei.edits.depth.ranking import RANKINGS
-from saikei.edits.depth.structure import dead_calls
 from saikei.edits.depth.units import KINDS
 from saikei.errors import BudgetError, EditError
 from saikei.graph import read

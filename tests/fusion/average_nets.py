@@ -8,9 +8,9 @@ from keras import layers
 from scipy import special
 
 from saikei.fusion import Average
-from saikei.training import infer_task
-from saikei.training.outputs import read_outputs
-from saikei.training.score import sample_losses
+from saikei.scoring import infer_task
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.score import sample_losses
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 6)).astype("float32")

@@ -18,7 +18,7 @@ from saikei import Boost
 from saikei.errors import DataError, FusionError
 from saikei.fusion.boosting import votes
 from saikei.graph import copy_model
-from saikei.training.task import Task
+from saikei.scoring.task import Task
 
 FAST = {"epochs": 6, "batch_size": 32, "learning_rate": 2e-2}
 RNG = np.random.default_rng(0)

@@ -14,7 +14,8 @@ from keras import layers
 from saikei.costs import profile
 from saikei.errors import DataError, FusionError
 from saikei.fusion import Average
-from saikei.training import evaluate, fit, infer_task
+from saikei.scoring import evaluate, infer_task
+from saikei.training import fit
 
 
 def classifier(seed, width=4, activation="softmax", classes=3):

@@ -10,10 +10,11 @@ from scipy import special
 
 import saikei as sk
 from saikei.errors import FusionError
-from saikei.fusion import Average, CalibratedFit, nested_score
+from saikei.fusion import Average, CalibratedFit
 from saikei.graph import copy_model
-from saikei.training import evaluate, infer_task
-from saikei.training.outputs import read_outputs
+from saikei.judging import nested_score
+from saikei.scoring import evaluate, infer_task
+from saikei.scoring.outputs import read_outputs
 from tests.fusion.average_nets import (
     AXES,
     FIRST,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from keras import layers
 
+from saikei.distilling import distill
 from saikei.fusion import Average, Stack
 from saikei.fusion.evidence import gather
-from saikei.training import distill
-from saikei.training.outputs import read_outputs
+from saikei.scoring.outputs import read_outputs
 from tests.fusion.average_nets import (
     AXES,
     X,

@@ -12,14 +12,14 @@ from scipy import special
 
 import saikei as sk
 from saikei.fusion.evidence import Evidence, Said
-from saikei.fusion.explain import explain_predictions
 from saikei.fusion.stacking.forms import View
 from saikei.fusion.stacking.linear import logistic, pooled, ridge
 from saikei.fusion.stacking.targets import target_of
-from saikei.training.counted import Labels, count
-from saikei.training.prior import prior_outputs
-from saikei.training.score import score_outputs, summed_losses
-from saikei.training.task import Task
+from saikei.judging.explain import explain_predictions
+from saikei.scoring.counted import Labels, count
+from saikei.scoring.prior import prior_outputs
+from saikei.scoring.score import score_outputs, summed_losses
+from saikei.scoring.task import Task
 
 N, C, MEMBERS = 60, 3, 3
 KINDS = ("multiclass", "multilabel", "regression")

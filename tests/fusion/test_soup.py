@@ -11,11 +11,12 @@ import pytest
 from keras import layers as L
 
 from saikei.errors import DataError, FusionError
-from saikei.fusion import Average, choose, nested_score
+from saikei.fusion import Average
 from saikei.fusion.soup import Soup
-from saikei.fusion.soups.fitted import Fisher, Greedy
-from saikei.fusion.soups.methods import Dare, Ema, Linear, Slerp, TaskArithmetic, Ties
 from saikei.graph import copy_model
+from saikei.judging import choose, nested_score
+from saikei.merging.fitted import Fisher, Greedy
+from saikei.merging.methods import Dare, Ema, Linear, Slerp, TaskArithmetic, Ties
 from saikei.training import declare_training_rows, fit
 from saikei.training.provenance import training_rows
 

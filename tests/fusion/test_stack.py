@@ -21,8 +21,9 @@ import saikei as sk
 from saikei.errors import DataError, FusionError
 from saikei.fusion import Average, Stack
 from saikei.fusion.evidence import gather
-from saikei.training import infer_tasks, is_in_sample, sample_losses
-from saikei.training.task import flat_labels
+from saikei.scoring import infer_tasks, sample_losses
+from saikei.scoring.task import flat_labels
+from saikei.training import is_in_sample
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(240, 6)).astype("float32")

@@ -16,7 +16,7 @@ from saikei import Average, Soup
 from saikei.errors import DataError, FusionError
 from saikei.fusion.averaging.weights import fit_weights
 from saikei.fusion.evidence import gather
-from saikei.training import infer_task
+from saikei.scoring import infer_task
 
 # Maps are not square, so that mixed up axes show.
 HEIGHT, WIDTH = 3, 5

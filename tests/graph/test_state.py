@@ -13,12 +13,12 @@ from keras import layers as L
 
 from saikei import Average, DropChannels, PruneChannels, ReplaceActivation, Rule, Soup
 from saikei.errors import EditError, FusionError, ModelError, PinnedWarning
-from saikei.fusion import explain
-from saikei.fusion.shared_prefix import compact
+from saikei.fusion.compact import compact
 from saikei.graph import copy_model, fresh_model
+from saikei.judging import explain
 from saikei.rules import CallView, Flow, Labels, LabelSource, register_rule
+from saikei.scoring import evaluate
 from saikei.search.fingerprint import model_hash
-from saikei.training import evaluate
 
 TEXTS = np.array([["red fox"], ["green dog"], ["blue fox"], ["green fox"]])
 WORDS = np.array([["red"], ["green"], ["blue"], ["green"]])

@@ -7,8 +7,8 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from saikei.search.front import pareto_front
-from saikei.search.record import (
+from saikei.runs.front import pareto_front
+from saikei.runs.record import (
     Candidate,
     Comparison,
     Cost,
@@ -21,7 +21,7 @@ from saikei.search.record import (
     Test,
     Training,
 )
-from saikei.training.score import Score
+from saikei.scoring.score import Score
 
 
 def accuracy(correct: int, n: int = 360) -> Score:

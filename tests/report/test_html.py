@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from saikei.report import render_html, write_html
-from saikei.search.record import Candidate, Run, Training
+from saikei.runs.record import Candidate, Run, Training
 from tests.report.sample import sample_run
 
 HOSTILE = (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from saikei.report.replay import replay
-from saikei.search.record import Run
+from saikei.runs.record import Run
 from tests.report.sample import sample_run
 
 

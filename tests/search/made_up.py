@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from saikei.runs.record import Candidate, Cost
+from saikei.scoring.score import Score
+from saikei.scoring.task import Task
 from saikei.search.judge import Judge, Outputs
-from saikei.search.record import Candidate, Cost
-from saikei.training.score import Score
-from saikei.training.task import Task
 
 BINARY = Task("binary", None, "accuracy", from_logits=False, sparse=False, outputs=1)
 NUMBER = Task("regression", None, "mse", from_logits=False, sparse=False, outputs=1)

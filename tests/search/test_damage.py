@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from saikei.errors import DiskError, InputError
-from saikei.search import walk
+from saikei.search import trials as walk
 from saikei.search.folder import RunFolder
 from saikei.search.lock import LOCK, locked
 from saikei.search.space import first_points, space

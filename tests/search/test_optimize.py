@@ -16,9 +16,10 @@ import pytest
 import saikei as sk
 from saikei.errors import InputError
 from saikei.report import report_of
-from saikei.search import Result, Run
-from saikei.search.front import pareto_front
-from saikei.search.record import Candidate
+from saikei.runs import Run
+from saikei.runs.front import pareto_front
+from saikei.runs.record import Candidate
+from saikei.search import Result
 from tests.search.conftest import Finished
 from tests.search.small import BUDGET, EPOCHS, convolutional, data, dense, search, state_of
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from saikei.errors import WorkError
+from saikei.runs.record import Candidate
 from saikei.search.judge import Judge, Outputs
-from saikei.search.record import Candidate
 from saikei.search.selection import select
 from tests.search.made_up import candidate, cost, judge_of_binary, judge_of_number, right
 

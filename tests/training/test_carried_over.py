@@ -8,10 +8,12 @@ import pytest
 from keras import layers
 
 from saikei.budget import Budget
+from saikei.distilling import distill
 from saikei.edits import PruneChannels
 from saikei.errors import TrainingWarning
 from saikei.graph import copy_model
-from saikei.training import distill, evaluate, fit
+from saikei.scoring import evaluate
+from saikei.training import fit
 from tests.training.nets import redundant_regressor
 
 STALE = "ignore::saikei.errors.TrainingWarning"

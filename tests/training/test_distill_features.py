@@ -13,8 +13,9 @@ import tensorflow as tf
 from keras import layers
 
 import saikei as sk
+from saikei.distilling import distill, feature_teacher
 from saikei.errors import InputError, ModelError, TrainingWarning
-from saikei.training import distill, feature_teacher, fit
+from saikei.training import fit
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 8, 8, 2)).astype("float32")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold, ShuffleSplit, TimeSeriesSplit
 
 from saikei.errors import DataError, InputError
-from saikei.training import Task
+from saikei.scoring import Task
 from saikei.training.folds import class_numbers, make_folds
 
 CLASSES = np.repeat([0, 1, 2], [30, 20, 10])

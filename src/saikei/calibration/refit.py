@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
-from saikei.calibration.kept import Kept, take_kept
 from saikei.calibration.least_squares import RIDGES, NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Outcome, Run, Value
 from saikei.calibration.samples import SAMPLES, calibration_inputs
+from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation, TensorRef
 from saikei.tensors import is_half, rounding
 

@@ -38,8 +38,9 @@ def demo(
     """Train a small network on images, then find the best model at a quarter of its MACs."""
     limits = budget(macs, None, None)
     import_keras()
+    from saikei.scoring import evaluate
     from saikei.search import optimize
-    from saikei.training import evaluate, fit
+    from saikei.training import fit
 
     splits = _load(dataset, seed)
     if splits.test is None:

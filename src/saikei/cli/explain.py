@@ -41,7 +41,7 @@ def explain(
 ) -> None:
     """Show what each member of a fusion is worth, how members compare, and which can go."""
     import_keras()
-    from saikei.fusion import explain as explain_fusion
+    from saikei.judging import explain as explain_fusion
     from saikei.modelfile import load_model
     from saikei.npz import load_npz
 

@@ -53,7 +53,7 @@ def fuse(
     from saikei.costs import profile
     from saikei.modelfile import load_model, save_model
     from saikei.npz import load_npz
-    from saikei.training import evaluate
+    from saikei.scoring import evaluate
     from saikei.writing import check_target
 
     check_target(out, ".keras", overwrite)
@@ -101,7 +101,7 @@ def typed_fusion(weights: str | None, with_: str | None) -> Fusion:
     from saikei.cli.steps import parse_call
     from saikei.fusion import Average, Fusion
     from saikei.fusion.registry import FUSIONS
-    from saikei.fusion.soups.named import METHODS
+    from saikei.merging.names import METHODS
 
     if weights is not None and with_ is not None:
         raise InputError("Give --weights for an average or --with for any fusion, not both.")

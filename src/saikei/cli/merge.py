@@ -38,7 +38,7 @@ def merge(
 ) -> None:
     """Merge files of weights of any size, one tensor at a time, without data or a model."""
     import_keras()
-    from saikei.fusion import merge_files
+    from saikei.merging import merge_files
 
     made = merge_files(
         files, out, _method(with_), base=base, check=check, overwrite=overwrite
@@ -53,6 +53,6 @@ def merge(
 def _method(typed: str) -> Any:
     """A method from its name, or typed as a call."""
     from saikei.cli.steps import parse_call
-    from saikei.fusion.soups.named import METHODS, NAMED
+    from saikei.merging.names import METHODS, NAMED
 
     return typed if typed in NAMED else parse_call(typed, METHODS, "--with")

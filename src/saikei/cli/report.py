@@ -22,7 +22,7 @@ def report(
     """Show a finished run and write its report again."""
     import_keras()
     from saikei.report import text_report, write_html
-    from saikei.search.record import Run
+    from saikei.runs.record import Run
     from saikei.writing import check_target
 
     record = Run.load(run)

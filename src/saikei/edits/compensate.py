@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from saikei.calibration.kept import kept_outputs
 from saikei.calibration.refit import refit
+from saikei.calibration.surviving_outputs import kept_outputs
 from saikei.channels import BoolMask, ChannelMap
 from saikei.edits.constants import fold_constants
 from saikei.edits.cut import check_keep, cut

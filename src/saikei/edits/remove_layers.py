@@ -11,11 +11,11 @@ import keras
 from saikei.budget import Budget
 from saikei.calibration import refit
 from saikei.edits.base import Edit, read_with_sizes
+from saikei.edits.depth.dominators import CostTable
 from saikei.edits.depth.find import choose_units, find_units
 from saikei.edits.depth.plan import PlannedUnit, RemovalPlan
 from saikei.edits.depth.ranking import RANKINGS, Ranking, make_ranking
 from saikei.edits.depth.selection import all_around, removal_order, within_budget
-from saikei.edits.depth.structure import CostTable
 from saikei.edits.depth.units import KINDS, Unit, leaves
 from saikei.errors import EditError
 from saikei.graph import Graph, redirect

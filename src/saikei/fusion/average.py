@@ -18,16 +18,16 @@ from saikei.fusion.averaging.pooling import How, Pool, Space
 from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.averaging.weights import FittedWeights, fit_weights
 from saikei.fusion.base import Fusion
+from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, gather
 from saikei.fusion.logits import with_logits
 from saikei.fusion.members import check_members, mean_model, side_by_side
-from saikei.fusion.shared_prefix import compacted
 from saikei.limits import BAGS, check_seed, check_whole
 from saikei.limits import ROUNDS as MOST_ROUNDS
-from saikei.training.masks import may_mask
-from saikei.training.outputs import read_outputs
+from saikei.scoring.masks import may_mask
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.task import Task
 from saikei.training.provenance import record_rows
-from saikei.training.task import Task
 
 Weights = tuple[Any, ...] | Literal["learn", "greedy"] | None
 

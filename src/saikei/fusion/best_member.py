@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, Said, deployed, gather
 from saikei.graph import copy_model
-from saikei.training.batches import Array
+from saikei.scoring.score import summed_losses
 from saikei.training.provenance import record_rows
-from saikei.training.score import summed_losses
 
 
 @dataclass(frozen=True)

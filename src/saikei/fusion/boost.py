@@ -20,8 +20,8 @@ from saikei.fusion.logits import last_activation
 from saikei.fusion.members import check_members, check_models
 from saikei.graph import read
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
-from saikei.training.observed import flat_weights, gathered, observe
-from saikei.training.task import flat_labels
+from saikei.scoring.observed import flat_weights, gathered, observe
+from saikei.scoring.task import flat_labels
 
 METHODS = ("gradient", "samme", "samme.r")
 

@@ -9,23 +9,22 @@ from typing import Any, Protocol, TypeAlias
 import keras
 import numpy as np
 
-from saikei.batches import for_keras
+from saikei.batches import Array, for_keras
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
+from saikei.fusion.features import penultimate
 from saikei.fusion.members import check_members, check_models, mean_model, side_by_side
-from saikei.fusion.penultimate import penultimate
 from saikei.graph import read
+from saikei.scoring.counted import Labels
+from saikei.scoring.masks import shared_masks
+from saikei.scoring.observed import counted_labels, gathered
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.task import Task, infer_tasks, labels_for
 from saikei.tensors import to_floats
-from saikei.training.batches import Array
-from saikei.training.counted import Labels
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows
-from saikei.training.masks import shared_masks
-from saikei.training.observed import counted_labels, gathered
-from saikei.training.outputs import read_outputs
-from saikei.training.predictions import predict_all
 from saikei.training.provenance import check_digests_held_out
-from saikei.training.task import Task, infer_tasks, labels_for
 
 Members: TypeAlias = Sequence[keras.Model] | CrossFit
 

@@ -19,7 +19,7 @@ from saikei.graph import (
 )
 from saikei.graph.build import build
 from saikei.rules.wrapping import JOINED
-from saikei.training.outputs import read_outputs
+from saikei.scoring.outputs import read_outputs
 
 _ENDING = frozenset(
     {"Dense", "EinsumDense", "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"}

@@ -12,7 +12,7 @@ from keras import tree
 from saikei.errors import FusionError
 from saikei.fusion.fitting_inputs import how_to_fit
 from saikei.graph import Graph, TensorRef, TensorSpec, build, copy_model, read
-from saikei.training.outputs import Outputs, read_outputs
+from saikei.scoring.outputs import Outputs, read_outputs
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from saikei.errors import FusionError
 from saikei.fusion.average import Average, Weights
 from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.base import Fusion
+from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Combiner, Evidence, Said, connect, gather
 from saikei.fusion.members import check_members, check_several, numbered_name
 from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
-from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stack import Stack
 from saikei.limits import check_seed
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.score import Score, score_outputs
 from saikei.training.cross_fit import CrossFit
-from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
-from saikei.training.score import Score, score_outputs
 
 On = Literal["outputs", "features"]
 

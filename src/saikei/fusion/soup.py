@@ -18,18 +18,18 @@ from saikei.fusion.soups.architecture import (
     same_architecture,
     tensors,
 )
-from saikei.fusion.soups.fitted import Fisher, Greedy
-from saikei.fusion.soups.methods import Merge
-from saikei.fusion.soups.named import Method, find_method, method_from_dict
-from saikei.fusion.soups.pot import Pot, SoupFit
+from saikei.fusion.soups.merge_members import Pot, SoupFit
 from saikei.fusion.soups.recalibrate import has_statistics
 from saikei.fusion.soups.trial import Trial
 from saikei.graph import Graph
 from saikei.limits import POINTS, check_whole
+from saikei.merging.fitted import Fisher, Greedy
+from saikei.merging.methods import Merge
+from saikei.merging.names import Method, find_method, method_from_dict
 from saikei.modelfile import load_model
+from saikei.scoring.observed import gathered
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import digest_data
-from saikei.training.observed import gathered
 from saikei.training.provenance import check_held_out, inherit_rows, record_rows
 
 

@@ -13,16 +13,16 @@ from threadpoolctl import threadpool_limits
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.base import Fusion
+from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Evidence, Members, Said, connect, deployed, gather
-from saikei.fusion.shared_prefix import compacted
 from saikei.fusion.stacking.choose_meta import choose_meta
 from saikei.fusion.stacking.estimators import is_estimator
 from saikei.fusion.stacking.forms import On, check_flat
 from saikei.fusion.stacking.metas import StackCombiner
 from saikei.fusion.stacking.targets import folds_of, target_of
 from saikei.limits import FOLDS, check_seed, check_whole
+from saikei.scoring.outputs import read_outputs
 from saikei.training.folds import make_folds
-from saikei.training.outputs import read_outputs
 from saikei.training.provenance import record_rows
 
 _NAMED = ("auto", "logistic", "ridge", "mlp")

@@ -11,10 +11,10 @@ from saikei.errors import ModelError
 from saikei.graph import internals
 from saikei.graph.flat import Graph
 from saikei.graph.lineage import ignored_classes, marks_of
+from saikei.graph.reader import Level, Reader
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
 from saikei.graph.text import with_true_text_shapes
 from saikei.graph.untraceable import UntraceableError
-from saikei.graph.walk import Level, Reader
 
 
 def read(model: keras.Model) -> Graph:

@@ -7,12 +7,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from saikei.report import numbers
 from saikei.report.escape import chart_text
 from saikei.report.parts import kind_text
-from saikei.search.front import cost_of, pareto_front
-from saikei.search.plausible import COST_AXES
-from saikei.search.record import KINDS, Candidate, Kind, Run
+from saikei.runs import numbers
+from saikei.runs.front import cost_of, pareto_front
+from saikei.runs.plausible import COST_AXES
+from saikei.runs.record import KINDS, Candidate, Kind, Run
 
 # Mid-tones that read on a white and on a dark page.
 COLOURS: Mapping[Kind, str] = {

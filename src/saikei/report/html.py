@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 from saikei.report.charts import choices_chart, front_chart
 from saikei.report.curves import training_chart
 from saikei.report.parts import report_of
-from saikei.search.record import Run
+from saikei.runs.record import Run
 from saikei.writing import check_target, write_text
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from saikei.report import numbers
 from saikei.report.replay import replay
-from saikei.search.front import cost_of
-from saikei.search.plausible import COST_AXES, ORIGINALS
-from saikei.search.record import KINDS, Candidate, LayerChange, Run
+from saikei.runs import numbers
+from saikei.runs.front import cost_of
+from saikei.runs.plausible import COST_AXES, ORIGINALS
+from saikei.runs.record import KINDS, Candidate, LayerChange, Run
 
 Pairs = tuple[tuple[str, str], ...]
 

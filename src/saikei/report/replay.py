@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from saikei.search.plausible import ORIGINALS
-from saikei.search.record import Candidate, Run, trained_for_nothing
+from saikei.runs.plausible import ORIGINALS
+from saikei.runs.record import Candidate, Run, trained_for_nothing
 
 
 def replay(run: Run) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from saikei.report.escape import terminal_text
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
-from saikei.search.record import Run
+from saikei.runs.record import Run
 
 # Columns of the Pareto table: where it is narrow, those that others imply are left out.
 _WIDE = ("", "model", "what", "metric", "95 %", "MACs", "share", "params", "latency", "fits")

@@ -12,9 +12,9 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from saikei.fusion.averaging.weights import fit_weights
+from saikei.runs.record import Cost
+from saikei.scoring.score import Score
 from saikei.search.judge import Judge, Outputs, mean_of
-from saikei.search.record import Cost
-from saikei.training.score import Score
 
 MOST_MEMBERS = 4
 # Above so many sets they are grown greedily instead of all being scored.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from saikei.search.front import goodness
+from saikei.runs.front import goodness
+from saikei.runs.record import Candidate, Comparison, Decision
 from saikei.search.judge import Judge, Outputs
-from saikei.search.record import Candidate, Comparison, Decision
 
 
 def compare_choices(

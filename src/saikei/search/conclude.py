@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 import keras
 
 from saikei import report
+from saikei.codec import to_jsonable
 from saikei.reading import holds_json
-from saikei.search.codec import to_jsonable
+from saikei.runs.front import cost_axis, pareto_front
+from saikei.runs.record import Candidate, Decision, Run, Settings, Test
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.execute import Bench
 from saikei.search.folder import RunFolder
-from saikei.search.front import cost_axis, pareto_front
 from saikei.search.judge import Judge, Outputs
-from saikei.search.record import Candidate, Decision, Run, Settings, Test
 from saikei.search.selection import select
 from saikei.writing import write_text
 

@@ -18,17 +18,19 @@ import keras
 from saikei.budget import Budget, Costs
 from saikei.calibration.sizes import sizes_of
 from saikei.channels import channel_groups
+from saikei.codec import to_jsonable
 from saikei.costs import Profile, profile
+from saikei.distilling import distill
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import BudgetError, PinnedWarning, TrainingWarning, WorkError
 from saikei.graph import Graph, copy_model, fresh_model, read, sized
-from saikei.search.codec import to_jsonable
+from saikei.runs.front import goodness
+from saikei.runs.record import Candidate, Cost, LayerChange, Training
+from saikei.scoring import Score
 from saikei.search.folder import RunFolder
-from saikei.search.front import goodness
 from saikei.search.judge import Judge
 from saikei.search.plan import Plan
-from saikei.search.record import Candidate, Cost, LayerChange, Training
-from saikei.training import Score, distill, fit
+from saikei.training import fit
 
 PROFILE_BATCH = 32
 # Weights that training made no better are trained again, slower by so much, up to so many times.

@@ -14,15 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError
 from saikei.graph import copy_model
 from saikei.modelfile import check_model_file, load_model
 from saikei.npz import read_arrays
 from saikei.reading import holds_json, read_json
-from saikei.search.codec import from_jsonable, to_jsonable
+from saikei.runs.record import Candidate, Run
 from saikei.search.judge import Outputs
 from saikei.search.lock import LOCK
-from saikei.search.record import Candidate, Run
 from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
 
 _WHAT = {

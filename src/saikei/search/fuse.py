@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import keras
 
 from saikei.fusion import Average
+from saikei.runs.record import Candidate, Decision
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
 from saikei.search.execute import Bench, cost_of
 from saikei.search.judge import Outputs
-from saikei.search.record import Candidate, Decision
 
 
 @dataclass(frozen=True)

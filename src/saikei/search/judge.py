@@ -11,19 +11,19 @@ import numpy as np
 
 from saikei.batches import for_keras
 from saikei.errors import InputError
-from saikei.search.record import Difference
-from saikei.tensors import to_floats
-from saikei.training.counted import Labels, row_importance
-from saikei.training.metrics import Metric, find_metric
-from saikei.training.observed import observe
-from saikei.training.score import (
+from saikei.runs.record import Difference
+from saikei.scoring.counted import Labels, row_importance
+from saikei.scoring.metrics import Metric, find_metric
+from saikei.scoring.observed import observe
+from saikei.scoring.score import (
     Score,
     mean_interval,
     per_sample,
     score_outputs,
     summed_losses,
 )
-from saikei.training.task import Task
+from saikei.scoring.task import Task
+from saikei.tensors import to_floats
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Outputs = tuple[Array, ...]

@@ -21,6 +21,7 @@ from saikei.errors import BudgetError, ModelError
 from saikei.graph import read
 from saikei.graph.at_hand import own_objects, unsavable
 from saikei.graph.internals import flattened_layers
+from saikei.runs.record import Decision, Run, Settings
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, complete_run, conclude, write_run
 from saikei.search.effort import Effort, at_least, batch_size_for
@@ -39,12 +40,11 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.progress import SearchProgress
-from saikei.search.record import Decision, Run, Settings
 from saikei.search.result import Result
 from saikei.search.space import first_points
 from saikei.search.splits import SearchData, search_data
+from saikei.search.trials import walk
 from saikei.search.unlabelled import with_labels
-from saikei.search.walk import walk
 
 
 def optimize(

@@ -15,15 +15,15 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
 from saikei.models import CascadeModel
+from saikei.runs.front import goodness
+from saikei.runs.record import Candidate, Cost, Decision
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.score import Score
 from saikei.search.execute import Gauge
 from saikei.search.folder import RunFolder
-from saikei.search.front import goodness
 from saikei.search.judge import Judge, Outputs, mean_of
 from saikei.search.plan import edit_for
-from saikei.search.record import Candidate, Cost, Decision
 from saikei.search.space import Point
-from saikei.training.outputs import read_outputs
-from saikei.training.score import Score
 
 
 @dataclass(frozen=True)

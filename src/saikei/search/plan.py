@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from saikei.budget import Budget, Costs
+from saikei.codec import to_jsonable
 from saikei.edits import PruneChannels
-from saikei.search.codec import to_jsonable
+from saikei.runs.record import Kind
 from saikei.search.effort import Effort
-from saikei.search.record import Kind
 from saikei.search.space import Point
 
 # A measured time is never the same twice: aim below the limit, so that the result keeps it.

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 from saikei import report
-from saikei.search.record import Candidate, Run
+from saikei.runs.record import Candidate, Run
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from saikei.errors import WorkError
-from saikei.report import numbers
-from saikei.search.front import cost_of, goodness
+from saikei.runs import numbers
+from saikei.runs.front import cost_of, goodness
+from saikei.runs.record import Candidate, Decision, Difference
 from saikei.search.judge import Judge, Outputs
-from saikei.search.record import Candidate, Decision, Difference
 
 
 @dataclass(frozen=True)

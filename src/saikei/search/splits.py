@@ -10,7 +10,7 @@ import keras
 
 from saikei.data import check_data, hold_out
 from saikei.errors import DataError
-from saikei.training.observed import gathered
+from saikei.scoring.observed import gathered
 
 HELD_OUT = 0.2
 

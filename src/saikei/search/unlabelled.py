@@ -11,8 +11,8 @@ import keras
 from saikei.batches import as_arrays, dataset_length, first_batch
 from saikei.data import arrays, check_inputs, input_count
 from saikei.errors import DataError
-from saikei.search.record import Decision
-from saikei.training import infer_tasks
+from saikei.runs.record import Decision
+from saikei.scoring import infer_tasks
 from saikei.training.targets import Targets
 
 _NAMES = ("train", "validation", "test")

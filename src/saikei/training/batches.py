@@ -11,22 +11,8 @@ from keras import tree
 from saikei.batches import (
     Array,
     ArrayData,
-    as_arrays,
-    as_numpy,
-    dataset_batches,
-    dataset_length,
     for_keras,
 )
-
-__all__ = [
-    "Array",
-    "ArrayData",
-    "ShuffledBatches",
-    "as_arrays",
-    "as_numpy",
-    "dataset_batches",
-    "dataset_length",
-]
 
 
 class ShuffledBatches(keras.utils.PyDataset):

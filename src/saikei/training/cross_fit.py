@@ -14,15 +14,15 @@ from saikei.batches import Array, ArrayData
 from saikei.data import check_inputs, input_count
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
-from saikei.training.counted import Labels, count
+from saikei.scoring.counted import Labels, count
+from saikei.scoring.masks import shared_masks
+from saikei.scoring.observed import flat_weights, gathered
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.task import Task, flat_labels, infer_tasks
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.fit import fit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
-from saikei.training.masks import shared_masks
-from saikei.training.observed import flat_weights, gathered
-from saikei.training.predictions import predict_all
 from saikei.training.provenance import record_rows, rows_in_sample
-from saikei.training.task import Task, flat_labels, infer_tasks
 
 Build = Callable[[], keras.Model]
 Train = Callable[[keras.Model, tuple[Any, ...]], Any]

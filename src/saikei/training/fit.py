@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from saikei.training.class_weights import ClassWeight, weighed
+from saikei.scoring.class_weights import ClassWeight, weighed
 from saikei.training.loop import train as run
 from saikei.training.plan import Plan
 from saikei.training.prepared import Prepared, compile_for, compile_fresh, prepare

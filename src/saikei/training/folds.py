@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from saikei.errors import DataError, InputError
-from saikei.training.counted import as_labels
-from saikei.training.task import Task
+from saikei.scoring.counted import as_labels
+from saikei.scoring.task import Task
 
 Indices = np.ndarray[Any, np.dtype[np.intp]]
 

@@ -13,13 +13,13 @@ from saikei.batches import Array, ArrayData, as_arrays, dataset_length, first_ba
 from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.graph import read
+from saikei.scoring.counted import count
+from saikei.scoring.observed import flat_weights
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.task import Task, flat_labels, infer_tasks
 from saikei.training.batches import ShuffledBatches
-from saikei.training.counted import count
-from saikei.training.observed import flat_weights
 from saikei.training.optimizer import adam
-from saikei.training.outputs import read_outputs
 from saikei.training.targets import Targets
-from saikei.training.task import Task, flat_labels, infer_tasks
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import ArrayData
 from saikei.errors import FusionError, ModelError
 from saikei.graph import mark, marks_of
-from saikei.training.batches import ArrayData
 from saikei.training.digests import Digests, digest_data, digest_rows
 
 

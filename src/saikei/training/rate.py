@@ -12,13 +12,13 @@ from keras import tree
 
 from saikei.batches import first_batch, for_keras
 from saikei.errors import DataError
+from saikei.scoring.prior import least_losses, prior_outputs
+from saikei.scoring.score import summed_losses
+from saikei.scoring.task import flat_labels
 from saikei.tensors import to_floats
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.optimizer import adam
 from saikei.training.prepared import Prepared
-from saikei.training.prior import least_losses, prior_outputs
-from saikei.training.score import summed_losses
-from saikei.training.task import flat_labels
 
 # From what freshly drawn weights take down to what hardly moves trained ones.
 RATES = (3e-3, 1e-3, 3e-4, 1e-4, 3e-5)

@@ -12,10 +12,10 @@ from keras import tree
 from scipy import special
 
 from saikei.batches import Array, for_keras
+from saikei.scoring import losses
+from saikei.scoring.outputs import Output, read_outputs
+from saikei.scoring.task import Kind, Task, infer_tasks, losses_of
 from saikei.tensors import to_floats
-from saikei.training import losses
-from saikei.training.outputs import Output, read_outputs
-from saikei.training.task import Kind, Task, infer_tasks, losses_of
 
 # Samples that are enough to see what an output is.
 _SAMPLES = 256

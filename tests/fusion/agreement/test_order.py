@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from saikei.fusion.agreement.order import other_order
-from tests.fusion.explaining import made_up
+from tests.judging.explaining import made_up
 
 ORDER = [2, 0, 1, 3]
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from saikei.fusion.agreement.skill import rightness, skills, tempered_skill
-from tests.fusion.explaining import made_up
+from tests.judging.explaining import made_up
 
 
 def said(kind, seed=0, rows=2000):

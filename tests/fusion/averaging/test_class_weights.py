@@ -14,8 +14,8 @@ from scipy import optimize, special
 from saikei.errors import DataError
 from saikei.fusion import fit_weights
 from saikei.fusion.averaging.class_weights import fit_class_weights
-from saikei.training import Task
-from saikei.training.score import sample_losses
+from saikei.scoring import Task
+from saikei.scoring.score import sample_losses
 
 MANY = Task("multiclass", None, "accuracy", from_logits=False, sparse=True, outputs=3)
 LOGITS = replace(MANY, from_logits=True)

@@ -13,7 +13,7 @@ from scipy import special, stats
 from saikei.errors import FusionError
 from saikei.fusion.averaging.pooling import OutputPool, Pool
 from saikei.fusion.evidence import Said
-from saikei.fusion.links import links_of, logits_of
+from saikei.scoring.links import links_of, logits_of
 
 SOME = (0.5, 0.3, 0.2)
 TABLE = ((0.5, 0.3, 0.2), (0.0, 0.9, 0.1), (0.2, 0.2, 0.6), (1.0, 0.0, 0.0))

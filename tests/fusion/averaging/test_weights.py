@@ -11,7 +11,7 @@ from scipy import optimize
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fit_weights
-from saikei.training import Task, sample_losses
+from saikei.scoring import Task, sample_losses
 
 SPARSE = Task("multiclass", None, "accuracy", from_logits=False, sparse=True, outputs=4)
 ONE_HOT = Task("multiclass", None, "accuracy", from_logits=False, sparse=False, outputs=4)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from saikei.edits.depth.structure import NORMALISATIONS
+from saikei.edits.depth.dominators import NORMALISATIONS
 from saikei.edits.depth.units import Unit
 from saikei.edits.folding.no_ops import activation_name
 from saikei.graph import Call, Graph, Operation, TensorRef, Weight

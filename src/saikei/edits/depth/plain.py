@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saikei.edits.depth.structure import NORMALISATIONS, has_kernel
+from saikei.edits.depth.dominators import NORMALISATIONS, has_kernel
 from saikei.edits.depth.units import Unit, make_unit
 from saikei.edits.folding.no_ops import is_no_op
 from saikei.edits.folding.readers import OUTPUT, readers

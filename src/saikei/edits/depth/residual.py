@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saikei.edits.depth.structure import NORMALISATIONS, ancestors, dominators, has_kernel
+from saikei.edits.depth.dominators import NORMALISATIONS, ancestors, dominators, has_kernel
 from saikei.edits.depth.units import Unit, make_unit
 from saikei.edits.folding.no_ops import activation_name
 from saikei.graph import Graph, TensorRef

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from saikei.budget import Budget
 from saikei.costs import Counts, check_countable, measure_latency
+from saikei.edits.depth.dominators import CostTable, dead_calls
 from saikei.edits.depth.ranking import Ranking
-from saikei.edits.depth.structure import CostTable, dead_calls
 from saikei.edits.depth.units import Unit, leaves
 from saikei.errors import BudgetError, EditError
 from saikei.graph import Graph, TensorRef, build, redirect

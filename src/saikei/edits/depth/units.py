@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from saikei.edits.depth.structure import dead_calls
+from saikei.edits.depth.dominators import dead_calls
 from saikei.graph import Graph, TensorRef
 
 UnitKind = Literal["residual", "projection", "block", "plain"]

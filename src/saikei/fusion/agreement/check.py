@@ -8,18 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preparation import Preparation, other_preparation
 from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
-from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.members import inputs_of
 from saikei.graph import read
-from saikei.training.batches import Array
-from saikei.training.counted import Labels
-from saikei.training.observed import counted_labels, gathered
-from saikei.training.score import per_sample
-from saikei.training.task import Task
+from saikei.scoring.counted import Labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.observed import counted_labels, gathered
+from saikei.scoring.score import per_sample
+from saikei.scoring.task import Task
 
 # In skill, behind the best member: 1 is all that can be known.
 BEHIND = 0.2

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize, sparse, stats
 
-from saikei.training.batches import Array
-from saikei.training.counted import Labels, as_labels
-from saikei.training.predictions import to_probabilities
-from saikei.training.task import Task
+from saikei.batches import Array
+from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.predictions import to_probabilities
+from saikei.scoring.task import Task
 
 # How well an order has to correlate with the labels, how much better than the labels' own, and
 # how certain that has to be. Networks of random weights rarely reach it.

@@ -10,15 +10,14 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import for_keras
+from saikei.batches import Array, for_keras
+from saikei.fusion.agreement.preprocessing import Way, can_change, changed, ways
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
-from saikei.fusion.agreement.ways import Way, can_change, changed, ways
-from saikei.fusion.averaging.objectives import labels_of
+from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.score import summed_losses
+from saikei.scoring.task import Task
 from saikei.tensors import to_floats
-from saikei.training.batches import Array
-from saikei.training.counted import Labels, as_labels
-from saikei.training.score import summed_losses
-from saikei.training.task import Task
 
 # Standard errors, and rows.
 CERTAIN = 4.0

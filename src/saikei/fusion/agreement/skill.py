@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from saikei.fusion.averaging.calibrate import fit_temperature
-from saikei.training.batches import Array
-from saikei.training.predictions import log_probabilities
-from saikei.training.prior import prior_outputs
-from saikei.training.score import per_sample, summed_losses
-from saikei.training.task import Task
+from saikei.batches import Array
+from saikei.scoring.predictions import log_probabilities
+from saikei.scoring.prior import prior_outputs
+from saikei.scoring.score import per_sample, summed_losses
+from saikei.scoring.task import Task
+from saikei.scoring.temperature import fit_temperature
 
 # An untrained network has an order and a preparation that suit it better, but says little in them:
 # less than this share of all that can be known.

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.averaging.simplex import Array
 from saikei.fusion.averaging.weights import finite, fit_weights
-from saikei.training.counted import Labels
-from saikei.training.task import Task
+from saikei.scoring.counted import Labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.task import Task
 
 _STEPS = 1000
 _TINY_GAP = 1e-7

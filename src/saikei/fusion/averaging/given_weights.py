@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.weights import checked_weights
+from saikei.merging.checks import checked_weights
 
 _LEVELS = ("one for each member", "a row for each class", "a table for each output")
 

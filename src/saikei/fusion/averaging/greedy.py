@@ -21,9 +21,10 @@ from saikei.fusion.averaging.candidates import (
     Candidates,
     candidates_of,
 )
-from saikei.fusion.averaging.objectives import Loss, labels_of, loss_of
+from saikei.fusion.averaging.objectives import Loss, loss_of
 from saikei.fusion.averaging.weights import finite
-from saikei.training.task import Task
+from saikei.scoring.labels import labels_of
+from saikei.scoring.task import Task
 
 Metric: TypeAlias = Literal["loss", "accuracy"]
 ROUNDS = 25

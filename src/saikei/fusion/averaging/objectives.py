@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from scipy import special
 
-from saikei.errors import DataError
-from saikei.fusion.averaging.simplex import Array, ValueAndGradient
-from saikei.training.counted import Labels
-from saikei.training.task import Task, labels_for
+from saikei.batches import Array
+from saikei.scoring.counted import Labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.logit_loss import ValueAndGradient, logit_loss
+from saikei.scoring.task import Task
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,6 @@ class Convex:
     members: int
 
 
-# Numbers of logits that are looked at together.
-_BLOCK = 1 << 22
-
 Loss: TypeAlias = Squares | Mixture | Convex
 
 
@@ -91,33 +88,6 @@ def loss_of(tasks: Sequence[Task], members: Sequence[Sequence[Array]], y: Sequen
             total,
         )
     return Convex(_summed([_objective(*part) for part in stacked]), len(members))
-
-
-def labels_of(task: Task, prediction: Array, y: Any) -> Labels:
-    """Labels in the shape that a task has them in, with what counts of them.
-
-    Raises:
-        DataError: when they do not fit the predictions.
-    """
-    given = labels_for(task, y)
-    labels = given.values
-    shape = prediction.shape[:-1] if task.kind == "multiclass" and task.sparse else prediction.shape
-    if labels.size != int(np.prod(shape)) or len(labels) != len(prediction) or not labels.size:
-        raise DataError(
-            f"Labels of shape {labels.shape} do not fit predictions of shape {prediction.shape}: "
-            "give the labels of the samples that were predicted."
-        )
-    if task.kind == "multiclass" and task.sparse:
-        _check_classes(labels, prediction.shape[-1])
-    return given.reshaped(shape)
-
-
-def _check_classes(labels: Array, classes: int) -> None:
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"Labels run from {labels.min()} to {labels.max()}, but there are {classes} classes: "
-            f"number them from 0 to {classes - 1}."
-        )
 
 
 def _residuals(members: Sequence[Array], labels: Labels) -> Array:
@@ -183,7 +153,7 @@ def _objective(task: Task, members: Sequence[Array], labels: Labels) -> ValueAnd
 
         return squared
     if task.from_logits:
-        return _logit_loss(task, members, labels)
+        return logit_loss(task, members, labels)
     rows, importance = _outcomes(task, members, labels)
 
     def mixture(weights: Array) -> tuple[float, Array]:
@@ -191,46 +161,6 @@ def _objective(task: Task, members: Sequence[Array], labels: Labels) -> ValueAnd
         return -float(importance @ np.log(mixed)), -(importance / mixed) @ rows
 
     return mixture
-
-
-def _logit_loss(task: Task, members: Sequence[Array], labels: Labels) -> ValueAndGradient:
-    """Log-loss of averaged logits: convex too, as a log-sum-exp of something linear."""
-    counts = labels.over(labels.values.shape) * labels.scale
-    each = max(1, int(np.prod(members[0].shape[1:]))) * len(members)
-    size, count = max(1, _BLOCK // each), len(labels)
-
-    def blocks() -> Iterator[tuple[Array, Array]]:
-        for start in range(0, count, size):
-            rows = slice(start, start + size)
-            z = np.stack([np.asarray(member[rows], dtype=np.float64) for member in members])
-            yield _as_classes(task, z, labels.values[rows], counts[rows])
-
-    kept = list(blocks()) if size >= count else None
-
-    def loss(weights: Array) -> tuple[float, Array]:
-        value, gradient, total = 0.0, np.zeros(len(members)), 0
-        for z, t in blocks() if kept is None else kept:
-            log_p = special.log_softmax(np.tensordot(weights, z, axes=1), axis=-1)
-            off = np.exp(log_p) * t.sum(-1, keepdims=True) - t
-            value -= float((t * log_p).sum())
-            gradient += np.tensordot(z, off, axes=2)
-            total += len(t)
-        return value / total, gradient / total
-
-    return loss
-
-
-def _as_classes(task: Task, z: Array, y: Array, counts: Array) -> tuple[Array, Array]:
-    """Logits of exclusive classes `(members, rows, classes)`, and what is true of each row."""
-    if task.kind == "multiclass":
-        classes = z.shape[-1]
-        truth = np.eye(classes)[y.astype(int)] if task.sparse else y
-        own = counts[..., None] if task.sparse else counts
-    else:
-        z = np.stack([np.zeros_like(z), z], axis=-1)
-        truth, own = np.stack([1.0 - y, y], axis=-1), counts[..., None]
-    classes = z.shape[-1]
-    return z.reshape(len(z), -1, classes), (truth * own).reshape(-1, classes)
 
 
 def _summed(objectives: Sequence[ValueAndGradient]) -> ValueAndGradient:

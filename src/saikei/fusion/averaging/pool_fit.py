@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.calibrate import Temperature, fit_temperature
 from saikei.fusion.averaging.class_weights import ClassWeights
 from saikei.fusion.averaging.greedy import Selection
 from saikei.fusion.averaging.pooling import How, OutputPool, Pool, Space
 from saikei.fusion.averaging.weights import FittedWeights
 from saikei.fusion.evidence import Evidence
-from saikei.fusion.links import links_of, logits_of
-from saikei.training.task import Task
+from saikei.scoring.links import links_of, logits_of
+from saikei.scoring.task import Task
+from saikei.scoring.temperature import Temperature, fit_temperature
 
 FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights
 Learn: TypeAlias = Callable[[Sequence[Task], Sequence[Sequence[Any]], Sequence[Any]], FittedAny]

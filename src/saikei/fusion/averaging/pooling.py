@@ -18,12 +18,12 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
-from saikei.fusion.links import Link, logits_of
 from saikei.fusion.members import numbered_name
+from saikei.scoring.links import Link, logits_of
 from saikei.tensors import to_floats
-from saikei.training.batches import Array
 
 Space: TypeAlias = Literal["probability", "logit"]
 How: TypeAlias = Literal["mean", "median"]

@@ -8,15 +8,15 @@ certificate of the EM update w ← w·r.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import optimize
 
+from saikei.scoring.logit_loss import ValueAndGradient
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
-ValueAndGradient = Callable[[Array], tuple[float, Array]]
 
 _NEWTON_STEPS = 100
 _TINY_GAP = 1e-8

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.evidence import Said
 from saikei.fusion.members import numbered_name
-from saikei.training.batches import Array
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,7 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.averaging import simplex
 from saikei.fusion.averaging.objectives import Loss, Mixture, Squares, loss_of
 from saikei.fusion.averaging.simplex import Array, SimplexMinimum
-from saikei.training.task import Task
-
-_SUM_TOLERANCE = 1e-6
+from saikei.scoring.task import Task
 
 
 @dataclass(frozen=True)
@@ -119,28 +116,3 @@ def _minimise(loss: Loss) -> SimplexMinimum:
         minimum = simplex.mixture_log_loss(loss.probabilities, loss.importance)
         return SimplexMinimum(minimum.weights, minimum.value * loss.scale, minimum.gap * loss.scale)
     return simplex.any_convex(loss.objective, loss.members)
-
-
-def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]:
-    """Weights as floats, once they are finite, at least 0, and sum to 1.
-
-    Args:
-        weights: one for each member.
-        of: what they belong to, such as " of class 2", for messages.
-
-    Raises:
-        FusionError: with the sum, or what else is wrong.
-    """
-    try:
-        numbers = tuple(float(weight) for weight in weights)
-    except (TypeError, ValueError) as error:
-        raise FusionError(
-            f"weights={weights!r}{of} are no numbers: give one for each member."
-        ) from error
-    if not all(math.isfinite(number) and number >= 0 for number in numbers):
-        raise FusionError(f"weights={numbers}{of} must be finite and at least 0.")
-    total = math.fsum(numbers)
-    if abs(total - 1) > _SUM_TOLERANCE:
-        mend = f": divide each of them by {total:g}" if total else ""
-        raise FusionError(f"The weights{of} sum to {total:g}, not to 1{mend}.")
-    return numbers

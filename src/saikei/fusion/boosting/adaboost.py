@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.boosting import votes
 from saikei.fusion.boosting.parts import Labelled, Part, Settings, predicted
 from saikei.fusion.logits import to_logits
 from saikei.graph import copy_model, fresh_model
 from saikei.training import fit
-from saikei.training.batches import Array
 
 # By what a member has to be better than chance, as a share of the weighted rows.
 _EDGE = 1e-9

@@ -9,11 +9,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import for_keras
-from saikei.training.batches import Array
-from saikei.training.counted import Labels
-from saikei.training.score import sample_losses
-from saikei.training.task import Task
+from saikei.batches import Array, for_keras
+from saikei.scoring.counted import Labels
+from saikei.scoring.score import sample_losses
+from saikei.scoring.task import Task
 
 
 @dataclass(frozen=True)

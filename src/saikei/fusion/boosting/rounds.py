@@ -9,12 +9,12 @@ import numpy as np
 from keras import tree
 from scipy import optimize
 
+from saikei.batches import Array
 from saikei.fusion.boosting.parts import Labelled, Part, Settings, predicted
 from saikei.fusion.logits import to_logits
 from saikei.fusion.members import new_inputs
 from saikei.graph import Graph, fresh_model
 from saikei.training import fit
-from saikei.training.batches import Array
 
 _LONGEST_STEP = 4.0
 # What a round has to lower the loss by, relative to it, to count.

@@ -11,8 +11,8 @@ from keras import ops
 from saikei.fusion.boosting.parts import Part
 from saikei.fusion.members import new_inputs
 from saikei.graph import read
-from saikei.training.outputs import read_outputs
-from saikei.training.task import Task
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.task import Task
 
 Term = Callable[[Any, float, int], Any]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from saikei.training.batches import Array
-from saikei.training.task import Task
+from saikei.batches import Array
+from saikei.scoring.task import Task
 
 
 def true_classes(task: Task, labels: Array) -> Array:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.cascades.fitting import CascadeFit
 from saikei.fusion.cascades.trial import confidences, stages_of
 from saikei.fusion.evidence import Said
 from saikei.models.cascade import select
-from saikei.training.batches import Array
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from saikei.fusion.cascades.goal import Goal
 from saikei.fusion.cascades.trial import Trial, confidences
 from saikei.fusion.evidence import Evidence
 from saikei.models import Combine, Confidence, Exits
-from saikei.training.counted import Labels
-from saikei.training.outputs import Output, read_outputs
-from saikei.training.score import per_sample
-from saikei.training.task import Kind, Task
+from saikei.scoring.counted import Labels
+from saikei.scoring.outputs import Output, read_outputs
+from saikei.scoring.score import per_sample
+from saikei.scoring.task import Kind, Task
 
 
 @dataclass(frozen=True)

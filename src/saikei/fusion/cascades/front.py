@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.cascades.trial import Trial
 from saikei.models.exits import NEVER
-from saikei.training.batches import Array
 
 # All combinations of candidates are tried; this many at most.
 _COMBINATIONS = 1 << 18

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from saikei.batches import Array
 from saikei.models import Exits
-from saikei.training.batches import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.evidence import Said
-from saikei.training.batches import Array
 
 Fallback = Literal["mean", "zeros", "drop"]
 _PROBABILITIES = ("softmax", "sigmoid")

@@ -13,7 +13,7 @@ from keras import tree
 
 from saikei.errors import DataError, FusionError
 from saikei.graph import build, read
-from saikei.training.observed import gathered
+from saikei.scoring.observed import gathered
 
 _SUFFIX = "_available"
 # What Keras calls an input that was given no name.

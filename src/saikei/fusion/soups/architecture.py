@@ -11,18 +11,16 @@ import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.members import check_several
-from saikei.fusion.soups.kernels.blocks import Array, is_float
 from saikei.graph import Call, Graph, Operation, Weight, read
 from saikei.graph.state import differing_state
+from saikei.merging.configs import stripped
+from saikei.merging.kernels.blocks import Array, is_float
 from saikei.rules import why_whole
 
 # The layer's name in the first member, and the weight's name in the layer.
 Place: TypeAlias = tuple[str, str]
 Tensors: TypeAlias = dict[Place, Array]
 
-# Settings that make no difference once there are weights.
-_IDLE = ("name", "trainable", "seed", "build_config", "registered_name", "shared_object_id")
-_IDLE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # What a network has seen of its inputs, and not what it was trained to.
 _PREPROCESSING = frozenset({"Normalization", "Discretization", "StringLookup", "IntegerLookup"})
 
@@ -211,24 +209,6 @@ def _ties(operation: Operation) -> list[int]:
 
 def _settings(config: Any) -> dict[str, Any]:
     return dict(stripped(config or {}))
-
-
-def stripped(value: Any, but: Sequence[str] = ()) -> Any:
-    """A config without what makes no difference once there are weights.
-
-    Args:
-        value: a config, or a part of one.
-        but: keys to leave out besides.
-    """
-    if isinstance(value, Mapping):
-        return {
-            key: stripped(entry, but)
-            for key, entry in value.items()
-            if key not in (*_IDLE, *but) and not str(key).endswith(_IDLE_ENDINGS)
-        }
-    if isinstance(value, (list, tuple)):
-        return [stripped(entry, but) for entry in value]
-    return value
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.soups.architecture import Place, Tensors
-from saikei.fusion.soups.kernels import linear
 from saikei.fusion.soups.trial import Trial
-from saikei.training.batches import Array
+from saikei.merging.kernels import linear
 
 # Of what the members gain over constant outputs; a wall that costs less is no reason to refuse.
 TOLERANCE = 0.1

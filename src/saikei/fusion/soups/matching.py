@@ -14,8 +14,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from saikei.fusion.soups.architecture import Place, Tensors
-from saikei.fusion.soups.kernels.blocks import Array
 from saikei.fusion.soups.permutation import Carrier, Symmetries, moved_index
+from saikei.merging.kernels.blocks import Array
 from saikei.rules.labels import Vector
 
 # Sweeps over all sets of channels; it has always ended far earlier.

@@ -7,12 +7,12 @@ from typing import Any
 
 from saikei.errors import FusionError
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, with_tensors
-from saikei.fusion.soups.fitted import Fisher, Greedy
 from saikei.fusion.soups.information import fisher_information
-from saikei.fusion.soups.kernels import fisher
-from saikei.fusion.soups.methods import Ema, Linear, Merge
 from saikei.fusion.soups.trial import Trial
 from saikei.graph import Graph
+from saikei.merging.fitted import Fisher, Greedy
+from saikei.merging.kernels import fisher
+from saikei.merging.methods import Ema, Linear, Merge
 
 
 def mix(

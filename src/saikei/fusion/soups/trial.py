@@ -8,19 +8,19 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.calibration.samples import calibration_inputs
 from saikei.errors import FusionError
-from saikei.fusion.averaging.objectives import labels_of
 from saikei.fusion.soups.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.fusion.soups.recalibrate import recalibrate
 from saikei.graph import Graph, build, layers_of
-from saikei.training.batches import Array
-from saikei.training.counted import Labels
-from saikei.training.observed import counted_labels
-from saikei.training.predictions import predict_all
-from saikei.training.prior import prior_outputs
-from saikei.training.score import Score, score_outputs, summed_losses
-from saikei.training.task import infer_tasks
+from saikei.scoring.counted import Labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.observed import counted_labels
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.prior import prior_outputs
+from saikei.scoring.score import Score, score_outputs, summed_losses
+from saikei.scoring.task import infer_tasks
 
 
 class Trial:

@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils.validation import has_fit_parameter
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.stacking.linear import Linear, from_coefficients, link_of, squashed
 from saikei.fusion.stacking.targets import Target, folds_of
-from saikei.training.batches import Array
 
 _TOLERANCE = 1e-6
 

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
+from saikei.scoring.task import Task
 from saikei.tensors import to_floats
-from saikei.training.batches import Array
-from saikei.training.task import Task
 
 Form = Literal["probabilities", "log-probabilities", "outputs", "features"]
 On = Literal["outputs", "features"]

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.stacking.forms import View
@@ -14,9 +15,8 @@ from saikei.fusion.stacking.linear import Scaling
 from saikei.fusion.stacking.metas import KerasMeta
 from saikei.fusion.stacking.targets import Target, folds_of
 from saikei.graph import copy_model, fresh_model
-from saikei.training.batches import Array
+from saikei.scoring.task import Task
 from saikei.training.fit import fit
-from saikei.training.task import Task
 
 _EPOCHS, _PATIENCE, _LEARNING_RATE = 60, 5, 3e-3
 

@@ -12,8 +12,8 @@ from scipy import optimize, special
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from saikei.batches import Array
 from saikei.fusion.stacking.targets import Target, folds_of
-from saikei.training.batches import Array
 
 Link = Literal["softmax", "sigmoid", "linear"]
 # From strong to weak regularisation, each started from the one before.

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from saikei.batches import Array
 from saikei.fusion.evidence import Combiner, Said
 from saikei.fusion.members import numbered_name
 from saikei.fusion.stacking.forms import View, concatenated
 from saikei.fusion.stacking.linear import Linear, link_of, squashed
 from saikei.graph import copy_model
 from saikei.tensors import to_floats
-from saikei.training.batches import Array
 
 
 class Meta(Protocol):

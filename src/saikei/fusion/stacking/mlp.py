@@ -11,13 +11,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.validation import has_fit_parameter
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.stacking.forms import View
 from saikei.fusion.stacking.linear import Linear, Scaling, from_coefficients, link_of
 from saikei.fusion.stacking.metas import KerasMeta, best_of
 from saikei.fusion.stacking.targets import Target, folds_of
-from saikei.training.batches import Array
 
 _HIDDEN = 32
 _MOST_STEPS = 200

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from saikei.batches import Array
 from saikei.errors import DataError
-from saikei.training.batches import Array
-from saikei.training.counted import Labels
+from saikei.scoring.counted import Labels
+from saikei.scoring.score import sample_losses
+from saikei.scoring.task import Task, labels_for
 from saikei.training.folds import Fold, class_numbers, make_folds
-from saikei.training.score import sample_losses
-from saikei.training.task import Task, labels_for
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,9 @@
+"""Train a student on labels and on the outputs of a teacher."""
+
+from saikei.distilling.distill import distill
+from saikei.distilling.stored_teacher import StoredTeacher
+
+__all__ = [
+    "StoredTeacher",
+    "distill",
+]

@@ -1,0 +1,265 @@
+"""`distill`: train a student on the labels and on what a teacher says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+
+from saikei.distilling.distances import SoftTargets, teacher_tasks
+from saikei.distilling.distiller import compile_distiller
+from saikei.distilling.feature_teacher import feature_distiller
+from saikei.distilling.features import Features, pair_features
+from saikei.distilling.stored_teacher import StoredTeacher
+from saikei.distilling.teacher_batches import ToldBatches
+from saikei.distilling.teachers import How, answer_distiller, check_how, check_suited, targets_of
+from saikei.errors import DataError, InputError, TrainingWarning
+from saikei.graph import IgnoredClass, mark, read
+from saikei.scoring.class_weights import ClassWeight, weighed
+from saikei.training.loop import train as run
+from saikei.training.plan import Plan, is_number
+from saikei.training.prepared import Prepared, compile_fresh, prepare
+from saikei.training.provenance import recording, training_rows
+from saikei.training.rate import knows, suited_rate
+from saikei.training.seeding import seed_random_layers
+from saikei.training.sparsity import HasTarget, holding_zeros
+from saikei.training.targets import Targets
+
+# For weights that know nothing yet: of the rates tried on small networks, it distilled best.
+FRESH = 3e-3
+# Weight of the true labels, where there are some.
+ALPHA = 0.5
+
+
+def distill(
+    student: keras.Model,
+    teacher: keras.Model | StoredTeacher,
+    train: Any,
+    validation: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
+    temperature: float = 2.0,
+    alpha: float | None = None,
+    features: Features | None = None,
+    feature_weight: float = 0.5,
+    teacher_predictions: How = "auto",
+    loss: Any = None,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    sparsify: HasTarget | None = None,
+    keep_zeros: bool = True,
+    class_weight: ClassWeight | None = None,
+) -> keras.callbacks.History:
+    """Train a student in place to answer like its teacher; the teacher is not changed.
+
+    Minimises `alpha · loss(labels) + (1 - alpha) · T² · KL(teacher ‖ student)` with
+    `keras.distillation`, both distributions at temperature T. The gradient of the KL term
+    shrinks with 1 / T²; the factor T², which Keras applies, undoes that, so that `alpha` means
+    the same balance at every temperature. For regression the second term is the task's loss
+    between the two outputs. Several outputs are summed.
+
+    With `features`, tensors inside the student learn to be like tensors inside the teacher: `w`
+    being `feature_weight`, the loss is `(1 - w)` times the above plus `w` times the mean over
+    layers of `mean((P(s) - t)²) / variance(t)`. Where the widths differ, P is a dense layer over
+    the channels; it starts from a least-squares fit, learns along with the student and is
+    dropped at the end. The finer of two resolutions is averaged down to the coarser (Romero et
+    al., "FitNets: Hints for Thin Deep Nets", 2015).
+
+    With arrays the teacher runs once over the data, before training, and what it says is
+    stored, features as long as they take at most 256 MiB; otherwise it runs on every batch. So
+    the members of a fused teacher run once, however many epochs there are. Layers inside the
+    student that augment do not matter to that, since the teacher sees what the student is given.
+    A dataset that augments is another matter: there the teacher has to be live. Schedule,
+    validation, best weights, seed and the state in which the student is left are those of `fit`.
+
+    Args:
+        student: a built model; it is trained in place.
+        teacher: a built model with the student's inputs and outputs; both give probabilities, or
+            one gives logits. Or a `saikei.training.StoredTeacher`: its predictions, made before.
+        train: as in `fit`; sample weights count for both terms. Padding that the student's mask
+            covers counts for neither; what `ignore_class` names is learned from the teacher
+            alone. Labels are not needed: `x`, `(x,)`, `(x, None)` or a dataset of inputs is enough
+            to learn from the teacher alone.
+        validation: as in `fit`; the loss on the true labels decides. Without labels in both, the
+            loss on what the teacher predicts does.
+        epochs: passes over the data.
+        batch_size: samples a step; datasets bring their own.
+        learning_rate: the peak of the schedule. `None` takes 3e-3 for a student that does no
+            better than a constant yet; for weights that are carried over it is found as in `fit`.
+        temperature: T, positive; unused for regression.
+        alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only). `None` is 0.5,
+            or 0 where there are no labels.
+        features: names of layers, student → teacher, whose outputs are compared; names are those
+            of `profile`, also for layers of nested models. `"auto"` takes layers that have the
+            same name in both, at up to four depths: the ends of stages of one resolution.
+            `None` compares no features.
+        feature_weight: w, above 0 and up to 1 (features only, so that what lies behind them stays
+            as it is).
+        teacher_predictions: `"stored"` runs the teacher once over the data, arrays or a dataset,
+            whose rows may come in any order but must be the same in each pass; `"live"` runs it
+            at every step; `"auto"` stores up to 1 GiB for arrays, and is live for more, and for a
+            dataset, which may augment.
+        loss: loss on the true labels; `None` as in `fit`.
+        patience: stop after so many epochs without a lower validation loss; `None` never stops.
+        seed: as in `fit`.
+        progress: whether to show a progress bar.
+        callbacks: more Keras callbacks, run after ours.
+        sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
+            steps, and the epoch with the best weights is one after that.
+        keep_zeros: whether kernels that are sparse keep their exact zeros, as in `fit`.
+        class_weight: a weight for each class number, or `"balanced"`, for arrays; they become
+            sample weights, as `saikei.training.weigh_classes` makes them.
+
+    Returns:
+        Keras's history: `loss` is the sum, `student_loss`, `distillation_loss` and, with features,
+        `feature_loss` its parts. What else it has is as in `fit`.
+
+    Raises:
+        ModelError: when the teacher and the student have different inputs or outputs or are one
+            model, or no features are found, or the student has a `call` of its own to look into.
+        DataError: when the data does not fit the student, or predictions are to be stored and a
+            dataset brings rows that were not there when the teacher was asked.
+        InputError: when an argument is out of range, or a layer's output cannot be compared.
+        WorkError: when the loss stops being a number.
+
+    Warns:
+        TrainingWarning: when training made the student worse, so that it stays as it was, or there
+            are no labels and `alpha` is not given.
+    """
+    rate = FRESH if learning_rate is None else learning_rate
+    plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
+    _check_arguments(temperature, alpha, feature_weight)
+    check_how(teacher_predictions, teacher, features)
+    check_suited(student, teacher)
+    if isinstance(teacher, keras.Model):
+        mark(student, [one for one in read(teacher).marks if isinstance(one, IgnoredClass)])
+    targets = targets_of(student, teacher)
+    train = weighed(student, train, class_weight, loss)
+    ready = prepare(student, train, validation, loss, batch_size, targets)
+    balance = _balance(student, alpha, ready.labelled)
+    seed_random_layers(student, seed)
+    distiller, batches = _distiller(
+        student,
+        teacher,
+        ready,
+        temperature,
+        balance,
+        features,
+        feature_weight,
+        teacher_predictions,
+        batch_size,
+        seed,
+    )
+    compile_fresh(student, ready.tasks, plan.learning_rate, plain=False)
+    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
+    if learning_rate is None:
+        with own_errors:
+            found = _suited(student, distiller, ready, batches, targets)
+        plan = replace(plan, learning_rate=found)
+        compile_fresh(student, ready.tasks, found, plain=False)
+        seed_random_layers(student, seed)
+    optimizer = plan.optimizer(student, ready.steps)
+    mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
+    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
+    with (
+        recording(student, ready.arrays, ready.dataset, "distill"),
+        holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,
+        own_errors,
+    ):
+        compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
+        knowing = partial(knows, student, ready, None if ready.labelled else targets.labels)
+        try:
+            return run(
+                distiller, student, batches, ready.validation, whole_plan, ready.steps, knowing
+            )
+        finally:
+            compile_fresh(student, ready.tasks, plan.learning_rate)
+
+
+def _suited(
+    student: keras.Model, distiller: keras.Model, ready: Prepared, batches: Any, targets: Targets
+) -> float:
+    def compiled(optimizer: keras.optimizers.Optimizer) -> keras.Model:
+        compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
+        return distiller
+
+    labels = None if ready.labelled else targets.labels
+    return suited_rate(student, ready, FRESH, compiled, batches, labels)
+
+
+def _balance(student: keras.Model, alpha: float | None, labelled: bool) -> float:
+    """The weight of the true labels."""
+    if labelled:
+        return ALPHA if alpha is None else alpha
+    if alpha is None:
+        warnings.warn(
+            f"The train data holds no labels, so '{student.name}' learns from its teacher alone "
+            "(alpha=0).",
+            TrainingWarning,
+            stacklevel=3,
+        )
+    elif alpha > 0:
+        raise DataError(
+            f"alpha={alpha:g} is the weight of the true labels, and the train data holds none: "
+            "give (x, y), or alpha=0 to learn from the teacher alone."
+        )
+    return 0.0
+
+
+def _distiller(
+    student: keras.Model,
+    teacher: keras.Model | StoredTeacher,
+    ready: Prepared,
+    temperature: float,
+    alpha: float,
+    features: Features | None,
+    feature_weight: float,
+    how: How,
+    batch_size: int,
+    seed: int,
+) -> tuple[keras.Model, Any]:
+    if isinstance(teacher, StoredTeacher):
+        theirs = teacher.tasks(ready.tasks)
+    else:
+        theirs = teacher_tasks(teacher, ready.tasks)
+    soft = SoftTargets(ready.tasks, theirs, temperature)
+    if features is not None and not isinstance(teacher, StoredTeacher):
+        pairs = pair_features(read(student), read(teacher), features)
+        stored = None if how == "auto" else how == "stored"
+        if pairs:
+            return feature_distiller(
+                student,
+                teacher,
+                pairs,
+                ready,
+                soft,
+                alpha,
+                feature_weight,
+                batch_size,
+                seed,
+                stored,
+            )
+    return answer_distiller(student, teacher, ready, soft, alpha, how, batch_size, seed)
+
+
+def _check_arguments(temperature: float, alpha: float | None, feature_weight: float) -> None:
+    if not (is_number(temperature) and temperature > 0):
+        raise InputError(f"temperature={temperature!r}: give a positive number, such as 2.")
+    if alpha is not None and not (is_number(alpha) and 0 <= alpha <= 1):
+        raise InputError(
+            f"alpha={alpha!r}: give the weight of the true labels, from 0 to 1, such as 0.5."
+        )
+    if not (is_number(feature_weight) and 0 < feature_weight <= 1):
+        raise InputError(
+            f"feature_weight={feature_weight!r}: give a number above 0, up to 1, such as 0.5; to "
+            "compare no features, give features=None."
+        )

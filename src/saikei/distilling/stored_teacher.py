@@ -1,0 +1,201 @@
+"""`StoredTeacher`: what a teacher said, without the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy
+from saikei.data import check_inputs, input_count
+from saikei.distilling.stored_outputs import ask, ask_dataset, check_finite
+from saikei.distilling.teacher_batches import Lookup
+from saikei.errors import DataError, InputError
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.task import Task
+from saikei.training.digests import Digests, digest_rows
+from saikei.training.provenance import TrainingRows, training_rows
+
+# How far from 1 the probabilities of a row may sum up to, as in float16.
+_SLACK = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class StoredTeacher:
+    """Predictions that take the place of a teacher in `distill`.
+
+    Made by `of`, they know the rows that they belong to: a student may learn from them on any part
+    of the data, in any order, also from a dataset. Given as arrays, or by `load`, they are one
+    row for each row of the training arrays.
+
+    Args:
+        outputs: an array `(n, …)`, or arrays nested as the student's outputs.
+        from_logits: whether they are logits rather than probabilities, for all outputs or each;
+            unused for regression.
+        digests: of the inputs that they belong to, uint64 `(n,)`; `None` for rows in the order of
+            the training arrays.
+        past: the rows that the teacher was trained on, as far as they are known.
+
+    Raises:
+        DataError: when there are no rows, or numbers of them that differ.
+
+    Example:
+        >>> import numpy as np
+        >>> len(StoredTeacher(np.full((8, 2), 0.5)))
+        8
+    """
+
+    outputs: Any
+    from_logits: bool | tuple[bool, ...] = False
+    digests: Digests | None = None
+    past: tuple[TrainingRows, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outputs", tree.map_structure(as_numpy, self.outputs))
+        lengths = {len(output) if output.ndim else 0 for output in tree.flatten(self.outputs)}
+        lengths |= set() if self.digests is None else {len(self.digests)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise DataError(
+                f"Stored predictions have {sorted(lengths)} rows: give one row for each sample."
+            )
+
+    @classmethod
+    def of(cls, teacher: keras.Model, data: Any) -> StoredTeacher:
+        """Run a teacher once over data and keep what it says.
+
+        Args:
+            teacher: a built model, such as a fused one.
+            data: `(x, y)` arrays, or a dataset, read once; labels are not looked at.
+
+        Raises:
+            DataError: when the data is empty or endless, or an output is not finite.
+            ModelError: when the teacher is no built model.
+        """
+        logits = tuple(
+            output.activation not in ("softmax", "sigmoid") for output in read_outputs(teacher).each
+        )
+        arrays = as_arrays(data, "given", labels=False, inputs=input_count(teacher))
+        if arrays is None:
+            outputs, digests, _ = ask_dataset(teacher, data)
+        else:
+            check_inputs(teacher, arrays.x, "given")
+            outputs, digests = ask(teacher, arrays.x), digest_rows(arrays.x)
+        return cls(outputs, logits, digests, training_rows(teacher))
+
+    @classmethod
+    def load(
+        cls, *paths: str | Path, from_logits: bool | tuple[bool, ...] = False
+    ) -> StoredTeacher:
+        """Predictions in `.npy` files, which stay on the disk; nothing is unpickled.
+
+        Args:
+            paths: a file for each output, in the order of the student's flattened outputs.
+            from_logits: as for the class.
+
+        Raises:
+            DataError: when a file cannot be read or holds anything but numbers.
+        """
+        files = [_mapped(Path(path)) for path in paths]
+        return cls(files[0] if len(files) == 1 else files, from_logits)
+
+    def __len__(self) -> int:
+        return len(tree.flatten(self.outputs)[0])
+
+    def tasks(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
+        """The student's tasks as these predictions have them, after a look at their values.
+
+        Args:
+            tasks: of the student, one for each output.
+
+        Raises:
+            DataError: when they are not finite, or said to be probabilities and are not.
+        """
+        check_finite(self.outputs, "The stored teacher")
+        outputs = tree.flatten(self.outputs)
+        logits = self.logits(len(tasks))
+        for task, output, is_logits in zip(tasks, outputs, logits, strict=True):
+            if task.kind != "regression" and not is_logits:
+                _check_probabilities(task, output)
+        return tuple(
+            task if task.kind == "regression" else replace(task, from_logits=is_logits)
+            for task, is_logits in zip(tasks, logits, strict=True)
+        )
+
+    def lookup(self) -> Lookup | None:
+        """Finds predictions by inputs; `None` where their rows are not known."""
+        return None if self.digests is None else Lookup(self.digests, self.outputs)
+
+    def beside(self, arrays: ArrayData) -> Any:
+        """The predictions for the rows of training arrays, nested as the outputs.
+
+        Raises:
+            DataError: when there are not as many, or none for one of the rows.
+        """
+        found = self.lookup()
+        if found is not None:
+            return found(arrays.x)
+        if len(self) != len(arrays):
+            raise DataError(
+                f"There are {len(self):,} stored predictions for {len(arrays):,} training rows: "
+                "give one row for each, in the order of the data."
+            )
+        return self.outputs
+
+    def of_rows(self, x: Any) -> Any:
+        """The predictions for some inputs, nested as the outputs.
+
+        Raises:
+            DataError: when it is not known which rows they belong to, or there are none for one.
+        """
+        found = self.lookup()
+        if found is None:
+            raise DataError(
+                "Stored predictions without their inputs cannot take the place of labels: make "
+                "them with StoredTeacher.of(teacher, data), or give (x, y)."
+            )
+        return found(x)
+
+    def logits(self, count: int) -> tuple[bool, ...]:
+        """Whether the predictions for each of so many outputs are logits.
+
+        Raises:
+            InputError: when that is given for another number of outputs.
+        """
+        given = self.from_logits
+        logits = (given,) * count if isinstance(given, bool) else tuple(given)
+        if len(logits) != count:
+            raise InputError(
+                f"from_logits={given!r} for {count} outputs: give one for each, or one for all."
+            )
+        return logits
+
+
+def _mapped(path: Path) -> Array:
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"'{path}' is no NumPy file of numbers ({error}): save predictions with numpy.save."
+        ) from error
+    if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "biuf":
+        raise DataError(
+            f"'{path}' does not hold one array of numbers: save predictions with numpy.save."
+        )
+    return stored
+
+
+def _check_probabilities(task: Task, output: Array) -> None:
+    for start in range(0, len(output), 4096):
+        part = np.asarray(output[start : start + 4096], dtype=np.float32)
+        sums = part.sum(axis=-1) if task.kind == "multiclass" else np.ones(1)
+        if part.min() < 0 or part.max() > 1 + _SLACK or np.abs(sums - 1).max() > _SLACK:
+            raise DataError(
+                "Stored predictions are no probabilities (numbers from 0 to 1, which sum up to 1 "
+                "over classes): if they are logits, give "
+                "StoredTeacher(predictions, from_logits=True)."
+            )

@@ -1,0 +1,189 @@
+"""How a student hears its teacher: from memory, or at every step."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import keras
+from keras import tree
+
+from saikei.batches import dataset_batches
+from saikei.distilling.distiller import LiveDistiller, StoredDistiller
+from saikei.distilling.stored_outputs import stored_batches, told_arrays
+from saikei.distilling.stored_teacher import StoredTeacher
+from saikei.distilling.teacher_batches import Lookup, ToldBatches
+from saikei.errors import DataError, InputError, ModelError
+from saikei.graph import copy_model, read
+from saikei.scoring.outputs import read_outputs
+from saikei.scoring.predictions import bytes_of_outputs
+from saikei.training.digests import digest_data
+from saikei.training.prepared import Prepared
+from saikei.training.targets import Targets
+
+How = Literal["auto", "stored", "live"]
+_KEY = "teacher"
+# What a teacher gives for all rows is kept up to this size, unless asked for.
+MOST_STORED_BYTES = 2**30
+
+Shape = tuple[int | None, ...]
+
+
+def answer_distiller(
+    student: keras.Model,
+    teacher: keras.Model | StoredTeacher,
+    ready: Prepared,
+    soft: Any,
+    alpha: float,
+    how: How,
+    batch_size: int,
+    seed: int,
+) -> tuple[keras.Model, Any]:
+    """A distiller that compares outputs, and the batches that it takes.
+
+    Args:
+        student: will be trained in place.
+        teacher: is not changed.
+        ready: the training data.
+        soft: the distance between the outputs.
+        alpha: weight of the true labels.
+        how: as `distill` has `teacher_predictions`.
+        batch_size: samples a step, for arrays.
+        seed: of the order of the samples.
+
+    Raises:
+        DataError: when the teacher's outputs cannot be learnt from, or the stored ones are not
+            for this data.
+    """
+    batches: Any
+    if isinstance(teacher, StoredTeacher):
+        batches = _told(teacher, ready, batch_size, seed)
+    elif how == "live" or (how == "auto" and not _storable(teacher, ready)):
+        live = LiveDistiller(copy_model(teacher), student, soft, alpha)
+        return live, ready.batches(batch_size, seed)
+    else:
+        batches = stored_batches(teacher, ready, _KEY, batch_size, seed)
+    return StoredDistiller(student, soft, alpha), batches
+
+
+def _storable(teacher: keras.Model, ready: Prepared) -> bool:
+    """Whether what a teacher gives is known for each row, and takes little enough memory."""
+    if ready.arrays is None:
+        return False
+    return bytes_of_outputs(teacher, ready.arrays.x) * len(ready.arrays) <= MOST_STORED_BYTES
+
+
+def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> None:
+    """Refuse ways to hear a teacher that there are not.
+
+    Raises:
+        InputError: naming the argument.
+    """
+    if how not in get_args(How):
+        raise InputError(
+            f"teacher_predictions={how!r}: give one of {', '.join(map(repr, get_args(How)))}."
+        )
+    if isinstance(teacher, StoredTeacher) and (how == "live" or features is not None):
+        what = "features" if features is not None else "teacher_predictions='live'"
+        raise InputError(
+            f"{what} with a StoredTeacher, which holds predictions alone: give the model itself "
+            "as the teacher."
+        )
+
+
+def targets_of(student: keras.Model, teacher: keras.Model | StoredTeacher) -> Targets:
+    """What the teacher predicts, in the place of labels that there are not.
+
+    Args:
+        student: whose labels they would be.
+        teacher: a model, or stored predictions that are known by their inputs.
+    """
+    if isinstance(teacher, StoredTeacher):
+        count = len(read_outputs(student).each)
+        return Targets(student, None, teacher.of_rows, teacher.logits(count))
+    return Targets.of(student, teacher)
+
+
+def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> None:
+    """Refuse a teacher that answers another question than the student.
+
+    Raises:
+        ModelError: naming both, and what differs.
+    """
+    if isinstance(teacher, StoredTeacher):
+        name, sides = "The stored teacher", ["output"]
+    elif not isinstance(teacher, keras.Model):
+        raise ModelError(
+            f"The teacher is a {type(teacher).__name__}: give a keras.Model, or a StoredTeacher."
+        )
+    elif teacher is student:
+        raise ModelError(
+            f"Teacher and student are the same model, '{student.name}': give the student's "
+            "original, or another model, as the teacher."
+        )
+    else:
+        name, sides = f"Teacher '{teacher.name}'", ["input", "output"]
+    for side in sides:
+        ours, theirs = _shapes(student, side), _shapes(teacher, side)
+        fits = len(ours) == len(theirs) and all(map(_compatible, ours, theirs))
+        if not fits:
+            raise ModelError(
+                f"{name} has {side}s {theirs}, but student '{student.name}' has {ours}: "
+                f"{_fix(side, ours, theirs)}."
+            )
+
+
+def _fix(side: str, ours: list[Shape], theirs: list[Shape]) -> str:
+    """What makes a teacher suit a student that it does not."""
+    if side == "input":
+        return (
+            "give its predictions in its place, StoredTeacher(teacher.predict(x)) of the inputs x "
+            "that it takes for the same rows"
+        )
+    fitting = [
+        i for i, shape in enumerate(theirs) if len(ours) == 1 and _compatible(ours[0], shape)
+    ]
+    if fitting and len(theirs) > 1:
+        return (
+            "give the part of it that answers the same question, "
+            f"keras.Model(teacher.inputs, teacher.outputs[{fitting[0]}])"
+        )
+    return "give a teacher that was trained for the same outputs"
+
+
+def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
+    if ready.arrays is not None:
+        return told_arrays(ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed)
+    lookup = teacher.lookup() or _in_order(teacher, ready.dataset)
+    count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train", labels=False))
+    return ToldBatches(ready.dataset, _KEY, lookup, count)
+
+
+def _in_order(teacher: StoredTeacher, dataset: Any) -> Lookup:
+    """Predictions without known rows belong to a dataset if it always comes in one order."""
+    first, again = (digest_data(dataset, "train") for _ in range(2))
+    if len(first) != len(again) or (first != again).any():
+        raise DataError(
+            "'train' comes in another order, or with other rows, in each pass, so it is not known "
+            "which row a stored prediction is for: make them with StoredTeacher.of(teacher, data), "
+            "or give data in a fixed order."
+        )
+    if len(first) != len(teacher):
+        raise DataError(
+            f"There are {len(teacher):,} stored predictions for {len(first):,} training rows: "
+            "give one row for each, in the order of the data."
+        )
+    return Lookup(first, teacher.outputs)
+
+
+def _shapes(teacher: keras.Model | StoredTeacher, side: str) -> list[Shape]:
+    if isinstance(teacher, StoredTeacher):
+        return [(None, *output.shape[1:]) for output in tree.flatten(teacher.outputs)]
+    graph = read(teacher)
+    refs = graph.input_refs() if side == "input" else graph.output_refs()
+    return [graph.spec(ref).shape for ref in refs]
+
+
+def _compatible(ours: Shape, theirs: Shape) -> bool:
+    return len(ours) == len(theirs) and all(
+        a == b or a is None or b is None for a, b in zip(ours, theirs, strict=True)
+    )

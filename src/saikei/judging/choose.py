@@ -1,0 +1,171 @@
+"""`choose`: the simplest of the fusions that are as good as the best, down to one member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.batches import Array
+from saikei.columns import in_columns
+from saikei.errors import FusionError
+from saikei.fusion.base import Fusion
+from saikei.fusion.best_member import BestMember
+from saikei.fusion.evidence import Members
+from saikei.judging.nested import Nest, NestedScore
+from saikei.scoring.score import Score
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One of the fusions that were compared.
+
+    Args:
+        fusion: the fusion.
+        score: nested.
+        behind: how much higher its nested loss is than the lowest, nats or squared error.
+        error: the standard error of that difference, over the same rows.
+        complexity: see `Fusion.complexity`.
+    """
+
+    fusion: Fusion
+    score: Score
+    behind: float
+    error: float
+    complexity: int
+
+    @property
+    def as_good(self) -> bool:
+        """Whether it is less than one standard error behind."""
+        return self.behind == 0.0 or self.behind < self.error
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; a fusion is named by its class."""
+        return {
+            "fusion": type(self.fusion).__name__,
+            "score": self.score.to_dict(),
+            "behind": self.behind,
+            "error": self.error,
+            "complexity": self.complexity,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What was chosen, and why.
+
+    Args:
+        fusion: the chosen one.
+        model: what it makes of the members, fitted on all data.
+        rivals: everything that was compared, in the order of its nested loss.
+        reason: one sentence.
+    """
+
+    fusion: Fusion
+    model: keras.Model
+    rivals: tuple[Rival, ...]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, without the model."""
+        return {
+            "fusion": type(self.fusion).__name__,
+            "rivals": [rival.to_dict() for rival in self.rivals],
+            "reason": self.reason,
+        }
+
+    def __str__(self) -> str:
+        name = self.rivals[0].score.name.replace("_", " ")
+        rows = [("fusion", f"nested {name}", "nested loss", "behind", "chosen")]
+        for rival in self.rivals:
+            score, chosen = rival.score, rival.fusion is self.fusion
+            behind = f"{rival.behind:.4f} ± {rival.error:.4f}" if rival.behind else "best"
+            rows.append(
+                (
+                    _shown(rival.fusion),
+                    f"{score.value:.4f}",
+                    f"{score.loss:.4f}",
+                    behind,
+                    "yes" if chosen else "",
+                )
+            )
+        return f"{in_columns(rows, right=(1, 2, 3))}\n\n{self.reason}"
+
+
+def _shown(fusion: Fusion) -> str:
+    """A fusion with the arguments that are not as they are by default."""
+    own = [one for one in fields(fusion) if getattr(fusion, one.name) != one.default]  # type: ignore[arg-type]
+    given = ", ".join(f"{one.name}={getattr(fusion, one.name)!r}" for one in own)
+    return f"{type(fusion).__name__}({given})"
+
+
+def choose(
+    fusions: Sequence[Fusion],
+    members: Members,
+    data: Any = None,
+    folds: Any = None,
+    *,
+    seed: int = 0,
+    allow_in_sample: bool = False,
+) -> Choice:
+    """Choose among fusions by their nested losses, and do no harm.
+
+    Of those that are less than one standard error behind the best (paired, on the same rows), the
+    simplest is taken (Breiman et al., "Classification and Regression Trees", 1984). The best
+    single member always takes part, as the simplest of all.
+
+    Args:
+        fusions: one or more.
+        members: as in `nested_score`.
+        data: as in `nested_score`.
+        folds: as in `nested_score`.
+        seed: of the folds.
+        allow_in_sample: as in `nested_score`.
+
+    Returns:
+        The choice, with a model that is fitted on all the data.
+
+    Raises:
+        FusionError: when there is no fusion, or as `nested_score` does.
+        DataError: as `nested_score` does.
+    """
+    if isinstance(fusions, Fusion) or not fusions:
+        raise FusionError("There is nothing to choose from: give a list of fusions.")
+    every = [BestMember(), *(one for one in fusions if not isinstance(one, BestMember))]
+    nest = Nest.of(every, members, data, folds, seed, allow_in_sample)
+    nested = [nest.score(one) for one in every]
+    lowest = min(range(len(every)), key=lambda place: nested[place].losses.mean())
+    rivals = [
+        _rival(fusion, one, nested[lowest].losses)
+        for fusion, one in zip(every, nested, strict=True)
+    ]
+    chosen = min(
+        (rival for rival in rivals if rival.as_good), key=lambda r: (r.complexity, r.behind)
+    )
+    insisted: dict[str, Any] = {"allow_in_sample": True} if allow_in_sample else {}
+    return Choice(
+        fusion=chosen.fusion,
+        model=chosen.fusion(members, nest.data, **insisted),
+        rivals=tuple(sorted(rivals, key=lambda rival: rival.behind)),
+        reason=_reason(chosen, rivals[lowest]),
+    )
+
+
+def _rival(fusion: Fusion, nested: NestedScore, best: Array) -> Rival:
+    difference = nested.losses - best
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    return Rival(fusion, nested.score, float(difference.mean()), error, fusion.complexity)
+
+
+def _reason(chosen: Rival, best: Rival) -> str:
+    name, loss = type(chosen.fusion).__name__, chosen.score.loss
+    if chosen is best:
+        return f"{name} has the lowest nested loss, {loss:.4f}, and nothing simpler is as good."
+    return (
+        f"{name} has a nested loss of {loss:.4f}, less than one standard error "
+        f"({chosen.error:.4f}) above the lowest, {best.score.loss:.4f} of "
+        f"{type(best.fusion).__name__}, and is simpler."
+    )

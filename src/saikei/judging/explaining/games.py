@@ -1,0 +1,256 @@
+"""How much each coalition of members loses, row by row: the games that Shapley values share out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import keras
+import numpy as np
+
+from saikei.batches import Array
+from saikei.errors import FusionError
+from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam, Present, Team
+from saikei.scoring.counted import Labels
+from saikei.scoring.score import per_sample, summed_losses
+from saikei.scoring.task import Task, labels_for
+
+Metric: TypeAlias = Literal["loss", "accuracy"]
+
+
+class Game(Protocol):
+    """What coalitions of members lose."""
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        ...
+
+    def losses(self, coalitions: Present) -> Array:
+        """The loss of each row, float64 `(coalitions, rows)`: less is better.
+
+        Args:
+            coalitions: who is present, `(coalitions, members)`.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OutputsGame:
+    """Any team: its outputs are scored, coalition by coalition.
+
+    Args:
+        tasks: what each output learns.
+        labels: of each output.
+        team: of the members.
+        metric: `"loss"`, summed over outputs, or `"accuracy"`, whose losses are errors.
+    """
+
+    tasks: tuple[Task, ...]
+    labels: tuple[Labels, ...] = field(repr=False)
+    team: Team
+    metric: Metric = "loss"
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self.team.said.outputs)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.labels[0])
+
+    def losses(self, coalitions: Present) -> Array:
+        """The loss of each row, float64 `(coalitions, rows)`."""
+        return np.stack([self._loss(present) for present in coalitions])
+
+    def _loss(self, present: Present) -> Array:
+        outputs = self.team.outputs(present)
+        if self.metric == "loss":
+            return summed_losses(self.tasks, self.labels, outputs)
+        return self.labels[0].rows() - per_sample(self.tasks[0], self.labels[0], outputs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """One output of a weighted mean of which one number for each label decides the loss.
+
+    A row's loss is the mean over its labels of `-log(Σ wᵢ cᵢ)` or of `(Σ wᵢ cᵢ)²`.
+
+    Args:
+        values: c, what each member gives to what happened, or its residual,
+            `(members, rows · labels)`.
+        kind: `"log"` or `"square"`.
+        rows: how many.
+        prior: the loss of each row when nobody is there, `(rows,)`.
+        counts: how much each label counts, `(rows · labels,)`; `None` for all the same.
+    """
+
+    values: Array = field(repr=False)
+    kind: Literal["log", "square"]
+    rows: int
+    prior: Array = field(repr=False)
+    counts: Array | None = field(default=None, repr=False)
+
+    def losses(self, shares: Array) -> Array:
+        """The loss of each row, `(coalitions, rows)`.
+
+        Args:
+            shares: weights of each coalition, `(coalitions, members)`, with sum 1, or all 0.
+        """
+        mixed = shares @ self.values
+        if self.kind == "log":
+            epsilon = keras.config.epsilon()
+            np.clip(mixed, epsilon, 1 - epsilon, out=mixed)
+            np.log(mixed, out=mixed)
+            np.negative(mixed, out=mixed)
+        else:
+            np.square(mixed, out=mixed)
+        if self.counts is not None:
+            mixed *= self.counts
+        if mixed.shape[1] != self.rows:
+            mixed = mixed.reshape(len(shares), self.rows, -1).mean(axis=2)
+        mixed[~shares.any(axis=1)] = self.prior
+        return mixed
+
+
+@dataclass(frozen=True, eq=False)
+class MeanGame:
+    """A weighted mean whose loss needs one number of each member for each label.
+
+    Args:
+        weights: one for each member.
+        outputs: whose losses are summed.
+    """
+
+    weights: Array
+    outputs: tuple[Columns, ...]
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self.weights)
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.outputs[0].rows
+
+    def losses(self, coalitions: Present) -> Array:
+        """The loss of each row, float64 `(coalitions, rows)`: one product of matrices."""
+        shares = coalitions * self.weights
+        total = shares.sum(axis=1, keepdims=True)
+        np.divide(shares, total, out=shares, where=total > 0)
+        first, *others = [output.losses(shares) for output in self.outputs]
+        for other in others:
+            first += other
+        return first
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedGame:
+    """Rows of which each belongs to the game of one fold.
+
+    Args:
+        parts: the rows of each game, and the game.
+    """
+
+    parts: tuple[tuple[Any, Game], ...]
+
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return self.parts[0][1].members
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(game.rows for _, game in self.parts)
+
+    def losses(self, coalitions: Present) -> Array:
+        """The loss of each row, float64 `(coalitions, rows)`."""
+        whole = np.empty((len(coalitions), self.rows))
+        for rows, game in self.parts:
+            whole[:, rows] = game.losses(coalitions)
+        return whole
+
+
+def game_of(tasks: tuple[Task, ...], labels: tuple[Any, ...], team: Team, metric: Metric) -> Game:
+    """The game of a team, in the cheapest form that it has.
+
+    Args:
+        tasks: what each output learns.
+        labels: of each output, arrays or `Labels`.
+        team: of the members.
+        metric: what is lost.
+
+    Raises:
+        FusionError: when the metric is unknown, or there is no accuracy.
+    """
+    if metric not in ("loss", "accuracy"):
+        raise FusionError(f"metric={metric!r} is unknown: use 'loss' or 'accuracy'.")
+    if metric == "accuracy" and (len(tasks) > 1 or tasks[0].kind == "regression"):
+        what = f"{len(tasks)} outputs" if len(tasks) > 1 else "a regression"
+        raise FusionError(f"There is no accuracy of {what}: use metric='loss'.")
+    labels = tuple(labels_for(*one) for one in zip(tasks, labels, strict=True))
+    if isinstance(team, JoinedTeam):
+        parts = tuple(
+            (rows, game_of(tasks, tuple(y[rows] for y in labels), part, metric))
+            for rows, part in team.parts
+        )
+        return JoinedGame(parts)
+    if isinstance(team, MeanTeam) and metric == "loss":
+        columns = [
+            _columns(task, y, team, place)
+            for place, (task, y) in enumerate(zip(tasks, labels, strict=True))
+        ]
+        known = tuple(one for one in columns if one is not None)
+        if len(known) == len(columns):
+            return MeanGame(np.array(team.weights), known)
+    return OutputsGame(tasks, labels, team, metric)
+
+
+def _columns(task: Task, given: Labels, team: MeanTeam, place: int) -> Columns | None:
+    """`None` where the loss needs more than one number for each label."""
+    outputs = [member[place] for member in team.said.outputs]
+    prior = summed_losses([task], [given], [team.prior[place]])
+    rows, labels, counts = len(given), given.values, None
+    if given.importance is not None or given.scale != 1.0:
+        counts = given.over(labels.shape) * given.scale
+        if task.kind == "multiclass" and not task.sparse:
+            counts = counts[..., 0]
+        counts = counts.reshape(-1)
+    if task.kind == "regression":
+        y = labels.reshape(outputs[0].shape)
+        residuals = [(part.astype(np.float64) - y).reshape(-1) for part in outputs]
+        return Columns(np.stack(residuals), "square", rows, prior, counts)
+    if task.from_logits:
+        return None
+    if task.kind != "multiclass":
+        if not np.isin(labels, (0, 1)).all():
+            return None
+        happened = labels.reshape(-1).astype(np.bool_)
+        flat = (part.reshape(-1).astype(np.float64) for part in outputs)
+        chosen = [np.where(happened, p, 1 - p) for p in flat]
+        return Columns(np.stack(chosen), "log", rows, prior, counts)
+    truth = _classes(task, labels)
+    if truth is None:
+        return None
+    places = np.arange(len(truth)) * outputs[0].shape[-1] + truth
+    chosen = [part.reshape(-1)[places] for part in outputs]
+    return Columns(np.stack(chosen).astype(np.float64), "log", rows, prior, counts)
+
+
+def _classes(task: Task, labels: Array) -> Array | None:
+    """The class of each label, `(labels,)`; `None` for soft ones."""
+    if task.sparse:
+        return labels.reshape(-1).astype(np.int64)
+    flat = labels.reshape(-1, labels.shape[-1])
+    hard = np.isin(flat, (0, 1)).all() and (flat.sum(axis=1) == 1).all()
+    return flat.argmax(axis=1) if hard else None

@@ -1,0 +1,265 @@
+"""The members of a fused model, found in its graph, and what the fusion makes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.batches import Array
+from saikei.errors import DataError, FusionError
+from saikei.fusion.evidence import Said, connect
+from saikei.graph import Graph, TensorRef, build, read
+from saikei.graph.at_hand import at_hand, named
+from saikei.graph.internals import use_assigned_statistics
+from saikei.graph.state import carry_state
+from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam, Team
+from saikei.models import CascadeModel
+from saikei.scoring.counted import Labels
+from saikei.scoring.masks import shared_masks
+from saikei.scoring.observed import counted_labels
+from saikei.scoring.outputs import mean_terms
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.prior import prior_outputs
+from saikei.scoring.task import Task, infer_tasks
+from saikei.tensors import to_floats
+from saikei.training.digests import digest_data
+from saikei.training.provenance import rows_in_sample, training_rows
+
+_MEMBER = re.compile(r"member_\d+")
+_BATCH = 4096
+
+MakeTeam = Callable[[Said, tuple[Array, ...]], Team]
+Explained = tuple[tuple[Task, ...], tuple[Labels, ...], Team, list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A fused model, taken apart.
+
+    Args:
+        heads: gives all that members say, flattened, for the inputs of the fused model.
+        names: of the members.
+        said: the same as symbolic tensors.
+        team: of what they say, and of the prior.
+        logits: whether members say logits of an output that is a probability, for each output;
+            empty where none does.
+    """
+
+    heads: keras.Model
+    names: list[str]
+    said: Said
+    team: MakeTeam
+    logits: tuple[bool, ...] = ()
+
+
+def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explained:
+    """Tasks, labels, the team and the members' names, from one pass over data.
+
+    Args:
+        fused: a model that a fusion made.
+        data: `(x, y)` arrays or a dataset.
+        allow_in_sample: take rows too that a part of the model was trained on.
+
+    Raises:
+        FusionError: when no members are found, or one was trained on some of the data.
+        DataError: when the data does not fit the model, or a prediction is not finite.
+    """
+    if data is None:
+        raise FusionError("There is no data: call explain(fused, (x, y)) with held-out data.")
+    parts = _parts(fused)
+    if not allow_in_sample:
+        _check_held_out(fused, data)
+    predicted = predict_all(parts.heads, data)
+    waiting = iter(predicted.outputs)
+    said = parts.said.map(lambda _: next(waiting))
+    for name, member in zip(parts.names, said.outputs, strict=True):
+        if not all(np.isfinite(one).all() for one in member):
+            raise DataError(f"Member '{name}' predicts NaN or infinite numbers: check it.")
+    tasks = infer_tasks(fused, predicted.y)
+    if parts.logits:
+        pairs = zip(tasks, parts.logits, strict=True)
+        tasks = tuple(replace(task, from_logits=True) if raw else task for task, raw in pairs)
+    masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
+    truth = counted_labels(fused, tasks, replace(predicted, masks=masks))
+    team = parts.team(said, prior_outputs(tasks, truth, said.outputs[0]))
+    return tasks, truth, team, parts.names
+
+
+def _check_held_out(fused: keras.Model, data: Any) -> None:
+    known = training_rows(fused)
+    count = int(rows_in_sample(fused, digest_data(data)).sum()) if known else 0
+    if count:
+        by = ", ".join(dict.fromkeys(rows.by for rows in known))
+        raise FusionError(
+            f"Model '{fused.name}' or a member of it was trained on {count:,} of these rows (by "
+            f"{by}), where it looks better than it is: give rows that no part of it has seen, or "
+            "insist with allow_in_sample=True."
+        )
+
+
+def _parts(fused: keras.Model) -> Parts:
+    if isinstance(fused, CascadeModel):
+        return _of_cascade(fused)
+    found = _of_mean(fused) or _of_nested(fused)
+    if found is None:
+        raise FusionError(
+            f"No members that speak side by side are found in model '{fused.name}' (those of "
+            "weight 0 are left out of it): give them, explain([member, …], data, "
+            "fusion=Average(weights))."
+        )
+    return found
+
+
+def _of_cascade(fused: CascadeModel) -> Parts:
+    inputs, said = connect(fused.members, features=False, raw=False)
+    return Parts(
+        heads=keras.Model(inputs, _flat(said)),
+        names=[member.name for member in fused.members],
+        said=said,
+        team=lambda heard, prior: CascadeTeam(heard, fused.exits, prior),
+    )
+
+
+def _of_mean(fused: keras.Model) -> Parts | None:
+    """A weighted mean says itself of what, however its graph was written since."""
+    graph = read(fused)
+    before = [_before_activation(graph, ref) for ref in graph.output_refs()]
+    each = [mean_terms(graph, ref) for ref in before]
+    first = each[0]
+    if first is None or len(first) < 2:
+        return None
+    weights = tuple(weight for _, weight in first)
+    if any(terms is None or tuple(w for _, w in terms) != weights for terms in each):
+        return None
+    members = [
+        tuple(terms[place][0] for terms in each if terms is not None) for place in range(len(first))
+    ]
+    said = Said(tuple(members))
+    return Parts(
+        heads=build(replace(graph, outputs=_flat(said)), "members"),
+        names=[f"member_{number}" for number in range(1, len(first) + 1)],
+        said=said,
+        team=lambda heard, prior: MeanTeam(heard, weights, prior),
+        logits=tuple(a != b for a, b in zip(before, graph.output_refs(), strict=True)),
+    )
+
+
+def _before_activation(graph: Graph, ref: TensorRef) -> TensorRef:
+    """What a softmax or sigmoid is taken of: a mean in logit space stands before it."""
+    call = graph.calls[ref.call]
+    operation = graph.operations[call.operation]
+    named = (operation.config or {}).get("activation")
+    squashes = operation.kind == "Activation" and named in ("softmax", "sigmoid")
+    return call.inputs()[0] if squashes else ref
+
+
+def _of_nested(fused: keras.Model) -> Parts | None:
+    """Members that stand in the model as models, all of them on its inputs."""
+    # Layers, and calls, stand in the order in which a graph can be run, which may be another.
+    names = sorted((layer.name for layer in fused.layers if _is_member(layer)), key=_number)
+    if len(names) < 2:
+        return None
+    copy, calls = _copy_with_calls(fused)
+    inputs = {id(tensor) for tensor in copy.inputs}
+    own = sorted(
+        (call for call in calls if call.name in names), key=lambda call: _number(call.name)
+    )
+    side_by_side = all(id(tensor) in inputs for call in own for tensor in call.taken)
+    shapes = [tensor.shape for tensor in copy.outputs]
+    alike = all([one.shape for one in call.given[: len(shapes)]] == shapes for call in own)
+    if len(own) != len(names) or not (side_by_side and alike):
+        return None
+    if _is_sum(copy, own, calls):
+        raise FusionError(
+            f"Model '{fused.name}' adds up what its members say, each of which answers for what "
+            "those before it left, as Boost does: a member of a series is worth nothing alone. "
+            "Explain a fusion of members that answer alike."
+        )
+    around = {id(tensor) for call in calls if call.name not in names for tensor in call.taken}
+    said = Said(
+        outputs=tuple(tuple(call.given[: len(shapes)]) for call in own),
+        features=tuple(tuple(call.given[len(shapes) :]) for call in own),
+        raw=tuple(tensor for tensor in copy.inputs if id(tensor) in around),
+    )
+    rest = keras.Model(_flat(said), list(copy.outputs))
+    return Parts(
+        heads=keras.Model(copy.input, _flat(said)),
+        names=names,
+        said=said,
+        team=lambda heard, _: ImputedTeam.of(heard, lambda part: _asked(rest, part)),
+    )
+
+
+def _is_sum(model: keras.Model, own: list[_Call], calls: list[_Call]) -> bool:
+    """Whether the output is a sum of members, or of multiples of them, before its activation."""
+    terms = {id(tensor) for call in own for tensor in call.given}
+    for call in calls:
+        scales = isinstance(call.layer, keras.layers.Rescaling)
+        # A list of scales is one for each class, of a mean.
+        if scales and np.ndim(call.layer.scale) == 0 and id(call.taken[0]) in terms:
+            terms.add(id(call.given[0]))
+    made_by = {id(tensor): call for call in calls for tensor in call.given}
+    last = [made_by[id(tensor)] for tensor in model.outputs]
+    last = [
+        made_by[id(call.taken[0])] if isinstance(call.layer, keras.layers.Activation) else call
+        for call in last
+    ]
+    sums = (call for call in last if isinstance(call.layer, keras.layers.Add))
+    return any(all(id(tensor) in terms for tensor in one.taken) for one in sums)
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    layer: Any
+    taken: list[Any]
+    given: list[Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.layer.name)
+
+
+def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
+    """A copy of a model, nested as it is, and what its layers took and gave in its graph."""
+    calls: list[_Call] = []
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        given = layer(*args, **kwargs)
+        taken = [leaf for leaf in tree.flatten((args, kwargs)) if keras.utils.is_keras_tensor(leaf)]
+        calls.append(_Call(layer, taken, tree.flatten(given)))
+        return given
+
+    with named(model), at_hand(model):
+        copy = keras.models.clone_model(model, call_function=call)
+    copy.set_weights(model.get_weights())
+    use_assigned_statistics(copy)
+    carry_state(model, copy)
+    return copy, calls
+
+
+def _asked(rest: keras.Model, said: Said) -> tuple[Array, ...]:
+    """What is left of a model says; `predict` would take longer to begin than to end."""
+    flat = [np.ascontiguousarray(one) for one in _flat(said)]
+    parts = []
+    for start in range(0, len(flat[0]), _BATCH):
+        outputs = rest.predict_on_batch([one[start : start + _BATCH] for one in flat])
+        parts.append([to_floats(output) for output in tree.flatten(outputs)])
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def _flat(said: Said) -> list[Any]:
+    return list(tree.flatten((said.outputs, said.features, said.raw)))
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("member_"))
+
+
+def _is_member(layer: Any) -> bool:
+    return isinstance(layer, keras.Model) and _MEMBER.fullmatch(layer.name) is not None

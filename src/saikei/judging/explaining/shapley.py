@@ -1,0 +1,160 @@
+"""Shapley values of a game: exact over all coalitions, or sampled over orders of arrival.
+
+Shapley, "A Value for n-Person Games", 1953; Castro et al., "Polynomial calculation of the Shapley
+value based on sampling", 2009. An order and its reverse are drawn together (Mitchell et al.,
+"Sampling Permutations for Shapley Value Estimation", 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from math import factorial
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from saikei.batches import Array
+from saikei.judging.explaining.coalitions import Present
+from saikei.judging.explaining.games import Game
+
+EXACT = 12
+# Losses that are held at once: what fits the second cache.
+_AT_ONCE = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Shapley:
+    """How the gain of all members over none is shared out.
+
+    Args:
+        values: one for each member, with the sum `nobody - everybody`.
+        errors: standard errors of the values over rows, as means of what each row gives.
+        sampling_errors: standard errors over the drawn orders; 0 where all coalitions were
+            asked.
+        everybody: the mean loss with all members.
+        nobody: with none.
+        orders: how many orders were drawn, half of them reverses; `None` for exact values.
+    """
+
+    values: Array
+    errors: Array
+    sampling_errors: Array
+    everybody: float
+    nobody: float
+    orders: int | None = field(default=None)
+
+
+def shapley(game: Game, orders: int, seed: int) -> Shapley:
+    """Shapley values, exact ones of up to 12 members.
+
+    Args:
+        game: of any number of members.
+        orders: how many to draw, of more members.
+        seed: of the orders.
+    """
+    # Matrices this small are multiplied faster without threads, much so on a busy machine.
+    with _threads().limit(limits=1, user_api="blas"):
+        if game.members <= EXACT:
+            return exact_shapley(game)
+        return sampled_shapley(game, orders, seed)
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    # To look for the libraries takes milliseconds; NumPy's is loaded by now.
+    return ThreadpoolController()
+
+
+def exact_shapley(game: Game) -> Shapley:
+    """Shapley values by all coalitions, `2^members` of them.
+
+    Args:
+        game: of not too many members.
+    """
+    count = game.members
+    coalitions = all_coalitions(count)
+    sizes = coalitions.sum(axis=1)
+    # A coalition of s members is followed by member i in s! (n-s-1)! of n! orders.
+    share = [factorial(s) * factorial(count - s - 1) / factorial(count) for s in range(count)]
+    ahead, among = np.array([*share, 0.0])[sizes], np.array([0.0, *share])[sizes]
+    coefficients = np.where(coalitions.T, -among, ahead)
+    of_rows = np.zeros((count, game.rows))
+    means = np.empty(len(coalitions))
+    for part in _blocks(len(coalitions), game.rows):
+        losses = game.losses(coalitions[part])
+        of_rows += coefficients[:, part] @ losses
+        means[part] = losses.mean(axis=1)
+    return Shapley(
+        values=coefficients @ means,
+        errors=standard_errors(of_rows),
+        sampling_errors=np.zeros(count),
+        everybody=float(means[-1]),
+        nobody=float(means[0]),
+    )
+
+
+def sampled_shapley(game: Game, orders: int, seed: int) -> Shapley:
+    """Shapley values by what each member adds when members arrive in random orders.
+
+    Args:
+        game: of any number of members.
+        orders: how many to draw; rounded up to an even number of at least 4.
+        seed: of the orders.
+    """
+    count, generator = game.members, np.random.default_rng(seed)
+    pairs = max(2, -(-orders // 2))
+    ends = np.array([[False] * count, [True] * count])
+    nobody, everybody = game.losses(ends)
+    of_rows = np.zeros((count, game.rows))
+    of_pairs = np.empty((pairs, count))
+    for pair in range(pairs):
+        order = generator.permutation(count)
+        both = np.stack([order, order[::-1]])
+        gains = _gains(game, both, nobody, everybody)
+        of_pairs[pair] = gains.mean(axis=1)
+        of_rows += gains / pairs
+    return Shapley(
+        values=of_pairs.mean(axis=0),
+        errors=standard_errors(of_rows),
+        sampling_errors=standard_errors(of_pairs.T),
+        everybody=float(everybody.mean()),
+        nobody=float(nobody.mean()),
+        orders=2 * pairs,
+    )
+
+
+def _gains(game: Game, orders: NDArray[np.int64], nobody: Array, everybody: Array) -> Array:
+    """What each member takes off each row's loss when it arrives, `(members, rows)`."""
+    count = game.members
+    total = np.zeros((count, game.rows))
+    for order in orders:
+        arrived = np.argsort(order)[None, :] < np.arange(1, count)[:, None]
+        before = nobody
+        for part in _blocks(count - 1, game.rows):
+            losses = game.losses(arrived[part])
+            total[order[part]] += np.concatenate([before[None], losses[:-1]]) - losses
+            before = losses[-1]
+        total[order[-1]] += before - everybody
+    return total / len(orders)
+
+
+def all_coalitions(members: int) -> Present:
+    """Every set of members, `(2^members, members)`: none first, all last."""
+    return (np.arange(1 << members)[:, None] >> np.arange(members) & 1).astype(np.bool_)
+
+
+def standard_errors(values: Array) -> Array:
+    """The standard error of the mean of each row of a matrix; 0 of a single column."""
+    columns = values.shape[1]
+    if columns < 2:
+        return np.zeros(len(values))
+    return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(columns))
+
+
+def _blocks(coalitions: int, rows: int) -> Iterator[slice]:
+    size = max(1, _AT_ONCE // rows)
+    for start in range(0, coalitions, size):
+        yield slice(start, min(start + size, coalitions))

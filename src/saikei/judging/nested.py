@@ -1,0 +1,170 @@
+"""`nested_score`: how good a fusion is on rows that its own fit has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.batches import Array
+from saikei.errors import FusionError
+from saikei.fusion.base import Fusion
+from saikei.fusion.evidence import Evidence, Members, gather
+from saikei.scoring.observed import gathered
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.score import Score, score_outputs, summed_losses
+from saikei.training.cross_fit import CrossFit
+from saikei.training.folds import Fold, Indices, class_numbers, make_folds
+
+
+@dataclass(frozen=True, eq=False)
+class NestedScore:
+    """The score of a fusion that was fitted anew for each fold, on the other folds.
+
+    Args:
+        score: over the rows of all folds, with its 95 % interval.
+        losses: of each of these rows, nats or squared error, float64 `(rows,)`, times how much
+            it counts; their mean is the loss.
+        rows: indices of these rows in the data, ascending.
+        outputs: what the fusion says of these rows, one array for each output.
+    """
+
+    score: Score
+    losses: Array = field(repr=False)
+    rows: Indices = field(repr=False)
+    outputs: tuple[Array, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The score, JSON-ready."""
+        return self.score.to_dict()
+
+
+def nested_score(
+    fusion: Fusion,
+    members: Members,
+    data: Any = None,
+    folds: Any = None,
+    *,
+    seed: int = 0,
+    allow_in_sample: bool = False,
+) -> NestedScore:
+    """Fit a fusion on all folds but one and score it on that one, for each fold.
+
+    The members stay as they are, so with models and held-out data no row has any part in what
+    predicts it. With what `cross_fit` gives, a row that is scored was trained on by the members
+    of other folds, whose predictions the fusion is fitted to; no member predicts its own rows.
+
+    Args:
+        fusion: any fusion; those that combine predictions are fitted to stored ones, others are
+            built and run for every fold.
+        members: two or more models, or what `cross_fit` gives.
+        data: held-out `(x, y)` or a dataset; `None` with what `cross_fit` gives.
+        folds: as in `cross_fit`; `None` takes five, or those of `cross_fit`. Give a
+            `TimeSeriesSplit` again where rows are ordered in time.
+        seed: of the folds.
+        allow_in_sample: score even on rows that a member was trained on.
+
+    Raises:
+        FusionError: as the fusion does, and when a fusion that needs models gets predictions.
+        DataError: when the data does not fit the members, or a class is missing from a fold.
+    """
+    nest = Nest.of([fusion], members, data, folds, seed, allow_in_sample)
+    return nest.score(fusion)
+
+
+@dataclass(frozen=True, eq=False)
+class Nest:
+    """Evidence and folds, on which several fusions can be scored alike.
+
+    Args:
+        evidence: labels, and what members say.
+        folds: over its rows.
+        members: as they were given.
+        data: gathered; `None` for what `cross_fit` gives.
+        allow_in_sample: as it was given.
+    """
+
+    evidence: Evidence
+    folds: tuple[Fold, ...]
+    members: Members
+    data: Any
+    allow_in_sample: bool
+
+    @classmethod
+    def of(
+        cls,
+        fusions: Sequence[Fusion],
+        members: Members,
+        data: Any,
+        folds: Any,
+        seed: int,
+        allow_in_sample: bool,
+    ) -> Nest:
+        """Let members speak once for all fusions."""
+        # Gathered once: a dataset may come in another order at each pass.
+        held = gathered(data).parts if data is not None else None
+        needs = [getattr(fusion, "needs", (False, False)) for fusion in fusions]
+        evidence = gather(
+            members,
+            held,
+            allow_in_sample,
+            features=any(need[0] for need in needs),
+            raw=any(need[1] for need in needs),
+        )
+        return cls(evidence, _folds(evidence, members, folds, seed), members, held, allow_in_sample)
+
+    def score(self, fusion: Fusion) -> NestedScore:
+        """Score one fusion."""
+        ready = getattr(fusion, "ready", None)
+        # What is known of the members besides their predictions is the same for each fold.
+        fusion = fusion if ready is None else ready(self.members)
+        said = [self._told(fusion, fold) for fold in self.folds]
+        rows = np.concatenate([fold.test for fold in self.folds])
+        order = np.argsort(rows, kind="stable")
+        outputs = tuple(np.concatenate(parts)[order] for parts in zip(*said, strict=True))
+        labels = [part[rows[order]] for part in self.evidence.labels]
+        tasks = self.evidence.tasks
+        return NestedScore(
+            score=score_outputs(tasks, labels, outputs),
+            losses=summed_losses(tasks, labels, outputs),
+            rows=rows[order],
+            outputs=outputs,
+        )
+
+    def _told(self, fusion: Fusion, fold: Fold) -> Sequence[Array]:
+        combiner = getattr(fusion, "combiner", None)
+        if combiner is not None:
+            told: Sequence[Array] = combiner(self.evidence.take(fold.train)).predict(
+                self.evidence.take(fold.test).said
+            )
+            return told
+        if isinstance(self.members, CrossFit):
+            raise FusionError(
+                f"{type(fusion).__name__} needs models and cannot be scored on the predictions of "
+                "cross_fit: give members and held-out data."
+            )
+        train, test = (_take(self.data, rows) for rows in (fold.train, fold.test))
+        insisted: dict[str, Any] = {"allow_in_sample": True} if self.allow_in_sample else {}
+        model: keras.Model = fusion(self.members, train, **insisted)
+        return predict_all(model, test).outputs
+
+
+def _folds(evidence: Evidence, members: Members, folds: Any, seed: int) -> tuple[Fold, ...]:
+    classes = None
+    if len(evidence.tasks) == 1:
+        classes = class_numbers(evidence.tasks[0], evidence.labels[0])
+    if folds is None and isinstance(members, CrossFit):
+        number = members.fold_of
+        folds = [(number != one, number == one) for one in np.unique(number)]
+    counted = evidence.labels[0].counted
+    needed = [] if classes is None else np.unique(classes[counted]).tolist()
+    chosen = 5 if folds is None else folds
+    return make_folds(chosen, len(evidence), classes, seed=seed, needed=needed)
+
+
+def _take(data: Any, rows: Indices) -> Any:
+    return tree.map_structure(lambda leaf: leaf[rows], data)

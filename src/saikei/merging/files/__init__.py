@@ -1,0 +1,55 @@
+"""Files of weights, read and written tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from saikei.errors import ModelError
+from saikei.merging.files import hdf5, keras_zip, safetensors
+from saikei.merging.files.store import Store
+
+# What a file's name ends in, and what reads and writes such files.
+_Opened: TypeAlias = Callable[[Path], AbstractContextManager[Store]]
+_Created: TypeAlias = Callable[[Path, Store], AbstractContextManager[Store]]
+FORMATS: Mapping[str, tuple[_Opened, _Created]] = MappingProxyType(
+    {
+        ".safetensors": (safetensors.opened, safetensors.created),
+        ".weights.h5": (hdf5.opened, hdf5.created),
+        ".keras": (keras_zip.opened, keras_zip.created),
+    }
+)
+
+
+def ending(path: Path) -> str:
+    """Which format a file is of, by its name.
+
+    Raises:
+        ModelError: when its name has none of the known endings.
+    """
+    for known in FORMATS:
+        if path.name.endswith(known):
+            return known
+    raise ModelError(f"'{path}' is of no known format: its name must end in {', '.join(FORMATS)}.")
+
+
+def open_store(path: Path) -> AbstractContextManager[Store]:
+    """The tensors of a file, to be read one by one.
+
+    Raises:
+        ModelError: when there is no such file, or it cannot be read.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no file '{path}': give one of {', '.join(FORMATS)}.")
+    return FORMATS[ending(path)][0](path)
+
+
+def new_store(path: Path, like: Store) -> AbstractContextManager[Store]:
+    """A new file with the tensors of another, to be filled one by one."""
+    return FORMATS[ending(path)][1](path, like)
+
+
+__all__ = ["FORMATS", "Store", "ending", "new_store", "open_store"]

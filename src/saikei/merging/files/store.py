@@ -1,0 +1,85 @@
+"""Tensors in a file: where each lies, and views of one at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saikei.archives import damage_named
+from saikei.errors import ModelError
+from saikei.merging.kernels.blocks import Array
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file.
+
+    Args:
+        shape: of it.
+        dtype: a NumPy type, or one of `ml_dtypes`.
+        offset: of its first byte in the file; `None` where its bytes do not lie in one piece.
+        stored: what gives its numbers then.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    offset: int | None
+    stored: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * int(np.dtype(self.dtype).itemsize)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The tensors of one file.
+
+    Args:
+        path: of the file.
+        bytes_in: the file that holds the tensors' bytes; the same, or one unpacked from it.
+        entries: by name.
+        writable: whether views of it can be written to.
+        extra: what else belongs to the file, for a copy of it.
+    """
+
+    path: Path
+    bytes_in: Path
+    entries: Mapping[str, Entry] = field(repr=False)
+    writable: bool = False
+    extra: Any = field(default=None, repr=False)
+
+    def array(self, name: str) -> Array:
+        """A view of a tensor in the file; memory is taken as it is read, and given back with it.
+
+        Raises:
+            ModelError: when its numbers are damaged.
+        """
+        entry = self.entries[name]
+        if entry.nbytes == 0:
+            return np.zeros(entry.shape, entry.dtype)
+        with damage_named(f"Tensor '{name}' in '{self.path}'", ModelError):
+            raw = self._whole(entry) if entry.offset is None else self._mapped(entry, entry.offset)
+            view: Array = raw.view(entry.dtype).reshape(entry.shape)
+        return view
+
+    def _whole(self, entry: Entry) -> Array:
+        """All numbers at once; where there are checksums, HDF5 compares them."""
+        return np.asarray(entry.stored[()])
+
+    def _mapped(self, entry: Entry, offset: int) -> Array:
+        return np.asarray(
+            np.memmap(
+                self.bytes_in,
+                dtype=np.uint8,
+                mode="r+" if self.writable else "r",
+                offset=offset,
+                shape=(entry.nbytes,),
+            )
+        )

@@ -1,0 +1,8 @@
+"""The record of a run: candidates, scores, costs and decisions, as values."""
+
+from saikei.runs.record import Candidate, Run
+
+__all__ = [
+    "Candidate",
+    "Run",
+]

@@ -1,0 +1,108 @@
+"""The masks of a model's outputs, which say where sequences are padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from saikei.batches import Array, for_keras
+from saikei.graph import internals
+from saikei.tensors import to_floats
+
+
+class Masked:
+    """A model, and which of its outputs have a mask.
+
+    Args:
+        model: a built model.
+        places: of the outputs that have one.
+    """
+
+    def __init__(self, model: keras.Model, places: tuple[int, ...]) -> None:
+        self._model: keras.Model = _WithMasks(model, places) if places else model
+        self._places = places
+
+    def predict(self, x: Any, batch_size: int) -> tuple[list[Array], list[Array | None]]:
+        """Outputs, flattened, and for each its mask.
+
+        Args:
+            x: arrays, as the model takes them.
+            batch_size: samples a step.
+        """
+        return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
+
+    def predict_on_batch(self, x: Any) -> tuple[list[Array], list[Array | None]]:
+        """The same of one batch."""
+        return self._divided(self._model.predict_on_batch(x))
+
+    def _divided(self, predicted: Any) -> tuple[list[Array], list[Array | None]]:
+        flat = [to_floats(one) for one in tree.flatten(predicted)]
+        count = len(flat) - len(self._places)
+        masks: list[Array | None] = [None] * count
+        for place, mask in zip(self._places, flat[count:], strict=True):
+            masks[place] = mask > 0.5
+        return flat[:count], masks
+
+
+def with_masks(model: keras.Model, x: Any) -> Masked:
+    """Look at which outputs of a model have a mask: where they are computed, as Keras does.
+
+    Args:
+        model: a built model.
+        x: inputs as it takes them, of which the first row is tried.
+    """
+    if type(model).predict is not keras.Model.predict or not may_mask(model):
+        # A cascade predicts in its own order of rows, and its members end in one row each.
+        return Masked(model, ())
+    first = tree.map_structure(lambda leaf: leaf[:1], x)
+    outputs = tree.flatten(model(first, training=False))
+    places = [at for at, one in enumerate(outputs) if internals.mask_of(one) is not None]
+    return Masked(model, tuple(places))
+
+
+def shared_masks(masks: Sequence[Array | None], members: int, outputs: int) -> list[Array | None]:
+    """What any member counts of each output, as Keras's merging layers have it.
+
+    Args:
+        masks: of the outputs of the first member, then of the second, and so on; what follows
+            is left aside. Those without a mask say nothing.
+        members: how many there are.
+        outputs: of each of them.
+    """
+    found: list[Array | None] = []
+    for place in range(outputs):
+        each = [masks[member * outputs + place] for member in range(members)]
+        given = [mask for mask in each if mask is not None]
+        found.append(np.logical_or.reduce(given) if given else None)
+    return found
+
+
+def may_mask(layer: Any) -> bool:
+    """Whether a layer, or one inside it, makes masks."""
+    return any(
+        getattr(one, "mask_zero", False)
+        or isinstance(one, keras.layers.Masking)
+        or not type(one).compute_mask.__module__.startswith("keras.")
+        for one in internals.flattened_layers(layer)
+    )
+
+
+class _WithMasks(keras.Model):
+    """A model whose outputs, flattened, are followed by their masks."""
+
+    def __init__(self, model: keras.Model, places: tuple[int, ...]) -> None:
+        super().__init__(name="with_masks")
+        self._network, self._places = model, places
+
+    def build(self, shape: Any) -> None:
+        """There is nothing to build."""
+
+    def call(self, x: Any) -> list[Any]:
+        """Outputs and masks, as numbers."""
+        outputs = list(tree.flatten(self._network(x, training=False)))
+        masks = [internals.mask_of(outputs[place]) for place in self._places]
+        return [*outputs, *(ops.cast(mask, "float32") for mask in masks)]

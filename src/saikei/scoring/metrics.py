@@ -1,0 +1,240 @@
+"""Metrics by name: any of Keras or scikit-learn, or a function, with an interval."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from sklearn import metrics as sklearn_metrics
+
+from saikei.batches import Array
+from saikei.errors import DataError, InputError
+from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.predictions import to_probabilities
+from saikei.scoring.score import Score, sample_losses
+from saikei.scoring.task import Task
+
+RESAMPLES = 200
+# Keras does not say which way its metrics go; these words are in the names of those to be lowered.
+_LOWER = ("error", "loss", "crossentropy", "divergence", "hinge", "poisson", "logcosh", "huber")
+_OWN = {"auc": "roc_auc", "pr_auc": "average_precision"}
+
+Function = Callable[[Array, Array, Array | None], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good predictions are.
+
+    Args:
+        name: as it was given.
+        greater_is_better: whether a higher value is a better model.
+        function: of labels, predictions and weights of those that count, `(k,)` or `(k, width)`.
+    """
+
+    name: str
+    greater_is_better: bool
+    function: Function
+
+    def score(self, task: Task, labels: Any, outputs: Array, seed: int = 0) -> Score:
+        """The metric with a 95 % interval, by bootstrap over the samples.
+
+        Args:
+            task: what the output learns.
+            labels: an array, or `Labels`.
+            outputs: `(n, …, outputs)`.
+            seed: of the bootstrap.
+
+        Raises:
+            DataError: when the metric is not defined on this data.
+        """
+        known = as_labels(labels)
+        parts = _Counted.of(task, known, outputs)
+        value = self._of(task, parts, np.arange(len(parts.y)))
+        drawn = [self._of(task, parts, rows) for rows in parts.resampled(seed)]
+        low, high = _interval(value, drawn)
+        loss = float(sample_losses(task, known, outputs).sum() / known.rows().sum())
+        count = int(known.counted.sum())
+        return Score(self.name, value, low, high, count, self.greater_is_better, loss)
+
+    def difference(
+        self, task: Task, labels: Any, first: Array, second: Array, seed: int = 0
+    ) -> tuple[float, float, float]:
+        """The metric of the first less that of the second, paired, with its 95 % interval."""
+        a, b = (_Counted.of(task, as_labels(labels), one) for one in (first, second))
+        everything = np.arange(len(a.y))
+        value = self._of(task, a, everything) - self._of(task, b, everything)
+        drawn = [self._of(task, a, r) - self._of(task, b, r) for r in a.resampled(seed)]
+        return (value, *_interval(value, drawn))
+
+    def _of(self, task: Task, parts: _Counted, rows: Array) -> float:
+        weights = None if parts.weights is None else parts.weights[rows]
+        try:
+            with warnings.catch_warnings():
+                # A class may be missing from what was drawn.
+                warnings.simplefilter("ignore")
+                return float(self.function(parts.y[rows], parts.outputs[rows], weights))
+        except (ValueError, TypeError, IndexError) as error:
+            raise DataError(
+                f"metric='{self.name}' does not fit a {task.kind} output: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Counted:
+    """What counts, one row for each position."""
+
+    y: Array
+    outputs: Array
+    weights: Array | None
+    sample: Array
+
+    @classmethod
+    def of(cls, task: Task, labels: Labels, outputs: Array) -> _Counted:
+        made = outputs if task.kind == "regression" else to_probabilities(task, outputs)
+        width = made.shape[-1] if made.ndim > 1 else 1
+        flat = np.asarray(made, dtype=np.float64).reshape(-1, width)
+        each = len(flat) // len(labels)
+        sparse = task.kind == "multiclass" and task.sparse
+        y = labels.values.reshape(len(flat), *(() if sparse else (width,)))
+        counts = labels.over((*labels.values.shape,)).reshape(len(flat), -1)[:, 0]
+        kept = np.flatnonzero(counts > 0)
+        if not len(kept):
+            raise DataError("Nothing of the data counts: give samples that do.")
+        weights = None if labels.importance is None else counts[kept]
+        return cls(y[kept], flat[kept], weights, kept // each)
+
+    def resampled(self, seed: int) -> Sequence[Array]:
+        """Rows of samples drawn with replacement."""
+        generator = np.random.default_rng(seed)
+        samples, starts, counts = np.unique(self.sample, return_index=True, return_counts=True)
+        found = []
+        for _ in range(RESAMPLES):
+            drawn = generator.integers(0, len(samples), len(samples))
+            if (counts == 1).all():
+                found.append(starts[drawn])
+            else:
+                own = [np.arange(starts[d], starts[d] + counts[d]) for d in drawn]
+                found.append(np.concatenate(own))
+        return found
+
+
+def find_metric(given: Any, task: Task) -> Metric:
+    """A metric that was given by name, as one of Keras, or as a function.
+
+    Args:
+        given: a name of scikit-learn's scorers (`"roc_auc"`, `"f1"`, `"balanced_accuracy"`,
+            `"neg_mean_absolute_error"`, …) or of Keras's metrics, `"auc"`, `"pr_auc"`; a Keras
+            metric; or a function of labels and predictions, and of `sample_weight` if it takes
+            some, of which more is better.
+        task: of the output.
+
+    Raises:
+        InputError: when there is no such metric.
+    """
+    if isinstance(given, Metric):
+        return given
+    if isinstance(given, keras.metrics.Metric):
+        return _of_keras(given, task)
+    if isinstance(given, str):
+        found = _of_sklearn(given, task) or _keras_by_name(given, task)
+        if found is not None:
+            return found
+    elif callable(given):
+        name = getattr(given, "__name__", type(given).__name__)
+        return Metric(name, True, _own_function(given))
+    raise InputError(
+        f"metric={given!r} is unknown: give a name of scikit-learn's scorers, such as 'roc_auc', "
+        "'f1' or 'balanced_accuracy', a name or an object of keras.metrics, or a function."
+    )
+
+
+def _of_sklearn(name: str, task: Task) -> Metric | None:
+    key = _OWN.get(name.lower(), name.lower())
+    if key not in sklearn_metrics.get_scorer_names():
+        return None
+    scorer = sklearn_metrics.get_scorer(key)
+    score, options = scorer._score_func, dict(scorer._kwargs)
+    decides = scorer._response_method == "predict"
+    several = task.kind == "multiclass"
+    parameters = inspect.signature(score).parameters
+    if several and options.get("average", "binary") == "binary" and "average" in parameters:
+        options["average"] = "macro"
+    if key == "roc_auc" and several:
+        options["multi_class"] = "ovr"
+
+    def function(y: Array, p: Array, weights: Array | None) -> float:
+        truth = y if not several or task.sparse else y.argmax(axis=-1)
+        said = _decided(task, p) if decides else p
+        if task.kind in ("binary", "regression") and p.shape[-1] == 1:
+            truth, said = truth.reshape(-1), said.reshape(-1)
+        if several and not decides:
+            # Of two classes scikit-learn takes the probability of the second.
+            said = said / said.sum(axis=-1, keepdims=True)
+            if said.shape[-1] == 2 and key != "neg_log_loss":
+                said = said[:, 1]
+            elif "labels" in parameters:
+                options["labels"] = np.arange(said.shape[-1])
+        given = {} if weights is None else {"sample_weight": weights}
+        return float(score(truth, said, **options, **given))
+
+    # Of errors scikit-learn turns the sign, so that more is better: here they stay errors.
+    return Metric(name, scorer._sign > 0, function)
+
+
+def _decided(task: Task, p: Array) -> Array:
+    if task.kind == "regression":
+        return p
+    return np.asarray(p.argmax(axis=-1) if task.kind == "multiclass" else (p > 0.5).astype(int))
+
+
+def _keras_by_name(name: str, task: Task) -> Metric | None:
+    try:
+        found = keras.metrics.get(name)
+    except ValueError:
+        return None
+    if isinstance(found, type):
+        found = found()
+    if not isinstance(found, keras.metrics.Metric):
+        found = keras.metrics.MeanMetricWrapper(found, name=name)
+    return _of_keras(found, task, name)
+
+
+def _of_keras(metric: keras.metrics.Metric, task: Task, name: str | None = None) -> Metric:
+    shown = name or metric.name
+    words = f"{type(metric).__name__} {shown}".lower().replace("_", "")
+
+    def function(y: Array, p: Array, weights: Array | None) -> float:
+        metric.reset_state()
+        metric.update_state(y, p, sample_weight=weights)
+        return float(np.mean(keras.ops.convert_to_numpy(metric.result())))
+
+    del task
+    return Metric(shown, not any(word in words for word in _LOWER), function)
+
+
+def _own_function(given: Callable[..., Any]) -> Function:
+    weighted = "sample_weight" in inspect.signature(given).parameters
+
+    def function(y: Array, p: Array, weights: Array | None) -> float:
+        if weights is None:
+            return float(given(y, p))
+        if not weighted:
+            raise TypeError("it takes no sample_weight, and samples of the data count differently")
+        return float(given(y, p, sample_weight=weights))
+
+    return function
+
+
+def _interval(value: float, drawn: Sequence[float]) -> tuple[float, float]:
+    known = [one for one in drawn if np.isfinite(one)]
+    if not np.isfinite(value) or not known:
+        return value, value
+    low, high = np.quantile(known, [0.025, 0.975])
+    return min(float(low), value), max(float(high), value)

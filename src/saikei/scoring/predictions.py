@@ -1,0 +1,192 @@
+"""What a model predicts of data, batch by batch, beside the labels; and as probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+from scipy import special
+
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy, dataset_batches, to_arrays
+from saikei.data import check_inputs, input_count
+from saikei.errors import DataError
+from saikei.scoring.masks import Masked, with_masks
+from saikei.scoring.task import Task
+
+# Outputs of arrays that are held at once where they are looked at batch by batch.
+_AT_ONCE = 64 << 20
+# Rows of a model whose outputs are of unknown size.
+_FIRST = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts of some rows, beside what the data says of them.
+
+    Args:
+        y: labels, in the structure of the data.
+        weights: sample weights, likewise; `None` without any.
+        outputs: one array `(n, …)` for each output, flattened.
+        masks: for each output booleans of its rows or positions; `None` where it has no mask.
+    """
+
+    y: Any
+    weights: Any
+    outputs: list[Array]
+    masks: list[Array | None]
+
+
+def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, list[Array]]:
+    """Labels and outputs of every sample, from one pass over the data.
+
+    Args:
+        model: as for `predict_all`.
+        data: as for `predict_all`.
+        batch_size: as for `predict_all`.
+
+    Returns:
+        The labels in the structure of the data, and one array `(n, …)` for each output, flattened.
+
+    Raises:
+        DataError: as `predict_all` does.
+    """
+    predicted = predict_all(model, data, batch_size)
+    return predicted.y, predicted.outputs
+
+
+def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predictions:
+    """The outputs for every sample, beside labels, weights and masks, from one pass over the data.
+
+    Args:
+        model: a built model.
+        data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset. A dataset may come
+            shuffled: labels and outputs are gathered in the same pass.
+        batch_size: samples a step, for arrays.
+
+    Raises:
+        DataError: when the data is empty, endless or without labels, or has other shapes than
+            the model takes.
+    """
+    arrays = as_arrays(data, "given", inputs=input_count(model))
+    if arrays is not None:
+        check_inputs(model, arrays.x, "given")
+        return _of_arrays(with_masks(model, arrays.x), arrays, batch_size)
+    return _joined(list(_of_dataset(model, data)))
+
+
+def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Iterator[Predictions]:
+    """The same in parts of one or several batches, so that not all outputs are held at once.
+
+    Args:
+        model: as for `predict_all`.
+        data: as for `predict_all`.
+        batch_size: as for `predict_all`.
+
+    Raises:
+        DataError: as `predict_all` does.
+    """
+    arrays = as_arrays(data, "given", inputs=input_count(model))
+    if arrays is None:
+        yield from _of_dataset(model, data)
+        return
+    check_inputs(model, arrays.x, "given")
+    masked, start = with_masks(model, arrays.x), 0
+    rows = _rows_at_once(_bytes_of_a_row(model), batch_size)
+    while start < len(arrays):
+        predicted = _of_arrays(masked, arrays.take(slice(start, start + rows)), batch_size)
+        yield predicted
+        start += rows
+        rows = _rows_at_once(sum(one[0].nbytes for one in predicted.outputs), batch_size)
+
+
+def bytes_of_outputs(model: keras.Model, x: Any) -> int:
+    """Of all outputs of one row.
+
+    Args:
+        model: a built model.
+        x: arrays as it takes them; where an axis is of unknown size, the first row is tried.
+    """
+    known = _bytes_of_a_row(model)
+    if known is not None:
+        return known
+    first = tree.map_structure(lambda leaf: leaf[:1], x)
+    return int(sum(as_numpy(one).nbytes for one in tree.flatten(model(first, training=False))))
+
+
+def _bytes_of_a_row(model: keras.Model) -> int | None:
+    """Of all outputs; `None` where an axis is of unknown size."""
+    shapes = [tuple(tensor.shape[1:]) for tensor in getattr(model, "outputs", None) or ()]
+    if not shapes or any(size is None for shape in shapes for size in shape):
+        return None
+    return int(sum(4 * math.prod(shape) for shape in shapes))
+
+
+def _rows_at_once(each: int | None, batch_size: int) -> int:
+    """Whole batches as far as they are small, less than one batch where they are not."""
+    if each is None:
+        return min(batch_size, _FIRST)
+    most = max(1, _AT_ONCE // max(1, each))
+    return max(1, most // batch_size) * batch_size if most >= batch_size else most
+
+
+def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Predictions:
+    outputs, masks = masked.predict(arrays.x, batch_size)
+    return Predictions(arrays.y, arrays.weights, outputs, masks)
+
+
+def _of_dataset(model: keras.Model, data: Any) -> Iterator[Predictions]:
+    masked: Masked | None = None
+    for given in dataset_batches(data, "given", inputs=input_count(model)):
+        batch = to_arrays(given, "given")
+        check_inputs(model, batch.x, "given", batch=True)
+        masked = masked or with_masks(model, batch.x)
+        outputs, masks = masked.predict_on_batch(batch.x)
+        yield Predictions(batch.y, batch.weights, outputs, masks)
+    if masked is None:
+        raise DataError("The given data is empty: give at least one batch.")
+
+
+def _joined(parts: Sequence[Predictions]) -> Predictions:
+    weighted = parts[0].weights is not None
+    if any((part.weights is not None) != weighted for part in parts):
+        raise DataError("Some batches of the given data hold sample weights and others do not.")
+    return Predictions(
+        y=_concatenated([part.y for part in parts]),
+        weights=_concatenated([part.weights for part in parts]) if weighted else None,
+        outputs=[np.concatenate(one) for one in zip(*(p.outputs for p in parts), strict=True)],
+        masks=[
+            None if one[0] is None else np.concatenate(one)
+            for one in zip(*(p.masks for p in parts), strict=True)
+        ],
+    )
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    return tree.map_structure(lambda *each: np.concatenate(each), *parts)
+
+
+def to_probabilities(task: Task, outputs: Array) -> Array:
+    """Probabilities from the outputs of a class task; those that are already so stay so."""
+    if not task.from_logits:
+        return outputs
+    if task.kind == "multiclass":
+        return np.asarray(special.softmax(outputs, axis=-1))
+    return np.asarray(special.expit(outputs))
+
+
+def log_probabilities(task: Task, outputs: Array) -> Array:
+    """Logarithms of the probabilities that a class task's outputs mean.
+
+    Probabilities are clipped to Keras's epsilon; logits are taken exactly, however large.
+    """
+    if not task.from_logits:
+        epsilon = keras.config.epsilon()
+        return np.asarray(np.log(np.clip(outputs, epsilon, 1 - epsilon)))
+    if task.kind == "multiclass":
+        return np.asarray(special.log_softmax(outputs, axis=-1))
+    return np.asarray(special.log_expit(outputs))

@@ -1,0 +1,265 @@
+"""How good predictions are, with a 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from saikei.batches import Array
+from saikei.errors import DataError
+from saikei.scoring.counted import Labels, row_importance
+from saikei.scoring.predictions import log_probabilities
+from saikei.scoring.task import Task, labels_for
+
+CONFIDENCE = 0.95
+# Numbers that are looked at together.
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric on n samples.
+
+    Args:
+        name: of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels), `"mse"`, or
+            `"loss"` for several outputs.
+        value: the metric.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        n: number of samples.
+        greater_is_better: whether a higher value is a better model.
+        loss: mean log-loss in nats, or squared error for regression; summed over outputs.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    greater_is_better: bool
+    loss: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Score:
+        """The inverse of `to_dict`."""
+        return cls(**record)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def score_outputs(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Score:
+    """The metric of one output, or the summed loss of several.
+
+    Args:
+        tasks: what each output learns.
+        labels: one array, or `Labels`, for each.
+        outputs: one array for each.
+
+    Raises:
+        DataError: when predictions are of another length than labels, or not finite.
+    """
+    if len(tasks) == 1:
+        return score_predictions(tasks[0], labels[0], outputs[0])
+    losses = summed_losses(tasks, labels, outputs)
+    importance = row_importance(labels)
+    value, low, high = mean_interval(losses, importance)
+    return Score("loss", value, low, high, int((importance > 0).sum()), False, value)
+
+
+def summed_losses(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Array:
+    """What each sample contributes to the loss, float64 `(n,)`, summed over the outputs."""
+    each = zip(tasks, labels, outputs, strict=True)
+    return np.asarray(sum(sample_losses(task, y, output) for task, y, output in each))
+
+
+def score_predictions(task: Task, y_true: Any, y_pred: Any) -> Score:
+    """Score the predictions of one output.
+
+    The interval of an accuracy is Wilson's when each sample is simply right or wrong and all
+    count the same, otherwise Student's for the (weighted) mean over samples.
+
+    Args:
+        task: what the output learns.
+        y_true: labels, as the task has them: an array or `Labels`.
+        y_pred: `(n, …, outputs)`, probabilities or logits as the task says.
+
+    Raises:
+        DataError: when the predictions are of another length than the labels, or not finite.
+    """
+    labels = labels_for(task, y_true)
+    each, importance = per_sample(task, labels, y_pred), labels.rows()
+    loss = float(sample_losses(task, labels, y_pred).sum() / importance.sum())
+    return score_rows(task, each, importance, loss, is_right_or_wrong(task, np.shape(y_pred)))
+
+
+def score_rows(
+    task: Task, each: Array, importance: Array, loss: float, right_or_wrong: bool
+) -> Score:
+    """Score one output by what is known of each row.
+
+    Args:
+        task: what the output learns.
+        each: the metric of each row, times how much it counts, `(n,)`.
+        importance: how much each row counts, `(n,)`, with mean 1.
+        loss: the mean loss.
+        right_or_wrong: whether the metric of a row is 1 or 0, when it counts fully.
+    """
+    counted = importance > 0
+    count = int(counted.sum())
+    if right_or_wrong and _all_equal(importance[counted]):
+        right = int((each[counted] > 0).sum())
+        interval = stats.binomtest(right, count).proportion_ci(CONFIDENCE, method="wilson")
+        value, low, high = right / count, float(interval.low), float(interval.high)
+    else:
+        value, low, high = mean_interval(each, importance)
+    return Score(task.metric, value, low, high, count, task.greater_is_better, loss)
+
+
+def per_sample(task: Task, y_true: Any, y_pred: Any) -> Array:
+    """The metric of each sample: 1 or 0 for right or wrong, or the mean over its labels.
+
+    Of samples that count differently it is multiplied by how much each counts, so that the mean
+    over all of them is the metric.
+
+    Args:
+        task: what the output learns.
+        y_true: labels, as the task has them: an array or `Labels`.
+        y_pred: `(n, …, outputs)`.
+
+    Returns:
+        float64 `(n,)`; its mean is the metric.
+    """
+    return _in_blocks(_hits, task, *checked(task, y_true, y_pred))
+
+
+def _hits(task: Task, y: Array, pred: Array) -> Array:
+    if task.kind == "regression":
+        return np.asarray((pred - y) ** 2)
+    if task.kind == "multiclass":
+        truth = y if task.sparse else y.argmax(axis=-1)
+        return np.asarray(pred.argmax(axis=-1) == truth)
+    return np.asarray((pred > (0.0 if task.from_logits else 0.5)) == (y > 0.5))
+
+
+def sample_losses(task: Task, y_true: Any, y_pred: Any) -> Array:
+    """The log-loss (nats) or squared error of each sample, float64 `(n,)`.
+
+    As in Keras's losses, probabilities are clipped to its epsilon and logits are not. Of samples
+    that count differently it is multiplied by how much each counts; the mean is the loss.
+
+    Args:
+        task: what the output learns.
+        y_true: labels, as the task has them: an array or `Labels`.
+        y_pred: `(n, …, outputs)`.
+    """
+    labels, pred = checked(task, y_true, y_pred)
+    return _in_blocks(_each_loss, task, labels, pred) * labels.scale
+
+
+def _in_blocks(
+    function: Callable[[Task, Array, Array], Array], task: Task, labels: Labels, pred: Array
+) -> Array:
+    """The mean of each row of what a function gives, of few rows at a time in float64."""
+    each = max(1, int(np.prod(pred.shape[1:])))
+    size = max(1, _BLOCK // each)
+    parts = [slice(start, start + size) for start in range(0, len(pred), size)]
+    found = []
+    for part in parts:
+        numbers = np.asarray(pred[part], dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            raise DataError("The predictions hold NaN or infinite numbers: check model and data.")
+        own = labels[part]
+        found.append(own.mean(function(task, own.values, numbers)))
+    return np.concatenate(found)
+
+
+def _each_loss(task: Task, y: Array, pred: Array) -> Array:
+    if task.kind == "regression":
+        return np.asarray((pred - y) ** 2)
+    log_p = log_probabilities(task, pred)
+    if task.kind != "multiclass":
+        log_not_p = log_probabilities(task, -pred if task.from_logits else 1 - pred)
+        return np.asarray(-(y * log_p + (1 - y) * log_not_p))
+    if task.sparse:
+        chosen = np.take_along_axis(log_p, y[..., None].astype(int), axis=-1)[..., 0]
+        return np.asarray(-chosen)
+    return np.asarray(-(y * log_p).sum(axis=-1))
+
+
+def paired_difference(
+    task: Task, y_true: Any, pred_a: Any, pred_b: Any
+) -> tuple[float, float, float]:
+    """How much better a is than b in the metric, on the same samples.
+
+    Pairing leaves out what both find easy or hard, so the interval is narrower than the two
+    scores' own.
+
+    Returns:
+        The metric of a minus that of b, and its 95 % interval `(difference, low, high)`.
+    """
+    difference = per_sample(task, y_true, pred_a) - per_sample(task, y_true, pred_b)
+    return mean_interval(difference, labels_for(task, y_true).rows())
+
+
+def mean_interval(values: Array, importance: Array | None = None) -> tuple[float, float, float]:
+    """A mean with Student's 95 % interval; from one value, or equal ones, no wider than it.
+
+    Args:
+        values: of each sample, times how much it counts.
+        importance: how much each counts; `None` for all the same. The mean is then a ratio of
+            two sums, and so is its error: that of the residuals (Cochran, "Sampling Techniques",
+            1977).
+    """
+    if importance is not None and not (importance == 1).all():
+        counted = importance > 0
+        values, importance = values[counted], importance[counted]
+        mean = float(values.sum() / importance.sum())
+        values = (values - mean * importance) / importance.mean() + mean
+    else:
+        mean = float(values.mean())
+    error = float(stats.sem(values)) if len(values) > 1 else 0.0
+    if error <= 1e-12 * abs(mean):
+        return mean, mean, mean
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=error)
+    return mean, float(low), float(high)
+
+
+def _all_equal(values: Array) -> bool:
+    return not len(values) or bool(np.ptp(values) < 1e-9)
+
+
+def is_right_or_wrong(task: Task, shape: tuple[int, ...]) -> bool:
+    """Whether each row of predictions of a shape is simply right or wrong."""
+    return (task.kind == "multiclass" and len(shape) == 2) or (
+        task.kind == "binary" and int(np.prod(shape[1:])) == 1
+    )
+
+
+def checked(task: Task, y_true: Any, y_pred: Any) -> tuple[Labels, Array]:
+    """Labels in the shape that the task has them in, and predictions as an array.
+
+    Raises:
+        DataError: when predictions are of another length or shape than labels.
+    """
+    labels, pred = labels_for(task, y_true), np.asarray(y_pred)
+    y = labels.values
+    if len(y) != len(pred):
+        raise DataError(f"{len(y)} labels but {len(pred)} predictions: score the same samples.")
+    if len(y) == 0:
+        raise DataError("There are no samples to score: give at least one.")
+    shape = pred.shape[:-1] if task.kind == "multiclass" and task.sparse else pred.shape
+    if y.size != np.prod(shape):
+        raise DataError(
+            f"Labels of shape {y.shape} do not fit predictions of shape {pred.shape}: give "
+            f"{'a class' if shape != pred.shape else 'a number'} for each of {shape}."
+        )
+    return labels.reshaped(shape), pred

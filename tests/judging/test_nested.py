@@ -1,0 +1,169 @@
+"""A fusion is scored on rows that its own fit has not seen, whatever it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.model_selection import TimeSeriesSplit
+
+import saikei as sk
+from saikei.errors import DataError, FusionError
+from saikei.fusion import Average, BestMember, Fusion, Stack
+from saikei.judging import nested_score
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 20)).astype("float32")
+NOISE = RNG.integers(0, 2, 200)
+
+
+def memoriser(seed):
+    """A net with more random features than rows, whose last layer can hit any labels."""
+    keras.utils.set_random_seed(seed)
+    net = keras.Sequential(
+        [
+            keras.Input((20,)),
+            layers.Dense(300, activation="relu"),
+            layers.Dense(1, activation="sigmoid"),
+        ],
+        name=f"net_{seed}",
+    )
+    net.layers[0].bias.assign(RNG.normal(size=300))
+    return net
+
+
+def memorise(model, data):
+    """The least-squares fit of the last layer to logits of ±4."""
+    x, y = data
+    hidden = np.maximum(x @ model.layers[0].get_weights()[0] + model.layers[0].get_weights()[1], 0)
+    kernel = np.linalg.pinv(hidden) @ (8.0 * y - 4)
+    model.layers[1].set_weights([kernel[:, None], np.zeros(1)])
+
+
+def leaky_team():
+    members = [memoriser(0), memoriser(1)]
+    for member in members:
+        memorise(member, (X, NOISE))
+        sk.declare_training_rows(member, (X, NOISE))
+    return members
+
+
+@pytest.mark.parametrize("fusion", [Average("learn"), Stack(folds=3)], ids=["average", "stack"])
+def test_on_labels_of_pure_noise_a_leaky_fit_looks_good_and_ours_reports_chance(fusion):
+    members = leaky_team()
+    leaky = sk.evaluate(fusion(members, (X, NOISE), allow_in_sample=True), (X, NOISE))
+    assert leaky.value > 0.95
+    with pytest.raises(FusionError, match="Member 1 .* 200 of these 200 rows"):
+        nested_score(fusion, members, (X, NOISE))
+    builds = {f"net_{seed}": lambda seed=seed: memoriser(seed) for seed in (0, 1)}
+    made = sk.cross_fit(builds, (X, NOISE), 5, train=memorise)
+    honest = nested_score(fusion, made).score
+    assert honest.n == 200
+    assert honest.low < 0.5 < honest.high
+    assert honest.loss > 0.68  # ln 2 is 0.693
+
+
+@dataclass(frozen=True)
+class Memory(Fusion):
+    """Knows the labels of the rows that it was fitted to, and says 1/2 of others."""
+
+    def __call__(self, members, data=None):
+        raise NotImplementedError
+
+    def combiner(self, evidence):
+        known = {
+            row.tobytes(): y
+            for row, y in zip(evidence.said.outputs[0][0], evidence.labels[0], strict=True)
+        }
+
+        class Told:
+            def predict(self, said):
+                rows = [row.tobytes() for row in said.outputs[0][0]]
+                return (np.array([[known.get(row, 0.5)] for row in rows]),)
+
+        return Told()
+
+    def to_dict(self):
+        return {}
+
+    @classmethod
+    def from_dict(cls, record):
+        return cls()
+
+
+def team():
+    """Members that know something, of labels that are worth knowing."""
+    members = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        net = keras.Sequential([keras.Input((20,)), layers.Dense(1, activation="sigmoid")])
+        net.set_weights([np.eye(20, 1, -seed) * 2, np.zeros(1)])
+        members.append(net)
+    return members
+
+
+Y = (X[:, 0] + X[:, 1] + 0.5 * RNG.normal(size=200) > 0).astype(int)
+
+
+def test_a_fusion_that_remembers_labels_gains_nothing():
+    nested = nested_score(Memory(), team(), (X, Y))
+    assert nested.score.loss == pytest.approx(np.log(2))
+
+
+def test_every_row_is_scored_once_by_a_fit_on_the_other_folds():
+    folds = [(np.arange(200) % 2 == 1 - k, np.arange(200) % 2 == k) for k in range(2)]
+    nested = nested_score(Average("learn"), team(), (X, Y), folds)
+    np.testing.assert_array_equal(nested.rows, np.arange(200))
+    for train, test in folds:
+        fused = Average("learn")(team(), (X[train], Y[train]))
+        told = keras.ops.convert_to_numpy(fused(X[test]))
+        np.testing.assert_allclose(nested.outputs[0][test], told, atol=1e-5)
+    assert nested.score.loss == pytest.approx(nested.losses.mean())
+    assert nested.to_dict()["n"] == 200
+
+
+@dataclass(frozen=True)
+class Hidden(Fusion):
+    """An average that shows no combiner, as fusions of weights do."""
+
+    def __call__(self, members, data=None):
+        return Average("learn")(members, data)
+
+    def to_dict(self):
+        return {}
+
+    @classmethod
+    def from_dict(cls, record):
+        return cls()
+
+
+def test_a_fusion_without_stored_predictions_is_built_and_run_for_each_fold():
+    stored, built = (nested_score(one, team(), (X, Y), 2) for one in (Average("learn"), Hidden()))
+    np.testing.assert_allclose(stored.outputs[0], built.outputs[0], atol=1e-5)
+    builds = {name: lambda: memoriser(0) for name in "ab"}
+    made = sk.cross_fit(builds, (X, NOISE), 2, train=memorise)
+    with pytest.raises(FusionError, match="Hidden needs models"):
+        nested_score(Hidden(), made)
+
+
+def test_time_ordered_folds_are_scored_where_they_predict():
+    nested = nested_score(BestMember(), team(), (X, Y), TimeSeriesSplit(3))
+    assert nested.rows.tolist() == list(range(50, 200))
+
+
+def test_the_best_member_is_copied_and_counts_as_chosen():
+    members = team()
+    y = (X[:, 2] > 0).astype(int)
+    best = BestMember()(members, (X, y))
+    assert best is not members[2]
+    np.testing.assert_allclose(best.get_weights()[0], members[2].get_weights()[0])
+    with pytest.raises(FusionError, match="Member 1"):
+        BestMember()([best, members[0]], (X, y))
+
+
+def test_folds_without_a_class_are_refused():
+    with pytest.raises(DataError, match="Class 1 is missing from the training part of fold"):
+        nested_score(BestMember(), team(), (X, (np.arange(200) == 5).astype(int)))
