@@ -19,7 +19,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help install demo test test-all lint format types layers tests \
-    tests-backends tests-jax tests-torch benchmarks clean
+    tests-slow tests-backends tests-jax tests-torch benchmarks clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,16 +29,16 @@ install: $(STAMP)  ## set up .venv
 demo: $(STAMP)  ## prune, distil and fuse a small network on handwritten digits
 	$(BIN)/saikei demo $(ARGS)
 
-test: lint types layers tests tests-backends  ## style, types, architecture and all of these tests, without the slow ones
+test: lint layers  ## style, types, architecture, and the tests that are not slow, on TensorFlow
+	@$(MAKE) --no-print-directory -j2 types tests
 
-test-all: lint types layers tests-backends  ## the same with the slow tests
-	$(BIN)/python -m pytest -n $(WORKERS) -q -m "slow or not slow"
+test-all: test tests-backends tests-slow  ## the same, JAX and torch, and the slow tests
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-format: $(STAMP)  ## mend style and formatting
+format: $(STAMP)  ## fix style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -50,6 +50,9 @@ layers: $(STAMP)  ## check that dependencies point one way
 
 tests: $(STAMP)  ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+tests-slow: $(STAMP)  ## run the slow tests
+	$(BIN)/python -m pytest -n $(WORKERS) -q -m slow
 
 # Keras chooses its backend once in a process. XLA optimises little here, and torch has one thread
 # in each of the workers: the networks are small, and compiling them is what takes time.
