@@ -64,7 +64,7 @@ tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) -q -m "backends and not slow"
 
 benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,benchmarks]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,onnx,benchmarks,tried]'
 	@for script in benchmarks/*.py; do \
 	    echo "$$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; \
 	done

@@ -18,7 +18,6 @@ With --rows, what that file has already is not measured again, so that a run can
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import os
@@ -31,6 +30,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from isolated import cell, command_line, failed, faults, heading, measure_all, parsed
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,41 +85,15 @@ print(json.dumps(worst))
 
 def main() -> None:
     """Measure each model in a process of its own, and print a table."""
-    arguments = parsed()
+    arguments = parsed(command_line("models", __doc__.splitlines()[0]), "models")
     if arguments.one:
         print(json.dumps(measure(arguments.one)))
         return
     names = arguments.models or [*check_names(), *backbones()]
-    rows: dict[str, dict[str, Any]] = {}
-    if arguments.rows and arguments.rows.exists():
-        lines = arguments.rows.read_text(encoding="utf-8").splitlines()
-        rows = {found["model"]: found for found in map(json.loads, lines)}
-    print("\n".join(heading()), flush=True)
-    for name in names:
-        if name not in rows:
-            rows[name] = run(name, arguments.limit)
-            if arguments.rows:
-                with arguments.rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(rows[name]) + "\n")
-        print(line(rows[name]), flush=True)
-    found = [rows[name] for name in names]
+    rows = measure_all(__file__, names, arguments, COLUMNS, line)
     if arguments.markdown:
-        arguments.markdown.write_text(document(found), encoding="utf-8")
-    sys.exit(any("fault" in row for row in found))
-
-
-def parsed() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", help="which; all when none is named")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds for one model")
-    parser.add_argument("--rows", type=Path, help="JSON lines: read, and appended as it goes")
-    parser.add_argument("--markdown", type=Path, help="where all results go in the end")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.markdown and arguments.models:
-        parser.error("--markdown is for a run of all models")
-    return arguments
+        arguments.markdown.write_text(document(rows), encoding="utf-8")
+    sys.exit(any("fault" in row for row in rows))
 
 
 def check_names() -> tuple[str, ...]:
@@ -148,23 +123,6 @@ def backbones() -> dict[str, Any]:
     except ImportError as error:
         raise SystemExit(f"{error}: pip install 'saikei[kerashub]', or name models.") from error
     return {**BACKBONES, **MORE}
-
-
-def run(name: str, limit: float) -> dict[str, Any]:
-    """The row of one model: its figures, or the fault."""
-    command = [sys.executable, __file__, "--one", name]
-    row: dict[str, Any] = {"model": name}
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return row | {"fault": f"not done after {limit:.0f} s", "load": os.getloadavg()[0]}
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["no message"]
-        row["fault"] = f"exit code {done.returncode}: {said[-1][:300]}"
-    else:
-        row |= json.loads(done.stdout.strip().splitlines()[-1])
-    return row | {"seconds": round(time.perf_counter() - start, 1), "load": os.getloadavg()[0]}
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -208,20 +166,18 @@ def measure(name: str) -> dict[str, Any]:
         "pinned": pinned(groups, channel_map.reasons),
         "unknown": list(channel_map.unknown.values()),
     }
-    return row | faults(row, check.cut)
+    return row | faults(wrong(row, check.cut))
 
 
-def faults(row: dict[str, Any], cut: int) -> dict[str, str]:
-    """What is wrong with the figures of a model, under the key `fault`; nothing where all is."""
-    wrong = {
+def wrong(row: dict[str, Any], cut: int) -> dict[str, bool]:
+    """What may be wrong with the figures of a model, and whether it is."""
+    return {
         f"oracle {row['error']:.1e}": row["error"] > TOLERANCE,
         f"loaded elsewhere {row['loaded']:.1e}": row["loaded"] > TOLERANCE,
         f"spread of the outputs {row['spread']:.1e}": not row["spread"] > SPREAD,
         "the oracle cut nothing": cut == 0,
         "half of the channels left as many parameters": not row["params"] < 1,
     }
-    said = "; ".join(text for text, is_so in wrong.items() if is_so)
-    return {"fault": said} if said else {}
 
 
 def pinned(groups: Sequence[Any], reasons: dict[int, str]) -> dict[str, dict[str, int]]:
@@ -272,16 +228,10 @@ def replay(model: Any, batch: Any, modules: list[str]) -> float:
     return float(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def heading() -> list[str]:
-    """The first two lines of the table."""
-    return [f"| {' | '.join(COLUMNS.values())} |", f"|{' --- |' * len(COLUMNS)}"]
-
-
 def line(row: dict[str, Any]) -> str:
     """One line of the table: the figures, or why there are none."""
     if "layers" not in row:
-        fault = _cell(row["fault"])
-        return f"| {row['model']} | **failed**: {fault} |" + " |" * (len(COLUMNS) - 2)
+        return failed(row, COLUMNS)
     shown = row | {
         "model": row["model"] + (f" **failed**: {row['fault']}" if "fault" in row else ""),
         "free": f"{row['free']} of {row['channels']}",
@@ -298,13 +248,7 @@ def line(row: dict[str, Any]) -> str:
 
 def _reason(reason: str, counts: dict[str, int]) -> str:
     names = ", ".join(list(counts)[:2]) + (f" and {len(counts) - 2} more" * (len(counts) > 2))
-    return _cell(f"{sum(counts.values())} of {names}: {reason}")
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a table, of a length that can be read."""
-    short = text if len(text) <= 200 else f"{text[:199]}…"
-    return short.replace("|", "\\|")
+    return cell(f"{sum(counts.values())} of {names}: {reason}")
 
 
 def document(rows: list[dict[str, Any]]) -> str:
@@ -313,7 +257,7 @@ def document(rows: list[dict[str, Any]]) -> str:
     import keras_hub
 
     loads = [row["load"] for row in rows]
-    failed = [row["model"] for row in rows if "fault" in row]
+    faulty = [row["model"] for row in rows if "fault" in row]
     text = f"""# Which architectures can be pruned
 
 All {len(APPLICATIONS)} constructors of `keras.applications` and {len(rows) - len(APPLICATIONS)}
@@ -342,12 +286,12 @@ rules had changed since were deleted and measured anew.
 
 A row fails where a step fails, where a Δ is above {TOLERANCE:.0e}, where the outputs do not depend
 on the inputs, or where nothing can be cut;
-it passes otherwise. {_verdict(failed, len(rows))}
+it passes otherwise. {_verdict(faulty, len(rows))}
 """
     parts = (("keras.applications", True), ("KerasHub", False))
     for title, own in parts:
         chosen = [line(row) for row in rows if (row["model"] in APPLICATIONS) is own]
-        text += "\n".join([f"\n## {title}\n", *heading(), *chosen]) + "\n"
+        text += "\n".join([f"\n## {title}\n", *heading(COLUMNS), *chosen]) + "\n"
     return text
 
 
@@ -357,10 +301,9 @@ def _business(loads: list[float]) -> str:
     return "a busy machine, so the seconds are too many" if busy else "a machine with little else"
 
 
-def _verdict(failed: list[str], count: int) -> str:
-    return (
-        f"{len(failed)} of {count} fail: {', '.join(failed)}." if failed else f"All {count} pass."
-    )
+def _verdict(faulty: list[str], count: int) -> str:
+    names = ", ".join(faulty)
+    return f"{len(faulty)} of {count} fail: {names}." if faulty else f"All {count} pass."
 
 
 if __name__ == "__main__":

@@ -23,17 +23,17 @@ With --rows, what that file has already is not measured again, so that a run can
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from isolated import command_line, failed, faults, heading, last_json, measure_all, parsed
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow 2.21 crashes in the gradient of a strided 1×1 convolution with oneDNN.
@@ -60,7 +60,10 @@ EXPORTED = 1e-3
 
 def main() -> None:
     """Measure each network in a process of its own, and print a table."""
-    arguments = parsed()
+    parser = command_line("networks", __doc__.splitlines()[0])
+    cache = Path.home() / ".cache/saikei-tried"
+    parser.add_argument("--packages", type=Path, default=cache, help="where packages are kept")
+    arguments = parsed(parser, "networks")
     if arguments.one:
         print(json.dumps(measure(arguments.one, arguments.packages)))
         return
@@ -69,56 +72,11 @@ def main() -> None:
     unknown = sorted(set(arguments.networks) - set(MODELS))
     if unknown:
         raise SystemExit(f"No network is called {unknown[0]!r}; there are {', '.join(MODELS)}.")
-    rows = []
-    print("\n".join(heading()), flush=True)
-    known = {}
-    if arguments.rows and arguments.rows.exists():
-        lines = arguments.rows.read_text(encoding="utf-8").splitlines()
-        known = {row["network"]: row for row in map(json.loads, lines)}
-    for name in arguments.networks or MODELS:
-        rows.append(known.get(name) or run(name, arguments))
-        if arguments.rows and name not in known:
-            with arguments.rows.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-        print(line(rows[-1]), flush=True)
+    names, options = arguments.networks or [*MODELS], ["--packages", str(arguments.packages)]
+    rows = measure_all(__file__, names, arguments, COLUMNS, line, options)
     if arguments.markdown:
         arguments.markdown.write_text(document(rows), encoding="utf-8")
     sys.exit(any("fault" in row for row in rows))
-
-
-def parsed() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", help="which; all when none is named")
-    parser.add_argument("--limit", type=float, default=1800, help="seconds for one network")
-    parser.add_argument("--rows", type=Path, help="JSON lines: read, and appended as it goes")
-    parser.add_argument("--markdown", type=Path, help="where the page of the documentation goes")
-    cache = Path.home() / ".cache/saikei-tried"
-    parser.add_argument("--packages", type=Path, default=cache, help="where packages are kept")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.markdown and arguments.networks:
-        parser.error("--markdown is for a run of all networks")
-    return arguments
-
-
-def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The row of one network: its figures, or the fault."""
-    command = [sys.executable, __file__, "--one", name, "--packages", str(arguments.packages)]
-    row: dict[str, Any] = {"network": name}
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=arguments.limit
-        )
-    except subprocess.TimeoutExpired:
-        return row | {"fault": f"not done after {arguments.limit:.0f} s"}
-    if done.returncode:
-        reason = done.stderr.strip().splitlines() or ["no message"]
-        row["fault"] = f"exit code {done.returncode}: {reason[-1][:300]}"
-    else:
-        row |= json.loads(done.stdout.strip().splitlines()[-1])
-    return row | {"seconds": round(time.perf_counter() - start, 1)}
 
 
 def measure(name: str, packages: Path) -> dict[str, Any]:
@@ -161,7 +119,7 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
     row["exported"] = exported(small)
     sk.distill(small, loaded, (fitted,), epochs=5, batch_size=16, progress=False)
     row["distilled"] = explained(outputs(small, held_out), wanted)
-    return row | faults(row)
+    return row | faults(wrong(row))
 
 
 def sample_shape(model: Any, x: Any) -> Any:
@@ -235,8 +193,7 @@ def exported(model: Any) -> float | str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
-    record = json.loads(done.stdout[done.stdout.index("{") :])
-    return float(record["max_difference"])
+    return float(last_json(done.stdout)["max_difference"])
 
 
 # The command line, in a process that knows the networks' own functions.
@@ -250,30 +207,22 @@ main()
 """
 
 
-def faults(row: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the figures of a network, under the key `fault`; nothing where all is."""
+def wrong(row: dict[str, Any]) -> dict[str, bool]:
+    """What may be wrong with the figures of a network, and whether it is."""
     file = row["exported"]
-    wrong = {
+    return {
         f"read {row['read']:.1e}": row["read"] > EXACT,
         f"oracle {row['oracle']:.1e}": row["oracle"] > EXACT,
         f"oracle of the loaded model {row['oracle_loaded']:.1e}": row["oracle_loaded"] > EXACT,
         f"{row['kept']:.1%} of the MACs are left": row["kept"] > 0.5,
         f"export: {file}": isinstance(file, str) or file > EXPORTED,
     }
-    found = "; ".join(text for text, is_so in wrong.items() if is_so)
-    return {"fault": found} if found else {}
-
-
-def heading() -> list[str]:
-    """The first two lines of the table."""
-    return [f"| {' | '.join(COLUMNS.values())} |", f"|{' --- |' * len(COLUMNS)}"]
 
 
 def line(row: dict[str, Any]) -> str:
     """One line of the table: the figures, or why there are none."""
     if "params" not in row:
-        fault = row["fault"].replace("|", "\\|")
-        return f"| {row['network']} | **failed**: {fault} |" + " |" * (len(COLUMNS) - 2)
+        return failed(row, COLUMNS)
     file = row["exported"]
     shown = row | {
         "network": row["network"] + (f" **failed**: {row['fault']}" if "fault" in row else ""),
@@ -293,12 +242,12 @@ def document(rows: list[dict[str, Any]]) -> str:
     import keras
     from trained_models import MODELS
 
-    failed = [row["network"] for row in rows if "fault" in row]
+    faulty = [row["network"] for row in rows if "fault" in row]
     sources = "\n".join(
         f"| {name} | `{each.package}` | {(each.load.__doc__ or '').strip()} | {each.inputs} |"
         for name, each in MODELS.items()
     )
-    verdict = f"{len(failed)} fail: {', '.join(failed)}." if failed else "None fails."
+    verdict = f"{len(faulty)} fail: {', '.join(faulty)}." if faulty else "None fails."
     return f"""# Trained networks of public packages
 
 What Saikei does with networks that others trained. Measured by
@@ -311,7 +260,7 @@ with Keras {keras.__version__} ({keras.config.backend()}) and Python {platform.p
 {os.cpu_count()} cores, in {sum(row["seconds"] for row in rows) / 60:.0f} minutes. The packages are
 downloaded by the script and only read; none of their files is kept here.
 
-{chr(10).join([*heading(), *map(line, rows)])}
+{chr(10).join([*heading(COLUMNS), *map(line, rows)])}
 
 {(__doc__ or "").split(chr(10), 4)[4].split("    pip install", maxsplit=1)[0].strip()}
 
