@@ -116,8 +116,9 @@ def measure(name: str, packages: Path) -> dict[str, Any]:
         row["cut"] = explained(outputs(plain(loaded, (fitted,)), held_out), wanted)
     row["kept"] = sk.profile(small, latency=False, input_shape=shape).macs / before.macs
     row["refitted"] = explained(outputs(small, held_out), wanted)
-    row["exported"] = exported(small)
-    sk.distill(small, loaded, (fitted,), epochs=5, batch_size=16, progress=False)
+    row["exported"] = exported(small, held_out)
+    learned, chosen = halves(fitted)
+    sk.distill(small, loaded, (learned,), (chosen,), epochs=5, batch_size=16, progress=False)
     row["distilled"] = explained(outputs(small, held_out), wanted)
     return row | faults(wrong(row))
 
@@ -185,11 +186,17 @@ def reloaded(model: Any) -> Any:
         return keras.models.load_model(path)
 
 
-def exported(model: Any) -> float | str:
-    """The error of a model's ONNX file in its own runtime, or why there is none."""
+def exported(model: Any, x: Any) -> float | str:
+    """The error of a model's ONNX file in its own runtime, on real inputs, or why there is none."""
+    import keras
+    import numpy as np
+
+    flat = [array[:4] for array in keras.tree.flatten(x)]
+    names = [f"x_test.{tensor.name}" for tensor in model.inputs] if len(flat) > 1 else ["x_test"]
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder, "model.keras"))
-        command = [sys.executable, "-c", EXPORT, "model.keras", str(Path(__file__).parent)]
+        np.savez(Path(folder, "data.npz"), **dict(zip(names, flat, strict=True)))
+        command = [sys.executable, "-c", EXPORT, str(Path(__file__).parent)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no message"])[-1][:200]
@@ -199,11 +206,12 @@ def exported(model: Any) -> float | str:
 # The command line, in a process that knows the networks' own functions.
 EXPORT = """
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
 import trained_models
 from saikei.cli import main
-sys.argv[1:] = ["export", sys.argv[1], "--format", "onnx", "--out", "model.onnx", "--json"]
-main()
+options = ["--format", "onnx", "--data", "data.npz", "--out", "model.onnx", "--json"]
+sys.argv[1:] = ["export", "model.keras", *options]
+sys.exit(main())
 """
 
 

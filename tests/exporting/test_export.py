@@ -161,6 +161,22 @@ def test_files_are_tried_on_the_data_that_is_given(tmp_path: Path) -> None:
         export_model(model, tmp_path / "b.onnx", "tosa")
 
 
+def test_inputs_by_name_are_enough_for_a_model_whose_inputs_have_another_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = [keras.Input((None, 2), name="b"), keras.Input((2,), name="a")]
+    # Sequences of a made-up length are too short.
+    cropped = L.GlobalAveragePooling1D()(L.Cropping1D(300)(source[0]))
+    keras.Model(source, L.Dense(2)(L.Subtract()([cropped, source[1]]))).save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).normal(size=(5, 602, 2)).astype("float32")
+    np.savez(tmp_path / "x.npz", **{"x_test.b": x, "x_test.a": 9 * x[:, 0]})
+    out = ["--format", "onnx", "--out", str(tmp_path / "net.onnx"), "--json"]
+    assert main(["export", str(tmp_path / "m.keras"), *out]) == 2
+    assert "give inputs that it takes, with --data" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "m.keras"), *out, "--data", str(tmp_path / "x.npz")]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == "given"
+
+
 def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="package 'openvino', which is not installed: pip install"):

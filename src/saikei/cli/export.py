@@ -43,7 +43,7 @@ def export(
     from saikei.writing import check_target
 
     check_target(out, ENDINGS[to], overwrite)
-    archive = None if data is None else load_npz(data)
+    archive = None if data is None else load_npz(data, labels=False)
     parts = () if archive is None else (archive.test, archive.validation, archive.train)
     inputs = next((part[0] for part in parts if part is not None), None)
     exported = export_model(load_model(model), out, to.value, inputs, overwrite)

@@ -38,7 +38,7 @@ def trial(model: Any, data: Any = None) -> Trial:
     """
     if data is not None:
         check_inputs(model, data, "given")
-        inputs = tree.map_structure(lambda one: np.asarray(one)[:ROWS], data)
+        inputs = tree.map_structure(lambda one: np.asarray(one)[:ROWS], _nested(model, data))
         return inputs, _predict(model, inputs)
     graph = read(model)
     open_axes = any(None in graph.spec(ref).shape[1:] for ref in graph.input_refs())
@@ -55,6 +55,13 @@ def trial(model: Any, data: Any = None) -> Trial:
         f"Model '{model.name}' cannot predict made-up inputs ({in_one_line(first)}), by which its "
         "export would be checked: give inputs that it takes, with --data."
     ) from first
+
+
+def _nested(model: Any, data: Any) -> Any:
+    """Inputs that come by name, nested as the model takes them: a file's inputs go by order."""
+    if not isinstance(data, dict) or isinstance(model.input, dict):
+        return data
+    return tree.pack_sequence_as(model.input, [data[tensor.name] for tensor in model.inputs])
 
 
 def _predict(model: Any, inputs: Any) -> list[Array]:
