@@ -16,7 +16,7 @@ from sklearn.ensemble import AdaBoostClassifier
 import saikei as sk
 from saikei import Boost
 from saikei.errors import DataError, FusionError
-from saikei.fusion.boosting import votes
+from saikei.fusion.boost import votes
 from saikei.graph import copy_model
 from saikei.scoring.task import Task
 

@@ -12,10 +12,9 @@ from keras import layers as L
 import saikei as sk
 from saikei import Cascade
 from saikei.errors import DataError, FusionError
-from saikei.fusion.cascades.fitting import fitted
-from saikei.fusion.cascades.front import front
-from saikei.fusion.cascades.goal import Goal
-from saikei.fusion.cascades.trial import Trial
+from saikei.fusion.cascade.fitting import fitted
+from saikei.fusion.cascade.policies import Goal, front
+from saikei.fusion.cascade.stage_table import Trial
 from saikei.models import Exits
 from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, said
 
@@ -98,8 +97,8 @@ def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
 
 def test_the_target_is_missed_on_new_rows_no_more_often_than_it_says() -> None:
     """The guard against a fit's own optimism, which without it misses every other time."""
-    from saikei.fusion.cascades.fitting import fitted
-    from saikei.fusion.cascades.goal import Goal
+    from saikei.fusion.cascade.fitting import fitted
+    from saikei.fusion.cascade.policies import Goal
 
     generator = np.random.default_rng(0)
     sure = generator.uniform(size=(100_000, 1)).astype("float32")

@@ -12,9 +12,9 @@ from scipy import special
 
 import saikei as sk
 from saikei.fusion.evidence import Evidence, Said
-from saikei.fusion.stacking.forms import View
-from saikei.fusion.stacking.linear import logistic, pooled, ridge
-from saikei.fusion.stacking.targets import target_of
+from saikei.fusion.stack.columns import View
+from saikei.fusion.stack.linear import logistic, pooled, ridge
+from saikei.fusion.stack.targets import target_of
 from saikei.judging.explain import explain_predictions
 from saikei.scoring.counted import Labels, count
 from saikei.scoring.prior import prior_outputs

@@ -15,8 +15,7 @@ from saikei.fusion import Average
 from saikei.fusion.soup import Soup
 from saikei.graph import copy_model
 from saikei.judging import choose, nested_score
-from saikei.merging.fitted import Fisher, Greedy
-from saikei.merging.methods import Dare, Ema, Linear, Slerp, TaskArithmetic, Ties
+from saikei.merging.methods import Dare, Ema, Fisher, Greedy, Linear, Slerp, TaskArithmetic, Ties
 from saikei.training import declare_training_rows, fit
 from saikei.training.provenance import training_rows
 
@@ -119,8 +118,8 @@ def test_a_member_whose_channels_were_shuffled_is_aligned_and_merged(
     family: list[keras.Model],
 ) -> None:
     from saikei.channels import map_channels
-    from saikei.fusion.soups.architecture import tensors, with_tensors
-    from saikei.fusion.soups.permutation import Symmetries
+    from saikei.fusion.soup.architecture import tensors, with_tensors
+    from saikei.fusion.soup.permutation import Symmetries
     from saikei.graph import build, read
 
     graph = read(family[1])

@@ -21,7 +21,7 @@ from saikei.errors import FusionError, InputError, ModelError, SaikeiError, Work
 from saikei.fusion import Soup
 from saikei.graph import copy_model
 from saikei.merging import Dare, Ema, Linear, ModelStock, Slerp, TaskArithmetic, Ties, files
-from saikei.merging.merge_files import merge_files
+from saikei.merging.streaming import merge_files
 
 ENDINGS = (".keras", ".weights.h5", ".safetensors")
 METHODS: list[tuple[Any, bool]] = [
@@ -295,7 +295,7 @@ def test_a_disk_that_fails_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["saikei.merging.merge_files"], "_write", full)
+    monkeypatch.setattr(sys.modules["saikei.merging.streaming"], "_write", full)
     with pytest.raises(WorkError, match="make room"):
         merge_files([tmp_path / "a.safetensors"] * 2, out, overwrite=True)
     assert out.read_bytes() == b"before"

@@ -9,14 +9,14 @@ from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.boost import Boost
 from saikei.fusion.cascade import Cascade
-from saikei.fusion.cascades.fitting import CascadeFit
+from saikei.fusion.cascade.fitting import CascadeFit
 from saikei.fusion.chain import Chain
 from saikei.fusion.compact import compact
 from saikei.fusion.modalities.naming import fill_missing
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
 from saikei.fusion.soup import Soup
-from saikei.fusion.soups.barrier import Barrier
-from saikei.fusion.soups.merge_members import SoupFit
+from saikei.fusion.soup.barrier import Barrier
+from saikei.fusion.soup.merge_members import SoupFit
 from saikei.fusion.stack import Stack
 
 __all__ = [

@@ -1,8 +1,17 @@
 """Merge arrays of weights and files of weights, without a Keras model."""
 
-from saikei.merging.fitted import Fisher, Greedy
-from saikei.merging.merge_files import MergedFile, merge_files
-from saikei.merging.methods import Dare, Ema, Linear, ModelStock, Slerp, TaskArithmetic, Ties
+from saikei.merging.methods import (
+    Dare,
+    Ema,
+    Fisher,
+    Greedy,
+    Linear,
+    ModelStock,
+    Slerp,
+    TaskArithmetic,
+    Ties,
+)
+from saikei.merging.streaming import MergedFile, merge_files
 
 __all__ = [
     "Dare",

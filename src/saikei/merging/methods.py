@@ -1,4 +1,4 @@
-"""The methods of merging, as frozen values: how the tensors of members become one."""
+"""The methods of merging, as frozen values: how the tensors of several members become one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from saikei.errors import FusionError
-from saikei.limits import check_seed
+from saikei.limits import check_seed, check_whole
 from saikei.merging import kernels
 from saikei.merging.checks import check_share, checked_weights
 from saikei.merging.kernels import Consensus
@@ -273,3 +273,45 @@ def _given(base: Array | None) -> Array:
     if base is None:
         raise FusionError("The method needs the tensor of a base: give one.")
     return base
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The mean, weighted number by number by the members' Fisher information.
+
+    Matena and Raffel, 2022. The information is the empirical one, of the labels of held-out data.
+
+    Args:
+        samples: how many rows it is measured on; all where there are fewer.
+    """
+
+    samples: int = 512
+
+    def __post_init__(self) -> None:
+        check_whole("samples", self.samples, 1, 10_000_000)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments with the method's name, JSON-ready."""
+        return {"method": "Fisher", **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The greedy soup: members join, the best first, as long as the mean does not get worse.
+
+    Wortsman et al., "Model soups", 2022. Measured on held-out data.
+
+    Args:
+        metric: `"loss"` or `"accuracy"`.
+    """
+
+    metric: Literal["loss", "accuracy"] = "loss"
+
+    def __post_init__(self) -> None:
+        metric: object = self.metric
+        if metric not in ("loss", "accuracy"):
+            raise FusionError(f"metric={self.metric!r} is unknown: use 'loss' or 'accuracy'.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments with the method's name, JSON-ready."""
+        return {"method": "Greedy", **asdict(self)}

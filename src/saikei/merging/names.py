@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from saikei.errors import FusionError
-from saikei.merging.fitted import Fisher, Greedy
 from saikei.merging.methods import (
     Dare,
     Ema,
+    Fisher,
+    Greedy,
     Linear,
     Merge,
     ModelStock,

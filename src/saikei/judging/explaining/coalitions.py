@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from saikei.batches import Array
 from saikei.fusion.averaging.pooling import OutputPool, Pool
 from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.cascades.combiner import Exiting
+from saikei.fusion.cascade.combiner import Exiting
 from saikei.fusion.evidence import Combiner, Said
 from saikei.models import Exits
 

@@ -6,10 +6,7 @@ float64; float64 in what the machine has beyond it.
 """
 
 from saikei.merging.kernels.deltas import Consensus, dare, merge_deltas, ties
-from saikei.merging.kernels.fisher import fisher
-from saikei.merging.kernels.linear import linear
-from saikei.merging.kernels.model_stock import model_stock
-from saikei.merging.kernels.slerp import slerp
+from saikei.merging.kernels.means import fisher, linear, model_stock, slerp
 from saikei.merging.kernels.threshold import magnitude_thresholds
 
 __all__ = [

@@ -1,0 +1,231 @@
+"""`Boost`: members trained in series, each on what those before it get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.errors import FusionError
+from saikei.fusion.base import Fusion
+from saikei.fusion.boost.adaboost import AdaRounds
+from saikei.fusion.boost.gradient import Rounds
+from saikei.fusion.boost.series import Labelled, Settings, summed, voting
+from saikei.fusion.logits import last_activation
+from saikei.fusion.members import check_members, check_models
+from saikei.graph import read
+from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
+from saikei.scoring.observed import flat_weights, gathered, observe
+from saikei.scoring.task import flat_labels
+
+METHODS = ("gradient", "samme", "samme.r")
+
+
+@dataclass(frozen=True)
+class BoostFit:
+    """A boosted model and how it came about.
+
+    Args:
+        model: the fused model.
+        steps: by what the outputs of each round are multiplied, 1 for a first member that is
+            kept as it is; of SAMME the weights α of the members' votes.
+        losses: the training loss after each round: log-loss, squared error, or AdaBoost's
+            exponential loss.
+        validation_losses: likewise on validation data; empty without any.
+        errors: of AdaBoost, the share of the rows that each member gets wrong, as they were
+            weighted for it.
+        ended: why there are fewer members than rounds; `None` when there are not.
+    """
+
+    model: keras.Model
+    steps: tuple[float, ...]
+    losses: tuple[float, ...]
+    validation_losses: tuple[float, ...]
+    errors: tuple[float, ...] = ()
+    ended: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without the model."""
+        return {
+            "steps": list(self.steps),
+            "losses": list(self.losses),
+            "validation_losses": list(self.validation_losses),
+            "errors": list(self.errors),
+            "ended": self.ended,
+        }
+
+
+@dataclass(frozen=True)
+class Boost(Fusion):
+    """Members in series, each trained on what the sum of those before it gets wrong.
+
+    Forward stagewise fitting (Friedman, "Greedy Function Approximation", 2001): with F what the
+    sum says so far, before softmax or sigmoid, the next member h is trained to lower the loss of
+    F + h, which for regression is to fit the residuals. Then F + ν·γ·h takes the place of F, with
+    γ the best step along h, so the training loss never goes up.
+
+    For classes there is AdaBoost too (Zhu et al., "Multi-class AdaBoost", 2009): each member is
+    trained on rows that weigh the more the more the earlier ones get them wrong. In SAMME each
+    member votes for one class with a weight α that its errors give; in SAMME.R its
+    log-probabilities are summed up. The series ends at a member that is no better than chance,
+    that lowers the exponential loss no more, or that makes no errors. Weighing rows takes no sum
+    of outputs, so members may end as they like in SAMME; the fused model's probabilities are
+    AdaBoost's own, which are too sure.
+
+    Args:
+        rounds: how many members are summed up; `None` for as many as are given. When it is more,
+            their architectures take turns.
+        keep_first: whether the first member stays as it is, as when it is trained already;
+            otherwise it starts anew like the others.
+        shrinkage: ν, above 0 and at most 1.
+        epochs: passes over the data, for each member.
+        batch_size: samples a step.
+        learning_rate: at its peak.
+        seed: of the new weights, the order of samples and random layers.
+        method: `"gradient"`, `"samme"` or `"samme.r"`.
+
+    Example:
+        >>> Boost(rounds=5, shrinkage=0.5).to_dict()["rounds"]
+        5
+    """
+
+    rounds: int | None = None
+    keep_first: bool = True
+    shrinkage: float = 1.0
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+    method: str = "gradient"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise FusionError(
+                f"Boost(method={self.method!r}): give one of {', '.join(map(repr, METHODS))}."
+            )
+        if self.rounds is not None:
+            # A series has at least two members.
+            check_whole("Boost: rounds", self.rounds, 2, BAGS)
+        check_whole("Boost: epochs", self.epochs, 1, EPOCHS)
+        check_rate("Boost: learning_rate", self.learning_rate)
+        check_seed(self.seed)
+        if not 0 < self.shrinkage <= 1:
+            raise FusionError(
+                f"Boost(shrinkage={self.shrinkage}): use a number above 0 and at most 1."
+            )
+
+    def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
+        """Train the series.
+
+        Args:
+            members: built models with the same inputs and the same single output; one is enough
+                with `rounds`. They are copied, never changed; all but a kept first one give only
+                their architecture.
+            data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
+                read into memory.
+
+        Returns:
+            An uncompiled model of plain Keras layers: the weighted sum of the members.
+
+        Raises:
+            FusionError: when the members cannot be summed, there is no data, or the first
+                member that is trained makes nothing better; with AdaBoost also when the output
+                is not of classes, or a first member that is kept is no better than chance.
+            DataError: when the data does not fit the members.
+        """
+        return self.fit(members, data).model
+
+    def fit(self, members: Sequence[keras.Model], data: Any, validation: Any = None) -> BoostFit:
+        """Train the series and say how.
+
+        Args:
+            members: as for a call.
+            data: as for a call.
+            validation: likewise; with it the series ends before the first member that makes the
+                validation loss no better, and otherwise before one that makes the training loss
+                no better.
+
+        Raises:
+            FusionError: as for a call.
+            DataError: likewise.
+        """
+        architectures = self._architectures(members)
+        if data is None:
+            raise FusionError("Boost needs training data: call it with (members, (x, y)).")
+        first = members[0]
+        activation = last_activation(first, "Boost")
+        train = _labelled(first, data, "train")
+        held = None if validation is None else _labelled(first, validation, "validation")
+        settings = Settings(
+            activation, self.epochs, self.batch_size, self.learning_rate, self.shrinkage
+        )
+        rounds: Rounds | AdaRounds
+        if self.method == "gradient":
+            rounds = Rounds(read(first), settings, train, held)
+        else:
+            rounds = AdaRounds(settings, train, held, real=self.method == "samme.r")
+        self._run(rounds, architectures)
+        term = voting(train.task) if self.method == "samme" else None
+        return _fitted(summed(first, rounds.parts, activation, term), rounds)
+
+    def _run(self, rounds: Rounds | AdaRounds, architectures: Sequence[keras.Model]) -> None:
+        seeds = np.random.SeedSequence(self.seed).generate_state(len(architectures)) >> 1
+        for number, (model, seed) in enumerate(zip(architectures, seeds, strict=True)):
+            if number == 0 and self.keep_first:
+                rounds.keep(model)
+            elif not rounds.add(model, int(seed)):
+                break
+        if len(rounds.parts) < 2:
+            raise FusionError(
+                f"Boost: {rounds.ended}, so there is no series: train members for longer, or ship "
+                "the first."
+            )
+
+    def _architectures(self, members: Sequence[keras.Model]) -> list[keras.Model]:
+        check_models(members)
+        several = not isinstance(members, keras.Model) and len(members) != 1
+        if several or self.rounds is None:
+            check_members(members)
+        return list(islice(cycle(members), self.rounds or len(members)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments, JSON-ready."""
+        return {
+            "rounds": self.rounds,
+            "keep_first": self.keep_first,
+            "shrinkage": self.shrinkage,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "method": self.method,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Boost:
+        """The inverse of `to_dict`."""
+        return cls(**record)
+
+
+def _fitted(model: keras.Model, rounds: Rounds | AdaRounds) -> BoostFit:
+    parts = rounds.parts
+    return BoostFit(
+        model,
+        tuple(part.step for part in parts),
+        tuple(part.loss for part in parts),
+        tuple(part.validation_loss for part in parts if part.validation_loss is not None),
+        tuple(part.error for part in parts if part.error is not None),
+        rounds.ended,
+    )
+
+
+def _labelled(model: keras.Model, data: Any, name: str) -> Labelled:
+    arrays = gathered(data, name)
+    observed = observe(model, arrays.parts)
+    (task,), (labels,) = observed.tasks, observed.labels
+    (y,), (weights,) = flat_labels(model, arrays.y), flat_weights(arrays.weights, 1)
+    return Labelled(arrays.x, labels, task, y, weights)

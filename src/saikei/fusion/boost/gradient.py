@@ -1,0 +1,121 @@
+"""The rounds of boosting: train a member on top of a frozen sum, and find its step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+from keras import tree
+from scipy import optimize
+
+from saikei.batches import Array
+from saikei.fusion.boost.series import Labelled, Part, Settings, predicted
+from saikei.fusion.logits import to_logits
+from saikei.fusion.members import new_inputs
+from saikei.graph import Graph, fresh_model
+from saikei.training import fit
+
+_LONGEST_STEP = 4.0
+# What a round has to lower the loss by, relative to it, to count.
+_GAIN = 1e-6
+
+
+@dataclass
+class Rounds:
+    """The sum so far.
+
+    Args:
+        interface: the graph of a member: its inputs are those of the sum.
+        settings: of the training.
+        train: what to train on.
+        validation: what to stop by, if any.
+        parts: the members of the sum.
+        ended: why there are no more of them; `None` as long as there may be.
+    """
+
+    interface: Graph
+    settings: Settings
+    train: Labelled
+    validation: Labelled | None
+    parts: list[Part] = field(default_factory=list)
+    ended: str | None = None
+    _scores: Array | None = None
+    _held_scores: Array | None = None
+
+    def keep(self, model: keras.Model) -> None:
+        """Take a trained member as the first."""
+        self._accept(to_logits(model, "member_1"), 1.0)
+
+    def add(self, architecture: keras.Model, seed: int) -> bool:
+        """Train another member on top of the sum.
+
+        Args:
+            architecture: whose structure to train from new weights.
+            seed: of the weights and the training.
+
+        Returns:
+            Whether it made the loss lower; otherwise it is left out.
+        """
+        member = to_logits(fresh_model(architecture, seed), f"member_{len(self.parts) + 1}")
+        self._fit(member, seed)
+        scores = predicted(member, self.train.x)
+        step = 1.0 if self._scores is None else self._best_step(scores)
+        return self._accept(member, step, scores) if step > 0 else self._end()
+
+    def _fit(self, member: keras.Model, seed: int) -> None:
+        settings, offset = self.settings, self._scores
+        if offset is None:
+            offset = np.zeros_like(predicted(member, self.train.x))
+        inputs = new_inputs(self.interface)
+        below = keras.Input(offset.shape[1:], name="sum_so_far")
+        (own,) = tree.flatten(member(inputs))
+        output = keras.layers.Add()([own, below])
+        if settings.activation != "linear":
+            output = keras.layers.Activation(settings.activation)(output)
+        x = [*tree.flatten(self.train.x), offset.astype("float32")]
+        fit(
+            keras.Model([*tree.flatten(inputs), below], output),
+            self.train.to_fit(x),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            loss=self.train.task.loss,
+            seed=seed,
+            progress=False,
+        )
+
+    def _best_step(self, scores: Array) -> float:
+        below = self._scores
+        assert below is not None, "the first member has no sum to step from"
+        found = optimize.minimize_scalar(
+            lambda step: self.train.loss(below + step * scores),
+            bounds=(0.0, _LONGEST_STEP),
+            method="bounded",
+        )
+        return float(self.settings.shrinkage * found.x)
+
+    def _accept(self, member: keras.Model, step: float, scores: Array | None = None) -> bool:
+        scores = predicted(member, self.train.x) if scores is None else scores
+        total = step * scores if self._scores is None else self._scores + step * scores
+        loss, held_loss, held = self.train.loss(total), None, None
+        if self.validation is not None:
+            own = step * predicted(member, self.validation.x)
+            held = own if self._held_scores is None else self._held_scores + own
+            held_loss = self.validation.loss(held)
+        if self.parts and not self._better(loss, held_loss):
+            return self._end(held_loss is not None)
+        self._scores, self._held_scores = total, held
+        self.parts.append(Part(member, step, loss, held_loss))
+        return True
+
+    def _end(self, held: bool = False) -> bool:
+        loss = "validation loss" if held else "training loss"
+        self.ended = f"member {len(self.parts) + 1} makes the {loss} no lower"
+        return False
+
+    def _better(self, loss: float, held_loss: float | None) -> bool:
+        last = self.parts[-1]
+        if held_loss is not None and last.validation_loss is not None:
+            return held_loss < last.validation_loss
+        return loss < last.loss * (1 - _GAIN)

@@ -1,0 +1,5 @@
+"""`Chain`: each member reads the output of the one before it."""
+
+from saikei.fusion.chain.chain import Chain
+
+__all__ = ["Chain"]

@@ -1,0 +1,260 @@
+"""`Chain`: serial fusion, in which each member reads what the one before it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import keras
+from keras import tree
+
+from saikei.errors import FusionError
+from saikei.fusion.base import Fusion
+from saikei.fusion.chain.adapters import Adapter, adapter_layers
+from saikei.fusion.members import check_several, new_inputs
+from saikei.graph import Graph, TensorSpec, copy_model, read
+from saikei.graph.build import seeded
+from saikei.graph.internals import flattened_layers
+from saikei.limits import EPOCHS, check_rate, check_seed, check_whole
+from saikei.training import fit
+
+Training = Literal["joint", "stages", "later"] | None
+
+
+@dataclass(frozen=True)
+class ChainFit:
+    """A chain and how it came about.
+
+    Args:
+        model: the fused model.
+        adapters: what was put between the members, one entry for each gap.
+        losses: the training loss at the end of each stage: one for `"joint"`, one for each
+            member for `"stages"`, none without training.
+    """
+
+    model: keras.Model
+    adapters: tuple[Adapter, ...]
+    losses: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; without the model."""
+        return {
+            "adapters": [adapter.to_dict() for adapter in self.adapters],
+            "losses": list(self.losses),
+        }
+
+
+@dataclass(frozen=True)
+class Chain(Fusion):
+    """The composition of the members, `yₙ ∘ … ∘ y₂ ∘ y₁`: data runs through them in their order.
+
+    Where what a member gives has another shape than what the next one takes, an adapter of new
+    layers stands between them; `plan` lists them. New layers know nothing yet, so a chain that
+    has any has to be trained: all of it together, or stage by stage, which trains each member
+    with the adapter before it in turn, from the first to the last, while the others stand still.
+
+    Args:
+        train: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
+            them yourself.
+        epochs: passes over the data, in each stage.
+        batch_size: samples a step, for arrays.
+        learning_rate: at its peak.
+        seed: of new weights, the order of samples and random layers.
+
+    Example:
+        >>> Chain(train="stages", epochs=3).to_dict()["train"]
+        'stages'
+    """
+
+    train: Training = None
+    epochs: int = 10
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("Chain: epochs", self.epochs, 1, EPOCHS)
+        check_rate("Chain: learning_rate", self.learning_rate)
+        check_seed(self.seed)
+        if self.train not in (None, "joint", "stages", "later"):
+            raise FusionError(
+                f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages', 'later' or None."
+            )
+
+    def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
+        """Compose the members.
+
+        Args:
+            members: two or more built models; all but the first take one tensor, and all but
+                the last give one. They are copied, never changed.
+            data: training data, `(x, y)` arrays or a dataset: inputs of the first member and
+                labels of the last. Only for `train`.
+
+        Returns:
+            A model of plain Keras layers. It is compiled when it was trained.
+
+        Raises:
+            FusionError: when a member cannot stand where it does, or there is no data to train on.
+            DataError: when the data does not fit.
+        """
+        return self.fit(members, data).model
+
+    def fit(
+        self, members: Sequence[keras.Model], data: Any = None, validation: Any = None
+    ) -> ChainFit:
+        """Compose and train, and say how.
+
+        Args:
+            members: as for a call.
+            data: as for a call.
+            validation: likewise; with it each stage ends with the weights of its best epoch.
+        """
+        graphs = _checked(members)
+        if self.trains and data is None:
+            raise FusionError(
+                f"Chain(train='{self.train}') needs training data: call it with (members, (x, y))."
+            )
+        with seeded(self.seed):
+            model, adapters, stages = _compose(members, graphs)
+        self._check_trained(adapters)
+        losses = tuple(
+            self._train(model, trained, stages, data, validation)
+            for trained in self._schedule(stages)
+        )
+        return ChainFit(model, adapters, losses)
+
+    @property
+    def trains(self) -> bool:
+        """Whether a call trains, and so needs data."""
+        return self.train in ("joint", "stages")
+
+    def _check_trained(self, adapters: Sequence[Adapter]) -> None:
+        new = [adapter for adapter in adapters if adapter.layers]
+        if self.train is None and new:
+            raise FusionError(
+                f"The members do not fit together without new layers ({new[0]}), which know "
+                "nothing yet: use Chain(train='joint') or 'stages' with training data, or 'later' "
+                "to train the result yourself."
+            )
+
+    @staticmethod
+    def plan(members: Sequence[keras.Model]) -> tuple[Adapter, ...]:
+        """What would stand between the members, without making anything.
+
+        Args:
+            members: as for a call.
+        """
+        graphs = _checked(members)
+        return tuple(
+            _adapter(number, given, taken, adapter_layers(given, taken, number))
+            for number, (given, taken) in enumerate(_gaps(graphs), start=2)
+        )
+
+    def _schedule(self, stages: list[list[keras.Layer]]) -> list[list[list[keras.Layer]]]:
+        if not self.trains:
+            return []
+        return [stages] if self.train == "joint" else [[stage] for stage in stages]
+
+    def _train(
+        self,
+        model: keras.Model,
+        trained: list[list[keras.Layer]],
+        stages: list[list[keras.Layer]],
+        data: Any,
+        validation: Any,
+    ) -> float:
+        chosen = {id(layer) for stage in trained for layer in stage}
+        still = [layer for stage in stages for layer in stage if id(layer) not in chosen]
+        frozen = [part for layer in still for part in flattened_layers(layer)]
+        before = [part.trainable for part in frozen]
+        for layer in still:
+            layer.trainable = False
+        try:
+            history = fit(
+                model,
+                data,
+                validation,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                seed=self.seed,
+                progress=False,
+            )
+        finally:
+            # Setting a layer sets those in it: the outer ones come first.
+            for part, trainable in zip(frozen, before, strict=True):
+                part.trainable = trainable
+        return float(history.history["loss"][-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments, JSON-ready."""
+        return {
+            "train": self.train,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Chain:
+        """The inverse of `to_dict`."""
+        return cls(**record)
+
+
+def _checked(members: Sequence[keras.Model]) -> list[Graph]:
+    """The members' graphs.
+
+    Raises:
+        FusionError: when there are fewer than two, or one has several inputs or outputs inside.
+    """
+    check_several(members)
+    graphs = [read(member) for member in members]
+    last = len(graphs)
+    for number, (member, graph) in enumerate(zip(members, graphs, strict=True), start=1):
+        inputs, outputs = len(graph.input_refs()), len(graph.output_refs())
+        if number > 1 and inputs != 1:
+            raise FusionError(
+                f"Member {number} ('{member.name}') takes {inputs} inputs, but in a chain only the "
+                "first member may: put it first, or give it one input."
+            )
+        if number < last and outputs != 1:
+            raise FusionError(
+                f"Member {number} ('{member.name}') gives {outputs} outputs, but in a chain only "
+                "the last member may: put it last, or give it one output."
+            )
+    return graphs
+
+
+def _gaps(graphs: Sequence[Graph]) -> list[tuple[TensorSpec, TensorSpec]]:
+    return [
+        (one.spec(one.output_refs()[0]), other.spec(other.input_refs()[0]))
+        for one, other in pairwise(graphs)
+    ]
+
+
+def _adapter(
+    before: int, given: TensorSpec, taken: TensorSpec, layers: Sequence[keras.Layer]
+) -> Adapter:
+    kinds = tuple(type(layer).__name__ for layer in layers)
+    return Adapter(before, given.shape, taken.shape, kinds)
+
+
+def _compose(
+    members: Sequence[keras.Model], graphs: Sequence[Graph]
+) -> tuple[keras.Model, tuple[Adapter, ...], list[list[keras.Layer]]]:
+    inputs = new_inputs(graphs[0])
+    copies = [copy_model(m, name=f"member_{number}") for number, m in enumerate(members, start=1)]
+    outputs, stages, adapters = copies[0](inputs), [[copies[0]]], []
+    for number, (given, taken) in enumerate(_gaps(graphs), start=2):
+        layers = adapter_layers(given, taken, number)
+        adapters.append(_adapter(number, given, taken, layers))
+        stages.append([*layers, copies[number - 1]])
+        (tensor,) = tree.flatten(outputs)
+        for layer in layers:
+            tensor = layer(tensor)
+        # A member that takes a dictionary or a list gets one.
+        outputs = copies[number - 1](tree.pack_sequence_as(graphs[number - 1].inputs, [tensor]))
+    return keras.Model(inputs, outputs, name="chain"), tuple(adapters), stages

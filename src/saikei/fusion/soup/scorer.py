@@ -1,0 +1,162 @@
+"""How good weights are on held-out data: one network that takes any of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.batches import Array
+from saikei.calibration.affordable import affordable
+from saikei.calibration.run import Run
+from saikei.calibration.samples import calibration_inputs
+from saikei.errors import FusionError
+from saikei.fusion.soup.architecture import Place, Tensors, statistics, tensors, with_tensors
+from saikei.graph import Graph, Operation, build, layers_of
+from saikei.scoring.counted import Labels
+from saikei.scoring.labels import labels_of
+from saikei.scoring.observed import counted_labels
+from saikei.scoring.predictions import predict_all
+from saikei.scoring.prior import prior_outputs
+from saikei.scoring.score import Score, score_outputs, summed_losses
+from saikei.scoring.task import infer_tasks
+
+
+class Trial:
+    """Scores weights of one architecture on data.
+
+    Args:
+        graph: of the first member; weights come by its places.
+        model: the first member, whose loss says what the labels mean.
+        data: held-out `(x, y)` arrays.
+        recalibrates: whether moving statistics are measured on the data before each score.
+
+    Raises:
+        DataError: when the data does not fit the model.
+    """
+
+    def __init__(self, graph: Graph, model: keras.Model, data: Any, recalibrates: bool) -> None:
+        self._graph = graph
+        self._data = data
+        self._network = build(graph)
+        self._variables = places_of(graph, self._network)
+        self._inputs = None
+        if recalibrates and statistics(graph):
+            self._inputs = calibration_inputs(graph, data)
+        predicted = predict_all(self._network, data)
+        self.tasks = infer_tasks(model, predicted.y)
+        labels = counted_labels(model, self.tasks, predicted)
+        each = zip(self.tasks, predicted.outputs, labels, strict=True)
+        self.labels: Sequence[Labels] = [labels_of(*one) for one in each]
+        self._shapes = predicted.outputs
+
+    def settled(self, numbers: Tensors) -> Tensors:
+        """The weights with moving statistics of their own, where the trial measures them."""
+        if self._inputs is None:
+            return numbers
+        measured = recalibrate(with_tensors(self._graph, numbers), self._inputs)
+        found = tensors(measured, self._graph)
+        return {**numbers, **{place: found[place] for place in statistics(self._graph)}}
+
+    def losses(self, numbers: Tensors) -> Array:
+        """The loss of each sample, nats or squared error, float64 `(n,)`.
+
+        Raises:
+            DataError: when a prediction is not finite.
+        """
+        return summed_losses(self.tasks, self.labels, self._outputs(numbers))
+
+    def score(self, numbers: Tensors) -> Score:
+        """The metric and the mean loss."""
+        return score_outputs(self.tasks, self.labels, self._outputs(numbers))
+
+    def own_outputs(self, members: Sequence[Tensors]) -> list[list[Array]]:
+        """The outputs of members as they are, without new statistics.
+
+        Raises:
+            FusionError: naming a member whose predictions are not finite.
+        """
+        found = [self._outputs(numbers) for numbers in members]
+        for number, outputs in enumerate(found, start=1):
+            if not all(np.isfinite(one).all() for one in outputs):
+                raise FusionError(
+                    f"Member {number} predicts NaN or infinite numbers: leave it out."
+                )
+        return found
+
+    def loss_of(self, outputs: Sequence[Array]) -> float:
+        """The mean loss of predictions."""
+        return float(summed_losses(self.tasks, self.labels, outputs).mean())
+
+    def _outputs(self, numbers: Tensors) -> list[Array]:
+        for place, variable in self._variables.items():
+            if place in numbers:
+                variable.assign(numbers[place])
+        return predict_all(self._network, self._data).outputs
+
+    def chance(self) -> float:
+        """The mean loss of the best constant outputs: what a network has to be better than."""
+        return self.loss_of(prior_outputs(self.tasks, self.labels, self._shapes))
+
+
+def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
+    """The variable of a model that was built from a graph, for each place."""
+    layers = layers_of(graph, model)
+    return {
+        (name, weight): variable
+        for name, operation in graph.operations.items()
+        if operation.weights
+        for weight, variable in zip(operation.weights, layers[name].weights, strict=True)
+    }
+
+
+def has_statistics(graph: Graph) -> bool:
+    """Whether a graph has BatchNormalization."""
+    return any(operation.kind == "BatchNormalization" for operation in graph.operations.values())
+
+
+def recalibrate(graph: Graph, inputs: Any) -> Graph:
+    """The graph with the moving statistics that its own weights give on some inputs.
+
+    Layer by layer, each behind those that were done before it; scales and offsets stay.
+
+    Args:
+        graph: with merged weights.
+        inputs: nested as the graph nests its inputs, one sample a row.
+    """
+    run = Run(graph, affordable(graph, inputs, tensors=4))
+    reads: dict[str, list[Any]] = {}
+    for index, call in enumerate(graph.calls):
+        operation = run.graph.operations[call.operation]
+        if operation.kind == "BatchNormalization":
+            # Of a shared layer the calls that came before count too.
+            reads.setdefault(operation.name, []).append(run.value(call.inputs()[0]))
+            run.replace(_with_statistics(operation, reads[operation.name]))
+        run.step(index)
+    return run.graph
+
+
+def _with_statistics(operation: Operation, reads: list[Any]) -> Operation:
+    config = operation.config or {}
+    axis = config["axis"]
+    position = axis[0] if isinstance(axis, (list, tuple)) else axis
+    columns = np.concatenate([_channel_rows(value, position) for value in reads]).astype(np.float64)
+    found = {"moving_mean": columns.mean(axis=0), "moving_variance": columns.var(axis=0)}
+    weights = {
+        name: weight.with_array(found[name].astype(weight.numpy().dtype))
+        if name in found
+        else weight
+        for name, weight in operation.weights.items()
+    }
+    return replace(operation, weights=weights)
+
+
+def _channel_rows(value: Any, position: int) -> Any:
+    """One row for each number of a channel; steps that a mask leaves out are left out."""
+    moved = np.moveaxis(value.array, position, -1)
+    if value.mask is not None and position in (-1, value.array.ndim - 1):
+        return moved[value.mask.astype(bool)].reshape(-1, moved.shape[-1])
+    return moved.reshape(-1, moved.shape[-1])

@@ -1,0 +1,210 @@
+"""`Soup`: one network whose weights are merged from those of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+
+from saikei.errors import FusionError
+from saikei.fusion.agreement import check_agreement
+from saikei.fusion.base import Fusion
+from saikei.fusion.soup.architecture import (
+    check_numbers,
+    kept_as_they_are,
+    same_architecture,
+    tensors,
+)
+from saikei.fusion.soup.merge_members import Pot, SoupFit
+from saikei.fusion.soup.scorer import Trial, has_statistics
+from saikei.graph import Graph
+from saikei.limits import POINTS, check_whole
+from saikei.merging.methods import Fisher, Greedy, Merge
+from saikei.merging.names import Method, find_method, method_from_dict
+from saikei.modelfile import load_model
+from saikei.scoring.observed import gathered
+from saikei.training.cross_fit import CrossFit
+from saikei.training.digests import digest_data
+from saikei.training.provenance import check_held_out, inherit_rows, record_rows
+
+
+@dataclass(frozen=True)
+class Soup(Fusion):
+    """One network with merged weights: as cheap as a single member.
+
+    Members are copies of one architecture with other weights: fine-tuned from one network,
+    checkpoints of one training, or aligned by the symmetry of their channels. Before they are
+    merged, the loss on the line between them is measured on held-out data; where a wall stands
+    there, their mean would be worse than either, and it is refused.
+
+    Args:
+        method: `"uniform"`, `"greedy"`, `"fisher"`, `"slerp"`, `"ema"`, `"task_arithmetic"`,
+            `"ties"`, `"dare"`, `"model_stock"`, or a value such as `Ties(density=0.3)`.
+        base: what the members were fine-tuned from, for the last four: a model, or the path of a
+            `.keras` file.
+        align: whether the members' channels are put in one order first; `"auto"` does it where
+            a wall stands without.
+        check: whether the line between members is measured; without it, no data is needed.
+        recalibrate: whether the moving statistics of BatchNormalization are measured anew on the
+            data; `False` averages them.
+        points: on each line, both ends among them.
+
+    Raises:
+        FusionError: when an argument is unknown, or a base is missing or not needed.
+
+    Example:
+        >>> Soup("uniform", check=False).to_dict()["method"]
+        {'method': 'Linear', 'weights': None}
+    """
+
+    method: Method | str = "uniform"
+    base: Any = None
+    align: bool | Literal["auto"] = "auto"
+    check: bool = True
+    recalibrate: bool = True
+    points: int = 7
+
+    def __post_init__(self) -> None:
+        method = find_method(self.method)
+        object.__setattr__(self, "method", method)
+        align: object = self.align
+        if not (isinstance(align, bool) or align == "auto"):
+            raise FusionError(f"align={self.align!r} is unknown: use True, False or 'auto'.")
+        check_whole("points", self.points, 3, POINTS)
+        _check_base(method, self.base)
+
+    def __call__(
+        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
+    ) -> keras.Model:
+        """Merge the members.
+
+        Args:
+            members: two or more built models of one architecture; they are not changed.
+            data: held-out `(x, y)` or a dataset.
+            allow_in_sample: take data that a member was trained on too.
+
+        Returns:
+            An uncompiled model of the members' architecture.
+
+        Raises:
+            FusionError: when the members differ in more than numbers, a wall stands between
+                them, data is missing, or a member was trained on some of it.
+            DataError: when the data does not fit the members.
+        """
+        return self.fit(members, data, allow_in_sample=allow_in_sample).model
+
+    def fit(
+        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
+    ) -> SoupFit:
+        """Merge the members, and say what was measured on the way.
+
+        Args:
+            members: as for a call.
+            data: as for a call.
+            allow_in_sample: as for a call.
+
+        Raises:
+            FusionError: as for a call.
+            DataError: as for a call.
+        """
+        if isinstance(members, CrossFit):
+            raise FusionError(
+                "A soup is made of models, not of the predictions of cross_fit: give members and "
+                "held-out data."
+            )
+        base = load_model(self.base) if isinstance(self.base, (str, Path)) else self.base
+        graphs = same_architecture(members, base)
+        numbers = [tensors(graph, graphs[0]) for graph in graphs]
+        check_numbers(numbers)
+        kept = kept_as_they_are(graphs[0], numbers)
+        if isinstance(self.method, Merge):
+            self.method.check_count(len(members))
+        self._check_data(data, graphs[0])
+        root = numbers.pop() if base is not None else None
+        held, trial, losses = None, None, []
+        if data is not None:
+            held = gathered(data).parts
+            check_held_out(members, held, allow_in_sample)
+            trial = Trial(graphs[0], members[0], held, self.recalibrate)
+            said = trial.own_outputs(numbers)
+            check_agreement(members, trial.tasks, trial.labels, said, held)
+            losses = [trial.loss_of(outputs) for outputs in said]
+        names = [member.name for member in members]
+        pot = Pot(graphs[0], names, numbers, root, kept, trial, held, losses)
+        made = pot.cook(find_method(self.method), self.align, self.points if self.check else 0)
+        inherit_rows(made.model, [*members, *([base] if base is not None else [])])
+        if isinstance(self.method, (Greedy, Fisher)):
+            record_rows(made.model, digest_data(held), "Soup")
+        return made
+
+    def _check_data(self, data: Any, graph: Graph) -> None:
+        if data is not None:
+            return
+        if isinstance(self.method, (Greedy, Fisher)):
+            raise FusionError(
+                f"The {type(self.method).__name__} soup is fitted to held-out data: call it with "
+                "(members, (x, y))."
+            )
+        if self.check:
+            raise FusionError(
+                "Whether the members can be merged is measured on held-out data: call it with "
+                "(members, (x, y)), or merge them unseen with check=False."
+            )
+        if self.recalibrate and has_statistics(graph):
+            raise FusionError(
+                "The moving statistics of BatchNormalization have to be measured anew on data: "
+                "call it with (members, (x, y)), or average them with recalibrate=False."
+            )
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it cannot be made without held-out data, whatever its members are."""
+        return self.check or isinstance(self.method, (Greedy, Fisher))
+
+    @property
+    def complexity(self) -> int:
+        """A fixed merge is as simple as a mean; a greedy one has a number for each member."""
+        return {Greedy: 2, Fisher: 4}.get(type(self.method), 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The arguments, JSON-ready.
+
+        Raises:
+            FusionError: when the base is a model, which has no JSON form.
+        """
+        if self.base is not None and not isinstance(self.base, (str, Path)):
+            raise FusionError(
+                "The base is a model, which has no JSON form: give the path of its .keras file."
+            )
+        return {
+            "method": find_method(self.method).to_dict(),
+            "base": None if self.base is None else str(self.base),
+            "align": self.align,
+            "check": self.check,
+            "recalibrate": self.recalibrate,
+            "points": self.points,
+        }
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Soup:
+        """The inverse of `to_dict`."""
+        return cls(**{**record, "method": method_from_dict(record["method"])})
+
+
+def _check_base(method: Method, base: object) -> None:
+    needs = isinstance(method, Merge) and method.needs_base
+    name = type(method).__name__
+    if needs and base is None:
+        raise FusionError(
+            f"{name} merges differences to what the members were fine-tuned from: give base=, a "
+            "model or the path of its .keras file."
+        )
+    if base is not None and not needs:
+        raise FusionError(f"{name} needs no base: leave it out, or use 'ties' or 'model_stock'.")
+    if base is not None and not isinstance(base, (str, Path, keras.Model)):
+        raise FusionError(
+            f"base={base!r:.60} is no model: give a keras.Model or the path of a .keras file."
+        )

@@ -1,1 +1,0 @@
-"""Parts of soups: kernels that merge tensors, methods, alignment, and files."""

@@ -1,0 +1,163 @@
+"""Fitted meta-learners: what they say of arrays, and the layers that say the same in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from saikei.batches import Array
+from saikei.fusion.evidence import Combiner, Said
+from saikei.fusion.members import numbered_name
+from saikei.fusion.stack.columns import View, concatenated
+from saikei.fusion.stack.linear import Linear, link_of, squashed
+from saikei.graph import copy_model
+from saikei.tensors import to_floats
+
+
+class Meta(Protocol):
+    """Makes one output."""
+
+    @property
+    def view(self) -> View:
+        """The columns that it sees."""
+        ...
+
+    def predict(self, said: Said) -> Array:
+        """One output, `(n, outputs)`."""
+        ...
+
+    def connect(self, said: Said, name: str) -> Any:
+        """The same in a graph."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was fitted, JSON-ready."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMeta:
+    """A linear meta-learner: one `Dense` layer over the members' outputs.
+
+    Args:
+        view: the columns.
+        linear: with all standardisation folded in.
+        chosen: what was chosen, such as the regularisation.
+        losses: out-of-fold loss of everything that was tried.
+    """
+
+    view: View
+    linear: Linear
+    chosen: Mapping[str, Any]
+    losses: Mapping[str, Any] = field(repr=False)
+
+    def predict(self, said: Said) -> Array:
+        """Probabilities; logits where the members give logits; numbers in regression."""
+        scores = self.linear(self.view.matrix(said))
+        if self.view.task.from_logits:
+            return scores
+        return squashed(scores, link_of(self.view.task.kind))
+
+    def connect(self, said: Said, name: str) -> Any:
+        """The same in a graph."""
+        columns = concatenated(self.view.tensors(said), f"{name}_columns")
+        task = self.view.task
+        dense = keras.layers.Dense(
+            self.linear.kernel.shape[1],
+            activation=None if task.from_logits else link_of(task.kind),
+            dtype="float32",
+            name=name,
+        )
+        output = dense(columns)
+        dense.set_weights([np.float32(self.linear.kernel), np.float32(self.linear.bias)])
+        return output
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was fitted, JSON-ready."""
+        return {
+            "form": self.view.form,
+            **self.chosen,
+            "kernel": self.linear.kernel.tolist(),
+            "bias": self.linear.bias.tolist(),
+            "losses": dict(self.losses),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class KerasMeta:
+    """A Keras model as meta-learner.
+
+    Args:
+        view: the columns.
+        model: from columns as they are to the output.
+        losses: held-out loss of every form that was tried.
+    """
+
+    view: View
+    model: keras.Model
+    losses: Mapping[str, Any] = field(repr=False)
+
+    def predict(self, said: Said) -> Array:
+        """What the model says."""
+        x = self.view.matrix(said).astype(np.float32)
+        return to_floats(self.model(x, training=False))
+
+    def connect(self, said: Said, name: str) -> Any:
+        """A copy of the model, in a graph."""
+        columns = concatenated(self.view.tensors(said), f"{name}_columns")
+        return copy_model(self.model, name)(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, JSON-ready; the weights are in the fused model."""
+        return {
+            "form": self.view.form,
+            "params": int(self.model.count_params()),
+            "losses": dict(self.losses),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class StackCombiner:
+    """A fitted stack.
+
+    Args:
+        metas: one for each output.
+        below: fitted fusions whose outputs are what the metas see; none where those are the
+            members themselves.
+    """
+
+    metas: tuple[Meta, ...]
+    below: tuple[Combiner, ...] = ()
+
+    def predict(self, said: Said) -> tuple[Array, ...]:
+        """One array for each output."""
+        seen = Said(tuple(one.predict(said) for one in self.below), (), said.raw)
+        return tuple(meta.predict(seen if self.below else said) for meta in self.metas)
+
+    def connect(self, said: Said, name: str = "stack") -> tuple[Any, ...]:
+        """The same in a graph."""
+        seen = said
+        if self.below:
+            numbered = enumerate(self.below, start=1)
+            lower = tuple(one.connect(said, f"{name}_{number}") for number, one in numbered)
+            seen = Said(lower, (), said.raw)
+        return tuple(
+            meta.connect(seen, numbered_name(name, place, len(self.metas)))
+            for place, meta in enumerate(self.metas)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was fitted, JSON-ready."""
+        return {
+            "outputs": [meta.to_dict() for meta in self.metas],
+            "below": [one.to_dict() for one in self.below],
+        }
+
+
+def best_of(metas: Sequence[tuple[float, Any]]) -> Any:
+    """What has the lowest loss; of equals the first."""
+    return min(metas, key=lambda pair: pair[0])[1]

@@ -1,1 +1,0 @@
-"""What stacks are made of: meta-features, meta-learners, and their choice by cross-validation."""
