@@ -96,7 +96,7 @@ def check_model_file(path: Path) -> None:
 
 
 def _check_sizes(path: Path, custom: Mapping[str, Any] | None) -> None:
-    from saikei.graph.declared import declared_bytes
+    from saikei.graph.internals import declared_bytes
 
     config, size, held = _read_frame(path)
     declared = declared_bytes(config, custom)

@@ -1,4 +1,4 @@
-"""Functions and `Lambda`s of the process's own are used as they are at hand."""
+"""Activation functions and `Lambda`s of the process are traced and used as they are."""
 
 from __future__ import annotations
 

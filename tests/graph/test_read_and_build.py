@@ -9,7 +9,6 @@ from keras import layers as L
 
 from saikei.errors import ModelError
 from saikei.graph import build, copy_model, fresh_model, read
-from tests.graph.versions import UNREAD_INPUTS
 
 pytestmark = pytest.mark.backends
 
@@ -68,7 +67,6 @@ def test_dictionaries_of_inputs_and_outputs_keep_their_keys() -> None:
         np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (ours[key], theirs[key])))
 
 
-@pytest.mark.skipif(not UNREAD_INPUTS, reason="this version of Keras makes no such models")
 def test_an_input_that_nothing_reads_is_kept() -> None:
     used, unused = keras.Input((4,)), keras.Input((3,))
     model = keras.Model([used, unused], L.Dense(2)(used))

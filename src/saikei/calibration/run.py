@@ -13,7 +13,7 @@ from keras import tree
 from numpy.typing import NDArray
 
 from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
-from saikei.graph.build import cheap_initialisers, instantiate, load_weights
+from saikei.graph.instantiate import cheap_initialisers, instantiate, load_weights
 from saikei.graph.internals import mask_of, set_mask, takes_training
 from saikei.tensors import to_numpy
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saikei.channels import BoolMask, ChannelMap
 from saikei.graph import Call, Graph, Operation, TensorRef
-from saikei.graph.build import instantiate
+from saikei.graph.instantiate import instantiate
 from saikei.importance.readers import Carrier, carriers
 from saikei.rules.activations import RULES as ACTIVATIONS
 from saikei.rules.labels import labelled

@@ -15,7 +15,7 @@ from saikei.edits.heads.places import cut_at, old_head, output_number, replaced_
 from saikei.edits.replacing.functions import asked_function
 from saikei.errors import EditError
 from saikei.graph import Graph, TensorRef
-from saikei.graph.build import seeded
+from saikei.graph.instantiate import seeded
 
 Head: TypeAlias = "keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]"
 

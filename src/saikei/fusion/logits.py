@@ -11,13 +11,13 @@ from saikei.graph import (
     Graph,
     Operation,
     TensorRef,
+    build,
     new_operation,
     read,
     redirect,
     replace_operations,
     unused_name,
 )
-from saikei.graph.build import build
 from saikei.rules.wrapping import JOINED
 from saikei.scoring.outputs import read_outputs
 

@@ -16,9 +16,9 @@ import keras
 from keras import tree
 
 from saikei.errors import ModelError, in_one_line
-from saikei.graph.build import cheap_initialisers, instantiate, seeded
 from saikei.graph.describe import described
 from saikei.graph.flat import Call, Graph, Operation, Shape, TensorRef, TensorSpec
+from saikei.graph.instantiate import cheap_initialisers, instantiate, seeded
 from saikei.graph.per_step import steps_of
 
 # What an axis of unknown size is assumed to be: the first that the model can take. Powers of 2

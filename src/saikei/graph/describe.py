@@ -11,11 +11,10 @@ from typing import Any
 import keras
 
 from saikei.graph import internals
-from saikei.graph.at_hand import named
 from saikei.graph.flat import SPECTRAL_WEIGHT, Operation, Quantised, Spectral, Weight
 from saikei.graph.internals import kind_of as kind_of
-from saikei.graph.lora import merged_weights, without_rank
-from saikei.graph.quantised import FloatWeight, float_twin
+from saikei.graph.own_functions import named_functions
+from saikei.graph.stored_weights import FloatWeight, float_twin, merged_weights, without_rank
 
 
 def unused(name: str, taken: Collection[str]) -> str:
@@ -30,7 +29,7 @@ def unused(name: str, taken: Collection[str]) -> str:
 def layer_config(operation: Any) -> dict[str, Any] | None:
     """What the class's `from_config` takes; `None` where it has none."""
     try:
-        with named(operation):
+        with named_functions(operation):
             config = dict(operation.get_config())
     except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError, OSError):
         # keras.Operation raises the first where constructor arguments cannot be serialised; the

@@ -1,25 +1,20 @@
-"""Sizes that are not known before data comes, while a `call` is traced.
+"""Sizes that are unknown until data comes, as values that a traced `call` can compute with.
 
 On symbolic tensors `keras.ops.shape` gives `None` for them, and nothing can be computed from that.
-Here it gives a `Dimension`, and the operations that take shapes express what they do with it by
-operations that need no size: `arange(n)` is a cumulative sum of ones along the axis whose size is
-`n`, `broadcast_to` multiplies by ones. The graph then runs on any length and on any backend.
+While a `call` is traced it gives a `Dimension` (see `symbolic_ops`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from saikei.graph.merged import joined_its_batch
+from saikei.graph import internals
 
-# The functions as they are, also while others stand in their place.
-_ORIGINAL = dict(vars(ops))
+# The functions of `keras.ops` themselves, also while a trace replaces them (see `symbolic_ops`).
+ORIGINAL = dict(vars(keras.ops))
 
 
 class Ones(keras.Operation):
@@ -44,7 +39,7 @@ def symbolic_ones(shape: Sequence[int | None], axis: int, dtype: str) -> tuple[A
     """As many ones as an axis of a tensor is long, as `(stand-in for the tensor, ones)`."""
     tensor = keras.KerasTensor(tuple(shape))
     key = tuple(slice(None) if a == axis else 0 for a in range(len(shape)))
-    return tensor, _ORIGINAL["ones_like"](tensor[key], dtype=dtype)
+    return tensor, ORIGINAL["ones_like"](tensor[key], dtype=dtype)
 
 
 class Dimension:
@@ -65,41 +60,41 @@ class Dimension:
 
     def indices(self, dtype: str) -> Any:
         """0, 1, 2, … as a symbolic vector."""
-        counted = _ORIGINAL["cumsum"](self.ones("int32"), axis=0)
-        return _ORIGINAL["cast"](_ORIGINAL["subtract"](counted, 1), dtype)
+        counted = ORIGINAL["cumsum"](self.ones("int32"), axis=0)
+        return ORIGINAL["cast"](ORIGINAL["subtract"](counted, 1), dtype)
 
     def scalar(self, dtype: str = "int32") -> Any:
         """The size itself, as a symbolic scalar."""
-        return _ORIGINAL["cast"](_ORIGINAL["sum"](self.ones("int32")), dtype)
+        return ORIGINAL["cast"](ORIGINAL["sum"](self.ones("int32")), dtype)
 
     def __eq__(self, other: object) -> Any:
         if isinstance(other, Dimension) and other.tensor is self.tensor:
             return other.axis == self.axis
-        return _ORIGINAL["equal"](self.scalar(), _plain(other))
+        return ORIGINAL["equal"](self.scalar(), plain(other))
 
     def __hash__(self) -> int:
         return hash((id(self.tensor), self.axis))
 
     def __add__(self, other: Any) -> Any:
-        return self if _is_zero(other) else _ORIGINAL["add"](self.scalar(), _plain(other))
+        return self if _is_zero(other) else ORIGINAL["add"](self.scalar(), plain(other))
 
     def __sub__(self, other: Any) -> Any:
-        return self if _is_zero(other) else _ORIGINAL["subtract"](self.scalar(), _plain(other))
+        return self if _is_zero(other) else ORIGINAL["subtract"](self.scalar(), plain(other))
 
     def __rsub__(self, other: Any) -> Any:
-        return _ORIGINAL["subtract"](_plain(other), self.scalar())
+        return ORIGINAL["subtract"](plain(other), self.scalar())
 
     def __mul__(self, other: Any) -> Any:
-        return _ORIGINAL["multiply"](self.scalar(), _plain(other))
+        return ORIGINAL["multiply"](self.scalar(), plain(other))
 
     def __floordiv__(self, other: Any) -> Any:
-        return _ORIGINAL["floor_divide"](self.scalar(), _plain(other))
+        return ORIGINAL["floor_divide"](self.scalar(), plain(other))
 
     def __lt__(self, other: Any) -> Any:
-        return _ORIGINAL["less"](self.scalar(), _plain(other))
+        return ORIGINAL["less"](self.scalar(), plain(other))
 
     def __gt__(self, other: Any) -> Any:
-        return _ORIGINAL["greater"](self.scalar(), _plain(other))
+        return ORIGINAL["greater"](self.scalar(), plain(other))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -112,15 +107,17 @@ def _is_zero(value: Any) -> bool:
     return isinstance(value, int) and value == 0
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value, with a `Dimension` as a symbolic scalar."""
     return value.scalar() if isinstance(value, Dimension) else value
 
 
-def _has_dimension(value: Any) -> bool:
+def has_dimension(value: Any) -> bool:
+    """Whether a `Dimension` is in a value, such as a shape or the key of an index."""
     if isinstance(value, slice):
         return any(isinstance(end, Dimension) for end in (value.start, value.stop, value.step))
     if isinstance(value, (list, tuple)):
-        return any(_has_dimension(part) for part in value)
+        return any(has_dimension(part) for part in value)
     return isinstance(value, Dimension)
 
 
@@ -129,231 +126,39 @@ def holds_dimension(operation: Any, args: Any) -> bool:
     settings = [] if isinstance(operation, keras.Layer) else list(vars(operation).values())
     if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(settings)):
         return True
-    return any(_has_dimension(leaf) for leaf in (*keras.tree.flatten(args), *settings))
+    return any(has_dimension(leaf) for leaf in (*keras.tree.flatten(args), *settings))
 
 
-def _shape(x: Any) -> Any:
-    if not isinstance(x, keras.KerasTensor):
-        return _ORIGINAL["shape"](x)
-    return tuple(Dimension(x, a) if s is None else s for a, s in enumerate(x.shape))
+def joined_its_batch(tensor: Any) -> bool:
+    """Whether a reshape before the tensor joined the batch axis with another of unknown size.
 
+    `reshape(x, (-1, width))` of a batch of sequences does so. Behind it the sizes of the tensor's
+    axes no longer follow from the model's inputs.
 
-def _ndim(x: Any) -> Any:
-    return len(x.shape) if isinstance(x, keras.KerasTensor) else _ORIGINAL["ndim"](x)
-
-
-def _arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
-    if stop is None:
-        start, stop = 0, start
-    if not isinstance(stop, Dimension):
-        return _ORIGINAL["arange"](start, stop, step, dtype=dtype)
-    if start != 0 or step not in (None, 1):
-        raise TypeError("it counts to an unknown size from another start or in other steps")
-    return stop.indices(dtype or "int32")
-
-
-def _broadcast_to(x: Any, shape: Any) -> Any:
-    target = tuple(shape)
-    if not _has_dimension(target):
-        return _ORIGINAL["broadcast_to"](x, shape)
-    if not keras.ops.is_tensor(x) and not isinstance(x, keras.KerasTensor):
-        x = _ORIGINAL["convert_to_tensor"](x)
-    own = (*(1,) * (len(target) - len(x.shape)), *x.shape)
-    # An axis that is unknown already has that size, or nothing could have been broadcast.
-    static = [
-        s if isinstance(s, int) and s != size else 1 for s, size in zip(target, own, strict=True)
-    ]
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    merge = _ORIGINAL["logical_and" if dtype == "bool" else "multiply"]
-    for axis, (size, now) in enumerate(zip(target, own, strict=True)):
-        if isinstance(size, Dimension) and now == 1:
-            ones = _ORIGINAL["reshape"](size.ones(dtype), _along(axis, len(target)))
-            x = merge(x, ones)
-    if len(x.shape) < len(target) or any(size > 1 for size in static):
-        x = merge(x, np.ones(static, dtype="bool" if dtype == "bool" else "int8").astype(dtype))
-    return x
-
-
-def _along(axis: int, rank: int) -> tuple[int, ...]:
-    return tuple(-1 if a == axis else 1 for a in range(rank))
-
-
-def _ones(shape: Any, dtype: Any = None) -> Any:
-    return _full(shape, 1, dtype or keras.config.floatx())
-
-
-def _zeros(shape: Any, dtype: Any = None) -> Any:
-    return _full(shape, 0, dtype or keras.config.floatx())
-
-
-def _full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
-    if not _has_dimension(shape):
-        return _ORIGINAL["full"](shape, fill_value, dtype=dtype)
-    dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
-    value = _ORIGINAL["cast"](_ORIGINAL["convert_to_tensor"](fill_value), dtype)
-    return _broadcast_to(value, shape)
-
-
-def _reshape(x: Any, newshape: Any) -> Any:
-    target = tuple(newshape) if isinstance(newshape, (list, tuple)) else (newshape,)
-    target = _rest_filled(x, target)
-    known = [size for size in target if isinstance(size, int) and size != -1]
-    if any(isinstance(size, keras.KerasTensor) for size in target):
-        raise TypeError("it reshapes to a size that is computed from unknown ones")
-    unknown = len(target) - len(known)
-    if unknown == sum(size == -1 for size in target if isinstance(size, int)):
-        return _ORIGINAL["reshape"](x, newshape)
-    if unknown == 1:
-        return _ORIGINAL["reshape"](x, tuple(s if isinstance(s, int) else -1 for s in target))
-    own = x.shape
-    if own[0] is None and not isinstance(target[0], int) and unknown == 2:
-        if isinstance(target[0], Dimension) and target[0].axis != 0:
-            raise TypeError("it reshapes to unknown sizes in another order")
-        if joined_its_batch(x):
-            raise TypeError("it takes an axis apart that it joined from several of unknown size")
-        # Keras's layer keeps the batch axis, so that one other axis may be unknown.
-        rest = tuple(s if isinstance(s, int) else -1 for s in target[1:])
-        return keras.layers.Reshape(rest, dtype=x.dtype)(x)
-    if math.prod(known) == math.prod(s for s in own if s is not None) and len(own) == len(target):
-        same = [s == n for s, n in zip(own, target, strict=True) if isinstance(n, int) and n != -1]
-        if all(same):
-            return x
-    raise TypeError(f"it reshapes {tuple(own)} to several sizes that are unknown until data comes")
-
-
-def _rest_filled(x: Any, target: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The target with the size that its -1 stands for, where its unknown sizes are those of `x`.
-
-    `reshape(x, (batch, length, -1))` joins the heads of `x`, if that has the two as its first.
+    Args:
+        tensor: a symbolic tensor.
     """
-    unknown = [a for a, size in enumerate(target) if isinstance(size, Dimension)]
-    here = [a for a, size in enumerate(x.shape) if size is None]
-    whole = all(isinstance(size, (int, Dimension)) for size in target)
-    rests = sum(isinstance(size, int) and size == -1 for size in target)
-    if not whole or not here or unknown != here or rests != 1:
-        return target
-    if any(target[a].axis != a for a in unknown) or joined_its_batch(x):
-        return target
-    size = math.prod(s for s in x.shape if s is not None)
-    rest, over = divmod(size, math.prod(s for s in target if isinstance(s, int) and s != -1))
-    if over:
-        return target
-    return tuple(rest if isinstance(s, int) and s == -1 else s for s in target)
+    seen, open_tensors = {id(tensor)}, [tensor]
+    while open_tensors:
+        current = open_tensors.pop()
+        history = internals.history_of(current)
+        if history is None or history.operation is None:
+            continue
+        node = internals.node_of(current)
+        leaves = keras.tree.flatten(internals.node_arguments(node))
+        given = [leaf for leaf in leaves if isinstance(leaf, keras.KerasTensor)]
+        if _joins(node.operation, given, node.outputs):
+            return True
+        new = [t for t in given if id(t) not in seen]
+        seen.update(id(t) for t in new)
+        open_tensors.extend(new)
+    return False
 
 
-def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
-    if not _has_dimension(shape):
-        return _ORIGINAL["slice"](inputs, start_indices, shape)
-    for axis, (start, size) in enumerate(zip(start_indices, shape, strict=True)):
-        inputs = _part(inputs, axis, start, size)
-    return inputs
-
-
-def _part(x: Any, axis: int, start: Any, size: Any) -> Any:
-    """`size` indices of an axis from `start` on."""
-    if not isinstance(size, Dimension):
-        whole = start == 0 and size == x.shape[axis]
-        if whole:
-            return x
-        return x[(*(slice(None),) * axis, slice(start, start + size))]
-    if size.tensor is x and size.axis == axis and start == 0:
-        return x
-    positions = size.indices("int32")
-    if not isinstance(start, int) or start != 0:
-        positions = _ORIGINAL["add"](positions, start)
-    return _ORIGINAL["take"](x, positions, axis=axis)
-
-
-def _tile(x: Any, repeats: Any) -> Any:
-    if not _has_dimension(repeats):
-        return _ORIGINAL["tile"](x, repeats)
-    counts = tuple(repeats) if isinstance(repeats, (list, tuple)) else (repeats,)
-    sizes = (*(1,) * (len(counts) - len(x.shape)), *x.shape)
-    counts = (*(1,) * (len(sizes) - len(counts)), *counts)
-    fixed = tuple(count if isinstance(count, int) else 1 for count in counts)
-    if any(count > 1 for count in fixed):
-        x = _ORIGINAL["tile"](x, fixed)
-    for size, count in zip(sizes, counts, strict=True):
-        if isinstance(count, Dimension) and size != 1:
-            raise TypeError("it repeats an axis wider than 1 an unknown number of times")
-    shape = tuple(
-        count if isinstance(count, Dimension) else Dimension(x, axis) if now is None else now
-        for axis, (count, now) in enumerate(zip(counts, x.shape[-len(counts) :], strict=False))
-    )
-    return _broadcast_to(x, shape)
-
-
-def _repeat(x: Any, repeats: Any, axis: Any = None) -> Any:
-    if not isinstance(repeats, Dimension):
-        return _ORIGINAL["repeat"](x, repeats, axis=axis)
-    if axis is None:
-        raise TypeError("it repeats a flat tensor an unknown number of times")
-    counts = [1] * len(x.shape)
-    counts[axis] = repeats  # type: ignore[call-overload]
-    return _tile(x, counts)
-
-
-def _cast(x: Any, dtype: Any) -> Any:
-    return x.scalar(dtype) if isinstance(x, Dimension) else _ORIGINAL["cast"](x, dtype)
-
-
-def _convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any = None) -> Any:
-    if isinstance(x, Dimension):
-        return x.scalar(dtype or "int32")
-    return _ORIGINAL["convert_to_tensor"](x, dtype=dtype, sparse=sparse, ragged=ragged)
-
-
-def _of_scalars(name: str) -> Callable[..., Any]:
-    """The function, with the sizes themselves in the place of unknown sizes."""
-
-    def call(x1: Any, x2: Any) -> Any:
-        return _ORIGINAL[name](_plain(x1), _plain(x2))
-
-    return call
-
-
-_BINARY = "add subtract multiply divide floor_divide minimum maximum less less_equal greater"
-
-
-def get_item(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Indexing of symbolic tensors that also takes `x[:, :n]` for an unknown `n`."""
-
-    def index(x: Any, key: Any) -> Any:
-        if key is None:
-            return _ORIGINAL["expand_dims"](x, 0)
-        keys = key if isinstance(key, tuple) else (key,)
-        if not _has_dimension(keys):
-            return original(x, key)
-        if any(k is None or k is Ellipsis for k in keys):
-            raise TypeError("it indexes up to an unknown size, and adds axes at once")
-        rest = []
-        for axis, part in enumerate(keys):
-            if not _has_dimension(part):
-                rest.append(part)
-                continue
-            if part.step not in (None, 1) or not isinstance(part.stop, Dimension) or part.start:
-                raise TypeError("it indexes with an unknown size as a start or a step")
-            x = _part(x, axis, 0, part.stop)
-            rest.append(slice(None))
-        return original(x, tuple(rest)) if any(k != slice(None) for k in rest) else x
-
-    return index
-
-
-# What stands in the place of the functions of `keras.ops` while a call is traced.
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "shape": _shape,
-    "ndim": _ndim,
-    "arange": _arange,
-    "broadcast_to": _broadcast_to,
-    "ones": _ones,
-    "zeros": _zeros,
-    "full": _full,
-    "reshape": _reshape,
-    "slice": _slice,
-    "tile": _tile,
-    "repeat": _repeat,
-    "cast": _cast,
-    "convert_to_tensor": _convert_to_tensor,
-    **{name: _of_scalars(name) for name in (*_BINARY.split(), "greater_equal", "equal")},
-}
+def _joins(operation: Any, given: list[Any], made: list[Any]) -> bool:
+    if isinstance(operation, keras.Layer) or not hasattr(operation, "newshape"):
+        return False
+    before, after = tuple(given[0].shape), tuple(made[0].shape)
+    # Two axes of unknown size at least, the batch among them, have become one.
+    unknown = before.count(None)
+    return before[0] is None and unknown > 1 and after.count(None) < unknown

@@ -6,22 +6,21 @@ which arguments, is kept in `KerasHistory` and `Node`, which it does not export.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Iterator
+import math
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
 from keras.src import backend
-from keras.src.backend.common.keras_tensor import any_symbolic_tensors
+from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 
-from saikei.graph.symbolic_activations import activation_swaps
 from saikei.tensors import to_numpy
-
-# Where an attribute stands, its name, and its old and new value.
-_Swap: TypeAlias = tuple[dict[str, Any], str, Any, Any]
 
 
 def is_graph_model(operation: object) -> bool:
@@ -258,186 +257,6 @@ def forgotten_nodes(layer: Any) -> Iterator[None]:
             del part._outbound_nodes[outbound:]
 
 
-@contextmanager
-def symbolic_body(
-    layer: Any,
-    stand_in: Any,
-    lift: Any,
-    functions: Any,
-    methods: Any,
-    backend_name: str,
-    inside: bool = False,
-) -> Iterator[list[Any]]:
-    """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
-
-    While it runs, attributes of the layer, and of those in it, that hold variables hold
-    stand-ins, and what it would change or read of other variables is noted. Layers in it are
-    called as usual, but where Keras cannot work out what they return, they too are run.
-
-    Args:
-        layer: the layer.
-        stand_in: from a variable to what stands in for it.
-        lift: from a constant that a layer with weights is called on to a symbolic tensor.
-        functions: what stands in for functions of `keras.ops`, by name.
-        methods: for methods of symbolic tensors, by name, from the method to what stands in.
-        backend_name: what the layer is told when it asks Keras for the backend.
-        inside: run layers in it that have a `call` of their own too, whatever they say of the
-            shape that they return.
-
-    Yields:
-        A list that gets `(what call returned, what it did besides)`. The tensors that the layer
-        itself returns are others, so that what made the inner ones is not forgotten.
-    """
-    caught: list[Any] = []
-    swaps = [swap for part in flattened_layers(layer) for swap in _swaps_of(part, stand_in)]
-    namespace = vars(keras.ops)
-    swaps += [(namespace, name, namespace[name], new) for name, new in functions.items()]
-    swaps += activation_swaps(flattened_layers(layer))
-    for module in (keras.config, keras.backend):
-        swaps.append((vars(module), "backend", module.backend, lambda: backend_name))
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        scope = _WatchingScope()
-        with scope, _swapped(swaps, lift, methods, inside):
-            outputs = layer.call(*args, **kwargs)
-        caught.append((outputs, scope.side_effect()))
-        return keras.tree.map_structure(_stand_in, outputs)
-
-    with _replaced_symbolic_call(layer, run):
-        yield caught
-
-
-@contextmanager
-def _replaced_symbolic_call(layer: Any, run: Any) -> Iterator[None]:
-    layer.__dict__["symbolic_call"] = run
-    try:
-        yield
-    finally:
-        del layer.__dict__["symbolic_call"]
-
-
-class _WatchingScope(keras.StatelessScope):
-    """Notes what is read and changed of variables and which losses are added."""
-
-    def __init__(self) -> None:
-        super().__init__(collect_losses=True)
-        self._read: Any = None
-
-    def get_current_value(self, variable: Any) -> Any:
-        if self._read is None:
-            self._read = variable
-        return super().get_current_value(variable)
-
-    def side_effect(self) -> str | None:
-        if self.losses:
-            return "it adds a loss"
-        if self.state_mapping:
-            return "it changes its own state"
-        if self._read is not None:
-            return f"it computes with the weight '{self._read.path}' outside of keras.ops"
-        return None
-
-
-def _stand_in(tensor: Any) -> Any:
-    if not isinstance(tensor, keras.KerasTensor):
-        return tensor
-    return keras.KerasTensor(tensor.shape, dtype=tensor.dtype)
-
-
-@contextmanager
-def _swapped(swaps: list[_Swap], lift: Any, methods: Any, inside: bool) -> Iterator[None]:
-    """Put stand-ins in the place of variables, except while another layer is called."""
-    original = keras.Layer.__call__
-    usual = {name: getattr(keras.KerasTensor, name) for name in methods}
-
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        _assign(swaps, new=False)
-        if layer.weights and not any_symbolic_tensors(args, kwargs):
-            args = keras.tree.map_structure(lift, args)
-        try:
-            if inside and overrides_call(layer):
-                return _run_inside(layer, original, swaps, args, kwargs)
-            return original(layer, *args, **kwargs)
-        except Exception:
-            if inside or not overrides_call(layer):
-                raise
-            return _run_inside(layer, original, swaps, args, kwargs)
-        finally:
-            _assign(swaps, new=True)
-
-    _assign(swaps, new=True)
-    keras.Layer.__call__ = call
-    for name, method in usual.items():
-        setattr(keras.KerasTensor, name, methods[name](method))
-    try:
-        yield
-    finally:
-        for name, method in usual.items():
-            setattr(keras.KerasTensor, name, method)
-        keras.Layer.__call__ = original
-        _assign(swaps, new=False)
-
-
-class _ReturnedError(BaseException):
-    """Carries what a `call` returned past the bookkeeping that would come after it."""
-
-    def __init__(self, outputs: Any) -> None:
-        super().__init__()
-        self.outputs = outputs
-
-
-def _run_inside(layer: Any, original: Any, swaps: list[_Swap], args: Any, kwargs: Any) -> Any:
-    """What the layer's `call` returns, with its steps a part of those of the surrounding one."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        _assign(swaps, new=True)
-        try:
-            raise _ReturnedError(layer.call(*args, **kwargs))
-        finally:
-            _assign(swaps, new=False)
-
-    with _replaced_symbolic_call(layer, run):
-        try:
-            return original(layer, *args, **kwargs)
-        except _ReturnedError as returned:
-            return returned.outputs
-
-
-def _assign(swaps: list[_Swap], new: bool) -> None:
-    for attributes, name, old_value, new_value in swaps:
-        attributes[name] = new_value if new else old_value
-
-
-def _swaps_of(layer: Any, stand_in: Any) -> Iterator[_Swap]:
-    hidden = ("_trainable_variables", "_non_trainable_variables")
-    for name, value in vars(layer).items():
-        if isinstance(value, keras.Variable):
-            yield vars(layer), name, value, stand_in(value)
-        elif name not in hidden and _holds_variables_alone(value) and value:
-            yield vars(layer), name, value, _with_stand_ins(value, stand_in)
-
-
-# Not left to keras.tree: it sorts the keys of dictionaries, and those of the one that a compiled
-# model has of its layers cannot be.
-def _holds_variables_alone(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_holds_variables_alone, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_holds_variables_alone, value))
-    return isinstance(value, keras.Variable)
-
-
-def _with_stand_ins(value: Any, stand_in: Any) -> Any:
-    if isinstance(value, keras.Variable):
-        return stand_in(value)
-    if isinstance(value, dict):
-        return {key: _with_stand_ins(part, stand_in) for key, part in value.items()}
-    parts = [_with_stand_ins(part, stand_in) for part in value]
-    if isinstance(value, list):
-        return parts
-    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-
-
 def another_lambda(layer: Any, name: str) -> Any:
     """A `Lambda` with the functions of another one; Keras makes none of lambdas from a config."""
     return keras.layers.Lambda(
@@ -468,3 +287,34 @@ def layer_settings(layer: Any) -> dict[str, Any] | None:
         return {key: value for key, value in layer.get_config().items() if key != "name"}
     except (NotImplementedError, AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+# Where Keras notes variables whose values are still to be made.
+_PENDING = "uninitialized_variables"
+
+
+def declared_bytes(config: Mapping[str, Any], custom: Mapping[str, Any] | None = None) -> int:
+    """Bytes of all weights that a config declares.
+
+    The model is made without values for its weights, and forgotten.
+
+    Args:
+        config: of a model, as in `config.json` of a `.keras` file.
+        custom: classes and functions by name that Keras does not know.
+    """
+    pending = global_state.get_global_attribute(_PENDING, [], set_to_default=True)
+    before = len(pending)
+    # What is in the file decides what Keras raises. It will again when the file is loaded, and
+    # has taken no more memory by then than is counted here.
+    with contextlib.suppress(Exception), keras.StatelessScope(initialize_variables=False):
+        keras.saving.deserialize_keras_object(
+            {**config, "compile_config": None}, custom_objects=custom, safe_mode=True
+        )
+    made = pending[before:]
+    del pending[before:]
+    return sum(math.prod(variable.shape) * _itemsize(variable.dtype) for variable in made)
+
+
+def _itemsize(dtype: str) -> int:
+    bits = re.search(r"\d+", dtype)
+    return max(1, int(bits[0]) // 8) if bits else 1

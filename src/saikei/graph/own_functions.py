@@ -1,21 +1,34 @@
-"""Activation functions that are not Keras's own: `Dense(4, activation=lambda x: ...)`.
+"""Functions and classes that are not Keras's own, such as `Dense(4, activation=lambda x: ...)`.
 
-What they do is traced. Where a layer applies its activation last, that stands behind it in the
-graph as the operations that it calls.
+What an activation function does is traced. Where a layer applies its activation last, the graph
+holds the operations that the function calls behind the layer.
+
+Into a layer's config Keras writes only the name of a function that is not its own, or nothing that
+it can read again. In the process that defines the function, it is used directly: the config gets a
+name that states what is known of the function, and the function is found under that name when the
+layer is made again. Initialisers, regularisers, constraints, cells and layers within layers are
+treated in the same way.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import marshal
 import types
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
 from saikei.graph import internals
+from saikei.graph.retrace import trace
 from saikei.graph.untraceable import UntraceableError
 from saikei.rules import find_rule
-from saikei.rules.activations import elementwise, mixes_channels
+from saikei.rules.activations import ELEMENTWISE, OWN, elementwise, mixes_channels
 from saikei.rules.merging import MERGES
 
 # Layers that apply their activation last, so that it can stand behind them.
@@ -136,8 +149,6 @@ def registered_name(function: Any) -> str:
 
 def is_elementwise(function: Any) -> bool:
     """Whether tracing shows that a function treats each number on its own."""
-    from saikei.graph.retrace import trace
-
     tensor = keras.KerasTensor((None, None))
     try:
         traced = trace(Applied(function, "applied", None), (tensor,), {})
@@ -158,3 +169,133 @@ def _treats_each(step: Any) -> bool:
     shapes = {tuple(tensor.shape) for tensor in (*step.inputs(), *step.outputs)}
     known = kind in MERGES or (rule is not None and rule.flow is elementwise)
     return known and scalars and shapes == {(None, None)}
+
+
+_FUNCTION_SETTINGS = ("activation", "initializer", "regularizer", "constraint")
+
+
+@contextmanager
+def named_functions(layer: Any) -> Iterator[None]:
+    """Within the block, the layer's config holds names that rules understand for own functions."""
+    found = list(_holders(layer))
+    try:
+        for attributes, name, function in found:
+            attributes[name] = _stand_in(name, function)
+        yield
+    finally:
+        for attributes, name, function in found:
+            attributes[name] = function
+
+
+@contextmanager
+def found_functions(layer: Any) -> Iterator[None]:
+    """Within the block, Keras finds a layer's own functions and classes by the names in its config.
+
+    It is for making the layer again, from the config that it has within `named_functions`.
+    """
+    functions = {
+        prefix + _label(function): function
+        for _, _, function in _holders(layer)
+        for prefix in (ELEMENTWISE, OWN)
+    }
+    with (
+        keras.saving.custom_object_scope({**own_objects(layer), **functions}),
+        _found_lambdas(layer),
+    ):
+        yield
+
+
+def own_objects(layer: Any) -> dict[str, Any]:
+    """The functions and classes that are not Keras's in a layer, by the names that Keras uses.
+
+    Args:
+        layer: the layer; what it holds as attributes, and the layers in it, are looked at.
+    """
+    found: dict[str, Any] = {}
+    for part in internals.flattened_layers(layer):
+        for value in (part, *vars(part).values()):
+            thing = value if inspect.isfunction(value) else type(value)
+            described = thing is value or hasattr(thing, "get_config")
+            if described and not thing.__module__.startswith("keras."):
+                found[registered_name(thing)] = thing
+    return found
+
+
+def unsavable(layer: Any) -> str | None:
+    """What a layer holds that no file can, such as a lambda; `None` where there is nothing."""
+    found = [function for _, _, function in _holders(layer)]
+    lambdas = [p for p in internals.flattened_layers(layer) if type(p) is keras.layers.Lambda]
+    for function in (*found, *(part.function for part in lambdas)):
+        if not isinstance(function, types.FunctionType):
+            return type(function).__name__
+        if function.__name__ == "<lambda>":
+            return "lambda"
+    return None
+
+
+def _holders(layer: Any) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Where the layers of Keras within a layer hold functions that are not Keras's."""
+    for part in internals.flattened_layers(layer):
+        if not type(part).__module__.startswith("keras."):
+            continue
+        for name, value in list(vars(part).items()):
+            if name.endswith(_FUNCTION_SETTINGS) and _is_function(name, value):
+                yield vars(part), name, value
+
+
+def _is_function(name: str, value: Any) -> bool:
+    if name.endswith("activation"):
+        return is_own(value)
+    if isinstance(value, types.FunctionType):
+        return not value.__module__.startswith("keras.")
+    return callable(value) and not hasattr(value, "get_config")
+
+
+def _stand_in(name: str, function: Any) -> Any:
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    known = name.endswith("activation") and is_elementwise(function)
+    stand_in.__name__ = f"{ELEMENTWISE if known else OWN}{_label(function)}"
+    return stand_in
+
+
+def _label(function: Any) -> str:
+    """A name for a function that is the same for the same code with the same settings."""
+    if is_registered(function):
+        return registered_name(function)
+    name = getattr(function, "__name__", type(function).__name__)
+    digest = zlib.crc32(repr(_what_it_is(function)).encode())
+    return f"{digest:08x}>{name}"
+
+
+def _what_it_is(function: Any) -> Any:
+    if isinstance(function, functools.partial):
+        return _what_it_is(function.func), function.args, sorted(function.keywords.items())
+    if isinstance(function, types.FunctionType):
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        return marshal.dumps(function.__code__), function.__defaults__, cells
+    return type(function), sorted(getattr(function, "__dict__", {}).items())
+
+
+@contextmanager
+def _found_lambdas(layer: Any) -> Iterator[None]:
+    parts = internals.flattened_layers(layer)
+    lambdas = {part.name: part for part in parts if type(part) is keras.layers.Lambda}
+    if not lambdas:
+        yield
+        return
+    cls = keras.layers.Lambda
+    usual = vars(cls)["from_config"]
+
+    def from_config(cls: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        source = layer if type(layer) is cls else lambdas.get(config["name"])
+        if source is None:
+            return usual.__get__(None, cls)(config, *args, **kwargs)
+        return internals.another_lambda(source, config["name"])
+
+    cls.from_config = classmethod(from_config)
+    try:
+        yield
+    finally:
+        cls.from_config = usual

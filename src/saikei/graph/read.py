@@ -9,11 +9,11 @@ from keras import tree
 
 from saikei.errors import ModelError
 from saikei.graph import internals
-from saikei.graph.flat import Graph
+from saikei.graph.flat import Call, Graph, Operation
 from saikei.graph.lineage import ignored_classes, marks_of
 from saikei.graph.reader import Level, Reader
+from saikei.graph.rewrite import new_operation, replace_operations, unused_name
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
-from saikei.graph.text import with_true_text_shapes
 from saikei.graph.untraceable import UntraceableError
 
 
@@ -43,7 +43,7 @@ def read(model: keras.Model) -> Graph:
         found = {key: reason for key, reason in found.items() if key in held}
         if found.keys() == opaque.keys():
             check_weights(model, graph)
-            return with_true_text_shapes(graph)
+            return _with_true_text_shapes(graph)
         opaque = found
 
 
@@ -86,3 +86,36 @@ def _check_readable(model: Any) -> None:
             f"Model '{model.name}' is not built, so its shapes are unknown: "
             "call model.build(input_shape) or add a keras.Input first."
         )
+
+
+def _with_true_text_shapes(graph: Graph) -> Graph:
+    """The graph with the second axis of texts dropped before each `TextVectorization`.
+
+    Of texts of shape `(batch, 1)` the layer drops the second axis before it splits them, which its
+    `compute_output_shape` leaves in. Layers behind it that depend on the number of axes, such as
+    PReLU, would be built for tensors that never come.
+    """
+    wrong = dict.fromkeys(call.operation for call in graph.calls if _is_wrong(graph, call))
+    for operation in map(graph.operations.__getitem__, wrong):
+        name = unused_name(graph, f"{operation.name}_texts")
+        drop = new_operation(name, keras.layers.Reshape((), dtype="string", name=name))
+        try:
+            graph = replace_operations(graph, {operation.name: (drop, operation)})
+        except ModelError:
+            # What reads it wants the axis that Keras works out, and would fail on data.
+            continue
+    return graph
+
+
+def drops_text_axis(operation: Operation) -> bool:
+    """Whether it is the reshape that `read` puts before a `TextVectorization`."""
+    return operation.kind == "Reshape" and (operation.config or {}).get("target_shape") == ()
+
+
+def _is_wrong(graph: Graph, call: Call) -> bool:
+    operation = graph.operations[call.operation]
+    config = operation.config or {}
+    if operation.kind != "TextVectorization" or config.get("split") is None:
+        return False
+    (taken,) = (graph.spec(ref) for ref in call.inputs())
+    return len(taken.shape) > 1 and len(call.outputs[0].shape) > len(taken.shape)

@@ -16,9 +16,9 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals
-from saikei.graph.dimensions import FUNCTIONS, get_item, holds_dimension
+from saikei.graph.dimensions import holds_dimension
+from saikei.graph.symbolic_call import symbolic_body
 from saikei.graph.training_only import TRAINING_ONLY
-from saikei.graph.triangles import TRIANGLES, multiplied
 from saikei.graph.untraceable import (
     BUILT_BEFORE,
     UntraceableError,
@@ -161,12 +161,10 @@ def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any,
     weights = len(internals.own_weights(layer))
     with (
         internals.forgotten_nodes(layer),
-        internals.symbolic_body(
+        symbolic_body(
             layer,
             stand_ins.variable,
             stand_ins.constant,
-            {**FUNCTIONS, **TRIANGLES},
-            {"__getitem__": get_item, "__mul__": multiplied},
             stand_ins.backend_name,
             stand_ins.inside,
         ) as caught,

@@ -13,9 +13,9 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
-from saikei.graph.build import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.describe import kind_of, layer_config
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.instantiate import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.per_step import spec_of
 
 # Variables are known by their `id`, which is never negative, so these are nobody's.

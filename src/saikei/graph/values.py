@@ -13,7 +13,7 @@ from saikei.errors import ModelError
 from saikei.graph import internals, own_functions
 from saikei.graph.flat import Graph, TensorRef
 from saikei.graph.per_step import Joined, regions_of
-from saikei.graph.text import drops_text_axis
+from saikei.graph.read import drops_text_axis
 
 
 def tensor_values(

@@ -19,8 +19,8 @@ from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.errors import BudgetError, ModelError
 from saikei.graph import read
-from saikei.graph.at_hand import own_objects, unsavable
 from saikei.graph.internals import flattened_layers
+from saikei.graph.own_functions import own_objects, unsavable
 from saikei.runs.record import Decision, Run, Settings
 from saikei.search.averages import KEPT
 from saikei.search.conclude import Found, Sitting, complete_run, conclude, write_run

@@ -20,7 +20,7 @@ import numpy as np
 
 from saikei.errors import InputError
 from saikei.graph import read
-from saikei.graph.lora import merged_weights
+from saikei.graph.stored_weights import merged_weights
 from saikei.sparsity import Target, is_kernel, meant_zeros
 from saikei.training.plan import Plan
 

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from saikei.errors import EditError, in_one_line
-from saikei.graph.at_hand import unsavable
+from saikei.graph.own_functions import unsavable
 
 
 def normalised(head: Any) -> keras.Model | tuple[dict[str, Any], ...] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from saikei.edits.lowrank.spectrum import Array, Spectrum
 from saikei.graph import Call, Graph, Operation, TensorSpec, new_operation, new_weight, sized
-from saikei.graph.at_hand import at_hand
+from saikei.graph.own_functions import found_functions
 from saikei.rules.base import product
 
 Chain = tuple[Operation, Operation]
@@ -111,7 +111,7 @@ def changed(
         weights: its arrays; a bias is taken over as it is.
         cls: another class to make.
     """
-    with at_hand(operation.source):
+    with found_functions(operation.source):
         layer = (cls or type(operation.source)).from_config({**config, "name": name})
     layer.trainable = operation.source.trainable
     first = next(iter(operation.weights.values()))

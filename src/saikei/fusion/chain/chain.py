@@ -15,7 +15,7 @@ from saikei.fusion.base import Fusion
 from saikei.fusion.chain.adapters import Adapter, adapter_layers
 from saikei.fusion.members import check_several, new_inputs
 from saikei.graph import Graph, TensorSpec, copy_model, read
-from saikei.graph.build import seeded
+from saikei.graph.instantiate import seeded
 from saikei.graph.internals import flattened_layers
 from saikei.limits import EPOCHS, check_rate, check_seed, check_whole
 from saikei.training import fit

@@ -15,8 +15,8 @@ from saikei.batches import Array
 from saikei.errors import DataError, FusionError
 from saikei.fusion.evidence import Said, connect
 from saikei.graph import Graph, TensorRef, build, read
-from saikei.graph.at_hand import at_hand, named
 from saikei.graph.internals import use_assigned_statistics
+from saikei.graph.own_functions import found_functions, named_functions
 from saikei.graph.state import carry_state
 from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.models import CascadeModel
@@ -235,7 +235,7 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
         calls.append(_Call(layer, taken, tree.flatten(given)))
         return given
 
-    with named(model), at_hand(model):
+    with named_functions(model), found_functions(model):
         copy = keras.models.clone_model(model, call_function=call)
     copy.set_weights(model.get_weights())
     use_assigned_statistics(copy)

@@ -1,4 +1,4 @@
-"""Settings of the process's own need not be registered: they are used as they are at hand."""
+"""Settings that are functions or classes of the process are used without being registered."""
 
 from __future__ import annotations
 
