@@ -7,20 +7,9 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from saikei.runs.candidate import Candidate, Cost, Difference, Kind, LayerChange, Training
 from saikei.runs.front import pareto_front
-from saikei.runs.record import (
-    Candidate,
-    Comparison,
-    Cost,
-    Decision,
-    Difference,
-    Kind,
-    LayerChange,
-    Run,
-    Settings,
-    Test,
-    Training,
-)
+from saikei.runs.record import Comparison, Decision, FinalTest, Run, RunSettings
 from saikei.scoring.score import Score
 
 
@@ -177,8 +166,8 @@ def sample_run(hostile: str = "") -> Run:
                 f"but is an average of 2. {hostile}",
             ),
         ),
-        test=Test(accuracy(355), accuracy(353), Difference(-2 / 360, -0.017, 0.006)),
-        settings=Settings({"macs": 0.25}, {"macs": 172_500.0}, 3, 20, 128, 0),
+        test=FinalTest(accuracy(355), accuracy(353), Difference(-2 / 360, -0.017, 0.006)),
+        settings=RunSettings({"macs": 0.25}, {"macs": 172_500.0}, 3, 20, 128, 0),
         samples={"train": 1078, "validation": 360, "test": 360},
         fingerprint={"model": "ab" * 16, "data": "cd" * 16, "settings": "ef" * 16},
         versions={"saikei": "0.1.0", "keras": "3.15.1", "python": "3.11.7"},

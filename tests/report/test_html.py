@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from saikei.report import render_html, write_html
-from saikei.runs.record import Candidate, Run, Training
+from saikei.runs.candidate import Candidate, Training
+from saikei.runs.record import Run
 from tests.report.sample import sample_run
 
 HOSTILE = (

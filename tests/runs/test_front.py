@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saikei import Budget
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, pareto_front
-from saikei.runs.record import Candidate
 from tests.search.made_up import candidate, cost, score
 
 # Few values, so that ties are common.

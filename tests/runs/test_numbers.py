@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saikei.runs import numbers
-from saikei.runs.record import Difference
+from saikei.runs.candidate import Difference
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError
 from saikei.reading import LARGEST
-from saikei.runs.record import Candidate, Cost, Difference, LayerChange, Run, Training
+from saikei.runs.candidate import Candidate, Cost, Difference, LayerChange, Training
+from saikei.runs.record import Run
 from tests.report.sample import sample_run
 from tests.search.made_up import candidate
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saikei.runs.record import Candidate, Cost
+from saikei.runs.candidate import Candidate, Cost
 from saikei.scoring.score import Score
 from saikei.scoring.task import Task
 from saikei.search.judge import Judge, Outputs

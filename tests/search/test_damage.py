@@ -14,8 +14,7 @@ import pytest
 
 from saikei.errors import DiskError, InputError
 from saikei.search import trials as walk
-from saikei.search.folder import RunFolder
-from saikei.search.lock import LOCK, locked
+from saikei.search.folder import LOCK, RunFolder, locked
 from saikei.search.space import first_points, space
 from saikei.search.study import Study
 from tests.search.conftest import Finished

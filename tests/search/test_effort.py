@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saikei.errors import InputError
-from saikei.search.effort import Effort, batch_size_for
+from saikei.search.plan import Effort, batch_size_for
 
 
 @given(samples=st.integers(1, 10**7))

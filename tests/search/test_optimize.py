@@ -17,8 +17,8 @@ import saikei as sk
 from saikei.errors import InputError
 from saikei.report import report_of
 from saikei.runs import Run
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import pareto_front
-from saikei.runs.record import Candidate
 from saikei.search import Result
 from tests.search.conftest import Finished
 from tests.search.small import BUDGET, EPOCHS, convolutional, data, dense, search, state_of

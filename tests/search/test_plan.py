@@ -9,8 +9,7 @@ import pytest
 
 from saikei import Budget
 from saikei.edits import PruneChannels
-from saikei.search.effort import Effort
-from saikei.search.plan import derived_seed, edit_for, plans_for
+from saikei.search.plan import Effort, derived_seed, edit_for, plans_for
 from saikei.search.space import Point, first_points, space
 from saikei.search.study import STARTUP_TRIALS, Study
 from tests.search.made_up import cost

@@ -25,7 +25,7 @@ PATIENCE = 300
 def killed_after(candidate: str, model: Path, run: Path) -> None:
     """Search in another process, and kill it once the candidate is finished."""
     root = Path(__file__).parents[2]
-    sitting = subprocess.Popen(
+    session = subprocess.Popen(
         [sys.executable, "-c", SITTING, str(model), str(run)],
         cwd=root,
         env=_environment(root),
@@ -33,12 +33,12 @@ def killed_after(candidate: str, model: Path, run: Path) -> None:
     try:
         end = time.monotonic() + PATIENCE
         while not (run / "candidates" / candidate / "result.json").is_file():
-            assert sitting.poll() is None, "the search ended before it could be killed"
+            assert session.poll() is None, "the search ended before it could be killed"
             assert time.monotonic() < end, "the search took too long"
             time.sleep(0.01)
     finally:
-        sitting.kill()
-        sitting.wait()
+        session.kill()
+        session.wait()
 
 
 def _environment(root: Path) -> dict[str, str]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from saikei.errors import WorkError
-from saikei.runs.record import Candidate
+from saikei.runs.candidate import Candidate
 from saikei.search.judge import Judge, Outputs
-from saikei.search.selection import select
+from saikei.search.selection import choose_candidate
 from tests.search.made_up import candidate, cost, judge_of_binary, judge_of_number, right
 
 JUDGE = judge_of_binary(np.arange(200) % 2)
@@ -19,8 +19,8 @@ JUDGE = judge_of_binary(np.arange(200) % 2)
 def chosen(candidates: list[Candidate], outputs: dict[str, Outputs], judge: Judge = JUDGE) -> str:
     """The name that is selected, once every candidate has the score of its outputs."""
     scored = [replace(c, validation=judge.score(outputs[c.name])) for c in candidates]
-    forwards = select(scored, outputs, judge, "macs").chosen.name
-    assert select(scored[::-1], outputs, judge, "macs").chosen.name == forwards
+    forwards = choose_candidate(scored, outputs, judge, "macs").chosen.name
+    assert choose_candidate(scored[::-1], outputs, judge, "macs").chosen.name == forwards
     return forwards
 
 
@@ -78,7 +78,7 @@ def test_what_does_not_keep_the_budget_never_ships() -> None:
     outputs = {"original": right(JUDGE, 200), "small": right(JUDGE, 110)}
     assert chosen([over, small], outputs) == "small"
     with pytest.raises(WorkError, match="No candidate keeps the budget"):
-        select([over], outputs, JUDGE, "macs")
+        choose_candidate([over], outputs, JUDGE, "macs")
 
 
 def test_of_a_metric_that_is_an_error_less_is_better() -> None:
@@ -99,7 +99,7 @@ def test_of_a_metric_that_is_an_error_less_is_better() -> None:
 def test_the_reason_gives_the_figures() -> None:
     dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(90))
     outputs = {"dear": right(JUDGE, 180), "cheap": right(JUDGE, 178, first=20)}
-    decision = select([dear, cheap], outputs, JUDGE, "macs").decision
+    decision = choose_candidate([dear, cheap], outputs, JUDGE, "macs").decision
     assert decision.choice == "cheap"
     assert "cheap is behind by 1.00 points" in decision.reason
     assert "10 % of its macs" in decision.reason

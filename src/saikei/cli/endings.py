@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from saikei.cli.streams import drop_unprinted
 from saikei.errors import InputError, SaikeiError, in_one_line, printable
 
 # Commands that begin where they were stopped.
@@ -114,3 +113,12 @@ def _of_typer(error: BaseException) -> Ending | None:
     if isinstance(error, TyperException):
         return Ending(error.exit_code, error.format_message())
     return None
+
+
+def drop_unprinted() -> None:
+    """Drop what stdout does not take: at the end of the process it would fail once more."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from saikei.cli.endings import ending_of, write_ending
 from saikei.cli.signals import caught_signals
-from saikei.cli.streams import open_streams
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -41,3 +40,22 @@ def _run(arguments: list[str]) -> int:
     # What is still to be printed may fail too, and not after the last chance to tell.
     sys.stdout.flush()
     return code
+
+
+def open_streams() -> None:
+    """See to it that stdout and stderr can be written to.
+
+    A stream that is closed would be the next file that is opened, and one of another encoding
+    than UTF-8 would refuse what it has no letters for.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

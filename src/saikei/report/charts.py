@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 
-from saikei.report.escape import chart_text
 from saikei.report.parts import kind_text
 from saikei.runs import numbers
-from saikei.runs.front import cost_of, pareto_front
-from saikei.runs.plausible import COST_AXES
-from saikei.runs.record import KINDS, Candidate, Kind, Run
+from saikei.runs.candidate import COST_AXES, KINDS, Candidate, Kind
+from saikei.runs.front import pareto_front
+from saikei.runs.record import Run
 
 # Mid-tones that read on a white and on a dark page.
 COLOURS: Mapping[Kind, str] = {
@@ -133,7 +133,7 @@ def _points(run: Run, kind: Kind) -> go.Scatter:
     values = [_percent(c) for c in candidates]
     return go.Scatter(
         name=KINDS[kind],
-        x=[cost_of(c.cost, run.cost_axis) for c in candidates],
+        x=[c.cost.on(run.cost_axis) for c in candidates],
         y=[value for value, _, _ in values],
         mode="markers",
         marker={
@@ -182,7 +182,7 @@ def _front_line(run: Run, axis: str) -> go.Scatter:
     front = pareto_front(run.candidates, axis)
     return go.Scatter(
         name="Pareto front",
-        x=[cost_of(c.cost, axis) for c in front],
+        x=[c.cost.on(axis) for c in front],
         y=[_percent(c)[0] for c in front],
         mode="lines",
         line={"shape": "hv", "color": CHOSEN, "width": 1.5, "dash": "dot"},
@@ -194,7 +194,7 @@ def _chosen_ring(run: Run) -> go.Scatter:
     chosen = run.candidate(run.chosen)
     return go.Scatter(
         name="to ship",
-        x=[cost_of(chosen.cost, run.cost_axis)],
+        x=[chosen.cost.on(run.cost_axis)],
         y=[_percent(chosen)[0]],
         mode="markers",
         marker={"size": 24, "color": "rgba(0,0,0,0)", "line": {"color": CHOSEN, "width": 2.5}},
@@ -204,8 +204,8 @@ def _chosen_ring(run: Run) -> go.Scatter:
 
 def _view(run: Run, kinds: list[Kind], axis: str) -> dict[str, Any]:
     front = _front_line(run, axis)
-    ring = cost_of(run.candidate(run.chosen).cost, axis)
-    points = [[cost_of(c.cost, axis) for c in run.candidates if c.kind == kind] for kind in kinds]
+    ring = run.candidate(run.chosen).cost.on(axis)
+    points = [[c.cost.on(axis) for c in run.candidates if c.kind == kind] for kind in kinds]
     ys = [[_percent(c)[0] for c in run.candidates if c.kind == kind] for kind in kinds]
     limit = run.settings.limits.get(axis)
     unit = f" (ms per batch of {run.candidate(run.baseline).cost.batch_size})"
@@ -246,3 +246,12 @@ def _budget_label(limit: float) -> dict[str, Any]:
         "xshift": 5,
         "font": {"color": "#ef4444"},
     }
+
+
+def chart_text(text: str) -> str:
+    """Text as a chart of Plotly shows it as it is: no tags, and no places for values.
+
+    Args:
+        text: of a record.
+    """
+    return html.escape(text, quote=False).replace("%{", "%&#123;")

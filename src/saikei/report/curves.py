@@ -8,10 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from saikei.report.charts import COLOURS
-from saikei.report.escape import chart_text
+from saikei.report.charts import COLOURS, chart_text
 from saikei.runs import numbers
-from saikei.runs.record import Candidate, Run
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Run
 
 
 def training_chart(run: Run) -> dict[str, Any]:

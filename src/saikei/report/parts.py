@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from saikei.report.replay import replay
 from saikei.runs import numbers
-from saikei.runs.front import cost_of
-from saikei.runs.plausible import COST_AXES, ORIGINALS
-from saikei.runs.record import KINDS, Candidate, LayerChange, Run
+from saikei.runs.candidate import COST_AXES, KINDS, ORIGINALS, Candidate, LayerChange
+from saikei.runs.record import Run
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -138,8 +137,8 @@ def report_of(run: Run) -> Report:
 
 def front_rows(run: Run) -> tuple[FrontRow, ...]:
     """All candidates, cheapest first, each marked Pareto-optimal or dominated."""
-    whole = cost_of(run.candidate(run.baseline).cost, run.cost_axis)
-    ordered = sorted(run.candidates, key=lambda c: cost_of(c.cost, run.cost_axis))
+    whole = run.candidate(run.baseline).cost.on(run.cost_axis)
+    ordered = sorted(run.candidates, key=lambda c: c.cost.on(run.cost_axis))
     return tuple(
         FrontRow(
             name=c.name,
@@ -150,7 +149,7 @@ def front_rows(run: Run) -> tuple[FrontRow, ...]:
             macs=numbers.count(c.cost.macs),
             params=numbers.count(c.cost.params),
             latency=numbers.milliseconds(c.cost.latency),
-            share=numbers.ratio(cost_of(c.cost, run.cost_axis), whole),
+            share=numbers.ratio(c.cost.on(run.cost_axis), whole),
             fits=c.fits,
             optimal=c.name in run.front,
             chosen=c.name == run.chosen,

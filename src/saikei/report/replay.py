@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from saikei.runs.plausible import ORIGINALS
-from saikei.runs.record import Candidate, Run, trained_for_nothing
+from saikei.runs.candidate import ORIGINALS, Candidate
+from saikei.runs.record import Run
 
 
 def replay(run: Run) -> str:
@@ -64,7 +64,7 @@ def _candidate_lines(
         f"recipe = sk.Recipe.from_json(Path({_quoted(path)}).read_text())",
         f"{name} = recipe({parent}{data})",
     ]
-    if trained_for_nothing(candidate):
+    if candidate.unimproved:
         return [*lines, "# Training made it no better: it stayed as it was cut."]
     if candidate.kind == "fresh":
         lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']!r})")

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from saikei.report.escape import terminal_text
+from saikei.errors import printable
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
 from saikei.runs.record import Run
 
@@ -147,3 +147,13 @@ def _choice_table(report: Report) -> Table:
         pair = f"{row.first} − {row.second}"
         table.add_row(*_verbatim(row.question, pair, row.difference, row.answer))
     return table
+
+
+def terminal_text(text: str, style: str = "") -> Text:
+    """Text as a terminal shows it as it is: brackets are no markup, and nothing commands it.
+
+    Args:
+        text: of a record.
+        style: to show it in.
+    """
+    return Text(printable(text), style)

@@ -1,6 +1,7 @@
 """The record of a run: candidates, scores, costs and decisions, as values."""
 
-from saikei.runs.record import Candidate, Run
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Run
 
 __all__ = [
     "Candidate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saikei.runs.record import Cost, Difference
+from saikei.runs.candidate import Cost, Difference
 from saikei.scoring.score import Score
 
 MINUS = "\N{MINUS SIGN}"

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from saikei.fusion.averaging.weights import fit_weights
-from saikei.runs.record import Cost
+from saikei.runs.candidate import Cost
 from saikei.scoring.score import Score
 from saikei.search.judge import Judge, Outputs, mean_of
 
@@ -94,13 +94,7 @@ def choose_averages(
 def within(members: Iterable[Sibling], limits: Mapping[str, float]) -> bool:
     """Whether the members together keep the limits."""
     team = list(members)
-    return all(sum(_cost(s, axis) for s in team) <= limit for axis, limit in limits.items())
-
-
-def _cost(sibling: Sibling, axis: str) -> float:
-    value = getattr(sibling.cost, axis)
-    assert value is not None, f"{axis} of {sibling.name} was not measured"
-    return float(value)
+    return all(sum(s.cost.on(axis) for s in team) <= limit for axis, limit in limits.items())
 
 
 def _rank(score: Score, team: Sequence[Sibling]) -> tuple[float, float, int, tuple[str, ...]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import goodness
-from saikei.runs.record import Candidate, Comparison, Decision
+from saikei.runs.record import Comparison, Decision
 from saikei.search.judge import Judge, Outputs
 
 

@@ -14,28 +14,29 @@ import keras
 from saikei import report
 from saikei.codec import to_jsonable
 from saikei.reading import holds_json
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, pareto_front
-from saikei.runs.record import Candidate, Decision, Run, Settings, Test
+from saikei.runs.record import Decision, FinalTest, Run, RunSettings
 from saikei.search.comparisons import compare_choices, weight_decisions
-from saikei.search.execute import Bench
+from saikei.search.execute import RunContext
 from saikei.search.folder import RunFolder
 from saikei.search.judge import Judge, Outputs
-from saikei.search.selection import select
+from saikei.search.selection import choose_candidate
 from saikei.writing import write_text
 
 
 @dataclass(frozen=True)
-class Sitting:
+class Session:
     """What is known of the run besides its candidates."""
 
-    settings: Settings
+    settings: RunSettings
     samples: Mapping[str, int]
     fingerprint: Mapping[str, str]
     started: str
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResults:
     """Everything that the search has made.
 
     Args:
@@ -51,48 +52,50 @@ class Found:
     baseline: Candidate
 
 
-def conclude(found: Found, bench: Bench, sitting: Sitting, test: Judge | None) -> Run:
+def conclude(
+    results: SearchResults, context: RunContext, session: Session, test: Judge | None
+) -> Run:
     """Decide, and look at the test set.
 
     Args:
-        found: what there is to decide on.
-        bench: of the run.
-        sitting: of the run.
+        results: what there is to decide on.
+        context: of the run.
+        session: of the run.
         test: of the test data, or `None`; only the original and the chosen model see it.
 
     Returns:
         The record of the run, not written yet and with 0 seconds.
     """
-    axis = cost_axis(bench.budget)
-    selection = select(found.candidates, found.outputs, bench.judge, axis)
-    chosen = selection.chosen
-    bench.folder.promote(chosen.name)
+    axis = cost_axis(context.budget)
+    choice = choose_candidate(results.candidates, results.outputs, context.judge, axis)
+    chosen = choice.chosen
+    context.folder.promote(chosen.name)
     comparisons = compare_choices(
-        found.candidates, found.outputs, bench.judge, chosen, found.baseline
+        results.candidates, results.outputs, context.judge, chosen, results.baseline
     )
     return Run(
-        task=" and ".join(task.kind for task in bench.judge.tasks),
-        baseline=found.baseline.name,
+        task=" and ".join(task.kind for task in context.judge.tasks),
+        baseline=results.baseline.name,
         chosen=chosen.name,
-        candidates=found.candidates,
-        front=tuple(c.name for c in pareto_front(found.candidates, axis)),
+        candidates=results.candidates,
+        front=tuple(c.name for c in pareto_front(results.candidates, axis)),
         cost_axis=axis,
         comparisons=comparisons,
-        decisions=(*found.decisions, *weight_decisions(comparisons), selection.decision),
-        test=None if test is None else _look_at_test(found.baseline, bench, test),
-        settings=sitting.settings,
-        samples=sitting.samples,
-        fingerprint=sitting.fingerprint,
+        decisions=(*results.decisions, *weight_decisions(comparisons), choice.decision),
+        test=None if test is None else _look_at_test(results.baseline, context, test),
+        settings=session.settings,
+        samples=session.samples,
+        fingerprint=session.fingerprint,
         versions=_versions(),
-        started=sitting.started,
+        started=session.started,
         seconds=0.0,
     )
 
 
-def write_run(run: Run, bench: Bench) -> None:
+def write_run(run: Run, context: RunContext) -> None:
     """Write the front, the report and, last, the record that marks the run as finished."""
-    complete_run(run, bench.folder, anew=True)
-    write_text(bench.folder.record, run.to_json())
+    complete_run(run, context.folder, anew=True)
+    write_text(context.folder.record, run.to_json())
 
 
 def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
@@ -111,10 +114,10 @@ def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
         report.write_html(run, page)
 
 
-def _look_at_test(baseline: Candidate, bench: Bench, test: Judge) -> Test:
-    before = test.outputs(bench.originals[baseline.name])
-    after = test.outputs(bench.folder.load(bench.folder.best))
-    return Test(test.score(before), test.score(after), test.difference(after, before))
+def _look_at_test(baseline: Candidate, context: RunContext, test: Judge) -> FinalTest:
+    before = test.outputs(context.originals[baseline.name])
+    after = test.outputs(context.folder.load(context.folder.best))
+    return FinalTest(test.score(before), test.score(after), test.difference(after, before))
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """From a plan to a finished candidate: cut, score, train, score, profile, store.
 
-`run_plan` is the boundary for other executors: it takes values and a bench, and leaves its
+`run_plan` is the boundary for other executors: it takes values and a context, and leaves its
 result in the run folder.
 """
 
@@ -24,12 +24,12 @@ from saikei.distilling import distill
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import BudgetError, PinnedWarning, TrainingWarning, WorkError
 from saikei.graph import Graph, copy_model, fresh_model, read, sized
+from saikei.runs.candidate import Candidate, Cost, LayerChange, Training
 from saikei.runs.front import goodness
-from saikei.runs.record import Candidate, Cost, LayerChange, Training
 from saikei.scoring import Score
 from saikei.search.folder import RunFolder
 from saikei.search.judge import Judge
-from saikei.search.plan import Plan
+from saikei.search.plan import CandidatePlan
 from saikei.training import fit
 
 PROFILE_BATCH = 32
@@ -75,7 +75,7 @@ class Gauge:
 
     def cost(self, model: keras.Model) -> Cost:
         """The totals of it, as a record."""
-        return cost_of(self.profile(model))
+        return cost_record(self.profile(model))
 
 
 def _input_names(graph: Graph) -> list[str]:
@@ -83,7 +83,7 @@ def _input_names(graph: Graph) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunContext:
     """What every candidate is made from, and judged by.
 
     Args:
@@ -119,13 +119,13 @@ class Bench:
 
 
 def run_plan(
-    plan: Plan, bench: Bench, callbacks: Sequence[keras.callbacks.Callback] = ()
+    plan: CandidatePlan, context: RunContext, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Candidate:
     """Make, train and store one candidate.
 
     Args:
         plan: what to make.
-        bench: what to make it from.
+        context: what to make it from.
         callbacks: for the training.
 
     Returns:
@@ -136,18 +136,18 @@ def run_plan(
         EditError: when the cut would change nothing.
         WorkError: when the training diverges.
     """
-    parent = bench.originals[plan.parent]
-    recipe = recipe_for(plan, bench)
+    parent = context.originals[plan.parent]
+    recipe = recipe_for(plan, context)
     if plan.kind == "fresh":
         # Only the structure counts.
         model = fresh_model(cut(recipe, parent), plan.seed)
     else:
-        model = cut(recipe, parent, bench.calibration)
+        model = cut(recipe, parent, context.calibration)
     model = copy_model(model, plan.name.replace("-", "_"))
-    cost = _cost(plan, model, bench)
-    before = bench.judge.score(bench.judge.outputs(model))
-    training = _train_carefully(model, plan, bench, callbacks, before)
-    outputs = bench.judge.outputs(model)
+    cost = _cost(plan, model, context)
+    before = context.judge.score(context.judge.outputs(model))
+    training = _train_carefully(model, plan, context, callbacks, before)
+    outputs = context.judge.outputs(model)
     candidate = Candidate(
         name=plan.name,
         kind=plan.kind,
@@ -159,27 +159,27 @@ def run_plan(
         fits=True,
         cost=cost,
         before=before,
-        validation=bench.judge.score(outputs),
+        validation=context.judge.score(outputs),
         training=training,
         layers=layer_changes(parent, model),
     )
-    bench.folder.save(candidate, model, outputs)
+    context.folder.save(candidate, model, outputs)
     return candidate
 
 
-def recipe_for(plan: Plan, bench: Bench) -> Recipe:
+def recipe_for(plan: CandidatePlan, context: RunContext) -> Recipe:
     """The edits of a plan.
 
     A cut that is steered by the clock or by data may come out different each time, so it is
     pinned down: the recipe names the channels, and rivals take it over.
     """
     if plan.like is not None:
-        recipe = bench.folder.candidate(plan.like).recipe
+        recipe = context.folder.candidate(plan.like).recipe
         assert recipe is not None, f"{plan.like} is an original or an average"
         return Recipe.from_dict(recipe)
     edit = PruneChannels.from_dict(plan.edit)
     with _pins_unsaid():
-        return Recipe([edit.plan(bench.originals[plan.parent], bench.calibration)])
+        return Recipe([edit.plan(context.originals[plan.parent], context.calibration)])
 
 
 def cut(recipe: Recipe, parent: keras.Model, data: Any = None) -> keras.Model:
@@ -196,24 +196,24 @@ def _pins_unsaid() -> Iterator[None]:
         yield
 
 
-def _cost(plan: Plan, model: keras.Model, bench: Bench) -> Cost:
+def _cost(plan: CandidatePlan, model: keras.Model, context: RunContext) -> Cost:
     """What the model costs: measured once for each structure, so that rivals cost the same.
 
     Raises:
         BudgetError: when a latency that was met while cutting is missed now; nothing is trained.
     """
     if plan.like is not None:
-        return bench.folder.candidate(plan.like).cost
-    cost = bench.gauge.cost(model)
-    if not bench.fits(cost):
+        return context.folder.candidate(plan.like).cost
+    cost = context.gauge.cost(model)
+    if not context.fits(cost):
         raise BudgetError(
             f"The cut model took {cost.latency:.3g} ms per batch when it was timed again, over "
-            f"the budget '{bench.budget}': times vary too much here, so raise it or limit MACs."
+            f"the budget '{context.budget}': times vary too much here, so raise it or limit MACs."
         )
     return cost
 
 
-def cost_of(measured: Profile) -> Cost:
+def cost_record(measured: Profile) -> Cost:
     """The totals of a profile, as a record."""
     return Cost(
         params=measured.params,
@@ -242,8 +242,8 @@ def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange,
 
 def _train_carefully(
     model: keras.Model,
-    plan: Plan,
-    bench: Bench,
+    plan: CandidatePlan,
+    context: RunContext,
     callbacks: Sequence[keras.callbacks.Callback],
     before: Score,
 ) -> Training:
@@ -256,17 +256,17 @@ def _train_carefully(
         WorkError: when the training diverges at every rate.
     """
     if plan.kind == "fresh":
-        return _train(model, plan, plan.learning_rate, bench, callbacks)
+        return _train(model, plan, plan.learning_rate, context, callbacks)
     begin = model.get_weights()
     for times in range(TRIES):
         rate, last = plan.learning_rate / SLOWER**times, times == TRIES - 1
         try:
-            training = _train(model, plan, rate, bench, callbacks)
+            training = _train(model, plan, rate, context, callbacks)
         except WorkError:
             if last:
                 raise
         else:
-            after = bench.judge.score(bench.judge.outputs(model))
+            after = context.judge.score(context.judge.outputs(model))
             if _worth(after) > _worth(before):
                 break
         model.set_weights(begin)
@@ -279,13 +279,13 @@ def _worth(score: Score) -> tuple[float, float]:
 
 def _train(
     model: keras.Model,
-    plan: Plan,
+    plan: CandidatePlan,
     rate: float,
-    bench: Bench,
+    context: RunContext,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> Training:
     started = time.perf_counter()
-    task_losses = [task.loss for task in bench.judge.tasks]
+    task_losses = [task.loss for task in context.judge.tasks]
     shared: dict[str, Any] = {
         "epochs": plan.epochs,
         "learning_rate": rate,
@@ -302,12 +302,12 @@ def _train(
         warnings.simplefilter("ignore", TrainingWarning)
         if distilled:
             shared |= {"temperature": plan.temperature, "alpha": plan.alpha}
-            history = distill(model, bench.teacher, bench.train, bench.validation, **shared)
+            history = distill(model, context.teacher, context.train, context.validation, **shared)
         else:
-            history = fit(model, bench.train, bench.validation, **shared)
+            history = fit(model, context.train, context.validation, **shared)
     curves = {k: tuple(float(v) for v in values) for k, values in history.history.items()}
     return Training(
-        teacher=bench.teacher_name if distilled else None,
+        teacher=context.teacher_name if distilled else None,
         epochs=len(history.epoch),
         learning_rate=rate,
         temperature=plan.temperature if distilled else None,

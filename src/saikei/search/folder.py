@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from filelock import FileLock, Timeout
 
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError
@@ -20,11 +22,12 @@ from saikei.graph import copy_model
 from saikei.modelfile import check_model_file, load_model
 from saikei.npz import read_arrays
 from saikei.reading import holds_json, read_json
-from saikei.runs.record import Candidate, Run
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Run
 from saikei.search.judge import Outputs
-from saikei.search.lock import LOCK
 from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
 
+LOCK = ".lock"
 _WHAT = {
     "model": "models",
     "data": "data",
@@ -125,7 +128,7 @@ class RunFolder:
         return run if run.fingerprint == fingerprint else None
 
     def finished(self, name: str, plan: Mapping[str, Any]) -> Candidate | None:
-        """A candidate of that plan from an earlier sitting, if it was finished and is whole.
+        """A candidate of that plan from an earlier session, if it was finished and is whole.
 
         What is damaged is made again: nothing of it is read.
         """
@@ -209,3 +212,52 @@ def _check_same(path: Path, known: Mapping[str, str], given: Mapping[str, str]) 
             f"'{path}' holds a run with other {' and '.join(other)}: give out= another folder, "
             "or repeat the call that began it."
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep every other process out of a folder, which is made if it is missing.
+
+    The system gives the lock back when the process ends, however it ends. A folder in which
+    nothing was written is gone at the end.
+
+    Args:
+        folder: to work in.
+
+    Raises:
+        InputError: when another process works in it, or something in it is a link.
+        DiskError: when it cannot be written to.
+    """
+    with refused_by_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_links(folder)
+        lock = FileLock(folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(
+                f"Another process is at work in '{folder}': wait for its end, or give out= "
+                "another folder."
+            ) from error
+    try:
+        yield
+    finally:
+        # While it is still ours: whoever has opened it meanwhile finds that it is gone, and no
+        # longer counts.
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
+        # Nothing was written in a folder that is empty, and only such a one can be removed so.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _check_links(folder: Path) -> None:
+    """Nothing is written through a link: a run makes none, and another may lead anywhere."""
+    for pattern in ("*", "candidates/*", "candidates/*/*"):
+        for entry in folder.glob(pattern):
+            if entry.is_symlink():
+                raise InputError(
+                    f"'{entry}' is a symbolic link, as no run makes: delete it, or give out= "
+                    "another folder."
+                )

@@ -11,7 +11,7 @@ import numpy as np
 
 from saikei.batches import for_keras
 from saikei.errors import InputError
-from saikei.runs.record import Difference
+from saikei.runs.candidate import Difference
 from saikei.scoring.counted import Labels, row_importance
 from saikei.scoring.metrics import Metric, find_metric
 from saikei.scoring.observed import observe

@@ -21,16 +21,14 @@ from saikei.errors import BudgetError, ModelError
 from saikei.graph import read
 from saikei.graph.internals import flattened_layers
 from saikei.graph.own_functions import own_objects, unsavable
-from saikei.runs.record import Decision, Run, Settings
+from saikei.runs.record import Decision, Run, RunSettings
 from saikei.search.averages import KEPT
-from saikei.search.conclude import Found, Sitting, complete_run, conclude, write_run
-from saikei.search.effort import Effort, at_least, batch_size_for
-from saikei.search.execute import Bench, Gauge
+from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
+from saikei.search.execute import Gauge, RunContext
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
-from saikei.search.folder import RunFolder
-from saikei.search.fuse import fuse
+from saikei.search.folder import RunFolder, locked
 from saikei.search.judge import Judge
-from saikei.search.lock import locked
+from saikei.search.make_averages import make_averages
 from saikei.search.originals import (
     Originals,
     check_reachable,
@@ -39,11 +37,12 @@ from saikei.search.originals import (
     name_models,
     store_originals,
 )
+from saikei.search.plan import Effort, at_least, batch_size_for
 from saikei.search.progress import SearchProgress
 from saikei.search.result import Result
 from saikei.search.space import first_points
 from saikei.search.splits import SearchData, search_data
-from saikei.search.trials import walk
+from saikei.search.trials import run_trials
 from saikei.search.unlabelled import with_labels
 
 
@@ -189,7 +188,7 @@ def _search(
         store_originals(originals, folder)
         for candidate in originals.candidates:
             bars.done(candidate.name)
-        bench = Bench(
+        context = RunContext(
             originals=models,
             whole=originals.baseline.cost,
             teacher=teacher.model,
@@ -202,23 +201,25 @@ def _search(
             folder=folder,
             gauge=gauge,
         )
-        walked = walk(bench, trials, effort, bars)
+        trial_results = run_trials(context, trials, effort, bars)
         bars.working_on("averaging")
-        candidates = (*originals.candidates, *walked.candidates)
+        candidates = (*originals.candidates, *trial_results.candidates)
         outputs = {c.name: folder.outputs(c.name) for c in candidates}
-        fused = fuse(candidates, outputs, bench, effort.seed)
+        averages = make_averages(candidates, outputs, context, effort.seed)
         bars.working_on("deciding")
-        found = Found(
-            candidates=(*candidates, *fused.candidates),
-            outputs={**outputs, **fused.outputs},
-            decisions=(*noted, teacher.decision, *walked.decisions, fused.decision),
+        search_results = SearchResults(
+            candidates=(*candidates, *averages.candidates),
+            outputs={**outputs, **averages.outputs},
+            decisions=(*noted, teacher.decision, *trial_results.decisions, averages.decision),
             baseline=originals.baseline,
         )
         sizes = gauge.sizes(originals.models[originals.baseline.name])
         settings = _settings(budget, originals, trials, effort, sizes)
-        sitting = Sitting(settings, data.samples, fingerprint, started)
-        run = conclude(found, bench, sitting, test)
-        write_run(replace(run, seconds=time.perf_counter() - clock + walked.earlier), bench)
+        session = Session(settings, data.samples, fingerprint, started)
+        run = conclude(search_results, context, session, test)
+        write_run(
+            replace(run, seconds=time.perf_counter() - clock + trial_results.earlier), context
+        )
         bars.finish()
 
 
@@ -239,8 +240,8 @@ def _settings(
     trials: int,
     effort: Effort,
     sizes: Mapping[str, tuple[int, ...]],
-) -> Settings:
-    return Settings(
+) -> RunSettings:
+    return RunSettings(
         budget=budget.to_dict(),
         limits=budget.limits(originals.baseline.cost),
         trials=trials,

@@ -15,8 +15,9 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import check_members
 from saikei.graph import copy_model
 from saikei.models import CascadeModel
+from saikei.runs.candidate import Candidate, Cost
 from saikei.runs.front import goodness
-from saikei.runs.record import Candidate, Cost, Decision
+from saikei.runs.record import Decision
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.score import Score
 from saikei.search.execute import Gauge
@@ -86,7 +87,7 @@ def measure_originals(
     folder: RunFolder,
     gauge: Gauge,
 ) -> Originals:
-    """Profile and score the given models, or read what an earlier sitting has measured.
+    """Profile and score the given models, or read what an earlier session has measured.
 
     Args:
         models: by name.
@@ -107,7 +108,7 @@ def measure_originals(
     scores = {name: judge.score(out) for name, out in outputs.items()}
     best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))
     known = {name: folder.finished(name, _plan(name)) for name in models}
-    # Times differ from sitting to sitting: shares of the first one's are what was planned by.
+    # Times differ from session to session: shares of the first one's are what was planned by.
     costs = {
         name: found.cost if (found := known[name]) else gauge.cost(model)
         for name, model in models.items()

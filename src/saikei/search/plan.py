@@ -1,4 +1,4 @@
-"""`Plan`: one candidate as a value, before anything is cut or trained."""
+"""`CandidatePlan`: one candidate as a value, before anything is cut or trained."""
 
 from __future__ import annotations
 
@@ -11,16 +11,71 @@ import numpy as np
 from saikei.budget import Budget, Costs
 from saikei.codec import to_jsonable
 from saikei.edits import PruneChannels
-from saikei.runs.record import Kind
-from saikei.search.effort import Effort
+from saikei.errors import InputError
+from saikei.runs.candidate import Kind
 from saikei.search.space import Point
 
 # A measured time is never the same twice: aim below the limit, so that the result keeps it.
 LATENCY_MARGIN = 0.9
+SMALLEST_BATCH = 16
+LARGEST_BATCH = 128
+# With fewer steps an epoch, a small data set is undertrained after the default epochs.
+STEPS = 60
 
 
 @dataclass(frozen=True)
-class Plan:
+class Effort:
+    """What all trainings of a run share.
+
+    Args:
+        epochs: of each.
+        batch_size: of each; `None` where a dataset brings its own.
+        seed: of the run.
+
+    Raises:
+        InputError: when one of them is out of range.
+    """
+
+    epochs: int
+    batch_size: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        at_least("epochs", self.epochs, 1)
+        at_least("seed", self.seed, 0)
+        if self.batch_size is not None:
+            at_least("batch_size", self.batch_size, 1)
+
+
+def at_least(name: str, value: Any, least: int) -> int:
+    """The value, if it is a whole number in range.
+
+    Raises:
+        InputError: when it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name}={value!r}: give a whole number of at least {least}.")
+    return value
+
+
+def batch_size_for(samples: int) -> int:
+    """The largest power of two from 16 to 128 that still gives 60 steps an epoch.
+
+    Args:
+        samples: in the training data.
+
+    Example:
+        >>> [batch_size_for(n) for n in (500, 1_077, 2_000, 50_000)]
+        [16, 16, 32, 128]
+    """
+    size = LARGEST_BATCH
+    while size > SMALLEST_BATCH and samples < STEPS * size:
+        size //= 2
+    return size
+
+
+@dataclass(frozen=True)
+class CandidatePlan:
     """A trained candidate that is to be made.
 
     Args:
@@ -58,7 +113,7 @@ class Plan:
 
 def plans_for(
     number: int, point: Point, edit: PruneChannels, effort: Effort, ablate: bool
-) -> tuple[Plan, ...]:
+) -> tuple[CandidatePlan, ...]:
     """The candidates of one architecture: pruned, its rival, and without a teacher if asked.
 
     The rivals train for as long, with the same distillation; fresh weights at a rate that suits
@@ -74,7 +129,7 @@ def plans_for(
     kinds: tuple[Kind, ...] = ("pruned", "fresh", "labels") if ablate else ("pruned", "fresh")
     stem = f"a{number + 1}"
     return tuple(
-        Plan(
+        CandidatePlan(
             name=f"{stem}-{kind}",
             kind=kind,
             parent=point.parent,

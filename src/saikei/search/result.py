@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 
 from saikei import report
-from saikei.runs.record import Candidate, Run
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Run
 
 
 @dataclass(frozen=True)

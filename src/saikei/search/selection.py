@@ -8,22 +8,23 @@ from functools import partial
 
 from saikei.errors import WorkError
 from saikei.runs import numbers
-from saikei.runs.front import cost_of, goodness
-from saikei.runs.record import Candidate, Decision, Difference
+from saikei.runs.candidate import Candidate, Difference
+from saikei.runs.front import goodness
+from saikei.runs.record import Decision
 from saikei.search.judge import Judge, Outputs
 
 
 @dataclass(frozen=True)
-class Selection:
+class FinalChoice:
     """The candidate to ship, and the decision in words."""
 
     chosen: Candidate
     decision: Decision
 
 
-def select(
+def choose_candidate(
     candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Judge, axis: str
-) -> Selection:
+) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 
     The standard error is that of the paired difference to the best on the same samples. Simpler
@@ -52,7 +53,7 @@ def select(
     near = [c for c in fitting if behind[c.name].value <= behind[c.name].standard_error]
     chosen = min(near, key=lambda c: _complexity(c, axis))
     reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
-    return Selection(chosen, Decision("what to ship", chosen.name, reason))
+    return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
 
 
 def _behind(difference: Difference, candidate: Candidate) -> Difference:
@@ -66,7 +67,7 @@ def _complexity(candidate: Candidate, axis: str) -> tuple[int, bool, float, floa
     return (
         max(1, len(candidate.members)),
         candidate.plan.get("weights") == "learn",
-        cost_of(candidate.cost, axis),
+        candidate.cost.on(axis),
         -goodness(candidate.validation),
         candidate.name,
     )
@@ -97,7 +98,7 @@ def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
         members = len(chosen.members)
         ours = f"an average of {members}" if members else "a single model"
         return f"{ours}, not an average of {len(best.members)}" if best.members else ours
-    share = cost_of(chosen.cost, axis) / cost_of(best.cost, axis)
+    share = chosen.cost.on(axis) / best.cost.on(axis)
     if share < 1:
         return f"{100 * share:.0f} % of its {axis}"
     return "equal weights, not learned ones" if best.members else f"no more {axis}"

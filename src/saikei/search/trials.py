@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 from saikei.errors import BudgetError, DiskError, EditError, WorkError
 from saikei.runs import numbers
-from saikei.runs.front import cost_axis, cost_of, goodness
-from saikei.runs.record import Candidate, Decision, trained_for_nothing
-from saikei.search.effort import Effort
-from saikei.search.execute import Bench, run_plan
-from saikei.search.plan import Plan, derived_seed, edit_for, plans_for
+from saikei.runs.candidate import Candidate
+from saikei.runs.front import cost_axis, goodness
+from saikei.runs.record import Decision
+from saikei.search.execute import RunContext, run_plan
+from saikei.search.plan import CandidatePlan, Effort, derived_seed, edit_for, plans_for
 from saikei.search.progress import SearchProgress
 from saikei.search.space import Point, first_points, space
 from saikei.search.study import Study
 
 
 @dataclass(frozen=True)
-class Walked:
+class TrialResults:
     """What came of the study.
 
     Args:
         candidates: in the order of their plans.
         decisions: what was left out, and why.
-        earlier: seconds of training that were done in earlier sittings.
+        earlier: seconds of training that were done in earlier sessions.
     """
 
     candidates: tuple[Candidate, ...]
@@ -33,34 +33,36 @@ class Walked:
     earlier: float
 
 
-def walk(bench: Bench, trials: int, effort: Effort, progress: SearchProgress) -> Walked:
-    """Try so many architectures, skipping what an earlier sitting has finished.
+def run_trials(
+    context: RunContext, trials: int, effort: Effort, progress: SearchProgress
+) -> TrialResults:
+    """Try so many architectures, skipping what an earlier session has finished.
 
     Args:
-        bench: what candidates are made from.
+        context: what candidates are made from.
         trials: architectures to try.
         effort: what all trainings share.
         progress: to show it on.
     """
-    parents = list(bench.originals)
-    path = bench.folder.path / "study.db"
-    steps = _Walk(bench, effort, progress)
+    parents = list(context.originals)
+    path = context.folder.path / "study.db"
+    runner = _TrialRunner(context, effort, progress)
     with closing(Study(path, space(parents), first_points(parents), effort.seed)) as study:
         for number in range(trials):
             point = study.ask(number)
-            taken = steps.take(number, point, study.notes(number))
+            result = runner.run(number, point, study.notes(number))
             if number >= study.count:
-                _tell(study, point, taken, cost_axis(bench.budget))
-    return Walked(tuple(steps.candidates), tuple(steps.decisions), steps.earlier)
+                _store(study, point, result, cost_axis(context.budget))
+    return TrialResults(tuple(runner.candidates), tuple(runner.decisions), runner.earlier)
 
 
-def _tell(study: Study, point: Point, taken: _Taken, axis: str) -> None:
+def _store(study: Study, point: Point, result: _TrialResult, axis: str) -> None:
     """Store what an architecture is worth: the best of its candidates, and what was left out."""
     worth = None
-    if taken.candidates:
-        best = max(taken.candidates, key=lambda c: goodness(c.validation))
-        worth = goodness(best.validation), cost_of(best.cost, axis)
-    study.tell(point, worth, taken.left_out)
+    if result.candidates:
+        best = max(result.candidates, key=lambda c: goodness(c.validation))
+        worth = goodness(best.validation), best.cost.on(axis)
+    study.tell(point, worth, result.left_out)
 
 
 def _kept_as_cut(candidate: Candidate) -> Decision:
@@ -78,7 +80,7 @@ def _kept_as_cut(candidate: Candidate) -> Decision:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _TrialResult:
     """What came of one architecture.
 
     Args:
@@ -90,27 +92,27 @@ class _Taken:
     left_out: Mapping[str, str]
 
 
-class _Walk:
+class _TrialRunner:
     """What has been made so far."""
 
-    def __init__(self, bench: Bench, effort: Effort, progress: SearchProgress) -> None:
+    def __init__(self, context: RunContext, effort: Effort, progress: SearchProgress) -> None:
         self.candidates: list[Candidate] = []
         self.decisions: list[Decision] = []
         self.earlier = 0.0
-        self._bench = bench
+        self._context = context
         self._effort = effort
         self._progress = progress
 
-    def take(self, number: int, point: Point, known: Mapping[str, str]) -> _Taken:
+    def run(self, number: int, point: Point, known: Mapping[str, str]) -> _TrialResult:
         """Make the candidates of one architecture.
 
         Args:
             number: of the architecture.
             point: what to make.
-            known: what an earlier sitting has left out, and why; it is not tried again.
+            known: what an earlier session has left out, and why; it is not tried again.
         """
-        bench, seed = self._bench, derived_seed(self._effort.seed, number, 2)
-        edit = edit_for(point, bench.budget, bench.whole, seed)
+        context, seed = self._context, derived_seed(self._effort.seed, number, 2)
+        edit = edit_for(point, context.budget, context.whole, seed)
         # One ablation of the teacher is enough to know what it buys.
         ablate = not any(c.kind == "labels" for c in self.candidates)
         made: list[Candidate] = []
@@ -124,24 +126,24 @@ class _Walk:
                 else:
                     made.append(self._finished_or_run(plan))
             except DiskError:
-                # No fault of the candidate: the next sitting makes it.
+                # No fault of the candidate: the next session makes it.
                 raise
             except (BudgetError, EditError, WorkError) as error:
                 left_out[plan.name] = str(error)
         share = f"1/{point.siblings} of the budget" if point.siblings > 1 else "the budget"
-        self.decisions += [_kept_as_cut(one) for one in made if trained_for_nothing(one)]
+        self.decisions += [_kept_as_cut(one) for one in made if one.unimproved]
         for name, reason in left_out.items():
             topic = f"{name}, {point.parent} cut to {share}"
             self.decisions.append(Decision(topic, "left out", reason))
         self.candidates.extend(made)
-        return _Taken(tuple(made), left_out)
+        return _TrialResult(tuple(made), left_out)
 
-    def _finished_or_run(self, plan: Plan) -> Candidate:
+    def _finished_or_run(self, plan: CandidatePlan) -> Candidate:
         self._progress.working_on(plan.name)
-        candidate = self._bench.folder.finished(plan.name, plan.to_dict())
+        candidate = self._context.folder.finished(plan.name, plan.to_dict())
         if candidate is None:
             bar = self._progress.epochs(plan.name, plan.epochs)
-            candidate = run_plan(plan, self._bench, [bar])
+            candidate = run_plan(plan, self._context, [bar])
         elif candidate.training is not None:
             self.earlier += candidate.training.seconds
         self._progress.done(f"{candidate.name}: {numbers.score(candidate.validation)}")

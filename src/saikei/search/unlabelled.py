@@ -19,7 +19,7 @@ _NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledParts:
     """Data of which every part has labels.
 
     Args:
@@ -34,7 +34,7 @@ class Labelled:
 
 def with_labels(
     models: Mapping[str, keras.Model], train: Any, validation: Any, test: Any
-) -> Labelled:
+) -> LabelledParts:
     """Give the parts of the data that have no labels those that the original predicts.
 
     Args:
@@ -55,7 +55,7 @@ def with_labels(
         if part is not None and not _has_labels(model, part, name)
     ]
     if not lacking:
-        return Labelled((parts[0], parts[1], parts[2]))
+        return LabelledParts((parts[0], parts[1], parts[2]))
     if len(models) > 1:
         raise DataError(
             f"The {lacking[0]} data holds no labels, so nothing tells which of {len(models)} "
@@ -72,7 +72,7 @@ def with_labels(
         f"The {' and '.join(lacking)} data holds none: scores on it say how far a candidate agrees "
         "with the original, which counts as right everywhere."
     )
-    return Labelled(
+    return LabelledParts(
         (parts[0], parts[1], parts[2]), Decision("labels", "what the original predicts", reason)
     )
 

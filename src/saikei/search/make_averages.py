@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import keras
 
 from saikei.fusion import Average
-from saikei.runs.record import Candidate, Decision
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Decision
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
-from saikei.search.execute import Bench, cost_of
+from saikei.search.execute import RunContext, cost_record
 from saikei.search.judge import Outputs
 
 
 @dataclass(frozen=True)
-class Fused:
+class Averages:
     """The averages that keep the budget, what they say on validation, and what was decided."""
 
     candidates: tuple[Candidate, ...]
@@ -23,28 +24,28 @@ class Fused:
     decision: Decision
 
 
-def fuse(
-    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], bench: Bench, seed: int
-) -> Fused:
+def make_averages(
+    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], context: RunContext, seed: int
+) -> Averages:
     """Average the candidates that fit the budget together.
 
     Args:
         candidates: all so far.
         outputs: of each, on validation.
-        bench: where models and budget are.
+        context: where models and budget are.
         seed: of the folds for learned weights.
     """
     siblings = [Sibling(c.name, c.cost, outputs[c.name]) for c in candidates if c.fits]
-    limits = bench.budget.limits(bench.whole)
-    choice = choose_averages(siblings, bench.judge, limits, seed)
+    limits = context.budget.limits(context.whole)
+    choice = choose_averages(siblings, context.judge, limits, seed)
     made: list[Candidate] = []
     said: dict[str, Outputs] = {}
     for number, plan in enumerate(choice.plans, start=1):
         name = f"average-{number}"
-        candidate = _finished_or_built(name, plan, bench)
+        candidate = _finished_or_built(name, plan, context)
         if candidate.fits:
             made.append(candidate)
-            said[name] = bench.folder.outputs(name)
+            said[name] = context.folder.outputs(name)
     names = ", ".join(c.name for c in made) or "none"
     reason = (
         f"{choice.considered} sets of candidates fit the budget together; on their validation "
@@ -53,22 +54,22 @@ def fuse(
         if choice.considered
         else "No two candidates fit the budget together."
     )
-    return Fused(tuple(made), said, Decision("averages", names, reason))
+    return Averages(tuple(made), said, Decision("averages", names, reason))
 
 
-def _finished_or_built(name: str, plan: AveragePlan, bench: Bench) -> Candidate:
+def _finished_or_built(name: str, plan: AveragePlan, context: RunContext) -> Candidate:
     asked = {
         "members": list(plan.members),
         "weights": "learn" if plan.learned else "equal",
         "values": list(plan.weights),
     }
-    known = bench.folder.finished(name, asked)
+    known = context.folder.finished(name, asked)
     if known is not None:
         return known
     fusion = Average(weights=plan.weights if plan.learned else None)
-    model = fusion([_member(member, bench) for member in plan.members])
-    outputs = plan.outputs if plan.learned else bench.judge.outputs(model)
-    measured = bench.gauge.profile(model)
+    model = fusion([_member(member, context) for member in plan.members])
+    outputs = plan.outputs if plan.learned else context.judge.outputs(model)
+    measured = context.gauge.profile(model)
     candidate = Candidate(
         name=name,
         kind="average",
@@ -77,17 +78,17 @@ def _finished_or_built(name: str, plan: AveragePlan, bench: Bench) -> Candidate:
         recipe=None,
         members=plan.members,
         weights=plan.weights,
-        fits=bench.fits(measured),
-        cost=cost_of(measured),
+        fits=context.fits(measured),
+        cost=cost_record(measured),
         before=None,
-        validation=bench.judge.score(outputs),
+        validation=context.judge.score(outputs),
         training=None,
         layers=(),
     )
-    bench.folder.save(candidate, model, outputs)
+    context.folder.save(candidate, model, outputs)
     return candidate
 
 
-def _member(name: str, bench: Bench) -> keras.Model:
-    given = bench.originals.get(name)
-    return bench.folder.model(name) if given is None else given
+def _member(name: str, context: RunContext) -> keras.Model:
+    given = context.originals.get(name)
+    return context.folder.model(name) if given is None else given

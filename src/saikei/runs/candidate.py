@@ -1,0 +1,196 @@
+"""`Candidate`: one model of a run with its scores, costs and training, as a frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from saikei.codec import Logged
+from saikei.scoring.score import Score
+
+Kind = Literal["original", "given", "pruned", "fresh", "labels", "average"]
+
+# How each kind reads in a sentence or a legend.
+KINDS: Mapping[Kind, str] = {
+    "original": "original",
+    "given": "original that fits",
+    "pruned": "pruned, distilled",
+    "fresh": "fresh weights, distilled",
+    "labels": "pruned, labels only",
+    "average": "average",
+}
+ORIGINALS = ("original", "given")
+COST_AXES = ("macs", "params", "latency")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs at inference.
+
+    Args:
+        params: Number of parameters.
+        macs: Multiply-accumulates per sample.
+        activation_bytes: Peak of the bytes of live activations, per sample.
+        latency: Median milliseconds of one batch; `None` if it was not measured.
+        batch_size: Samples in the batch that was timed.
+    """
+
+    params: int
+    macs: int
+    activation_bytes: int
+    latency: float | None
+    batch_size: int
+
+    def on(self, axis: str) -> float:
+        """One of the costs as a number.
+
+        Args:
+            axis: "macs", "params" or "latency"; the latency must have been measured.
+        """
+        value = getattr(self, axis)
+        assert value is not None, f"{axis} was not measured"
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of a metric on the same samples, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def standard_error(self) -> float:
+        """One standard error, computed from the interval's width."""
+        return (self.high - self.low) / (2 * 1.959964)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """Number of output channels of a layer, before and after.
+
+    Args:
+        name: Name of the layer.
+        kind: Kind of the layer, such as `"Conv2D"`.
+        before: Channels in the original.
+        after: Channels in the candidate.
+        pinned: Why they could not be cut; `None` if they could.
+    """
+
+    name: str
+    kind: str
+    before: int
+    after: int
+    pinned: str | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a candidate was trained.
+
+    Args:
+        teacher: Name of the teacher; `None` if the candidate was trained on labels alone.
+        epochs: Number of epochs that were run.
+        learning_rate: The highest learning rate of the schedule.
+        temperature: Temperature of the distillation; `None` without a teacher.
+        alpha: Weight of the true labels in the loss; 1 without a teacher.
+        seconds: Duration of the training.
+        curves: For each logged quantity, its value after each epoch.
+    """
+
+    teacher: str | None
+    epochs: int
+    learning_rate: float
+    temperature: float | None
+    alpha: float
+    seconds: float
+    curves: Mapping[str, tuple[Logged, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model that was considered.
+
+    Args:
+        name: Unique in the run; also the name of its folder.
+        kind: Where its weights come from.
+        parent: Name of the original that it was cut from; `None` for originals and averages.
+        plan: What was asked for, JSON-ready: enough to make it again.
+        recipe: The edits that make its structure from the parent, JSON-ready; `None` for
+            originals and averages.
+        members: Names of the members of an average; empty for other kinds.
+        weights: One weight for each member of an average.
+        fits: Whether it keeps the budget.
+        cost: Costs of the model as it is saved.
+        before: Score on validation before training; `None` if nothing was trained.
+        validation: Score on validation; out of fold if weights were fitted there.
+        training: How it was trained; `None` if it was not.
+        layers: Its channels, layer by layer, compared to the parent's.
+    """
+
+    name: str
+    kind: Kind
+    parent: str | None
+    plan: Mapping[str, Any]
+    recipe: Mapping[str, Any] | None
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    fits: bool
+    cost: Cost
+    before: Score | None
+    validation: Score
+    training: Training | None
+    layers: tuple[LayerChange, ...]
+
+    @property
+    def unimproved(self) -> bool:
+        """Whether no epoch of its training was better, so that the weights stayed as cut."""
+        carried_over = self.training is not None and self.kind != "fresh"
+        return carried_over and self.before == self.validation
+
+    def faults(self, names: set[str], originals: set[str], axis: str) -> Iterator[str]:
+        """What no run would have written, one clause for each fault.
+
+        Args:
+            names: Names of all candidates of the run.
+            originals: Names of the given models.
+            axis: The cost that the run's front compares.
+        """
+        yield from self._faults_of_cost(axis)
+        yield from self._faults_of_members(names)
+        if self.recipe is None and self.kind not in (*ORIGINALS, "average"):
+            yield "there is no recipe"
+        if self.recipe is not None and self.parent not in originals:
+            yield f"the parent is {self.parent!r}, which is no original"
+        if self.recipe is not None and not isinstance(self.plan.get("seed"), int):
+            yield "the plan has no seed"
+        training = self.training
+        if training is not None and training.teacher is not None and training.temperature is None:
+            yield "there is a teacher but no temperature"
+        for layer in self.layers:
+            if layer.before < 1 or layer.after < 0:
+                yield f"the channels of layer {layer.name!r} are {layer.before} and {layer.after}"
+
+    def _faults_of_members(self, names: set[str]) -> Iterator[str]:
+        if self.kind == "average" and not self.members:
+            yield "there are no members"
+        if len(self.members) != len(self.weights):
+            yield f"there are {len(self.weights)} weights for {len(self.members)} members"
+        for member in self.members:
+            if member not in names - {self.name}:
+                yield f"there is no member {member!r}"
+
+    def _faults_of_cost(self, axis: str) -> Iterator[str]:
+        cost = self.cost
+        sizes = (cost.params, cost.macs, cost.activation_bytes, cost.latency or 0)
+        if min(sizes) < 0:
+            yield f"a cost is {min(sizes)}"
+        if axis == "latency" and cost.latency is None:
+            yield "the latency was not measured"
