@@ -16,7 +16,7 @@ from sklearn.ensemble import AdaBoostClassifier
 import saikei as sk
 from saikei import Boost
 from saikei.errors import DataError, FusionError
-from saikei.fusion.boost import votes
+from saikei.fusion.boost import adaboost
 from saikei.graph import copy_model
 from saikei.scoring.task import Task
 
@@ -92,7 +92,7 @@ def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(k
 
 
 class Given(ClassifierMixin, BaseEstimator):
-    """Says what a member said, one member after the other."""
+    """Predicts what a member predicted, one member after the other."""
 
     queue: ClassVar[list[np.ndarray]] = []
 
@@ -141,13 +141,13 @@ def test_after_a_round_its_member_is_as_bad_as_chance_and_the_loss_never_goes_up
         error = float(weights[said != labels].sum())
         if not 0 < error < 1 - 1 / count:
             return
-        alpha = votes.member_weight(error, count)
+        alpha = adaboost.member_weight(error, count)
         assert alpha > 0
         total = total + alpha * np.eye(count)[said]
-        weights = votes.row_weights(total, labels, start)
+        weights = adaboost.row_weights(total, labels, start)
         assert weights.sum() == pytest.approx(1)
         assert weights[said != labels].sum() == pytest.approx(1 - 1 / count)
-        loss = votes.mean_loss(total, labels, start)
+        loss = adaboost.mean_loss(total, labels, start)
         # Each round's factor is known: for two classes it is 2 √(error (1 - error)).
         bound *= count * (1 - error) * np.exp(-alpha * (1 - 1 / count))
         assert loss == pytest.approx(bound)
@@ -164,28 +164,6 @@ def test_training_errors_of_two_classes_stay_below_the_loss_and_the_loss_falls()
     assert fitted.losses[-1] == pytest.approx(bound, rel=1e-6)
     wrong = (fitted.model.predict(X, verbose=0)[:, 0] > 0.5) != DISC
     assert wrong.mean() <= fitted.losses[-1]
-
-
-@pytest.mark.parametrize("kind", ["sigmoid", "logits"])
-def test_samme_r_sums_log_probabilities_and_weighs_rows_as_the_paper_says(kind):
-    fitted, labels = boosted(kind, method="samme.r", rounds=3), data(kind)[1]
-    count, model = CLASSES[kind], fitted.model
-    assert all(np.diff(fitted.losses) < 0) and len(fitted.losses) >= 2
-    coded = np.where(np.eye(count)[labels] > 0, 1.0, -1 / (count - 1))
-    w, total, errors = np.full(240, 1 / 240), np.zeros((240, count)), []
-    for number in range(1, len(fitted.steps) + 1):
-        z = model.get_layer(f"member_{number}").predict(X, verbose=0).astype(float)
-        z = np.concatenate([np.zeros_like(z), z], axis=1) if z.shape[1] == 1 else z
-        log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-        errors.append(w[log_p.argmax(axis=1) != labels].sum())
-        w = w * np.exp(-(count - 1) / count * (coded * log_p).sum(axis=1))
-        w, total = w / w.sum(), total + log_p
-    assert fitted.errors == pytest.approx(errors, rel=1e-4)
-    p = np.exp(total) / np.exp(total).sum(axis=1, keepdims=True)
-    said = model.predict(X, verbose=0)
-    if kind == "logits":
-        said = np.exp(said) / np.exp(said).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(said, p[:, 1:] if kind == "sigmoid" else p, atol=1e-4)
 
 
 def test_rows_of_weight_nothing_do_not_count():
@@ -222,7 +200,7 @@ def test_a_first_member_is_kept_and_the_model_is_loaded_without_us(tmp_path):
 
 
 def constant(bias):
-    """Says the same of every row, and has nothing to learn."""
+    """The same output for every row, and nothing to learn."""
     model = keras.Sequential([keras.Input((2,)), L.Dense(2, activation="softmax")])
     model.layers[0].set_weights([np.zeros((2, 2)), np.array(bias, dtype="float32")])
     return model
@@ -264,9 +242,11 @@ def test_validation_rows_end_the_series():
 
 def test_votes_of_one_hot_labels_and_of_logits():
     hot = Task("multiclass", None, "accuracy", False, False, 3)
-    np.testing.assert_array_equal(votes.true_classes(hot, np.eye(3)[[2, 0]]), [2, 0])
+    np.testing.assert_array_equal(adaboost.true_classes(hot, np.eye(3)[[2, 0]]), [2, 0])
     logit = Task("binary", None, "accuracy", True, False, 1)
-    np.testing.assert_array_equal(votes.votes(logit, np.array([[0.2], [-0.2]])), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(
+        adaboost.votes(logit, np.array([[0.2], [-0.2]])), [[0, 1], [1, 0]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,5 +271,5 @@ def test_arguments_and_weights_out_of_range_are_refused():
             DataError, match="[Ss]ample weights|arrays of 3 and 240|Nothing .* counts"
         ):
             Boost(rounds=2, method="samme")([weak("sigmoid")], (X, DISC, bad))
-    boost = Boost(rounds=4, method="samme.r")
+    boost = Boost(rounds=4, method="samme")
     assert Boost.from_dict(boost.to_dict()) == boost

@@ -120,7 +120,6 @@ MADE: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
     "stack of a stack": stacked_on_networks,
     "boosted classes": lambda: boosted_classes("gradient"),
     "SAMME": lambda: boosted_classes("samme"),
-    "SAMME.R": lambda: boosted_classes("samme.r"),
     "boosted numbers": boosted_numbers,
     "chain": chained,
     "soup": souped,

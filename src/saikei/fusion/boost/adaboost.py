@@ -1,4 +1,8 @@
-"""The rounds of AdaBoost: train a member on rows that weigh what the earlier ones got wrong."""
+"""AdaBoost for any number of classes (SAMME): members vote, and rows weigh what they get wrong.
+
+Zhu, Zou, Rosset and Hastie, "Multi-class AdaBoost", Statistics and Its Interface, 2009: K classes,
+for two of which it is AdaBoost (Freund and Schapire, 1997).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,9 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.boost import votes
-from saikei.fusion.boost.series import Labelled, Part, Settings, predicted
-from saikei.fusion.logits import to_logits
+from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
 from saikei.graph import copy_model, fresh_model
+from saikei.scoring.task import Task
 from saikei.training import fit
 
 # By what a member has to be better than chance, as a share of the weighted rows.
@@ -20,27 +23,24 @@ _EDGE = 1e-9
 
 
 @dataclass
-class AdaRounds:
+class AdaBoostRounds:
     """The weighted votes so far.
 
     Args:
-        settings: of the training.
-        train: what to train on.
-        validation: what to stop by, if any.
-        real: whether members vote with their log-probabilities (SAMME.R) rather than for one
-            class with a weight of their own (SAMME).
+        settings: how each member is trained.
+        train: the data to train on.
+        validation: held-out data that decides when to stop; `None` to stop by the training loss.
         parts: the members so far.
-        ended: why there are no more of them; `None` as long as there may be.
-        weights: what the training rows weigh for the next member, float64 `(n,)`, summing to 1.
+        ended: why no more members are added; `None` as long as more may be.
+        weights: weights of the training rows for the next member, float64 `(n,)`, with sum 1.
 
     Raises:
         FusionError: when the output is not of classes, one for each row.
     """
 
-    settings: Settings
-    train: Labelled
-    validation: Labelled | None
-    real: bool
+    settings: TrainingSettings
+    train: TrainingData
+    validation: TrainingData | None
     parts: list[Part] = field(default_factory=list)
     ended: str | None = None
     weights: Array = field(init=False)
@@ -51,7 +51,7 @@ class AdaRounds:
         task = self.train.task
         self._count = 2 if task.kind == "binary" else task.outputs
         _check_classes(self.train, self._count)
-        self._classes = votes.true_classes(task, self.train.labels.values)
+        self._classes = true_classes(task, self.train.labels.values)
         self.weights = self._start = _start_weights(self.train)
         self._total = np.zeros((len(self.train), self._count))
         self._held_total = None
@@ -59,7 +59,7 @@ class AdaRounds:
             self._held_total = np.zeros((len(self.validation), self._count))
 
     def keep(self, model: keras.Model) -> None:
-        """Take a trained member as the first.
+        """Take a trained model as the first member.
 
         Raises:
             FusionError: when it is no better than chance, or makes no errors.
@@ -68,14 +68,14 @@ class AdaRounds:
             raise FusionError(f"Boost(keep_first=True): {self.ended}: train it, or another first.")
 
     def add(self, architecture: keras.Model, seed: int) -> bool:
-        """Train another member, on rows as they weigh now.
+        """Train another member on the rows with their present weights.
 
         Args:
-            architecture: whose structure to train from new weights.
-            seed: of the weights and the training.
+            architecture: the model whose structure is trained from new weights.
+            seed: seed of the new weights and of the training.
 
         Returns:
-            Whether it was taken; otherwise `ended` says why not.
+            Whether the member was added; otherwise `ended` holds the reason.
         """
         if self.ended is not None:
             return False
@@ -95,9 +95,8 @@ class AdaRounds:
 
     def _accept(self, member: keras.Model) -> bool:
         number = len(self.parts) + 1
-        member = to_logits(member, member.name) if self.real else member
-        says = self._says(predicted(member, self.train.x))
-        wrong = says.argmax(axis=1) != self._classes
+        given = votes(self.train.task, predicted(member, self.train.x))
+        wrong = given.argmax(axis=1) != self._classes
         error, chance = float(self.weights @ wrong), 1 - 1 / self._count
         if error > chance - _EDGE:
             self.ended = (
@@ -105,39 +104,29 @@ class AdaRounds:
                 f"chance ({chance:.4g})"
             )
             return False
-        step = self._step(error)
-        total = self._total + step * says
-        loss = votes.mean_loss(total, self._classes, self._start)
+        # A member without errors would get an infinite weight and outvote all others: it gets
+        # the weight of a member with half an error.
+        counted = error if error > 0 else 0.5 / len(self.train)
+        step = self.settings.shrinkage * member_weight(counted, self._count)
+        total = self._total + step * given
+        loss = mean_loss(total, self._classes, self._start)
         held_total, held_loss = self._held(member, step)
         if not self._better(number, loss, held_loss):
             return False
         self._total, self._held_total = total, held_total
-        self.weights = votes.row_weights(total, self._classes, self._start)
+        self.weights = row_weights(total, self._classes, self._start)
         self.parts.append(Part(member, step, loss, held_loss, error))
         if not wrong.any():
             self.ended = f"member {number} makes no errors on the training rows"
         return True
 
-    def _step(self, error: float) -> float:
-        if self.real:
-            return self.settings.shrinkage
-        # A member without errors would get an infinite weight and be alone: it gets that of half
-        # an error.
-        least = 0.5 / len(self.train)
-        alpha = votes.member_weight(error if error > 0 else least, self._count)
-        return self.settings.shrinkage * alpha
-
-    def _says(self, outputs: Array) -> Array:
-        task = self.train.task
-        return votes.log_votes(task, outputs) if self.real else votes.votes(task, outputs)
-
     def _held(self, member: keras.Model, step: float) -> tuple[Array | None, float | None]:
         held, so_far = self.validation, self._held_total
         if held is None or so_far is None:
             return None, None
-        total = so_far + step * self._says(predicted(member, held.x))
-        classes = votes.true_classes(held.task, held.labels.values)
-        return total, votes.mean_loss(total, classes, _start_weights(held))
+        total = so_far + step * votes(held.task, predicted(member, held.x))
+        classes = true_classes(held.task, held.labels.values)
+        return total, mean_loss(total, classes, _start_weights(held))
 
     def _better(self, number: int, loss: float, held_loss: float | None) -> bool:
         last = self.parts[-1] if self.parts else None
@@ -154,12 +143,75 @@ class AdaRounds:
         return False
 
 
-def _start_weights(data: Labelled) -> Array:
+def true_classes(task: Task, labels: Array) -> Array:
+    """The class of each row, int `(n,)`."""
+    if task.kind == "multiclass" and not task.sparse:
+        return np.asarray(labels.argmax(axis=-1))
+    return np.asarray(labels.reshape(len(labels)).astype(int))
+
+
+def votes(task: Task, outputs: Array) -> Array:
+    """One vote a row, for the most likely class: float64 `(n, K)` of zeros and ones."""
+    if task.kind == "multiclass":
+        chosen = outputs.reshape(len(outputs), -1).argmax(axis=1)
+        return np.asarray(np.eye(outputs.shape[-1])[chosen])
+    yes = outputs.reshape(len(outputs)) > (0.0 if task.from_logits else 0.5)
+    return np.asarray(np.eye(2)[yes.astype(int)])
+
+
+def member_weight(error: float, classes: int) -> float:
+    """α of a member: log((1 - error) / error) + log(K - 1), above 0 if it is better than chance.
+
+    Args:
+        error: the share of the weighted rows that it gets wrong, above 0 and below 1.
+        classes: K.
+    """
+    return float(np.log1p(-error) - np.log(error) + np.log(classes - 1))
+
+
+def mean_loss(total: Array, classes: Array, weights: Array) -> float:
+    """The mean exponential loss.
+
+    Args:
+        total: the sum of weighted votes `(n, K)`.
+        classes: the true classes, `(n,)`.
+        weights: of the rows at the start, with sum 1.
+    """
+    return float(weights @ np.exp(_log_losses(total, classes)))
+
+
+def row_weights(total: Array, classes: Array, weights: Array) -> Array:
+    """Weights of the rows for the next member: in proportion to their exponential loss so far.
+
+    Args:
+        total: the sum of weighted votes `(n, K)`.
+        classes: the true classes, `(n,)`.
+        weights: of the rows at the start.
+
+    Returns:
+        float64 `(n,)`, with sum 1.
+    """
+    logs = _log_losses(total, classes)
+    raised = weights * np.exp(logs - logs.max())
+    return np.asarray(raised / raised.sum())
+
+
+def _log_losses(total: Array, classes: Array) -> Array:
+    """The logarithm of the exponential loss of each row, float64 `(n,)`.
+
+    The loss is exp(-yᵀf / K), y being 1 at the class and -1 / (K - 1) elsewhere, and f of that
+    form too; in terms of votes, the mean vote of a row less the one for its class. For two classes
+    it is at least 1 where the class is wrong, so its mean bounds the share of errors.
+    """
+    return np.asarray(total.mean(axis=1) - total[np.arange(len(total)), classes])
+
+
+def _start_weights(data: TrainingData) -> Array:
     rows = data.labels.rows()
     return np.asarray(rows / rows.sum())
 
 
-def _check_classes(train: Labelled, count: int) -> None:
+def _check_classes(train: TrainingData, count: int) -> None:
     task, rows = train.task, len(train)
     flat = train.labels.values.size == rows * (1 if task.kind == "binary" or task.sparse else count)
     if task.kind not in ("binary", "multiclass") or not flat or count < 2:

@@ -1,4 +1,4 @@
-"""`Boost`: members trained in series, each on what those before it get wrong."""
+"""`Boost`: members trained one after the other, each on the errors of those before it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
-from saikei.fusion.boost.adaboost import AdaRounds
-from saikei.fusion.boost.gradient import Rounds
-from saikei.fusion.boost.series import Labelled, Settings, summed, voting
+from saikei.fusion.boost.adaboost import AdaBoostRounds
+from saikei.fusion.boost.gradient import GradientRounds
+from saikei.fusion.boost.series import TrainingData, TrainingSettings, sum_model, vote_term
 from saikei.fusion.logits import last_activation
 from saikei.fusion.members import check_members, check_models
 from saikei.graph import read
@@ -22,7 +22,7 @@ from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.scoring.observed import flat_weights, gathered, observe
 from saikei.scoring.task import flat_labels
 
-METHODS = ("gradient", "samme", "samme.r")
+METHODS = ("gradient", "samme")
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,12 @@ class BoostFit:
 
     Args:
         model: the fused model.
-        steps: by what the outputs of each round are multiplied, 1 for a first member that is
-            kept as it is; of SAMME the weights α of the members' votes.
-        losses: the training loss after each round: log-loss, squared error, or AdaBoost's
+        steps: the factor of each member's output, 1 for a first member that is kept as it is; of
+            SAMME the weights α of the members' votes.
+        losses: the training loss after each round: log-loss (nats), squared error, or AdaBoost's
             exponential loss.
-        validation_losses: likewise on validation data; empty without any.
-        errors: of AdaBoost, the share of the rows that each member gets wrong, as they were
-            weighted for it.
+        validation_losses: the same on validation data; empty without any.
+        errors: of AdaBoost, the share of the weighted rows that each member gets wrong.
         ended: why there are fewer members than rounds; `None` when there are not.
     """
 
@@ -61,32 +60,31 @@ class BoostFit:
 
 @dataclass(frozen=True)
 class Boost(Fusion):
-    """Members in series, each trained on what the sum of those before it gets wrong.
+    """Members in series, each trained on the errors of the sum of those before it.
 
-    Forward stagewise fitting (Friedman, "Greedy Function Approximation", 2001): with F what the
-    sum says so far, before softmax or sigmoid, the next member h is trained to lower the loss of
-    F + h, which for regression is to fit the residuals. Then F + ν·γ·h takes the place of F, with
-    γ the best step along h, so the training loss never goes up.
+    Forward stagewise fitting (Friedman, "Greedy Function Approximation", 2001): with F the sum so
+    far, before softmax or sigmoid, the next member h is trained to lower the loss of F + h, which
+    for regression is to fit the residuals. Then F + ν·γ·h replaces F, with γ the best step along
+    h, so the training loss never goes up.
 
-    For classes there is AdaBoost too (Zhu et al., "Multi-class AdaBoost", 2009): each member is
-    trained on rows that weigh the more the more the earlier ones get them wrong. In SAMME each
-    member votes for one class with a weight α that its errors give; in SAMME.R its
-    log-probabilities are summed up. The series ends at a member that is no better than chance,
-    that lowers the exponential loss no more, or that makes no errors. Weighing rows takes no sum
-    of outputs, so members may end as they like in SAMME; the fused model's probabilities are
-    AdaBoost's own, which are too sure.
+    For classes there is AdaBoost too (SAMME; Zhu et al., "Multi-class AdaBoost", 2009): each member
+    is trained with larger weights on the rows that the earlier ones get wrong, and votes for one
+    class with a weight α computed from its errors. The series ends at a member that is no better
+    than chance, that does not lower the exponential loss, or that makes no errors. The members'
+    last layers need not be the same; the fused model's probabilities are AdaBoost's own, which are
+    overconfident.
 
     Args:
         rounds: how many members are summed up; `None` for as many as are given. When it is more,
             their architectures take turns.
-        keep_first: whether the first member stays as it is, as when it is trained already;
-            otherwise it starts anew like the others.
+        keep_first: whether the first member is used as it is, for one that is trained already;
+            otherwise it is trained from new weights like the others.
         shrinkage: ν, above 0 and at most 1.
         epochs: passes over the data, for each member.
         batch_size: samples a step.
-        learning_rate: at its peak.
-        seed: of the new weights, the order of samples and random layers.
-        method: `"gradient"`, `"samme"` or `"samme.r"`.
+        learning_rate: peak of the learning rate.
+        seed: seed of the new weights, of the order of samples and of random layers.
+        method: `"gradient"` or `"samme"`.
 
     Example:
         >>> Boost(rounds=5, shrinkage=0.5).to_dict()["rounds"]
@@ -123,8 +121,8 @@ class Boost(Fusion):
 
         Args:
             members: built models with the same inputs and the same single output; one is enough
-                with `rounds`. They are copied, never changed; all but a kept first one give only
-                their architecture.
+                with `rounds`. They are copied, never changed; of all but a kept first one only
+                the architecture is used.
             data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
                 read into memory.
 
@@ -133,46 +131,49 @@ class Boost(Fusion):
 
         Raises:
             FusionError: when the members cannot be summed, there is no data, or the first
-                member that is trained makes nothing better; with AdaBoost also when the output
+                member that is trained lowers no loss; with AdaBoost also when the output
                 is not of classes, or a first member that is kept is no better than chance.
             DataError: when the data does not fit the members.
         """
         return self.fit(members, data).model
 
     def fit(self, members: Sequence[keras.Model], data: Any, validation: Any = None) -> BoostFit:
-        """Train the series and say how.
+        """Train the series, and report how it went.
 
         Args:
             members: as for a call.
             data: as for a call.
-            validation: likewise; with it the series ends before the first member that makes the
-                validation loss no better, and otherwise before one that makes the training loss
-                no better.
+            validation: held-out data in the same form; with it the series ends before the first
+                member that does not lower the validation loss, and otherwise before the first
+                that does not lower the training loss.
 
         Raises:
             FusionError: as for a call.
-            DataError: likewise.
+            DataError: as for a call.
         """
         architectures = self._architectures(members)
         if data is None:
             raise FusionError("Boost needs training data: call it with (members, (x, y)).")
         first = members[0]
         activation = last_activation(first, "Boost")
-        train = _labelled(first, data, "train")
-        held = None if validation is None else _labelled(first, validation, "validation")
-        settings = Settings(
+        train = _training_data(first, data, "train")
+        held = None if validation is None else _training_data(first, validation, "validation")
+        settings = TrainingSettings(
             activation, self.epochs, self.batch_size, self.learning_rate, self.shrinkage
         )
-        rounds: Rounds | AdaRounds
+        rounds: GradientRounds | AdaBoostRounds
         if self.method == "gradient":
-            rounds = Rounds(read(first), settings, train, held)
+            rounds = GradientRounds(read(first), settings, train, held)
+            term = None
         else:
-            rounds = AdaRounds(settings, train, held, real=self.method == "samme.r")
+            rounds = AdaBoostRounds(settings, train, held)
+            term = vote_term(train.task)
         self._run(rounds, architectures)
-        term = voting(train.task) if self.method == "samme" else None
-        return _fitted(summed(first, rounds.parts, activation, term), rounds)
+        return _fitted(sum_model(first, rounds.parts, activation, term), rounds)
 
-    def _run(self, rounds: Rounds | AdaRounds, architectures: Sequence[keras.Model]) -> None:
+    def _run(
+        self, rounds: GradientRounds | AdaBoostRounds, architectures: Sequence[keras.Model]
+    ) -> None:
         seeds = np.random.SeedSequence(self.seed).generate_state(len(architectures)) >> 1
         for number, (model, seed) in enumerate(zip(architectures, seeds, strict=True)):
             if number == 0 and self.keep_first:
@@ -211,7 +212,7 @@ class Boost(Fusion):
         return cls(**record)
 
 
-def _fitted(model: keras.Model, rounds: Rounds | AdaRounds) -> BoostFit:
+def _fitted(model: keras.Model, rounds: GradientRounds | AdaBoostRounds) -> BoostFit:
     parts = rounds.parts
     return BoostFit(
         model,
@@ -223,9 +224,9 @@ def _fitted(model: keras.Model, rounds: Rounds | AdaRounds) -> BoostFit:
     )
 
 
-def _labelled(model: keras.Model, data: Any, name: str) -> Labelled:
+def _training_data(model: keras.Model, data: Any, name: str) -> TrainingData:
     arrays = gathered(data, name)
     observed = observe(model, arrays.parts)
     (task,), (labels,) = observed.tasks, observed.labels
     (y,), (weights,) = flat_labels(model, arrays.y), flat_weights(arrays.weights, 1)
-    return Labelled(arrays.x, labels, task, y, weights)
+    return TrainingData(arrays.x, labels, task, y, weights)

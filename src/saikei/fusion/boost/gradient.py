@@ -1,4 +1,4 @@
-"""The rounds of boosting: train a member on top of a frozen sum, and find its step."""
+"""Gradient boosting: train a member on top of a frozen sum, and find its step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keras import tree
 from scipy import optimize
 
 from saikei.batches import Array
-from saikei.fusion.boost.series import Labelled, Part, Settings, predicted
+from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
 from saikei.fusion.logits import to_logits
 from saikei.fusion.members import new_inputs
 from saikei.graph import Graph, fresh_model
@@ -22,40 +22,40 @@ _GAIN = 1e-6
 
 
 @dataclass
-class Rounds:
+class GradientRounds:
     """The sum so far.
 
     Args:
-        interface: the graph of a member: its inputs are those of the sum.
-        settings: of the training.
-        train: what to train on.
-        validation: what to stop by, if any.
+        interface: the graph of a member, whose inputs the sum has.
+        settings: how each member is trained.
+        train: the data to train on.
+        validation: held-out data that decides when to stop; `None` to stop by the training loss.
         parts: the members of the sum.
-        ended: why there are no more of them; `None` as long as there may be.
+        ended: why no more members are added; `None` as long as more may be.
     """
 
     interface: Graph
-    settings: Settings
-    train: Labelled
-    validation: Labelled | None
+    settings: TrainingSettings
+    train: TrainingData
+    validation: TrainingData | None
     parts: list[Part] = field(default_factory=list)
     ended: str | None = None
     _scores: Array | None = None
     _held_scores: Array | None = None
 
     def keep(self, model: keras.Model) -> None:
-        """Take a trained member as the first."""
+        """Take a trained model as the first member."""
         self._accept(to_logits(model, "member_1"), 1.0)
 
     def add(self, architecture: keras.Model, seed: int) -> bool:
         """Train another member on top of the sum.
 
         Args:
-            architecture: whose structure to train from new weights.
-            seed: of the weights and the training.
+            architecture: the model whose structure is trained from new weights.
+            seed: seed of the new weights and of the training.
 
         Returns:
-            Whether it made the loss lower; otherwise it is left out.
+            Whether the member made the loss lower; otherwise it is left out.
         """
         member = to_logits(fresh_model(architecture, seed), f"member_{len(self.parts) + 1}")
         self._fit(member, seed)

@@ -18,17 +18,19 @@ from saikei.scoring.outputs import read_outputs
 from saikei.scoring.score import sample_losses
 from saikei.scoring.task import Task
 
+Term = Callable[[Any, float, int], Any]
+
 
 @dataclass(frozen=True)
-class Labelled:
-    """Data in memory.
+class TrainingData:
+    """Inputs and labels in memory, for models with one output.
 
     Args:
-        x: nested as the members' inputs.
-        labels: of the one output, with what counts of them.
+        x: inputs, nested as the members' inputs, one sample a row.
+        labels: of the output, with how much each row counts.
         task: what the output learns.
-        y: the same as the data has them.
-        weights: sample weights as the data has them; `None` without any.
+        y: the labels as they were given.
+        weights: sample weights as they were given, `(n,)`; `None` without any.
     """
 
     x: Any
@@ -41,18 +43,19 @@ class Labelled:
         return len(self.labels)
 
     def loss(self, scores: Array) -> float:
-        """Mean log-loss or squared error of what a sum says before the last activation."""
+        """Mean log-loss (nats) of logits, or mean squared error, `(n, …)`."""
         task = self.task
         if task.kind != "regression":
             task = replace(task, from_logits=True)
         return float(sample_losses(task, self.labels, scores).mean() / self.labels.scale)
 
     def to_fit(self, x: Any, weights: Array | None = None) -> tuple[Any, ...]:
-        """What `fit` takes.
+        """The data as `saikei.fit` takes it.
 
         Args:
             x: inputs of the model that is fitted.
-            weights: instead of these; whatever their sum, the mean becomes 1.
+            weights: sample weights that replace the given ones, `(n,)`; they are scaled to a
+                mean of 1.
         """
         weights = self.weights if weights is None else weights
         if weights is None:
@@ -61,15 +64,15 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How members are trained.
 
     Args:
-        activation: `"softmax"`, `"sigmoid"` or `"linear"`: what the sum goes through.
+        activation: `"softmax"`, `"sigmoid"` or `"linear"`: applied to the sum.
         epochs: passes over the data.
         batch_size: samples a step.
-        learning_rate: at its peak.
-        shrinkage: by what the best step is multiplied.
+        learning_rate: peak of the learning rate.
+        shrinkage: factor of the best step.
     """
 
     activation: str
@@ -84,12 +87,12 @@ class Part:
     """A member of the sum.
 
     Args:
-        model: gives what is summed, or what votes are made of.
-        step: by what that is multiplied.
-        loss: of the sum up to here, on the training data.
-        validation_loss: likewise on the validation data, if there is any.
-        error: the share of the rows, as they were weighted for it, that it gets wrong; `None`
-            for gradient boosting.
+        model: gives the term of the sum, or the scores that a vote is made of.
+        step: factor of the term.
+        loss: training loss of the sum up to this member.
+        validation_loss: the same on validation data; `None` without any.
+        error: of AdaBoost, the share of the weighted rows that it gets wrong; `None` for
+            gradient boosting.
     """
 
     model: keras.Model
@@ -100,46 +103,42 @@ class Part:
 
 
 def predicted(model: keras.Model, x: Any) -> Array:
-    """What a model with one output says, float64 `(n, …)`."""
+    """The predictions of a model with one output, float64 `(n, …)`."""
     (scores,) = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
     return np.asarray(scores, dtype=np.float64)
 
 
-Term = Callable[[Any, float, int], Any]
-
-
-def summed(
+def sum_model(
     first: keras.Model, parts: Sequence[Part], activation: str, term: Term | None = None
 ) -> keras.Model:
-    """One model that gives the sum of what the parts say.
+    """One model that gives the sum of the parts.
 
     Args:
-        first: whose inputs and outputs the model has.
+        first: the model whose inputs and outputs the sum has.
         parts: the members, at least one.
-        activation: what the sum goes through; `"linear"` for nothing.
-        term: from a member's output, its step and its number, what is summed; `None` for the
-            output times the step.
+        activation: applied to the sum; `"linear"` for none.
+        term: computes a term of the sum from a member's output, its step and its number (from 1);
+            `None` for the output times the step.
     """
     inputs = new_inputs(read(first))
     terms = []
     for number, part in enumerate(parts, start=1):
-        (output,) = keras.tree.flatten(part.model(inputs))
-        terms.append((term or scaled)(output, part.step, number))
+        (output,) = tree.flatten(part.model(inputs))
+        terms.append((term or _scaled)(output, part.step, number))
     total = keras.layers.Add(name="sum")(terms)
     if activation != "linear":
         total = keras.layers.Activation(activation, name=activation)(total)
     return keras.Model(inputs, read_outputs(first).pack([total]), name="boost")
 
 
-def scaled(output: Any, step: float, number: int) -> Any:
-    """An output times a step."""
+def _scaled(output: Any, step: float, number: int) -> Any:
     if step == 1.0:
         return output
     return keras.layers.Rescaling(step, name=f"step_{number}")(output)
 
 
-def voting(task: Task) -> Term:
-    """SAMME's term: a vote of weight α for the class that is most likely.
+def vote_term(task: Task) -> Term:
+    """SAMME's term: a vote of weight α for the most likely class.
 
     The sum of the votes is logits: AdaBoost's estimate of the probabilities is their softmax, and
     with one output, where no is -α and yes is α, their sigmoid.
