@@ -31,7 +31,7 @@ from saikei.judging.explaining.coalitions import MeanTeam
 from saikei.judging.explaining.games import game_of
 from saikei.judging.explaining.shapley import Shapley, shapley
 from saikei.scoring import Task
-from saikei.scoring.prior import prior_outputs
+from saikei.scoring.labelled import Labelled
 
 LIMIT_MS = 20.0
 ORDERS = 512
@@ -85,7 +85,7 @@ def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
 def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
     """Ours, from the members' arrays on, with standard errors over rows."""
     said = Said(tuple((member,) for member in members))
-    prior = prior_outputs((TASK,), (y,), said.outputs[0])
+    prior = Labelled.of((TASK,), (y,)).prior(said.outputs[0])
     team = MeanTeam(said, (1 / len(members),) * len(members), prior)
     return shapley(game_of((TASK,), (y,), team, "loss"), ORDERS, 0)
 

@@ -17,8 +17,7 @@ from saikei.fusion.stack.linear import logistic, pooled, ridge
 from saikei.fusion.stack.targets import target_of
 from saikei.judging.explain import explain_predictions
 from saikei.scoring.counted import Labels, count
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.score import score_outputs, summed_losses
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task
 
 N, C, MEMBERS = 60, 3, 3
@@ -132,7 +131,7 @@ def test_members_are_explained_by_what_counts(kind: str, metric: Any) -> None:
         said = [one[0] for one in evidence.said.outputs]
         values = explain_predictions(evidence.tasks[0], said, evidence.labels[0], metric=metric)
         found.append([part.shapley for part in values.members])
-        score = score_outputs(evidence.tasks, evidence.labels, evidence.said.outputs[0])
+        score = Labelled.of(evidence.tasks, evidence.labels).score(evidence.said.outputs[0])
         found[-1] += [score.value]
     scale = 1.0 if metric == "accuracy" else whole.labels[0].scale
     members = np.array(found[0][:-1]) / scale
@@ -147,10 +146,10 @@ def test_padding_counts_neither_in_priors_nor_in_losses() -> None:
     p = rng.dirichlet(np.ones(C), (8, 5))
     task = Task("multiclass", None, "accuracy", False, True, C)
     labels = count(y, None, mask, None)
-    (prior,) = prior_outputs([task], [labels], [p])
+    (prior,) = Labelled.of([task], [labels]).prior([p])
     np.testing.assert_allclose(prior[0, 0], np.bincount(y[mask], minlength=C) / mask.sum())
-    flat = summed_losses([task], [y[mask]], [p[mask]])
-    assert summed_losses([task], [labels], [p]).mean() == pytest.approx(flat.mean())
+    flat = Labelled.of([task], [y[mask]]).losses([p[mask]])
+    assert Labelled.of([task], [labels]).losses([p]).mean() == pytest.approx(flat.mean())
     q = rng.dirichlet(np.ones(C), (8, 5))
     by_row, by_place = (
         sk.fusion.averaging.weights.fit_weights(task, parts, truth).values

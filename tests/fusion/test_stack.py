@@ -22,7 +22,7 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion import Average, Stack
 from saikei.fusion.evidence import gather
 from saikei.scoring import infer_tasks, sample_losses
-from saikei.scoring.task import flat_labels
+from saikei.scoring.inference import flat_labels
 from saikei.training import is_in_sample
 
 RNG = np.random.default_rng(0)

@@ -7,10 +7,10 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from saikei.runs.candidate import Candidate, Cost, Difference, Kind, LayerChange, Training
+from saikei.runs.candidate import Candidate, Cost, Kind, LayerChange, Training
 from saikei.runs.front import pareto_front
 from saikei.runs.record import Comparison, Decision, FinalTest, Run, RunSettings
-from saikei.scoring.score import Score
+from saikei.scoring.score import Difference, Score
 
 
 def accuracy(correct: int, n: int = 360) -> Score:

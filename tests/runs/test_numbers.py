@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saikei.runs import numbers
-from saikei.runs.candidate import Difference
+from saikei.scoring.score import Difference
 
 
 @pytest.mark.parametrize(

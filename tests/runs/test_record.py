@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError
 from saikei.reading import LARGEST
-from saikei.runs.candidate import Candidate, Cost, Difference, LayerChange, Training
+from saikei.runs.candidate import Candidate, Cost, LayerChange, Training
 from saikei.runs.record import Run
+from saikei.scoring.score import Difference
 from tests.report.sample import sample_run
 from tests.search.made_up import candidate
 

@@ -10,9 +10,10 @@ import pytest
 
 import saikei as sk
 from saikei.errors import DataError
+from saikei.scoring.inference import infer_task
+from saikei.scoring.observed import observe
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import paired_difference
-from saikei.scoring.task import infer_task
 
 layers = keras.layers
 N, T, C = 21, 5, 4
@@ -224,7 +225,7 @@ def test_an_average_of_calibrated_members_or_of_logits_keeps_the_mask(space: Any
 
 def test_differences_are_paired_over_what_counts(tagger: keras.Model) -> None:
     task = infer_task(tagger, TAGS)
-    labels = sk.training.observed.observe(tagger, (X, TAGS)).labels[0]
+    labels = observe(tagger, (X, TAGS))[0].labels[0]
     first, second = (RNG.random((N, T, C)) for _ in range(2))
     value, low, high = paired_difference(task, labels, first, second)
     hits = [(p.argmax(-1) == TAGS)[REAL].mean() for p in (first, second)]

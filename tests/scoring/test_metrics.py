@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn_metrics
 import saikei as sk
 from saikei.errors import DataError, InputError
 from saikei.scoring import infer_task, weigh_classes
-from saikei.search.judge import Judge
+from saikei.scoring.observed import held_out
 
 layers = keras.layers
 RNG = np.random.default_rng(0)
@@ -107,8 +107,8 @@ def test_metrics_that_are_not_or_do_not_fit_are_named(binary: keras.Model) -> No
 
 
 def test_the_search_judges_by_the_metric_and_pairs_its_differences(binary: keras.Model) -> None:
-    judge = Judge.of(binary, (X, BINARY), "auc")
-    outputs = judge.outputs(binary), judge.outputs(net(1, "sigmoid", seed=1))
+    judge = held_out(binary, (X, BINARY), "auc")
+    outputs = judge.predict(binary), judge.predict(net(1, "sigmoid", seed=1))
     first, second = (judge.score(one) for one in outputs)
     found = judge.difference(*outputs)
     assert found.value == pytest.approx(first.value - second.value)

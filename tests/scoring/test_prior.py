@@ -1,11 +1,11 @@
-"""Nobody says how often each label occurs."""
+"""The constant predictions that know only how often each label occurs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from saikei.scoring.prior import prior_outputs
+from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 
@@ -19,5 +19,5 @@ from tests.judging.explaining import made_up
     ],
 )
 def test_the_prior_is_the_mean_of_the_labels_as_the_outputs_are(task, labels, expected):
-    (prior,) = prior_outputs((task,), (labels,), (np.zeros((3, task.outputs)),))
+    (prior,) = Labelled.of((task,), (labels,)).prior((np.zeros((3, task.outputs)),))
     np.testing.assert_allclose(prior, [expected] * 3)

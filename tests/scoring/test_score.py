@@ -131,7 +131,7 @@ def test_a_score_round_trips():
 @pytest.mark.parametrize(
     ("y", "p", "message"),
     [
-        (np.zeros(3, int), np.ones((4, 3)), "3 labels but 4 predictions"),
+        (np.zeros(3, int), np.ones((4, 3)), "3 labels do not fit 4 predictions"),
         (np.zeros(0, int), np.ones((0, 3)), "no samples"),
         (np.zeros(2, int), np.full((2, 3), np.nan), "NaN"),
     ],

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from saikei.runs.candidate import Candidate, Cost
+from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
 from saikei.scoring.task import Task
-from saikei.search.judge import Judge, Outputs
 
 BINARY = Task("binary", None, "accuracy", from_logits=False, sparse=False, outputs=1)
 NUMBER = Task("regression", None, "mse", from_logits=False, sparse=False, outputs=1)
@@ -44,19 +44,19 @@ def candidate(name: str = "a1-pruned", value: float = 0.9, **changes: Any) -> Ca
     return replace(made, **changes)
 
 
-def judge_of_binary(truth: Any) -> Judge:
+def judge_of_binary(truth: Any) -> Labelled:
     labels = np.asarray(truth, dtype=float).reshape(-1, 1)
-    return Judge((BINARY,), np.zeros((len(labels), 1)), (labels,))
+    return Labelled.of((BINARY,), (labels,))
 
 
-def judge_of_number(truth: Any) -> Judge:
+def judge_of_number(truth: Any) -> Labelled:
     labels = np.asarray(truth, dtype=float).reshape(-1, 1)
-    return Judge((NUMBER,), np.zeros((len(labels), 1)), (labels,))
+    return Labelled.of((NUMBER,), (labels,))
 
 
-def right(judge: Judge, count: int, first: int = 0) -> Outputs:
+def right(judge: Labelled, count: int, first: int = 0) -> Outputs:
     """What a model says that is right on `count` samples, from the sample `first` on."""
-    labels = judge.labels[0]
+    labels = judge.labels[0].values
     hit = np.zeros(len(labels), dtype=bool)
     hit[np.arange(first, first + count) % len(labels)] = True
     sure = np.where(labels > 0.5, 0.9, 0.1)

@@ -12,16 +12,24 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from saikei.fusion import fit_weights
+from saikei.scoring.labelled import Labelled
 from saikei.search import averages
-from saikei.search.averages import FOLDS, KEPT, MOST_MEMBERS, Sibling, choose_averages, within
-from saikei.search.judge import Judge, mean_of
+from saikei.search.averages import (
+    FOLDS,
+    KEPT,
+    MOST_MEMBERS,
+    Sibling,
+    choose_averages,
+    mean_of,
+    within,
+)
 from tests.search.made_up import BINARY, cost, judge_of_binary
 
 
-def noisy(judge: Judge, noise: float, seed: int, name: str = "", macs: int = 10) -> Sibling:
+def noisy(judge: Labelled, noise: float, seed: int, name: str = "", macs: int = 10) -> Sibling:
     """A sibling that is right more often the less noise it has."""
     rng = np.random.default_rng(seed)
-    margin = 2 * judge.labels[0] - 1 + noise * rng.normal(size=judge.labels[0].shape)
+    margin = 2 * judge.labels[0].values - 1 + noise * rng.normal(size=judge.labels[0].shape)
     return Sibling(name or f"s{seed}", cost(macs), (1 / (1 + np.exp(-2 * margin)),))
 
 

@@ -9,14 +9,16 @@ import pytest
 
 from saikei.errors import WorkError
 from saikei.runs.candidate import Candidate
-from saikei.search.judge import Judge, Outputs
+from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.selection import choose_candidate
 from tests.search.made_up import candidate, cost, judge_of_binary, judge_of_number, right
 
 JUDGE = judge_of_binary(np.arange(200) % 2)
 
 
-def chosen(candidates: list[Candidate], outputs: dict[str, Outputs], judge: Judge = JUDGE) -> str:
+def chosen(
+    candidates: list[Candidate], outputs: dict[str, Outputs], judge: Labelled = JUDGE
+) -> str:
     """The name that is selected, once every candidate has the score of its outputs."""
     scored = [replace(c, validation=judge.score(outputs[c.name])) for c in candidates]
     forwards = choose_candidate(scored, outputs, judge, "macs").chosen.name

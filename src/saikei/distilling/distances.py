@@ -10,11 +10,9 @@ import keras
 from keras import ops, tree
 
 from saikei.distilling.weighing import Weighing
+from saikei.scoring.links import link_of, logits_of
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
-
-# Below this a float32 probability carries no information, but its logarithm is still finite.
-_SMALLEST = 1e-30
 
 
 class SoftTargets(keras.distillation.DistillationLoss):
@@ -98,13 +96,8 @@ def class_logits(task: Task, outputs: Any) -> Any:
     Returns:
         `(batch, …, classes)`; for binary and multilabel `(batch, …, outputs, 2)`.
     """
-    outputs = ops.cast(outputs, "float32")
+    link = "linear" if task.from_logits else link_of(task.kind)
+    logits = logits_of(ops.cast(outputs, "float32"), link)
     if task.kind == "multiclass":
-        return outputs if task.from_logits else _log(outputs)
-    if task.from_logits:
-        return ops.stack([ops.zeros_like(outputs), outputs], axis=-1)
-    return ops.stack([_log(1.0 - outputs), _log(outputs)], axis=-1)
-
-
-def _log(probabilities: Any) -> Any:
-    return ops.log(ops.maximum(probabilities, _SMALLEST))
+        return logits
+    return ops.stack([ops.zeros_like(logits), logits], axis=-1)

@@ -13,7 +13,7 @@ from saikei.batches import Array
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, Said, deployed, gather
 from saikei.graph import copy_model
-from saikei.scoring.score import summed_losses
+from saikei.scoring.labelled import Labelled
 from saikei.training.provenance import record_rows
 
 
@@ -96,7 +96,7 @@ class BestMember(Fusion):
     def combiner(self, evidence: Evidence) -> PickedMember:
         """Choose on evidence that is there already."""
         losses = tuple(
-            float(summed_losses(evidence.tasks, evidence.labels, outputs).mean())
+            float(Labelled.of(evidence.tasks, evidence.labels).losses(outputs).mean())
             for outputs in evidence.said.outputs
         )
         return PickedMember(int(np.argmin(losses)), losses)

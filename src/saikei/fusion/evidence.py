@@ -16,11 +16,12 @@ from saikei.fusion.features import penultimate
 from saikei.fusion.members import check_members, check_models, mean_model, side_by_side
 from saikei.graph import read
 from saikei.scoring.counted import Labels
+from saikei.scoring.inference import infer_tasks
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels, gathered
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.task import Task, infer_tasks, labels_for
+from saikei.scoring.task import Task, labels_for
 from saikei.tensors import to_floats
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows

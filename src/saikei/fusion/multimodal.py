@@ -20,8 +20,9 @@ from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.stack import Stack
 from saikei.limits import check_seed
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.outputs import read_outputs
-from saikei.scoring.score import Score, score_outputs
+from saikei.scoring.score import Score
 from saikei.training.cross_fit import CrossFit
 from saikei.training.provenance import record_rows
 
@@ -186,9 +187,9 @@ class Multimodal(Fusion):
                 kept = Said(tuple(evidence.said.outputs[place] for place in left))
                 weights = tuple(combiner.weights[place] / total for place in left)
                 predicted = WeightedMean(weights).predict(kept)
-                return score_outputs(evidence.tasks, evidence.labels, predicted)
+                return Labelled.of(evidence.tasks, evidence.labels).score(predicted)
         told = stand_ins.without(evidence.said, places)
-        return score_outputs(evidence.tasks, evidence.labels, combiner.predict(told))
+        return Labelled.of(evidence.tasks, evidence.labels).score(combiner.predict(told))
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""

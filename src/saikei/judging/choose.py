@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
-import numpy as np
 
 from saikei.batches import Array
 from saikei.columns import in_columns
@@ -16,7 +15,7 @@ from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
 from saikei.fusion.evidence import Members
 from saikei.judging.nested import Nest, NestedScore
-from saikei.scoring.score import Score
+from saikei.scoring.score import Score, standard_error
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def choose(
 
 def _rival(fusion: Fusion, nested: NestedScore, best: Array) -> Rival:
     difference = nested.losses - best
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    error = float(standard_error(difference))
     return Rival(fusion, nested.score, float(difference.mean()), error, fusion.complexity)
 
 

@@ -22,9 +22,8 @@ from saikei.judging.explaining.games import Metric
 from saikei.judging.explaining.recover_members import take_apart
 from saikei.judging.nested import Nest
 from saikei.merging.checks import checked_weights
-from saikei.scoring.labels import labels_of
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.task import Task
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.task import Task, labels_of
 from saikei.training.cross_fit import CrossFit
 
 ORDERS = 512
@@ -156,7 +155,7 @@ def explain_predictions(
             )
     labels = tuple(labels_of(*one) for one in zip(tasks, members[0], y, strict=True))
     said = Said(members)
-    team = team_of(WeightedMean(given), said, prior_outputs(tasks, labels, members[0]))
+    team = team_of(WeightedMean(given), said, Labelled.of(tasks, labels).prior(members[0]))
     return conclude(tuple(tasks), labels, team, names, metric, orders, seed)
 
 
@@ -175,7 +174,7 @@ def _joined(combiner: Any, nest: Nest) -> tuple[Evidence, Team]:
 
 
 def _prior(evidence: Evidence) -> tuple[Array, ...]:
-    return prior_outputs(evidence.tasks, evidence.labels, evidence.said.outputs[0])
+    return Labelled.of(evidence.tasks, evidence.labels).prior(evidence.said.outputs[0])
 
 
 def _names(members: Members) -> list[str]:

@@ -14,9 +14,10 @@ from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, gather
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import gathered
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.score import Score, score_outputs, summed_losses
+from saikei.scoring.score import Score
 from saikei.training.cross_fit import CrossFit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
 
@@ -129,8 +130,8 @@ class Nest:
         labels = [part[rows[order]] for part in self.evidence.labels]
         tasks = self.evidence.tasks
         return NestedScore(
-            score=score_outputs(tasks, labels, outputs),
-            losses=summed_losses(tasks, labels, outputs),
+            score=Labelled.of(tasks, labels).score(outputs),
+            losses=Labelled.of(tasks, labels).losses(outputs),
             rows=rows[order],
             outputs=outputs,
         )

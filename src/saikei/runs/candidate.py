@@ -54,25 +54,6 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A paired difference of a metric on the same samples, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def standard_error(self) -> float:
-        """One standard error, computed from the interval's width."""
-        return (self.high - self.low) / (2 * 1.959964)
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
 class LayerChange:
     """Number of output channels of a layer, before and after.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from saikei.runs.candidate import Cost, Difference
-from saikei.scoring.score import Score
+from saikei.runs.candidate import Cost
+from saikei.scoring.score import Difference, Score
 
 MINUS = "\N{MINUS SIGN}"
 COSTS = {

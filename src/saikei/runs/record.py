@@ -15,8 +15,8 @@ from typing import Any
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError
 from saikei.reading import parse_json, read_json
-from saikei.runs.candidate import COST_AXES, ORIGINALS, Candidate, Difference
-from saikei.scoring.score import Score
+from saikei.runs.candidate import COST_AXES, ORIGINALS, Candidate
+from saikei.scoring.score import Difference, Score
 
 # A candidate's name is the name of its folder too.
 _NAME = re.compile(r"\w[\w.-]*")

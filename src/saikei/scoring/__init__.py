@@ -2,6 +2,7 @@
 
 from saikei.scoring.class_weights import weigh_classes
 from saikei.scoring.evaluation import evaluate
+from saikei.scoring.inference import infer_task, infer_tasks
 from saikei.scoring.predictions import predict
 from saikei.scoring.score import (
     Score,
@@ -10,7 +11,7 @@ from saikei.scoring.score import (
     sample_losses,
     score_predictions,
 )
-from saikei.scoring.task import Task, infer_task, infer_tasks
+from saikei.scoring.task import Task
 from saikei.scoring.temperature import Temperature
 
 __all__ = [

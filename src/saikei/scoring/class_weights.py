@@ -12,8 +12,8 @@ from saikei.batches import Array, ArrayData
 from saikei.data import input_count
 from saikei.errors import InputError
 from saikei.scoring.counted import Labels
-from saikei.scoring.observed import flat_weights, gathered
-from saikei.scoring.task import flat_labels, infer_tasks
+from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.observed import gathered
 
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 

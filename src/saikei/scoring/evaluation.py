@@ -11,10 +11,10 @@ import numpy as np
 
 from saikei.batches import Array, as_arrays
 from saikei.data import input_count
-from saikei.errors import DataError, InputError
+from saikei.errors import DataError
 from saikei.scoring.counted import Labels, count_raw, row_means
-from saikei.scoring.metrics import find_metric
-from saikei.scoring.observed import flat_weights, observe
+from saikei.scoring.inference import Inference, flat_weights
+from saikei.scoring.observed import observe
 from saikei.scoring.predictions import Predictions, predict_batches
 from saikei.scoring.score import (
     Score,
@@ -24,7 +24,7 @@ from saikei.scoring.score import (
     sample_losses,
     score_rows,
 )
-from saikei.scoring.task import Inference, Task
+from saikei.scoring.task import Task
 
 
 def evaluate(
@@ -55,14 +55,8 @@ def evaluate(
         InputError: when there is no such metric, or the model has several outputs.
     """
     if metric is not None:
-        observed = observe(model, data, batch_size, loss)
-        if len(observed.tasks) != 1:
-            raise InputError(
-                f"metric={metric!r} is of one output, and model '{model.name}' has "
-                f"{len(observed.tasks)}: leave it out for the summed loss."
-            )
-        found = find_metric(metric, observed.tasks[0])
-        return found.score(observed.tasks[0], observed.labels[0], observed.outputs[0])
+        labelled, outputs = observe(model, data, batch_size, loss, metric)
+        return labelled.score(outputs)
     inference = Inference(model, loss)
     arrays = as_arrays(data, "given", inputs=input_count(model))
     tasks = None if arrays is None else inference.tasks(arrays.y)

@@ -1,12 +1,16 @@
-"""What stands between logits and outputs: softmax, sigmoid or nothing."""
+"""Between logits and probabilities: softmax, sigmoid or nothing, and how each is undone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
+import keras
+import numpy as np
 from keras import ops
+from scipy import special
 
+from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.scoring.task import Task
 
@@ -47,25 +51,68 @@ def links_of(activations: Sequence[str], tasks: Sequence[Task] = ()) -> tuple[Li
     return links
 
 
+def link_of(kind: str) -> Link:
+    """What turns the logits of a kind of task into probabilities; `"linear"` for regression."""
+    links: dict[str, Link] = {"multiclass": "softmax", "regression": "linear"}
+    return links.get(kind, "sigmoid")
+
+
 def _link_of_task(task: Task) -> Link:
-    if task.kind == "regression" or task.from_logits:
-        return "linear"
-    return "softmax" if task.kind == "multiclass" else "sigmoid"
+    return "linear" if task.from_logits else link_of(task.kind)
 
 
-def logits_of(output: Any, link: Link) -> Any:
-    """What stands before softmax or sigmoid, up to a constant for each row; float32.
-
-    Probabilities are kept away from 0 and 1 by what float32 can tell apart.
+def logits_of(output: Any, link: Link, least: float | None = None) -> Any:
+    """The logits of an output, up to a constant for each row; float32 where it is probabilities.
 
     Args:
         output: an array or a symbolic tensor, `(n, …, classes)`.
         link: what it went through.
+        least: how close to 0, and under a sigmoid to 1, a probability may come; `None` takes what
+            float32 can tell apart.
     """
     if link == "linear":
         return output
     p = ops.cast(output, "float32")
     if link == "softmax":
-        return ops.log(ops.maximum(p, _LEAST_SOFTMAX))
-    p = ops.clip(p, _LEAST_SIGMOID, 1 - _LEAST_SIGMOID)
+        return ops.log(ops.maximum(p, _LEAST_SOFTMAX if least is None else least))
+    least = _LEAST_SIGMOID if least is None else least
+    p = ops.clip(p, least, 1 - least)
     return ops.log(p) - ops.log(1 - p)
+
+
+def probabilities_of(logits: Array, link: Link) -> Array:
+    """The array that logits `(n, …, classes)` become behind their link."""
+    if link == "softmax":
+        return np.asarray(special.softmax(logits, axis=-1))
+    return np.asarray(special.expit(logits)) if link == "sigmoid" else logits
+
+
+def to_probabilities(task: Task, outputs: Array) -> Array:
+    """Probabilities from the outputs of a class task; those that are already so stay so."""
+    return probabilities_of(outputs, link_of(task.kind)) if task.from_logits else outputs
+
+
+def log_probabilities(task: Task, outputs: Array) -> Array:
+    """Logarithms of the probabilities that a class task's outputs mean.
+
+    As in Keras's losses, probabilities are clipped to its epsilon; logits are taken exactly,
+    however large.
+    """
+    if not task.from_logits:
+        return np.asarray(np.log(_clipped(outputs)))
+    if task.kind == "multiclass":
+        return np.asarray(special.log_softmax(outputs, axis=-1))
+    return np.asarray(special.log_expit(outputs))
+
+
+def as_outputs(task: Task, labels: Array) -> Array:
+    """Labels that are numbers or probabilities, in the form of the task's outputs."""
+    if task.kind == "regression" or not task.from_logits:
+        return labels
+    p = _clipped(labels)
+    return np.asarray(np.log(p) if task.kind == "multiclass" else special.logit(p))
+
+
+def _clipped(probabilities: Array) -> Array:
+    epsilon = keras.config.epsilon()
+    return np.clip(probabilities, epsilon, 1 - epsilon)

@@ -1,61 +1,76 @@
-"""Labels, what counts of them, and what a model predicts for the same rows."""
+"""Reading labels from data: whole, with what counts of them, beside a model's predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
-from keras import tree
 
 from saikei.batches import (
     Array,
     ArrayData,
     as_arrays,
-    as_numpy,
     dataset_batches,
     join_batches,
     to_arrays,
 )
-from saikei.errors import DataError
+from saikei.errors import InputError
 from saikei.scoring.counted import Labels, count
+from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.metrics import find_metric
 from saikei.scoring.predictions import Predictions, predict_all
-from saikei.scoring.task import Task, flat_labels, infer_tasks
+from saikei.scoring.task import Task
 
 
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """Labels and predictions of the same rows.
-
-    Args:
-        tasks: what each output learns.
-        labels: of each output, with what counts of them.
-        outputs: one array for each output.
-    """
-
-    tasks: tuple[Task, ...]
-    labels: tuple[Labels, ...]
-    outputs: list[Array]
-
-
-def observe(model: keras.Model, data: Any, batch_size: int = 256, loss: Any = None) -> Observed:
-    """Let a model predict data, and find out what counts of it.
+def observe(
+    model: keras.Model, data: Any, batch_size: int = 256, loss: Any = None, metric: Any = None
+) -> tuple[Labelled, list[Array]]:
+    """Predict data with a model, and count what the loss counts of its labels.
 
     Args:
         model: a built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset.
         batch_size: samples a step, for arrays.
         loss: as for `infer_tasks`.
+        metric: as for `evaluate`; `None` takes the metric of the task.
+
+    Returns:
+        The labels, and one array of predictions for each output.
 
     Raises:
         DataError: when the data does not fit the model, or nothing of it counts.
+        InputError: when there is no such metric, or the model has several outputs.
     """
     predicted = predict_all(model, data, batch_size)
     tasks = infer_tasks(model, predicted.y, loss)
     labels = counted_labels(model, tasks, predicted)
-    return Observed(tasks, labels, predicted.outputs)
+    if metric is None:
+        return Labelled(tasks, labels), predicted.outputs
+    if len(tasks) != 1:
+        raise InputError(
+            f"metric={metric!r} is for one output, and model '{model.name}' has {len(tasks)}: "
+            "leave it out for the summed loss."
+        )
+    return Labelled(tasks, labels, metric=find_metric(metric, tasks[0])), predicted.outputs
+
+
+def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> Labelled:
+    """Arrays that a model, and others of the same task, can be scored on many times.
+
+    Args:
+        model: a built model; the loss that it is compiled with, if any, decides the task.
+        data: `(x, y)` or `(x, y, sample_weight)` arrays.
+        metric: as for `evaluate`.
+
+    Raises:
+        DataError: when the data does not fit the model, or nothing of it counts.
+        InputError: when there is no such metric, or the model has several outputs.
+    """
+    labelled, _ = observe(model, data, metric=metric)
+    return replace(labelled, x=data[0])
 
 
 def counted_labels(
@@ -102,22 +117,3 @@ def gathered(data: Any, name: str = "given", *, inputs: int = 1, as_is: bool = T
     made = as_arrays(joined.parts, name, inputs=inputs, as_is=as_is)
     assert made is not None
     return made
-
-
-def flat_weights(weights: Any, outputs: int) -> list[Array | None]:
-    """Sample weights for each output: one array stands for all of them.
-
-    Raises:
-        DataError: when there are weights for another number of outputs.
-    """
-    if weights is None:
-        return [None] * outputs
-    flat = [one if one is None else np.asarray(as_numpy(one)) for one in tree.flatten(weights)]
-    if len(flat) == 1:
-        flat = flat * outputs
-    if len(flat) != outputs:
-        raise DataError(
-            f"There are sample weights for {len(flat)} outputs, but the model has {outputs}: give "
-            "one array for each, or one for all."
-        )
-    return flat

@@ -1,4 +1,4 @@
-"""What a model predicts of data, batch by batch, beside the labels; and as probabilities."""
+"""What a model predicts of data, batch by batch, beside the labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from scipy import special
 
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy, dataset_batches, to_arrays
 from saikei.data import check_inputs, input_count
 from saikei.errors import DataError
 from saikei.scoring.masks import Masked, with_masks
-from saikei.scoring.task import Task
 
 # Outputs of arrays that are held at once where they are looked at batch by batch.
 _AT_ONCE = 64 << 20
@@ -168,25 +166,3 @@ def _joined(parts: Sequence[Predictions]) -> Predictions:
 
 def _concatenated(parts: list[Any]) -> Any:
     return tree.map_structure(lambda *each: np.concatenate(each), *parts)
-
-
-def to_probabilities(task: Task, outputs: Array) -> Array:
-    """Probabilities from the outputs of a class task; those that are already so stay so."""
-    if not task.from_logits:
-        return outputs
-    if task.kind == "multiclass":
-        return np.asarray(special.softmax(outputs, axis=-1))
-    return np.asarray(special.expit(outputs))
-
-
-def log_probabilities(task: Task, outputs: Array) -> Array:
-    """Logarithms of the probabilities that a class task's outputs mean.
-
-    Probabilities are clipped to Keras's epsilon; logits are taken exactly, however large.
-    """
-    if not task.from_logits:
-        epsilon = keras.config.epsilon()
-        return np.asarray(np.log(np.clip(outputs, epsilon, 1 - epsilon)))
-    if task.kind == "multiclass":
-        return np.asarray(special.log_softmax(outputs, axis=-1))
-    return np.asarray(special.log_expit(outputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ from scipy import stats
 
 from saikei.batches import Array
 from saikei.errors import DataError
-from saikei.scoring.counted import Labels, row_importance
-from saikei.scoring.predictions import log_probabilities
-from saikei.scoring.task import Task, labels_for
+from saikei.scoring.counted import Labels
+from saikei.scoring.links import log_probabilities
+from saikei.scoring.task import Task, labels_for, labels_of
 
 CONFIDENCE = 0.95
 # Numbers that are looked at together.
@@ -56,29 +56,23 @@ class Score:
         return f"{self.name} {self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
-def score_outputs(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Score:
-    """The metric of one output, or the summed loss of several.
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of a metric on the same samples, with its 95 % interval."""
 
-    Args:
-        tasks: what each output learns.
-        labels: one array, or `Labels`, for each.
-        outputs: one array for each.
+    value: float
+    low: float
+    high: float
 
-    Raises:
-        DataError: when predictions are of another length than labels, or not finite.
-    """
-    if len(tasks) == 1:
-        return score_predictions(tasks[0], labels[0], outputs[0])
-    losses = summed_losses(tasks, labels, outputs)
-    importance = row_importance(labels)
-    value, low, high = mean_interval(losses, importance)
-    return Score("loss", value, low, high, int((importance > 0).sum()), False, value)
+    @property
+    def standard_error(self) -> float:
+        """One standard error, read off the interval's width."""
+        return (self.high - self.low) / (2 * 1.959964)
 
-
-def summed_losses(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Array:
-    """What each sample contributes to the loss, float64 `(n,)`, summed over the outputs."""
-    each = zip(tasks, labels, outputs, strict=True)
-    return np.asarray(sum(sample_losses(task, y, output) for task, y, output in each))
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
 
 
 def score_predictions(task: Task, y_true: Any, y_pred: Any) -> Score:
@@ -138,7 +132,7 @@ def per_sample(task: Task, y_true: Any, y_pred: Any) -> Array:
     Returns:
         float64 `(n,)`; its mean is the metric.
     """
-    return _in_blocks(_hits, task, *checked(task, y_true, y_pred))
+    return _in_blocks(_hits, task, *_together(task, y_true, y_pred))
 
 
 def _hits(task: Task, y: Array, pred: Array) -> Array:
@@ -161,8 +155,13 @@ def sample_losses(task: Task, y_true: Any, y_pred: Any) -> Array:
         y_true: labels, as the task has them: an array or `Labels`.
         y_pred: `(n, …, outputs)`.
     """
-    labels, pred = checked(task, y_true, y_pred)
+    labels, pred = _together(task, y_true, y_pred)
     return _in_blocks(_each_loss, task, labels, pred) * labels.scale
+
+
+def _together(task: Task, y_true: Any, y_pred: Any) -> tuple[Labels, Array]:
+    pred = np.asarray(y_pred)
+    return labels_of(task, pred, y_true), pred
 
 
 def _in_blocks(
@@ -226,11 +225,19 @@ def mean_interval(values: Array, importance: Array | None = None) -> tuple[float
         values = (values - mean * importance) / importance.mean() + mean
     else:
         mean = float(values.mean())
-    error = float(stats.sem(values)) if len(values) > 1 else 0.0
+    error = float(standard_error(values))
     if error <= 1e-12 * abs(mean):
         return mean, mean, mean
     low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=error)
     return mean, float(low), float(high)
+
+
+def standard_error(values: Array) -> Any:
+    """The standard error of the mean over the last axis; 0 where there is one value."""
+    count = values.shape[-1]
+    if count < 2:
+        return np.zeros(values.shape[:-1])
+    return values.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
 def _all_equal(values: Array) -> bool:
@@ -242,24 +249,3 @@ def is_right_or_wrong(task: Task, shape: tuple[int, ...]) -> bool:
     return (task.kind == "multiclass" and len(shape) == 2) or (
         task.kind == "binary" and int(np.prod(shape[1:])) == 1
     )
-
-
-def checked(task: Task, y_true: Any, y_pred: Any) -> tuple[Labels, Array]:
-    """Labels in the shape that the task has them in, and predictions as an array.
-
-    Raises:
-        DataError: when predictions are of another length or shape than labels.
-    """
-    labels, pred = labels_for(task, y_true), np.asarray(y_pred)
-    y = labels.values
-    if len(y) != len(pred):
-        raise DataError(f"{len(y)} labels but {len(pred)} predictions: score the same samples.")
-    if len(y) == 0:
-        raise DataError("There are no samples to score: give at least one.")
-    shape = pred.shape[:-1] if task.kind == "multiclass" and task.sparse else pred.shape
-    if y.size != np.prod(shape):
-        raise DataError(
-            f"Labels of shape {y.shape} do not fit predictions of shape {pred.shape}: give "
-            f"{'a class' if shape != pred.shape else 'a number'} for each of {shape}."
-        )
-    return labels.reshaped(shape), pred

@@ -1,25 +1,19 @@
-"""What a model is trained for: the kind of each output, its loss and its metric."""
+"""`Task`: what one output of a model learns, with its loss, its metric and its labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops
 
-from saikei.batches import Array, as_numpy
-from saikei.errors import DataError, ModelError
-from saikei.graph import IgnoredClass, marks_of
+from saikei.batches import Array
+from saikei.errors import DataError
 from saikei.scoring import losses
 from saikei.scoring.counted import Labels, count
-from saikei.scoring.known_accuracy import KnownAccuracy
-from saikei.scoring.outputs import Output, Outputs, read_outputs
-
-# How far above 1 a row of probabilities may sum up, as in float16.
-_SLACK = 1e-2
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 
@@ -102,227 +96,57 @@ def labels_for(task: Task, y: Any) -> Labels:
     if known is None:
         return Labels(array)
     if array.dtype.kind == "f" and losses.describe(task.loss) is not None:
-        _check_known("these predictions", task.loss, array.shape, array)
+        check_finite_labels("these predictions", task.loss, array.shape, array)
     return count(array, known, None, None)
 
 
-def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
-    """The task of a model with one output, from its last activation and the labels.
-
-    A loss that is given wins, then the one that the model is compiled with, then the output's
-    activation: softmax is multiclass, sigmoid is binary or multilabel, or regression where
-    labels are more than two different numbers. A linear output is multiclass from logits where
-    labels are class numbers or one-hot rows, binary from logits where one unit meets whole-number
-    labels of 0 and 1, and regression otherwise.
+def labels_of(task: Task, prediction: Array, y: Any) -> Labels:
+    """Labels in the shape that predictions call for, with what counts of them.
 
     Args:
-        model: a built model.
-        y: labels: class numbers `(n,)`, one-hot or multilabel rows `(n, classes)`, or numbers
-            of the output's shape.
-        loss: a Keras loss or its name.
+        task: what the output learns.
+        prediction: `(n, …, outputs)`.
+        y: an array, or `Labels`.
 
     Raises:
-        DataError: when the labels do not fit the output.
-        ModelError: when the model has several outputs (see `infer_tasks`), or no readable
-            graph.
+        DataError: when the labels do not fit the predictions, or there are none.
     """
-    tasks = infer_tasks(model, y, loss)
-    if len(tasks) != 1:
-        raise ModelError(f"Model '{model.name}' has {len(tasks)} outputs: use infer_tasks.")
-    return tasks[0]
+    labels, shape = labels_for(task, y), prediction.shape
+    values = labels.values
+    if len(values) != len(prediction):
+        raise DataError(
+            f"{len(values)} labels do not fit {len(prediction)} predictions: score the same "
+            "samples."
+        )
+    if len(values) == 0:
+        raise DataError("There are no samples to score: give at least one.")
+    sparse = task.kind == "multiclass" and task.sparse
+    shape = shape[:-1] if sparse else shape
+    if values.size != math.prod(shape):
+        raise DataError(
+            f"Labels of shape {values.shape} do not fit predictions of shape {prediction.shape}: "
+            f"give {'a class' if sparse else 'a number'} for each of {shape}."
+        )
+    if sparse and (values.min() < 0 or values.max() >= prediction.shape[-1]):
+        raise DataError(
+            f"Labels run from {values.min()} to {values.max()}, but there are "
+            f"{prediction.shape[-1]} classes: number them from 0 to {prediction.shape[-1] - 1}."
+        )
+    return labels.reshaped(shape)
 
 
-def infer_tasks(model: keras.Model, y: Any, loss: Any = None) -> tuple[Task, ...]:
-    """The task of each output of a model, flattened; see `infer_task`."""
-    return Inference(model, loss).tasks(y)
-
-
-class Inference:
-    """What a model says of its tasks, read once for labels that come in batches.
+def check_finite_labels(name: str, loss: Any, shape: tuple[int | None, ...], y: Array) -> None:
+    """Refuse labels that are NaN or infinite, unless the loss leaves them out.
 
     Args:
-        model: a built model.
-        loss: as for `infer_task`.
-    """
-
-    def __init__(self, model: keras.Model, loss: Any = None) -> None:
-        self._outputs = read_outputs(model)
-        self._name = model.name
-        self._losses = losses_of(model, loss, len(self._outputs.each))
-        self._marks = [one for one in marks_of(model) if isinstance(one, IgnoredClass)]
-
-    def labels(self, y: Any) -> list[Array]:
-        """The labels of each output, flattened; see `flat_labels`."""
-        return _flat_labels(self._name, self._outputs, y)
-
-    def tasks(self, y: Any) -> tuple[Task, ...]:
-        """The task of each output.
-
-        Raises:
-            DataError: when the labels do not fit an output.
-        """
-        labels, given = self.labels(y), self._losses
-        names = [f"output {i} of model '{self._name}'" for i in range(len(given))]
-        if len(given) == 1:
-            names = [f"model '{self._name}'"]
-        return tuple(
-            _infer(name, output, array, one, _ignored(output, self._marks) if one is None else None)
-            for name, output, array, one in zip(
-                names, self._outputs.each, labels, given, strict=True
-            )
-        )
-
-
-def flat_labels(model: keras.Model, y: Any) -> list[Array]:
-    """The labels of each output, in the order of the model's flattened outputs.
+        name: of what the labels are for, for messages.
+        loss: a loss object, or `None`.
+        shape: of the output, batch axis first.
+        y: labels `(n, …)`.
 
     Raises:
-        DataError: when there are not as many label arrays as outputs, or their names differ.
+        DataError: with how many rows are affected, and the first of them.
     """
-    return _flat_labels(model.name, read_outputs(model), y)
-
-
-def _flat_labels(name: str, outputs: Outputs, y: Any) -> list[Array]:
-    structure, count = outputs.structure, len(outputs.each)
-    if isinstance(y, dict) != isinstance(structure, dict) and (count > 1 or isinstance(y, dict)):
-        wanted = sorted(structure) if isinstance(structure, dict) else f"a list of {count}"
-        raise DataError(
-            f"Labels come as a {type(y).__name__}, but model '{name}' gives {wanted}: nest the "
-            "labels as the model nests its outputs."
-        )
-    if isinstance(y, dict) and set(structure) != set(y):
-        raise DataError(
-            f"Labels are named {sorted(y)}, but the outputs of model '{name}' are named "
-            f"{sorted(structure)}: use the outputs' names."
-        )
-    if count == 1 and not isinstance(structure, dict):
-        whole = y[0] if isinstance(y, tuple) and len(y) == 1 else y
-        return [_as_array(whole)]
-    parts = list(tree.flatten(y)) if isinstance(y, dict) else list(y)
-    if len(parts) != count:
-        raise DataError(
-            f"Model '{name}' has {count} outputs, but there are labels for {len(parts)}: give one "
-            "array for each output."
-        )
-    return [_as_array(part) for part in parts]
-
-
-def _as_array(labels: Any) -> Array:
-    array = as_numpy(labels)
-    if array.dtype.kind not in "biuf":
-        raise DataError(
-            f"Labels are of type {array.dtype}, not numbers: number the classes from 0, for "
-            "example with sklearn.preprocessing.LabelEncoder."
-        )
-    return array
-
-
-def losses_of(model: keras.Model, loss: Any, count: int) -> list[Any]:
-    """The loss of each output: as given, else as the model is compiled, else `None`."""
-    given = loss if loss is not None else getattr(model, "loss", None)
-    if given is None:
-        return [None] * count
-    flat = list(tree.flatten(given))
-    if len(flat) == 1:
-        flat = flat * count
-    if len(flat) != count:
-        raise DataError(
-            f"{len(flat)} losses are given for the {count} outputs of model '{model.name}': "
-            "give one for each, or one for all."
-        )
-    return [losses.as_loss(one) for one in flat]
-
-
-def _ignored(output: Output, marks: Sequence[IgnoredClass]) -> int | None:
-    """What the loss of a model that this one was made from leaves out of outputs like this."""
-    found = {one.number for one in marks if one.classes in (None, output.shape[-1])}
-    return found.pop() if len(found) == 1 else None
-
-
-def _infer(name: str, output: Output, y: Array, loss: Any, ignored: int | None) -> Task:
-    shape, activation = output.shape, output.activation
-    width = shape[-1] if len(shape) > 1 and shape[-1] is not None else 1
-    _check_known(name, loss, shape, y)
-    known = losses.describe(loss)
-    if known is not None and known.kind == "crossentropy":
-        kind: Kind = "multiclass"
-    elif known is not None and known.kind == "binary":
-        kind = "binary" if width == 1 else "multilabel"
-    elif known is not None:
-        kind = "regression"
-    else:
-        kind = _kind(name, shape, width, activation, y)
-    sparse = kind == "multiclass" and not _fits(y.shape[1:], shape[1:])
-    from_logits = known.from_logits if known else activation not in ("softmax", "sigmoid")
-    task = Task(
-        kind=kind,
-        loss=loss if loss is not None else losses.default(kind, sparse, from_logits, ignored),
-        metric=_METRICS[kind],
-        from_logits=kind != "regression" and from_logits,
-        sparse=sparse,
-        outputs=width,
-    )
-    _check_labels(name, kind, shape, width, y, task)
-    _check_sparsity(name, loss, sparse, y)
-    return task
-
-
-_METRICS: dict[Kind, Literal["accuracy", "binary_accuracy", "mse"]] = {
-    "binary": "accuracy",
-    "multiclass": "accuracy",
-    "multilabel": "binary_accuracy",
-    "regression": "mse",
-}
-
-
-def _kind(name: str, shape: tuple[int | None, ...], width: int, activation: str, y: Array) -> Kind:
-    if activation in ("softmax", "log_softmax"):
-        return "multiclass"
-    if activation in ("sigmoid", "log_sigmoid") and _are_numbers(y):
-        return "regression"
-    if activation in ("sigmoid", "log_sigmoid"):
-        return "binary" if width == 1 else "multilabel"
-    if activation != "linear":
-        return "regression"
-    if width == 1:
-        whole = y.dtype.kind in "biu"
-        return "binary" if whole and np.isin(np.unique(y), (0, 1)).all() else "regression"
-    if _same_rank(y, shape):
-        return "multiclass" if _is_one_hot(y) else "regression"
-    if y.dtype.kind in "iu":
-        return "multiclass"
-    raise DataError(
-        f"Labels of shape {y.shape} do not fit the outputs of {name}, {_shown(shape)}: give "
-        "whole class numbers, or one number for each output."
-    )
-
-
-def _are_numbers(y: Array) -> bool:
-    """Whether labels are more than two different numbers, so that they are no yes and no.
-
-    Two of them may well be a 0 and a 1 that were smoothed.
-    """
-    some = y.reshape(-1)[:100_000]
-    return y.dtype.kind == "f" and len(np.unique(some[np.isfinite(some)])) > 2
-
-
-def _same_rank(y: Array, shape: tuple[int | None, ...]) -> bool:
-    return y.ndim == len(shape) and (y.shape[-1] == shape[-1] or y.shape[-1] != 1)
-
-
-def _is_one_hot(y: Array) -> bool:
-    return bool(np.isin(np.unique(y), (0, 1)).all() and (y.sum(axis=-1) == 1).all())
-
-
-def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    """Whether sizes are those that are expected, where these are known."""
-    return len(actual) == len(expected) and all(
-        want is None or have == want for have, want in zip(actual, expected, strict=True)
-    )
-
-
-def _check_known(name: str, loss: Any, shape: tuple[int | None, ...], y: Array) -> None:
-    """Refuse NaN, unless the loss is one that leaves it out."""
     if y.dtype.kind != "f" or np.isfinite(y).all() or losses.leaves_out_nan(loss, y, shape):
         return
     bad = ~np.isfinite(y).reshape(len(y), -1).all(axis=1)
@@ -333,70 +157,29 @@ def _check_known(name: str, loss: Any, shape: tuple[int | None, ...], y: Array) 
     )
 
 
-def _check_labels(
-    name: str, kind: Kind, shape: tuple[int | None, ...], width: int, y: Array, task: Task
-) -> None:
-    sparse = task.sparse
-    expected = shape[1:-1] if sparse else shape[1:]
-    actual = y.shape[1:]
-    if (sparse or width == 1) and len(actual) == len(shape) - 1 and actual[-1:] == (1,):
-        actual = actual[:-1]
-    if width == 1 and not sparse:
-        expected = expected[:-1]
-    if not _fits(actual, expected):
-        raise DataError(
-            f"Labels of shape {y.shape} do not fit the outputs of {name}, {_shown(shape)}: "
-            f"{_MENDS[kind]}."
-        )
-    known = task.known(y)
-    y = y if known is None else y[known]
-    if kind == "regression" or not y.size:
-        return
-    if kind == "multiclass" and not sparse and losses.describe(task.loss) is not None:
-        _check_one_class(name, y, width)
-    low, high = float(y.min()), float(y.max())
-    top = width - 1 if sparse else 1
-    if low < 0 or high > top or (sparse and bool((y != np.round(y)).any())):
-        raise DataError(
-            f"Labels run from {low:g} to {high:g}, but {name} has {width} outputs: "
-            + (_numbering(top, high if high > top else low) if sparse else "labels must be 0 or 1.")
-        )
+class KnownAccuracy(keras.metrics.SparseCategoricalAccuracy):
+    """The share of labels whose class is the most likely, without those that a loss ignores.
 
+    Args:
+        ignored: the class number that does not count.
+        **arguments: of `keras.metrics.SparseCategoricalAccuracy`.
+    """
 
-def _check_one_class(name: str, y: Array, width: int) -> None:
-    """Rows of several classes, under outputs of which one is right. None at all is no label."""
-    most = float(y.reshape(-1, width).sum(axis=-1, dtype=np.float64).max())
-    if most > 1 + _SLACK:
-        raise DataError(
-            f"Labels of {name} have rows that sum up to {most:g}, several classes at once, but its "
-            "outputs are one class of several: give one-hot rows, or end the model in a sigmoid."
-        )
+    def __init__(self, ignored: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._ignored = ignored
 
-
-def _numbering(top: int, odd: float) -> str:
-    return (
-        f"number the classes from 0 to {top}, or, if {odd:g} marks what has no label, compile "
-        f"with keras.losses.SparseCategoricalCrossentropy(ignore_class={odd:g})."
-    )
-
-
-def _check_sparsity(name: str, loss: Any, sparse: bool, y: Array) -> None:
-    wants = losses.wants_sparse(loss)
-    if wants is not None and wants != sparse:
-        form = "class numbers (n,)" if wants else "one-hot rows (n, classes)"
-        raise DataError(
-            f"The loss {type(loss).__name__} of {name} takes {form}, but the labels have shape "
-            f"{y.shape}: convert the labels, or give another loss."
-        )
-
-
-_MENDS: dict[Kind, str] = {
-    "binary": "give one 0 or 1 for each sample",
-    "multiclass": "give class numbers (n,) or one-hot rows (n, classes)",
-    "multilabel": "give a row of 0s and 1s, one for each output",
-    "regression": "give as many numbers for each sample as the model has outputs",
-}
-
-
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("n" if size is None else str(size) for size in shape) + ")"
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Count a batch."""
+        y_true = ops.convert_to_tensor(y_true)
+        known = ops.not_equal(y_true, ops.cast(self._ignored, y_true.dtype))
+        y_true = ops.where(known, y_true, ops.zeros_like(y_true))
+        if len(known.shape) == len(y_pred.shape):
+            known = ops.squeeze(known, -1)
+        weight = ops.cast(known, self.dtype)
+        if sample_weight is not None:
+            sample_weight = ops.cast(sample_weight, self.dtype)
+            while len(sample_weight.shape) < len(weight.shape):
+                sample_weight = ops.expand_dims(sample_weight, -1)
+            weight = weight * sample_weight
+        return super().update_state(y_true, y_pred, sample_weight=weight)

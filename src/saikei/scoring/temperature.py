@@ -13,9 +13,8 @@ import numpy as np
 from scipy import optimize
 
 from saikei.errors import FusionError
-from saikei.scoring.labels import labels_of
 from saikei.scoring.logit_loss import logit_loss
-from saikei.scoring.task import Task
+from saikei.scoring.task import Task, labels_of
 
 # Wider than any network's; reached where every sample is right, or none.
 COLDEST, HOTTEST = 0.05, 20.0

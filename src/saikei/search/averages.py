@@ -13,8 +13,8 @@ from sklearn.model_selection import KFold
 
 from saikei.fusion.averaging.weights import fit_weights
 from saikei.runs.candidate import Cost
+from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
-from saikei.search.judge import Judge, Outputs, mean_of
 
 MOST_MEMBERS = 4
 # Above so many sets they are grown greedily instead of all being scored.
@@ -67,7 +67,7 @@ class AverageChoice:
 
 
 def choose_averages(
-    siblings: Sequence[Sibling], judge: Judge, limits: Mapping[str, float], seed: int
+    siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float], seed: int
 ) -> AverageChoice:
     """The best averages that the budget holds.
 
@@ -104,7 +104,7 @@ def _rank(score: Score, team: Sequence[Sibling]) -> tuple[float, float, int, tup
 
 
 def _teams(
-    siblings: Sequence[Sibling], judge: Judge, limits: Mapping[str, float]
+    siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float]
 ) -> Iterator[tuple[Sibling, ...]]:
     sizes = range(2, min(MOST_MEMBERS, len(siblings)) + 1)
     if sum(comb(len(siblings), size) for size in sizes) > MOST_SETS:
@@ -114,7 +114,7 @@ def _teams(
 
 
 def _grown(
-    siblings: Sequence[Sibling], judge: Judge, limits: Mapping[str, float]
+    siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float]
 ) -> Iterator[tuple[Sibling, ...]]:
     """From each sibling, add the one that helps most while the budget holds it."""
     seen: set[frozenset[str]] = set()
@@ -137,14 +137,14 @@ def _equal(team: Sequence[Sibling]) -> AveragePlan:
     return AveragePlan(names, (1 / len(team),) * len(team), False, outputs)
 
 
-def _learned(team: Sequence[Sibling], judge: Judge, seed: int) -> AveragePlan | None:
+def _learned(team: Sequence[Sibling], judge: Labelled, seed: int) -> AveragePlan | None:
     """Learned weights; `None` where all the weight goes to one member.
 
     The weights are fitted on all samples, but scored on folds that their fit has not seen.
     """
-    if judge.count < 2 * FOLDS:
+    if len(judge) < 2 * FOLDS:
         return None
-    everything = np.arange(judge.count)
+    everything = np.arange(len(judge))
     weights = _fit(team, judge, everything)
     used = [(s, w) for s, w in zip(team, weights, strict=True) if w > 0]
     if len(used) < 2:
@@ -164,10 +164,17 @@ def _learned(team: Sequence[Sibling], judge: Judge, seed: int) -> AveragePlan | 
     )
 
 
-def _fit(team: Sequence[Sibling], judge: Judge, rows: Any) -> tuple[float, ...]:
+def _fit(team: Sequence[Sibling], judge: Labelled, rows: Any) -> tuple[float, ...]:
     """The weights that are best on these rows, without those that are too small to pay for."""
     predictions = [[output[rows] for output in s.outputs] for s in team]
     labels = [part[rows] for part in judge.labels]
     fitted = np.array(fit_weights(judge.tasks, predictions, labels).values)
     fitted[fitted < LEAST_WEIGHT] = 0.0
     return tuple(float(weight) for weight in fitted / fitted.sum())
+
+
+def mean_of(outputs: Sequence[Outputs], weights: Sequence[float] | None = None) -> Outputs:
+    """The (weighted) mean of the outputs of several models, output by output."""
+    return tuple(
+        np.average(np.stack(parts), axis=0, weights=weights) for parts in zip(*outputs, strict=True)
+    )

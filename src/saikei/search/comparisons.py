@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import goodness
 from saikei.runs.record import Comparison, Decision
-from saikei.search.judge import Judge, Outputs
+from saikei.scoring.labelled import Labelled, Outputs
 
 
 def compare_choices(
     candidates: Sequence[Candidate],
     outputs: Mapping[str, Outputs],
-    judge: Judge,
+    judge: Labelled,
     chosen: Candidate,
     baseline: Candidate,
 ) -> tuple[Comparison, ...]:
@@ -96,7 +96,7 @@ def _compared(
     first: Candidate,
     second: Candidate,
     outputs: Mapping[str, Outputs],
-    judge: Judge,
+    judge: Labelled,
 ) -> Comparison:
     difference = judge.difference(outputs[first.name], outputs[second.name])
     ahead = (difference.value > 0) == first.validation.greater_is_better

@@ -17,10 +17,10 @@ from saikei.reading import holds_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, pareto_front
 from saikei.runs.record import Decision, FinalTest, Run, RunSettings
+from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.execute import RunContext
 from saikei.search.folder import RunFolder
-from saikei.search.judge import Judge, Outputs
 from saikei.search.selection import choose_candidate
 from saikei.writing import write_text
 
@@ -53,7 +53,7 @@ class SearchResults:
 
 
 def conclude(
-    results: SearchResults, context: RunContext, session: Session, test: Judge | None
+    results: SearchResults, context: RunContext, session: Session, test: Labelled | None
 ) -> Run:
     """Decide, and look at the test set.
 
@@ -114,9 +114,9 @@ def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
         report.write_html(run, page)
 
 
-def _look_at_test(baseline: Candidate, context: RunContext, test: Judge) -> FinalTest:
-    before = test.outputs(context.originals[baseline.name])
-    after = test.outputs(context.folder.load(context.folder.best))
+def _look_at_test(baseline: Candidate, context: RunContext, test: Labelled) -> FinalTest:
+    before = test.predict(context.originals[baseline.name])
+    after = test.predict(context.folder.load(context.folder.best))
     return FinalTest(test.score(before), test.score(after), test.difference(after, before))
 
 

@@ -27,8 +27,8 @@ from saikei.graph import Graph, copy_model, fresh_model, read, sized
 from saikei.runs.candidate import Candidate, Cost, LayerChange, Training
 from saikei.runs.front import goodness
 from saikei.scoring import Score
+from saikei.scoring.labelled import Labelled
 from saikei.search.folder import RunFolder
-from saikei.search.judge import Judge
 from saikei.search.plan import CandidatePlan
 from saikei.training import fit
 
@@ -108,7 +108,7 @@ class RunContext:
     train: Any = field(repr=False)
     validation: Any = field(repr=False)
     calibration: Any = field(repr=False)
-    judge: Judge = field(repr=False)
+    judge: Labelled = field(repr=False)
     budget: Budget
     folder: RunFolder
     gauge: Gauge
@@ -145,9 +145,9 @@ def run_plan(
         model = cut(recipe, parent, context.calibration)
     model = copy_model(model, plan.name.replace("-", "_"))
     cost = _cost(plan, model, context)
-    before = context.judge.score(context.judge.outputs(model))
+    before = context.judge.score(context.judge.predict(model))
     training = _train_carefully(model, plan, context, callbacks, before)
-    outputs = context.judge.outputs(model)
+    outputs = context.judge.predict(model)
     candidate = Candidate(
         name=plan.name,
         kind=plan.kind,
@@ -266,7 +266,7 @@ def _train_carefully(
             if last:
                 raise
         else:
-            after = context.judge.score(context.judge.outputs(model))
+            after = context.judge.score(context.judge.predict(model))
             if _worth(after) > _worth(before):
                 break
         model.set_weights(begin)

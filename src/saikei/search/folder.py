@@ -24,7 +24,7 @@ from saikei.npz import read_arrays
 from saikei.reading import holds_json, read_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
-from saikei.search.judge import Outputs
+from saikei.scoring.labelled import Outputs
 from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
 
 LOCK = ".lock"

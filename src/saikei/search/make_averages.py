@@ -10,9 +10,9 @@ import keras
 from saikei.fusion import Average
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Decision
+from saikei.scoring.labelled import Outputs
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
 from saikei.search.execute import RunContext, cost_record
-from saikei.search.judge import Outputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _finished_or_built(name: str, plan: AveragePlan, context: RunContext) -> Can
         return known
     fusion = Average(weights=plan.weights if plan.learned else None)
     model = fusion([_member(member, context) for member in plan.members])
-    outputs = plan.outputs if plan.learned else context.judge.outputs(model)
+    outputs = plan.outputs if plan.learned else context.judge.predict(model)
     measured = context.gauge.profile(model)
     candidate = Candidate(
         name=name,

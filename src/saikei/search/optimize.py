@@ -22,12 +22,12 @@ from saikei.graph import read
 from saikei.graph.internals import flattened_layers
 from saikei.graph.own_functions import own_objects, unsavable
 from saikei.runs.record import Decision, Run, RunSettings
+from saikei.scoring.observed import held_out
 from saikei.search.averages import KEPT
 from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
 from saikei.search.execute import Gauge, RunContext
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder, locked
-from saikei.search.judge import Judge
 from saikei.search.make_averages import make_averages
 from saikei.search.originals import (
     Originals,
@@ -174,9 +174,9 @@ def _search(
     clock = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     first = next(iter(models.values()))
-    judge = Judge.of(first, data.validation, metric)
+    judge = held_out(first, data.validation, metric)
     # Only its labels are checked here: wrong ones must not come up after hours of training.
-    test = None if data.test is None else Judge.of(first, data.test, metric)
+    test = None if data.test is None else held_out(first, data.test, metric)
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
         bars.working_on("measuring what was given")
         calibration = _calibration(first, data.train)

@@ -18,11 +18,12 @@ from saikei.models import CascadeModel
 from saikei.runs.candidate import Candidate, Cost
 from saikei.runs.front import goodness
 from saikei.runs.record import Decision
+from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.score import Score
+from saikei.search.averages import mean_of
 from saikei.search.execute import Gauge
 from saikei.search.folder import RunFolder
-from saikei.search.judge import Judge, Outputs, mean_of
 from saikei.search.plan import edit_for
 from saikei.search.space import Point
 
@@ -82,7 +83,7 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
 
 def measure_originals(
     models: Mapping[str, keras.Model],
-    judge: Judge,
+    judge: Labelled,
     budget: Budget,
     folder: RunFolder,
     gauge: Gauge,
@@ -100,7 +101,7 @@ def measure_originals(
         FusionError: when one has its classes in another order, or was trained on inputs that were
             prepared otherwise.
     """
-    outputs = {name: judge.outputs(model) for name, model in models.items()}
+    outputs = {name: judge.predict(model) for name, model in models.items()}
     if len(models) > 1:
         given = list(models.values())
         held = judge.x, read_outputs(given[0]).pack([one.values for one in judge.labels])
@@ -177,7 +178,7 @@ def check_reachable(originals: Originals, budget: Budget, calibration: Any) -> N
     raise BudgetError(str(refusals[0])) from refusals[0]
 
 
-def choose_teacher(originals: Originals, judge: Judge) -> Teacher:
+def choose_teacher(originals: Originals, judge: Labelled) -> Teacher:
     """The best original, or the average of all where that is better on validation."""
     best = originals.baseline.name
     if len(originals.models) == 1:

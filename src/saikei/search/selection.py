@@ -8,10 +8,11 @@ from functools import partial
 
 from saikei.errors import WorkError
 from saikei.runs import numbers
-from saikei.runs.candidate import Candidate, Difference
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import goodness
 from saikei.runs.record import Decision
-from saikei.search.judge import Judge, Outputs
+from saikei.scoring.labelled import Labelled, Outputs
+from saikei.scoring.score import Difference
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class FinalChoice:
 
 
 def choose_candidate(
-    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Judge, axis: str
+    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Labelled, axis: str
 ) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 

@@ -15,10 +15,11 @@ from saikei.data import check_inputs, input_count
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
 from saikei.scoring.counted import Labels, count
+from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.masks import shared_masks
-from saikei.scoring.observed import flat_weights, gathered
+from saikei.scoring.observed import gathered
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.task import Task, flat_labels, infer_tasks
+from saikei.scoring.task import Task
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.fit import fit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds

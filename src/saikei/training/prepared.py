@@ -14,9 +14,9 @@ from saikei.data import arrays as gathered
 from saikei.data import check_inputs, input_count
 from saikei.graph import read
 from saikei.scoring.counted import count
-from saikei.scoring.observed import flat_weights
+from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.outputs import read_outputs
-from saikei.scoring.task import Task, flat_labels, infer_tasks
+from saikei.scoring.task import Task
 from saikei.training.batches import ShuffledBatches
 from saikei.training.optimizer import adam
 from saikei.training.targets import Targets

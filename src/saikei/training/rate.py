@@ -12,9 +12,8 @@ from keras import tree
 
 from saikei.batches import first_batch, for_keras
 from saikei.errors import DataError
-from saikei.scoring.prior import least_losses, prior_outputs
-from saikei.scoring.score import summed_losses
-from saikei.scoring.task import flat_labels
+from saikei.scoring.inference import flat_labels
+from saikei.scoring.labelled import Labelled
 from saikei.tensors import to_floats
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.optimizer import adam
@@ -87,11 +86,9 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
     try:
         truths = flat_labels(model, y if labels is None else labels(x))
         outputs = [to_floats(o) for o in tree.flatten(model.predict(for_keras(x), verbose=0))]
-        constant = prior_outputs(ready.tasks, truths, outputs)
-        ours, theirs = (
-            float(summed_losses(ready.tasks, truths, said).mean()) for said in (outputs, constant)
-        )
-        least = least_losses(ready.tasks, truths)
+        some = Labelled.of(ready.tasks, truths)
+        ours, theirs = some.loss(outputs), some.loss(some.prior(outputs))
+        least = some.least_loss()
     except DataError:
         # A loss that takes labels of a form of its own, or outputs that are not finite.
         return False

@@ -9,12 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
-from scipy import special
 
 from saikei.batches import Array, for_keras
 from saikei.scoring import losses
+from saikei.scoring.inference import infer_tasks, losses_of
+from saikei.scoring.links import probabilities_of
 from saikei.scoring.outputs import Output, read_outputs
-from saikei.scoring.task import Kind, Task, infer_tasks, losses_of
+from saikei.scoring.task import Kind, Task
 from saikei.tensors import to_floats
 
 # Samples that are enough to see what an output is.
@@ -124,6 +125,6 @@ def _label(kind: Kind, output: Array, logits: bool, loss: Any, hard: bool) -> Ar
             rows = losses.wants_sparse(loss) is False
             return np.asarray(np.eye(output.shape[-1])[classes] if rows else classes)
         # float64: the student's loss wants rows that sum to 1.
-        return np.asarray(special.softmax(output, axis=-1) if logits else output)
-    probabilities = np.asarray(special.expit(output) if logits else output)
+        return probabilities_of(output, "softmax") if logits else output
+    probabilities = probabilities_of(output, "sigmoid") if logits else output
     return (probabilities > 0.5).astype(np.int64) if hard else probabilities

@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from saikei.fusion.agreement.skill import rightness, skills, tempered_skill
+from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 
@@ -34,15 +35,17 @@ def test_the_temperature_makes_no_difference(kind, from_logits):
     # Probabilities near 0 and 1 are clipped.
     np.testing.assert_allclose(known, known[0], atol=1e-3)
     # What was drawn from them suits them as they are.
-    assert known[0] == pytest.approx(skills([task], [y], [each[0]]).mean(), abs=0.01)
-    assert skills([task], [y], [each[1]]).mean() < known[0] - 0.05
+    assert known[0] == pytest.approx(skills(Labelled.of([task], [y]), [each[0]]).mean(), abs=0.01)
+    assert skills(Labelled.of([task], [y]), [each[1]]).mean() < known[0] - 0.05
 
 
 def test_who_says_how_often_labels_occur_knows_nothing():
     _, y = said("multiclass")
     share = np.bincount(y) / len(y)
     task = made_up.task(outputs=3)
-    assert skills([task], [y], [np.tile(share, (len(y), 1))]).mean() == pytest.approx(0, abs=1e-6)
+    assert skills(Labelled.of([task], [y]), [np.tile(share, (len(y), 1))]).mean() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_regression_has_skill_and_no_share_that_is_right():

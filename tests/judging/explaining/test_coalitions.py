@@ -10,12 +10,12 @@ import pytest
 from saikei.fusion.evidence import Said
 from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam
 from saikei.models import Exits
-from saikei.scoring.prior import prior_outputs
+from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 MEMBERS, Y = made_up.classes(members=3)
 SAID = Said(tuple((part,) for part in MEMBERS))
-PRIOR = prior_outputs((made_up.task(),), (Y,), (MEMBERS[0],))
+PRIOR = Labelled.of((made_up.task(),), (Y,)).prior((MEMBERS[0],))
 
 
 def cascade(exits, members):

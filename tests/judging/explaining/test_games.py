@@ -11,8 +11,8 @@ from saikei.fusion.evidence import Said
 from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam
 from saikei.judging.explaining.games import JoinedGame, MeanGame, OutputsGame, game_of
 from saikei.judging.explaining.shapley import all_coalitions, exact_shapley
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.score import per_sample, summed_losses
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.score import per_sample
 from tests.judging.explaining import made_up
 
 WEIGHTS = (0.4, 0.3, 0.2, 0.1)
@@ -20,7 +20,7 @@ WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 
 def team(tasks, labels, members, weights=WEIGHTS):
     said = Said(tuple(tuple(parts) for parts in members))
-    return MeanTeam(said, weights, prior_outputs(tasks, labels, said.outputs[0]))
+    return MeanTeam(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
 
 
 def one(task, data, **options):
@@ -82,7 +82,7 @@ def test_a_coalition_loses_what_the_scaled_mean_of_its_members_loses(case):
     for present, lost in zip(coalitions[1:], losses[1:], strict=True):
         outputs = [member[0] for member in mean.said.outputs]
         mixed = np.average(outputs, axis=0, weights=present * WEIGHTS)
-        np.testing.assert_allclose(lost, summed_losses(tasks, labels, [mixed]), atol=1e-12)
+        np.testing.assert_allclose(lost, Labelled.of(tasks, labels).losses([mixed]), atol=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -96,7 +96,7 @@ def test_nobody_says_how_often_each_label_occurs_which_no_constant_beats(case):
             other[..., place] += step
             if tasks[0].kind == "multiclass" and not tasks[0].from_logits:
                 other /= other.sum(axis=-1, keepdims=True)
-            assert summed_losses(tasks, labels, [other]).mean() > lost
+            assert Labelled.of(tasks, labels).losses([other]).mean() > lost
 
 
 def test_several_outputs_lose_their_sum():
@@ -140,7 +140,7 @@ def test_probabilities_of_zero_are_clipped_after_the_mean_as_in_the_score():
     )
     losses = game_of(tasks, labels, mean, "loss").losses(all_coalitions(2))
     for present, lost in zip(all_coalitions(2), losses, strict=True):
-        np.testing.assert_allclose(lost, summed_losses(tasks, labels, mean.outputs(present)))
+        np.testing.assert_allclose(lost, Labelled.of(tasks, labels).losses(mean.outputs(present)))
     assert np.isfinite(losses).all()
 
 
@@ -157,7 +157,7 @@ def test_folds_are_joined_in_the_order_of_their_rows():
     coalitions = all_coalitions(4)
     losses = game.losses(coalitions)
     for present, lost in zip(coalitions, losses, strict=True):
-        np.testing.assert_allclose(lost, summed_losses(tasks, labels, joined.outputs(present)))
+        np.testing.assert_allclose(lost, Labelled.of(tasks, labels).losses(joined.outputs(present)))
     whole = game_of(tasks, labels, mean, "loss").losses(coalitions)
     np.testing.assert_allclose(losses[:, rows[0]], whole[:, rows[0]])
     assert not np.allclose(losses[:, rows[1]], whole[:, rows[1]])

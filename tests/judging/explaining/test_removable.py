@@ -10,8 +10,7 @@ from saikei.fusion.evidence import Said
 from saikei.judging.explaining.coalitions import MeanTeam
 from saikei.judging.explaining.games import game_of
 from saikei.judging.explaining.removable import losses_without, removable
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.score import summed_losses
+from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 
@@ -19,7 +18,7 @@ def game(members, y, task=None, weights=None):
     task = task or made_up.task()
     weights = weights or (1 / len(members),) * len(members)
     said = Said(tuple((part,) for part in members))
-    mean = MeanTeam(said, weights, prior_outputs((task,), (y,), (members[0],)))
+    mean = MeanTeam(said, weights, Labelled.of((task,), (y,)).prior((members[0],)))
     return game_of((task,), (y,), mean, "loss")
 
 
@@ -27,8 +26,8 @@ def test_a_loss_is_the_paired_difference_with_its_standard_error():
     members, y = made_up.classes(rows=100)
     task = made_up.task()
     (lost,) = losses_without(game(members, y), [(1, 3)])
-    less = summed_losses([task], [y], [(members[0] + members[2]) / 2])
-    full = summed_losses([task], [y], [np.mean(members, axis=0)])
+    less = Labelled.of([task], [y]).losses([(members[0] + members[2]) / 2])
+    full = Labelled.of([task], [y]).losses([np.mean(members, axis=0)])
     assert lost.members == (1, 3)
     assert lost.more == pytest.approx((less - full).mean())
     assert lost.error == pytest.approx(stats.sem(less - full))

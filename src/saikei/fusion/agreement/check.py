@@ -16,10 +16,10 @@ from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
 from saikei.fusion.members import inputs_of
 from saikei.graph import read
 from saikei.scoring.counted import Labels
-from saikei.scoring.labels import labels_of
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import counted_labels, gathered
 from saikei.scoring.score import per_sample
-from saikei.scoring.task import Task
+from saikei.scoring.task import Task, labels_of
 
 # In skill, behind the best member: 1 is all that can be known.
 BEHIND = 0.2
@@ -86,7 +86,7 @@ def _check_preparation(
     outputs: Sequence[Sequence[Array]],
     data: Any,
 ) -> None:
-    skill = [float(skills(tasks, labels, said).mean()) for said in outputs]
+    skill = [float(skills(Labelled.of(tasks, labels), said).mean()) for said in outputs]
     best = int(np.argmax(skill))
     behind = [place for place, one in enumerate(skill) if skill[best] - one >= BEHIND]
     whole = gathered(data) if behind else None

@@ -11,7 +11,7 @@ from scipy import optimize, sparse, stats
 
 from saikei.batches import Array
 from saikei.scoring.counted import Labels, as_labels
-from saikei.scoring.predictions import to_probabilities
+from saikei.scoring.links import to_probabilities
 from saikei.scoring.task import Task
 
 # How well an order has to correlate with the labels, how much better than the labels' own, and

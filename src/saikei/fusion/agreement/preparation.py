@@ -13,9 +13,9 @@ from keras import tree
 from saikei.batches import Array, for_keras
 from saikei.fusion.agreement.preprocessing import Way, can_change, changed, ways
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
-from saikei.scoring.counted import Labels, as_labels
-from saikei.scoring.labels import labels_of
-from saikei.scoring.score import summed_losses
+from saikei.scoring.counted import as_labels
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.score import standard_error
 from saikei.scoring.task import Task
 from saikei.tensors import to_floats
 
@@ -71,15 +71,15 @@ def other_preparation(
     count = len(inputs[0])
     rows = np.random.default_rng(seed).permutation(count)[:_ROWS]
     x = tree.map_structure(lambda part: np.asarray(part)[rows], x)
-    said = _said(model, x)
-    each = zip(tasks, said, [as_labels(part)[rows] for part in labels], strict=True)
-    plain = _Trial(tasks, [labels_of(*one) for one in each], said)
+    outputs = _predicted(model, x)
+    labelled = Labelled.of(tasks, [as_labels(part)[rows] for part in labels], outputs)
+    plain = _Trial(labelled, outputs)
     bound = max(KNOWS, (best + max(plain.skill, 0.0)) / 2)
-    told = zip(tasks, plain.labels, plain.outputs, strict=True)
-    tempered = sum(tempered_loss(*one) for one in told)
+    each = zip(labelled.tasks, labelled.labels, plain.outputs, strict=True)
+    tempered = sum(tempered_loss(*one) for one in each)
     found: tuple[Way, _Trial] | None = None
     for way in ways(x):
-        trial = _Trial(tasks, plain.labels, _said(model, changed(way, x)))
+        trial = _Trial(labelled, _predicted(model, changed(way, x)))
         if found is not None and not trial.skill > found[1].skill:
             continue
         suits = trial.skill >= bound and trial.loss <= TOLERANCE * tempered
@@ -92,18 +92,15 @@ def other_preparation(
 
 
 class _Trial:
-    """What a model says of rows that are prepared in some way."""
+    """How good a model is on rows that are prepared in some way."""
 
-    def __init__(
-        self, tasks: Sequence[Task], labels: Sequence[Labels], outputs: Sequence[Array]
-    ) -> None:
-        # Where a way does not suit a model, it may well leave the range of its numbers.
+    def __init__(self, labelled: Labelled, outputs: Sequence[Array]) -> None:
+        # Where a way does not suit a model, its outputs may overflow.
         self.outputs = [np.nan_to_num(one) for one in outputs]
-        self.tasks, self.labels = tasks, labels
-        self.losses = summed_losses(tasks, labels, self.outputs)
+        self.losses = labelled.losses(self.outputs)
         self.loss = float(self.losses.mean())
-        self.skill = float(skills(tasks, labels, self.outputs).mean())
-        self.right = rightness(tasks, labels, self.outputs)
+        self.skill = float(skills(labelled, self.outputs).mean())
+        self.right = rightness(labelled.tasks, labelled.labels, self.outputs)
 
     def share_right(self, other: _Trial) -> tuple[float, float] | None:
         if self.right is None or other.right is None:
@@ -111,14 +108,13 @@ class _Trial:
         return float(self.right.mean()), float(other.right.mean())
 
 
-def _said(model: keras.Model, x: Any) -> list[Array]:
+def _predicted(model: keras.Model, x: Any) -> list[Array]:
     outputs = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
     return [to_floats(one) for one in outputs]
 
 
 def _is_sure(gains: Array) -> bool:
-    """Whether the mean gain stands four standard errors above zero, over twenty rows or more."""
+    """Whether the mean gain is over four standard errors above 0, of at least twenty rows."""
     if len(gains) < FEWEST:
         return False
-    error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
-    return bool(gains.mean() > CERTAIN * error)
+    return bool(gains.mean() > CERTAIN * standard_error(gains))

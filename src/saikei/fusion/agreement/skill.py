@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from saikei.batches import Array
-from saikei.scoring.predictions import log_probabilities
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.score import per_sample, summed_losses
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.links import log_probabilities
+from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task
 from saikei.scoring.temperature import fit_temperature
 
@@ -19,14 +19,13 @@ from saikei.scoring.temperature import fit_temperature
 KNOWS = 0.25
 
 
-def skills(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Array]) -> Array:
+def skills(labelled: Labelled, outputs: Sequence[Array]) -> Array:
     """`1 - loss / loss of the best constant`, of each row, float64 `(n,)`.
 
-    At most 1, and 0 on average for who knows nothing but how often each label occurs.
+    At most 1, and 0 on average for predictions that are the label frequencies.
     """
-    chance = summed_losses(tasks, labels, prior_outputs(tasks, labels, outputs)).mean()
-    scale = chance if chance > 0 else 1.0
-    return np.asarray(1 - summed_losses(tasks, labels, outputs) / scale)
+    chance = labelled.loss(labelled.prior(outputs))
+    return np.asarray(1 - labelled.losses(outputs) / (chance if chance > 0 else 1.0))
 
 
 def rightness(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[Any]) -> Array | None:
@@ -42,7 +41,7 @@ def tempered_loss(task: Task, labels: Any, outputs: Array) -> float:
     It is the same for what differs in a temperature alone.
     """
     if task.kind == "regression":
-        return float(summed_losses([task], [labels], [outputs]).mean())
+        return Labelled.of([task], [labels]).loss([outputs])
     logits = log_probabilities(task, outputs)
     if task.kind != "multiclass":
         logits = logits - log_probabilities(task, -outputs if task.from_logits else 1 - outputs)
@@ -50,7 +49,7 @@ def tempered_loss(task: Task, labels: Any, outputs: Array) -> float:
 
 
 def tempered_skill(task: Task, labels: Any, outputs: Array) -> float:
-    """The mean skill if it were as sure of what it says as suits it best."""
-    prior = prior_outputs([task], [labels], [outputs])
-    chance = float(summed_losses([task], [labels], prior).mean())
+    """The mean skill at the temperature that suits the predictions best."""
+    labelled = Labelled.of([task], [labels])
+    chance = labelled.loss(labelled.prior([outputs]))
     return 1 - tempered_loss(task, labels, outputs) / chance if chance > 0 else 0.0

@@ -18,8 +18,7 @@ from scipy import special
 from saikei.fusion.averaging.simplex import Array
 from saikei.fusion.averaging.weights import finite, fit_weights
 from saikei.scoring.counted import Labels
-from saikei.scoring.labels import labels_of
-from saikei.scoring.task import Task
+from saikei.scoring.task import Task, labels_of
 
 _STEPS = 1000
 _TINY_GAP = 1e-7

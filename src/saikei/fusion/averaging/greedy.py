@@ -23,8 +23,7 @@ from saikei.fusion.averaging.candidates import (
 )
 from saikei.fusion.averaging.objectives import Loss, loss_of
 from saikei.fusion.averaging.weights import finite
-from saikei.scoring.labels import labels_of
-from saikei.scoring.task import Task
+from saikei.scoring.task import Task, labels_of
 
 Metric: TypeAlias = Literal["loss", "accuracy"]
 ROUNDS = 25

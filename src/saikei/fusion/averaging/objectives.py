@@ -11,9 +11,8 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.scoring.counted import Labels
-from saikei.scoring.labels import labels_of
 from saikei.scoring.logit_loss import ValueAndGradient, logit_loss
-from saikei.scoring.task import Task
+from saikei.scoring.task import Task, labels_of
 
 
 @dataclass(frozen=True)

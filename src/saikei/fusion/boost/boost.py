@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.batches import ArrayData
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.boost.adaboost import AdaBoostRounds
@@ -19,8 +20,8 @@ from saikei.fusion.logits import last_activation
 from saikei.fusion.members import check_members, check_models
 from saikei.graph import read
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
-from saikei.scoring.observed import flat_weights, gathered, observe
-from saikei.scoring.task import flat_labels
+from saikei.scoring.inference import flat_labels, flat_weights
+from saikei.scoring.observed import gathered, observe
 
 METHODS = ("gradient", "samme")
 
@@ -226,7 +227,6 @@ def _fitted(model: keras.Model, rounds: GradientRounds | AdaBoostRounds) -> Boos
 
 def _training_data(model: keras.Model, data: Any, name: str) -> TrainingData:
     arrays = gathered(data, name)
-    observed = observe(model, arrays.parts)
-    (task,), (labels,) = observed.tasks, observed.labels
+    labelled, _ = observe(model, arrays.parts)
     (y,), (weights,) = flat_labels(model, arrays.y), flat_weights(arrays.weights, 1)
-    return TrainingData(arrays.x, labels, task, y, weights)
+    return TrainingData(ArrayData(arrays.x, y, weights), labelled)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, ArrayData, for_keras
 from saikei.fusion.members import new_inputs
 from saikei.graph import read
 from saikei.scoring.counted import Labels
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.outputs import read_outputs
-from saikei.scoring.score import sample_losses
 from saikei.scoring.task import Task
 
 Term = Callable[[Any, float, int], Any]
@@ -23,44 +23,49 @@ Term = Callable[[Any, float, int], Any]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Inputs and labels in memory, for models with one output.
+    """Data in memory, with the labels of its one output.
 
     Args:
-        x: inputs, nested as the members' inputs, one sample a row.
-        labels: of the output, with how much each row counts.
-        task: what the output learns.
-        y: the labels as they were given.
-        weights: sample weights as they were given, `(n,)`; `None` without any.
+        data: inputs, labels and sample weights, as `fit` takes them.
+        labelled: the labels, with what counts of them.
     """
 
-    x: Any
-    labels: Labels
-    task: Task
-    y: Array
-    weights: Array | None = None
+    data: ArrayData
+    labelled: Labelled
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labelled)
+
+    @property
+    def x(self) -> Any:
+        """The inputs, nested as the members'."""
+        return self.data.x
+
+    @property
+    def task(self) -> Task:
+        """What the output learns."""
+        return self.labelled.tasks[0]
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of the output."""
+        return self.labelled.labels[0]
 
     def loss(self, scores: Array) -> float:
-        """Mean log-loss (nats) of logits, or mean squared error, `(n, …)`."""
-        task = self.task
-        if task.kind != "regression":
-            task = replace(task, from_logits=True)
-        return float(sample_losses(task, self.labels, scores).mean() / self.labels.scale)
+        """The mean log-loss or squared error of a sum before the last activation."""
+        return self.labelled.as_logits().loss([scores]) / self.labels.scale
 
     def to_fit(self, x: Any, weights: Array | None = None) -> tuple[Any, ...]:
-        """The data as `saikei.fit` takes it.
+        """The arguments `(x, y)` or `(x, y, sample_weight)` for `fit`.
 
         Args:
             x: inputs of the model that is fitted.
-            weights: sample weights that replace the given ones, `(n,)`; they are scaled to a
-                mean of 1.
+            weights: in the place of the data's own; whatever their sum, the mean becomes 1.
         """
-        weights = self.weights if weights is None else weights
+        weights = self.data.weights if weights is None else weights
         if weights is None:
-            return x, self.y
-        return x, self.y, (weights / weights.mean()).astype("float32")
+            return x, self.data.y
+        return x, self.data.y, (weights / weights.mean()).astype("float32")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.fusion.evidence import Said
+from saikei.scoring.links import Link, logits_of
+from saikei.tensors import to_floats
 
 Fallback = Literal["mean", "zeros", "drop"]
 _PROBABILITIES = ("softmax", "sigmoid")
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,10 +123,8 @@ def constant_layer(rows: Any, constant: Array, name: str, activation: str = "lin
 def _before(activation: str, constant: Array) -> Array:
     if activation not in _PROBABILITIES:
         return constant
-    logarithm = np.log(np.maximum(constant, _TINY))
-    if activation == "softmax":
-        return np.asarray(logarithm)
-    return np.asarray(logarithm - np.log(np.maximum(1 - constant, _TINY)))
+    link: Link = "softmax" if activation == "softmax" else "sigmoid"
+    return to_floats(logits_of(constant, link))
 
 
 def _spread(there: Any, real: Any) -> Any:
@@ -161,10 +160,8 @@ def mean_of_those_there(
     stand_in = constant_layer(there[0], prior, f"{name}_without_any")
     weighted = keras.ops.where(total > 0, weighted, stand_in)
     total = keras.ops.where(total > 0, total, keras.ops.ones_like(total))
+    mean = weighted / total
     if activation not in _PROBABILITIES:
-        return weighted / total
-    scores = keras.ops.log(keras.ops.maximum(weighted, _TINY))
-    if activation == "sigmoid":
-        scores -= keras.ops.log(keras.ops.maximum(total - weighted, _TINY))
-    # Of classes the softmax takes the sum out by itself.
-    return keras.layers.Activation(activation, name=name)(scores)
+        return mean
+    link: Link = "softmax" if activation == "softmax" else "sigmoid"
+    return keras.layers.Activation(activation, name=name)(logits_of(mean, link))

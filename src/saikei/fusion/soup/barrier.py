@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from saikei.batches import Array
 from saikei.fusion.soup.architecture import Place, Tensors
 from saikei.fusion.soup.scorer import Trial
 from saikei.merging.kernels import linear
+from saikei.scoring.score import standard_error
 
 # Of what the members gain over constant outputs; a wall that costs less is no reason to refuse.
 TOLERANCE = 0.1
@@ -86,7 +86,7 @@ def measure_barrier(
         shares=tuple(float(share) for share in shares),
         losses=tuple(float(loss) for loss in rows.mean(axis=1)),
         height=float(above[top]),
-        error=_standard_error(rows[top] - line[top]),
+        error=float(standard_error(rows[top] - line[top])),
         gain=trial.chance() - float(line.mean()),
     )
 
@@ -99,9 +99,3 @@ def _at(trial: Trial, ends: Sequence[Tensors], kept: set[Place], share: float) -
         for place, array in ends[0].items()
     }
     return trial.settled(between)
-
-
-def _standard_error(differences: Array) -> float:
-    if len(differences) < 2:
-        return 0.0
-    return float(differences.std(ddof=1) / np.sqrt(len(differences)))

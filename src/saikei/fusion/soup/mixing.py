@@ -99,7 +99,7 @@ def greedy_mix(
             chosen.append(place)
             best, soup = reached, mean
             path.append(reached)
-    sign = -1 if method.metric == "accuracy" and trial.tasks[0].greater_is_better else 1
+    sign = -1 if method.metric == "accuracy" and trial.labelled.tasks[0].greater_is_better else 1
     return soup, tuple(chosen), tuple(sign * one for one in path)
 
 

@@ -16,13 +16,11 @@ from saikei.calibration.samples import calibration_inputs
 from saikei.errors import FusionError
 from saikei.fusion.soup.architecture import Place, Tensors, statistics, tensors, with_tensors
 from saikei.graph import Graph, Operation, build, layers_of
-from saikei.scoring.counted import Labels
-from saikei.scoring.labels import labels_of
+from saikei.scoring.inference import infer_tasks
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import counted_labels
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.score import Score, score_outputs, summed_losses
-from saikei.scoring.task import infer_tasks
+from saikei.scoring.score import Score
 
 
 class Trial:
@@ -47,11 +45,10 @@ class Trial:
         if recalibrates and statistics(graph):
             self._inputs = calibration_inputs(graph, data)
         predicted = predict_all(self._network, data)
-        self.tasks = infer_tasks(model, predicted.y)
-        labels = counted_labels(model, self.tasks, predicted)
-        each = zip(self.tasks, predicted.outputs, labels, strict=True)
-        self.labels: Sequence[Labels] = [labels_of(*one) for one in each]
-        self._shapes = predicted.outputs
+        tasks = infer_tasks(model, predicted.y)
+        labels = counted_labels(model, tasks, predicted)
+        self.labelled = Labelled.of(tasks, labels, predicted.outputs)
+        self._prior = self.labelled.prior(predicted.outputs)
 
     def settled(self, numbers: Tensors) -> Tensors:
         """The weights with moving statistics of their own, where the trial measures them."""
@@ -67,11 +64,11 @@ class Trial:
         Raises:
             DataError: when a prediction is not finite.
         """
-        return summed_losses(self.tasks, self.labels, self._outputs(numbers))
+        return self.labelled.losses(self._outputs(numbers))
 
     def score(self, numbers: Tensors) -> Score:
         """The metric and the mean loss."""
-        return score_outputs(self.tasks, self.labels, self._outputs(numbers))
+        return self.labelled.score(self._outputs(numbers))
 
     def own_outputs(self, members: Sequence[Tensors]) -> list[list[Array]]:
         """The outputs of members as they are, without new statistics.
@@ -87,10 +84,6 @@ class Trial:
                 )
         return found
 
-    def loss_of(self, outputs: Sequence[Array]) -> float:
-        """The mean loss of predictions."""
-        return float(summed_losses(self.tasks, self.labels, outputs).mean())
-
     def _outputs(self, numbers: Tensors) -> list[Array]:
         for place, variable in self._variables.items():
             if place in numbers:
@@ -99,7 +92,7 @@ class Trial:
 
     def chance(self) -> float:
         """The mean loss of the best constant outputs: what a network has to be better than."""
-        return self.loss_of(prior_outputs(self.tasks, self.labels, self._shapes))
+        return self.labelled.loss(self._prior)
 
 
 def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:

@@ -130,8 +130,8 @@ class Soup(Fusion):
             check_held_out(members, held, allow_in_sample)
             trial = Trial(graphs[0], members[0], held, self.recalibrate)
             said = trial.own_outputs(numbers)
-            check_agreement(members, trial.tasks, trial.labels, said, held)
-            losses = [trial.loss_of(outputs) for outputs in said]
+            check_agreement(members, trial.labelled.tasks, trial.labelled.labels, said, held)
+            losses = [trial.labelled.loss(outputs) for outputs in said]
         names = [member.name for member in members]
         pot = Pot(graphs[0], names, numbers, root, kept, trial, held, losses)
         made = pot.cook(find_method(self.method), self.align, self.points if self.check else 0)

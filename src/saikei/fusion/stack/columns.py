@@ -17,6 +17,7 @@ from keras import ops
 from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
+from saikei.scoring.links import link_of, logits_of
 from saikei.scoring.task import Task
 from saikei.tensors import to_floats
 
@@ -72,8 +73,7 @@ class View:
             p = ops.softmax(output, axis=-1) if multiclass else ops.sigmoid(output)
         if self.form == "probabilities":
             return p
-        p = ops.clip(p, _SMALLEST, 1 - _SMALLEST)
-        return ops.log(p) if multiclass else ops.log(p) - ops.log1p(-p)
+        return logits_of(p, link_of(task.kind), least=_SMALLEST)
 
 
 def views(task: Task, place: int, on: On, passthrough: bool) -> tuple[View, ...]:

@@ -10,8 +10,9 @@ from sklearn.utils.validation import has_fit_parameter
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.stack.linear import Linear, from_coefficients, link_of, squashed
+from saikei.fusion.stack.linear import Linear, from_coefficients
 from saikei.fusion.stack.targets import Target, folds_of
+from saikei.scoring.links import link_of, probabilities_of
 
 _TOLERANCE = 1e-6
 
@@ -84,7 +85,7 @@ def _check_same(name: str, linear: Linear, fitted: Any, x: Array, target: Target
         expected = np.asarray(fitted.predict(x)).reshape(len(x), -1)
     else:
         expected = np.asarray(fitted.predict_proba(x))
-    given = squashed(linear(x), link_of(target.task.kind))
+    given = probabilities_of(linear(x), link_of(target.task.kind))
     if target.task.kind == "binary":
         expected = expected[:, 1:]
     scale = max(1.0, float(np.abs(expected).max()))

@@ -15,10 +15,11 @@ from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import Said
 from saikei.fusion.stack.columns import View
-from saikei.fusion.stack.linear import Linear, Scaling, from_coefficients, link_of
+from saikei.fusion.stack.linear import Linear, Scaling, from_coefficients
 from saikei.fusion.stack.metas import KerasMeta, best_of
 from saikei.fusion.stack.targets import Target, folds_of
 from saikei.graph import copy_model, fresh_model
+from saikei.scoring.links import link_of
 from saikei.scoring.task import Task
 from saikei.training.fit import fit
 

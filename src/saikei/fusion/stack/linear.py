@@ -220,19 +220,6 @@ def from_coefficients(coefficients: Array, intercept: Array, multiclass: bool) -
     return Linear(kernel, bias)
 
 
-def link_of(kind: str) -> Link:
-    """What turns a class task's scores into probabilities."""
-    links: dict[str, Link] = {"multiclass": "softmax", "regression": "linear"}
-    return links.get(kind, "sigmoid")
-
-
-def squashed(scores: Array, link: Link) -> Array:
-    """Probabilities from scores."""
-    if link == "softmax":
-        return np.asarray(special.softmax(scores, axis=-1))
-    return np.asarray(special.expit(scores)) if link == "sigmoid" else scores
-
-
 def strengths_of(losses: Sequence[float]) -> dict[str, float]:
     """Losses by strength, JSON-ready."""
     return {f"{s:g}": loss for s, loss in zip(STRENGTHS, losses, strict=False)}

@@ -13,8 +13,9 @@ from saikei.batches import Array
 from saikei.fusion.evidence import Combiner, Said
 from saikei.fusion.members import numbered_name
 from saikei.fusion.stack.columns import View, concatenated
-from saikei.fusion.stack.linear import Linear, link_of, squashed
+from saikei.fusion.stack.linear import Linear
 from saikei.graph import copy_model
+from saikei.scoring.links import link_of, probabilities_of
 from saikei.tensors import to_floats
 
 
@@ -60,7 +61,7 @@ class LinearMeta:
         scores = self.linear(self.view.matrix(said))
         if self.view.task.from_logits:
             return scores
-        return squashed(scores, link_of(self.view.task.kind))
+        return probabilities_of(scores, link_of(self.view.task.kind))
 
     def connect(self, said: Said, name: str) -> Any:
         """The same in a graph."""

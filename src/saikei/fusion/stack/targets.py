@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from saikei.batches import Array
 from saikei.errors import DataError
 from saikei.scoring.counted import Labels
-from saikei.scoring.score import sample_losses
-from saikei.scoring.task import Task, labels_for
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.task import Task
 from saikei.training.folds import Fold, class_numbers, make_folds
 
 
@@ -20,19 +20,26 @@ class Target:
     """What a meta-learner is to say.
 
     Args:
-        task: of the output.
-        labels: as the data has them, with what counts of them.
+        labelled: the labels of the one output as the data has them, with what counts of them.
         y: class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
     """
 
-    task: Task
-    labels: Labels
+    labelled: Labelled
     y: Array
+
+    @property
+    def task(self) -> Task:
+        """What the output learns."""
+        return self.labelled.tasks[0]
+
+    @property
+    def labels(self) -> Labels:
+        """The labels as the data has them."""
+        return self.labelled.labels[0]
 
     def loss(self, scores: Array, rows: Array) -> float:
         """Mean log-loss (nats) of logits, or squared error, on some rows."""
-        task = self.task if self.task.kind == "regression" else replace(self.task, from_logits=True)
-        return float(sample_losses(task, self.labels[rows], scores).mean())
+        return self.labelled.take(rows).as_logits().loss([scores])
 
     @property
     def weights(self) -> Array | None:
@@ -48,7 +55,7 @@ class Target:
 
     def take(self, rows: Array) -> Target:
         """Some of the rows."""
-        return Target(self.task, self.labels[rows], self.y[rows])
+        return Target(self.labelled.take(rows), self.y[rows])
 
 
 def target_of(task: Task, labels: Any) -> Target:
@@ -61,14 +68,14 @@ def target_of(task: Task, labels: Any) -> Target:
     Raises:
         DataError: when labels of a class task are soft, or a class has fewer than two rows.
     """
-    given = labels_for(task, labels)
-    labels = given.values
+    given = Labelled.of([task], [labels])
+    labels = given.labels[0].values
     if task.kind == "regression":
-        return Target(task, given, labels.reshape(len(labels), -1).astype(np.float64))
+        return Target(given, labels.reshape(len(labels), -1).astype(np.float64))
     if not np.isin(labels, (0, 1)).all() and not task.sparse:
         raise DataError("A Stack is fitted to classes, and these labels are soft: round them.")
     if task.kind == "multilabel":
-        return Target(task, given, labels.reshape(len(labels), -1).astype(int))
+        return Target(given, labels.reshape(len(labels), -1).astype(int))
     y = class_numbers(task, labels)
     assert y is not None
     counts = np.bincount(y, minlength=max(task.outputs, 2))
@@ -78,7 +85,7 @@ def target_of(task: Task, labels: Any) -> Target:
             f"Class {few} has {counts[few]} of the {len(y)} rows, and a Stack needs two of each to "
             "learn it: give more rows, or use Average."
         )
-    return Target(task, given, y)
+    return Target(given, y)
 
 
 def folds_of(target: Target, folds: int, seed: int) -> tuple[Fold, ...]:

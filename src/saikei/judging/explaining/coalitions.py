@@ -222,7 +222,7 @@ def team_of(combiner: Combiner, said: Said, prior: tuple[Array, ...]) -> Team:
     Args:
         combiner: fitted.
         said: of the rows to be explained.
-        prior: see `prior_outputs`.
+        prior: see `Labelled.prior`.
     """
     if isinstance(combiner, WeightedMean):
         return MeanTeam(said, combiner.weights, prior)

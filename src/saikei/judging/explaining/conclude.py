@@ -14,7 +14,7 @@ from saikei.judging.explaining.games import Metric, game_of
 from saikei.judging.explaining.removable import losses_without, removable
 from saikei.judging.explaining.shapley import shapley
 from saikei.scoring.counted import Labels
-from saikei.scoring.score import score_outputs
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task
 
 
@@ -52,7 +52,7 @@ def conclude(
     parts = tuple(
         MemberPart(
             name=str(names[i]),
-            alone=score_outputs(tasks, labels, team.said.outputs[i]),
+            alone=Labelled.of(tasks, labels).score(team.said.outputs[i]),
             shapley=float(shared.values[i]),
             error=float(shared.errors[i]),
             sampling_error=float(shared.sampling_errors[i]),
@@ -69,7 +69,7 @@ def conclude(
     return Explanation(
         metric=_metric_name(tasks, metric),
         members=parts,
-        fused=score_outputs(tasks, labels, fused),
+        fused=Labelled.of(tasks, labels).score(fused),
         everybody=shared.everybody,
         nobody=shared.nobody,
         removable=gone,

@@ -12,7 +12,8 @@ from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam, Present, Team
 from saikei.scoring.counted import Labels
-from saikei.scoring.score import per_sample, summed_losses
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_for
 
 Metric: TypeAlias = Literal["loss", "accuracy"]
@@ -73,7 +74,7 @@ class OutputsGame:
     def _loss(self, present: Present) -> Array:
         outputs = self.team.outputs(present)
         if self.metric == "loss":
-            return summed_losses(self.tasks, self.labels, outputs)
+            return Labelled.of(self.tasks, self.labels).losses(outputs)
         return self.labels[0].rows() - per_sample(self.tasks[0], self.labels[0], outputs[0])
 
 
@@ -219,7 +220,7 @@ def game_of(tasks: tuple[Task, ...], labels: tuple[Any, ...], team: Team, metric
 def _columns(task: Task, given: Labels, team: MeanTeam, place: int) -> Columns | None:
     """`None` where the loss needs more than one number for each label."""
     outputs = [member[place] for member in team.said.outputs]
-    prior = summed_losses([task], [given], [team.prior[place]])
+    prior = Labelled.of([task], [given]).losses([team.prior[place]])
     rows, labels, counts = len(given), given.values, None
     if given.importance is not None or given.scale != 1.0:
         counts = given.over(labels.shape) * given.scale

@@ -21,12 +21,13 @@ from saikei.graph.state import carry_state
 from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam, Team
 from saikei.models import CascadeModel
 from saikei.scoring.counted import Labels
+from saikei.scoring.inference import infer_tasks
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels
 from saikei.scoring.outputs import mean_terms
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.prior import prior_outputs
-from saikei.scoring.task import Task, infer_tasks
+from saikei.scoring.task import Task
 from saikei.tensors import to_floats
 from saikei.training.digests import digest_data
 from saikei.training.provenance import rows_in_sample, training_rows
@@ -87,7 +88,7 @@ def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explaine
         tasks = tuple(replace(task, from_logits=True) if raw else task for task, raw in pairs)
     masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
     truth = counted_labels(fused, tasks, replace(predicted, masks=masks))
-    team = parts.team(said, prior_outputs(tasks, truth, said.outputs[0]))
+    team = parts.team(said, Labelled.of(tasks, truth).prior(said.outputs[0]))
     return tasks, truth, team, parts.names
 
 

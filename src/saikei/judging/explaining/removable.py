@@ -10,7 +10,7 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.judging.explaining.games import Game
-from saikei.judging.explaining.shapley import standard_errors
+from saikei.scoring.score import standard_error
 
 _ROUNDING = 1e-12
 
@@ -87,4 +87,4 @@ def _losses(game: Game, each: Sequence[tuple[int, ...]]) -> Array:
 
 def _against(others: Array, losses: Array, who: tuple[int, ...]) -> Loss:
     difference = losses - others
-    return Loss(who, float(difference.mean()), float(standard_errors(difference[None])[0]))
+    return Loss(who, float(difference.mean()), float(standard_error(difference)))

@@ -19,6 +19,7 @@ from threadpoolctl import ThreadpoolController
 from saikei.batches import Array
 from saikei.judging.explaining.coalitions import Present
 from saikei.judging.explaining.games import Game
+from saikei.scoring.score import standard_error
 
 EXACT = 12
 # Losses that are held at once: what fits the second cache.
@@ -89,7 +90,7 @@ def exact_shapley(game: Game) -> Shapley:
         means[part] = losses.mean(axis=1)
     return Shapley(
         values=coefficients @ means,
-        errors=standard_errors(of_rows),
+        errors=standard_error(of_rows),
         sampling_errors=np.zeros(count),
         everybody=float(means[-1]),
         nobody=float(means[0]),
@@ -118,8 +119,8 @@ def sampled_shapley(game: Game, orders: int, seed: int) -> Shapley:
         of_rows += gains / pairs
     return Shapley(
         values=of_pairs.mean(axis=0),
-        errors=standard_errors(of_rows),
-        sampling_errors=standard_errors(of_pairs.T),
+        errors=standard_error(of_rows),
+        sampling_errors=standard_error(of_pairs.T),
         everybody=float(everybody.mean()),
         nobody=float(nobody.mean()),
         orders=2 * pairs,
@@ -144,14 +145,6 @@ def _gains(game: Game, orders: NDArray[np.int64], nobody: Array, everybody: Arra
 def all_coalitions(members: int) -> Present:
     """Every set of members, `(2^members, members)`: none first, all last."""
     return (np.arange(1 << members)[:, None] >> np.arange(members) & 1).astype(np.bool_)
-
-
-def standard_errors(values: Array) -> Array:
-    """The standard error of the mean of each row of a matrix; 0 of a single column."""
-    columns = values.shape[1]
-    if columns < 2:
-        return np.zeros(len(values))
-    return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(columns))
 
 
 def _blocks(coalitions: int, rows: int) -> Iterator[slice]:
