@@ -86,7 +86,7 @@ def test_what_does_not_keep_the_budget_never_ships() -> None:
 def test_of_a_metric_that_is_an_error_less_is_better() -> None:
     rng = np.random.default_rng(0)
     judge = judge_of_number(rng.normal(size=300))
-    truth = judge.labels[0]
+    truth = judge.labels[0].values
     noise = rng.normal(size=truth.shape)
     outputs: dict[str, Outputs] = {
         "best": (truth + 0.10 * noise,),
