@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from saikei.distilling.feature_distances import FeatureMatch, averaging
+from saikei.distilling.distances import FeatureMatch, averaging
 from saikei.distilling.features import Feature, Pair
 from saikei.errors import DataError
 from saikei.graph import TensorRef

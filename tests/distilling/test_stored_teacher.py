@@ -170,15 +170,15 @@ def test_a_dataset_that_ends_early_is_named():
         def __getitem__(self, index):
             raise TypeError
 
-    from saikei.distilling.teacher_batches import Lookup, ToldBatches
+    from saikei.distilling.teacher_batches import Lookup, TeacherBatches
     from saikei.training.digests import digest_rows
 
-    batches = ToldBatches(Shrinking(), "teacher", Lookup(digest_rows(X), X), 4)
+    batches = TeacherBatches(Shrinking(), "teacher", Lookup(digest_rows(X), X), 4)
     for _ in range(2):
         [batches[i] for i in range(4)]
     with pytest.raises(DataError, match="fewer than the 4 batches"):
         [batches[i] for i in range(4)]
-    shorter = ToldBatches(Shrinking(), "teacher", Lookup(digest_rows(X), X), 2)
+    shorter = TeacherBatches(Shrinking(), "teacher", Lookup(digest_rows(X), X), 2)
     with pytest.raises(DataError, match="more than the 2 batches"):
         [shorter[i] for i in range(2)]
 

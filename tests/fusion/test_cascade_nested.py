@@ -72,7 +72,7 @@ def test_macs_are_counted_where_no_costs_are_given():
 
 def test_out_of_fold_predictions_serve_a_cascade_too():
     builds = {"small": lambda: member(0.8), "large": lambda: member(0.1, 16)}
-    made = sk.cross_fit(builds, (X, Y), 4, train=lambda *_: None, refit=True)
+    made = sk.cross_fit(builds, (X, Y), 4, trainer=lambda *_: None, refit=True)
     nested = nested_score(Cascade(**LAX), made)
     assert nested.score.n == 400
     # Its members are the same in each fold, so this is what models on held-out data give.

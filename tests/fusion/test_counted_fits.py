@@ -101,7 +101,8 @@ def test_the_columns_of_a_stack_are_weighed(kind: str, path: Any) -> None:
         x = View(kept.tasks[0], 0, form, False).matrix(kept.said)
         if path is logistic or path is ridge:
             # Their penalty is not divided by the rows, of which there are as many by weight.
-            target = replace(target, labels=replace(target.labels, importance=_raw(kept)))
+            labels = replace(target.labels, importance=_raw(kept))
+            target = replace(target, labelled=replace(target.labelled, labels=(labels,)))
         found.append(list(path(x, target))[3 if path in (logistic, ridge) else -1])
     np.testing.assert_allclose(found[0].kernel, found[1].kernel, atol=5e-3)
 

@@ -89,7 +89,7 @@ def test_of_a_best_member_the_others_are_worth_nothing_and_can_go():
 
 def test_out_of_fold_predictions_are_explained_by_name():
     builds = {"a": lambda: net(0), "b": lambda: net(1)}
-    made = sk.cross_fit(builds, HELD_OUT, 3, train=lambda model, data: None)
+    made = sk.cross_fit(builds, HELD_OUT, 3, trainer=lambda model, data: None)
     explained = explain(made, fusion=Average("learn"))
     assert [member.name for member in explained.members] == ["a", "b"]
     assert score_is_that_of(explained, nested_score(Average("learn"), made).score)

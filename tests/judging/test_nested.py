@@ -59,7 +59,7 @@ def test_on_labels_of_pure_noise_a_leaky_fit_looks_good_and_ours_reports_chance(
     with pytest.raises(FusionError, match="Member 1 .* 200 of these 200 rows"):
         nested_score(fusion, members, (X, NOISE))
     builds = {f"net_{seed}": lambda seed=seed: memoriser(seed) for seed in (0, 1)}
-    made = sk.cross_fit(builds, (X, NOISE), 5, train=memorise)
+    made = sk.cross_fit(builds, (X, NOISE), 5, trainer=memorise)
     honest = nested_score(fusion, made).score
     assert honest.n == 200
     assert honest.low < 0.5 < honest.high
@@ -144,7 +144,7 @@ def test_a_fusion_without_stored_predictions_is_built_and_run_for_each_fold():
     stored, built = (nested_score(one, team(), (X, Y), 2) for one in (Average("learn"), Hidden()))
     np.testing.assert_allclose(stored.outputs[0], built.outputs[0], atol=1e-5)
     builds = {name: lambda: memoriser(0) for name in "ab"}
-    made = sk.cross_fit(builds, (X, NOISE), 2, train=memorise)
+    made = sk.cross_fit(builds, (X, NOISE), 2, trainer=memorise)
     with pytest.raises(FusionError, match="Hidden needs models"):
         nested_score(Hidden(), made)
 

@@ -55,7 +55,7 @@ def test_a_function_of_the_callers_own_trains_and_is_written_down_too():
         model.compile("adam", "sparse_categorical_crossentropy")
         model.fit(*data, epochs=1, verbose=0)
 
-    made = sk.cross_fit(net, (X, Y), 2, train=train, refit=True)
+    made = sk.cross_fit(net, (X, Y), 2, trainer=train, refit=True)
     assert [int(is_in_sample(m, (X, Y)).sum()) for m in made.members["model"]] == [30, 30]
     assert is_in_sample(made.refitted["model"], (X, Y)).all()
 
@@ -102,8 +102,8 @@ def test_models_that_are_not_fresh_are_refused():
     sk.fit(trained, (X[:30], Y[:30]), epochs=1, progress=False)
     with pytest.raises(FusionError, match=r"Model 'model' of fold 1 was trained on \d+ of the 20"):
         quick(lambda: copy_model(trained))
-    with pytest.raises(FusionError, match="'train' train on what it gets"):
-        sk.cross_fit(net, (X, Y), 2, train=lambda m, _: sk.fit(m, (X, Y), epochs=1, progress=False))
+    with pytest.raises(FusionError, match="'trainer' train on the data"):
+        sk.cross_fit(net, (X, Y), 2, trainer=lambda m, _: sk.fit(m, (X, Y), epochs=1, verbose=0))
 
 
 def test_rows_that_stand_twice_are_no_reason_to_refuse():
@@ -116,7 +116,7 @@ def test_bad_input_gets_one_clear_line():
     with pytest.raises(ModelError, match="Expected a keras.Model, got int"):
         quick(lambda: 3)
     with pytest.raises(InputError, match="epochs, progress would go to saikei.fit"):
-        quick(train=lambda m, d: None)
+        quick(trainer=lambda m, d: None)
     with pytest.raises(DataError, match="Class 2 is missing from the training part of fold"):
         quick(data=(X, np.where(np.arange(60) == 7, 2, Y % 2)))
     with pytest.raises(DataError, match="sample weights .* negative"):

@@ -11,7 +11,7 @@ from keras import layers
 from saikei.batches import ArrayData
 from saikei.errors import DataError, InputError, WorkError
 from saikei.training import fit
-from saikei.training.batches import ShuffledBatches
+from saikei.training.prepared import ShuffledBatches
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 4)).astype("float32")

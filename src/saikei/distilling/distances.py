@@ -7,12 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
+from saikei.batches import Array, as_numpy
+from saikei.distilling.features import Feature, Pair
 from saikei.distilling.weighing import Weighing
+from saikei.errors import DataError
 from saikei.scoring.links import link_of, logits_of
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
+
+_RIDGE = 1e-3
+_MOST_ROWS = 32768
 
 
 class SoftTargets(keras.distillation.DistillationLoss):
@@ -101,3 +108,132 @@ def class_logits(task: Task, outputs: Any) -> Any:
     if task.kind == "multiclass":
         return logits
     return ops.stack([ops.zeros_like(logits), logits], axis=-1)
+
+
+class FeatureMatch(keras.layers.Layer):
+    """The squared distance between features, in units of the variance of the teacher's.
+
+    For each pair `mean((P(s) - t)²) / variance(t)`: 0 is equal, and no better than the mean of
+    each channel is 1, whatever the scale of the layer. The mean over pairs is given. Where the
+    widths differ, the projector P is a dense layer over the channels (a 1×1 convolution), in
+    float32; where they are the same, P is the identity. The finer of two resolutions is
+    averaged down to the coarser.
+
+    Romero et al., "FitNets: Hints for Thin Deep Nets", 2015.
+
+    Args:
+        pairs: what is compared.
+    """
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        super().__init__(dtype="float32", name="feature_match")
+        self._pairs = tuple(pairs)
+        self._scales = tuple(1.0 for _ in pairs)
+        self.projectors = [_projector(pair) for pair in pairs]
+        self.built = True
+
+    def call(self, student: Sequence[Any], teacher: Sequence[Any]) -> Any:
+        """The mean over pairs, a scalar.
+
+        Args:
+            student: one tensor for each pair, as the layer gave it.
+            teacher: likewise; no gradient passes into it.
+        """
+        distances = []
+        for pair, projector, scale, ours, theirs in zip(
+            self._pairs, self.projectors, self._scales, student, teacher, strict=True
+        ):
+            # Averaging first: it is linear, so the projector may as well work on less.
+            seen = projector(_averaged(pair.student, ours, pair.positions()))
+            wanted = ops.stop_gradient(_averaged(pair.teacher, theirs, pair.positions()))
+            distances.append(ops.mean(ops.square(seen - wanted)) / scale)
+        return ops.mean(ops.stack(distances))
+
+    def start(self, student: Sequence[Any], teacher: Sequence[Any]) -> None:
+        """Measure the teacher's variance, and fit the projectors by least squares.
+
+        From random projectors, the student would first learn to suit those.
+
+        Args:
+            student: features of some samples, one tensor for each pair.
+            teacher: those of the teacher for the same samples.
+
+        Raises:
+            DataError: when a feature of the teacher is the same for all samples, or not finite.
+        """
+        scales = []
+        for pair, projector, ours, theirs in zip(
+            self._pairs, self.projectors, student, teacher, strict=True
+        ):
+            seen = _rows(_averaged(pair.student, ours, pair.positions()))
+            wanted = _rows(_averaged(pair.teacher, theirs, pair.positions()))
+            scales.append(_variance(pair.teacher.layer, wanted))
+            if pair.student.channels != pair.teacher.channels:
+                projector.set_weights(_least_squares(seen, wanted))
+        self._scales = tuple(scales)
+
+
+def _projector(pair: Pair) -> keras.layers.Layer:
+    if pair.student.channels == pair.teacher.channels:
+        return keras.layers.Identity(dtype="float32")
+    layer = keras.layers.Dense(pair.teacher.channels, kernel_initializer="zeros", dtype="float32")
+    layer.build((None, pair.student.channels))
+    return layer
+
+
+def _averaged(feature: Feature, values: Any, positions: tuple[int | None, ...]) -> Any:
+    """Values with channels last, each axis of positions averaged to the given size."""
+    values = ops.cast(values, "float32")
+    if feature.channel_axis == 1:
+        values = ops.moveaxis(values, 1, -1)
+    for axis, (size, wanted) in enumerate(zip(feature.shape, positions, strict=False), start=1):
+        if size is not None and wanted is not None and size != wanted:
+            averaged = ops.tensordot(values, averaging(size, wanted), axes=[[axis], [0]])
+            values = ops.moveaxis(averaged, -1, axis)
+    return values
+
+
+def averaging(size: int, wanted: int) -> Array:
+    """The matrix `(size, wanted)` of adaptive average pooling along one axis.
+
+    Output i is the mean of the positions from ⌊i · size / wanted⌋ to ⌈(i + 1) · size / wanted⌉.
+    """
+    matrix = np.zeros((size, wanted), "float32")
+    for i in range(wanted):
+        first, last = i * size // wanted, -(-(i + 1) * size // wanted)
+        matrix[first:last, i] = 1 / (last - first)
+    return matrix
+
+
+def _rows(values: Any) -> Array:
+    """`(positions of all samples, channels)`; of very many, always the same ones."""
+    rows = as_numpy(values).reshape(-1, values.shape[-1])
+    if len(rows) > _MOST_ROWS:
+        rows = rows[np.random.default_rng(0).choice(len(rows), _MOST_ROWS, replace=False)]
+    return rows.astype("float64")
+
+
+def _variance(layer: str, rows: Array) -> float:
+    variance = float(rows.var(axis=0).mean())
+    if not np.isfinite(variance):
+        raise DataError(
+            f"Layer '{layer}' of the teacher gives NaN or infinite numbers on the training data: "
+            "check the teacher, and the data for NaN."
+        )
+    if variance <= 1e-12 * float(np.square(rows).mean()):
+        raise DataError(
+            f"Layer '{layer}' of the teacher gives the same numbers for all training samples, so "
+            "there is nothing to learn from it: name other layers."
+        )
+    return variance
+
+
+def _least_squares(inputs: Array, outputs: Array) -> list[Array]:
+    """Kernel and bias of the affine map, with a little ridge against collinear channels."""
+    mean_in, mean_out = inputs.mean(axis=0), outputs.mean(axis=0)
+    centred = inputs - mean_in
+    gram = centred.T @ centred
+    # The smallest number keeps a layer that is constant, whose map is then 0, from dividing by 0.
+    ridge = _RIDGE * np.trace(gram) / len(gram) + np.finfo("float32").tiny
+    kernel = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred.T @ (outputs - mean_out))
+    return [kernel, mean_out - mean_in @ kernel]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -16,17 +16,17 @@ from saikei.distilling.distiller import compile_distiller
 from saikei.distilling.feature_teacher import feature_distiller
 from saikei.distilling.features import Features, pair_features
 from saikei.distilling.stored_teacher import StoredTeacher
-from saikei.distilling.teacher_batches import ToldBatches
+from saikei.distilling.teacher_batches import TeacherBatches
 from saikei.distilling.teachers import How, answer_distiller, check_how, check_suited, targets_of
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import IgnoredClass, mark, read
 from saikei.scoring.class_weights import ClassWeight, weighed
+from saikei.training.loop import seed_random_layers
 from saikei.training.loop import train as run
-from saikei.training.plan import Plan, is_number
+from saikei.training.plan import Plan, is_number, verbosity
 from saikei.training.prepared import Prepared, compile_fresh, prepare
 from saikei.training.provenance import recording, training_rows
 from saikei.training.rate import knows, suited_rate
-from saikei.training.seeding import seed_random_layers
 from saikei.training.sparsity import HasTarget, holding_zeros
 from saikei.training.targets import Targets
 
@@ -54,6 +54,7 @@ def distill(
     patience: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    verbose: Literal[0, 1, 2, "auto"] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     sparsify: HasTarget | None = None,
     keep_zeros: bool = True,
@@ -112,6 +113,8 @@ def distill(
         patience: stop after so many epochs without a lower validation loss; `None` never stops.
         seed: as in `fit`.
         progress: whether to show a progress bar.
+        verbose: as in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
+            for one line an epoch; `None` goes by `progress`.
         callbacks: more Keras callbacks, run after ours.
         sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
             steps, and the epoch with the best weights is one after that.
@@ -136,7 +139,7 @@ def distill(
             are no labels and `alpha` is not given.
     """
     rate = FRESH if learning_rate is None else learning_rate
-    plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
+    plan = Plan(epochs, batch_size, rate, patience, seed, verbosity(progress, verbose), callbacks)
     _check_arguments(temperature, alpha, feature_weight)
     check_how(teacher_predictions, teacher, features)
     check_suited(student, teacher)
@@ -160,7 +163,7 @@ def distill(
         seed,
     )
     compile_fresh(student, ready.tasks, plan.learning_rate, plain=False)
-    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
+    own_errors = batches.own_errors() if isinstance(batches, TeacherBatches) else nullcontext()
     if learning_rate is None:
         with own_errors:
             found = _suited(student, distiller, ready, batches, targets)
@@ -169,7 +172,7 @@ def distill(
         seed_random_layers(student, seed)
     optimizer = plan.optimizer(student, ready.steps)
     mark(student, teacher.past if isinstance(teacher, StoredTeacher) else training_rows(teacher))
-    own_errors = batches.own_errors() if isinstance(batches, ToldBatches) else nullcontext()
+    own_errors = batches.own_errors() if isinstance(batches, TeacherBatches) else nullcontext()
     with (
         recording(student, ready.arrays, ready.dataset, "distill"),
         holding_zeros(student, optimizer, plan, ready.steps, sparsify, keep_zeros) as whole_plan,

@@ -11,13 +11,13 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import first_batch
-from saikei.distilling.feature_distances import FeatureMatch
-from saikei.distilling.feature_distiller import FeatureDistiller
+from saikei.distilling.distances import FeatureMatch
+from saikei.distilling.distiller import FeatureDistiller
 from saikei.distilling.features import Pair
-from saikei.distilling.stored_outputs import stored_batches
+from saikei.distilling.teacher_batches import stored_batches
 from saikei.graph import TensorRef, build, check_runs_as_read, read
+from saikei.training.loop import seed_random_layers
 from saikei.training.prepared import Prepared
-from saikei.training.seeding import seed_random_layers
 
 # Above this the teacher's features are not stored, and it runs at every step instead.
 MOST_STORED_BYTES = 256 * 2**20

@@ -13,8 +13,7 @@ from keras import tree
 
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.data import check_inputs, input_count
-from saikei.distilling.stored_outputs import ask, ask_dataset, check_finite
-from saikei.distilling.teacher_batches import Lookup
+from saikei.distilling.teacher_batches import Lookup, check_finite, outputs_for, outputs_for_dataset
 from saikei.errors import DataError, InputError
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
@@ -81,10 +80,10 @@ class StoredTeacher:
         )
         arrays = as_arrays(data, "given", labels=False, inputs=input_count(teacher))
         if arrays is None:
-            outputs, digests, _ = ask_dataset(teacher, data)
+            outputs, digests, _ = outputs_for_dataset(teacher, data)
         else:
             check_inputs(teacher, arrays.x, "given")
-            outputs, digests = ask(teacher, arrays.x), digest_rows(arrays.x)
+            outputs, digests = outputs_for(teacher, arrays.x), digest_rows(arrays.x)
         return cls(outputs, logits, digests, training_rows(teacher))
 
     @classmethod

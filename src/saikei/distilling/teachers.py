@@ -9,9 +9,13 @@ from keras import tree
 
 from saikei.batches import dataset_batches
 from saikei.distilling.distiller import LiveDistiller, StoredDistiller
-from saikei.distilling.stored_outputs import stored_batches, told_arrays
 from saikei.distilling.stored_teacher import StoredTeacher
-from saikei.distilling.teacher_batches import Lookup, ToldBatches
+from saikei.distilling.teacher_batches import (
+    Lookup,
+    TeacherBatches,
+    batches_with_outputs,
+    stored_batches,
+)
 from saikei.errors import DataError, InputError, ModelError
 from saikei.graph import copy_model, read
 from saikei.scoring.outputs import read_outputs
@@ -152,10 +156,12 @@ def _fix(side: str, ours: list[Shape], theirs: list[Shape]) -> str:
 
 def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
     if ready.arrays is not None:
-        return told_arrays(ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed)
+        return batches_with_outputs(
+            ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed
+        )
     lookup = teacher.lookup() or _in_order(teacher, ready.dataset)
     count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train", labels=False))
-    return ToldBatches(ready.dataset, _KEY, lookup, count)
+    return TeacherBatches(ready.dataset, _KEY, lookup, count)
 
 
 def _in_order(teacher: StoredTeacher, dataset: Any) -> Lookup:

@@ -26,7 +26,7 @@ from saikei.training.folds import Fold, Indices, class_numbers, make_folds
 from saikei.training.provenance import record_rows, rows_in_sample
 
 Build = Callable[[], keras.Model]
-Train = Callable[[keras.Model, tuple[Any, ...]], Any]
+Trainer = Callable[[keras.Model, tuple[Any, ...]], Any]
 
 _PREDICT_BATCH = 256
 
@@ -66,7 +66,7 @@ def cross_fit(
     data: Any,
     folds: Any = 5,
     *,
-    train: Train | None = None,
+    trainer: Trainer | None = None,
     groups: Any = None,
     refit: bool = False,
     seed: int = 0,
@@ -85,8 +85,9 @@ def cross_fit(
         folds: a number, for shuffled folds that are stratified by class where labels are
             classes; a splitter of scikit-learn, such as `TimeSeriesSplit(5)`; or a list of pairs
             of index arrays `(train, test)`.
-        train: called with a model and `(x, y)`, or `(x, y, sample_weight)` where there are
-            weights, trains it in place; `None` takes `saikei.fit`.
+        trainer: a function that is called with a model and `(x, y)`, or `(x, y, sample_weight)`
+            where there are weights, and trains the model in place; `None` takes `saikei.fit`, with
+            its default learning rate.
         groups: one for each row; rows of one group are never divided.
         refit: whether to train one more model of each on all rows. It takes the place of the
             folds' models in a fused model, which then costs one member and not as many as folds.
@@ -97,7 +98,7 @@ def cross_fit(
         The models and their predictions; fusions take it in the place of members and data.
 
     Raises:
-        InputError: when `build` gives no new model, arguments are given beside `train`, or folds
+        InputError: when `build` gives no new model, arguments are given beside `trainer`, or folds
             are empty, overlap or are no folds.
         DataError: when the data does not fit the models, or a class is missing from a fold.
         FusionError: when a model has already been trained on rows that it is to predict.
@@ -115,17 +116,17 @@ def cross_fit(
     # Models can be called too, but give no new one.
     if not builds or any(isinstance(b, keras.Model) or not callable(b) for b in builds.values()):
         raise InputError("'build' must be a function that gives a new model, or named ones.")
-    if train is not None and arguments:
+    if trainer is not None and arguments:
         raise InputError(
-            f"{', '.join(sorted(arguments))} would go to saikei.fit, but 'train' is given: let "
-            "'train' bring them."
+            f"{', '.join(sorted(arguments))} would go to saikei.fit, but 'trainer' is given: set "
+            "them in 'trainer'."
         )
     models = _Fresh(builds)
     first = models.peek()
     whole = _whole(first, data)
     tasks, labels, classes = _task(first, whole)
     parts = make_folds(folds, len(whole), classes, groups, seed, _needed(classes))
-    run = train or _by_fit(seed, arguments)
+    run = trainer or _by_fit(seed, arguments)
     members: dict[str, tuple[keras.Model, ...]] = {}
     predictions: dict[str, tuple[Array, ...]] = {}
     masks: list[Array | None] = []
@@ -220,7 +221,7 @@ def _needed(classes: Indices | None) -> list[int]:
     return [] if classes is None else np.unique(classes).tolist()
 
 
-def _by_fit(seed: int, arguments: Mapping[str, Any]) -> Train:
+def _by_fit(seed: int, arguments: Mapping[str, Any]) -> Trainer:
     seeds: Iterator[int] = iter(range(seed, seed + 2**31))
 
     def run(model: keras.Model, data: tuple[Any, ...]) -> None:
@@ -230,7 +231,7 @@ def _by_fit(seed: int, arguments: Mapping[str, Any]) -> Train:
 
 
 def _trained(
-    model: keras.Model, data: ArrayData, digests: Digests, rows: Indices, run: Train
+    model: keras.Model, data: ArrayData, digests: Digests, rows: Indices, run: Trainer
 ) -> keras.Model:
     # Also when the caller's own function trains, which nobody else would write down.
     record_rows(model, digests[rows], "cross_fit")
@@ -274,5 +275,6 @@ def _check_unseen(model: keras.Model, name: str, fold: int, train: Digests, test
     if known:
         raise FusionError(
             f"Model '{name}' of fold {fold} was trained on {known:,} of the {len(test):,} rows "
-            "that it predicts: let 'build' make fresh models, and 'train' train on what it gets."
+            "that it predicts: let 'build' make fresh models, and 'trainer' train on the data that "
+            "it is given."
         )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from saikei.scoring.class_weights import ClassWeight, weighed
+from saikei.training.loop import seed_random_layers
 from saikei.training.loop import train as run
-from saikei.training.plan import Plan
+from saikei.training.plan import Plan, verbosity
 from saikei.training.prepared import Prepared, compile_for, compile_fresh, prepare
 from saikei.training.provenance import recording
 from saikei.training.rate import knows, suited_rate
-from saikei.training.seeding import seed_random_layers
 from saikei.training.sparsity import HasTarget, holding_zeros
 
 # For weights that know nothing yet.
@@ -34,6 +34,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    verbose: Literal[0, 1, 2, "auto"] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     sparsify: HasTarget | None = None,
     keep_zeros: bool = True,
@@ -70,6 +71,8 @@ def fit(
         patience: stop after so many epochs without a lower validation loss; `None` never stops.
         seed: see above.
         progress: whether to show a progress bar.
+        verbose: as in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
+            for one line an epoch; `None` goes by `progress`.
         callbacks: more Keras callbacks, run after ours.
         sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
             steps, and the epoch with the best weights is one after that.
@@ -100,7 +103,7 @@ def fit(
         ['loss', 'mse']
     """
     rate = FRESH if learning_rate is None else learning_rate
-    plan = Plan(epochs, batch_size, rate, patience, seed, progress, callbacks)
+    plan = Plan(epochs, batch_size, rate, patience, seed, verbosity(progress, verbose), callbacks)
     train = weighed(model, train, class_weight, loss)
     ready = prepare(model, train, validation, loss, batch_size)
     if learning_rate is None:

@@ -7,13 +7,33 @@ from typing import Any
 
 import keras
 import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from saikei.batches import ArrayData
 from saikei.errors import WorkError
 from saikei.training.best import BestState, Yardstick, unknown_end
-from saikei.training.plan import Plan
-from saikei.training.progress import ProgressBar
-from saikei.training.schedule import cosine_by_epoch
+from saikei.training.plan import Plan, cosine_by_epoch
+
+
+def seed_random_layers(model: keras.Model, seed: int) -> None:
+    """Set the state of every random layer (dropout, noise, augmentation) from one seed.
+
+    Keras keeps that state in variables of the model that are not weights, and it moves on with
+    every training step; without this a second training of equal weights would differ.
+
+    Args:
+        model: the model that is about to be trained.
+        seed: the seed; each random layer gets its own stream of it.
+    """
+    weights = {id(variable) for variable in model.weights}
+    states = [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights and variable.path.endswith("seed_generator_state")
+    ]
+    streams = np.random.SeedSequence(seed).generate_state(len(states) or 1)
+    for variable, stream in zip(states, streams, strict=False):
+        variable.assign(np.array([stream, 0], dtype="uint32"))
 
 
 def train(
@@ -62,7 +82,7 @@ def train(
     if validation is not None:
         callbacks += [_Validate(yardstick), best]
     total = None if steps is None else steps * plan.epochs
-    bar = ProgressBar(f"training {model.name}", total) if plan.progress else None
+    bar = _ProgressBar(f"training {model.name}", total) if plan.verbose == 1 else None
     if bar is not None:
         callbacks.append(bar)
     try:
@@ -71,7 +91,7 @@ def train(
                 data,
                 epochs=plan.epochs,
                 shuffle=False,
-                verbose=0,
+                verbose=2 if plan.verbose == 2 else 0,
                 callbacks=[*callbacks, *plan.callbacks],
             )
     finally:
@@ -99,6 +119,55 @@ class _Validate(keras.callbacks.Callback):
         """Add the figures to the epoch's logs, where later callbacks and the history look."""
         if logs is not None:
             logs.update(self._yardstick.figures())
+
+
+class _ProgressBar(keras.callbacks.Callback):
+    """A Rich progress bar: shows batches done, time left and the last epoch's figures.
+
+    Args:
+        title: what is being trained.
+        total: number of batches of all epochs; `None` where the data does not know.
+    """
+
+    def __init__(self, title: str, total: int | None) -> None:
+        super().__init__()
+        self._title = title
+        self._total = total
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Open the bar."""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._task = self._bar.add_task(self._title, total=self._total, figures="")
+        self._bar.start()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """One batch further."""
+        if self._bar is not None:
+            self._bar.advance(self._task)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Show the epoch's figures."""
+        if self._bar is not None:
+            shown = "  ".join(
+                f"{name} {value:.4f}"
+                for name, value in (logs or {}).items()
+                if name == "loss" or name.startswith("val_")
+            )
+            self._bar.update(self._task, figures=shown)
+
+    def close(self) -> None:
+        """Stop the bar and leave it on the screen; safe to call twice, and after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 def _check_finite(

@@ -16,7 +16,7 @@ from saikei.scoring.inference import flat_labels
 from saikei.scoring.labelled import Labelled
 from saikei.tensors import to_floats
 from saikei.training.best import Yardstick, some_batches
-from saikei.training.optimizer import adam
+from saikei.training.plan import adam
 from saikei.training.prepared import Prepared
 
 # From what freshly drawn weights take down to what hardly moves trained ones.
