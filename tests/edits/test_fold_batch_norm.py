@@ -302,6 +302,13 @@ def test_architectures_predict_the_same(name: str, left: int) -> None:
     assert double.difference(model, folded) <= double.EXACT
 
 
+def test_weights_that_are_no_numbers_are_named() -> None:
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2), L.BatchNormalization(name="norm")])
+    model.layers[-1].moving_mean.assign([1.0, np.nan])
+    with pytest.raises(EditError, match="FoldBatchNorm: 'moving_mean' of layer 'norm'"):
+        FoldBatchNorm()(model)
+
+
 def test_a_recipe_brings_it_back_from_json() -> None:
     recipe = Recipe([FoldBatchNorm(exclude=("bn",))])
     assert Recipe.from_json(recipe.to_json()) == recipe

@@ -120,6 +120,26 @@ def test_augmentation_goes_built_and_loaded_also_from_pipelines(tmp_path: Path) 
         np.testing.assert_allclose(got, wanted, atol=1e-6)
 
 
+def test_spectral_normalisation_goes_built_and_loaded_unless_it_runs_at_inference(
+    tmp_path: Path,
+) -> None:
+    x = keras.Input((6, 6, 4))
+    wrapped = L.SpectralNormalization(L.Conv2D(4, 3, padding="same"), name="conv")
+    last = L.SpectralNormalization(L.Dense(2), name="last")
+    model = keras.Model(x, last(L.Flatten(name="flat")(wrapped(x))))
+    model(np.ones((2, 6, 6, 4), "float32"), training=True)
+    model.save(tmp_path / "net.keras")
+    for given in (model, keras.saving.load_model(tmp_path / "net.keras")):
+        plain = RemoveNoOps()(given)
+        assert [type(layer) for layer in plain.layers[1:]] == [L.Conv2D, L.Flatten, L.Dense]
+        assert names(plain) == ["conv", "flat", "last"]
+        assert_same(given, plain)
+        assert type(RemoveNoOps(layers=("last",))(given).layers[1]) is L.SpectralNormalization
+    always = keras.Model(x, L.Flatten()(wrapped(x, training=True)))
+    with pytest.raises(EditError, match="RemoveNoOps would change nothing"):
+        RemoveNoOps()(always)
+
+
 @pytest.mark.parametrize("name", SOMETHING)
 def test_what_does_something_stays(name: str) -> None:
     with pytest.raises(EditError, match="RemoveNoOps would change nothing"):

@@ -192,7 +192,9 @@ BUILT = keras.Sequential([keras.Input((5,)), L.Dense(2)])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": 0}, "classes=0.: give a whole number of at least 1"),
+        ({"classes": 0}, "ReplaceHead: classes=0: give a whole number of at least 1"),
+        ({"seed": 2**32}, "seed=4294967296: give a whole number from 0"),
+        ({"seed": None}, "seed=None: give a whole number"),
         ({"classes": 2, "head": L.Dense(2)}, "classes or head, not both"),
         ({"activation": "relu"}, "goes with classes"),
         ({"pooling": "avg"}, "goes with classes"),

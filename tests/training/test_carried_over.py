@@ -14,6 +14,8 @@ from saikei.errors import TrainingWarning
 from saikei.graph import copy_model
 from saikei.scoring import evaluate
 from saikei.training import fit
+from saikei.training.prepared import prepare
+from saikei.training.rate import knows
 from tests.training.nets import redundant_regressor
 
 STALE = "ignore::saikei.errors.TrainingWarning"
@@ -144,3 +146,35 @@ def test_a_student_of_an_unsure_teacher_is_not_taken_for_untrained(activation) -
     short(distill, student, teacher, (x,), epochs=2, alpha=0.0)
     after = student.predict(x, verbose=0)
     assert np.square(after - wanted).mean() <= 1.05 * np.square(before - wanted).mean()
+
+
+def test_padding_and_rows_of_no_weight_do_not_make_a_model_look_trained():
+    generator = np.random.default_rng(0)
+    x = np.where(np.arange(12) < 3, generator.integers(1, 9, (64, 12)), 0)
+    tags = np.where(x > 0, 1 + x % 3, 0)
+    table = np.zeros((9, 4))
+    table[np.arange(9), np.where(np.arange(9) > 0, 1 + np.arange(9) % 3, 0)] = 9
+    source = keras.Input((None,), dtype="int32")
+
+    def tagger(logits):
+        embedded = layers.Embedding(9, 4, mask_zero=True)
+        model = keras.Model(source, layers.Activation("softmax")(embedded(source)))
+        embedded.set_weights([logits])
+        return model
+
+    blank = np.zeros((9, 4))
+    blank[0, 0] = 9
+    assert not known(tagger(blank), (x, tags))
+    assert known(tagger(table), (x, tags))
+
+    rows = np.arange(64) < 32
+    numbers = generator.normal(size=(64, 1))
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    model.set_weights([np.ones((1, 1))])
+    right_below = np.where(rows[:, None], numbers, generator.normal(size=(64, 1)))
+    assert known(model, (numbers, right_below, rows.astype("float32")))
+    assert not known(model, (numbers, right_below, 1.0 - rows))
+
+
+def known(model, data):
+    return knows(model, prepare(model, data, None, None, 32))

@@ -113,6 +113,8 @@ def test_rows_that_stand_twice_are_no_reason_to_refuse():
 def test_bad_input_gets_one_clear_line():
     with pytest.raises(InputError, match="'build' must be a function"):
         quick(net())
+    with pytest.raises(InputError, match="seed=-1: give a whole number from 0"):
+        quick(seed=-1)
     with pytest.raises(ModelError, match="Expected a keras.Model, got int"):
         quick(lambda: 3)
     with pytest.raises(InputError, match="epochs, progress would go to saikei.fit"):

@@ -177,7 +177,16 @@ def test_unusable_data_gets_one_line(train, message):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"epochs": 0}, {"batch_size": 0}, {"learning_rate": -1.0}, {"patience": 0}, {"seed": -1}],
+    [
+        {"epochs": 0},
+        {"epochs": 10**8},
+        {"batch_size": 0},
+        {"learning_rate": -1.0},
+        {"patience": 0},
+        {"patience": {}},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
 )
 def test_arguments_out_of_range_are_refused(arguments):
     with pytest.raises(InputError, match=next(iter(arguments))):
@@ -189,6 +198,17 @@ def test_a_training_that_runs_away_says_so_and_leaves_usable_weights():
     with pytest.raises(WorkError, match="'net' is no longer a number in epoch 1: lower"):
         quick(model, (X * 1e30, X[:, 0]), learning_rate=1e30)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+@pytest.mark.parametrize("part", ["inputs", "labels"])
+def test_nan_in_a_later_batch_of_a_dataset_is_named(part):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    x, y = X.astype("float32"), X[:, :1].astype("float32")
+    (x if part == "inputs" else y)[70, 0] = np.nan
+    begin = model.get_weights()
+    with pytest.raises(DataError, match=f"^Batch 3 of the train data holds NaN .* its {part}"):
+        quick(model, tf.data.Dataset.from_tensor_slices((x, y)).batch(32))
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), begin, strict=True))
 
 
 def test_the_progress_bar_counts_all_batches(capsys):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 import saikei as sk
-from saikei.errors import FusionError, ModelError
+from saikei.errors import DataError, FusionError, ModelError
 from saikei.graph import copy_model, fresh_model, lineage
 from saikei.training import check_held_out, inherit_rows, is_in_sample
 from saikei.training.provenance import training_rows
@@ -141,6 +141,9 @@ def test_a_loaded_model_has_no_known_past_until_it_is_declared(tmp_path):
     assert in_sample(model) == 60
     with pytest.raises(ModelError, match="keras.Model"):
         sk.declare_training_rows("m.keras", TRAIN)
+    for wrong, message in (((X[:, :1], Y), "shape"), ((np.full_like(X, np.nan), Y), "NaN")):
+        with pytest.raises(DataError, match=message):
+            sk.declare_training_rows(model, wrong)
 
 
 def test_rows_can_be_handed_on_by_hand():

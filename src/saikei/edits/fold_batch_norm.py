@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import check_layer_names
+from saikei.edits.finite import check_finite_weights
 from saikei.edits.folding.affine import CannotFoldError, of_batch_norm
 from saikei.edits.folding.readers import forced_to_train, readers
 from saikei.edits.folding.routes import Readers, Route, agreeing, route_ahead, route_back
@@ -52,6 +53,7 @@ class FoldBatchNorm(Edit):
         """The graph without them; `data` is not used."""
         check_layer_names(self.layers, graph, "FoldBatchNorm(layers=…)")
         check_layer_names(self.exclude, graph, "FoldBatchNorm(exclude=…)")
+        check_finite_weights("FoldBatchNorm", graph)
         folded, changed = graph, False
         while True:
             routes, refused = self._routes(folded)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from saikei.edits.base import Edit
 from saikei.edits.drop_channels import check_layer_names
 from saikei.edits.folding.no_ops import around, is_no_op
+from saikei.edits.folding.readers import forced_to_train
 from saikei.errors import EditError
 from saikei.graph import Graph, redirect
 
@@ -18,10 +19,10 @@ class RemoveNoOps(Edit):
     """Leave out every layer that gives back what it is given when the model predicts.
 
     These are Dropout and its kin, noise, augmentation (`RandomFlip`, `RandAugment` and the like),
-    stochastic depth, identities, linear activations, a ReLU of a ReLU, and padding, cropping,
-    pooling, resizing, rescaling, reshaping and transposing that change nothing. Predictions stay
-    the same; *training does not*: dropout, noise and augmentation are gone from it too, so use
-    this on a model that is done, or add them again.
+    stochastic depth, a `SpectralNormalization` around a layer, identities, linear activations, a
+    ReLU of a ReLU, and padding, cropping, pooling, resizing, rescaling, reshaping and transposing
+    that change nothing. Predictions stay the same; *training does not*: dropout, noise and
+    augmentation are gone from it too, so use this on a model that is done, or add them again.
 
     A layer that gives one of the model's outputs stays, because outputs are known by its name, and
     so does dropout that is called with `training=True`.
@@ -57,8 +58,19 @@ class RemoveNoOps(Edit):
             and index not in outputs
             and is_no_op(graph, index)
         ]
-        self._check(graph, [graph.calls[index].operation for index in chosen])
-        return redirect(graph, dict(around(graph, index) for index in chosen))
+        bare = {
+            name: operation.bare()
+            for name, operation in graph.operations.items()
+            if operation.spectral is not None
+            and name not in self.exclude
+            and (not self.layers or name in self.layers)
+            and not any(forced_to_train(c) for c in graph.calls if c.operation == name)
+        }
+        self._check(graph, [*bare, *(graph.calls[index].operation for index in chosen)])
+        shorter = redirect(graph, dict(around(graph, index) for index in chosen))
+        return shorter.with_operations(
+            {name: operation for name, operation in bare.items() if name in shorter.operations}
+        )
 
     def _check(self, graph: Graph, found: list[str]) -> None:
         for name in self.layers:

@@ -16,6 +16,7 @@ from saikei.edits.replacing.functions import asked_function
 from saikei.errors import EditError
 from saikei.graph import Graph, TensorRef
 from saikei.graph.instantiate import seeded
+from saikei.limits import check_seed, check_whole
 
 Head: TypeAlias = "keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]"
 
@@ -136,13 +137,11 @@ def _check_arguments(edit: ReplaceHead) -> None:
             raise EditError(
                 f"ReplaceHead({name}={getattr(edit, name)!r}) goes with {other}=…: give both."
             )
-    for name in ("classes", "call", "seed"):
-        number, least = getattr(edit, name), int(name == "classes")
-        whole = isinstance(number, int) and not isinstance(number, bool) and number >= least
-        if number is not None and not whole:
-            raise EditError(
-                f"ReplaceHead({name}={number!r}): give a whole number of at least {least}."
-            )
+    for name in ("classes", "call"):
+        if getattr(edit, name) is not None:
+            least = int(name == "classes")
+            check_whole(f"ReplaceHead: {name}", getattr(edit, name), least, kind=EditError)
+    check_seed(edit.seed, EditError, "ReplaceHead: seed")
     _check_names(edit)
 
 

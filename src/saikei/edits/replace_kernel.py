@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from saikei.calibration.refit import refit
 from saikei.edits.base import Edit
+from saikei.edits.finite import check_finite_weights
 from saikei.edits.replacing.convolutions import (
     CORRELATION,
     DEPTHWISE,
@@ -92,6 +93,7 @@ class ReplaceKernel(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with other kernels."""
         check_selection("ReplaceKernel", graph, self.layers, self.exclude)
+        check_finite_weights("ReplaceKernel", graph)
         chains = {name: self._chain(graph, graph.operations[name]) for name in self._chosen(graph)}
         with in_the_name_of("ReplaceKernel", _MEND):
             changed = replace_operations(graph, chains)

@@ -82,6 +82,13 @@ def unknown_end() -> Iterator[None]:
         yield
 
 
+def each_batch(data: Any) -> Iterator[Any]:
+    """One pass over a dataset, as Keras's `fit` takes it, with its batches as they are."""
+    if isinstance(data, keras.utils.PyDataset) and data.num_batches is not None:
+        return (data[index] for index in range(data.num_batches))
+    return iter(data)
+
+
 def some_batches(data: Any, most: int | None = None) -> list[Any]:
     """The first batches of a dataset, as arrays.
 
@@ -89,10 +96,8 @@ def some_batches(data: Any, most: int | None = None) -> list[Any]:
         data: as Keras's `fit` takes it.
         most: batches, fewer where they are large; `None` for a thousand samples or so.
     """
-    known = isinstance(data, keras.utils.PyDataset) and data.num_batches is not None
-    batches = (data[index] for index in range(data.num_batches)) if known else iter(data)
     found, count, size = [], 0, 0
-    for batch in batches:
+    for batch in each_batch(data):
         arrays = tree.map_structure(lambda leaf: leaf if leaf is None else as_numpy(leaf), batch)
         leaves = [leaf for leaf in tree.flatten(arrays) if leaf is not None]
         found.append(arrays)

@@ -14,6 +14,7 @@ from saikei.batches import Array, ArrayData
 from saikei.data import check_inputs, input_count
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
+from saikei.limits import check_seed
 from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.masks import shared_masks
@@ -112,6 +113,7 @@ def cross_fit(
         >>> len(made.members["model"]), made.predictions["model"][0].shape
         (2, (20, 1))
     """
+    check_seed(seed, InputError)
     builds = dict(build) if isinstance(build, Mapping) else {"model": build}
     # Models can be called too, but give no new one.
     if not builds or any(isinstance(b, keras.Model) or not callable(b) for b in builds.values()):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from saikei.batches import ArrayData
-from saikei.errors import WorkError
-from saikei.training.best import BestState, Yardstick, unknown_end
+from saikei.batches import ArrayData, as_numpy
+from saikei.errors import DataError, WorkError
+from saikei.training.best import BestState, Yardstick, each_batch, unknown_end
 from saikei.training.plan import Plan, cosine_by_epoch
 
 
@@ -34,6 +36,10 @@ def seed_random_layers(model: keras.Model, seed: int) -> None:
     streams = np.random.SeedSequence(seed).generate_state(len(states) or 1)
     for variable, stream in zip(states, streams, strict=False):
         variable.assign(np.array([stream, 0], dtype="uint32"))
+
+
+# Batches that are looked at for what made a loss no number.
+_BATCHES = 10_000
 
 
 def train(
@@ -66,8 +72,10 @@ def train(
         and the `learning_rate` at its peak.
 
     Raises:
-        WorkError: when the loss is no longer a finite number. The model has then the weights of
-            the best epoch, or its first ones.
+        DataError: when the loss is no longer a finite number because a batch of a dataset holds
+            NaN.
+        WorkError: when it is no finite number otherwise. The model has then the weights of the
+            best epoch, or its first ones.
 
     Warns:
         TrainingWarning: when training made the model worse, so that it stays as it was.
@@ -97,7 +105,7 @@ def train(
     finally:
         if bar is not None:
             bar.close()
-    _check_finite(model, history, best.first, plan)
+    _check_finite(model, history, best.first, plan, data)
     best.settle(yardstick, knows)
     history.start, history.best_epoch = best.start, best.epoch
     history.learning_rate = plan.learning_rate
@@ -171,15 +179,44 @@ class _ProgressBar(keras.callbacks.Callback):
 
 
 def _check_finite(
-    model: keras.Model, history: keras.callbacks.History, first: list[Any], plan: Plan
+    model: keras.Model, history: keras.callbacks.History, first: list[Any], plan: Plan, data: Any
 ) -> None:
     losses = np.array(history.history["loss"], dtype=float)
     if np.isfinite(losses).all():
         return
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         model.set_weights(first)
+    _check_batches(data)
     epoch = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
     raise WorkError(
         f"The loss of model '{model.name}' is no longer a number in epoch {epoch}: lower "
         f"learning_rate={plan.learning_rate:g}, or check the data for extreme values."
     )
+
+
+def _check_batches(data: Any) -> None:
+    """Refuse a dataset with NaN in a later batch than the first, which alone is checked before.
+
+    Args:
+        data: what a model was trained on, until its loss was no longer a number.
+
+    Raises:
+        DataError: naming the batch.
+    """
+    unknown_labels = False
+    for number, batch in enumerate(islice(each_batch(data), _BATCHES), start=1):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        wrong = "inputs" if _has_nan(x) else "labels" if _has_nan(y) else None
+        if number == 1:
+            # Those of the first batch are there because the loss leaves them out.
+            unknown_labels = wrong == "labels"
+        elif wrong == "inputs" or (wrong == "labels" and not unknown_labels):
+            raise DataError(
+                f"Batch {number} of the train data holds NaN or infinite numbers in its {wrong}, "
+                "so that the loss is no number: remove these rows or fill them."
+            )
+
+
+def _has_nan(part: Any) -> bool:
+    arrays = [as_numpy(leaf) for leaf in tree.flatten(part) if leaf is not None]
+    return any(a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import keras
 
 from saikei.errors import InputError
 from saikei.graph.internals import flattened_layers
+from saikei.limits import EPOCHS, check_seed, check_whole
 
 WARM_UP_SHARE = 0.05
 # In float16 the square of a small gradient is 0, and a division by Keras's 1e-7 overflows.
@@ -23,10 +24,6 @@ _FIRST_SCALE = 2.0**10
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number."""
     return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral)
 
 
 def verbosity(progress: bool, verbose: Any) -> int:
@@ -72,16 +69,13 @@ class Plan:
     settled: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}={value!r}: give a whole number of at least 1.")
+        check_whole("epochs", self.epochs, 1, EPOCHS, InputError)
+        check_whole("batch_size", self.batch_size, kind=InputError)
+        check_seed(self.seed, InputError)
         if not (is_number(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"learning_rate={self.learning_rate!r}: give a positive number.")
-        if self.patience is not None and not (_is_whole(self.patience) and self.patience >= 1):
-            raise InputError(f"patience={self.patience!r}: give at least 1 epoch, or None.")
-        if not _is_whole(self.seed) or self.seed < 0:
-            raise InputError(f"seed={self.seed!r}: give a whole number of at least 0.")
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1, EPOCHS, InputError)
         callbacks = self.callbacks if isinstance(self.callbacks, (list, tuple)) else [None]
         if not all(isinstance(one, keras.callbacks.Callback) for one in callbacks):
             raise InputError(f"callbacks={self.callbacks!r:.40}: give a list of Keras callbacks.")

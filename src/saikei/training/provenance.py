@@ -22,7 +22,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import ArrayData
+from saikei.batches import ArrayData, as_arrays, first_batch
+from saikei.data import check_inputs, input_count
 from saikei.errors import FusionError, ModelError
 from saikei.graph import mark, marks_of
 from saikei.training.digests import Digests, digest_data, digest_rows
@@ -49,11 +50,11 @@ def declare_training_rows(model: keras.Model, data: Any) -> None:
 
     Args:
         model: a Keras model.
-        data: `(x, y)` arrays or a dataset that `keras.Model.fit` takes; it is read once.
+        data: `(x, y)` arrays or a dataset that `keras.Model.fit` takes, or inputs alone.
 
     Raises:
         ModelError: when the object is no Keras model.
-        DataError: when the data is empty, never ends, or has no labels.
+        DataError: when the data is empty, never ends, or does not fit the model.
 
     Example:
         >>> import keras, numpy as np
@@ -65,7 +66,11 @@ def declare_training_rows(model: keras.Model, data: Any) -> None:
     """
     if not isinstance(model, keras.Model):
         raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: hand in a model.")
-    record_rows(model, digest_data(data), "declare_training_rows")
+    inputs = input_count(model)
+    arrays = as_arrays(data, "given", labels=False, inputs=inputs)
+    first = arrays or first_batch(data, "given", labels=False, inputs=inputs)
+    check_inputs(model, first.x, "given", batch=arrays is None)
+    record_rows(model, digest_data(data, inputs=inputs), "declare_training_rows")
 
 
 def record_rows(model: keras.Model, digests: Digests, by: str) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
-from saikei.batches import first_batch, for_keras
+from saikei.batches import ArrayData, first_batch
 from saikei.errors import DataError
-from saikei.scoring.inference import flat_labels
 from saikei.scoring.labelled import Labelled
-from saikei.tensors import to_floats
+from saikei.scoring.masks import with_masks
+from saikei.scoring.observed import counted_labels
+from saikei.scoring.predictions import Predictions
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.plan import adam
 from saikei.training.prepared import Prepared
@@ -26,6 +27,7 @@ STEPS = 20
 # Batches after those, to compare the rates on where there is no validation.
 HELD_OUT = 8
 _SAMPLES = 512
+_BATCH = 32
 # Weights that do better than the best constant by so much know something.
 _KNOWS = 0.9
 
@@ -82,29 +84,30 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
         ready: its data.
         labels: from inputs to labels, where the data has none.
     """
-    x, y = _some(ready)
+    some = _some(ready)
+    if labels is not None:
+        some = replace(some, y=labels(some.x))
+    outputs, masks = with_masks(model, some.x).predict(some.x, _BATCH)
     try:
-        truths = flat_labels(model, y if labels is None else labels(x))
-        outputs = [to_floats(o) for o in tree.flatten(model.predict(for_keras(x), verbose=0))]
-        some = Labelled.of(ready.tasks, truths)
-        ours, theirs = some.loss(outputs), some.loss(some.prior(outputs))
-        least = some.least_loss()
+        truths = counted_labels(
+            model, ready.tasks, Predictions(some.y, some.weights, outputs, masks)
+        )
+        counted = Labelled.of(ready.tasks, truths)
+        ours, theirs = counted.loss(outputs), counted.loss(counted.prior(outputs))
+        least = counted.least_loss()
     except DataError:
-        # A loss that takes labels of a form of its own, or outputs that are not finite.
+        # A loss that takes labels of a form of its own, outputs that are not finite, or nothing
+        # of these rows counts.
         return False
     return ours - least < _KNOWS * (theirs - least)
 
 
-def _some(ready: Prepared) -> tuple[Any, Any]:
+def _some(ready: Prepared) -> ArrayData:
     if ready.arrays is None:
-        batch = first_batch(ready.dataset, "train", labels=ready.labelled)
-        return batch.x, batch.y
+        return first_batch(ready.dataset, "train", labels=ready.labelled)
     # Not the first ones: arrays may be sorted by class.
     rows = np.random.default_rng(0).permutation(len(ready.arrays))[:_SAMPLES]
-    x, y = tree.map_structure(
-        lambda leaf: None if leaf is None else leaf[np.sort(rows)], (ready.arrays.x, ready.arrays.y)
-    )
-    return x, y
+    return ready.arrays.take(np.sort(rows))
 
 
 class _Batches(keras.utils.PyDataset):
