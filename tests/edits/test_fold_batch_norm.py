@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from saikei.edits import FoldBatchNorm, Recipe
+from saikei.edits import FoldBatchNorm
 from saikei.errors import EditError
 from saikei.testing import random_inputs, randomise_statistics
 from tests.edits import double
@@ -307,8 +307,3 @@ def test_weights_that_are_no_numbers_are_named() -> None:
     model.layers[-1].moving_mean.assign([1.0, np.nan])
     with pytest.raises(EditError, match="FoldBatchNorm: 'moving_mean' of layer 'norm'"):
         FoldBatchNorm()(model)
-
-
-def test_a_recipe_brings_it_back_from_json() -> None:
-    recipe = Recipe([FoldBatchNorm(exclude=("bn",))])
-    assert Recipe.from_json(recipe.to_json()) == recipe

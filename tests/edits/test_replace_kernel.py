@@ -390,24 +390,3 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 def test_what_cannot_be_is_refused(edit: ReplaceKernel, message: str) -> None:
     with pytest.raises(EditError, match=message):
         edit(mixed())
-
-
-def test_recipes_with_it_go_through_json() -> None:
-    recipe = Recipe(
-        [
-            ReplaceKernel((3, 4), ("conv",), old=(5, 5), how="crop"),
-            ReplaceKernel(how="separate", middle=0.5),
-        ]
-    )
-    again = Recipe.from_json(recipe.to_json())
-    assert again == recipe
-    model = network("Conv2D", 9, 5)
-    np.testing.assert_array_equal(run(recipe(model), batch(model)), run(again(model), batch(model)))
-
-
-def test_the_input_model_is_not_changed() -> None:
-    model = network("Conv2D", 9, 5)
-    before = (model.to_json(), [w.tobytes() for w in model.get_weights()])
-    for edit in (ReplaceKernel(3), ReplaceKernel(3, how="stack"), ReplaceKernel(how="separate")):
-        edit(model)
-    assert (model.to_json(), [w.tobytes() for w in model.get_weights()]) == before

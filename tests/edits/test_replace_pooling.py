@@ -10,7 +10,7 @@ import pytest
 from keras import layers as L
 from keras import ops
 
-from saikei import Recipe, ReplacePooling
+from saikei import ReplacePooling
 from saikei.edits.replacing.poolings import Pooling
 from saikei.errors import EditError
 from saikei.graph import read
@@ -287,11 +287,3 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 def test_what_cannot_be_is_refused(edit: ReplacePooling, message: str) -> None:
     with pytest.raises(EditError, match=message):
         edit(small())
-
-
-def test_recipes_with_it_go_through_json() -> None:
-    recipe = Recipe([ReplacePooling("adaptive", ("pool",), size=(4, 4)), ReplacePooling("max")])
-    again = Recipe.from_json(recipe.to_json())
-    assert again == recipe
-    x = batch(small())
-    np.testing.assert_array_equal(run(recipe(small()), x), run(again(small()), x))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from saikei import Budget, Recipe, Separate, profile
+from saikei import Budget, Separate, profile
 from saikei.edits.lowrank.convolutions import split_depthwise
 from saikei.errors import BudgetError, EditError
 from saikei.graph import build, read, replace_operations
@@ -192,12 +192,8 @@ def test_frozen_layers_and_the_dtype_policy_stay() -> None:
     assert separated.get_layer("conv_basis").depthwise_regularizer is not None
 
 
-def test_a_separated_model_saves_and_can_be_pruned_exactly(tmp_path: Any) -> None:
-    separated = Separate()(network())
-    separated.save(tmp_path / "separated.keras")
-    loaded = keras.models.load_model(tmp_path / "separated.keras")
-    assert distance(separated, loaded) == 0
-    assert assert_cuts_exactly(separated).cut > 10
+def test_a_separated_model_can_be_pruned_exactly() -> None:
+    assert assert_cuts_exactly(Separate()(network())).cut > 10
 
 
 def test_data_brings_the_separated_model_closer() -> None:
@@ -228,8 +224,3 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
 def test_a_layer_of_another_kind_is_refused() -> None:
     with pytest.raises(EditError, match="cannot split layer 'head' of kind Dense"):
         Separate(layers=("head",))(network())
-
-
-@pytest.mark.parametrize("edit", [Separate(), Separate(Budget(macs=0.5), 2, exclude=("third",))])
-def test_a_recipe_goes_through_json(edit: Separate) -> None:
-    assert Recipe.from_json(Recipe([edit]).to_json()) == Recipe([edit])

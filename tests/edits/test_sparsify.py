@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from saikei import DropChannels, Recipe, Sparsify, profile
+from saikei import Sparsify, profile
 from saikei.errors import EditError
 from saikei.graph import read
 
@@ -231,15 +231,6 @@ def test_layers_without_kernels_and_unknown_ones_are_refused() -> None:
         Sparsify(layers=("norm",))(network())
     with pytest.raises(EditError, match="did you mean 'head'"):
         Sparsify(exclude=("haed",))(network())
-
-
-@pytest.mark.parametrize(
-    "edit", [Sparsify(), Sparsify(0.9, scope="global"), Sparsify(pattern="2:4", layers=("head",))]
-)
-def test_a_recipe_goes_through_json(edit: Sparsify) -> None:
-    recipe = Recipe([edit, DropChannels({"first": (0,)})])
-    assert Recipe.from_json(recipe.to_json()) == recipe
-    assert share_of_zeros([recipe(network()).get_layer("head").get_weights()[0]]) > 0.4
 
 
 def test_the_plan_prints_as_a_table() -> None:

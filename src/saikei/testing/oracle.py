@@ -106,8 +106,8 @@ def check_cut(
         smaller.append(build(cut(_map_of_loaded(twin, channel_map), keep)))
     batch = random_inputs(model, generator) if inputs is None else inputs
     error = spread = 0.0
-    expected = _run(silenced, batch)
-    for whole, *parts in zip(expected, *(_run(one, batch) for one in smaller), strict=True):
+    expected = run(silenced, batch)
+    for whole, *parts in zip(expected, *(run(one, batch) for one in smaller), strict=True):
         scale = max(float(np.abs(whole).max(initial=0.0)), float(np.finfo(np.float32).tiny))
         for part in parts:
             difference = float(np.abs(whole - part).max(initial=0.0)) / scale
@@ -254,6 +254,7 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
         layer.momentum = momentum
 
 
-def _run(model: keras.Model, batch: Any) -> list[np.ndarray]:
+def run(model: keras.Model, batch: Any) -> list[np.ndarray]:
+    """The outputs of a model, flat, as floats."""
     outputs = model(batch, training=False)
     return [to_floats(output) for output in tree.flatten(outputs)]
