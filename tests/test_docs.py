@@ -53,7 +53,8 @@ def test_links_lead_somewhere(document: str) -> None:
 
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
 def test_files_and_folders_that_are_named_exist(document: str) -> None:
-    here = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.py")}
+    files = (path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
+    here = {str(path.relative_to(ROOT)) for path in files}
     here |= {f"{folder}/" for path in here for folder in Path(path).parents}
     here |= {"tests/", *(f"tests/{path.name}/" for path in (ROOT / "tests").iterdir())}
     named = re.findall(r"`((?:\w+/)*(?:\w+/|\w+\.py))`", text_of(document))

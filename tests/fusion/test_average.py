@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -146,23 +142,6 @@ def test_one_member_given_twice_is_itself(x):
     assert np.allclose(say(learned, x), say(member, x), atol=1e-6)
 
 
-def test_a_saved_fusion_loads_without_saikei(x, tmp_path):
-    for name, weights in {"equal": None, "weighted": (0.3, 0.7)}.items():
-        fused = Average(weights)([classifier(seed) for seed in range(2)])
-        fused.save(tmp_path / f"{name}.keras")
-        np.save(tmp_path / f"{name}.npy", say(fused, x))
-    np.save(tmp_path / "x.npy", x)
-    code = """if True:
-        import keras, numpy as np, sys
-        for name in ("equal", "weighted"):
-            model = keras.saving.load_model(f"{name}.keras", safe_mode=True)
-            said = keras.ops.convert_to_numpy(model(np.load("x.npy")))
-            assert np.allclose(said, np.load(f"{name}.npy"), atol=1e-6), name
-        assert "saikei" not in sys.modules
-    """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
-
-
 @pytest.mark.parametrize("weights", [None, (0.3, 0.7)])
 def test_a_fusion_of_classifiers_is_a_classifier_that_can_be_fused_again(weights, x):
     a, b = classifier(0), classifier(1)
@@ -180,12 +159,6 @@ def test_a_fusion_costs_what_its_members_cost():
     fused = profile(Average()(members), latency=False)
     assert fused.params == sum(cost.params for cost in costs)
     assert fused.macs == sum(cost.macs for cost in costs)
-
-
-@pytest.mark.parametrize("weights", [None, "learn", (0.25, 0.75)])
-def test_it_round_trips_through_json(weights):
-    value = Average(weights)
-    assert Average.from_dict(json.loads(json.dumps(value.to_dict()))) == value
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -73,27 +70,6 @@ def test_half_precision_members_are_pooled_in_float32():
             np.testing.assert_allclose(said.sum(-1), 1, atol=1e-5)
     finally:
         keras.config.set_dtype_policy("float32")
-
-
-def test_a_saved_average_loads_where_saikei_cannot_be_imported(tmp_path):
-    members = team()
-    y = labels_of(members[1])
-    np.save(tmp_path / "x.npy", X)
-    names = ["logit", "median", "table", "calibrated", "all"]
-    for name in names:
-        fused = AXES[name](members, (X, y))
-        fused.save(tmp_path / f"{name}.keras")
-        np.save(tmp_path / f"{name}.npy", say(fused))
-    code = f"""if True:
-        import sys
-        sys.modules["saikei"] = None
-        import keras, numpy as np
-        for name in {names}:
-            model = keras.saving.load_model(f"{{name}}.keras", safe_mode=True)
-            said = keras.ops.convert_to_numpy(model(np.load("x.npy")))
-            assert np.allclose(said, np.load(f"{{name}}.npy"), atol=1e-6), name
-    """
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT is TensorFlow's")

@@ -136,8 +136,3 @@ def test_what_cannot_be_boosted_is_refused_with_the_mend() -> None:
     reshaped = weak(L.Dense(3, activation="softmax"), L.Reshape((3,)))
     with pytest.raises(FusionError, match="cannot be taken off"):
         Boost(rounds=2)([reshaped], (x, ring(x)))
-
-
-def test_a_series_goes_through_json() -> None:
-    boost = Boost(4, False, 0.5, 3, 16, 1e-2, 7)
-    assert Boost.from_dict(boost.to_dict()) == boost

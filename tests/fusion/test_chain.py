@@ -133,15 +133,6 @@ def test_the_first_may_take_several_inputs_and_the_last_give_several_outputs() -
         Chain()([last, last])
 
 
-def test_a_chain_is_saved_and_loaded(tmp_path: object) -> None:
-    chain = Chain(train="later")(adapted())
-    path = f"{tmp_path}/chain.keras"
-    chain.save(path)
-    x = noise(3, 6)
-    loaded = keras.saving.load_model(path)
-    np.testing.assert_array_equal(predicted(loaded, x), predicted(chain, x))
-
-
 def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
     f = model_of((6,), L.Dense(5))
     with pytest.raises(FusionError, match="at least two members"):
@@ -158,8 +149,3 @@ def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
     anything = model_of((None, 3), L.GlobalAveragePooling1D())
     with pytest.raises(FusionError, match="Nothing leads from"):
         Chain()([f, anything])
-
-
-def test_a_chain_goes_through_json() -> None:
-    chain = Chain("stages", 3, 16, 1e-2, 5)
-    assert Chain.from_dict(chain.to_dict()) == chain

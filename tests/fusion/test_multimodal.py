@@ -230,16 +230,6 @@ def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
         fill_missing(model, {})
 
 
-def test_a_multimodal_fusion_goes_through_json() -> None:
-    for fusion in (
-        Multimodal(),
-        Multimodal("features", "zeros", seed=3),
-        Multimodal(fallback="drop", weights=(0.25, 0.75)),
-        Multimodal(weights="learn"),
-    ):
-        assert Multimodal.from_dict(fusion.to_dict()) == fusion
-
-
 def test_a_sequential_model_from_a_file_has_no_modalities(tmp_path: Any) -> None:
     keras.Sequential([keras.Input((3,)), L.Dense(2)]).save(tmp_path / "net.keras")
     assert modalities_of(keras.saving.load_model(tmp_path / "net.keras")) == ()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -241,21 +239,6 @@ def test_a_keras_model_is_trained_and_appended(own):
     if own:
         for old, new in zip(before, meta.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
-
-
-def test_a_fused_model_saves_and_loads_in_a_process_without_saikei(tmp_path):
-    members = team()
-    y = truth_of(members)
-    fused = Stack(below=(Stack("mlp", folds=2), Stack(folds=2)), folds=2)(members, (X, y))
-    fused.save(tmp_path / "fused.keras")
-    np.save(tmp_path / "x.npy", X[:5])
-    code = (
-        "import sys, keras, numpy as np; m = keras.models.load_model('fused.keras');"
-        "np.save('y.npy', m.predict(np.load('x.npy'), verbose=0));"
-        "assert 'saikei' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), say(fused, X[:5]), atol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_stack():
