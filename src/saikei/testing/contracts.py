@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pickle
@@ -199,8 +198,8 @@ def _bytes(data: Any) -> list[bytes]:
 def _through_json(value: Any) -> Any:
     """The value as its JSON form gives it back, which has to be equal to it."""
     name = type(value).__name__
-    frozen = dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen  # type: ignore[attr-defined]
-    assert frozen, f"{name} is no frozen dataclass."
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    assert parameters is not None and parameters.frozen, f"{name} is no frozen dataclass."
     record = json.loads(json.dumps(value.to_dict(), allow_nan=False))
     again = type(value).from_dict(record)
     assert again == value, f"{name} comes back from JSON as {again}, not as {value}."
