@@ -199,7 +199,7 @@ def _through_json(value: Any) -> Any:
     """The value as its JSON form gives it back, which has to be equal to it."""
     name = type(value).__name__
     parameters = getattr(type(value), "__dataclass_params__", None)
-    assert parameters is not None and parameters.frozen, f"{name} is no frozen dataclass."
+    assert getattr(parameters, "frozen", False), f"{name} is no frozen dataclass."
     record = json.loads(json.dumps(value.to_dict(), allow_nan=False))
     again = type(value).from_dict(record)
     assert again == value, f"{name} comes back from JSON as {again}, not as {value}."
