@@ -12,9 +12,9 @@ from keras import layers as L
 import saikei as sk
 from saikei import Cascade
 from saikei.errors import DataError, FusionError
-from saikei.fusion.cascade.fitting import fitted
+from saikei.fusion.cascade.fitting import fit_exits
 from saikei.fusion.cascade.policies import Goal, front
-from saikei.fusion.cascade.stage_table import Trial
+from saikei.fusion.cascade.stage_table import StageTable
 from saikei.models import Exits
 from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, said
 
@@ -23,49 +23,49 @@ def macs_of(model: keras.Model) -> int:
     return sk.profile(model, latency=False).macs
 
 
-def by_hand(trial: Trial, goal: str, bound: float) -> tuple[float, float]:
+def by_hand(table: StageTable, goal: str, bound: float) -> tuple[float, float]:
     """The best accuracy and cost over all combinations of thresholds, one by one."""
-    options = [np.append(np.unique(trial.sure[:, k]), [0, 2]) for k in range(2)]
+    options = [np.append(np.unique(table.confidences[:, k]), [0, 2]) for k in range(2)]
     found = []
     for thresholds in itertools.product(*options):
-        found.append((trial.rights(thresholds).mean(), trial.spent(thresholds).mean()))
+        found.append((table.rights(thresholds).mean(), table.spent(thresholds).mean()))
     if goal == "cost":
         return max((a, -c) for a, c in found if c <= bound + 1e-12)
     return min((c, -a) for a, c in found if a >= bound - 1e-12)
 
 
-def random_trial(n: int, stages: int = 3, seed: int = 0) -> Trial:
+def random_table(n: int, stages: int = 3, seed: int = 0) -> StageTable:
     generator = np.random.default_rng(seed)
     sure = generator.uniform(size=(n, stages - 1)).round(2).astype("float32")
     right = generator.uniform(size=(n, stages)) < np.linspace(0.6, 0.95, stages)
     right[:, :-1] |= sure > 0.8
     costs = np.cumsum(np.geomspace(0.1, 1, stages))
-    return Trial(sure, right, right[:, -1], costs)
+    return StageTable(sure, right, right[:, -1], costs)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_thresholds_are_searched_jointly_to_the_optimum(seed: int) -> None:
-    trial = random_trial(40, seed=seed)
-    policies = front(trial)
+    table = random_table(40, seed=seed)
+    policies = front(table)
     for bound in (0.3, 0.6, 0.9):
-        accuracy, cost = by_hand(trial, "cost", bound)
+        accuracy, cost = by_hand(table, "cost", bound)
         best = [p for p in policies if p.cost <= bound + 1e-12][-1]
         assert (best.accuracy, -best.cost) == pytest.approx((accuracy, cost))
     for bound in (0.8, 0.85, 0.9):
-        cost, accuracy = by_hand(trial, "accuracy", bound)
+        cost, accuracy = by_hand(table, "accuracy", bound)
         best = next(p for p in policies if p.accuracy >= bound - 1e-12)
         assert (best.cost, -best.accuracy) == pytest.approx((cost, accuracy))
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4, 6])
 def test_a_policy_does_on_rows_what_the_search_says(stages: int) -> None:
-    trial = random_trial(300, stages)
-    policies = front(trial)
+    table = random_table(300, stages)
+    policies = front(table)
     assert all(np.diff([p.cost for p in policies]) > 0)
     assert all(np.diff([p.accuracy for p in policies]) > 0)
     for policy in policies:
-        assert trial.rights(policy.thresholds).mean() == pytest.approx(policy.accuracy)
-        assert trial.spent(policy.thresholds).mean() == pytest.approx(policy.cost)
+        assert table.rights(policy.thresholds).mean() == pytest.approx(policy.accuracy)
+        assert table.spent(policy.thresholds).mean() == pytest.approx(policy.cost)
 
 
 def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
@@ -97,25 +97,25 @@ def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
 
 def test_the_target_is_missed_on_new_rows_no_more_often_than_it_says() -> None:
     """The guard against a fit's own optimism, which without it misses every other time."""
-    from saikei.fusion.cascade.fitting import fitted
+    from saikei.fusion.cascade.fitting import fit_exits
     from saikei.fusion.cascade.policies import Goal
 
     generator = np.random.default_rng(0)
     sure = generator.uniform(size=(100_000, 1)).astype("float32")
     last = generator.uniform(size=100_000) < 0.9
     first = last & (generator.uniform(size=100_000) > 0.4 * (1 - sure[:, 0]))
-    many = Trial(sure, np.stack([first, last], axis=1), last, np.array([0.02, 1.02]))
+    many = StageTable(sure, np.stack([first, last], axis=1), last, np.array([0.02, 1.02]))
     truth = many.take(slice(20_000, None))
     missed = {0.9: 0, None: 0}
     tries, refused = 60, 0
     for seed in range(tries):
         drawn = np.random.default_rng(seed).integers(0, 20_000, 600)
         for certainty in missed:
-            trial = many.take(drawn)
+            table = many.take(drawn)
             exits = Exits((0.0,))
             goal = Goal("share", 0.95)
             try:
-                found = fitted(exits, trial, goal, (0.02, 1.0), certainty, seed)
+                found = fit_exits(exits, table, goal, (0.02, 1.0), certainty, seed)
             except FusionError:
                 refused += 1
                 continue
@@ -237,11 +237,11 @@ def test_where_members_cost_the_same_that_is_the_reason_and_a_cheaper_one_helps(
     right[:, 1] &= right[:, 0]
     sure = rng.random((n, 1)).astype("float32")
     exits = Exits((0.5,))
-    even = Trial(sure, right, right[:, 1], np.array([1.0, 2.0]))
+    even = StageTable(sure, right, right[:, 1], np.array([1.0, 2.0]))
     hard = Goal("accuracy", 0.99)
     with pytest.raises(FusionError, match="costs as much as the last one.*cheaper member first"):
-        fitted(exits, even, hard, (7.0, 7.0), certainty, 0)
-    cheap = Trial(sure, right, right[:, 1], np.array([0.1, 1.1]))
+        fit_exits(exits, even, hard, (7.0, 7.0), certainty, 0)
+    cheap = StageTable(sure, right, right[:, 1], np.array([0.1, 1.1]))
     with pytest.raises(FusionError, match="No thresholds keep an accuracy of 0.99.*: aim lower"):
-        fitted(exits, cheap, hard, (0.7, 7.0), certainty, 0)
-    assert fitted(exits, cheap, Goal("share", 0.5), (0.7, 7.0), certainty, 0).mean_cost < 7.0
+        fit_exits(exits, cheap, hard, (0.7, 7.0), certainty, 0)
+    assert fit_exits(exits, cheap, Goal("share", 0.5), (0.7, 7.0), certainty, 0).mean_cost < 7.0

@@ -42,7 +42,7 @@ def test_the_combiner_says_what_the_cascade_predicts(confidence, combine):
     inputs, tensors = connect(members(), False, False)
     graph = keras.Model(inputs, combiner.connect(tensors, "cascade")[0])
     np.testing.assert_allclose(said(graph, held), expected, atol=1e-6)
-    assert combiner.found == fusion.fit(members(), (X, Y))
+    assert combiner.fitted == fusion.fit(members(), (X, Y))
     json.dumps(combiner.to_dict())
 
 
@@ -132,10 +132,10 @@ def test_any_thresholds_give_each_row_what_one_of_its_stages_says(thresholds, av
         zip(combiner.predict(evidence.said)[0], stages, strict=True)
     ):
         seen = [output[row : row + 1] for output in outputs[: stage + 1]]
-        np.testing.assert_allclose(told, exits.said(seen)[0], atol=1e-6)
+        np.testing.assert_allclose(told, exits.output(seen)[0], atol=1e-6)
         assert stage == 2 or bool(exits.leaves(seen)[0])
         assert not any(bool(exits.leaves(seen[:k])[0]) for k in range(1, stage + 1))
-    assert combiner.found.shares[0] == 1.0
+    assert combiner.fitted.shares[0] == 1.0
 
 
 def test_outputs_of_other_tasks_make_no_cascade():

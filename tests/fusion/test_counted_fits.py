@@ -77,7 +77,7 @@ def test_fitting_to_weights_is_fitting_to_repeated_rows(name: str, kind: str) ->
 def test_a_cascade_weighs_its_rows() -> None:
     evidence = evidence_of("multiclass")
     cascade = sk.Cascade(certainty=None, costs=(0.1, 0.5, 1.0), target=0.8)
-    weighted, plain = (cascade.combiner(one).found for one in (evidence, repeated(evidence)))
+    weighted, plain = (cascade.combiner(one).fitted for one in (evidence, repeated(evidence)))
     assert weighted.accuracy == pytest.approx(plain.accuracy)
     assert weighted.mean_cost == pytest.approx(plain.mean_cost)
     assert weighted.rows == (weights() > 0).sum()

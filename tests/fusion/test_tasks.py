@@ -211,7 +211,7 @@ def test_a_soup_is_the_mean_of_the_weights_and_says_its_loss(case):
         np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-6)
     assert made.loss == pytest.approx(loss(made.model, data), rel=1e-4)
     assert made.losses == pytest.approx([loss(member, data) for member in members], rel=1e-4)
-    assert all(barrier.gain > 0 and not barrier.stands for barrier in made.barriers)
+    assert all(barrier.gain > 0 and not barrier.significant for barrier in made.barriers)
 
 
 @cases("multilabel", "segmentation")

@@ -64,10 +64,10 @@ def test_confidence_is_what_its_formula_says(confidence: Any) -> None:
             "entropy": 1 + (p * np.log(p)).sum(axis=1) / np.log(5),
             "agreement": np.minimum(p, q).sum(axis=1),
         }[confidence]
-        np.testing.assert_allclose(exits.sure(outputs), expected, atol=1e-5)
+        np.testing.assert_allclose(exits.confidences(outputs), expected, atol=1e-5)
         tensors = [keras.ops.convert_to_tensor(one) for one in outputs]
         np.testing.assert_allclose(
-            keras.ops.convert_to_numpy(exits.sure(tensors)), expected, atol=1e-5
+            keras.ops.convert_to_numpy(exits.confidences(tensors)), expected, atol=1e-5
         )
 
 

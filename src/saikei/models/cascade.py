@@ -19,29 +19,29 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @keras.saving.register_keras_serializable(package="saikei", name="Cascade")
 class CascadeModel(keras.Model):
-    """Members in their order, with exits between them; made by `saikei.Cascade`.
+    """Members in order, with exits between them; made by `saikei.Cascade`.
 
     `predict`, `predict_on_batch` and `evaluate` run each member only on the rows that have not
     left before it. Called as a function, or exported, it is one graph, and a graph computes whole
-    batches: there a member is skipped when all rows of the batch have left, which for a batch of
-    one is the same. All of these give the same outputs up to rounding. As a graph that is read
-    (by edits, `saikei.profile` or `saikei.graph.copy_model`) it has all members run.
+    batches: a member is skipped when all rows of the batch have left, which for a batch of one is
+    the same. All of these give the same outputs up to rounding. In the graph that edits,
+    `saikei.profile` and `saikei.graph.copy_model` read, all members run.
 
-    A saved cascade is loaded where `saikei.models` has been imported, as `saikei.Cascade` and
-    `saikei.modelfile.load_model` do. `saikei.graph.copy_model` makes a plain Keras model of it,
-    which runs all members.
+    To load a saved cascade, `saikei.models` has to be imported; `saikei.Cascade` and
+    `saikei.modelfile.load_model` import it. `saikei.graph.copy_model` makes a plain Keras model of
+    it, in which all members run.
 
     Args:
         members: Functional models with the same inputs and one output each, with distinct names.
         exits: when rows leave.
         shares: for each member the share of rows that it is expected to see; `None` if unknown.
-        name: of the model.
+        name: the name of the model.
 
     Raises:
         FusionError: when there are not as many thresholds as members but the last.
     """
 
-    # `call` says the same as the graph of layers, which runs all members.
+    # `call` computes the same as the graph of layers, in which all members run.
     computes_its_graph = True
 
     def __init__(
@@ -72,33 +72,33 @@ class CascadeModel(keras.Model):
 
         Args:
             inputs: as the members take them.
-            training: a cascade is not trained: members always run as in inference.
-            mask: not used.
+            training: ignored; a cascade is not trained, so members always run as in inference.
+            mask: ignored.
         """
         return self._packed(self._from_stage(0, inputs, (), None))
 
     def _from_stage(self, stage: int, inputs: Any, earlier: tuple[Any, ...], gone: Any) -> Any:
-        """What the cascade says from a stage on; of rows that are gone by then it does not count.
+        """The output of the cascade from a stage on; for rows that left before, it is not used.
 
         Args:
-            stage: whose member runs.
-            inputs: of the whole batch.
-            earlier: what the members before it gave.
-            gone: which rows have left before; `None` at the first stage.
+            stage: the index of the member that runs.
+            inputs: the inputs of the whole batch.
+            earlier: the outputs of the members before it.
+            gone: which rows have left before, booleans `(batch,)`; `None` at the first stage.
         """
         (output,) = tree.flatten(self.members[stage](inputs, training=False))
         outputs = (*earlier, keras.ops.cast(output, self.outputs[0].dtype))
-        said = self.exits.said(outputs)
+        output = self.exits.output(outputs)
         if stage == len(self.members) - 1:
-            return said
+            return output
         leaves = self.exits.leaves(outputs)
         gone = leaves if gone is None else keras.ops.logical_or(gone, leaves)
         later = keras.ops.cond(
             keras.ops.all(gone),
-            lambda: said,
+            lambda: output,
             lambda: self._from_stage(stage + 1, inputs, outputs, gone),
         )
-        return keras.ops.where(leaves[:, None], said, later)
+        return keras.ops.where(leaves[:, None], output, later)
 
     def _packed(self, output: Any) -> Any:
         return tree.pack_sequence_as(self.output, [output])
@@ -108,10 +108,10 @@ class CascadeModel(keras.Model):
 
         Args:
             x: arrays as the members take them, one sample a row.
-            batch_size: rows that a member sees at once; 32 when not given.
+            batch_size: rows in a batch of a member; 32 when not given.
 
         Returns:
-            Outputs `(n, …)`, and stages `(n,)`: i where the members up to `members[i]` have run.
+            Outputs `(n, …)`, and stages, int `(n,)`: the index of the last member that has run.
 
         Raises:
             DataError: when there are no rows.
@@ -126,21 +126,21 @@ class CascadeModel(keras.Model):
         for stage, member in enumerate(self.members):
             outputs.append(self._run(member, arrays, rows, batch_size or 32))
             stages[rows] = stage
-            said = self.exits.said(outputs)
+            output = self.exits.output(outputs)
             if result is None:
-                result = np.empty((len(stages), *said.shape[1:]), said.dtype)
-            result[rows] = said
+                result = np.empty((len(stages), *output.shape[1:]), output.dtype)
+            result[rows] = output
             if stage == len(self.members) - 1:
                 break
             stays = ~self.exits.leaves(outputs)
-            rows, outputs = rows[stays], [output[stays] for output in outputs]
+            rows, outputs = rows[stays], [one[stays] for one in outputs]
             if not len(rows):
                 break
         assert result is not None
         return result, stages
 
     def _run(self, member: Any, arrays: Any, rows: Array, batch_size: int) -> Array:
-        """What a member says of some rows, which it sees in batches of sizes that come again."""
+        """The outputs of a member on some rows, in batches of few different sizes."""
         parts = []
         for start in range(0, len(rows), batch_size):
             chosen = rows[start : start + batch_size]
@@ -162,10 +162,10 @@ class CascadeModel(keras.Model):
 
         Args:
             x: arrays, or a dataset that `keras.Model.predict` takes.
-            batch_size: rows that a member sees at once, for arrays; 32 when not given.
-            verbose: there is no progress bar.
+            batch_size: rows in a batch of a member, for arrays; 32 when not given.
+            verbose: ignored; there is no progress bar.
             steps: batches to take of a dataset; all when not given.
-            callbacks: are refused.
+            callbacks: refused.
 
         Raises:
             DataError: when there are no rows.
@@ -182,7 +182,7 @@ class CascadeModel(keras.Model):
         return self._packed(np.concatenate(parts))
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Outputs of one batch, likewise.
+        """Outputs of one batch; later members run only on the rows that need them.
 
         Args:
             x: arrays as the members take them.
@@ -229,7 +229,7 @@ class CascadeModel(keras.Model):
         return_dict: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Loss and metrics as compiled, of what `predict` says.
+        """Loss and metrics as compiled, of the outputs of `predict`.
 
         The arguments and what is returned are those of `keras.Model.evaluate`.
 
@@ -241,16 +241,16 @@ class CascadeModel(keras.Model):
                 f"Model '{self.name}' is not compiled, so there is nothing to measure: call "
                 "compile(loss=…, metrics=…), or use saikei.evaluate."
             )
-        said, labels, weights = [], [], []
+        outputs, labels, weights = [], [], []
         for batch, truth, weight, size in _batches(x, y, sample_weight, batch_size, steps):
-            said.append(self.predict_stages(batch, size)[0])
+            outputs.append(self.predict_stages(batch, size)[0])
             labels.append(_as_numpy(tree.flatten(truth)[0]))
             if weight is not None:
                 weights.append(_as_numpy(weight))
-        judge = keras.Sequential([keras.Input(said[0].shape[1:]), keras.layers.Identity()])
+        judge = keras.Sequential([keras.Input(outputs[0].shape[1:]), keras.layers.Identity()])
         judge.compile(**self._score_as())
         return judge.evaluate(
-            np.concatenate(said),
+            np.concatenate(outputs),
             np.concatenate(labels),
             batch_size=batch_size,
             verbose=verbose,
@@ -261,7 +261,7 @@ class CascadeModel(keras.Model):
         )
 
     def fit(self, *_: Any, **__: Any) -> Any:
-        """Is refused: exits have no gradient.
+        """Refused: exits have no gradient.
 
         Raises:
             FusionError: always.
@@ -276,9 +276,9 @@ class CascadeModel(keras.Model):
         In ONNX, LiteRT, OpenVINO and SavedModel that is an `If` (from JAX, a `Case`).
 
         Args:
-            filepath: of the file or folder.
-            format: as `keras.Model.export` has it.
-            **kwargs: likewise.
+            filepath: the path of the file or folder to write.
+            format: the format, as in `keras.Model.export`.
+            **kwargs: further arguments of `keras.Model.export`.
 
         Raises:
             ModelError: on the torch backend, whose exporters follow no branch.
@@ -315,20 +315,20 @@ class CascadeModel(keras.Model):
 
 
 def select(exits: Exits, outputs: Sequence[Any]) -> Any:
-    """What a cascade says when all members have run, in a graph.
+    """The output of a cascade of which all members have run, in a graph.
 
     Args:
         exits: when rows leave.
-        outputs: of each member, symbolic tensors `(batch, classes)` of one type.
+        outputs: one symbolic tensor `(batch, classes)` for each member, all of one type.
     """
     averages = exits.combine == "average"
-    said = [
+    stages = [
         keras.layers.Average()(outputs[:count]) if averages and count > 1 else outputs[count - 1]
         for count in range(1, len(outputs) + 1)
     ]
-    result = said[-1]
+    result = stages[-1]
     for count in range(len(outputs) - 1, 0, -1):
-        result = keras.ops.where(exits.leaves(outputs[:count])[:, None], said[count - 1], result)
+        result = keras.ops.where(exits.leaves(outputs[:count])[:, None], stages[count - 1], result)
     return result
 
 

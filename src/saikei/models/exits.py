@@ -1,4 +1,4 @@
-"""When a cascade is sure enough of a row to let no further member see it."""
+"""When a cascade is confident enough of a row to run no further member on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEVER = 2.0
 
 @dataclass(frozen=True)
 class Exits:
-    """For each stage, what a cascade says there and which rows leave it.
+    """The output of a cascade at each stage, and which rows leave there.
 
     A row leaves at the first stage where its confidence, from 0 to 1, is at least the stage's
     threshold; the last stage has none. Where a confidence is not a number, it counts as 0.
@@ -28,10 +28,10 @@ class Exits:
         thresholds: one for each member but the last; 0 lets every row go, and one above 1 none.
         confidence: `"max_probability"`, of the most probable class; `"margin"` of it over the
             next one; `"entropy"`, 1 - H(p) / log(classes); `"agreement"`, the overlap
-            Σ min(pₖ, q) of what member k says with the mean q of what those before it said,
-            which is 0 at the first stage.
-        combine: `"last"`: a stage says what its member says; `"average"`: the mean of the
-            members up to it, in probabilities or logits, as they give them.
+            Σ min(pₖ, q) of member k's probabilities with the mean q of those before it, which is
+            0 at the first stage.
+        combine: `"last"`: the output of a stage is that of its member; `"average"`: the mean of
+            the members up to it, in probabilities or logits, as they give them.
         kind: `"binary"`, one output, or `"multiclass"`.
         from_logits: whether members give logits rather than probabilities.
     """
@@ -52,11 +52,11 @@ class Exits:
                 "0; one above 1 lets no row leave."
             )
 
-    def said(self, outputs: Sequence[Any]) -> Any:
-        """What the cascade says at a stage.
+    def output(self, outputs: Sequence[Any]) -> Any:
+        """The output of the cascade at a stage.
 
         Args:
-            outputs: of the members up to this stage, `(n, classes)`: arrays or tensors.
+            outputs: one array or tensor `(n, classes)` for each member up to this stage.
         """
         if self.combine == "last" or len(outputs) == 1:
             return outputs[-1]
@@ -66,15 +66,15 @@ class Exits:
         """Which rows leave at a stage that is not the last, booleans `(n,)`.
 
         Args:
-            outputs: of the members up to this stage.
+            outputs: one array or tensor `(n, classes)` for each member up to this stage.
         """
-        return self.sure(outputs) >= self.thresholds[len(outputs) - 1]
+        return self.confidences(outputs) >= self.thresholds[len(outputs) - 1]
 
-    def sure(self, outputs: Sequence[Any]) -> Any:
-        """The confidence at a stage, float32 `(n,)`.
+    def confidences(self, outputs: Sequence[Any]) -> Any:
+        """The confidences at a stage, float32 `(n,)`.
 
         Args:
-            outputs: of the members up to this stage.
+            outputs: one array or tensor `(n, classes)` for each member up to this stage.
         """
         numpy = all(isinstance(one, np.ndarray) for one in outputs)
         # The two have functions of the same names, so that there is one formula.
@@ -83,7 +83,9 @@ class Exits:
             each = [self._probabilities(one, ops) for one in outputs]
             measured = _agreement(each, ops)
         else:
-            measured = _MEASURES[self.confidence](self._probabilities(self.said(outputs), ops), ops)
+            measured = _MEASURES[self.confidence](
+                self._probabilities(self.output(outputs), ops), ops
+            )
         return ops.where(
             ops.isnan(measured), ops.zeros_like(measured), ops.clip(measured, 0.0, 1.0)
         )
@@ -110,10 +112,10 @@ class Exits:
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse an argument that is none of the known words.
+    """Refuse an argument that is none of the known values.
 
     Raises:
-        FusionError: with the words.
+        FusionError: naming the known values.
     """
     if value not in known:
         raise FusionError(f"{name}={value!r} is unknown: use one of {', '.join(known)}.")

@@ -128,7 +128,7 @@ def test_channels_that_meet_themselves_in_a_weight_find_their_order(
     model = keras.Model(tensor, L.Dense(3)(MEETING_THEMSELVES[name](tensor)))
     graph = read(model)
     symmetries = Symmetries.of(map_channels(graph))
-    axes = Counter(carrier.place for carrier in symmetries.carriers)
+    axes = Counter(axis.weight for axis in symmetries.axes)
     twice = [place for place, count in axes.items() if count == 2]
     for seed in range(4):
         draw = np.random.default_rng(seed)

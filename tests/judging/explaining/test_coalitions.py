@@ -26,7 +26,7 @@ def cascade(exits, members):
         stage = 1
         while stage < len(seen) and not exits.leaves(seen[:stage])[0]:
             stage += 1
-        rows.append(exits.said(seen[:stage])[0])
+        rows.append(exits.output(seen[:stage])[0])
     return np.array(rows)
 
 

@@ -1,4 +1,4 @@
-"""`Cascade`: members in order of size, of which later ones see only what the earlier leave."""
+"""`Cascade`: members in order of size; later ones run only on rows that earlier ones pass on."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import keras
 
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
-from saikei.fusion.cascade.combiner import Exiting
+from saikei.fusion.cascade.classifiers import check_costs, exits_by, member_costs, open_exits
 from saikei.fusion.cascade.fitting import (
     CascadeFit,
-    check_costs,
-    exits_by,
-    fitted,
-    make_trial,
-    measured,
-    member_costs,
-    open_exits,
+    ExitCombiner,
+    fit_exits,
+    make_stage_table,
+    measure_exits,
 )
 from saikei.fusion.cascade.policies import Goal
 from saikei.fusion.evidence import Evidence, Members, deployed, gather
@@ -37,28 +34,30 @@ _AIMS = ("target", "cost", "thresholds")
 
 @dataclass(frozen=True)
 class Cascade(Fusion):
-    """Members in their order, small ones first: a row goes on until one of them is sure of it.
+    """Members in order, small ones first: a row goes on until one of them is confident of it.
 
-    Which thresholds are best is searched for all stages jointly, on held-out data: those of the
-    lowest mean cost that keep an accuracy, or of the highest accuracy that keep a mean cost.
-    Thresholds chosen by some rows look better on these than they are. So, unless `certainty` is
-    `None`, half of the rows propose and the other half test: that the goal is missed on rows to
-    come has at most a probability of `1 - certainty`.
+    The best thresholds of all stages are searched jointly, on held-out data: those of the lowest
+    mean cost that keep an accuracy, or of the highest accuracy that keep a mean cost. On the rows
+    that chose them thresholds look better than they are. So, unless `certainty` is `None`, one
+    half of the rows proposes thresholds and the other half tests them: the probability that the
+    goal is missed on new rows is at most `1 - certainty`.
 
     Wang et al., "Wisdom of Committees" (2022).
 
     Args:
         target: the accuracy to keep, as a share of the last member's; 0.99 when neither `cost`
             nor `thresholds` is given.
-        absolute: `target` is an accuracy instead.
+        absolute: whether `target` is an accuracy instead of a share.
         cost: the mean cost to keep, as a share of the last member's.
-        thresholds: one for each member but the last, to choose none; 0 lets every row leave, a
-            number above 1 none.
-        confidence: see `saikei.models.Exits`.
-        combine: `"last"`, or `"average"` for the mean of the members that have run.
-        certainty: between 0 and 1, or `None` to choose by all rows and take them at their word.
-        costs: what each member costs, in any unit; MACs when not given.
-        seed: of the split in halves.
+        thresholds: fixed thresholds, one for each member but the last; 0 lets every row leave, a
+            number above 1 none. `None` to choose them on data.
+        confidence: how confidence is measured, see `saikei.models.Exits`.
+        combine: `"last"` for the output of the last member that has run, `"average"` for the mean
+            of all that have.
+        certainty: the probability with which the goal is kept on new rows, between 0 and 1; `None`
+            to choose by all rows, without a guarantee for new rows.
+        costs: the cost of each member, in any unit; MACs when not given.
+        seed: seed of the split into halves.
 
     Example:
         >>> Cascade(target=0.98, confidence="margin").to_dict()["target"]
@@ -106,10 +105,10 @@ class Cascade(Fusion):
 
         Args:
             members: two or more built classifiers with the same inputs and the same one output,
-                in the order in which they are asked; they are copied, never changed. Or what
-                `cross_fit` gives, in the place of members and data.
-            data: held-out `(x, y)` or a dataset. With given thresholds it only says how many rows
-                each member will see, and may be left out.
+                in the order in which they run; they are copied, never changed. Or the result of
+                `cross_fit`, instead of members and data.
+            data: held-out `(x, y)` or a dataset. With given thresholds it only measures how many
+                rows each member will see, and may be left out.
             allow_in_sample: fit even on rows that a member was trained on.
 
         Returns:
@@ -134,7 +133,7 @@ class Cascade(Fusion):
     def fit(
         self, members: Members, data: Any = None, *, allow_in_sample: bool = False
     ) -> CascadeFit:
-        """Choose the thresholds, and say what they do.
+        """Choose the thresholds, and report accuracy and cost.
 
         Args:
             members: as for a call.
@@ -151,7 +150,7 @@ class Cascade(Fusion):
         return 2
 
     def ready(self, members: Members) -> Cascade:
-        """The same with the members' MACs as its costs, where none are given.
+        """The same cascade with the members' MACs as its costs, where none are given.
 
         Args:
             members: as for a call.
@@ -163,11 +162,11 @@ class Cascade(Fusion):
         check_members(models)
         return replace(self, costs=member_costs(models, self.costs))
 
-    def combiner(self, evidence: Evidence) -> Exiting:
-        """Choose the thresholds by evidence that is there already.
+    def combiner(self, evidence: Evidence) -> ExitCombiner:
+        """Choose the thresholds by stored predictions.
 
         Args:
-            evidence: labels, and what members say.
+            evidence: labels, and the members' predictions.
 
         Raises:
             FusionError: when no thresholds keep the target, the members are no classifiers, or
@@ -177,23 +176,23 @@ class Cascade(Fusion):
         exits = exits_by(evidence, self.confidence, self.combine)
         if self.costs is None:
             raise FusionError(
-                "Predictions do not tell what their members cost: give Cascade(costs=(…)), or "
-                "count MACs with Cascade(…).ready(members)."
+                "The costs of the members are not known from their predictions: give "
+                "Cascade(costs=(…)), or count MACs with Cascade(…).ready(members)."
             )
         check_costs(self.costs, len(evidence.said.outputs))
-        trial = make_trial(exits, evidence, self.costs)
+        table = make_stage_table(exits, evidence, self.costs)
         if self.thresholds is not None:
             check_thresholds(self.thresholds, len(evidence.said.outputs))
             given = replace(exits, thresholds=self.thresholds)
-            return Exiting(measured(given, trial, self.costs, None))
+            return ExitCombiner(measure_exits(given, table, self.costs, None))
         goal = self._goal()
-        return Exiting(fitted(exits, trial, goal, self.costs, self.certainty, self.seed))
+        return ExitCombiner(fit_exits(exits, table, goal, self.costs, self.certainty, self.seed))
 
     def _found(self, models: Sequence[keras.Model], evidence: Evidence, data: Any) -> CascadeFit:
-        # With a look at the models, to name them where they make no cascade.
+        # Checked on the models, so that an error names them.
         open_exits(models, evidence.tasks, self.confidence, self.combine)
         counted = replace(self, costs=member_costs(models, self.costs, data))
-        return counted.combiner(evidence).found
+        return counted.combiner(evidence).fitted
 
     def _goal(self) -> Goal:
         if self.cost is not None:
@@ -217,5 +216,5 @@ class Cascade(Fusion):
 def _model(
     models: Sequence[keras.Model], exits: Exits, shares: tuple[float, ...] | None
 ) -> CascadeModel:
-    copies = [copy_model(model, f"member_{place}") for place, model in enumerate(models, start=1)]
+    copies = [copy_model(model, f"member_{number}") for number, model in enumerate(models, start=1)]
     return CascadeModel(copies, exits, shares)

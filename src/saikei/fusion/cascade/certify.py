@@ -1,4 +1,4 @@
-"""Whether a mean is above 0, by a bet on it: no assumption but that rows are drawn alike."""
+"""Tests by betting: whether a mean is above 0, assuming only that rows are drawn alike."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import numpy as np
 from scipy import optimize, special
 
 from saikei.fusion.cascade.policies import Goal, Policy
-from saikei.fusion.cascade.stage_table import Trial
+from saikei.fusion.cascade.stage_table import StageTable
 
-# Steps of a path that are tested; nothing is lost by leaving some out but the last bit of gain.
+# Steps of a path that are tested: leaving some out costs a little gain and no certainty.
 _STEPS = 200
-# Losses that rows which chose a policy do not show, as a bold and a careful bet count with them.
+# How many worst rows a bold and a careful bet add to those that a policy was chosen by.
 _UNSEEN = (1, 4)
 
 
 def certified(
-    path: Sequence[Policy], goal: Goal, chosen_by: Trial, checked_by: Trial, certainty: float
+    path: Sequence[Policy],
+    goal: Goal,
+    chosen_by: StageTable,
+    checked_by: StageTable,
+    certainty: float,
 ) -> Policy | None:
-    """The last policy of a path up to which all keep the goal, on rows it was not chosen by.
+    """The last policy of a path before one fails the goal, on rows that did not choose it.
 
     Fixed-sequence testing: the path goes from the safest policy to the boldest, and ends before
     the first that fails. So the probability that what is chosen misses the goal is at most
@@ -27,11 +31,11 @@ def certified(
     Multiple Risks with Pareto Testing", 2023).
 
     Args:
-        path: from the safest policy on.
-        goal: to keep.
-        chosen_by: the rows that the path is made of.
+        path: policies, the safest first.
+        goal: the goal to keep.
+        chosen_by: the rows that the path was computed from.
         checked_by: other rows.
-        certainty: between 0 and 1.
+        certainty: the probability with which the goal is to be kept, between 0 and 1.
 
     Returns:
         The policy, or `None` if not even the first keeps the goal.
@@ -50,12 +54,12 @@ def certified(
 def best_bet(margins: np.ndarray, lowest: float, unseen: int) -> float:
     """The share of capital, in units of 1 / margin, to bet on a positive mean.
 
-    The one that makes capital grow fastest on these margins and some of the lowest kind.
+    It makes capital grow fastest on these margins and some more of the lowest possible.
 
     Args:
         margins: `(n,)`, none below `lowest`.
-        lowest: a margin that is possible, below 0.
-        unseen: how many of these there are to be besides.
+        lowest: the lowest possible margin, below 0.
+        unseen: how many margins of the lowest kind are added.
     """
     seen, counts = np.unique(np.append(margins, [lowest] * unseen), return_counts=True)
 
@@ -67,14 +71,14 @@ def best_bet(margins: np.ndarray, lowest: float, unseen: int) -> float:
 
 
 def p_value(bets: Sequence[float], margins: np.ndarray) -> float:
-    """Of a mean of at most 0: 1 / capital after betting on each row (Ville's inequality).
+    """The p-value of a mean of at most 0: 1 / capital after betting on each row (Ville).
 
     With a mean of at most 0 the capital is 1 or less in expectation, so it exceeds c with a
     probability of 1 / c at most (Waudby-Smith and Ramdas, "Estimating means of bounded random
-    variables by betting", 2024). So does the mean of what several bets end with.
+    variables by betting", 2024). The same holds for the mean capital of several bets.
 
     Args:
-        bets: chosen without these rows.
+        bets: shares of capital, chosen without these rows.
         margins: `(n,)`.
     """
     grown = [float(np.log1p(bet * margins).sum()) for bet in bets]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from saikei.batches import Array
-from saikei.fusion.cascade.stage_table import Trial
+from saikei.fusion.cascade.stage_table import StageTable
 from saikei.models.exits import NEVER
 
 # All combinations of candidates are tried; this many at most.
@@ -17,12 +17,12 @@ _COMBINATIONS = 1 << 18
 
 @dataclass(frozen=True)
 class Policy:
-    """Thresholds, and how they do on the rows that they were chosen by.
+    """Thresholds, with their accuracy and cost on the rows that they were chosen by.
 
     Args:
         thresholds: one for each stage but the last.
-        accuracy: share of rows that are right.
-        cost: mean of a row, in units of the last member's.
+        accuracy: the share of rows that are right.
+        cost: the mean cost of a row, in units of the last member's.
     """
 
     thresholds: tuple[float, ...]
@@ -30,22 +30,22 @@ class Policy:
     cost: float
 
 
-def front(trial: Trial) -> list[Policy]:
-    """The policies that no other beats in both accuracy and mean cost, from cheap to dear.
+def front(table: StageTable) -> list[Policy]:
+    """The Pareto front of accuracy and mean cost, from the cheapest policy on.
 
-    All stages are searched jointly. The candidates of a stage lie between the confidences that
+    All stages are searched jointly. The candidates of a stage are between the confidences that
     occur there: all of them for two members, evenly spaced ranks for more (511 a stage for three
-    members, 64 for four). All combinations are scored at once: a stage's share of the rights is
-    a histogram of the rows over the candidates, summed up along each axis.
+    members, 64 for four). All combinations are scored at once: the right rows that leave at a
+    stage are a histogram of the rows over the candidates, summed up along each axis.
 
     Args:
-        trial: rows to choose by.
+        table: the rows to choose by.
     """
-    stages = trial.sure.shape[1]
+    stages = table.confidences.shape[1]
     each = max(3, int(_COMBINATIONS ** (1 / stages)))
-    candidates = [_candidates(trial.sure[:, stage], each) for stage in range(stages)]
+    candidates = [_candidates(table.confidences[:, stage], each) for stage in range(stages)]
     passed = [
-        np.searchsorted(values, trial.sure[:, stage], side="right")
+        np.searchsorted(values, table.confidences[:, stage], side="right")
         for stage, values in enumerate(candidates)
     ]
     sizes = [len(values) for values in candidates]
@@ -53,23 +53,23 @@ def front(trial: Trial) -> list[Policy]:
     costs = np.zeros(sizes)
     for stage in range(stages + 1):
         upto, last = passed[: stage + 1], stage == stages
-        rights += _leaving(upto, sizes, trial.right[:, stage] * trial.counts, last)
-        costs += _leaving(upto, sizes, trial.counts * trial.costs[stage], last)
-    total = trial.counts.sum()
+        rights += _leaving(upto, sizes, table.right[:, stage] * table.counts, last)
+        costs += _leaving(upto, sizes, table.counts * table.costs[stage], last)
+    total = table.counts.sum()
     return _undominated(candidates, rights / total, costs / total)
 
 
-def _candidates(sure: Array, most: int) -> Array:
-    """Thresholds that divide the confidences differently, ascending: 0 first, none leaves last."""
-    values = np.unique(sure)
+def _candidates(confidences: Array, most: int) -> Array:
+    """Thresholds that divide the confidences differently, ascending; at the last no row leaves."""
+    values = np.unique(confidences)
     low, high = values[:-1], values[1:]
     middle = low + (high - low) / 2
-    # Where no number lies between, the upper one itself keeps the lower out.
+    # Where there is no number between, the upper one itself keeps the lower out.
     between = np.where(middle > low, middle, high)
     if len(between) > most - 2:
         ranks = np.linspace(0, len(between) - 1, most - 2).round().astype(int)
         between = between[np.unique(ranks)]
-    ends = np.array([0.0, NEVER], dtype=sure.dtype)
+    ends = np.array([0.0, NEVER], dtype=confidences.dtype)
     return np.concatenate([ends[:1], between, ends[1:]])
 
 
@@ -80,10 +80,10 @@ def _leaving(passed: list[Array], sizes: list[int], values: Array, last: bool) -
     is among them, and goes on otherwise.
 
     Args:
-        passed: candidates passed at each stage up to this one.
-        sizes: number of candidates at each stage.
-        values: of the rows.
-        last: whether this is the last stage, where all leave that have gone on.
+        passed: for each stage up to this one, how many candidates each row passes, int `(n,)`.
+        sizes: the number of candidates at each stage.
+        values: what is summed, `(n,)`.
+        last: whether this is the last stage, where all remaining rows leave.
     """
     shape = [size + 1 for size in sizes[: len(passed)]]
     flat = np.ravel_multi_index(passed, shape)
@@ -102,8 +102,8 @@ def _undominated(candidates: list[Array], accuracies: Array, costs: Array) -> li
     better = np.concatenate([[True], best[1:] > best[:-1]])
     found = []
     for index in order[better]:
-        place = np.unravel_index(index, accuracies.shape)
-        chosen = tuple(float(values[at]) for values, at in zip(candidates, place, strict=True))
+        where = np.unravel_index(index, accuracies.shape)
+        chosen = tuple(float(values[at]) for values, at in zip(candidates, where, strict=True))
         found.append(Policy(chosen, float(accuracies.flat[index]), float(costs.flat[index])))
     return found
 
@@ -121,37 +121,37 @@ class Goal:
     kind: Literal["share", "accuracy", "cost"]
     bound: float
 
-    def margins(self, policy: Policy, trial: Trial) -> np.ndarray:
-        """For each row by how much it is on the right side of the goal, `(n,)`.
+    def margins(self, policy: Policy, table: StageTable) -> np.ndarray:
+        """By how much each row is on the right side of the goal, times how much it counts, `(n,)`.
 
-        A row that counts less is nearer to it.
+        The goal is kept where their mean is 0 or more.
         """
-        return self._of_each(policy, trial) * trial.counts
+        return self._row_margins(policy, table) * table.counts
 
-    def _of_each(self, policy: Policy, trial: Trial) -> np.ndarray:
+    def _row_margins(self, policy: Policy, table: StageTable) -> np.ndarray:
         if self.kind == "cost":
-            return np.asarray(self.bound - trial.spent(policy.thresholds))
-        rights = trial.rights(policy.thresholds).astype(float)
+            return np.asarray(self.bound - table.spent(policy.thresholds))
+        rights = table.rights(policy.thresholds).astype(float)
         if self.kind == "accuracy":
             return np.asarray(rights - self.bound)
-        return np.asarray(rights - self.bound * trial.last_right)
+        return np.asarray(rights - self.bound * table.last_right)
 
-    def lowest(self, trial: Trial) -> float:
+    def lowest(self, table: StageTable) -> float:
         """The lowest margin that a row can have."""
         if self.kind == "cost":
-            return min(self.bound - float(trial.costs[-1]), -1e-9)
+            return min(self.bound - float(table.costs[-1]), -1e-9)
         return -self.bound
 
     def path(self, policies: list[Policy]) -> list[Policy]:
-        """The policies from the safest on: the dearest for accuracy, the cheapest for cost."""
+        """The policies, the safest first: the most expensive, or the cheapest to keep a cost."""
         return policies if self.kind == "cost" else policies[::-1]
 
-    def met(self, path: list[Policy], trial: Trial) -> Policy | None:
-        """The last policy of a path that keeps the goal on these rows, taken at their word."""
+    def met(self, path: list[Policy], table: StageTable) -> Policy | None:
+        """The last policy of a path that keeps the goal on these rows, without a guarantee."""
         kept = None
         for policy in path:
-            # Sums of as many decimals as there are rows.
-            if self.margins(policy, trial).mean() >= -1e-12:
+            # Rounding of the mean over many rows is no miss.
+            if self.margins(policy, table).mean() >= -1e-12:
                 kept = policy
         return kept
 

@@ -1,4 +1,4 @@
-"""Rows on which the exits of a cascade are tried out."""
+"""Confidence, correctness and cost of each stage of a cascade, row by row."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from saikei.models import Exits
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """What every stage of a cascade would say of each row, and what it has cost by then.
+class StageTable:
+    """Confidence, correctness and cost of each stage on each row.
 
     Args:
-        sure: confidences at each stage but the last, float32 `(n, stages - 1)`.
-        right: whether what the stage says is right, `(n, stages)`.
-        last_right: whether what the last member says alone is, `(n,)`.
-        costs: of running the members up to each stage, in units of the last member's `(stages,)`.
+        confidences: at each stage but the last, float32 `(n, stages - 1)`.
+        right: whether the stage's output is right, `(n, stages)`.
+        last_right: whether the last member alone is right, `(n,)`.
+        costs: the cost of the members up to each stage, in units of the last member's,
+            `(stages,)`.
         given: how much each row counts, above 0 and at most 1, `(n,)`; `None` for all the same.
     """
 
-    sure: Array
+    confidences: Array
     right: Array
     last_right: Array
     costs: Array
@@ -33,10 +34,12 @@ class Trial:
     def __len__(self) -> int:
         return len(self.right)
 
-    def take(self, rows: Any) -> Trial:
+    def take(self, rows: Any) -> StageTable:
         """Some of the rows."""
         given = None if self.given is None else self.given[rows]
-        return Trial(self.sure[rows], self.right[rows], self.last_right[rows], self.costs, given)
+        return StageTable(
+            self.confidences[rows], self.right[rows], self.last_right[rows], self.costs, given
+        )
 
     @property
     def counts(self) -> Array:
@@ -44,39 +47,41 @@ class Trial:
         return np.ones(len(self)) if self.given is None else self.given
 
     def mean(self, each: Array) -> float:
-        """The mean of a number of each row, as much as it counts."""
+        """The mean of one number a row, `(n,)`, weighted by how much the rows count."""
         return float(np.average(each, weights=self.given))
 
     def stages(self, thresholds: Sequence[float]) -> Array:
         """The stage at which each row leaves, `(n,)`."""
-        return stages_of(self.sure, thresholds)
+        return stages_of(self.confidences, thresholds)
 
     def rights(self, thresholds: Sequence[float]) -> Array:
-        """Whether the cascade is right, booleans `(n,)`."""
+        """Whether the cascade with these thresholds is right, booleans `(n,)`."""
         return np.asarray(self.right[np.arange(len(self)), self.stages(thresholds)])
 
     def spent(self, thresholds: Sequence[float]) -> Array:
-        """What each row costs, `(n,)`."""
+        """The cost of each row with these thresholds, `(n,)`."""
         return np.asarray(self.costs[self.stages(thresholds)])
 
 
-def stages_of(sure: Array, thresholds: Sequence[float]) -> Array:
+def stages_of(confidences: Array, thresholds: Sequence[float]) -> Array:
     """The stage at which each row leaves, `(n,)`.
 
     Args:
-        sure: confidences at each stage but the last, `(n, stages - 1)`.
-        thresholds: of each stage but the last.
+        confidences: at each stage but the last, `(n, stages - 1)`.
+        thresholds: one for each stage but the last.
     """
-    leaves = sure >= np.asarray(thresholds, dtype=sure.dtype)
-    last = np.ones((len(sure), 1), dtype=bool)
+    leaves = confidences >= np.asarray(thresholds, dtype=confidences.dtype)
+    last = np.ones((len(confidences), 1), dtype=bool)
     return np.asarray(np.concatenate([leaves, last], axis=1).argmax(axis=1))
 
 
-def confidences(exits: Exits, outputs: Sequence[Array]) -> Array:
+def stage_confidences(exits: Exits, outputs: Sequence[Array]) -> Array:
     """The confidences at each stage but the last, `(n, stages - 1)`.
 
     Args:
-        exits: their thresholds are not looked at.
-        outputs: of each member, on all rows.
+        exits: how confidence is measured; the thresholds are not used.
+        outputs: one array for each member, `(n, …)`.
     """
-    return np.stack([exits.sure(outputs[:count]) for count in range(1, len(outputs))], axis=1)
+    return np.stack(
+        [exits.confidences(outputs[:count]) for count in range(1, len(outputs))], axis=1
+    )

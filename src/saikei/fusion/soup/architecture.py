@@ -1,4 +1,4 @@
-"""Models of one architecture: whether they are, and their weights by place."""
+"""Whether models have one architecture, and their weights by layer and name."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from saikei.merging.kernels.blocks import Array, is_float
 from saikei.rules import why_whole
 
 # The layer's name in the first member, and the weight's name in the layer.
-Place: TypeAlias = tuple[str, str]
-Tensors: TypeAlias = dict[Place, Array]
+WeightName: TypeAlias = tuple[str, str]
+Tensors: TypeAlias = dict[WeightName, Array]
 
-# What a network has seen of its inputs, and not what it was trained to.
+# Layers whose weights describe the inputs: they are no result of training.
 _PREPROCESSING = frozenset({"Normalization", "Discretization", "StringLookup", "IntegerLookup"})
 
 
 def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) -> list[Graph]:
-    """The graphs of members, and of a base behind them, once they are alike in all but numbers.
+    """Read members, and a base behind them, and check that they differ in weights alone.
 
     Args:
         members: two or more built models.
-        base: another one; `None` for none.
+        base: the model that they were fine-tuned from; `None` for none.
+
+    Returns:
+        Their graphs in this order.
 
     Raises:
         FusionError: naming the member, the layer and what differs.
@@ -50,7 +53,7 @@ def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) 
 
 
 def _check_floats(name: str, graph: Graph) -> None:
-    """Numbers with scales of their own cannot be averaged one by one."""
+    """Quantised weights have scales of their own and cannot be averaged one by one."""
     for operation in graph.operations.values():
         if operation.quantised is not None:
             reason = why_whole(operation.name, operation.quantised.mode)
@@ -58,7 +61,7 @@ def _check_floats(name: str, graph: Graph) -> None:
 
 
 def tensors(graph: Graph, like: Graph) -> Tensors:
-    """The numbers of a graph, tied ones once, by their places in the graph that it is like."""
+    """The weights of a graph, tied ones once, by the layers and names of the graph `like`."""
     pairs = zip(_operations(graph), _operations(like), strict=True)
     found: Tensors = {}
     seen: set[int] = set()
@@ -70,8 +73,8 @@ def tensors(graph: Graph, like: Graph) -> Tensors:
     return found
 
 
-def with_tensors(graph: Graph, numbers: Mapping[Place, Array]) -> Graph:
-    """The graph with other numbers of the same shapes, by place."""
+def with_tensors(graph: Graph, numbers: Mapping[WeightName, Array]) -> Graph:
+    """The graph with other weights of the same shapes."""
     by_key = {graph.operations[o].weights[w].key: array for (o, w), array in numbers.items()}
 
     def changed(weight: Weight) -> Weight:
@@ -103,40 +106,41 @@ def check_numbers(members: Sequence[Tensors]) -> None:
                 )
 
 
-def kept_as_they_are(graph: Graph, members: Sequence[Tensors]) -> set[Place]:
-    """Places whose numbers are not merged: those that are no floats, and of preprocessing.
+def unmerged_weights(graph: Graph, members: Sequence[Tensors]) -> set[WeightName]:
+    """Names of weights that are not merged: those that are no floats, and of preprocessing.
 
     Args:
-        graph: of the first member.
-        members: the numbers of each.
+        graph: the graph of the first member.
+        members: the weights of each member.
 
     Raises:
         FusionError: when members differ there.
     """
-    kept: set[Place] = set()
-    for place, array in members[0].items():
-        kind = graph.operations[place[0]].kind
+    kept: set[WeightName] = set()
+    for key, array in members[0].items():
+        layer, name = key
+        kind = graph.operations[layer].kind
         if is_float(array.dtype) and kind not in _PREPROCESSING:
             continue
-        kept.add(place)
+        kept.add(key)
         for number, other in enumerate(members[1:], start=2):
-            if np.array_equal(array, other[place]):
+            if np.array_equal(array, other[key]):
                 continue
             if kind in _PREPROCESSING:
                 raise FusionError(
-                    f"Member {number} prepares its inputs otherwise than member 1: '{place[1]}' of "
-                    f"{kind} layer '{place[0]}' differs. Train members behind one such layer."
+                    f"Member {number} prepares its inputs otherwise than member 1: '{name}' of "
+                    f"{kind} layer '{layer}' differs. Train members behind one such layer."
                 )
             raise FusionError(
-                f"'{place[1]}' of layer '{place[0]}' is {array.dtype} and differs in member "
+                f"'{name}' of layer '{layer}' is {array.dtype} and differs in member "
                 f"{number}: whole numbers cannot be averaged. Merge models before they are "
                 "quantised."
             )
     return kept
 
 
-def statistics(graph: Graph) -> set[Place]:
-    """The moving statistics of BatchNormalization."""
+def statistics(graph: Graph) -> set[WeightName]:
+    """The names of the moving statistics of BatchNormalization."""
     return {
         (operation.name, name)
         for operation in graph.operations.values()
@@ -153,34 +157,34 @@ def _operations(graph: Graph) -> list[Operation]:
 
 def _compare(name_a: str, a: Graph, name_b: str, b: Graph) -> None:
     pair = f"{name_a[0].upper()}{name_a[1:]} and {name_b} are not of one architecture"
-    mend = "a soup needs copies of one network with other weights"
+    fix = "a soup needs copies of one network with other weights"
     ours, theirs = _operations(a), _operations(b)
     for one, other in zip(ours, theirs, strict=False):
         difference = _difference(one, other)
         if difference:
             raise FusionError(
-                f"{pair}: layers '{one.name}' and '{other.name}' differ in {difference}; {mend}, "
+                f"{pair}: layers '{one.name}' and '{other.name}' differ in {difference}; {fix}, "
                 "or use Average."
             )
     if len(ours) != len(theirs):
         raise FusionError(
-            f"{pair}: they have {len(ours)} and {len(theirs)} layers and operations; {mend}, or "
+            f"{pair}: they have {len(ours)} and {len(theirs)} layers and operations; {fix}, or "
             "use Average."
         )
-    place = {operation.name: number for number, operation in enumerate(ours)}
-    other_place = {operation.name: number for number, operation in enumerate(theirs)}
+    position = {operation.name: number for number, operation in enumerate(ours)}
+    other_position = {operation.name: number for number, operation in enumerate(theirs)}
     for one_call, other_call in zip(a.calls, b.calls, strict=False):
-        if _wiring(one_call, place) != _wiring(other_call, other_place):
+        if _wiring(one_call, position) != _wiring(other_call, other_position):
             raise FusionError(
-                f"{pair}: '{one_call.operation}' reads or gives other tensors in each; {mend}, or "
+                f"{pair}: '{one_call.operation}' reads or gives other tensors in each; {fix}, or "
                 "use Average."
             )
     if len(a.calls) != len(b.calls) or (a.inputs, a.outputs) != (b.inputs, b.outputs):
-        raise FusionError(f"{pair}: they are wired otherwise; {mend}, or use Average.")
+        raise FusionError(f"{pair}: their layers are connected otherwise; {fix}, or use Average.")
 
 
 def _difference(a: Operation, b: Operation) -> str | None:
-    """What differs, as a part of a sentence."""
+    """The first difference of two operations, as a part of a sentence; `None` if there is none."""
     if a.kind != b.kind:
         return f"kind ({a.kind} and {b.kind})"
     ours, theirs = (_settings(o.config) for o in (a, b))
@@ -223,10 +227,10 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 class _Wiring:
-    """What a call reads and gives, comparable between graphs."""
+    """The inputs and outputs of a call, comparable between graphs."""
 
-    def __init__(self, call: Call, place: int) -> None:
-        self.fixed = (place, call.slots(), call.outputs)
+    def __init__(self, call: Call, position: int) -> None:
+        self.fixed = (position, call.slots(), call.outputs)
         self.arguments = [stripped(leaf) for leaf in call.leaves()]
 
     def __eq__(self, other: object) -> bool:
@@ -239,5 +243,5 @@ class _Wiring:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _wiring(call: Call, place: Mapping[str, int]) -> _Wiring:
-    return _Wiring(call, place[call.operation])
+def _wiring(call: Call, position: Mapping[str, int]) -> _Wiring:
+    return _Wiring(call, position[call.operation])

@@ -1,4 +1,4 @@
-"""The loss along the line between two networks: whether they lie in one valley.
+"""The loss on the line between the weights of two networks: whether their mean is usable.
 
 Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020. Moving
 statistics are measured anew at each point, since those of a mean are no mean of the members'
@@ -13,26 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from saikei.fusion.soup.architecture import Place, Tensors
-from saikei.fusion.soup.scorer import Trial
+from saikei.fusion.soup.architecture import Tensors, WeightName
+from saikei.fusion.soup.scorer import WeightScorer
 from saikei.merging.kernels import linear
 from saikei.scoring.score import standard_error
 
-# Of what the members gain over constant outputs; a wall that costs less is no reason to refuse.
+# As a share of the members' gain over constant outputs; a lower barrier is no reason to refuse.
 TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Barrier:
-    """The loss on the way from one member to another.
+    """The loss on the line between the weights of two members.
 
     Args:
-        members: their numbers, from 1.
-        shares: of the second at each point, 0 to 1.
+        members: the numbers of both members, from 1.
+        shares: the share of the second member at each point, 0 to 1.
         losses: mean held-out loss at each point, nats or squared error.
-        height: the most that a point lies above the straight line between the ends' losses.
+        height: the largest excess of a point's loss over the straight line between the ends'
+            losses.
         error: standard error of the height, paired by row.
-        gain: how much lower the ends' mean loss is than that of the best constant outputs.
+        gain: by how much the ends' mean loss is below the loss of the best constant outputs.
     """
 
     members: tuple[int, int]
@@ -43,8 +44,8 @@ class Barrier:
     gain: float
 
     @property
-    def stands(self) -> bool:
-        """Whether it costs a tenth of the gain or more, beyond two standard errors."""
+    def significant(self) -> bool:
+        """Whether the height is above a tenth of the gain and above two standard errors."""
         return self.height > max(2 * self.error, TOLERANCE * max(self.gain, 0.0))
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,28 +57,28 @@ class Barrier:
             "height": self.height,
             "error": self.error,
             "gain": self.gain,
-            "stands": self.stands,
+            "significant": self.significant,
         }
 
 
 def measure_barrier(
-    trial: Trial,
+    scorer: WeightScorer,
     pair: tuple[int, int],
     ends: Sequence[Tensors],
-    kept: set[Place],
+    kept: set[WeightName],
     points: int,
 ) -> Barrier:
-    """The losses on the line between two members.
+    """Measure the losses on the line between two members.
 
     Args:
-        trial: on held-out data.
-        pair: their numbers, from 1.
-        ends: their weights.
-        kept: places that are not merged.
-        points: how many, both ends among them.
+        scorer: scores weights on held-out data.
+        pair: the numbers of both members, from 1.
+        ends: the weights of both members.
+        kept: names of weights that are not merged.
+        points: how many points are measured, both ends included.
     """
     shares = np.linspace(0, 1, points)
-    rows = np.stack([trial.losses(_at(trial, ends, kept, float(share))) for share in shares])
+    rows = np.stack([scorer.losses(_at(scorer, ends, kept, float(share))) for share in shares])
     line = np.outer(1 - shares, rows[0]) + np.outer(shares, rows[-1])
     above = (rows - line).mean(axis=1)
     top = int(np.argmax(above))
@@ -87,15 +88,17 @@ def measure_barrier(
         losses=tuple(float(loss) for loss in rows.mean(axis=1)),
         height=float(above[top]),
         error=float(standard_error(rows[top] - line[top])),
-        gain=trial.chance() - float(line.mean()),
+        gain=scorer.chance() - float(line.mean()),
     )
 
 
-def _at(trial: Trial, ends: Sequence[Tensors], kept: set[Place], share: float) -> Tensors:
+def _at(
+    scorer: WeightScorer, ends: Sequence[Tensors], kept: set[WeightName], share: float
+) -> Tensors:
     if share in (0.0, 1.0):
         return ends[int(share)]
     between = {
-        place: array if place in kept else linear([array, ends[1][place]], (1 - share, share))
-        for place, array in ends[0].items()
+        key: array if key in kept else linear([array, ends[1][key]], (1 - share, share))
+        for key, array in ends[0].items()
     }
-    return trial.settled(between)
+    return scorer.recalibrated(between)

@@ -1,4 +1,4 @@
-"""The making of a soup: members measured, aligned where that helps, and merged."""
+"""The making of a soup: measure barriers, align channels where that helps, merge weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import keras
 
 from saikei.errors import FusionError
 from saikei.fusion.soup.alignment import align_members
-from saikei.fusion.soup.architecture import Place, Tensors, with_tensors
+from saikei.fusion.soup.architecture import Tensors, WeightName, with_tensors
 from saikei.fusion.soup.barrier import Barrier, measure_barrier
 from saikei.fusion.soup.mixing import fisher_mix, greedy_mix, mix
-from saikei.fusion.soup.scorer import Trial
+from saikei.fusion.soup.scorer import WeightScorer
 from saikei.graph import Graph, build
 from saikei.merging.methods import Ema, Fisher, Greedy, Linear
 from saikei.merging.names import Method
@@ -25,14 +25,14 @@ class SoupFit:
 
     Args:
         model: the merged model.
-        weights: of each member in the mean; empty where the method is none.
-        barriers: the loss on the way from the first member to each other, as they came; empty
-            where it was not measured.
-        aligned: likewise after alignment; empty where there was none.
-        moved: for each member how many channels took another place; empty without alignment.
-        losses: of each member on the data, nats or squared error; empty without data.
-        loss: of the soup on the same data; `None` without.
-        path: of a greedy soup, the metric after each member that joined.
+        weights: the weight of each member in the mean; empty where the method is no mean.
+        barriers: the loss on the line from the first member to each other member, before
+            alignment; empty where it was not measured.
+        aligned: the same after alignment; empty where there was none.
+        moved: for each member how many channels changed their index; empty without alignment.
+        losses: the loss of each member on the data, nats or squared error; empty without data.
+        loss: the loss of the soup on the same data; `None` without data.
+        path: of a greedy soup, the metric after each member that was added; empty for others.
     """
 
     model: keras.Model = field(repr=False)
@@ -46,7 +46,7 @@ class SoupFit:
 
     @property
     def barrier(self) -> float | None:
-        """The greatest height that stood between merged members; `None` if not measured."""
+        """The highest barrier between the merged members; `None` if not measured."""
         heights = [one.height for one in self.aligned or self.barriers]
         return max(heights, default=None)
 
@@ -65,105 +65,116 @@ class SoupFit:
 
 
 @dataclass(frozen=True, eq=False)
-class Pot:
-    """What a soup is made of, once it is read and checked.
+class PreparedMembers:
+    """Members that were read and checked.
 
     Args:
-        graph: of the first member.
-        names: of the members, for messages.
-        members: the weights of each, by place.
-        base: those of the base, for methods that need one.
-        kept: places where the first member's numbers stay.
-        trial: on held-out data; `None` without.
-        data: the held-out arrays; `None` without.
-        losses: of the members on the data; empty without.
+        graph: the graph of the first member.
+        names: the names of the members, for messages.
+        weights: the weights of each member, by layer and name.
+        base: the weights of the base, for methods that need one; else `None`.
+        kept: names of weights that stay as in the first member.
+        scorer: scores weights on held-out data; `None` without data.
+        data: the held-out arrays; `None` without data.
+        losses: the loss of each member on the data; empty without data.
     """
 
     graph: Graph
     names: Sequence[str]
-    members: Sequence[Tensors]
+    weights: Sequence[Tensors]
     base: Tensors | None
-    kept: set[Place]
-    trial: Trial | None
+    kept: set[WeightName]
+    scorer: WeightScorer | None
     data: Any
     losses: Sequence[float]
 
-    def cook(self, method: Method, align: bool | Literal["auto"], points: int) -> SoupFit:
-        """Measure, align, and merge.
 
-        Args:
-            method: of merging.
-            align: whether channels are put in one order; `"auto"` does it where a wall stands.
-            points: on each line between members; 0 measures none.
+def merge_members(
+    members: PreparedMembers, method: Method, align: bool | Literal["auto"], points: int
+) -> SoupFit:
+    """Measure barriers, align channels, and merge.
 
-        Raises:
-            FusionError: when a wall stands between members.
-        """
-        trial = self.trial
-        before = self._barriers(self.members, points)
-        if align == "auto":
-            align = any(barrier.stands for barrier in before)
-        aligned = align_members(self.graph, self.members, self.base, trial) if align else None
-        members = self.members if aligned is None else aligned.members
-        after = () if aligned is None else self._barriers(members, points)
-        if not isinstance(method, Greedy):
-            # A greedy soup takes only members that it has measured to do good.
-            self._refuse_wall(before, after)
-        numbers, weights, path = self._mixed(method, members)
-        return SoupFit(
-            model=build(with_tensors(self.graph, numbers), "soup"),
-            weights=weights,
-            barriers=before,
-            aligned=after,
-            moved=() if aligned is None else aligned.moved,
-            losses=tuple(self.losses),
-            loss=None if trial is None else float(trial.losses(numbers).mean()),
-            path=path,
-        )
+    Args:
+        members: the members.
+        method: how their weights are merged.
+        align: whether channels are put in one order; `"auto"` does it where there is a barrier.
+        points: how many points are measured on each line between members; 0 measures none.
 
-    def _barriers(self, members: Sequence[Tensors], points: int) -> tuple[Barrier, ...]:
-        if not points or self.trial is None:
-            return ()
-        return tuple(
-            measure_barrier(self.trial, (1, number), (members[0], other), self.kept, points)
-            for number, other in enumerate(members[1:], start=2)
-        )
+    Raises:
+        FusionError: when there is a barrier between members.
+    """
+    graph, scorer = members.graph, members.scorer
+    before = _barriers(members, members.weights, points)
+    if align == "auto":
+        align = any(barrier.significant for barrier in before)
+    aligned = align_members(graph, members.weights, members.base, scorer) if align else None
+    weights = members.weights if aligned is None else aligned.members
+    after = () if aligned is None else _barriers(members, weights, points)
+    if not isinstance(method, Greedy):
+        # A greedy soup takes only members that lower its measured loss.
+        _refuse_barrier(members.names, before, after)
+    merged, shares, path = _mixed(members, method, weights)
+    return SoupFit(
+        model=build(with_tensors(graph, merged), "soup"),
+        weights=shares,
+        barriers=before,
+        aligned=after,
+        moved=() if aligned is None else aligned.moved,
+        losses=tuple(members.losses),
+        loss=None if scorer is None else float(scorer.losses(merged).mean()),
+        path=path,
+    )
 
-    def _refuse_wall(self, before: Sequence[Barrier], after: Sequence[Barrier]) -> None:
-        standing = [barrier for barrier in after or before if barrier.stands]
-        if not standing:
-            return
-        worst = max(standing, key=lambda barrier: barrier.height)
-        one, other = worst.members
-        told = ""
-        if after:
-            was = next(b.height for b in before if b.members == worst.members)
-            told = f" ({was:.3g} before their channels were aligned)"
-        mend = "or use align=True, " if not after else ""
-        raise FusionError(
-            f"Member {one} ('{self.names[one - 1]}') and member {other} "
-            f"('{self.names[other - 1]}') do not lie in one valley: on the line between them the "
-            f"loss rises {worst.height:.3g} above their own{told}. Merge models that were "
-            f"fine-tuned from one network, {mend}use Average, or insist with check=False."
-        )
 
-    def _mixed(
-        self, method: Method, members: Sequence[Tensors]
-    ) -> tuple[Tensors, tuple[float, ...], tuple[float, ...]]:
-        """The weights of the soup, the members' shares, and a greedy soup's path."""
-        count = len(members)
-        if isinstance(method, Greedy):
-            assert self.trial is not None
-            found, chosen, path = greedy_mix(method, self.graph, members, self.trial, self.kept)
-            shares = tuple(1 / len(chosen) if i in chosen else 0.0 for i in range(count))
-            return found, shares, path
-        weights: tuple[float, ...] = ()
-        if isinstance(method, Fisher):
-            merged = fisher_mix(method, self.graph, members, self.data, self.kept)
-        else:
-            merged = mix(method, self.graph, members, self.base, self.kept)
-        if isinstance(method, Ema):
-            weights = method.weights(count)
-        elif isinstance(method, Linear):
-            weights = method.weights or (1 / count,) * count
-        return merged if self.trial is None else self.trial.settled(merged), weights, ()
+def _barriers(
+    members: PreparedMembers, weights: Sequence[Tensors], points: int
+) -> tuple[Barrier, ...]:
+    if not points or members.scorer is None:
+        return ()
+    return tuple(
+        measure_barrier(members.scorer, (1, number), (weights[0], other), members.kept, points)
+        for number, other in enumerate(weights[1:], start=2)
+    )
+
+
+def _refuse_barrier(
+    names: Sequence[str], before: Sequence[Barrier], after: Sequence[Barrier]
+) -> None:
+    found = [barrier for barrier in after or before if barrier.significant]
+    if not found:
+        return
+    worst = max(found, key=lambda barrier: barrier.height)
+    one, other = worst.members
+    earlier = ""
+    if after:
+        was = next(b.height for b in before if b.members == worst.members)
+        earlier = f"; {was:.3g} before their channels were aligned"
+    fix = "" if after else "or use align=True, "
+    raise FusionError(
+        f"Member {one} ('{names[one - 1]}') and member {other} ('{names[other - 1]}') cannot be "
+        f"averaged: between them the loss is {worst.height:.3g} higher (a loss barrier{earlier}). "
+        f"Merge models that were fine-tuned from one network, {fix}use Average, or skip this check "
+        "with check=False."
+    )
+
+
+def _mixed(
+    members: PreparedMembers, method: Method, weights: Sequence[Tensors]
+) -> tuple[Tensors, tuple[float, ...], tuple[float, ...]]:
+    """The weights of the soup, the members' shares of it, and a greedy soup's path."""
+    count, graph, scorer = len(weights), members.graph, members.scorer
+    if isinstance(method, Greedy):
+        assert scorer is not None
+        found, chosen, path = greedy_mix(method, graph, weights, scorer, members.kept)
+        shares = tuple(1 / len(chosen) if i in chosen else 0.0 for i in range(count))
+        return found, shares, path
+    if isinstance(method, Fisher):
+        merged = fisher_mix(method, graph, weights, members.data, members.kept)
+    else:
+        merged = mix(method, graph, weights, members.base, members.kept)
+    shares = ()
+    if isinstance(method, Ema):
+        shares = method.weights(count)
+    elif isinstance(method, Linear):
+        shares = method.weights or (1 / count,) * count
+    return merged if scorer is None else scorer.recalibrated(merged), shares, ()

@@ -1,4 +1,4 @@
-"""From the weights of members to those of their soup."""
+"""The methods of merging, applied to all weights of the members."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from keras import tree
 
 from saikei.calibration.samples import calibration_samples
 from saikei.errors import FusionError
-from saikei.fusion.soup.architecture import Place, Tensors, statistics, with_tensors
-from saikei.fusion.soup.scorer import Trial, places_of
+from saikei.fusion.soup.architecture import Tensors, WeightName, statistics, with_tensors
+from saikei.fusion.soup.scorer import WeightScorer, variables_of
 from saikei.graph import Graph, build
 from saikei.graph.lineage import ignored_number
 from saikei.importance.gradients import weight_gradients
@@ -23,19 +23,23 @@ from saikei.tensors import to_floats
 
 
 def mix(
-    method: Merge, graph: Graph, members: Sequence[Tensors], base: Tensors | None, kept: set[Place]
+    method: Merge,
+    graph: Graph,
+    members: Sequence[Tensors],
+    base: Tensors | None,
+    kept: set[WeightName],
 ) -> Tensors:
     """Merge weights tensor by tensor.
 
-    Moving statistics are no differences that were learned: methods of differences and angles
-    leave them to the mean.
+    Moving statistics are averaged: methods of differences and angles are for weights that were
+    learned.
 
     Args:
-        method: of merging.
-        graph: of the first member.
-        members: the weights of each.
-        base: those of the base, for methods that need one.
-        kept: places where the first member's numbers stay.
+        method: how tensors are merged.
+        graph: the graph of the first member.
+        members: the weights of each member.
+        base: the weights of the base, for methods that need one; else `None`.
+        kept: names of weights that stay as in the first member.
 
     Raises:
         FusionError: naming the weight that does not fit the method, or is not finite.
@@ -44,72 +48,77 @@ def mix(
     plain = method if isinstance(method, (Linear, Ema)) else Linear()
     measured = statistics(graph)
     merged = dict(members[0])
-    for place in members[0].keys() - kept:
-        arrays = [numbers[place] for numbers in members]
-        one = plain if place in measured else method
+    for key in members[0].keys() - kept:
+        arrays = [numbers[key] for numbers in members]
+        one = plain if key in measured else method
         try:
-            merged[place] = one.tensor(
-                "/".join(place), arrays, base[place] if base is not None else None
-            )
+            merged[key] = one.tensor("/".join(key), arrays, base[key] if base is not None else None)
         except FusionError as error:
-            raise FusionError(f"'{place[1]}' of layer '{place[0]}': {error}") from error
+            raise FusionError(f"'{key[1]}' of layer '{key[0]}': {error}") from error
     return merged
 
 
 def fisher_mix(
-    method: Fisher, graph: Graph, members: Sequence[Tensors], data: Any, kept: set[Place]
+    method: Fisher, graph: Graph, members: Sequence[Tensors], data: Any, kept: set[WeightName]
 ) -> Tensors:
-    """The mean of weights by their Fisher information on data."""
+    """The mean of the members, each number weighted by its Fisher information on data."""
     known = [
         fisher_information(with_tensors(graph, numbers), data, method.samples)
         for numbers in members
     ]
     merged = mix(Linear(), graph, members, None, kept)
-    for place in merged.keys() - kept - statistics(graph):
-        information = [one[place] for one in known]
-        merged[place] = fisher([numbers[place] for numbers in members], information)
+    for key in merged.keys() - kept - statistics(graph):
+        information = [one[key] for one in known]
+        merged[key] = fisher([numbers[key] for numbers in members], information)
     return merged
 
 
 def greedy_mix(
-    method: Greedy, graph: Graph, members: Sequence[Tensors], trial: Trial, kept: set[Place]
+    method: Greedy,
+    graph: Graph,
+    members: Sequence[Tensors],
+    scorer: WeightScorer,
+    kept: set[WeightName],
 ) -> tuple[Tensors, tuple[int, ...], tuple[float, ...]]:
     """The greedy soup.
 
     Returns:
-        Its weights, the places of the members in it, in the order in which they joined, and the
-        metric after each.
+        The weights of the soup, the indices of its members in the order in which they were added,
+        and the metric after each of them.
     """
 
     def cost(numbers: Tensors) -> float:
-        score = trial.score(numbers)
+        score = scorer.score(numbers)
         if method.metric == "loss":
             return score.loss
         return -score.value if score.greater_is_better else score.value
 
     alone = [cost(numbers) for numbers in members]
-    first, *others = sorted(range(len(members)), key=lambda place: (alone[place], place))
+    first, *others = sorted(range(len(members)), key=lambda index: (alone[index], index))
     chosen, best, soup = [first], alone[first], members[first]
     path = [best]
-    for place in others:
-        tried = [members[one] for one in (*chosen, place)]
-        mean = trial.settled(mix(Linear(), graph, tried, None, kept))
+    for index in others:
+        tried = [members[one] for one in (*chosen, index)]
+        mean = scorer.recalibrated(mix(Linear(), graph, tried, None, kept))
         reached = cost(mean)
         if reached <= best:
-            chosen.append(place)
+            chosen.append(index)
             best, soup = reached, mean
             path.append(reached)
-    sign = -1 if method.metric == "accuracy" and trial.labelled.tasks[0].greater_is_better else 1
+    greater = scorer.labelled.tasks[0].greater_is_better
+    sign = -1 if method.metric == "accuracy" and greater else 1
     return soup, tuple(chosen), tuple(sign * one for one in path)
 
 
 def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
-    """`E[(∂L/∂w)²]` for each weight, by place; over gradients of a few samples at a time.
+    """`E[(∂L/∂w)²]` for each weight, over gradients of a few samples at a time.
+
+    The diagonal of the empirical Fisher matrix: how much the loss depends on each weight.
 
     Args:
-        graph: of a member, with its weights.
+        graph: the graph of a member, with its weights.
         data: `(x, y)` arrays.
-        samples: how many rows, the same ones at every call.
+        samples: how many rows are used; the same rows at every call.
 
     Raises:
         EditError: when the labels do not fit the outputs.
@@ -121,12 +130,12 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     gradients_of = weight_gradients(
         model, objective(outputs, first[1], ignored_number(graph.marks))
     )
-    place = {id(weight): number for number, weight in enumerate(model.weights)}
+    position = {id(weight): number for number, weight in enumerate(model.weights)}
     total = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     steps = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)
     for start in steps:
         x, y = tree.map_structure(lambda a, at=start: a[at : at + BATCH], chosen.with_labels())
         for sum_, gradient in zip(total, gradients_of(x, tree.flatten(y)), strict=True):
             sum_ += np.square(gradient, dtype=np.float64)
-    variables = places_of(graph, model)
-    return {where: total[place[id(v)]] / len(steps) for where, v in variables.items()}
+    variables = variables_of(graph, model)
+    return {where: total[position[id(v)]] / len(steps) for where, v in variables.items()}

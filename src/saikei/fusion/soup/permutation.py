@@ -1,33 +1,32 @@
-"""Which channels of a network can change places without a change of its function, and how.
+"""Which channels of a network can be permuted without changing its function, and how.
 
-A channel can take the place of another when both stand equally often on every axis of every
-weight and of every tensor: then the network does the same to either.
+Two channels can be exchanged when both occur equally often on every axis of every weight and of
+every tensor: then the network computes the same from either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from saikei.channels import ChannelMap
-from saikei.fusion.soup.architecture import Place, Tensors
+from saikei.fusion.soup.architecture import Tensors, WeightName
 from saikei.rules import Labels
 from saikei.rules.labels import Vector, labelled
 
 
 @dataclass(frozen=True, eq=False)
-class Carrier:
-    """An axis of a weight with the channels on it.
+class ChannelAxis:
+    """An axis of a weight, and the channel at each index of it.
 
     Args:
-        place: of the weight.
-        axis: of it.
-        channels: for each index its channel.
+        weight: the weight's layer and name.
+        axis: the number of the axis.
+        channels: the channel at each index, int `(size of the axis,)`.
     """
 
-    place: Place
+    weight: WeightName
     axis: int
     channels: Vector = field(repr=False)
 
@@ -37,18 +36,18 @@ class Symmetries:
     """The permutations of channels that leave the function of a network as it is.
 
     Args:
-        orbits: channels that can take each other's places, ascending, in the order of the graph.
-        carriers: every weight axis on which a channel of an orbit stands.
+        orbits: sets of channels that can be exchanged, ascending, in the order of the graph.
+        axes: every weight axis that has a channel of an orbit.
         count: how many channels the graph has.
     """
 
     orbits: tuple[Vector, ...]
-    carriers: tuple[Carrier, ...]
+    axes: tuple[ChannelAxis, ...]
     count: int
 
     @classmethod
     def of(cls, channel_map: ChannelMap) -> Symmetries:
-        """Find them from the labels; no model is run."""
+        """Find them from the labels of a channel map; no model is run."""
         signatures = _signatures(channel_map)
         alike: dict[tuple[int, ...], list[int]] = {}
         for group in channel_map.groups:
@@ -59,15 +58,15 @@ class Symmetries:
         moving = np.zeros(channel_map.count, dtype=bool)
         for orbit in orbits:
             moving[orbit] = True
-        carriers = tuple(c for c in _carriers(channel_map) if moving[c.channels].any())
-        return cls(orbits, carriers, channel_map.count)
+        axes = tuple(c for c in _channel_axes(channel_map) if moving[c.channels].any())
+        return cls(orbits, axes, channel_map.count)
 
     def identity(self) -> Vector:
-        """The permutation that moves nothing: for each channel, whose content it gets."""
+        """The permutation that moves nothing: entry `c` is the channel whose content `c` gets."""
         return np.arange(self.count)
 
     def random(self, generator: np.random.Generator) -> Vector:
-        """Any permutation."""
+        """A random permutation within each orbit."""
         source = self.identity()
         for orbit in self.orbits:
             source[orbit] = generator.permutation(orbit)
@@ -77,38 +76,39 @@ class Symmetries:
         """The weights of the network whose channel `c` is what channel `source[c]` was.
 
         Args:
-            numbers: by place; they are not changed.
+            numbers: the weights by name; they are not changed.
             source: a permutation.
         """
         moved = dict(numbers)
-        for carrier in self.carriers:
-            index = moved_index(carrier.channels, source)
+        for axis in self.axes:
+            index = moved_index(axis.channels, source)
             if index is not None:
-                moved[carrier.place] = np.take(moved[carrier.place], index, carrier.axis)
+                moved[axis.weight] = np.take(moved[axis.weight], index, axis.axis)
         return moved
 
 
 def moved_index(channels: Vector, source: Vector) -> Vector | None:
-    """For each index of an axis the one whose content it gets; `None` when none moves.
+    """For each index of an axis the index whose content it gets; `None` when none moves.
 
-    Where a channel stands several times on an axis, its k-th place gets the k-th of the other's.
+    Where a channel occurs several times on an axis, its k-th index gets the content of the other
+    channel's k-th index.
 
     Args:
-        channels: for each index its channel.
-        source: a permutation.
+        channels: the channel at each index.
+        source: a permutation: entry `c` is the channel whose content channel `c` gets.
     """
-    wanted = source[channels]
-    if np.array_equal(wanted, channels):
+    sources = source[channels]
+    if np.array_equal(sources, channels):
         return None
     order = np.argsort(channels, kind="stable")
     found = np.empty_like(order)
     # Both orders go channel by channel, and within a channel from left to right.
-    found[np.argsort(wanted, kind="stable")] = order
+    found[np.argsort(sources, kind="stable")] = order
     return found
 
 
 def _signatures(channel_map: ChannelMap) -> dict[int, list[int]]:
-    """For each channel on which axes it stands and how often; those in constants are left out."""
+    """For each channel the axes it occurs on and how often; channels in constants are left out."""
     signatures: dict[int, list[int]] = {}
     for number, vector in enumerate(_vectors(channel_map)):
         channels, counts = np.unique(channel_map.channel_of[vector], return_counts=True)
@@ -133,21 +133,17 @@ def _vectors(channel_map: ChannelMap) -> list[Vector]:
 
 
 def _fixed(channel_map: ChannelMap) -> list[Labels]:
-    """Labels of numbers that are part of the architecture: members have the same ones."""
+    """Labels of numbers that belong to the architecture and so are the same in all members."""
     return [
         labels
         for flow in channel_map.flows
         for part in (flow.constants, flow.settings)
-        for labels in _values(part)
+        for labels in part.values()
     ]
 
 
-def _values(part: Mapping[int, Labels] | Mapping[str, Labels]) -> list[Labels]:
-    return list(part.values())
-
-
-def _carriers(channel_map: ChannelMap) -> list[Carrier]:
+def _channel_axes(channel_map: ChannelMap) -> list[ChannelAxis]:
     return [
-        Carrier((operation, name), axis, channels)
+        ChannelAxis((operation, name), axis, channels)
         for operation, name, _, axis, channels in channel_map.weight_axes()
     ]

@@ -1,4 +1,4 @@
-"""How good weights are on held-out data: one network that takes any of them in turn."""
+"""How good weights are on held-out data: one network, into which they are put in turn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saikei.calibration.affordable import affordable
 from saikei.calibration.run import Run
 from saikei.calibration.samples import calibration_inputs
 from saikei.errors import FusionError
-from saikei.fusion.soup.architecture import Place, Tensors, statistics, tensors, with_tensors
+from saikei.fusion.soup.architecture import Tensors, WeightName, statistics, tensors, with_tensors
 from saikei.graph import Graph, Operation, build, layers_of
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
@@ -23,12 +23,12 @@ from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import Score
 
 
-class Trial:
+class WeightScorer:
     """Scores weights of one architecture on data.
 
     Args:
-        graph: of the first member; weights come by its places.
-        model: the first member, whose loss says what the labels mean.
+        graph: the graph of the first member; weights are named as in it.
+        model: the first member, whose compiled loss decides how labels are read.
         data: held-out `(x, y)` arrays.
         recalibrates: whether moving statistics are measured on the data before each score.
 
@@ -40,7 +40,7 @@ class Trial:
         self._graph = graph
         self._data = data
         self._network = build(graph)
-        self._variables = places_of(graph, self._network)
+        self._variables = variables_of(graph, self._network)
         self._inputs = None
         if recalibrates and statistics(graph):
             self._inputs = calibration_inputs(graph, data)
@@ -50,16 +50,16 @@ class Trial:
         self.labelled = Labelled.of(tasks, labels, predicted.outputs)
         self._prior = self.labelled.prior(predicted.outputs)
 
-    def settled(self, numbers: Tensors) -> Tensors:
-        """The weights with moving statistics of their own, where the trial measures them."""
+    def recalibrated(self, numbers: Tensors) -> Tensors:
+        """The weights with moving statistics measured anew, if `recalibrates`; else as they are."""
         if self._inputs is None:
             return numbers
         measured = recalibrate(with_tensors(self._graph, numbers), self._inputs)
         found = tensors(measured, self._graph)
-        return {**numbers, **{place: found[place] for place in statistics(self._graph)}}
+        return {**numbers, **{key: found[key] for key in statistics(self._graph)}}
 
     def losses(self, numbers: Tensors) -> Array:
-        """The loss of each sample, nats or squared error, float64 `(n,)`.
+        """The loss of each row, nats or squared error, float64 `(n,)`.
 
         Raises:
             DataError: when a prediction is not finite.
@@ -67,11 +67,11 @@ class Trial:
         return self.labelled.losses(self._outputs(numbers))
 
     def score(self, numbers: Tensors) -> Score:
-        """The metric and the mean loss."""
+        """The metric and the mean loss of weights."""
         return self.labelled.score(self._outputs(numbers))
 
     def own_outputs(self, members: Sequence[Tensors]) -> list[list[Array]]:
-        """The outputs of members as they are, without new statistics.
+        """The outputs of members with their own moving statistics.
 
         Raises:
             FusionError: naming a member whose predictions are not finite.
@@ -85,18 +85,18 @@ class Trial:
         return found
 
     def _outputs(self, numbers: Tensors) -> list[Array]:
-        for place, variable in self._variables.items():
-            if place in numbers:
-                variable.assign(numbers[place])
+        for key, variable in self._variables.items():
+            if key in numbers:
+                variable.assign(numbers[key])
         return predict_all(self._network, self._data).outputs
 
     def chance(self) -> float:
-        """The mean loss of the best constant outputs: what a network has to be better than."""
+        """The mean loss of the best constant outputs."""
         return self.labelled.loss(self._prior)
 
 
-def places_of(graph: Graph, model: keras.Model) -> dict[Place, Any]:
-    """The variable of a model that was built from a graph, for each place."""
+def variables_of(graph: Graph, model: keras.Model) -> dict[WeightName, Any]:
+    """The variables of a model that was built from a graph, by layer and name."""
     layers = layers_of(graph, model)
     return {
         (name, weight): variable
@@ -112,12 +112,13 @@ def has_statistics(graph: Graph) -> bool:
 
 
 def recalibrate(graph: Graph, inputs: Any) -> Graph:
-    """The graph with the moving statistics that its own weights give on some inputs.
+    """Measure the moving statistics of BatchNormalization on some inputs, layer by layer.
 
-    Layer by layer, each behind those that were done before it; scales and offsets stay.
+    Each layer reads what the layers before it give with their new statistics; scales and offsets
+    stay.
 
     Args:
-        graph: with merged weights.
+        graph: a graph with merged weights.
         inputs: nested as the graph nests its inputs, one sample a row.
     """
     run = Run(graph, affordable(graph, inputs, tensors=4))
@@ -125,7 +126,7 @@ def recalibrate(graph: Graph, inputs: Any) -> Graph:
     for index, call in enumerate(graph.calls):
         operation = run.graph.operations[call.operation]
         if operation.kind == "BatchNormalization":
-            # Of a shared layer the calls that came before count too.
+            # Of a shared layer all calls so far count.
             reads.setdefault(operation.name, []).append(run.value(call.inputs()[0]))
             run.replace(_with_statistics(operation, reads[operation.name]))
         run.step(index)
@@ -148,7 +149,7 @@ def _with_statistics(operation: Operation, reads: list[Any]) -> Operation:
 
 
 def _channel_rows(value: Any, position: int) -> Any:
-    """One row for each number of a channel; steps that a mask leaves out are left out."""
+    """One row for each position, one column for each channel; masked steps are left out."""
     moved = np.moveaxis(value.array, position, -1)
     if value.mask is not None and position in (-1, value.array.ndim - 1):
         return moved[value.mask.astype(bool)].reshape(-1, moved.shape[-1])

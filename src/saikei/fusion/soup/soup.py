@@ -14,12 +14,12 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import Fusion
 from saikei.fusion.soup.architecture import (
     check_numbers,
-    kept_as_they_are,
     same_architecture,
     tensors,
+    unmerged_weights,
 )
-from saikei.fusion.soup.merge_members import Pot, SoupFit
-from saikei.fusion.soup.scorer import Trial, has_statistics
+from saikei.fusion.soup.merge_members import PreparedMembers, SoupFit, merge_members
+from saikei.fusion.soup.scorer import WeightScorer, has_statistics
 from saikei.graph import Graph
 from saikei.limits import POINTS, check_whole
 from saikei.merging.methods import Fisher, Greedy, Merge
@@ -37,20 +37,20 @@ class Soup(Fusion):
 
     Members are copies of one architecture with other weights: fine-tuned from one network,
     checkpoints of one training, or aligned by the symmetry of their channels. Before they are
-    merged, the loss on the line between them is measured on held-out data; where a wall stands
-    there, their mean would be worse than either, and it is refused.
+    merged, the loss on the line between them is measured on held-out data: where it is higher
+    there (a loss barrier), their mean would be worse than either, and the merge is refused.
 
     Args:
         method: `"uniform"`, `"greedy"`, `"fisher"`, `"slerp"`, `"ema"`, `"task_arithmetic"`,
             `"ties"`, `"dare"`, `"model_stock"`, or a value such as `Ties(density=0.3)`.
-        base: what the members were fine-tuned from, for the last four: a model, or the path of a
-            `.keras` file.
+        base: the model that the members were fine-tuned from, for the last four methods: a model,
+            or the path of a `.keras` file.
         align: whether the members' channels are put in one order first; `"auto"` does it where
-            a wall stands without.
-        check: whether the line between members is measured; without it, no data is needed.
+            there is a loss barrier without it.
+        check: whether the loss between members is measured; without it, no data is needed.
         recalibrate: whether the moving statistics of BatchNormalization are measured anew on the
             data; `False` averages them.
-        points: on each line, both ends among them.
+        points: how many points are measured on each line between members, both ends included.
 
     Raises:
         FusionError: when an argument is unknown, or a base is missing or not needed.
@@ -90,8 +90,8 @@ class Soup(Fusion):
             An uncompiled model of the members' architecture.
 
         Raises:
-            FusionError: when the members differ in more than numbers, a wall stands between
-                them, data is missing, or a member was trained on some of it.
+            FusionError: when the members differ in more than their weights, there is a loss
+                barrier between them, data is missing, or a member was trained on some of it.
             DataError: when the data does not fit the members.
         """
         return self.fit(members, data, allow_in_sample=allow_in_sample).model
@@ -99,7 +99,7 @@ class Soup(Fusion):
     def fit(
         self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
     ) -> SoupFit:
-        """Merge the members, and say what was measured on the way.
+        """Merge the members, and report what was measured.
 
         Args:
             members: as for a call.
@@ -119,22 +119,24 @@ class Soup(Fusion):
         graphs = same_architecture(members, base)
         numbers = [tensors(graph, graphs[0]) for graph in graphs]
         check_numbers(numbers)
-        kept = kept_as_they_are(graphs[0], numbers)
+        kept = unmerged_weights(graphs[0], numbers)
         if isinstance(self.method, Merge):
             self.method.check_count(len(members))
         self._check_data(data, graphs[0])
         root = numbers.pop() if base is not None else None
-        held, trial, losses = None, None, []
+        held, scorer, losses = None, None, []
         if data is not None:
             held = gathered(data).parts
             check_held_out(members, held, allow_in_sample)
-            trial = Trial(graphs[0], members[0], held, self.recalibrate)
-            said = trial.own_outputs(numbers)
-            check_agreement(members, trial.labelled.tasks, trial.labelled.labels, said, held)
-            losses = [trial.labelled.loss(outputs) for outputs in said]
+            scorer = WeightScorer(graphs[0], members[0], held, self.recalibrate)
+            predictions = scorer.own_outputs(numbers)
+            labelled = scorer.labelled
+            check_agreement(members, labelled.tasks, labelled.labels, predictions, held)
+            losses = [labelled.loss(outputs) for outputs in predictions]
         names = [member.name for member in members]
-        pot = Pot(graphs[0], names, numbers, root, kept, trial, held, losses)
-        made = pot.cook(find_method(self.method), self.align, self.points if self.check else 0)
+        prepared = PreparedMembers(graphs[0], names, numbers, root, kept, scorer, held, losses)
+        points = self.points if self.check else 0
+        made = merge_members(prepared, find_method(self.method), self.align, points)
         inherit_rows(made.model, [*members, *([base] if base is not None else [])])
         if isinstance(self.method, (Greedy, Fisher)):
             record_rows(made.model, digest_data(held), "Soup")
@@ -151,7 +153,7 @@ class Soup(Fusion):
         if self.check:
             raise FusionError(
                 "Whether the members can be merged is measured on held-out data: call it with "
-                "(members, (x, y)), or merge them unseen with check=False."
+                "(members, (x, y)), or skip this check with check=False."
             )
         if self.recalibrate and has_statistics(graph):
             raise FusionError(

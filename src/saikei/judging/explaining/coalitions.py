@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from saikei.batches import Array
 from saikei.fusion.averaging.pooling import OutputPool, Pool
 from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.cascade.combiner import Exiting
+from saikei.fusion.cascade.fitting import ExitCombiner
 from saikei.fusion.evidence import Combiner, Said
 from saikei.models import Exits
 
@@ -178,12 +178,12 @@ class CascadeTeam:
         thresholds = tuple(self.exits.thresholds[i] for i in used[:-1])
         exits = replace(self.exits, thresholds=thresholds)
         members = [self.said.outputs[i][0] for i in used]
-        result = np.array(exits.said(members))
+        result = np.array(exits.output(members))
         stays = np.ones(len(result), dtype=np.bool_)
         for stage in range(1, len(used)):
             # Confidence is taken of whole columns: rows do not depend on each other.
             goes = stays & exits.leaves(members[:stage])
-            result[goes] = exits.said(members[:stage])[goes]
+            result[goes] = exits.output(members[:stage])[goes]
             stays &= ~goes
         return (result,)
 
@@ -226,8 +226,8 @@ def team_of(combiner: Combiner, said: Said, prior: tuple[Array, ...]) -> Team:
     """
     if isinstance(combiner, WeightedMean):
         return MeanTeam(said, combiner.weights, prior)
-    if isinstance(combiner, Exiting):
-        return CascadeTeam(said, combiner.found.exits, prior)
+    if isinstance(combiner, ExitCombiner):
+        return CascadeTeam(said, combiner.fitted.exits, prior)
     if isinstance(combiner, Pool) and not any(pool.per_class for pool in combiner.each):
         return PoolTeam(said, combiner, prior)
     return ImputedTeam.of(said, combiner.predict)

@@ -1,0 +1,133 @@
+"""Whether members make a cascade of classifiers, and what each of them costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+
+from saikei.channels import map_channels
+from saikei.costs import count_costs, uncounted_layers
+from saikei.edits.base import read_with_sizes
+from saikei.errors import FusionError
+from saikei.fusion.evidence import Evidence
+from saikei.models import Combine, Confidence, Exits
+from saikei.scoring.outputs import Output, read_outputs
+from saikei.scoring.task import Kind, Task
+
+
+def open_exits(
+    models: Sequence[keras.Model],
+    tasks: Sequence[Task] | None,
+    confidence: Confidence,
+    combine: Combine,
+) -> Exits:
+    """Exits for these members with all thresholds 0: every row leaves at the first.
+
+    Args:
+        models: members that fit each other.
+        tasks: the tasks of their outputs; `None` to infer the task from the activations.
+        confidence: how confidence is measured.
+        combine: how a stage combines the members' outputs.
+
+    Raises:
+        FusionError: when they are not classifiers with one output of one class for a row.
+    """
+    outputs = read_outputs(models[0]).each
+    kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
+    shapes = [output.shape for output in outputs]
+    decides = _decides(f"'{models[0].name}'", kind, shapes)
+    logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
+    return Exits((0.0,) * (len(models) - 1), confidence, combine, decides, logits)
+
+
+def exits_by(evidence: Evidence, confidence: Confidence, combine: Combine) -> Exits:
+    """The same from stored predictions.
+
+    Args:
+        evidence: labels, and the members' predictions.
+        confidence: how confidence is measured.
+        combine: how a stage combines the members' outputs.
+
+    Raises:
+        FusionError: as `open_exits`.
+    """
+    task, outputs = evidence.tasks[0], evidence.said.outputs
+    shapes = [(None, *array.shape[1:]) for array in outputs[0]]
+    decides = _decides("member 1", task.kind, shapes)
+    return Exits((0.0,) * (len(outputs) - 1), confidence, combine, decides, task.from_logits)
+
+
+def _decides(
+    name: str, kind: Kind, shapes: Sequence[tuple[int | None, ...]]
+) -> Literal["binary", "multiclass"]:
+    if len(shapes) != 1:
+        raise FusionError(
+            f"A cascade needs members with one output, and {name} gives {len(shapes)}: give "
+            "models of one of them."
+        )
+    (shape,) = shapes
+    if kind not in ("binary", "multiclass") or len(shape) != 2:
+        raise FusionError(
+            f"A cascade needs members that predict one class for a row, and {name} gives {kind} "
+            f"outputs of shape {shape}, whose confidence is not defined: use Average."
+        )
+    if kind == "multiclass" and shape[1] == 1:
+        raise FusionError(f"{name} has one class alone: there is nothing to decide.")
+    return kind
+
+
+def _kind(output: Output) -> Kind:
+    """The kind of an output, from its shape and activation."""
+    width = output.shape[-1]
+    if output.activation == "softmax":
+        return "multiclass"
+    if output.activation == "sigmoid":
+        return "binary" if width == 1 else "multilabel"
+    return "regression" if width == 1 or output.activation != "linear" else "multiclass"
+
+
+def member_costs(
+    models: Sequence[keras.Model], given: tuple[float, ...] | None, data: Any = None
+) -> tuple[float, ...]:
+    """The cost of each member on one row: MACs where no other costs are given.
+
+    Args:
+        models: the members.
+        given: the costs that were given; `None` to count MACs.
+        data: inputs of the size at which MACs are counted, for members that take any size.
+
+    Raises:
+        FusionError: when costs are not one positive number for each member, or MACs cannot be
+            counted.
+    """
+    if given is not None:
+        check_costs(given, len(models))
+        return given
+    return tuple(_macs(model, data) for model in models)
+
+
+def check_costs(given: tuple[float, ...], members: int) -> None:
+    """Refuse costs that are not one positive number for each member.
+
+    Raises:
+        FusionError: with the numbers.
+    """
+    if len(given) != members or not all(cost > 0 for cost in given):
+        raise FusionError(
+            f"costs={given} for {members} members: give one positive number for each."
+        )
+
+
+def _macs(model: keras.Model, data: Any) -> float:
+    channel_map = map_channels(read_with_sizes(model, data))
+    unknown = uncounted_layers(channel_map)
+    macs = count_costs(channel_map).macs
+    if unknown or not macs:
+        reason = f"those of {', '.join(unknown)} cannot be counted" if unknown else "it has none"
+        raise FusionError(
+            f"The MACs of '{model.name}' are not known ({reason}): give Cascade(costs=(…)), for "
+            "example each member's milliseconds."
+        )
+    return float(macs)
