@@ -368,7 +368,7 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     best = keras.saving.load_model(shown["best"])
     assert best.count_params() < small_network(0).count_params()
     assert refused(capsys, *arguments[:-1], tmp_path / "run", "--seed", "1").endswith(
-        "or repeat the call that began it."
+        "or repeat the call that started it."
     )
     (tmp_path / "run" / "report.html").unlink()
     code, out, _ = run(capsys, "report", tmp_path / "run")
@@ -445,8 +445,11 @@ def test_what_exists_is_not_replaced_unasked(
         (("profile", "{data}"), "no .keras file"),
         (("profile", "{model}", "--bogus"), "No such option"),
         (("edit", "{model}", "--keep", "lots", "--out", "{out}"), "no number"),
-        (("edit", "{model}", "--out", "{out}"), "in one way"),
-        (("edit", "{model}", "--keep", "0.5", "--macs", "0.5", "--out", "{out}"), "in one way"),
+        (("edit", "{model}", "--out", "{out}"), "one way to edit"),
+        (
+            ("edit", "{model}", "--keep", "0.5", "--macs", "0.5", "--out", "{out}"),
+            "one way to edit",
+        ),
         (("edit", "{model}", "--recipe", "{none}", "--out", "{out}"), "cannot be read"),
         (("edit", "{model}", "--keep", "0.5", "--exclude", "cnv", "--out", "{out}"), "'conv'?"),
         (("edit", "{model}", "--step", "PruneChannels(0.5", "--out", "{out}"), "as in Python"),
@@ -485,6 +488,22 @@ def test_what_exists_is_not_replaced_unasked(
         (("optimize", "{model}", "--data", "{data}", "--out", "{run}"), "No budget"),
         (("optimize", "{model}", "--data", "{none}", "--macs", "0.5", "--out", "{run}"), "no file"),
         (("report", "{none}"), "no finished run"),
+        (("report", "{run}", "--overwrite"), "--overwrite has no effect"),
+        (("profile", "{model}", "--no-latency", "--batch-size", "1"), "--batch-size has no effect"),
+        (
+            ("edit", "{model}", "--step", "RemoveNoOps()", "--scope", "layer", "--out", "{out}"),
+            "--scope has no effect",
+        ),
+        (
+            ("edit", "{model}", "--recipe", "{none}", "--exclude", "conv", "--out", "{out}"),
+            "--exclude has no effect",
+        ),
+        (
+            ("edit", "{model}", "--keep", "0.5", "--no-compensate", "--out", "{out}"),
+            "--compensate/--no-compensate has no effect",
+        ),
+        (("edit", "{model}", "--keep", "0.5", "--seed", "1", "--out", "{out}"), "--seed has no"),
+        (("edit", "{model}", "--keep", "0.5", "--scope", "all", "--out", "{out}"), "'layer'"),
         (("export", "{model}", "--format", "onnx", "--out", "{out}"), ".onnx"),
         (("demo", "--dataset", "cats"), "cats"),
         (("nonsense",), "nonsense"),
@@ -578,6 +597,10 @@ def test_the_demo_runs_from_nothing_to_a_report(
     whole = next(c for c in record["candidates"] if c["name"] == record["baseline"])
     assert chosen["cost"]["macs"] <= 0.25 * whole["cost"]["macs"]
     assert Path(shown["best"]).is_file()
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, f"saikei {saikei.__version__}\n", "")
 
 
 def test_help_is_quick_because_it_does_not_load_keras() -> None:

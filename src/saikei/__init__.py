@@ -134,6 +134,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("saikei")
     if name not in _HOMES:
         raise AttributeError(f"module 'saikei' has no attribute '{name}'")
     return getattr(importlib.import_module(f"saikei.{_HOMES[name]}"), name)

@@ -61,15 +61,15 @@ def ended(
             1,
             "The system refused to read or write: 'x.npz': No space left on device.",
         ),
-        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "closed it before all was printed"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "closed it before everything"),
         (MemoryError(), 1, "not enough memory"),
         (ResourceExhaustedError("OOM when allocating"), 1, "not enough memory"),
-        (RecursionError("maximum recursion depth"), 2, "nested too deep"),
+        (RecursionError("maximum recursion depth"), 2, "nested too deeply"),
         (ModuleNotFoundError("No module named 'jax'"), 1, "No module named 'jax'"),
         (
             KeyError("a\nb"),
             1,
-            "'saikei edit' failed in a way that it should not: KeyError: 'a\\nb'. "
+            "'saikei edit' failed unexpectedly: KeyError: 'a\\nb'. "
             "This is a bug of Saikei: please report it",
         ),
         (AssertionError(), 1, "AssertionError. This is a bug"),
@@ -125,7 +125,7 @@ def test_a_signal_stops_a_search_with_what_to_do(
     before = signal.getsignal(number)
     code, said = ended(capsys, monkeypatch, run, command)
     assert code == 128 + number
-    assert said.endswith(". The same command goes on from here.\n") and said.count("\n") == 1
+    assert said.endswith(". Repeat the command to continue.\n") and said.count("\n") == 1
     assert signal.getsignal(number) is before
 
 
@@ -241,7 +241,7 @@ def test_a_process_that_is_stopped_many_times_ends_with_one_sentence(
             stopped.send_signal(number)
         _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == code
-    assert said.count("\n") == 1 and "The same command goes on from here." in said
+    assert said.count("\n") == 1 and "Repeat the command to continue." in said
 
 
 def test_an_output_that_nobody_reads_ends_with_one_sentence() -> None:
@@ -250,4 +250,4 @@ def test_an_output_that_nobody_reads_ends_with_one_sentence() -> None:
         printing.stdout.close()
         said = printing.stderr.read()
     assert printing.returncode == 1
-    assert said == "saikei: What reads the output has closed it before all was printed.\n"
+    assert said == "saikei: The reader of the output closed it before everything was printed.\n"

@@ -155,7 +155,9 @@ def test_what_a_file_cannot_hold_is_refused_before_a_run() -> None:
     layers = [keras.Input((8, 4)), L.LSTM(4, activation=lambda x: ops.tanh(x)), L.Dense(2)]
     model = keras.Sequential(layers)
     data = X, np.zeros(5, "int32")
-    with pytest.raises(ModelError, match=r"Layer 'lstm.*' of model .*\(lambda\).*no file can hold"):
+    with pytest.raises(
+        ModelError, match=r"Layer 'lstm.*' of model .*\(lambda\).*cannot be saved in a file"
+    ):
         sk.optimize(model, data, data, budget=sk.Budget(params=0.5), epochs=1)
 
 

@@ -42,9 +42,9 @@ def test_the_untrained_cut_ships_where_training_made_it_worse(
     assert pruned.before == pruned.validation
     assert result.chosen.validation.value <= pruned.before.value
     assert sk.evaluate(result.best, validation).value == pytest.approx(pruned.before.value)
-    told = [d for d in result.run.decisions if d.topic == "weights of a1-pruned"]
-    assert [d.choice for d in told] == ["as they were cut"]
-    assert "as they were cut" in str(report_of(result.run))
+    unimproved = [d for d in result.run.decisions if d.topic == "weights of a1-pruned"]
+    assert [d.choice for d in unimproved] == ["as after the cut, untrained"]
+    assert "as after the cut, untrained" in str(report_of(result.run))
     # Read again, it says the same.
     assert run(model, train, validation, out=tmp_path / "run").run == result.run
 
@@ -66,7 +66,7 @@ def test_without_labels_the_original_is_what_counts_as_right(validated: bool) ->
     model = dense()
     result = run(model, x, xv if validated else None, epochs=1, test=data().test[0])
     assert result.baseline.validation.value == 1.0
-    assert result.run.decisions[0].choice == "what the original predicts"
+    assert result.run.decisions[0].choice == "predictions of the original"
     agreed = result.best.predict(xv, verbose=0).argmax(1) == model.predict(xv, verbose=0).argmax(1)
     assert agreed.mean() > 0.5
 
@@ -79,9 +79,7 @@ def test_labels_that_there_are_give_the_others_their_form() -> None:
 
 
 def test_without_labels_nothing_tells_several_models_apart() -> None:
-    with pytest.raises(
-        DataError, match="no labels, so nothing tells which of 2 models is the best"
-    ):
+    with pytest.raises(DataError, match="no labels to find the best of 2 models by"):
         run([dense(0), dense(1)], data().train[0])
 
 

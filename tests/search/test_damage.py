@@ -87,7 +87,7 @@ def test_a_damaged_recipe_is_written_again_from_the_record(
 @pytest.mark.parametrize("content", [*GARBAGE, b'{"model": 3}', b"[]"])
 def test_a_damaged_fingerprint_is_named(stored: RunFolder, content: bytes) -> None:
     (stored.path / "fingerprint.json").write_bytes(content)
-    with pytest.raises(InputError, match="nobody can tell which run .* give out= another") as said:
+    with pytest.raises(InputError, match="it is unknown which run .* give out= another") as said:
         stored.check(FINGERPRINT)
     assert "fingerprint" in str(said.value) and "\n" not in str(said.value)
 
@@ -202,7 +202,7 @@ def test_a_link_in_a_folder_is_refused(finished: Finished, copied: Path, tmp_pat
     (tmp_path / "mine").write_text("mine")
     (copied / "study.db").unlink()
     (copied / "study.db").symlink_to(tmp_path / "mine")
-    with pytest.raises(InputError, match=r"study\.db' is a symbolic link, as no run makes"):
+    with pytest.raises(InputError, match=r"study\.db' is a symbolic link, which no run makes"):
         search(finished.model, copied)
     assert (tmp_path / "mine").read_text() == "mine"
 
@@ -212,7 +212,7 @@ def test_a_link_in_a_folder_is_refused(finished: Finished, copied: Path, tmp_pat
 
 def test_only_one_works_in_a_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
-        at_work = r"Another process is at work in '.*run'"
+        at_work = r"Another process is running in '.*run'"
         with pytest.raises(InputError, match=at_work), locked(tmp_path / "run"):
             pass
         assert (tmp_path / "run" / LOCK).is_file()

@@ -104,4 +104,4 @@ def test_the_reason_gives_the_figures() -> None:
     decision = choose_candidate([dear, cheap], outputs, JUDGE, "macs").decision
     assert decision.choice == "cheap"
     assert "cheap is behind by 1.00 points" in decision.reason
-    assert "10 % of its macs" in decision.reason
+    assert "10 % of its MACs per sample" in decision.reason

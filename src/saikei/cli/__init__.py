@@ -1,6 +1,6 @@
-"""The command line: `saikei COMMAND`, one file a command.
+"""The command line: `saikei COMMAND`, one file for each command.
 
-Nothing is imported before `main` is at work, which a Ctrl-C would end with a traceback.
+Everything is imported inside `main`, where Ctrl-C during the imports can be caught.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line: whatever comes out of a command ends as an exit code and one sentence.
+    """Run the command line; every error becomes an exit code and one sentence on stderr.
 
     Args:
-        arguments: without the program's name; those of the process, which is at its end then,
-            when not given.
+        arguments: Arguments without the program's name. `None` takes those of the process, which
+            is then expected to end after the call.
 
     Returns:
-        The exit code: 0 success, 1 the work failed, 2 the arguments or input were wrong, 130
-        stopped by Ctrl-C, 143 by SIGTERM.
+        The exit code: 0 success, 1 the work failed, 2 the arguments or the input were wrong, 130
+        stopped by Ctrl-C, 143 stopped by SIGTERM.
     """
     try:
         from saikei.cli.process import run
 
         return run(arguments)
     except KeyboardInterrupt:
-        # Before signals were caught, or after.
+        # Before signals are handled, or after.
         sys.stderr.write("saikei: Stopped by Ctrl-C.\n")
         return 130
     finally:
-        # Python ends by the signal itself when an interrupt has once come out of an `exec`, as
-        # there are in the imports, although it was caught; the next `exec` makes it forget.
+        # If a KeyboardInterrupt was raised inside an `exec` (the imports contain some), Python
+        # ends with the signal although it was caught. Another `exec` resets that.
         exec("")

@@ -1,4 +1,4 @@
-"""`python -m saikei.cli` is `saikei`."""
+"""`python -m saikei.cli` does what `saikei` does."""
 
 import sys
 

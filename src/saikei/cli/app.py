@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,43 +16,62 @@ from saikei.errors import InputError, in_one_line
 app = typer.Typer(
     name="saikei",
     help="The best Keras model that fits a budget, by pruning, distilling and fusing.",
+    epilog="Start with: saikei profile model.keras",
     add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from saikei import __version__
+
+        sys.stdout.write(f"saikei {__version__}\n")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show where an error comes from, for a report of it.")
+        bool, typer.Option("--debug", help="Show the traceback of an error, for a bug report.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     """The best Keras model that fits a budget, by pruning, distilling and fusing."""
 
 
-app.command()(demo.demo)
-app.command()(profile.profile)
-app.command()(edit.edit)
-app.command()(optimize.optimize)
-app.command()(fuse.fuse)
-app.command()(merge.merge)
-app.command()(explain.explain)
-app.command()(report.report)
-app.command()(export.export)
+_EXAMPLES = {
+    demo.demo: "saikei demo --trials 2 --epochs 3",
+    profile.profile: "saikei profile model.keras --no-latency",
+    edit.edit: "saikei edit model.keras --keep 0.5 --out small.keras",
+    optimize.optimize: "saikei optimize model.keras --data data.npz --macs 0.25 --out run/",
+    fuse.fuse: "saikei fuse a.keras b.keras --weights learn --data data.npz --out fused.keras",
+    merge.merge: "saikei merge a.safetensors b.safetensors --out merged.safetensors",
+    explain.explain: "saikei explain a.keras b.keras --data data.npz",
+    report.report: "saikei report run/ --out report.html",
+    export.export: "saikei export model.keras --format onnx --out model.onnx",
+}
+for _command, _example in _EXAMPLES.items():
+    app.command(epilog=f"Example: {_example}")(_command)
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Run a command, and let everything that it raises through.
+    """Run a command and let its exceptions through.
 
     Typer's own runner would turn an interrupt into a silent exit code.
 
     Args:
-        arguments: of the command line, without the program's name.
+        arguments: Arguments of the command line, without the program's name.
 
     Returns:
-        The exit code, 0 but for an exit that was asked for.
+        The exit code: 0, or that of an exit that the command asked for.
     """
     if any("\0" in argument for argument in arguments):
-        raise InputError("An argument holds a null byte, which no name of a file has.")
+        raise InputError("An argument contains a null byte, which no file name can: remove it.")
     if not arguments:
         run_command(["--help"])
         raise InputError("No command is given: use one of those above.")
@@ -66,7 +86,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Show a warning as one line, without the place in a library that raised it."""
+    """Show a warning as one line, without the file and line that raised it."""
     kept = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"warning: {in_one_line(message, 2000)}.\n"
     try:

@@ -1,9 +1,9 @@
-"""`saikei edit`: apply a recipe or steps that are typed, or prune by options."""
+"""`saikei edit`: apply a recipe or typed edits, or prune by options."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,9 +15,9 @@ from saikei.cli.options import (
     ModelFile,
     Overwrite,
     Params,
-    Seed,
     budget,
     number,
+    refuse_typed,
 )
 from saikei.cli.options import input_shape as parsed_shape
 from saikei.cli.output import import_keras, say, say_json
@@ -27,22 +27,32 @@ if TYPE_CHECKING:
     from saikei.edits import Recipe
 
 
+# Arguments of `PruneChannels`.
+_PRUNING = ("importance", "scope", "multiple_of", "exclude", "compensate", "seed")
+
+
 def edit(
+    context: typer.Context,
     model: ModelFile,
-    out: Annotated[Path, typer.Option(help="The edited model, a .keras file.")],
-    recipe: Annotated[Path | None, typer.Option(help="A recipe, as JSON.")] = None,
+    out: Annotated[Path, typer.Option(help="File of the edited model, .keras.")],
+    recipe: Annotated[Path | None, typer.Option(help="File of a recipe, JSON.")] = None,
     step: Annotated[
         list[str] | None,
-        typer.Option(help="One edit as in Python, RemoveLayers(0.25); repeated: in this order."),
+        typer.Option(
+            help="One edit as in Python, such as RemoveLayers(0.25). Repeat it for several edits, "
+            "applied in this order."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="An .npz with x_train, for edits that fit weights to data; labels are optional."
+            help="An .npz file with x_train: edits then refit weights to it, and costs are counted "
+            "at its size. y_train is needed for --importance taylor and hessian only."
         ),
     ] = None,
     keep: Annotated[
-        str | None, typer.Option(help="Prune to this share (0.5) or number (16) of the channels.")
+        str | None,
+        typer.Option(help="Prune: share (0.5) or number (16) of the channels to keep."),
     ] = None,
     macs: Macs = None,
     params: Params = None,
@@ -50,25 +60,37 @@ def edit(
     importance: Annotated[
         str | None,
         typer.Option(
-            help="magnitude, l1, bn_scale, geometric_median or random; with --data also "
-            "reconstruction, activation, apoz, taylor or hessian. Without it: reconstruction "
-            "where there is data, else magnitude."
+            help="Which channels to keep, by magnitude, l1, bn_scale, geometric_median or random; "
+            "with --data also reconstruction, activation, apoz, taylor or hessian. Default: "
+            "reconstruction with --data, else magnitude."
         ),
     ] = None,
-    scope: Annotated[str, typer.Option(help="global or layer.")] = "global",
-    multiple_of: Annotated[int, typer.Option(help="Keep multiples of this many channels.")] = 1,
+    scope: Annotated[
+        Literal["global", "layer"],
+        typer.Option(
+            help="global: the channels of all layers compete. layer: every layer keeps the same "
+            "share."
+        ),
+    ] = "global",
+    multiple_of: Annotated[
+        int, typer.Option(min=1, help="Keep a multiple of this many channels in each layer.")
+    ] = 1,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="A layer whose channels stay; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Name of a layer whose channels all stay. Repeat it for several."),
     ] = None,
     compensate: Annotated[
-        bool, typer.Option(help="Refit what is left by least squares, where there is --data.")
+        bool, typer.Option(help="Refit the remaining weights to --data by least squares.")
     ] = True,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --importance random.")] = 0,
     input_shape: InputShape = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Change the structure of a model: by a recipe, by steps, or by pruning to a budget."""
+    """Change the structure of a model: by --recipe, --step, --keep or limits on its costs.
+
+    The options from --importance to --seed are for pruning by --keep or by limits.
+    """
     import_keras()
     from saikei.costs import profile
     from saikei.edits.base import read_with_sizes
@@ -79,9 +101,15 @@ def edit(
     limits = (macs, params, latency)
     if sum([recipe is not None, bool(step), keep is not None, any(limits)]) != 1:
         raise InputError(
-            "Say what to do in one way: --recipe, --step, --keep, or limits (--macs, --params, "
+            "Choose one way to edit: --recipe, --step, --keep, or limits (--macs, --params, "
             "--latency)."
         )
+    if recipe is not None or step:
+        refuse_typed(context, _PRUNING, "it is for --keep and limits. Write it in the edit itself.")
+    if data is None:
+        refuse_typed(context, ["compensate"], "weights are refitted to --data, which is missing.")
+    if importance != "random":
+        refuse_typed(context, ["seed"], "only --importance random draws numbers.")
     check_target(out, ".keras", overwrite)
     if recipe is not None:
         steps = _read(recipe)
@@ -112,8 +140,8 @@ def edit(
     notes = "".join(f" MACs are counted where {note}." for note in after.size_notes())
     say(
         f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
-        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}). Train it before use: "
-        f"an approximate edit costs accuracy that training brings back.{notes}"
+        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}). An "
+        f"approximate edit costs accuracy, most of which training restores.{notes}"
     )
 
 
@@ -142,7 +170,7 @@ def _typed(texts: list[str]) -> Recipe:
 def _pruning(
     keep: Any,
     importance: str | None,
-    scope: Any,
+    scope: Literal["global", "layer"],
     multiple_of: int,
     exclude: tuple[str, ...],
     seed: int,

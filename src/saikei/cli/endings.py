@@ -1,4 +1,4 @@
-"""How a command ends that did not succeed: an exit code, and one sentence on stderr."""
+"""Exit codes and error messages: one sentence on stderr for each failed command."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import NamedTuple
 
 from saikei.errors import InputError, SaikeiError, in_one_line, printable
 
-# Commands that begin where they were stopped.
-_TAKEN_UP = ("optimize", "demo")
+# Commands that continue when they are repeated.
+_CONTINUED = ("optimize", "demo")
 _NAMES = {signal.SIGINT: "Ctrl-C"}
 
 
 class Ending(NamedTuple):
-    """The exit code, and a sentence; none where all has been printed."""
+    """The exit code, and a sentence; empty if everything has been printed already."""
 
     code: int
     sentence: str
 
 
 def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[int]) -> Ending:
-    """What an exception means for whoever typed the command.
+    """The exit code and the message for an exception.
 
     Args:
-        error: that came out of the command.
-        arguments: that were typed.
-        caught: signals that came before.
+        error: What the command raised.
+        arguments: Arguments as typed.
+        caught: Numbers of the signals that were caught before.
     """
-    # Libraries turn an interrupt into errors of their own.
+    # Libraries may turn an interrupt into an error of their own.
     if caught or isinstance(error, KeyboardInterrupt):
         return _stopped(arguments, signal.Signals(caught[0] if caught else signal.SIGINT))
-    # So does Rich of a pipe that is closed.
+    # Rich does so with a closed pipe.
     if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
         error = error.__context__
     if isinstance(error, SaikeiError):
@@ -44,7 +44,7 @@ def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[i
     if isinstance(error, OSError):
         return _refused_by_system(error)
     if isinstance(error, RecursionError):
-        return Ending(2, "What was given is nested too deep to be read: simplify it.")
+        return Ending(2, "The input is nested too deeply to be read: simplify it.")
     if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY:
         return Ending(1, "There is not enough memory: use smaller batches, or less data.")
     if isinstance(error, ImportError):
@@ -53,29 +53,29 @@ def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[i
         return Ending(error.code if isinstance(error.code, int) else 1, f"Stopped: {error.code}.")
     return _of_typer(error) or Ending(
         1,
-        f"'saikei {_command(arguments)}' failed in a way that it should not: "
-        f"{type(error).__name__}: {in_one_line(error)}. This is a bug of Saikei: please report it "
-        "with the command and what 'saikei --debug …' prints.",
+        f"'saikei {_command(arguments)}' failed unexpectedly: {type(error).__name__}: "
+        f"{in_one_line(error)}. This is a bug of Saikei: please report it with the command and "
+        "the output of 'saikei --debug …'.",
     )
 
 
-# As TensorFlow and torch call it.
+# Names in TensorFlow and torch.
 _OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 
 
 def write_ending(ending: Ending, error: BaseException, arguments: Sequence[str]) -> int:
-    """Print the sentence, and with `--debug` or SAIKEI_DEBUG=1 where it comes from.
+    """Print the sentence, and the traceback with `--debug` or SAIKEI_DEBUG=1.
 
     Args:
-        ending: of the command.
-        error: that it is of.
-        arguments: that were typed.
+        ending: Exit code and sentence.
+        error: The exception that ended the command.
+        arguments: Arguments as typed.
 
     Returns:
         The exit code.
     """
     drop_unprinted()
-    # With stderr closed there is nowhere to write the message.
+    # If stderr is closed, the message cannot be written anywhere.
     with contextlib.suppress(OSError, ValueError):
         if "--debug" in arguments or os.environ.get("SAIKEI_DEBUG", "0") not in ("", "0"):
             traceback.print_exception(error)
@@ -91,8 +91,8 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _stopped(arguments: Sequence[str], number: signal.Signals) -> Ending:
     further = (
-        "The same command goes on from here."
-        if _command(arguments) in _TAKEN_UP
+        "Repeat the command to continue."
+        if _command(arguments) in _CONTINUED
         else "No file was left half-written."
     )
     return Ending(128 + number, f"Stopped by {_NAMES.get(number, number.name)}. {further}")
@@ -100,7 +100,7 @@ def _stopped(arguments: Sequence[str], number: signal.Signals) -> Ending:
 
 def _refused_by_system(error: OSError) -> Ending:
     if error.errno == errno.EPIPE:
-        return Ending(1, "What reads the output has closed it before all was printed.")
+        return Ending(1, "The reader of the output closed it before everything was printed.")
     place = f"'{error.filename}': " if error.filename else ""
     return Ending(
         1, f"The system refused to read or write: {place}{error.strerror or in_one_line(error)}."
@@ -116,7 +116,7 @@ def _of_typer(error: BaseException) -> Ending | None:
 
 
 def drop_unprinted() -> None:
-    """Drop what stdout does not take: at the end of the process it would fail once more."""
+    """Drop output that stdout does not accept: flushing it at exit would fail again."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

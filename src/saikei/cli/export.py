@@ -1,4 +1,4 @@
-"""`saikei export`: a model for a runtime other than Keras."""
+"""`saikei export`: convert a model for a runtime other than Keras."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from saikei.cli.output import import_keras, say, say_json
 
 
 class Format(StrEnum):
-    """What Keras exports to."""
+    """Formats that Keras exports to."""
 
     LITERT = "litert"
     ONNX = "onnx"
@@ -23,18 +23,24 @@ class Format(StrEnum):
 
 def export(
     model: ModelFile,
-    out: Annotated[Path, typer.Option(help="The file, or the folder of a SavedModel.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File to write (.tflite, .onnx, .xml), or the folder of a SavedModel."),
+    ],
     to: Annotated[Format, typer.Option("--format", help="The runtime's format.")] = Format.LITERT,
     data: Annotated[
         Path | None,
-        typer.Option(help="An .npz with x_test, x_val or x_train, to run file and model on."),
+        typer.Option(
+            help="An .npz file with x_test, x_val or x_train, the first of which is what file and "
+            "model are compared on. Default: random inputs."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, and run the file.
+    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, and check the file.
 
-    It is kept if its own runtime computes what the model does, on inputs from --data or made up.
+    The file is run in its own runtime, and kept if its outputs are those of the model.
     """
     import_keras()
     from saikei.exporting import ENDINGS, export_model

@@ -1,4 +1,4 @@
-"""`saikei optimize`: the main job, on a user's own models and data."""
+"""`saikei optimize`: the search for the best model within a budget, on a user's own data."""
 
 from __future__ import annotations
 
@@ -7,37 +7,64 @@ from typing import Annotated, Any
 
 import typer
 
-from saikei.cli.options import Epochs, Json, Latency, Macs, Params, Seed, Trials, budget
+from saikei.cli.options import Json, Latency, Macs, Params, Seed, budget
 from saikei.cli.output import import_keras, say, say_json
 
 
 def optimize(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL.keras…", help="One trained model, or several.")
+        list[Path],
+        typer.Argument(
+            metavar="MODEL.keras",
+            help="One trained model, or several with the same inputs and outputs.",
+        ),
     ],
     data: Annotated[
         Path,
         typer.Option(
-            help="An .npz: x_train, y_train (or none), optional x_val, y_val, x_test, y_test."
+            help="An .npz file with x_train and y_train; optionally x_val and y_val (default: a "
+            "fifth of x_train) and x_test and y_test. Without labels, the predictions of the one "
+            "model take their place."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same run is taken up.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the run. The same command continues a stopped run.")
+    ],
     macs: Macs = None,
     params: Params = None,
     latency: Latency = None,
-    trials: Trials = None,
-    epochs: Epochs = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of each training.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Architectures to try; each is trained from pruned and from fresh weights. "
+            "Default: 4 for one model, 3 n + 1 for n models.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each training. Default: 15.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Batch size of each training. Default: 16 to 128, by the number of samples.",
+        ),
+    ] = None,
     seed: Seed = 0,
     no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="Do not measure the time of a batch.")
+        bool, typer.Option("--no-latency", help="Do not measure the latency of candidates.")
     ] = False,
     metric: Annotated[
-        str | None, typer.Option(help="To choose by and report, such as auc or f1.")
+        str | None,
+        typer.Option(
+            help="Metric to choose by and report, such as auc, f1 or balanced_accuracy. Default: "
+            "accuracy, or the squared error for regression."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best model that fits a budget, and write it with a report."""
+    """Find the best model within a budget (--macs, --params, --latency); write it with a report."""
     limits = budget(macs, params, latency)
     import_keras()
     from saikei.modelfile import load_model
@@ -61,12 +88,12 @@ def optimize(
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that were given; the others keep the library's defaults."""
+    """The options that were given; the others keep the defaults of the library."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Print what a run found and where it is."""
+    """Print the result of a run and where its files are."""
     from saikei.report import text_report
 
     best, page = result.folder / "best.keras", result.folder / "report.html"

@@ -1,8 +1,9 @@
-"""Options that several commands share, and how their text becomes values."""
+"""Options that several commands share, how their text becomes values, and when they apply."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,44 +13,63 @@ from saikei.budget import Budget
 from saikei.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the file --out if it exists.")
-]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")]
 Macs = Annotated[
     str | None,
-    typer.Option(help="Limit on multiply-accumulates per sample: 0.25 is a share, 500000 a count."),
+    typer.Option(
+        help="Limit on multiply-accumulates per sample: a share of the original with a decimal "
+        "point (0.25), or a count (500000)."
+    ),
 ]
 Params = Annotated[
-    str | None, typer.Option(help="Limit on parameters: 0.25 is a share, 100000 a count.")
+    str | None,
+    typer.Option(help="Limit on parameters: a share of the original (0.25) or a count (100000)."),
 ]
 Latency = Annotated[
     str | None,
-    typer.Option(help="Limit on the time of a batch: 0.5 is a share, 3.5 milliseconds."),
+    typer.Option(
+        help="Limit on the median time of a batch of 32: a share of the original up to 1 (0.5), or "
+        "milliseconds above 1 (3.5)."
+    ),
 ]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(
-        help="Where the model takes inputs of any size: the shape of a sample without the batch, "
-        "224,224,3; of several inputs NAME=224,224,3, repeated."
+        help="For a model with axes of unknown size: the shape of one sample without the batch "
+        "axis, such as 224,224,3. With several inputs, repeat NAME=224,224,3 for each."
     ),
 ]
-Trials = Annotated[
-    int | None, typer.Option(min=1, help="Architectures to try; each trains with its rival.")
-]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Of each training.")]
+
+
+def refuse_typed(context: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Refuse options that would have no effect, so that none is ignored silently.
+
+    Args:
+        context: Context of the command.
+        names: Names of the parameters that do not apply.
+        reason: Why they do not apply and what to do, to end the message with.
+
+    Raises:
+        InputError: If one of them was typed.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in set(names) and source is not None and source.name == "COMMANDLINE":
+            typed = "/".join([*parameter.opts, *parameter.secondary_opts])
+            raise InputError(f"{typed} has no effect here: {reason}")
 
 
 def number(text: str, option: str) -> float | int:
     """A count (`500000`), or a share or measure (`0.25`).
 
     Args:
-        text: what was typed.
-        option: its name, for the message.
+        text: The value as typed.
+        option: Name of the option, for the message.
 
     Raises:
-        InputError: when it is no number.
+        InputError: If it is not a number.
     """
     try:
         return int(text.replace("_", ""))
@@ -60,18 +80,20 @@ def number(text: str, option: str) -> float | int:
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise InputError(f"{option} {text!r} is no number: write a share such as 0.25, or a count.")
+        raise InputError(
+            f"{option} {text!r} is no number: write a share (0.25) or a count (500000)."
+        )
     return value
 
 
 def input_shape(texts: list[str] | None) -> Any:
-    """The shapes of `--input-shape`; `None` when it is not given.
+    """The shapes of `--input-shape`; `None` if it is not given.
 
     Args:
-        texts: what was typed, each time.
+        texts: The values as typed, one for each time that the option is given.
 
     Raises:
-        InputError: when one is no shape.
+        InputError: If one is not a shape.
     """
     if not texts:
         return None
@@ -101,12 +123,14 @@ def budget(macs: str | None, params: str | None, latency: str | None) -> Budget:
     """The budget of the options.
 
     Raises:
-        InputError: when none is given, or one is malformed.
+        InputError: If none is given, or one is malformed.
     """
     given = {"--macs": macs, "--params": params, "--latency": latency}
     limits = {
         option[2:]: number(text, option) for option, text in given.items() if text is not None
     }
     if not limits:
-        raise InputError("No budget is given: add --macs, --params or --latency.")
+        raise InputError(
+            "No budget is given: add --macs, --params or --latency, for example --macs 0.25."
+        )
     return Budget.from_dict(limits)

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, or one JSON object."""
+"""Output of the commands: tables for people, or one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from saikei.errors import WorkError, in_one_line, printable
 
-# Tables in a file or a pipe need not fit the 80 columns that are assumed where there is no window.
+# Rich assumes 80 columns for files and pipes, where tables may be wider.
 _FILE_WIDTH = 120
 
 
@@ -34,30 +34,30 @@ def say_json(value: Mapping[str, Any]) -> None:
 
 
 def import_keras() -> None:
-    """Import Keras without the notices that TensorFlow's C++ parts write to stderr.
+    """Import Keras without the notices that TensorFlow's C++ code writes to stderr.
 
     Raises:
-        WorkError: when Keras or its backend cannot be imported.
+        WorkError: If Keras or its backend cannot be imported.
     """
-    # TensorFlow warns of every model that it compiles anew, which is our trade.
+    # TensorFlow warns about every new model that it compiles, and Saikei makes many.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         with _stderr_held_back():
             import keras
 
-            # The first operation starts the runtime, which has notices of its own.
+            # The first operation starts the runtime, which writes notices too.
             keras.ops.ones(())
-    # A backend that is missing, unknown or broken raises what it likes.
+    # A backend that is missing, unknown or broken may raise anything.
     except Exception as error:
         raise WorkError(
-            f"Keras cannot be started ({in_one_line(error)}): install it with one backend, and "
-            "name that in KERAS_BACKEND."
+            f"Keras cannot be started ({in_one_line(error)}): install it with a backend, and "
+            "set KERAS_BACKEND to that backend."
         ) from error
 
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
-    """Drop what the process writes to stderr: an exception gives the reason."""
+    """Drop what the process writes to stderr; errors are reported by exceptions."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

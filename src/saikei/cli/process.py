@@ -1,4 +1,4 @@
-"""One run of the command line, from its streams and signals to its exit code."""
+"""Run one command, from the standard streams and signals to the exit code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from saikei.cli.signals import caught_signals
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run a command, and turn whatever comes out of it into an exit code and one sentence.
+    """Run a command; every error becomes an exit code and one sentence on stderr.
 
     Args:
-        arguments: without the program's name; those of the process when not given.
+        arguments: Arguments without the program's name. `None` takes those of the process.
 
     Returns:
         The exit code.
@@ -25,28 +25,28 @@ def run(arguments: Sequence[str] | None) -> int:
             if arguments is None:
                 open_streams()
             return _run(given)
-        # The one place where everything ends.
+        # The only place that catches everything.
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
             signals.ended = True
             return write_ending(ending_of(error, given, signals.caught), error, given)
 
 
 def _run(arguments: list[str]) -> int:
-    # TensorFlow reads it when it is imported, which is later.
+    # TensorFlow reads it when it is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from saikei.cli.app import run_command
 
     code = run_command(arguments)
-    # What is still to be printed may fail too, and not after the last chance to tell.
+    # Flush here, where a failure can still be reported.
     sys.stdout.flush()
     return code
 
 
 def open_streams() -> None:
-    """See to it that stdout and stderr can be written to.
+    """Make sure that stdout and stderr can be written to.
 
-    A stream that is closed would be the next file that is opened, and one of another encoding
-    than UTF-8 would refuse what it has no letters for.
+    The descriptor of a closed stream would be reused by the next file that is opened, and a
+    stream with another encoding than UTF-8 would fail on characters that it cannot encode.
     """
     for number in range(3):
         try:

@@ -1,4 +1,4 @@
-"""`saikei profile`: what a model costs, and what of it can be cut."""
+"""`saikei profile`: the costs of a model, and which of its channels can be cut."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from typing import Annotated
 
 import typer
 
-from saikei.cli.options import InputShape, Json, ModelFile
+from saikei.cli.options import InputShape, Json, ModelFile, refuse_typed
 from saikei.cli.options import input_shape as parsed_shape
 from saikei.cli.output import import_keras, say, say_json
 
 
 def profile(
+    context: typer.Context,
     model: ModelFile,
-    batch_size: Annotated[int, typer.Option(min=1, help="Of the latency.")] = 32,
-    latency: Annotated[bool, typer.Option(help="Measure the latency.")] = True,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Samples in the batch whose latency is measured.")
+    ] = 32,
+    latency: Annotated[
+        bool, typer.Option(help="Measure the latency: the median time of a batch.")
+    ] = True,
     input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
-    """Show parameters, MACs, memory and latency, layer by layer, and what is pinned and why."""
+    """Show costs layer by layer, and which channels can only be cut together or not at all."""
+    if not latency:
+        refuse_typed(context, ["batch_size"], "it is the batch of the latency; omit --no-latency.")
     import_keras()
     from saikei.channels import channel_groups
     from saikei.costs import profile as profile_model

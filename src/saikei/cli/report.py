@@ -1,4 +1,4 @@
-"""`saikei report`: the report of a run, written anew."""
+"""`saikei report`: show a finished run and write its report again."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Annotated
 
 import typer
 
-from saikei.cli.options import Json, Overwrite
+from saikei.cli.options import Json, Overwrite, refuse_typed
 from saikei.cli.output import import_keras, say, say_json
 
 
 def report(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN/", help="The folder of a finished run.")],
     out: Annotated[
-        Path | None, typer.Option(help="The HTML file; RUN/report.html when not given.")
+        Path | None,
+        typer.Option(help="The HTML file. Default: report.html in the run's folder, replaced."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show a finished run and write its report again."""
+    if out is None:
+        refuse_typed(context, ["overwrite"], "without --out, the run's own report is replaced.")
     import_keras()
     from saikei.report import text_report, write_html
     from saikei.runs.record import Run

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal, as an exception in the command that they stop."""
+"""Ctrl-C, SIGTERM and the closing of the terminal, as an exception in the running command."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from typing import Any
 _STOPPING = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-# What a process begins with; anything else was put there by someone who wants it otherwise, such
-# as `nohup`.
-_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
+# Handlers that a process starts with; any other was set on purpose, for example by `nohup`.
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 _LATER = 0.05
 
 
 @dataclass
 class Signals:
-    """What has come.
+    """The signals that were caught.
 
     Args:
-        caught: the signals, in order.
-        ended: whether the command has ended: what comes then changes nothing any more.
+        caught: Numbers of the signals, in order.
+        ended: Whether the command has ended; later signals are ignored.
     """
 
     caught: list[int] = field(default_factory=list)
@@ -38,7 +37,7 @@ class Signals:
         """Stop the command.
 
         Raises:
-            KeyboardInterrupt: the one exception that libraries let through.
+            KeyboardInterrupt: The one exception that libraries do not catch.
         """
         if self.ended:
             return
@@ -46,9 +45,9 @@ class Signals:
         raise KeyboardInterrupt
 
     def again(self, unraisable: Any) -> None:
-        """Stop the command, where Python could not: in a callback or the end of an object."""
+        """Stop the command after Python could not, in a callback or a destructor."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # A little later: now it would be raised in here.
+            # A little later: now it would be raised in this hook.
             number = self.caught[-1] if self.caught else signal.SIGINT
             threading.Timer(_LATER, _thread.interrupt_main, [number]).start()
         else:
@@ -57,10 +56,10 @@ class Signals:
 
 @contextmanager
 def caught_signals(for_good: bool) -> Iterator[Signals]:
-    """Let signals raise in the block.
+    """Let signals raise an exception in the block.
 
     Args:
-        for_good: whether the process ends after it: then nothing can stop it from doing so.
+        for_good: Whether the process ends after the block; signals are then ignored after it.
     """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
@@ -70,7 +69,7 @@ def caught_signals(for_good: bool) -> Iterator[Signals]:
     hook = sys.unraisablehook
     try:
         for number, handler in kept.items():
-            if handler in _UNTOUCHED:
+            if handler in _DEFAULTS:
                 signal.signal(number, signals.stop)
         sys.unraisablehook = signals.again
         yield signals
@@ -78,5 +77,5 @@ def caught_signals(for_good: bool) -> Iterator[Signals]:
         signals.ended = True
         sys.unraisablehook = hook
         for number, handler in kept.items():
-            # Python itself would let the default action loose while it ends.
+            # Python would otherwise run the default action while it exits.
             signal.signal(number, signal.SIG_IGN if for_good else handler)

@@ -1,4 +1,4 @@
-"""Values that are typed as in Python, `PruneChannels(0.5, scope="layer")`, without running any."""
+"""Parse calls typed as in Python, `PruneChannels(0.5, scope="layer")`, without running code."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def parse_call(text: str, classes: Mapping[str, Any], option: str) -> Any:
     Only a call of a known class with literal arguments is accepted; nothing else is evaluated.
 
     Args:
-        text: for example `RemoveLayers(0.25)` or `PruneChannels(keep=Budget(macs=0.25))`.
-        classes: what may be called, by name; they may stand in each other's arguments.
-        option: of the command line that it came by, for messages.
+        text: The call, for example `RemoveLayers(0.25)` or `PruneChannels(keep=Budget(macs=0.25))`.
+        classes: Classes that may be called, by name; also in each other's arguments.
+        option: Option of the command line that the text was typed for, for messages.
 
     Raises:
-        InputError: when the text is no such call, or its arguments do not fit.
+        InputError: If the text is not such a call, or its arguments do not fit.
     """
     where = f"{option} {shown(text)}"
     try:
         with warnings.catch_warnings():
-            # Of what is not run.
+            # The text is parsed, not run.
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(text.strip(), mode="eval").body
         if isinstance(tree, ast.Call):
@@ -47,10 +47,10 @@ def parse_call(text: str, classes: Mapping[str, Any], option: str) -> Any:
 
 
 def shown(text: str) -> str:
-    """What was typed, in quotes, and of a very long text its beginning.
+    """The text in quotes, shortened if it is very long.
 
     Args:
-        text: that was typed.
+        text: Text as typed.
     """
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}…"
 
@@ -63,7 +63,7 @@ def _value(node: ast.expr, classes: Mapping[str, Any], typed: str) -> Any:
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise InputError(
             f"{typed}: {shown(ast.unparse(node))} is no number, text, list or dictionary "
-            "(text stands in quotes)."
+            "(put text in quotes)."
         ) from error
 
 
@@ -72,7 +72,7 @@ def _call(node: ast.Call, classes: Mapping[str, Any], typed: str) -> Any:
     if name not in classes:
         raise InputError(f"{typed}: unknown {shown(name)}; use one of {', '.join(classes)}.")
     if any(isinstance(a, ast.Starred) for a in node.args) or not all(k.arg for k in node.keywords):
-        raise InputError(f"{typed}: write the arguments out.")
+        raise InputError(f"{typed}: write each argument out, without * or **.")
     args = [_value(argument, classes, typed) for argument in node.args]
     kwargs = {str(k.arg): _value(k.value, classes, typed) for k in node.keywords}
     try:
@@ -84,7 +84,7 @@ def _call(node: ast.Call, classes: Mapping[str, Any], typed: str) -> Any:
         made = classes[name](*args, **kwargs)
     except SaikeiError as error:
         raise InputError(f"{typed}: {error}") from error
-    # What was typed decides what is raised.
+    # Arbitrary values may raise anything.
     except Exception as error:
         raise InputError(f"{typed}: {in_one_line(error)}.") from error
     _check_types(classes[name], bound.arguments, typed)
@@ -92,23 +92,23 @@ def _call(node: ast.Call, classes: Mapping[str, Any], typed: str) -> Any:
 
 
 def _check_types(kind: Any, arguments: Mapping[str, Any], typed: str) -> None:
-    """Refuse what the class has let through and would stumble over at work."""
+    """Refuse values of a wrong type that the class does not check itself."""
     try:
         hints = typing.get_type_hints(kind)
     except (NameError, TypeError):
-        # Some hints are for readers alone.
+        # Some hints cannot be evaluated.
         return
     for name, value in arguments.items():
         hint = hints.get(name, Any)
         if not _fits(hint, value) or (name == "seed" and value < 0):
             wanted = "a whole number of at least 0" if name == "seed" else _named(hint)
             raise InputError(
-                f"{typed}: {name}={shown(repr(value))} cannot be: {kind.__name__} takes {wanted}."
+                f"{typed}: {name}={shown(repr(value))}: {kind.__name__} takes {wanted}."
             )
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type, as far as types of literals go."""
+    """Whether a literal value is of a type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(argument, value) for argument in arguments)

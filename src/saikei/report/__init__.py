@@ -1,4 +1,4 @@
-"""The report of a run: data parts first, then one HTML file or text for a terminal."""
+"""The report of a run: first as data, then as one HTML file or as text for a terminal."""
 
 from saikei.report.html import render_html, write_html
 from saikei.report.parts import Report, report_of

@@ -1,4 +1,4 @@
-"""The interactive charts, as Plotly figures without colours of the page they stand on."""
+"""The interactive charts, as Plotly figures; the page adds the colours of its theme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saikei.runs.candidate import COST_AXES, KINDS, Candidate, Kind
 from saikei.runs.front import pareto_front
 from saikei.runs.record import Run
 
-# Mid-tones that read on a white and on a dark page.
+# Mid-tones that are readable on a light and on a dark page.
 COLOURS: Mapping[Kind, str] = {
     "original": "#8b95a5",
     "given": "#64748b",
@@ -35,11 +35,11 @@ CHOSEN = "#10b981"
 
 
 def front_chart(run: Run) -> dict[str, Any]:
-    """Metric against cost, one point a candidate, with the Pareto front.
+    """Metric against cost, one point for each candidate, with the Pareto front.
 
     Returns:
         `{"figure": …, "views": …}`: the figure for the run's own cost axis, and for each axis
-        what to restyle (`x` of every trace, `y` of the front) and relayout to see it.
+        the arguments of `Plotly.update` that show it.
     """
     axes = [run.cost_axis, *(a for a in COST_AXES if a != run.cost_axis)]
     axes = [
@@ -64,7 +64,7 @@ def front_chart(run: Run) -> dict[str, Any]:
 
 
 def choices_chart(run: Run) -> dict[str, Any]:
-    """Paired differences with their intervals, one row a comparison."""
+    """Paired differences with their intervals, one row for each comparison."""
     metric = run.candidate(run.baseline).validation.name
     factor = 100.0 if numbers.is_share(metric) else 1.0
     rows = list(reversed(run.comparisons))
@@ -249,9 +249,9 @@ def _budget_label(limit: float) -> dict[str, Any]:
 
 
 def chart_text(text: str) -> str:
-    """Text as a chart of Plotly shows it as it is: no tags, and no places for values.
+    """Text that a Plotly chart shows unchanged: without HTML tags and `%{…}` templates.
 
     Args:
-        text: of a record.
+        text: Text from a record.
     """
     return html.escape(text, quote=False).replace("%{", "%&#123;")

@@ -1,4 +1,4 @@
-"""The chart of what was logged while the candidates were trained."""
+"""The chart of the metrics that were logged during the trainings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saikei.runs.record import Run
 
 
 def training_chart(run: Run) -> dict[str, Any]:
-    """What was logged after each epoch, one line a trained candidate."""
+    """Logged metrics after each epoch, one line for each trained candidate."""
     trained = [c for c in run.candidates if c.training is not None and c.training.curves]
     keys = _curve_keys(trained)
     shipped = {run.chosen, *run.candidate(run.chosen).members}
@@ -37,7 +37,8 @@ def training_chart(run: Run) -> dict[str, Any]:
             )
         )
     figure.update_layout(template="none", hovermode="closest")
-    figure.update_xaxes(title_text="epoch")
+    epochs = max((c.training.epochs for c in trained if c.training), default=1)
+    figure.update_xaxes(title_text="epoch", tick0=1, dtick=max(1, epochs // 10))
     views = {
         _curve_label(key): {
             "restyle": _columns(_curve(c, key) for c in trained),
@@ -54,13 +55,13 @@ def training_chart(run: Run) -> dict[str, Any]:
 
 
 def _curve_keys(trained: list[Candidate]) -> list[str]:
-    """Logged quantities, the validation metric first."""
+    """Names of the logged metrics, the validation metric first."""
     found: dict[str, None] = {}
     for candidate in trained:
         assert candidate.training is not None
         found.update(dict.fromkeys(candidate.training.curves))
     metric = trained[0].validation.name if trained else ""
-    # Keras's distiller logs its loss under two names.
+    # Keras's distiller logs its loss twice.
     wanted = [key for key in found if key not in ("learning_rate", "total_loss")]
     first = [f"val_{metric}", "val_loss", metric, "loss"]
     return [k for k in first if k in wanted] + sorted(k for k in wanted if k not in first)
@@ -72,14 +73,14 @@ def _curve_label(key: str) -> str:
 
 
 def _format(key: str) -> str:
-    """Of the numbers on the axis: percent for a share, Plotly's choice for others."""
+    """Number format of the axis: percent for a share, Plotly's choice otherwise."""
     return ".1~%" if numbers.is_share(key) else ""
 
 
 def _curve(candidate: Candidate, key: str) -> dict[str, list[Any]]:
     assert candidate.training is not None
     values = candidate.training.curves.get(key, ())
-    # JSON, which carries the figures into the page, has no infinity: a gap in the line instead.
+    # The page holds the figures as JSON, which has no infinity: the line gets a gap instead.
     shown = [value if math.isfinite(value) else None for value in values]
     return {"x": [i + 1 for i in range(len(values))], "y": shown}
 

@@ -17,10 +17,10 @@ from saikei.writing import check_target, write_text
 
 
 def render_html(run: Run) -> str:
-    """One HTML page with everything in it: no request leaves it.
+    """The report as one HTML page that contains all it needs and requests nothing.
 
     Args:
-        run: a finished run.
+        run: A finished run.
     """
     charts = {
         "front": front_chart(run),
@@ -41,19 +41,19 @@ def render_html(run: Run) -> str:
 
 
 def write_html(run: Run, path: str | Path, overwrite: bool = True) -> Path:
-    """Write the page, whole or not at all.
+    """Write the report as one HTML file that works offline.
 
     Args:
-        run: a finished run.
-        path: the file; its folder must exist.
-        overwrite: whether a file may be replaced, as in `keras.Model.save`.
+        run: A finished run.
+        path: The file; its folder must exist.
+        overwrite: Whether an existing file may be replaced, as in `keras.Model.save`.
 
     Returns:
         The path.
 
     Raises:
-        InputError: when the place to write to is wrong.
-        DiskError: when the disk does not take it.
+        InputError: If the path cannot be written to, or exists and `overwrite` is false.
+        DiskError: If the disk is full or refuses the file.
     """
     return write_text(check_target(path, "", overwrite), render_html(run))
 

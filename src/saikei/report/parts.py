@@ -1,4 +1,4 @@
-"""The report as data: what each section says, before anything is rendered."""
+"""The report as data: the texts and figures of each section, before they are rendered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Headline:
-    """The answer: what to ship, in one sentence, and the evidence behind it."""
+    """The model to ship, its scores in one sentence, and the reason for the choice."""
 
     name: str
     kind: str
@@ -25,7 +25,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class CostRow:
-    """One quantity of the original and of the chosen model."""
+    """One cost or score of the original and of the chosen model."""
 
     quantity: str
     original: str
@@ -35,7 +35,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class FrontRow:
-    """One candidate in the table of all."""
+    """One candidate in the table of all candidates."""
 
     name: str
     kind: str
@@ -54,7 +54,7 @@ class FrontRow:
 
 @dataclass(frozen=True)
 class ChoiceRow:
-    """What one choice bought."""
+    """Two candidates that differ in one choice, compared."""
 
     question: str
     first: str
@@ -66,7 +66,7 @@ class ChoiceRow:
 
 @dataclass(frozen=True)
 class TrainedRow:
-    """A candidate before and after its training."""
+    """Scores of a candidate before and after its training."""
 
     name: str
     kind_text: str
@@ -108,10 +108,10 @@ class Report:
 
 
 def report_of(run: Run) -> Report:
-    """Everything that the report says about a run.
+    """The report of a run as data.
 
     Args:
-        run: a finished run.
+        run: A finished run.
     """
     chosen, baseline = run.candidate(run.chosen), run.candidate(run.baseline)
     shipped = [run.candidate(name) for name in chosen.members] or [chosen]
@@ -160,7 +160,7 @@ def front_rows(run: Run) -> tuple[FrontRow, ...]:
 
 
 def kind_text(candidate: Candidate) -> str:
-    """What a candidate is, in a few words."""
+    """The kind of a candidate in words."""
     if candidate.kind != "average":
         return KINDS[candidate.kind]
     weights = "learned" if candidate.plan.get("weights") == "learn" else "equal"
@@ -182,12 +182,18 @@ def _headline(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
     share = numbers.ratio(chosen.cost.macs, baseline.cost.macs)
     params = numbers.ratio(chosen.cost.params, baseline.cost.params)
     sentence = (
-        f"{validation.name.replace('_', ' ').capitalize()} {'; '.join(parts)}. "
+        f"{_capital(validation.name)} {'; '.join(parts)}. "
         f"It costs {share} of the MACs and {params} of the parameters of the original"
         f"{f', for inputs of {_sizes(run)}' if run.settings.sizes else ''}."
     )
     reason = next((d.reason for d in run.decisions if d.topic == "what to ship"), "")
     return Headline(chosen.name, kind_text(chosen), sentence, reason)
+
+
+def _capital(name: str) -> str:
+    """A name from the record as the beginning of a line."""
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
 
 
 def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, ...]:
@@ -199,7 +205,7 @@ def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, .
             label = f"latency per batch of {chosen.cost.batch_size}"
         rows.append(
             CostRow(
-                label.capitalize() if label.islower() else label,
+                label if label.startswith("MACs") else _capital(label),
                 numbers.cost(baseline.cost, axis),
                 numbers.cost(chosen.cost, axis),
                 numbers.ratio(after, before),
@@ -212,7 +218,7 @@ def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, .
     )
     rows.append(
         CostRow(
-            f"{name}, validation (n = {chosen.validation.n:,})",
+            f"{_capital(name)}, validation (n = {chosen.validation.n:,})",
             numbers.score(baseline.validation),
             numbers.score(chosen.validation),
             numbers.difference(name, paired) if paired else numbers.signed(name, change),
@@ -221,7 +227,7 @@ def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, .
     if run.test is not None:
         rows.append(
             CostRow(
-                f"{name}, test (n = {run.test.chosen.n:,})",
+                f"{_capital(name)}, test (n = {run.test.chosen.n:,})",
                 numbers.score(run.test.baseline),
                 numbers.score(run.test.chosen),
                 numbers.difference(name, run.test.difference),
@@ -249,7 +255,7 @@ def _trained(candidate: Candidate) -> TrainedRow:
     training, after = candidate.training, candidate.validation
     assert training is not None
     before = candidate.before
-    settings = f"peak rate {training.learning_rate:.2g}"
+    settings = f"learning rate {training.learning_rate:.2g}"
     if training.teacher is not None:
         settings += f", temperature {training.temperature:.2g}, α {training.alpha:.2g}"
     return TrainedRow(
@@ -265,7 +271,7 @@ def _trained(candidate: Candidate) -> TrainedRow:
 
 
 def _sizes(run: Run) -> str:
-    """What costs are of, where the models take inputs of any size."""
+    """The input sizes that costs are counted for, if the models take inputs of any size."""
     shapes = run.settings.sizes.items()
     return ", ".join(f"{'×'.join(map(str, shape))} ({name})" for name, shape in shapes)
 
@@ -276,7 +282,8 @@ def _facts(run: Run) -> Pairs:
         f"{part} {n:,}" if n else f"{part} unknown" for part, n in run.samples.items()
     )
     limits = ", ".join(
-        f"{name} ≤ {numbers.milliseconds(v) if name == 'latency' else numbers.count(v)}"
+        f"{numbers.COSTS[name]} ≤ "
+        f"{numbers.milliseconds(v) if name == 'latency' else numbers.count(v)}"
         for name, v in settings.limits.items()
     )
     return (
@@ -284,7 +291,7 @@ def _facts(run: Run) -> Pairs:
         ("Samples", samples),
         ("Architectures tried", str(settings.trials)),
         ("Epochs of each training", str(settings.epochs)),
-        ("Batch size of the training", str(settings.batch_size or "the dataset's own")),
+        ("Batch size of each training", str(settings.batch_size or "the dataset's own")),
         ("Seed", str(settings.seed)),
         *((("Costs are for inputs of", _sizes(run)),) if settings.sizes else ()),
         ("Task", run.task),

@@ -1,4 +1,4 @@
-"""Python that makes the shipped model again from the original."""
+"""A Python script that makes the shipped model again from the original."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from saikei.runs.record import Run
 
 
 def replay(run: Run) -> str:
-    """The script, to be run in the folder of the run.
+    """The script, which has to be run in the folder of the run.
 
-    It expects the names of the given models, `original` or `original_1`, `original_2`, …, and the
-    data as `train` and `validation`.
+    It uses the given models as `original` or `original_1`, `original_2`, …, and the data as
+    `train` and `validation`.
 
     Args:
-        run: a finished run.
+        run: A finished run.
     """
     chosen = run.candidate(run.chosen)
     members = [run.candidate(name) for name in chosen.members]
@@ -36,7 +36,7 @@ def replay(run: Run) -> str:
 
 
 def _variables(run: Run) -> dict[str, str]:
-    """What the script calls the given models: nothing of a record stands in it unquoted."""
+    """Variable names of the given models; names from a record appear in quotes only."""
     given = [c.name for c in run.candidates if c.kind in ORIGINALS]
     if len(given) == 1:
         return {given[0]: "original"}
@@ -44,9 +44,9 @@ def _variables(run: Run) -> dict[str, str]:
 
 
 def _teacher_lines(originals: Mapping[str, str], shipped: Sequence[Candidate]) -> list[str]:
-    """The average that taught, where it was no single original."""
-    taught = {c.training.teacher for c in shipped if c.training and c.training.teacher}
-    if taught <= set(originals):
+    """The line that makes the teacher, if it was the average of the originals."""
+    teachers = {c.training.teacher for c in shipped if c.training and c.training.teacher}
+    if teachers <= set(originals):
         return []
     return [f"teacher = sk.Average()([{', '.join(originals.values())}])"]
 
@@ -58,14 +58,14 @@ def _candidate_lines(
         return [f"{name} = {originals[candidate.name]}"]
     path = f"candidates/{candidate.name}/recipe.json"
     parent = originals[candidate.parent or ""]
-    # Fresh weights take the structure alone; else what is left is refitted to the data.
+    # Fresh weights need the structure only; otherwise remaining weights are refitted to data.
     data = "" if candidate.kind == "fresh" else ", train"
     lines = [
         f"recipe = sk.Recipe.from_json(Path({_quoted(path)}).read_text())",
         f"{name} = recipe({parent}{data})",
     ]
     if candidate.unimproved:
-        return [*lines, "# Training made it no better: it stayed as it was cut."]
+        return [*lines, "# Training did not improve it: the weights are those after the cut."]
     if candidate.kind == "fresh":
         lines.append(f"{name} = fresh_model({name}, seed={candidate.plan['seed']!r})")
     return lines + _training_lines(run, originals, candidate, name)
@@ -79,7 +79,7 @@ def _training_lines(
     arguments = [f"epochs={training.epochs}"]
     if run.settings.batch_size is not None:
         arguments.append(f"batch_size={run.settings.batch_size}")
-    # In full: a rounded rate is another training.
+    # All digits: a rounded learning rate would be another training.
     arguments += [f"learning_rate={training.learning_rate!r}", f"seed={candidate.plan['seed']!r}"]
     if training.teacher is None:
         return [f"sk.fit({name}, train, validation, {', '.join(arguments)})"]
@@ -98,6 +98,6 @@ def _average(chosen: Candidate) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Text as Python has it, in double quotes where that is no matter."""
+    """Text as a Python literal, in double quotes if possible."""
     quoted = repr(text)
     return f'"{text}"' if quoted == f"'{text}'" and '"' not in text else quoted

@@ -1,4 +1,4 @@
-"""The report for a terminal, through Rich."""
+"""The report for a terminal, with Rich."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saikei.errors import printable
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
 from saikei.runs.record import Run
 
-# Columns of the Pareto table: where it is narrow, those that others imply are left out.
+# Columns of the Pareto table; a narrow one leaves out those that follow from others.
 _WIDE = ("", "model", "what", "metric", "95 %", "MACs", "share", "params", "latency", "fits")
 _NARROW = ("", "model", "metric", "95 %", "MACs", "params", "latency")
 _WIDE_ENOUGH = 110
@@ -22,12 +22,12 @@ _WIDE_ENOUGH = 110
 
 @dataclass(frozen=True)
 class FrontTable:
-    """All candidates, cheapest first, in as many columns as there is room for.
+    """All candidates, cheapest first, in as many columns as the terminal has room for.
 
-    The mark says which is to ship (»), which are Pareto-optimal (●) and which are dominated (·).
+    Marks: » to ship, ● Pareto-optimal, · dominated.
 
     Args:
-        run: a finished run.
+        run: A finished run.
     """
 
     run: Run
@@ -64,7 +64,7 @@ def front_table(run: Run) -> RenderableType:
 
 
 def text_report(run: Run) -> RenderableType:
-    """What to ship, what it costs, the Pareto table and what each choice bought."""
+    """The model to ship, its costs, the Pareto table and the gain of each choice."""
     report = report_of(run)
     headline = report.headline
     lead = Text.assemble(
@@ -79,8 +79,8 @@ def render_text(run: Run, width: int = 120) -> str:
     """The text report as plain text.
 
     Args:
-        run: a finished run.
-        width: columns of the terminal.
+        run: A finished run.
+        width: Width of the text in characters.
     """
     return plain(text_report(run), width)
 
@@ -91,7 +91,7 @@ def render_front(run: Run, width: int = 120) -> str:
 
 
 def plain(what: RenderableType, width: int = 120) -> str:
-    """Anything Rich can render, as text without colours."""
+    """Render anything that Rich can render as text without colours."""
     console = Console(file=io.StringIO(), width=width, force_terminal=False, color_system=None)
     with console.capture() as capture:
         console.print(what)
@@ -99,7 +99,7 @@ def plain(what: RenderableType, width: int = 120) -> str:
 
 
 def _cells(row: FrontRow) -> dict[str, Text]:
-    """What stands in each column."""
+    """The text of each column."""
     mark = "»" if row.chosen else "●" if row.optimal else "·"
     cells = (
         mark,
@@ -117,7 +117,7 @@ def _cells(row: FrontRow) -> dict[str, Text]:
 
 
 def _verbatim(*cells: str) -> tuple[Text, ...]:
-    """Cells that are shown as they are: brackets in them are no markup."""
+    """Cells whose text is shown unchanged: brackets in it are not markup."""
     return tuple(terminal_text(cell) for cell in cells)
 
 
@@ -130,7 +130,7 @@ def _style(row: FrontRow) -> str:
 def _cost_table(report: Report) -> Table:
     table = Table(title="Against the original", title_justify="left")
     table.add_column("")
-    for heading in (report.baseline, report.headline.name, "change"):
+    for heading in (report.baseline, report.headline.name, "share or difference"):
         table.add_column(terminal_text(heading), justify="right")
     for row in report.costs:
         table.add_row(*_verbatim(row.quantity, row.original, row.chosen, row.change))
@@ -138,7 +138,7 @@ def _cost_table(report: Report) -> Table:
 
 
 def _choice_table(report: Report) -> Table:
-    table = Table(title="What each choice bought (validation, paired)", title_justify="left")
+    table = Table(title="Gain of each choice (validation, paired)", title_justify="left")
     table.add_column("choice")
     table.add_column("first − second")
     table.add_column("difference", justify="right")
@@ -150,10 +150,10 @@ def _choice_table(report: Report) -> Table:
 
 
 def terminal_text(text: str, style: str = "") -> Text:
-    """Text as a terminal shows it as it is: brackets are no markup, and nothing commands it.
+    """Text that a terminal shows unchanged: brackets are not markup, control codes are removed.
 
     Args:
-        text: of a record.
-        style: to show it in.
+        text: Text from a record.
+        style: Rich style to show it in.
     """
     return Text(printable(text), style)

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: percent, points, counts and ratios."""
+"""Format numbers for reports: percent, points, counts and ratios."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ COSTS = {
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric lies between 0 and 1 and reads best in percent."""
+    """Whether a metric is a share of 1, shown in percent."""
     return metric.endswith("accuracy")
 
 
 def metric_value(metric: str, value: float) -> str:
-    """A metric's value: "98.31 %" of a share, four digits of another."""
+    """A metric's value: "98.31 %" for a share, four digits otherwise."""
     return f"{100 * value:.2f} %" if is_share(metric) else f"{value:.4g}"
 
 
@@ -37,24 +37,24 @@ def score(value: Score) -> str:
 
 
 def amount(metric: str, value: float) -> str:
-    """A size of differences of a metric: "0.28 points" of a share."""
+    """Size of a difference of metrics: "0.28 points" for a share."""
     return f"{signed(metric, abs(value)).removeprefix('+')} {unit(metric)}"
 
 
 def signed(metric: str, value: float) -> str:
-    """A difference of metrics: "+0.28" points of a share."""
+    """A difference of metrics with its sign: "+0.28" (in points) for a share."""
     number = f"{100 * abs(value):.2f}" if is_share(metric) else f"{abs(value):.3g}"
     zero = float(number) == 0
     return number if zero else f"{'+' if value > 0 else MINUS}{number}"
 
 
 def unit(metric: str) -> str:
-    """What differences of the metric are counted in."""
+    """Unit of differences of the metric."""
     return "points" if is_share(metric) else metric
 
 
 def difference(metric: str, value: Difference) -> str:
-    """A paired difference with its interval, in words."""
+    """A paired difference with its unit and interval."""
     return (
         f"{signed(metric, value.value)} {unit(metric)} "
         f"[{signed(metric, value.low)}, {signed(metric, value.high)}]"
@@ -67,7 +67,7 @@ def count(value: float) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A latency, or a dash where it was not measured."""
+    """A latency, or a dash if it was not measured."""
     return "–" if value is None else f"{value:.2f} ms"
 
 
@@ -79,7 +79,7 @@ def cost(value: Cost, axis: str) -> str:
 
 
 def ratio(part: float | None, whole: float | None) -> str:
-    """A part of a whole in percent, or a dash where one is unknown."""
+    """A part of a whole in percent, or a dash if one of them is unknown."""
     if part is None or not whole:
         return "–"
     return f"{100 * part / whole:.1f} %"

@@ -1,4 +1,4 @@
-"""The search: everything that Saikei can do to a model, tried under one budget."""
+"""The search: prune, train and average models within one budget, and choose the best."""
 
 from saikei.runs import Candidate, Run
 from saikei.search.optimize import optimize

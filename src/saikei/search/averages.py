@@ -1,4 +1,4 @@
-"""Which candidates to average, chosen on their validation outputs without running a model."""
+"""Choose which candidates to average, from their stored validation outputs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
 
 MOST_MEMBERS = 4
-# Above so many sets they are grown greedily instead of all being scored.
+# More subsets than this are not all scored: subsets are grown greedily instead.
 MOST_SETS = 5_000
 FOLDS = 5
-# Of the equally weighted ones, so many go on to be built and profiled.
+# Number of equally weighted averages that are built and profiled.
 KEPT = 2
-# A member with less of a say is left out.
+# Members with a smaller weight are left out.
 LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
 class Sibling:
-    """A candidate that may be a member.
+    """A candidate that may become a member of an average.
 
     Args:
-        name: of the candidate.
-        cost: of its model.
-        outputs: on the judge's samples.
+        name: Name of the candidate.
+        cost: Cost of its model.
+        outputs: Its outputs on the judge's samples, one array for each output of the model.
     """
 
     name: str
@@ -46,10 +46,10 @@ class AveragePlan:
     """An average that is to be built.
 
     Args:
-        members: names of the candidates.
-        weights: one for each, with sum 1.
-        learned: whether they were fitted on validation.
-        outputs: what to score it by: out-of-fold where the weights are learned.
+        members: Names of the candidates.
+        weights: One weight for each member; their sum is 1.
+        learned: Whether the weights were fitted on validation.
+        outputs: Outputs to score it by: out of fold if the weights are learned.
     """
 
     members: tuple[str, ...]
@@ -60,7 +60,7 @@ class AveragePlan:
 
 @dataclass(frozen=True)
 class AverageChoice:
-    """The averages to build, and how many sets were looked at."""
+    """The averages to build, and how many subsets were scored."""
 
     plans: tuple[AveragePlan, ...]
     considered: int
@@ -69,92 +69,96 @@ class AverageChoice:
 def choose_averages(
     siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float], seed: int
 ) -> AverageChoice:
-    """The best averages that the budget holds.
+    """The best averages within the budget.
 
     Args:
-        siblings: what may be averaged.
-        judge: scores them.
-        limits: of the budget, absolute; a set's cost is the sum of its members'.
-        seed: of the folds on which learned weights are scored.
+        siblings: Candidates that may be averaged.
+        judge: Scores the averages.
+        limits: Absolute limits of the budget; a subset costs the sum of its members.
+        seed: Seed of the folds on which learned weights are scored.
 
     Returns:
-        The best equally weighted sets, and the best of them with learned weights.
+        The best subsets with equal weights, and the best of them with learned weights.
     """
     scored = [
-        (team, judge.score(mean_of([s.outputs for s in team])))
-        for team in _teams(siblings, judge, limits)
+        (subset, judge.score(mean_of([s.outputs for s in subset])))
+        for subset in _subsets(siblings, judge, limits)
     ]
     scored.sort(key=lambda pair: _rank(pair[1], pair[0]))
-    plans = [_equal(team) for team, _ in scored[:KEPT]]
-    learned = [plan for team, _ in scored[:KEPT] if (plan := _learned(team, judge, seed))]
+    plans = [_equal(subset) for subset, _ in scored[:KEPT]]
+    learned = [plan for subset, _ in scored[:KEPT] if (plan := _learned(subset, judge, seed))]
     learned.sort(key=lambda plan: _rank(judge.score(plan.outputs), ()))
     return AverageChoice((*plans, *learned[:1]), len(scored))
 
 
 def within(members: Iterable[Sibling], limits: Mapping[str, float]) -> bool:
-    """Whether the members together keep the limits."""
-    team = list(members)
-    return all(sum(s.cost.on(axis) for s in team) <= limit for axis, limit in limits.items())
+    """Whether the members keep the limits together."""
+    subset = list(members)
+    return all(sum(s.cost.on(axis) for s in subset) <= limit for axis, limit in limits.items())
 
 
-def _rank(score: Score, team: Sequence[Sibling]) -> tuple[float, float, int, tuple[str, ...]]:
-    """Best metric first; ties by loss, then fewer members, then names, so that order is total."""
+def _rank(score: Score, subset: Sequence[Sibling]) -> tuple[float, float, int, tuple[str, ...]]:
+    """Sort key: best metric first; ties by loss, then number of members, then names."""
     value = -score.value if score.greater_is_better else score.value
-    return value, score.loss, len(team), tuple(s.name for s in team)
+    return value, score.loss, len(subset), tuple(s.name for s in subset)
 
 
-def _teams(
+def _subsets(
     siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float]
 ) -> Iterator[tuple[Sibling, ...]]:
     sizes = range(2, min(MOST_MEMBERS, len(siblings)) + 1)
     if sum(comb(len(siblings), size) for size in sizes) > MOST_SETS:
-        return _grown(siblings, judge, limits)
+        return _grown_subsets(siblings, judge, limits)
     every = itertools.chain.from_iterable(itertools.combinations(siblings, k) for k in sizes)
-    return (team for team in every if within(team, limits))
+    return (subset for subset in every if within(subset, limits))
 
 
-def _grown(
+def _grown_subsets(
     siblings: Sequence[Sibling], judge: Labelled, limits: Mapping[str, float]
 ) -> Iterator[tuple[Sibling, ...]]:
-    """From each sibling, add the one that helps most while the budget holds it."""
+    """Subsets grown from each sibling, adding the best other one while the budget allows."""
     seen: set[frozenset[str]] = set()
     for start in siblings:
-        team: tuple[Sibling, ...] = (start,)
-        while len(team) < MOST_MEMBERS:
-            wider = [(*team, s) for s in siblings if s not in team and within((*team, s), limits)]
+        subset: tuple[Sibling, ...] = (start,)
+        while len(subset) < MOST_MEMBERS:
+            wider = [
+                (*subset, s) for s in siblings if s not in subset and within((*subset, s), limits)
+            ]
             if not wider:
                 break
-            team = min(wider, key=lambda t: _rank(judge.score(mean_of([s.outputs for s in t])), t))
-            names = frozenset(s.name for s in team)
+            subset = min(
+                wider, key=lambda t: _rank(judge.score(mean_of([s.outputs for s in t])), t)
+            )
+            names = frozenset(s.name for s in subset)
             if names not in seen:
                 seen.add(names)
-                yield team
+                yield subset
 
 
-def _equal(team: Sequence[Sibling]) -> AveragePlan:
-    names = tuple(s.name for s in team)
-    outputs = mean_of([s.outputs for s in team])
-    return AveragePlan(names, (1 / len(team),) * len(team), False, outputs)
+def _equal(subset: Sequence[Sibling]) -> AveragePlan:
+    names = tuple(s.name for s in subset)
+    outputs = mean_of([s.outputs for s in subset])
+    return AveragePlan(names, (1 / len(subset),) * len(subset), False, outputs)
 
 
-def _learned(team: Sequence[Sibling], judge: Labelled, seed: int) -> AveragePlan | None:
-    """Learned weights; `None` where all the weight goes to one member.
+def _learned(subset: Sequence[Sibling], judge: Labelled, seed: int) -> AveragePlan | None:
+    """An average with learned weights; `None` if one member gets all the weight.
 
-    The weights are fitted on all samples, but scored on folds that their fit has not seen.
+    The weights are fitted to all samples, but scored on folds that their fit has not seen.
     """
     if len(judge) < 2 * FOLDS:
         return None
     everything = np.arange(len(judge))
-    weights = _fit(team, judge, everything)
-    used = [(s, w) for s, w in zip(team, weights, strict=True) if w > 0]
+    weights = _fit(subset, judge, everything)
+    used = [(s, w) for s, w in zip(subset, weights, strict=True) if w > 0]
     if len(used) < 2:
         return None
     folds = KFold(FOLDS, shuffle=True, random_state=seed % 2**32)
-    held_out = [np.empty_like(output, dtype=np.float64) for output in team[0].outputs]
+    held_out = [np.empty_like(output, dtype=np.float64) for output in subset[0].outputs]
     for seen, unseen in folds.split(everything):
-        fold = _fit(team, judge, seen)
-        for place, output in enumerate(held_out):
-            parts = np.stack([s.outputs[place][unseen] for s in team])
+        fold = _fit(subset, judge, seen)
+        for index, output in enumerate(held_out):
+            parts = np.stack([s.outputs[index][unseen] for s in subset])
             output[unseen] = np.average(parts, axis=0, weights=fold)
     return AveragePlan(
         members=tuple(s.name for s, _ in used),
@@ -164,9 +168,9 @@ def _learned(team: Sequence[Sibling], judge: Labelled, seed: int) -> AveragePlan
     )
 
 
-def _fit(team: Sequence[Sibling], judge: Labelled, rows: Any) -> tuple[float, ...]:
-    """The weights that are best on these rows, without those that are too small to pay for."""
-    predictions = [[output[rows] for output in s.outputs] for s in team]
+def _fit(subset: Sequence[Sibling], judge: Labelled, rows: Any) -> tuple[float, ...]:
+    """The best weights on these rows; those below `LEAST_WEIGHT` become 0."""
+    predictions = [[output[rows] for output in s.outputs] for s in subset]
     labels = [part[rows] for part in judge.labels]
     fitted = np.array(fit_weights(judge.tasks, predictions, labels).values)
     fitted[fitted < LEAST_WEIGHT] = 0.0

@@ -1,4 +1,4 @@
-"""What each choice bought: pairs of candidates that differ in one thing, on the same samples."""
+"""Pairs of candidates that differ in one choice, compared on the same samples."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def compare_choices(
     chosen: Candidate,
     baseline: Candidate,
 ) -> tuple[Comparison, ...]:
-    """All pairs that answer "what did this choice buy".
+    """Compare all pairs of candidates that differ in one choice.
 
     Args:
-        candidates: all of the run.
-        outputs: of each, on the judge's samples.
-        judge: of the validation data.
-        chosen: the one to ship.
-        baseline: the original that it stands in for.
+        candidates: All candidates of the run.
+        outputs: Outputs of each candidate on the judge's samples, by name.
+        judge: Scores outputs on the validation data.
+        chosen: The candidate to ship.
+        baseline: The original that it replaces.
     """
     pairs = [("shipped or original", chosen, baseline)] if chosen is not baseline else []
     pairs += _rivals(candidates)
@@ -35,12 +35,12 @@ def compare_choices(
 
 
 def weight_decisions(comparisons: Sequence[Comparison]) -> tuple[Decision, ...]:
-    """For each architecture, whether pruned or fresh weights are better."""
+    """For each architecture, a decision on whether pruned or fresh weights are better."""
     return tuple(
         Decision(
             f"weights of {c.first.split('-')[0]}",
             c.answer,
-            f"{c.first} and {c.second} have one structure and were trained alike; both stay "
+            f"{c.first} and {c.second} have the same structure and training; both remain "
             "candidates.",
         )
         for c in comparisons

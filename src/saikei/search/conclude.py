@@ -1,4 +1,4 @@
-"""The end of a run: select, look at the test set once, and write everything down."""
+"""The end of a run: choose a model, score it on the test set once, and write the record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from saikei.writing import write_text
 
 @dataclass(frozen=True)
 class Session:
-    """What is known of the run besides its candidates."""
+    """The settings, data and start of a run."""
 
     settings: RunSettings
     samples: Mapping[str, int]
@@ -37,13 +37,13 @@ class Session:
 
 @dataclass(frozen=True)
 class SearchResults:
-    """Everything that the search has made.
+    """Everything that the search has produced.
 
     Args:
-        candidates: all, originals first.
-        outputs: of each, on validation.
-        decisions: taken so far.
-        baseline: the original that everything is compared to.
+        candidates: All candidates, originals first.
+        outputs: Outputs of each candidate on validation, by name.
+        decisions: Decisions so far.
+        baseline: The original that everything is compared to.
     """
 
     candidates: tuple[Candidate, ...]
@@ -55,16 +55,16 @@ class SearchResults:
 def conclude(
     results: SearchResults, context: RunContext, session: Session, test: Labelled | None
 ) -> Run:
-    """Decide, and look at the test set.
+    """Choose the model to ship, and score it and the original on the test set.
 
     Args:
-        results: what there is to decide on.
-        context: of the run.
-        session: of the run.
-        test: of the test data, or `None`; only the original and the chosen model see it.
+        results: Candidates to choose from.
+        context: Models, data and budget of the run.
+        session: Settings of the run.
+        test: Scores outputs on the test data; `None` if there is none.
 
     Returns:
-        The record of the run, not written yet and with 0 seconds.
+        The record of the run with `seconds=0`, not written yet.
     """
     axis = cost_axis(context.budget)
     choice = choose_candidate(results.candidates, results.outputs, context.judge, axis)
@@ -93,18 +93,18 @@ def conclude(
 
 
 def write_run(run: Run, context: RunContext) -> None:
-    """Write the front, the report and, last, the record that marks the run as finished."""
+    """Write the front, the report and, last, the record, which marks the run as finished."""
     complete_run(run, context.folder, anew=True)
     write_text(context.folder.record, run.to_json())
 
 
 def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
-    """Write what is made of the record alone, where it is missing or damaged.
+    """Write the files that follow from the record, if they are missing or damaged.
 
     Args:
-        run: a finished run.
-        folder: of it.
-        anew: whether to write it in any case.
+        run: A finished run.
+        folder: Its folder.
+        anew: Whether to write them in any case.
     """
     front = [to_jsonable(run.candidate(name)) for name in run.front]
     path, page = folder.path / "front.json", folder.path / "report.html"

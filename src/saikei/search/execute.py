@@ -1,7 +1,7 @@
-"""From a plan to a finished candidate: cut, score, train, score, profile, store.
+"""Make a candidate from its plan: cut, score, train, score, profile, store.
 
-`run_plan` is the boundary for other executors: it takes values and a context, and leaves its
-result in the run folder.
+`run_plan` takes values and a context and leaves its result in the run folder, so that another
+executor could run it.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from saikei.search.plan import CandidatePlan
 from saikei.training import fit
 
 PROFILE_BATCH = 32
-# Weights that training made no better are trained again, slower by so much, up to so many times.
+# If training does not improve the weights, it is repeated with the rate divided by `SLOWER`.
 SLOWER = 10
 TRIES = 3
 
 
 @dataclass(frozen=True)
 class Gauge:
-    """How costs are measured: all at one size, with the latency or without.
+    """How costs are measured: at the same size for all models, with or without latency.
 
     Args:
-        inputs: the shape of a sample of each input; `None` where the models know it.
-        layers: likewise of layers whose output's size depends on the data.
-        latency: whether to measure it.
+        inputs: Shape of a sample of each input; `None` if the models define it.
+        layers: Shape of a sample for each layer whose output size depends on the data, by name.
+        latency: Whether to measure the latency.
     """
 
     inputs: tuple[tuple[int, ...], ...] | None = None
@@ -54,7 +54,7 @@ class Gauge:
 
     @classmethod
     def of(cls, models: Iterable[keras.Model], data: Any, latency: bool) -> Gauge:
-        """At the size that the data has, where a model takes inputs of any size."""
+        """A gauge at the size of the data, if a model takes inputs of any size."""
         for model in models:
             graph = read(model)
             if sized(graph).sizes:
@@ -64,17 +64,17 @@ class Gauge:
         return cls(latency=latency)
 
     def sizes(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
-        """For each input and layer of which the model knows no size, the shape of a sample."""
+        """Shape of a sample for each input and layer whose size the model leaves open."""
         graph = read(model)
         shapes = dict(zip(_input_names(graph), self.inputs or (), strict=False))
         return {n: s for n, s in {**shapes, **self.layers}.items() if n in sized(graph).sizes}
 
     def profile(self, model: keras.Model) -> Profile:
-        """What a model costs."""
+        """Costs of a model, layer by layer."""
         return profile(model, PROFILE_BATCH, self.latency, self.sizes(model) or None)
 
     def cost(self, model: keras.Model) -> Cost:
-        """The totals of it, as a record."""
+        """Total costs of a model, as a record."""
         return cost_record(self.profile(model))
 
 
@@ -84,21 +84,21 @@ def _input_names(graph: Graph) -> list[str]:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every candidate is made from, and judged by.
+    """Models, data and budget that every candidate is made from and judged by.
 
     Args:
-        originals: the given models by name.
-        whole: what shares of the budget are of.
-        teacher: what students learn from.
-        teacher_name: how records call it.
-        train: data to train on.
+        originals: The given models by name.
+        whole: Costs that shares in the budget refer to.
+        teacher: The model that students are distilled from.
+        teacher_name: Its name in records.
+        train: Data to train on.
         validation: `(x, y)` arrays to choose by.
-        calibration: training data, or samples of it, `(x, y)`: what is cut is chosen by it, and
-            what is left is refitted to it.
-        judge: of the validation data.
-        budget: as given.
-        folder: where candidates are stored.
-        gauge: how costs are measured.
+        calibration: Training data or samples of it, `(x, y)`: channels are chosen by it, and the
+            remaining weights refitted to it.
+        judge: Scores outputs on the validation data.
+        budget: The budget as given.
+        folder: Where candidates are stored.
+        gauge: How costs are measured.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -124,17 +124,17 @@ def run_plan(
     """Make, train and store one candidate.
 
     Args:
-        plan: what to make.
-        context: what to make it from.
-        callbacks: for the training.
+        plan: The candidate to make.
+        context: Models and data to make it from.
+        callbacks: Keras callbacks for the training.
 
     Returns:
-        The record of the candidate, which is now in the folder.
+        The record of the candidate, which is then in the folder.
 
     Raises:
-        BudgetError: when the cut cannot reach the plan's budget, or misses the run's.
-        EditError: when the cut would change nothing.
-        WorkError: when the training diverges.
+        BudgetError: If the cut cannot reach the plan's budget, or misses the run's.
+        EditError: If the cut would change nothing.
+        WorkError: If the training diverges.
     """
     parent = context.originals[plan.parent]
     recipe = recipe_for(plan, context)
@@ -170,37 +170,37 @@ def run_plan(
 def recipe_for(plan: CandidatePlan, context: RunContext) -> Recipe:
     """The edits of a plan.
 
-    A cut that is steered by the clock or by data may come out different each time, so it is
-    pinned down: the recipe names the channels, and rivals take it over.
+    A cut that depends on measured times or on data may differ each time. So the recipe names the
+    channels, and rivals use the same recipe.
     """
     if plan.like is not None:
         recipe = context.folder.candidate(plan.like).recipe
         assert recipe is not None, f"{plan.like} is an original or an average"
         return Recipe.from_dict(recipe)
     edit = PruneChannels.from_dict(plan.edit)
-    with _pins_unsaid():
+    with _without_pin_warnings():
         return Recipe([edit.plan(context.originals[plan.parent], context.calibration)])
 
 
 def cut(recipe: Recipe, parent: keras.Model, data: Any = None) -> keras.Model:
-    """Apply a recipe; see `_pins_unsaid`."""
-    with _pins_unsaid():
+    """Apply a recipe without warnings about pinned layers."""
+    with _without_pin_warnings():
         return recipe(parent, data)
 
 
 @contextmanager
-def _pins_unsaid() -> Iterator[None]:
-    """What is pinned stands in the report, once, and not in every warning."""
+def _without_pin_warnings() -> Iterator[None]:
+    """Suppress warnings about pinned layers, which the report lists once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PinnedWarning)
         yield
 
 
 def _cost(plan: CandidatePlan, model: keras.Model, context: RunContext) -> Cost:
-    """What the model costs: measured once for each structure, so that rivals cost the same.
+    """Costs of the model, measured once for each structure, so that rivals cost the same.
 
     Raises:
-        BudgetError: when a latency that was met while cutting is missed now; nothing is trained.
+        BudgetError: If a latency limit that was kept while cutting is exceeded now.
     """
     if plan.like is not None:
         return context.folder.candidate(plan.like).cost
@@ -225,7 +225,7 @@ def cost_record(measured: Profile) -> Cost:
 
 
 def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange, ...]:
-    """The channels that each layer makes, in the parent and in the model cut from it."""
+    """Number of output channels of each layer, in the parent and in the model cut from it."""
     kinds = {layer.name: layer.kind for layer in profile(parent, latency=False).layers}
     after = {
         name: len(channels)
@@ -247,13 +247,13 @@ def _train_carefully(
     callbacks: Sequence[keras.callbacks.Callback],
     before: Score,
 ) -> Training:
-    """Train, and do no harm to weights that are carried over.
+    """Train, but keep carried-over weights that training does not improve.
 
-    Where their score is no better after training than before, a lower rate is tried, and in the
-    end the cut stays as it was: its score then says so, being that before training.
+    If the score after training is not better than before, lower learning rates are tried; if none
+    helps, the weights stay as they were cut, and the scores before and after are equal.
 
     Raises:
-        WorkError: when the training diverges at every rate.
+        WorkError: If the training diverges at every learning rate.
     """
     if plan.kind == "fresh":
         return _train(model, plan, plan.learning_rate, context, callbacks)
@@ -267,13 +267,13 @@ def _train_carefully(
                 raise
         else:
             after = context.judge.score(context.judge.predict(model))
-            if _worth(after) > _worth(before):
+            if _rank(after) > _rank(before):
                 break
         model.set_weights(begin)
     return training
 
 
-def _worth(score: Score) -> tuple[float, float]:
+def _rank(score: Score) -> tuple[float, float]:
     return goodness(score), -score.loss
 
 
@@ -298,7 +298,7 @@ def _train(
         shared["batch_size"] = plan.batch_size
     distilled = plan.kind != "labels"
     with warnings.catch_warnings():
-        # That no epoch was better stands in the report.
+        # The report shows if no epoch was better.
         warnings.simplefilter("ignore", TrainingWarning)
         if distilled:
             shared |= {"temperature": plan.temperature, "alpha": plan.alpha}

@@ -1,4 +1,4 @@
-"""Hashes of what goes into a run, so that a folder is resumed only by the run that began it."""
+"""Hashes of models, data and settings: a folder is continued only by the same run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from saikei.graph.state import state_of
 
 
 def model_hash(models: Sequence[keras.Model]) -> str:
-    """Hash of the models' configs, weights and what else their layers keep."""
+    """Hash of the models' configs, weights and other state of their layers."""
     digest = hashlib.sha256()
     for model in models:
         config = keras.saving.serialize_keras_object(model)
-        # How it was last trained is no part of what it is.
+        # How the model was compiled does not change what it computes.
         config.pop("compile_config", None)
         digest.update(json.dumps(config, sort_keys=True, default=repr).encode())
         for weight in model.get_weights():
@@ -32,8 +32,8 @@ def model_hash(models: Sequence[keras.Model]) -> str:
 def data_hash(parts: Sequence[Any]) -> str:
     """Hash of the parts of the data.
 
-    Arrays are hashed in full. A dataset that is not made of arrays counts by its kind and its
-    length alone: it may shuffle or augment, and would differ from itself.
+    Arrays are hashed in full. Of other datasets only type and length are hashed: they may shuffle
+    or augment, so their content may differ each time.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -50,7 +50,7 @@ def data_hash(parts: Sequence[Any]) -> str:
 
 
 def settings_hash(settings: Any) -> str:
-    """Hash of anything JSON-ready."""
+    """Hash of any JSON-ready value."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 

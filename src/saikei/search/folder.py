@@ -1,4 +1,4 @@
-"""The run folder: what is in it, and how it is written so that a kill leaves nothing half done."""
+"""The folder of a run, written such that a killed process leaves no partial files."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ class RunFolder:
     """A folder of one run.
 
     `candidates/<name>/` holds `model.keras`, `recipe.json`, `validation.npz` (its outputs) and
-    `result.json`; beside it stand `fingerprint.json`, `study.db`, and at the end `run.json`,
+    `result.json`; beside it are `fingerprint.json`, `study.db`, and at the end `run.json`,
     `front.json`, `best.keras` and `report.html`. Every file or candidate is written under
     another name and renamed when it is complete.
 
     Args:
-        path: of the folder.
-        custom: custom layer classes by name, to load the models with.
+        path: Path of the folder.
+        custom: Custom layer classes by name, to load the models with.
     """
 
     path: Path
     custom: Mapping[str, Any]
 
     def check(self, fingerprint: Mapping[str, str]) -> None:
-        """Refuse a folder that belongs to another run, or holds other things.
+        """Refuse a folder that belongs to another run, or holds other files.
 
         Raises:
-            InputError: saying what differs.
+            InputError: With what differs.
         """
         if self._fingerprint.is_file():
             _check_same(self.path, self._known_fingerprint(), fingerprint)
@@ -71,7 +71,7 @@ class RunFolder:
         return self.path / "fingerprint.json"
 
     def _known_fingerprint(self) -> Mapping[str, str]:
-        """That of the run which the folder holds; a finished run's record has it too."""
+        """The fingerprint of the run in the folder, from its file or from the run's record."""
         try:
             known = read_json(self._fingerprint, "The fingerprint of the run")
             return from_jsonable(_Fingerprint, {"parts": known}).parts
@@ -79,25 +79,25 @@ class RunFolder:
             with contextlib.suppress(InputError):
                 return Run.load(self.path).fingerprint
             raise InputError(
-                f"{error} Without it nobody can tell which run '{self.path}' holds: give out= "
+                f"{error} Without it, it is unknown which run '{self.path}' holds: give out= "
                 "another folder."
             ) from error
 
     def _holds_other_things(self) -> bool:
-        # A kill may have left the draft of the fingerprint alone, before anything else.
+        # A killed process may have left only the draft of the fingerprint.
         return any(
             entry.name != LOCK and not entry.name.startswith(DRAFT) for entry in self.path.iterdir()
         )
 
     def begin(self, fingerprint: Mapping[str, str]) -> None:
-        """Make the folder, or clear what a kill has left half written in it.
+        """Make the folder, or remove the partial files of a killed process from it.
 
         Raises:
-            DiskError: when the disk does not take it.
+            DiskError: If the disk is full or refuses it.
         """
         with refused_by_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            # First of all: without it, `check` would refuse what a kill leaves here.
+            # First, since `check` refuses folders with other files and without it.
             write_text(self._fingerprint, json.dumps(dict(fingerprint), indent=1))
             self.candidates.mkdir(exist_ok=True)
             for draft in (*self.path.glob(f"{DRAFT}*"), *self.candidates.glob(f"{DRAFT}*")):
@@ -105,7 +105,7 @@ class RunFolder:
 
     @property
     def candidates(self) -> Path:
-        """Where the candidates are."""
+        """The folder of the candidates."""
         return self.path / "candidates"
 
     @property
@@ -119,7 +119,7 @@ class RunFolder:
         return self.path / "run.json"
 
     def finished_run(self, fingerprint: Mapping[str, str]) -> Run | None:
-        """The record of this run, if it was finished, and it and the model to ship are whole."""
+        """The record of this run, if it is finished and its record and model are undamaged."""
         try:
             run = Run.load(self.path)
             check_model_file(self.best)
@@ -128,9 +128,9 @@ class RunFolder:
         return run if run.fingerprint == fingerprint else None
 
     def finished(self, name: str, plan: Mapping[str, Any]) -> Candidate | None:
-        """A candidate of that plan from an earlier session, if it was finished and is whole.
+        """A finished, undamaged candidate of that plan from an earlier session, or `None`.
 
-        What is damaged is made again: nothing of it is read.
+        Damaged candidates are not used, so that they are made again.
         """
         place = self.candidates / name
         try:
@@ -142,7 +142,7 @@ class RunFolder:
             return None
         if candidate.name != name or candidate.plan != to_jsonable(plan):
             return None
-        # It stands in the record too, and is kept beside the model for its reader alone.
+        # The record contains the recipe too; the file is for users.
         if candidate.recipe is not None and not holds_json(
             place / "recipe.json", to_jsonable(candidate.recipe)
         ):
@@ -153,19 +153,19 @@ class RunFolder:
         """The record of a finished candidate.
 
         Raises:
-            InputError: when it is damaged.
+            InputError: If it is damaged.
         """
         result = self.candidates / name / "result.json"
         return from_jsonable(Candidate, read_json(result, "The record of a candidate"))
 
     def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
-        """Store a finished candidate, all of it or nothing."""
+        """Store a finished candidate, completely or not at all."""
         place = self.candidates / candidate.name
         with refused_by_disk(place), draft_folder(self.candidates) as folder:
             draft = folder / candidate.name
             draft.mkdir()
             if model is not None:
-                # A copy is not compiled: the file holds the model, not the state of a training.
+                # A copy is not compiled: the file holds the model without optimizer state.
                 copy_model(model).save(draft / "model.keras")
             if candidate.recipe is not None:
                 text = json.dumps(candidate.recipe, indent=2)
@@ -180,7 +180,7 @@ class RunFolder:
         """The outputs of a finished candidate on the validation samples.
 
         Raises:
-            DataError: when they are damaged.
+            DataError: If they are damaged.
         """
         path = self.candidates / name / "validation.npz"
         stored = read_arrays(path, "delete the candidate's folder, and it is made again")
@@ -191,11 +191,11 @@ class RunFolder:
         return self.load(self.candidates / name / "model.keras")
 
     def load(self, path: Path) -> keras.Model:
-        """A model from a file of this folder; nothing in the file is executed."""
+        """Load a model from a file of this folder, without executing code in it."""
         return load_model(path, self.custom, compiled=False)
 
     def promote(self, name: str) -> None:
-        """Make a candidate's model the one to ship."""
+        """Copy a candidate's model to `best.keras`, the model to ship."""
         source = self.candidates / name / "model.keras"
         write_whole(self.best, lambda draft: shutil.copyfile(source, draft))
 
@@ -210,23 +210,23 @@ def _check_same(path: Path, known: Mapping[str, str], given: Mapping[str, str]) 
     if other:
         raise InputError(
             f"'{path}' holds a run with other {' and '.join(other)}: give out= another folder, "
-            "or repeat the call that began it."
+            "or repeat the call that started it."
         )
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of a folder, which is made if it is missing.
+    """Lock a folder against other processes; it is made if it is missing.
 
-    The system gives the lock back when the process ends, however it ends. A folder in which
-    nothing was written is gone at the end.
+    The system releases the lock when the process ends, however it ends. A folder that is still
+    empty is removed at the end.
 
     Args:
-        folder: to work in.
+        folder: The folder to work in.
 
     Raises:
-        InputError: when another process works in it, or something in it is a link.
-        DiskError: when it cannot be written to.
+        InputError: If another process works in it, or something in it is a symbolic link.
+        DiskError: If it cannot be written to.
     """
     with refused_by_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -236,28 +236,28 @@ def locked(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(
-                f"Another process is at work in '{folder}': wait for its end, or give out= "
+                f"Another process is running in '{folder}': wait until it ends, or give out= "
                 "another folder."
             ) from error
     try:
         yield
     finally:
-        # While it is still ours: whoever has opened it meanwhile finds that it is gone, and no
-        # longer counts.
+        # Removed before the release: a process that has opened the file meanwhile notices that it
+        # is gone and tries again.
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink()
         lock.release()
-        # Nothing was written in a folder that is empty, and only such a one can be removed so.
+        # `rmdir` removes empty folders only.
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def _check_links(folder: Path) -> None:
-    """Nothing is written through a link: a run makes none, and another may lead anywhere."""
+    """Refuse symbolic links: a run makes none, and others could lead outside the folder."""
     for pattern in ("*", "candidates/*", "candidates/*/*"):
         for entry in folder.glob(pattern):
             if entry.is_symlink():
                 raise InputError(
-                    f"'{entry}' is a symbolic link, as no run makes: delete it, or give out= "
+                    f"'{entry}' is a symbolic link, which no run makes: delete it, or give out= "
                     "another folder."
                 )

@@ -1,4 +1,4 @@
-"""Averages as candidates: chosen on cached outputs, then built, profiled and scored for real."""
+"""Averages as candidates: chosen on stored outputs, then built, profiled and scored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saikei.search.execute import RunContext, cost_record
 
 @dataclass(frozen=True)
 class Averages:
-    """The averages that keep the budget, what they say on validation, and what was decided."""
+    """The averages that keep the budget, their outputs on validation, and the decision."""
 
     candidates: tuple[Candidate, ...]
     outputs: Mapping[str, Outputs]
@@ -30,22 +30,22 @@ def make_averages(
     """Average the candidates that fit the budget together.
 
     Args:
-        candidates: all so far.
-        outputs: of each, on validation.
-        context: where models and budget are.
-        seed: of the folds for learned weights.
+        candidates: All candidates so far.
+        outputs: Outputs of each candidate on validation, by name.
+        context: Models and budget of the run.
+        seed: Seed of the folds for learned weights.
     """
     siblings = [Sibling(c.name, c.cost, outputs[c.name]) for c in candidates if c.fits]
     limits = context.budget.limits(context.whole)
     choice = choose_averages(siblings, context.judge, limits, seed)
     made: list[Candidate] = []
-    said: dict[str, Outputs] = {}
+    stored: dict[str, Outputs] = {}
     for number, plan in enumerate(choice.plans, start=1):
         name = f"average-{number}"
         candidate = _finished_or_built(name, plan, context)
         if candidate.fits:
             made.append(candidate)
-            said[name] = context.folder.outputs(name)
+            stored[name] = context.folder.outputs(name)
     names = ", ".join(c.name for c in made) or "none"
     reason = (
         f"{choice.considered} sets of candidates fit the budget together; on their validation "
@@ -54,7 +54,7 @@ def make_averages(
         if choice.considered
         else "No two candidates fit the budget together."
     )
-    return Averages(tuple(made), said, Decision("averages", names, reason))
+    return Averages(tuple(made), stored, Decision("averages", names, reason))
 
 
 def _finished_or_built(name: str, plan: AveragePlan, context: RunContext) -> Candidate:

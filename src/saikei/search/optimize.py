@@ -1,4 +1,4 @@
-"""`optimize`: the main job. Plans first, then execution, then the decision."""
+"""`optimize`: search for the best model within a budget."""
 
 from __future__ import annotations
 
@@ -62,47 +62,51 @@ def optimize(
     progress: bool = True,
     metric: Any = None,
 ) -> Result:
-    """Find the best model that fits a budget.
+    """Find the best model within a budget.
 
-    Prunes the given models to several shares of the budget, distils each, trains the same
-    structures from fresh weights for as long as rivals, averages the siblings that fit together,
-    and picks on validation: of what is within one standard error of the best, the simplest.
+    Prunes the given models to several shares of the budget and distils each. As a rival, trains
+    the same structure from fresh weights for as many epochs. Averages candidates that fit the
+    budget together. Of all candidates within one standard error of the best on validation, takes
+    the simplest.
 
     Args:
-        models: one trained `keras.Model`, or several with the same inputs and outputs. They are
+        models: One trained `keras.Model`, or several with the same inputs and outputs. They are
             not changed.
-        train: what `keras.Model.fit` takes: `(x, y)` arrays or a dataset. Without labels (`x`,
-            or a dataset of inputs, which is read into memory) the predictions of the one model
-            take their place, here and in `validation` and `test`.
-        validation: likewise; every choice is made on it, so it should not be what the models
-            were trained on. `None` holds out a fifth of `train`, which must then be arrays.
-        budget: what the result may cost. Shares are of the best given model on validation.
-        test: data that is looked at once, at the end, for the original and the chosen model.
-        out: folder of the run. When it holds the same run, killed or finished, that is taken up;
-            at most the candidate in flight is lost. `None` uses a temporary folder.
-        trials: architectures to try; each trains a pruned model and its rival. `None`: four for
-            one model, one more than three times their number for several.
-        epochs: of each training.
-        batch_size: of each training; a dataset brings its own. `None`: the largest of 128, 64,
-            32 and 16 that gives at least 60 steps an epoch, or 16.
-        seed: of everything random.
-        latency: whether to measure the time of a batch; costs are then MACs, parameters and
-            memory. Models that take inputs of any size are measured at the size of the data.
-        progress: whether to show progress bars.
-        metric: what to choose by and report, such as `"auc"`, `"f1"` or `"balanced_accuracy"`; see
-            `evaluate`. `None` takes the accuracy or the squared error.
+        train: Training data as for `keras.Model.fit`: `(x, y)` arrays or a dataset. Without labels
+            (`x`, or a dataset of inputs, which is read into memory) the predictions of the one
+            model take their place, here and in `validation` and `test`.
+        validation: Data in the same forms that every choice is made on, so it should not be data
+            that the models were trained on. `None` holds out a fifth of `train`, which must then
+            be arrays.
+        budget: Limits on the costs of the result. Shares are relative to the given model that is
+            best on validation.
+        test: Data that the original and the chosen model are scored on once, after the choice.
+        out: Folder of the run. If it holds the same run, stopped or finished, the call continues
+            it; only an unfinished candidate is made again. `None` uses a temporary folder.
+        trials: Number of architectures to try; for each, a pruned model and its rival are trained.
+            `None`: 4 for one model, 3 n + 1 for n models.
+        epochs: Epochs of each training.
+        batch_size: Batch size of each training; a dataset has its own. `None`: the largest of 128,
+            64, 32 and 16 that gives at least 60 steps an epoch, or 16.
+        seed: Seed of everything random.
+        latency: Whether to measure the latency, the median time of a batch of 32; MACs, parameters
+            and memory are always counted. Models that take inputs of any size are measured at the
+            size of the data.
+        progress: Whether to show progress bars.
+        metric: Metric to choose by and report, such as `"auc"`, `"f1"` or `"balanced_accuracy"`;
+            see `evaluate`. `None` takes the accuracy, or the squared error for regression.
 
     Returns:
         The model to ship with its front, candidates and report.
 
     Raises:
-        BudgetError: when no model that fits the budget can be reached, before any training.
-        DataError: when the data does not fit the models.
-        FusionError: when several models do not share inputs and outputs.
-        DiskError: when `out` cannot be written to; the same call goes on later.
-        InputError: when `out` holds another run, another process is at work in it, or an argument
-            is out of range.
-        WorkError: when every training diverges, or no result keeps a limit on latency.
+        BudgetError: If no model within the budget can be reached; raised before any training.
+        DataError: If the data does not fit the models.
+        FusionError: If several models do not have the same inputs and outputs.
+        DiskError: If `out` cannot be written to; the same call continues later.
+        InputError: If `out` holds another run, another process is running in it, or an argument is
+            out of range.
+        WorkError: If every training diverges, or no result keeps a limit on latency.
     """
     if budget is None:
         raise BudgetError(
@@ -110,13 +114,12 @@ def optimize(
         )
     if not isinstance(budget, Budget):
         raise BudgetError(
-            f"budget={budget!r:.40} is no budget: name what it limits, for example "
-            "budget=Budget(macs=0.5)."
+            f"budget={budget!r:.40} is not a budget: give one, for example budget=Budget(macs=0.5)."
         )
     if budget.latency is not None and not latency:
         raise BudgetError(
-            f"The budget '{budget}' limits the latency, which latency=False leaves out: measure "
-            "it, or limit macs or params."
+            f"The budget '{budget}' limits the latency, which is not measured with latency=False: "
+            "omit that, or limit macs or params."
         )
     named = name_models(models)
     custom = _custom_objects(named)
@@ -137,7 +140,7 @@ def optimize(
         noted = () if labelled.decision is None else (labelled.decision,)
         if folder.finished_run(fingerprint) is None:
             with locked(path):
-                # Another process may have begun another run since.
+                # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
                 settings = trials, effort, latency, progress, metric, noted
                 _search(named, data, budget, folder, fingerprint, *settings)
@@ -152,7 +155,7 @@ def optimize(
 def _settings_hash(*settings_and_metric: Any) -> str:
     *settings, metric = settings_and_metric
     budget, *others = settings
-    # Runs without a metric of their own are the same as before there were any.
+    # The default metric leaves the hash as it is.
     named = [] if metric is None else [getattr(metric, "name", None) or str(metric)]
     return settings_hash([budget.to_dict(), *others, *named])
 
@@ -170,15 +173,15 @@ def _search(
     metric: Any,
     noted: tuple[Decision, ...],
 ) -> None:
-    """Do the run, up to its record in the folder."""
+    """Run the search and write its record to the folder."""
     clock = time.perf_counter()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     first = next(iter(models.values()))
     judge = held_out(first, data.validation, metric)
-    # Only its labels are checked here: wrong ones must not come up after hours of training.
+    # Made now to check its labels before hours of training.
     test = None if data.test is None else held_out(first, data.test, metric)
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
-        bars.working_on("measuring what was given")
+        bars.working_on("measuring the given models")
         calibration = _calibration(first, data.train)
         gauge = Gauge.of(models.values(), calibration, latency)
         originals = measure_originals(models, judge, budget, folder, gauge)
@@ -224,9 +227,9 @@ def _search(
 
 
 def _calibration(model: keras.Model, train: Any) -> Any:
-    """What candidates are cut and refitted by.
+    """The data that candidates are cut by and refitted to.
 
-    A dataset may come in another order each time: samples of one pass serve all candidates.
+    A dataset may have another order in each pass, so samples of one pass are used for all.
     """
     if isinstance(train, tuple):
         return train
@@ -260,7 +263,7 @@ def _batch_size(given: int | None, data: SearchData) -> int | None:
 
 @contextmanager
 def _path_of(out: str | Path | None) -> Iterator[Path]:
-    """The folder of the run; a temporary one is cleared away when the run fails."""
+    """The folder of the run; a temporary one is removed if the run fails."""
     if out is not None:
         yield Path(out)
         return
@@ -273,10 +276,10 @@ def _path_of(out: str | Path | None) -> Iterator[Path]:
 
 
 def _custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
-    """Classes and functions of the given models that Keras does not know, to load candidates with.
+    """Custom classes and functions of the given models, to load candidates with.
 
     Raises:
-        ModelError: when a layer holds a function that no file can hold.
+        ModelError: If a layer holds a function that cannot be saved in a file.
     """
     found: dict[str, Any] = {}
     for name, model in models.items():
@@ -284,8 +287,8 @@ def _custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
             if (what := unsavable(operation.source)) is not None:
                 raise ModelError(
                     f"Layer '{operation.name}' of model '{name}' holds a function ({what}) that "
-                    "no file can hold, and a run is kept in files: make it a function with a "
-                    "name (def), of keras.ops where it can be."
+                    "cannot be saved in a file, as a run needs: make it a named function (def), "
+                    "made of keras.ops if possible."
                 )
             found.update(own_objects(operation.source))
             classes = map(type, flattened_layers(operation.source))

@@ -1,4 +1,4 @@
-"""The given models: named, checked, profiled and scored; and who teaches."""
+"""The given models: named, checked, profiled and scored; and the choice of the teacher."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from saikei.search.space import Point
 
 @dataclass(frozen=True)
 class Originals:
-    """What was given, measured.
+    """The given models with their costs and scores.
 
     Args:
-        models: by name.
-        candidates: the record of each, in the same order.
-        outputs: of each, on validation.
-        baseline: the record of the best one; shares of the budget are of it.
+        models: The models by name.
+        candidates: The record of each model, in the same order.
+        outputs: Outputs of each model on validation, by name.
+        baseline: The record of the best one; shares of the budget refer to its costs.
     """
 
     models: Mapping[str, keras.Model] = field(repr=False)
@@ -47,7 +47,7 @@ class Originals:
 
 @dataclass(frozen=True)
 class Teacher:
-    """What students learn from, and why it."""
+    """The model that students are distilled from, and why it was chosen."""
 
     name: str
     model: keras.Model = field(repr=False)
@@ -55,11 +55,11 @@ class Teacher:
 
 
 def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.Model]:
-    """The given models by the names that the records use.
+    """The given models by their names in the records.
 
     Raises:
-        InputError: when there are none, or something is no Keras model, or is a cascade.
-        FusionError: when they do not share inputs and outputs.
+        InputError: If there are none, or one is not a Keras model, or is a cascade.
+        FusionError: If they do not have the same inputs and outputs.
     """
     given = list(models) if isinstance(models, (list, tuple)) else [models]
     if not given:
@@ -72,8 +72,8 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
             )
         if isinstance(model, CascadeModel):
             raise InputError(
-                f"Model '{model.name}' is a cascade, whose exits a cut would lose: optimize its "
-                "members (.members), and make a Cascade of what comes out."
+                f"Model '{model.name}' is a cascade, whose exits would be lost when it is cut: "
+                "optimize its members (.members), and make a Cascade of the results."
             )
     if len(given) == 1:
         return {"original": given[0]}
@@ -88,18 +88,17 @@ def measure_originals(
     folder: RunFolder,
     gauge: Gauge,
 ) -> Originals:
-    """Profile and score the given models, or read what an earlier session has measured.
+    """Profile and score the given models, or read the costs that an earlier session measured.
 
     Args:
-        models: by name.
-        judge: of the validation data.
-        budget: decides which of them fit as they are; shares are of the best one.
-        folder: of the run; it is only read.
-        gauge: how costs are measured.
+        models: The models by name.
+        judge: Scores outputs on the validation data.
+        budget: Decides which models fit as they are; shares refer to the best one.
+        folder: Folder of the run; it is only read.
+        gauge: How costs are measured.
 
     Raises:
-        FusionError: when one has its classes in another order, or was trained on inputs that were
-            prepared otherwise.
+        FusionError: If a model has its classes in another order, or expects other preprocessing.
     """
     outputs = {name: judge.predict(model) for name, model in models.items()}
     if len(models) > 1:
@@ -109,7 +108,7 @@ def measure_originals(
     scores = {name: judge.score(out) for name, out in outputs.items()}
     best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))
     known = {name: folder.finished(name, _plan(name)) for name in models}
-    # Times differ from session to session: shares of the first one's are what was planned by.
+    # Measured times differ in each session: plans use shares of those of the first one.
     costs = {
         name: found.cost if (found := known[name]) else gauge.cost(model)
         for name, model in models.items()
@@ -122,7 +121,7 @@ def measure_originals(
 
 
 def store_originals(originals: Originals, folder: RunFolder) -> None:
-    """Put the records of the given models into the folder, with the model where one may ship."""
+    """Store the records of the given models, with the model if it fits the budget."""
     for candidate in originals.candidates:
         if folder.finished(candidate.name, candidate.plan) is None:
             given = originals.models[candidate.name]
@@ -153,22 +152,22 @@ def _candidate(name: str, cost: Cost, score: Score, fits: bool) -> Candidate:
 
 
 def check_reachable(originals: Originals, budget: Budget, calibration: Any) -> None:
-    """Refuse a budget that nothing can reach, before anything is trained.
+    """Refuse a budget that no cut can reach, before anything is trained.
 
     Args:
-        originals: what was given.
-        budget: of the run.
-        calibration: data of the size that costs are counted at.
+        originals: The given models.
+        budget: The budget of the run.
+        calibration: Data of the size that costs are counted for.
 
     Raises:
-        BudgetError: saying the smallest that can be reached.
+        BudgetError: With the smallest budget that can be reached.
     """
     if any(c.fits for c in originals.candidates):
         return
     refusals: list[BudgetError | EditError] = []
     for name, model in originals.models.items():
         try:
-            # How small a model can be cut does not depend on which channels go first.
+            # The smallest size does not depend on the importance; magnitude is the fastest.
             point = Point(name, 1, importance="magnitude")
             edit_for(point, budget, originals.baseline.cost, seed=0).plan(model, calibration)
         except (BudgetError, EditError) as error:

@@ -1,4 +1,4 @@
-"""`CandidatePlan`: one candidate as a value, before anything is cut or trained."""
+"""`CandidatePlan`: a candidate as a value, before anything is cut or trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saikei.errors import InputError
 from saikei.runs.candidate import Kind
 from saikei.search.space import Point
 
-# A measured time is never the same twice: aim below the limit, so that the result keeps it.
+# Measured times vary: aim below the limit, so that the result keeps it.
 LATENCY_MARGIN = 0.9
 SMALLEST_BATCH = 16
 LARGEST_BATCH = 128
@@ -25,15 +25,15 @@ STEPS = 60
 
 @dataclass(frozen=True)
 class Effort:
-    """What all trainings of a run share.
+    """Settings that all trainings of a run share.
 
     Args:
-        epochs: of each.
-        batch_size: of each; `None` where a dataset brings its own.
-        seed: of the run.
+        epochs: Epochs of each training.
+        batch_size: Batch size of each training; `None` if a dataset has its own.
+        seed: Seed of the run.
 
     Raises:
-        InputError: when one of them is out of range.
+        InputError: If one of them is out of range.
     """
 
     epochs: int
@@ -48,10 +48,10 @@ class Effort:
 
 
 def at_least(name: str, value: Any, least: int) -> int:
-    """The value, if it is a whole number in range.
+    """The value, if it is a whole number of at least `least`.
 
     Raises:
-        InputError: when it is not.
+        InputError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name}={value!r}: give a whole number of at least {least}.")
@@ -62,7 +62,7 @@ def batch_size_for(samples: int) -> int:
     """The largest power of two from 16 to 128 that still gives 60 steps an epoch.
 
     Args:
-        samples: in the training data.
+        samples: Number of samples in the training data.
 
     Example:
         >>> [batch_size_for(n) for n in (500, 1_077, 2_000, 50_000)]
@@ -79,18 +79,18 @@ class CandidatePlan:
     """A trained candidate that is to be made.
 
     Args:
-        name: of the candidate.
+        name: Name of the candidate.
         kind: "pruned", "fresh" (the same structure from new weights) or "labels" (pruned, and
             trained without a teacher).
-        parent: the original to cut.
-        like: the candidate whose structure to take; `None` to cut anew.
-        edit: the cut, as arguments of `PruneChannels`.
-        learning_rate: at its peak.
-        temperature: of the distillation.
-        alpha: weight of the true labels.
-        epochs: to train for.
-        batch_size: of the training; `None` where a dataset brings its own.
-        seed: of the weights, the order of samples and random layers.
+        parent: Name of the original to cut.
+        like: Name of the candidate whose structure to use; `None` for a new cut.
+        edit: The cut, as arguments of `PruneChannels`.
+        learning_rate: The highest learning rate of the schedule.
+        temperature: Temperature of the distillation.
+        alpha: Weight of the true labels in the loss.
+        epochs: Epochs of the training.
+        batch_size: Batch size of the training; `None` if a dataset has its own.
+        seed: Seed of the weights, the order of samples and random layers.
     """
 
     name: str
@@ -106,7 +106,7 @@ class CandidatePlan:
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; equal for equal plans."""
+        """The plan as JSON-ready values; equal for equal plans."""
         made: dict[str, Any] = to_jsonable(self)
         return made
 
@@ -114,17 +114,17 @@ class CandidatePlan:
 def plans_for(
     number: int, point: Point, edit: PruneChannels, effort: Effort, ablate: bool
 ) -> tuple[CandidatePlan, ...]:
-    """The candidates of one architecture: pruned, its rival, and without a teacher if asked.
+    """Plans of one architecture: pruned, its rival, and optionally without a teacher.
 
-    The rivals train for as long, with the same distillation; fresh weights at a rate that suits
-    them, which is higher than for weights that are carried over.
+    The rival is trained for as many epochs with the same distillation, but with a higher learning
+    rate, as fresh weights need.
 
     Args:
-        number: of the architecture, from 0.
-        point: what the search asks for.
-        edit: the cut that the point means.
-        effort: what all trainings share.
-        ablate: whether to train the pruned model on labels alone too.
+        number: Number of the architecture, from 0.
+        point: The values that the sampler chose.
+        edit: The cut of the architecture.
+        effort: Settings that all trainings share.
+        ablate: Whether to train the pruned model on labels alone as well.
     """
     kinds: tuple[Kind, ...] = ("pruned", "fresh", "labels") if ablate else ("pruned", "fresh")
     stem = f"a{number + 1}"
@@ -140,8 +140,8 @@ def plans_for(
             alpha=point.alpha,
             epochs=effort.epochs,
             batch_size=effort.batch_size,
-            # The pruned model and its ablation see the samples in one order: they differ in
-            # the teacher alone.
+            # The pruned model and the one without a teacher see samples in the same order, so
+            # that they differ in the teacher only.
             seed=derived_seed(effort.seed, number, 1 if kind == "fresh" else 0),
         )
         for kind in kinds
@@ -152,10 +152,10 @@ def edit_for(point: Point, budget: Budget, original: Costs, seed: int) -> PruneC
     """The cut that brings a model to a share of the budget.
 
     Args:
-        point: what the search asks for.
-        budget: of the whole run.
-        original: what the budget's shares are of.
-        seed: of random importance.
+        point: The values that the sampler chose.
+        budget: Budget of the whole run.
+        original: Costs that shares in the budget refer to.
+        seed: Seed of random importance.
     """
     share = 1 / point.siblings
     if budget.latency is not None:
@@ -169,5 +169,5 @@ def edit_for(point: Point, budget: Budget, original: Costs, seed: int) -> PruneC
 
 
 def derived_seed(seed: int, *path: int) -> int:
-    """A seed for one use, from the run's seed: independent of what else is drawn."""
+    """A seed for one use, derived from the run's seed and independent of other draws."""
     return int(np.random.SeedSequence([seed, *path]).generate_state(1)[0] >> 1)

@@ -1,4 +1,4 @@
-"""Progress of a search: one bar over candidates, and one over the epochs of the current one."""
+"""Progress of a search: a bar for candidates, and one for the epochs of the current one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class SearchProgress:
-    """A Rich progress display, or nothing at all.
+    """A Rich progress display.
 
     Args:
-        total: candidates that are expected.
-        show: whether to draw anything.
+        total: Expected number of candidates.
+        show: Whether to show it.
     """
 
     def __init__(self, total: int, show: bool) -> None:
@@ -43,16 +43,16 @@ class SearchProgress:
         self._progress.stop()
 
     def working_on(self, what: str) -> None:
-        """Say what is being done."""
+        """Show the current step."""
         self._progress.update(self._candidates, figures=what)
 
     def done(self, figures: str) -> None:
-        """One candidate further."""
+        """Advance by one candidate."""
         self._progress.update(self._candidates, advance=1, figures=figures)
         self._progress.update(self._epochs, visible=False)
 
     def finish(self) -> None:
-        """Fill the bar: some candidates that were expected could not be reached."""
+        """Fill the bar, since some of the expected candidates may not have been reachable."""
         total = self._progress.tasks[0].completed
         self._progress.update(self._candidates, total=total, figures="")
 
@@ -69,7 +69,7 @@ class _Epochs(keras.callbacks.Callback):
         self._task = task
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
-        """One epoch further, with its validation figures."""
+        """Advance by one epoch, and show its validation metrics."""
         logs = logs or {}
         shown = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
         figures = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

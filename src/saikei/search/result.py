@@ -1,4 +1,4 @@
-"""What `optimize` gives back."""
+"""`Result`, which `optimize` returns."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from saikei.runs.record import Run
 
 @dataclass(frozen=True)
 class Front:
-    """The Pareto table of a run; `str()` of it is what a terminal shows.
+    """The Pareto table of a run; `str()` of it is the table for a terminal.
 
     Args:
-        run: the run.
+        run: A finished run.
     """
 
     run: Run = field(repr=False)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The Pareto-optimal ones, cheapest first."""
+        """The Pareto-optimal candidates, cheapest first."""
         return tuple(self.run.candidate(name) for name in self.run.front)
 
     def __str__(self) -> str:
@@ -33,12 +33,12 @@ class Front:
 
 @dataclass(frozen=True)
 class Result:
-    """The model to ship, and why.
+    """The model to ship, and the record of the search.
 
     Args:
-        best: the model to ship, uncompiled.
-        run: the record of everything that was tried and decided.
-        folder: where it all is; without `out`, only for as long as this object lives.
+        best: The model to ship, uncompiled.
+        run: The record of everything that was tried and decided.
+        folder: Folder of the run. Without `out` it is deleted together with this object.
     """
 
     best: keras.Model
@@ -52,12 +52,12 @@ class Result:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Everything that was considered, originals first."""
+        """All candidates, originals first."""
         return self.run.candidates
 
     @property
     def baseline(self) -> Candidate:
-        """The original that shares of the budget are of."""
+        """The original that shares of the budget refer to."""
         return self.run.candidate(self.run.baseline)
 
     @property
@@ -66,19 +66,7 @@ class Result:
         return self.run.candidate(self.run.chosen)
 
     def report(self, path: str | Path, overwrite: bool = True) -> Path:
-        """Write the report as one HTML file that works offline.
-
-        Args:
-            path: the file.
-            overwrite: whether a file may be replaced, as in `keras.Model.save`.
-
-        Returns:
-            The path.
-
-        Raises:
-            InputError: when the place to write to is wrong.
-            DiskError: when the disk does not take it.
-        """
+        """Write the report as one HTML file that works offline; see `report.write_html`."""
         return report.write_html(self.run, path, overwrite)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Which candidate to ship: of what validation cannot tell apart, the simplest."""
+"""Choose the candidate to ship: the simplest of those that validation cannot distinguish."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from saikei.scoring.score import Difference
 
 @dataclass(frozen=True)
 class FinalChoice:
-    """The candidate to ship, and the decision in words."""
+    """The candidate to ship, and the decision with its reason."""
 
     chosen: Candidate
     decision: Decision
@@ -28,24 +28,24 @@ def choose_candidate(
 ) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 
-    The standard error is that of the paired difference to the best on the same samples. Simpler
-    is: a single model before an average, fewer members before more, equal weights before learned
-    ones, and then the cheaper one.
+    The standard error is that of the paired difference to the best on the same samples. A single
+    model is simpler than an average, fewer members are simpler than more, equal weights simpler
+    than learned ones; then cheaper is simpler.
 
     Args:
-        candidates: all; those that do not keep the budget are left out.
-        outputs: of each, on the judge's samples.
-        judge: of the validation data.
-        axis: the cost that counts: "macs", "params" or "latency".
+        candidates: All candidates; those that do not keep the budget are left out.
+        outputs: Outputs of each candidate on the judge's samples, by name.
+        judge: Scores outputs on the validation data.
+        axis: The cost to compare: "macs", "params" or "latency".
 
     Raises:
-        WorkError: when no candidate keeps the budget.
+        WorkError: If no candidate keeps the budget.
     """
     fitting = [c for c in candidates if c.fits]
     if not fitting:
         raise WorkError(
-            "No candidate keeps the budget: each training diverged, or a latency limit was met "
-            "when planned and missed when measured. Check the data, or raise the limit."
+            "No candidate keeps the budget: every training diverged, or the measured latencies "
+            "exceed the limit. Check the data, or raise the limit."
         )
     best = max(fitting, key=lambda c: (goodness(c.validation), -c.validation.loss, c.name))
     behind = {
@@ -58,7 +58,7 @@ def choose_candidate(
 
 
 def _behind(difference: Difference, candidate: Candidate) -> Difference:
-    """How far a candidate is behind the best, turned so that more is worse."""
+    """How much worse than the best a candidate is, as a positive difference."""
     if candidate.validation.greater_is_better:
         return difference
     return Difference(-difference.value, -difference.high, -difference.low)
@@ -89,7 +89,7 @@ def _reason(
     return (
         f"{lead} on validation, but {chosen.name} is behind by {amount(behind.value)}, and one "
         f"standard error of that difference is {amount(behind.standard_error)}: the data cannot "
-        f"tell the two apart, and {chosen.name} is the simplest of the {near} within one standard "
+        f"distinguish the two, and {chosen.name} is the simplest of the {near} within one standard "
         f"error ({_simpler(chosen, best, axis)})."
     )
 
@@ -101,5 +101,5 @@ def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
         return f"{ours}, not an average of {len(best.members)}" if best.members else ours
     share = chosen.cost.on(axis) / best.cost.on(axis)
     if share < 1:
-        return f"{100 * share:.0f} % of its {axis}"
-    return "equal weights, not learned ones" if best.members else f"no more {axis}"
+        return f"{100 * share:.0f} % of its {numbers.COSTS[axis]}"
+    return "equal weights, not learned ones" if best.members else f"no more {numbers.COSTS[axis]}"

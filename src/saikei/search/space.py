@@ -1,4 +1,4 @@
-"""What the search may vary, and where it starts."""
+"""The search space, and the points that a search starts with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-# Of the settings tried on the seed network and Fashion-MNIST, these distilled best; the rate is
-# for fresh weights. Those that are carried over are usually trained at a fifth of it.
+# These values distilled best in trials on Fashion-MNIST. `FRESH_RATE` is for fresh weights;
+# weights that are carried over start with a fifth of it.
 FRESH_RATE = 3e-3
 FRESH_TO_CARRIED = 5
 LEARNING_RATE = FRESH_RATE / FRESH_TO_CARRIED
@@ -28,13 +28,14 @@ class Point:
     """One architecture and how to train it.
 
     Args:
-        parent: the original to cut.
-        siblings: how many models of its size the budget holds: it gets that share of it.
-        importance: which channels go first.
-        scope: whether all layers compete, or each keeps the same share.
-        learning_rate: at its peak, for weights that are carried over.
-        temperature: of the distillation.
-        alpha: weight of the true labels in the distillation.
+        parent: Name of the original to cut.
+        siblings: How many models of its size fit the budget together: 3 for a third of the budget.
+        importance: Importance by which channels are removed; see `PruneChannels`.
+        scope: `"global"` if the channels of all layers compete, `"layer"` if each layer keeps the
+            same share.
+        learning_rate: The highest learning rate, for weights that are carried over.
+        temperature: Temperature of the distillation.
+        alpha: Weight of the true labels in the distillation.
     """
 
     parent: str
@@ -51,7 +52,7 @@ class Point:
         return min(FRESH_TO_CARRIED * self.learning_rate, MOST_RATE)
 
     def to_dict(self) -> dict[str, Any]:
-        """By name, as Optuna has it."""
+        """The values by name, as Optuna stores them."""
         return asdict(self)
 
 
@@ -59,7 +60,7 @@ def space(parents: Sequence[str]) -> Mapping[str, BaseDistribution]:
     """The distributions that a sampler draws a `Point` from.
 
     Args:
-        parents: names of the originals.
+        parents: Names of the originals.
     """
     return {
         "parent": CategoricalDistribution(list(parents)),
@@ -73,14 +74,14 @@ def space(parents: Sequence[str]) -> Mapping[str, BaseDistribution]:
 
 
 def first_points(parents: Sequence[str]) -> tuple[Point, ...]:
-    """Where a search starts, before the sampler has anything to go by.
+    """The first points of a search, before the sampler has results to learn from.
 
-    Each original at the whole budget, then at a half and at a third of it, where the pruned
-    model and its rival are siblings that can be averaged within the budget; a last third, cut
-    evenly, is a sibling of another shape.
+    Each original at the whole budget, then at a half and a third of it, such that the pruned
+    model and its rival can be averaged within the budget. The last point is a third of the budget
+    with the same share of every layer, for a sibling with another structure.
 
     Args:
-        parents: names of the originals.
+        parents: Names of the originals.
     """
     shares = [Point(parent, siblings) for siblings in (1, 2, 3) for parent in parents]
     return (*shares, Point(parents[0], 3, scope="layer"))

@@ -17,13 +17,13 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class SearchData:
-    """What the search trains on and judges by.
+    """The data of a search.
 
     Args:
         train: `(x, y)` or `(x, y, sample_weight)` arrays, or the dataset that was given.
-        validation: arrays likewise.
-        test: arrays likewise, or `None`.
-        samples: of each part; 0 where unknown.
+        validation: `(x, y)` arrays.
+        test: `(x, y)` arrays, or `None`.
+        samples: Number of samples of each part, by name; 0 if unknown.
     """
 
     train: Any = field(repr=False)
@@ -35,20 +35,20 @@ class SearchData:
 def search_data(
     models: Mapping[str, keras.Model], train: Any, validation: Any, test: Any, seed: int
 ) -> SearchData:
-    """Check the data against every model, and hold out validation where none is given.
+    """Check the data against every model, and hold out validation data if none is given.
 
-    Validation and test are gathered to arrays: paired comparisons need one fixed order.
+    Validation and test data are read into arrays: paired comparisons need a fixed order.
 
     Args:
-        models: that will be trained on it.
+        models: The given models by name.
         train: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset.
-        validation: likewise, or `None` to hold out a fifth of `train`.
-        test: likewise, or `None`.
-        seed: of the hold-out.
+        validation: Data in the same forms, or `None` to hold out a fifth of `train`.
+        test: Data in the same forms, or `None`.
+        seed: Seed of the hold-out.
 
     Raises:
-        DataError: when a part does not fit a model, or `train` is a dataset and there is no
-            validation.
+        DataError: If a part does not fit a model, or `train` is a dataset and there is no
+            validation data.
     """
     if validation is None:
         if not isinstance(train, tuple):

@@ -1,4 +1,4 @@
-"""The study: which points were tried and what came of them, in a file that survives a kill."""
+"""The study: points that were tried and their results, in a file that survives a kill."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 
 class Study:
-    """Asks Optuna for points and stores what they were worth.
+    """Asks Optuna for points and stores their results.
 
-    Each point is asked of a sampler with a seed of its own and a copy of the finished trials:
-    the n-th point then depends on the seed and the first n results alone, so a resumed search
-    draws what an uninterrupted one would. Only finished trials are written, so a kill leaves
-    none half done. The file is SQLite: it rolls a torn write back by itself, where Optuna's
-    journal keeps a broken last line and waits for the dead process's lock.
+    Each point comes from a sampler with its own seed and a copy of the finished trials: the n-th
+    point depends only on the seed and the first n results, so a continued search draws the same
+    points as an uninterrupted one. Only finished trials are written. The file is SQLite, which
+    rolls an incomplete write back; Optuna's journal would keep a broken last line and wait for
+    the lock of the dead process.
 
     Args:
-        path: of the SQLite file; made when missing.
-        distributions: what to vary.
-        first: points to try before the sampler draws.
-        seed: of the sampler.
+        path: Path of the SQLite file; made if it is missing.
+        distributions: The search space.
+        first: Points to try before the sampler draws any.
+        seed: Seed of the sampler.
 
     Raises:
-        DiskError: when the file cannot be written.
+        DiskError: If the file cannot be written.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Study:
         self._path = path
         try:
             self._open()
-        # What is in the file decides what is raised. The points of a study and what they are
-        # worth follow from its seed and the candidates: a new one comes to be the same.
+        # A damaged file may raise anything. Points and results follow from the seed and the
+        # candidates, so a new study becomes the same.
         except Exception:  # noqa: BLE001
-            # What could not be opened need not be closed.
+            # It may not have been opened.
             with contextlib.suppress(Exception):
                 self.close()
             with refused_by_disk(path):
@@ -78,13 +78,13 @@ class Study:
                 load_if_exists=True,
             )
         if self._stored.directions != list(_DIRECTIONS):
-            raise ValueError("The study has other goals.")
+            raise ValueError("The study has other directions.")
         for trial in self._stored.get_trials(deepcopy=False):
             _check(trial)
 
     @contextmanager
     def _refused(self) -> Iterator[None]:
-        """What the disk refuses, SQLite wraps in errors of its own."""
+        """Turn errors of SQLite about the disk into a `DiskError`."""
         try:
             yield
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -94,20 +94,20 @@ class Study:
             ) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
     @property
     def count(self) -> int:
-        """How many trials are finished."""
+        """Number of finished trials."""
         return len(self._stored.get_trials(deepcopy=False))
 
     def ask(self, number: int) -> Point:
-        """The point of a trial: the stored one of a finished trial, else a new one.
+        """The point of a trial: the stored one of a finished trial, otherwise a new one.
 
         Args:
-            number: of the trial, at most `count`.
+            number: Number of the trial, at most `count`.
         """
         stored = self._stored.get_trials(deepcopy=False)
         if number < len(stored):
@@ -125,20 +125,20 @@ class Study:
             return Point(**scratch.ask(self._distributions).params)
 
     def notes(self, number: int) -> Mapping[str, str]:
-        """What was noted of a trial; nothing where it is not finished."""
+        """Notes of a finished trial; empty if it is not finished."""
         stored = self._stored.get_trials(deepcopy=False)
         return stored[number].user_attrs if number < len(stored) else {}
 
     def tell(
         self, point: Point, result: tuple[float, float] | None, notes: Mapping[str, str]
     ) -> None:
-        """Store a point's result.
+        """Store the result of a point.
 
         Args:
-            point: that was asked.
-            result: goodness of the best of its candidates, and its cost; `None` when the
-                point cannot be reached.
-            notes: kept with the trial; Optuna's dashboard shows them beside it.
+            point: A point from `ask`.
+            result: Goodness of its best candidate, and the cost of that one; `None` if the point
+                cannot be reached.
+            notes: Texts to store with the trial; Optuna's dashboard shows them.
         """
         state = optuna.trial.TrialState.FAIL if result is None else optuna.trial.TrialState.COMPLETE
         with _quiet(), self._refused():
@@ -154,17 +154,17 @@ class Study:
 
 
 def _check(trial: optuna.trial.FrozenTrial) -> None:
-    """Refuse a trial that this program did not write."""
+    """Refuse a trial that Saikei did not write."""
     Point(**trial.params)
     if trial.state not in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL):
         raise ValueError("A trial is not finished.")
     if not all(isinstance(note, str) for note in trial.user_attrs.values()):
-        raise ValueError("A note of a trial is no text.")
+        raise ValueError("A note of a trial is not text.")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna's notes on every trial out of the progress display, here only."""
+    """Suppress Optuna's log messages, which would disturb the progress display."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The walk through the study: ask for an architecture, make its candidates, tell their worth."""
+"""The trials of a search: ask for an architecture, make its candidates, store the result."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from saikei.search.study import Study
 
 @dataclass(frozen=True)
 class TrialResults:
-    """What came of the study.
+    """The results of all trials.
 
     Args:
-        candidates: in the order of their plans.
-        decisions: what was left out, and why.
-        earlier: seconds of training that were done in earlier sessions.
+        candidates: Candidates in the order of their plans.
+        decisions: Which candidates were left out, and why.
+        earlier: Seconds of training in earlier sessions.
     """
 
     candidates: tuple[Candidate, ...]
@@ -36,13 +36,13 @@ class TrialResults:
 def run_trials(
     context: RunContext, trials: int, effort: Effort, progress: SearchProgress
 ) -> TrialResults:
-    """Try so many architectures, skipping what an earlier session has finished.
+    """Try architectures; candidates of an earlier session are used again.
 
     Args:
-        context: what candidates are made from.
-        trials: architectures to try.
-        effort: what all trainings share.
-        progress: to show it on.
+        context: Models and data to make candidates from.
+        trials: Number of architectures to try.
+        effort: Settings that all trainings share.
+        progress: Display of the progress.
     """
     parents = list(context.originals)
     path = context.folder.path / "study.db"
@@ -57,35 +57,35 @@ def run_trials(
 
 
 def _store(study: Study, point: Point, result: _TrialResult, axis: str) -> None:
-    """Store what an architecture is worth: the best of its candidates, and what was left out."""
-    worth = None
+    """Store the score and cost of an architecture's best candidate, and what was left out."""
+    outcome = None
     if result.candidates:
         best = max(result.candidates, key=lambda c: goodness(c.validation))
-        worth = goodness(best.validation), best.cost.on(axis)
-    study.tell(point, worth, result.left_out)
+        outcome = goodness(best.validation), best.cost.on(axis)
+    study.tell(point, outcome, result.left_out)
 
 
 def _kept_as_cut(candidate: Candidate) -> Decision:
     training, before = candidate.training, candidate.validation
     assert training is not None
     losses = training.curves.get("val_loss", ())
-    found = f", {min(losses):.4g} at best after," if losses else ""
+    after = f", and {min(losses):.4g} at best after it" if losses else ""
     return Decision(
         f"weights of {candidate.name}",
-        "as they were cut",
-        f"Training made them no better, down to a rate of {training.learning_rate:.2g}: the loss "
-        f"on validation was {before.loss:.4g} before{found} and the {before.name} before was "
-        f"{numbers.metric_value(before.name, before.value)}.",
+        "as after the cut, untrained",
+        f"Training did not improve them, down to a learning rate of {training.learning_rate:.2g}: "
+        f"the loss on validation was {before.loss:.4g} before training{after}. The {before.name} "
+        f"is {numbers.metric_value(before.name, before.value)}.",
     )
 
 
 @dataclass(frozen=True)
 class _TrialResult:
-    """What came of one architecture.
+    """The result of one architecture.
 
     Args:
-        candidates: that were made.
-        left_out: for each name that was planned and not made, why.
+        candidates: The candidates that were made.
+        left_out: The reason for each planned candidate that was not made, by name.
     """
 
     candidates: tuple[Candidate, ...]
@@ -93,7 +93,7 @@ class _TrialResult:
 
 
 class _TrialRunner:
-    """What has been made so far."""
+    """Runs trials, and collects their candidates and decisions."""
 
     def __init__(self, context: RunContext, effort: Effort, progress: SearchProgress) -> None:
         self.candidates: list[Candidate] = []
@@ -107,13 +107,13 @@ class _TrialRunner:
         """Make the candidates of one architecture.
 
         Args:
-            number: of the architecture.
-            point: what to make.
-            known: what an earlier session has left out, and why; it is not tried again.
+            number: Number of the architecture.
+            point: The architecture, and how to train it.
+            known: Candidates that an earlier session left out, with reasons; not tried again.
         """
         context, seed = self._context, derived_seed(self._effort.seed, number, 2)
         edit = edit_for(point, context.budget, context.whole, seed)
-        # One ablation of the teacher is enough to know what it buys.
+        # One candidate without a teacher is enough to measure what the teacher gains.
         ablate = not any(c.kind == "labels" for c in self.candidates)
         made: list[Candidate] = []
         left_out: dict[str, str] = {}
@@ -126,7 +126,7 @@ class _TrialRunner:
                 else:
                     made.append(self._finished_or_run(plan))
             except DiskError:
-                # No fault of the candidate: the next session makes it.
+                # Not the fault of the candidate: the next session makes it.
                 raise
             except (BudgetError, EditError, WorkError) as error:
                 left_out[plan.name] = str(error)

@@ -1,4 +1,4 @@
-"""Data without labels: what the original predicts takes their place."""
+"""Data without labels: the predictions of the original take their place."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class LabelledParts:
-    """Data of which every part has labels.
+    """Data with labels in every part.
 
     Args:
-        parts: train, validation and test as they were given, or as arrays with predictions in the
-            place of labels; `None` where a part was not given.
-        decision: what took the place of labels, where there were none.
+        parts: Train, validation and test data as given, or as arrays with predictions as labels;
+            `None` for a part that was not given.
+        decision: What was used as labels; `None` if all parts have labels.
     """
 
     parts: tuple[Any, Any, Any] = field(repr=False)
@@ -35,16 +35,16 @@ class LabelledParts:
 def with_labels(
     models: Mapping[str, keras.Model], train: Any, validation: Any, test: Any
 ) -> LabelledParts:
-    """Give the parts of the data that have no labels those that the original predicts.
+    """Use the predictions of the original as labels of the parts that have none.
 
     Args:
-        models: that were given.
+        models: The given models by name.
         train: `(x, y)` or `x`, or a dataset of either.
-        validation: likewise, or `None`.
-        test: likewise, or `None`.
+        validation: Data in the same forms, or `None`.
+        test: Data in the same forms, or `None`.
 
     Raises:
-        DataError: when there are no labels, and several models, or the data is unfit to be read.
+        DataError: If there are no labels but several models, or the data cannot be read.
     """
     model = next(iter(models.values()))
     given = (train, validation, test)
@@ -58,27 +58,27 @@ def with_labels(
         return LabelledParts((parts[0], parts[1], parts[2]))
     if len(models) > 1:
         raise DataError(
-            f"The {lacking[0]} data holds no labels, so nothing tells which of {len(models)} "
-            "models is the best: give (x, y), or one model, which its predictions then stand for."
+            f"The {lacking[0]} data has no labels to find the best of {len(models)} models by: "
+            "give (x, y), or a single model, whose predictions then serve as labels."
         )
     loss = _loss_of(model, parts, lacking)
     targets = Targets.of(model, model)
-    for place, name in enumerate(_NAMES):
+    for index, name in enumerate(_NAMES):
         if name in lacking:
-            x = arrays(parts[place], name, labels=False, inputs=input_count(model))[0]
+            x = arrays(parts[index], name, labels=False, inputs=input_count(model))[0]
             check_inputs(model, x, name)
-            parts[place] = (x, targets.labels(x, loss, hard=True))
+            parts[index] = (x, targets.labels(x, loss, hard=True))
     reason = (
-        f"The {' and '.join(lacking)} data holds none: scores on it say how far a candidate agrees "
-        "with the original, which counts as right everywhere."
+        f"The {' and '.join(lacking)} data has none: scores on it are the agreement of a "
+        "candidate with the original, whose predictions count as correct."
     )
     return LabelledParts(
-        (parts[0], parts[1], parts[2]), Decision("labels", "what the original predicts", reason)
+        (parts[0], parts[1], parts[2]), Decision("labels", "predictions of the original", reason)
     )
 
 
 def _in_tuple(model: keras.Model, part: Any, name: str) -> Any:
-    """Arrays as one tuple, however they were nested; a dataset once it is known to end."""
+    """Arrays as one tuple, however they were nested; a dataset unchanged if it is finite."""
     if part is None:
         return None
     whole = as_arrays(part, name, labels=False, inputs=input_count(model), as_is=True)
@@ -97,7 +97,7 @@ def _has_labels(model: keras.Model, part: Any, name: str) -> bool:
 
 
 def _loss_of(model: keras.Model, parts: list[Any], lacking: list[str]) -> Any:
-    """The loss that fits the labels that there are, so that all parts have them in one form."""
+    """The loss that fits the given labels, so that all parts have labels of the same form."""
     for part, name in zip(parts, _NAMES, strict=True):
         if part is None or name in lacking:
             continue

@@ -4,7 +4,7 @@
   const charts = JSON.parse(document.getElementById("charts").textContent);
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
-  // The figures carry no colours of the page: both themes share one set of data.
+  // Figures contain no colours of the page, so that both themes share one set of data.
   const theme = () => ({
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
