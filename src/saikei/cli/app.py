@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -44,7 +44,7 @@ def _options(
     """The best Keras model that fits a budget, by pruning, distilling and fusing."""
 
 
-_EXAMPLES = {
+_EXAMPLES: dict[Callable[..., None], str] = {
     demo.demo: "saikei demo --trials 2 --epochs 3",
     profile.profile: "saikei profile model.keras --no-latency",
     edit.edit: "saikei edit model.keras --keep 0.5 --out small.keras",
