@@ -225,7 +225,7 @@ def test_only_one_works_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_search_is_refused_where_another_is_at_work(finished: Finished, copied: Path) -> None:
     (copied / "run.json").unlink()
-    with locked(copied), pytest.raises(InputError, match="Another process is at work"):
+    with locked(copied), pytest.raises(InputError, match="Another process is running"):
         search(finished.model, copied)
 
 
