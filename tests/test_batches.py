@@ -8,7 +8,8 @@ import pytest
 
 from saikei.batches import as_arrays, as_numpy
 from saikei.calibration import calibration_inputs, calibration_labels
-from saikei.data import arrays, check_inputs
+from saikei.checks import check_inputs
+from saikei.data import arrays
 from saikei.edits import PruneChannels, RemoveLayers
 from saikei.errors import DataError
 from saikei.graph import read

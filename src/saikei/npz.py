@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.archives import DATA_FLOOR, DATA_RATIO, check_arrays, opened_zip
-from saikei.data import Arrays, check_values
+from saikei.checks import check_values
+from saikei.data import Arrays
 from saikei.errors import DataError, in_one_line
 
 _MEND = "numpy.savez(path, x_train=…, y_train=…)"

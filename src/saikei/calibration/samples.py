@@ -19,7 +19,7 @@ from saikei.batches import (
     parts_of,
     to_arrays,
 )
-from saikei.data import check_shape, check_text, check_values
+from saikei.checks import arrays_by_input, check_text, check_values
 from saikei.errors import DataError
 from saikei.graph import Graph, open_inputs
 
@@ -141,27 +141,10 @@ def _of_one_size(batches: Sequence[ArrayData]) -> list[ArrayData]:
 
 def _fitted(graph: Graph, x: Any, batch: bool = False) -> Any:
     """The arrays in the structure of the graph's inputs, once their shapes fit."""
-    names = [graph.calls[ref.call].operation for ref in graph.input_refs()]
-    structure = graph.inputs
-    if isinstance(x, dict):
-        keys = list(structure) if isinstance(structure, dict) else names
-        missing = [key for key in keys if key not in x]
-        if missing:
-            raise DataError(
-                f"The calibration data has no input '{missing[0]}': model '{graph.name}' takes "
-                f"{', '.join(map(str, keys))}."
-            )
-        # Keras flattens dictionaries by sorted keys.
-        flat = tree.flatten({key: x[key] for key in keys} if isinstance(structure, dict) else 0)
-        flat = flat if isinstance(structure, dict) else [x[key] for key in keys]
-    else:
-        flat = tree.flatten(x)
-    if len(flat) != len(names):
-        raise DataError(
-            f"The calibration data has {len(flat)} inputs, but model '{graph.name}' takes "
-            f"{len(names)}: give one array for each."
-        )
-    for name, array, ref in zip(names, flat, graph.input_refs(), strict=True):
-        label = f"{_NAME} data" if len(names) == 1 else f"{_NAME} data for input '{name}'"
-        check_shape(array, tuple(graph.spec(ref).shape), label, graph.name, batch)
-    return tree.pack_sequence_as(structure, flat)
+    structure, refs = graph.inputs, graph.input_refs()
+    # Keras flattens dictionaries by sorted keys.
+    by_key = isinstance(structure, dict) and isinstance(x, dict)
+    names = sorted(structure) if by_key else [graph.calls[ref.call].operation for ref in refs]
+    shapes = {n: tuple(graph.spec(ref).shape) for n, ref in zip(names, refs, strict=True)}
+    found = arrays_by_input(shapes, x, _NAME, graph.name, batch)
+    return tree.pack_sequence_as(structure, [array for _, _, array in found])

@@ -12,7 +12,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy
-from saikei.data import check_inputs, input_count
+from saikei.checks import check_inputs, input_count
 from saikei.distilling.teacher_batches import Lookup, check_finite, outputs_for, outputs_for_dataset
 from saikei.errors import DataError, InputError
 from saikei.scoring.outputs import read_outputs

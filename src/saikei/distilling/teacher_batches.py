@@ -18,7 +18,7 @@ from saikei.batches import (
     parts_of,
     to_arrays,
 )
-from saikei.data import input_count
+from saikei.checks import input_count
 from saikei.errors import DataError
 from saikei.tensors import to_floats
 from saikei.training.digests import Digests, digest_rows

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import tree
 
-from saikei.data import check_inputs
+from saikei.checks import check_inputs
 from saikei.errors import ModelError, WorkError, in_one_line
 from saikei.exporting.runtimes import Array, Run, operation_in
 from saikei.graph import Graph, read

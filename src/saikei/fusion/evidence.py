@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from saikei.batches import Array, for_keras
+from saikei.data import gathered
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.features import penultimate
@@ -18,7 +19,7 @@ from saikei.graph import read
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.masks import shared_masks
-from saikei.scoring.observed import counted_labels, gathered
+from saikei.scoring.observed import counted_labels
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.task import Task, labels_for

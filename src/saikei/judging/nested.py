@@ -11,11 +11,11 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array
+from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.evidence import Evidence, Members, gather
 from saikei.scoring.labelled import Labelled
-from saikei.scoring.observed import gathered
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import Score
 from saikei.training.cross_fit import CrossFit

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from saikei.batches import Array, ArrayData
-from saikei.data import input_count
+from saikei.checks import input_count
+from saikei.data import gathered
 from saikei.errors import InputError
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
-from saikei.scoring.observed import gathered
 
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 

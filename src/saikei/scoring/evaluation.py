@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from saikei.batches import Array, as_arrays
-from saikei.data import input_count
+from saikei.checks import input_count
 from saikei.errors import DataError
 from saikei.scoring.counted import Labels, count_raw, row_means
 from saikei.scoring.inference import Inference, flat_weights

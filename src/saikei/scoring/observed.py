@@ -8,14 +8,7 @@ from typing import Any
 
 import keras
 
-from saikei.batches import (
-    Array,
-    ArrayData,
-    as_arrays,
-    dataset_batches,
-    join_batches,
-    to_arrays,
-)
+from saikei.batches import Array, ArrayData
 from saikei.errors import InputError
 from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
@@ -94,26 +87,3 @@ def counted_labels(
         count(y, task.known(y), mask, weight)
         for task, y, mask, weight in zip(tasks, labels, masks, weights, strict=True)
     )
-
-
-def gathered(data: Any, name: str = "given", *, inputs: int = 1, as_is: bool = True) -> ArrayData:
-    """Any data as arrays, with its sample weights.
-
-    Args:
-        data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is read once.
-        name: of the argument, for messages.
-        inputs: how many inputs the model takes.
-        as_is: whether float64 stays, rather than becoming what Keras computes in.
-
-    Raises:
-        DataError: when it is empty, endless, without labels, or its parts do not fit together.
-    """
-    arrays = as_arrays(data, name, inputs=inputs, as_is=as_is)
-    if arrays is not None:
-        return arrays
-    once = hasattr(data, "__next__")
-    batches = dataset_batches(data, name, inputs=inputs, some=once)
-    joined = join_batches([to_arrays(batch, name) for batch in batches], name)
-    made = as_arrays(joined.parts, name, inputs=inputs, as_is=as_is)
-    assert made is not None
-    return made

@@ -12,7 +12,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy, dataset_batches, to_arrays
-from saikei.data import check_inputs, input_count
+from saikei.checks import check_inputs, input_count
 from saikei.errors import DataError
 from saikei.scoring.masks import Masked, with_masks
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import keras
 
-from saikei.data import check_data, hold_out
+from saikei.data import check_data, gathered, hold_out
 from saikei.errors import DataError
-from saikei.scoring.observed import gathered
 
 HELD_OUT = 0.2
 

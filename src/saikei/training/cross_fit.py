@@ -11,14 +11,14 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, ArrayData
-from saikei.data import check_inputs, input_count
+from saikei.checks import check_inputs, input_count
+from saikei.data import gathered
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
 from saikei.limits import check_seed
 from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.masks import shared_masks
-from saikei.scoring.observed import gathered
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.task import Task
 from saikei.training.digests import Digests, digest_rows

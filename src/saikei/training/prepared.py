@@ -11,8 +11,8 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, ArrayData, as_arrays, dataset_length, first_batch, for_keras
-from saikei.data import arrays as gathered
-from saikei.data import check_inputs, input_count
+from saikei.checks import check_inputs, input_count
+from saikei.data import arrays as unweighted
 from saikei.graph import read
 from saikei.scoring.counted import count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
@@ -86,7 +86,7 @@ def prepare(
     else:
         tasks = targets.tasks(first.x, loss)
         if held is not None:
-            x = held_out.x if held_out else gathered(validation, "validation", labels=False)[0]
+            x = held_out.x if held_out else unweighted(validation, "validation", labels=False)[0]
             held_out = ArrayData(x, targets.labels(x, loss))
     return Prepared(
         arrays=None if arrays is None else fitting_weights(model, arrays),

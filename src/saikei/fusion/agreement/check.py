@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
+from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preparation import Preparation, other_preparation
@@ -17,7 +18,7 @@ from saikei.fusion.members import inputs_of
 from saikei.graph import read
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
-from saikei.scoring.observed import counted_labels, gathered
+from saikei.scoring.observed import counted_labels
 from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_of
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from saikei.batches import ArrayData
+from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.boost.adaboost import AdaBoostRounds
@@ -21,7 +22,7 @@ from saikei.fusion.members import check_members, check_models
 from saikei.graph import read
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.scoring.inference import flat_labels, flat_weights
-from saikei.scoring.observed import gathered, observe
+from saikei.scoring.observed import observe
 
 METHODS = ("gradient", "samme")
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.data import gathered
 from saikei.errors import DataError, FusionError
 from saikei.graph import build, read
-from saikei.scoring.observed import gathered
 
 _SUFFIX = "_available"
 # What Keras calls an input that was given no name.

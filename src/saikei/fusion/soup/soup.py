@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 
+from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import Fusion
@@ -25,7 +26,6 @@ from saikei.limits import POINTS, check_whole
 from saikei.merging.methods import Fisher, Greedy, Merge
 from saikei.merging.names import Method, find_method, method_from_dict
 from saikei.modelfile import load_model
-from saikei.scoring.observed import gathered
 from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import digest_data
 from saikei.training.provenance import check_held_out, inherit_rows, record_rows
