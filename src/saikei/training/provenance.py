@@ -23,7 +23,7 @@ import keras
 import numpy as np
 
 from saikei.batches import ArrayData, as_arrays, first_batch
-from saikei.data import check_inputs, input_count
+from saikei.checks import check_inputs, input_count
 from saikei.errors import FusionError, ModelError
 from saikei.graph import mark, marks_of
 from saikei.training.digests import Digests, digest_data, digest_rows
