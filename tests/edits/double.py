@@ -28,6 +28,8 @@ def application(name: str, size: int = 32) -> keras.Model:
         randomise_statistics(model)
     finally:
         keras.config.set_floatx(usual)
+        # Keras has made a policy of it, which would be that of every later model.
+        keras.config.set_dtype_policy(usual)
     # A Normalization layer computes with what it was adapted to until it is loaded again.
     return copy_model(model)
 

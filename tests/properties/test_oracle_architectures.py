@@ -55,7 +55,10 @@ def test_all_channels_but_the_classes_can_be_cut_without_a_trace(
 ) -> None:
     tolerance = 1e-5
     if name in DEEP:
-        request.addfinalizer(partial(keras.config.set_floatx, keras.config.floatx()))
+        usual = keras.config.floatx()
+        # Keras makes a policy of it, which would be that of every later model.
+        request.addfinalizer(partial(keras.config.set_dtype_policy, usual))
+        request.addfinalizer(partial(keras.config.set_floatx, usual))
         keras.config.set_floatx("float64")
         tolerance = 1e-12
     model = application(name)

@@ -21,7 +21,7 @@ def milliseconds(model: keras.Model, *arguments: Any, **sizes: Any) -> float:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("saikei.costs", "saikei.edits.within_budget"):
+    for module in ("saikei.costs.latency", "saikei.edits.within_budget"):
         monkeypatch.setattr(f"{module}.measure_latency", milliseconds)
 
 
@@ -52,7 +52,7 @@ def test_a_cut_that_is_too_slow_when_timed_again_is_not_trained(
         return max(milliseconds(timed), 0.8 * whole)
 
     # The cut is steered by the good clock, and what comes of it is timed by the slow one.
-    monkeypatch.setattr("saikei.costs.measure_latency", slower)
+    monkeypatch.setattr("saikei.costs.latency.measure_latency", slower)
     with pytest.raises(WorkError, match="No candidate keeps the budget"):
         search(model, tmp_path / "run", budget=sk.Budget(latency=0.5), trials=1, epochs=1)
     made = [path.name for path in (tmp_path / "run" / "candidates").iterdir()]

@@ -44,7 +44,7 @@ def trial(model: Any, data: Any = None) -> Trial:
     open_axes = any(None in graph.spec(ref).shape[1:] for ref in graph.input_refs())
     first: Exception | None = None
     for size in _SIZES if open_axes else _SIZES[:1]:
-        inputs = random_inputs(graph, ROWS, size)
+        inputs = random_inputs(graph, ROWS, np.random.default_rng(0), size)
         try:
             return inputs, _predict(model, inputs)
         except Exception as error:  # noqa: BLE001

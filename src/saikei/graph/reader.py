@@ -11,21 +11,21 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals, own_functions
-from saikei.graph.describe import described, kind_of, layer_config, own_name, unused
+from saikei.graph.describe import kind_of, layer_config, own_name
 from saikei.graph.dimensions import Ones, symbolic_ones
-from saikei.graph.flat import Call, Operation, TensorRef
+from saikei.graph.flat import Operation, TensorRef
 from saikei.graph.parameters import (
     parameter_layer,
     symbolic_constant,
     symbolic_one,
     symbolic_value,
 )
-from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of, spec_of
+from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of
+from saikei.graph.recorder import Recorder
 from saikei.graph.retrace import (
     Step,
     Trace,
     ordered_steps,
-    step_key,
     step_of,
     trace,
 )
@@ -70,19 +70,12 @@ class Reader:
     """Collects operations and calls while walking a model and what is nested in it."""
 
     def __init__(self, own: set[str], opaque: dict[int, str], model: Any) -> None:
-        # The outer model's layers keep their names; nested ones give way.
-        self._own = own
-        self._opaque = opaque
-        self.operations: dict[str, Operation] = {}
-        self.calls: list[Call] = []
+        self._recorder = Recorder(own, opaque, internals.flattened_layers(model))
+        self.operations, self.calls = self._recorder.operations, self._recorder.calls
         self.traced = False
         self.ends: dict[str, str] = {}
-        self._names: dict[int, str] = {}
         self._parameters: dict[tuple[int, str, TensorRef], TensorRef] = {}
         self._ones_at: dict[TensorRef, TensorRef] = {}
-        # Blocks work out the same masks and positions each for itself; once is enough.
-        self._recorded: dict[Any, list[TensorRef]] = {}
-        self._layers = {id(layer) for layer in internals.flattened_layers(model)}
         self._embeddings = internals.embeddings(model)
         self._held = {
             id(variable): (layer.name, own_name(attribute, variable))
@@ -93,16 +86,13 @@ class Reader:
         self._users: dict[int, tuple[Any, str, str]] = {}
         # Layers that stand in the graph without the activation of their own.
         self._parts: dict[int, tuple[Any, Any] | None] = {}
-        # The two ends of each `TimeDistributed`, and the names of layers that one wraps alone.
+        # The two ends of each `TimeDistributed`.
         self._ends: dict[int, tuple[Steps, Joined]] = {}
-        self._wrapped_names: dict[int, str] = {}
-        # Operations are known by id, so they have to live as long as the reader.
-        self._alive: list[Any] = []
 
     def add_input(self, level: Level, tensor: Any) -> TensorRef:
         """Record a model input as a call without arguments."""
         operation, _, _ = internals.producer(tensor)
-        ref = self._record(operation, "", (), {}, [tensor])[0]
+        ref = self._recorder.record(operation, "", (), {}, [tensor])[0]
         level.known[id(tensor)] = ref
         return ref
 
@@ -150,20 +140,22 @@ class Reader:
             return self._every_step(level, step)
         if internals.is_graph_model(operation):
             return self._nested_model(level, step)
-        if id(operation) not in self._opaque:
+        if id(operation) not in self._recorder.opaque:
             try:
                 if own_functions.is_traceable(operation):
                     return self._traced_layer(level, step)
                 if (parts := self._apart(operation)) is not None:
                     return self._taken_apart(level, step, *parts)
             except UntraceableError as error:
-                self._opaque[id(operation)] = str(error)
+                self._recorder.opaque[id(operation)] = str(error)
         args, kwargs = self._arguments(level, step)
         if level.training is not None and internals.takes_training(operation):
             # A nested model that is called with training=False keeps, say, its
             # BatchNormalization frozen; its layers must keep that when they are inlined.
             kwargs = {"training": level.training, **kwargs}
-        return self._record(operation, level.prefix, args, kwargs, step.outputs, level.fresh)
+        return self._recorder.record(
+            operation, level.prefix, args, kwargs, step.outputs, level.fresh
+        )
 
     def _nested_model(self, level: Level, step: Step) -> list[TensorRef]:
         model = step.operation
@@ -175,22 +167,24 @@ class Reader:
 
     def _traced_layer(self, level: Level, step: Step) -> list[TensorRef]:
         layer = step.operation
-        training = _training(level, step)
-        kwargs = step.kwargs if training is None else {**step.kwargs, "training": training}
-        traced = trace(layer, step.args, kwargs)
+        # A functional model hands its own mode to every layer, whatever the call was recorded
+        # with: Keras records the default of `call` too, or not, depending on the inputs' dtype.
+        binding = None if level.trace is None else step.kwargs.get("training")
+        traced = trace(layer, step.args, {**step.kwargs, "training": binding})
         outputs = tree.flatten(traced.outputs)
         if not _same_shapes(step.outputs, outputs):
             raise UntraceableError("traced, its outputs have other shapes")
         self.traced = True
-        self._alive.append(traced)
+        self._recorder.alive.append(traced)
         prefix = f"{level.prefix}{layer.name}_"
+        training = _training(level, step)
         inner = Level(prefix, training, traced, level, layer, fresh=True, start=level.start)
         return self.walk(inner, outputs)
 
     def _apart(self, layer: Any) -> tuple[Any, Any] | None:
         if id(layer) not in self._parts:
             self._parts[id(layer)] = parts = own_functions.apart(layer)
-            self._layers.update(() if parts is None else map(id, parts))
+            self._recorder.layers.update(() if parts is None else map(id, parts))
         return self._parts[id(layer)]
 
     def _taken_apart(self, level: Level, step: Step, bare: Any, function: Any) -> list[TensorRef]:
@@ -198,7 +192,7 @@ class Reader:
         (output,) = step.outputs
         between = keras.KerasTensor(output.shape, dtype=bare.compute_dtype)
         applied = Step(function, (between,), {}, step.outputs)
-        self._alive.append(between)
+        self._recorder.alive.append(between)
         without = replace(step, operation=bare, outputs=[between])
         (level.known[id(between)],) = self._visit(level, without)
         self.traced = True
@@ -215,24 +209,24 @@ class Reader:
         masks = {key: value for key, value in given.items() if key == "mask"}
         if not level.prefix:
             # What is wrapped may go by the wrapper's name, which has no call of its own.
-            self._own.discard(wrapper.name)
+            self._recorder.own.discard(wrapper.name)
         if id(wrapper) not in self._ends:
-            taken = self._own.union(self.operations)
-            self._ends[id(wrapper)] = ends_of(wrapper, unused(f"{wrapper.name}_steps", taken))
+            name = self._recorder.unused(f"{wrapper.name}_steps")
+            self._ends[id(wrapper)] = ends_of(wrapper, name)
         into, out = self._ends[id(wrapper)]
         layer, prefix = wrapper.layer, f"{level.prefix}{wrapper.name}_"
         composite = internals.is_graph_model(layer) or own_functions.is_traceable(layer)
-        if not composite and layer.name not in self._own:
+        if not composite and layer.name not in self._recorder.own:
             prefix = level.prefix
-            name = self._wrapped_names.get(id(wrapper), wrapper.name)
+            name = self._recorder.wrapped_names.get(id(wrapper), wrapper.name)
             for part in (layer, *(self._apart(layer) or ())[:1]):
-                self._wrapped_names.setdefault(id(part), name)
+                self._recorder.wrapped_names.setdefault(id(part), name)
         one, made = (a_step_of(tensor) for tensor in (step.inputs()[0], step.outputs[0]))
-        self._alive.append((one, made))
-        start = self._record(into, prefix, (whole,), masks, [one])[0]
+        self._recorder.alive.append((one, made))
+        start = self._recorder.record(into, prefix, (whole,), masks, [one])[0]
         inner = Level(prefix, _training(level, step), start=start, known={id(one): start})
         refs = self._visit(inner, Step(layer, (one,), {}, [made]))
-        return self._record(out, level.prefix, ([*refs, whole],), given, step.outputs)
+        return self._recorder.record(out, level.prefix, ([*refs, whole],), given, step.outputs)
 
     def _arguments(self, level: Level, step: Step) -> tuple[Any, dict[str, Any]]:
         """A step's arguments with refs in the place of tensors and of variables."""
@@ -278,7 +272,7 @@ class Reader:
 
     def _parameter_operation(self, level: Level, variable: Any, dtype: str) -> TensorRef:
         if id(variable) not in self._users:
-            name = unused(self._parameter_name(level, variable), self._own.union(self.operations))
+            name = self._recorder.unused(self._parameter_name(level, variable))
             layer, weight = parameter_layer(variable, dtype, name)
             self._users[id(variable)] = (level.layer, name, dtype)
             self.operations[name] = Operation(
@@ -289,7 +283,7 @@ class Reader:
             raise UntraceableError(f"it uses the weight '{variable.name}' in two dtypes")
         one = self._single_one(level)
         stand_in, value = symbolic_value(variable, dtype)
-        ref = self._call(name, (one,), {}, [stand_in])[0]
+        ref = self._recorder.call(name, (one,), {}, [stand_in])[0]
         return self._operations_between(stand_in, ref, value)
 
     def _parameter_name(self, level: Level, variable: Any) -> str:
@@ -302,7 +296,7 @@ class Reader:
         """An embedding's weight: what it gives for every index in order."""
         indices = self._constant(level, np.arange(layer.input_dim, dtype="int32"))
         table = keras.KerasTensor((layer.input_dim, layer.output_dim), dtype=layer.compute_dtype)
-        return self._record(layer, level.prefix, (indices,), {}, [table])[0]
+        return self._recorder.record(layer, level.prefix, (indices,), {}, [table])[0]
 
     def _constant(self, level: Level, array: Any) -> TensorRef:
         """An array that a layer is called on: a layer's inputs have to be symbolic."""
@@ -322,7 +316,7 @@ class Reader:
                 reason = f"it uses a weight of layer '{name}' itself"
                 if user is None:
                     raise UntraceableError(reason)
-                self._opaque[id(user)] = reason
+                self._recorder.opaque[id(user)] = reason
 
     def _ones(self, ref: TensorRef, ones: Ones) -> TensorRef:
         """As many ones as an axis is long, from the earliest tensor that has that axis."""
@@ -341,56 +335,16 @@ class Reader:
     def _operations_between(self, stand_in: Any, ref: TensorRef, value: Any) -> TensorRef:
         inner = Level("", None, fresh=True)
         inner.known[id(stand_in)] = ref
-        self._alive.append((stand_in, value))
+        self._recorder.alive.append((stand_in, value))
         return self.walk(inner, [value])[0]
 
-    def _record(
-        self,
-        operation: Any,
-        prefix: str,
-        args: Any,
-        kwargs: Any,
-        outputs: list[Any],
-        fresh: bool = False,
-    ) -> list[TensorRef]:
-        key = step_key(operation, args, kwargs) if fresh else None
-        if key is not None and key in self._recorded:
-            return self._recorded[key]
-        name = self._add_operation(operation, prefix, fresh)
-        refs = self._call(name, args, kwargs, outputs)
-        if key is not None:
-            self._recorded[key] = refs
-        return refs
 
-    def _call(self, name: str, args: Any, kwargs: Any, outputs: list[Any]) -> list[TensorRef]:
-        call = Call(name, tuple(args), dict(kwargs), ())
-        given = [self.calls[ref.call].outputs[ref.output] for ref in call.inputs()]
-        kind = self.operations[name].kind
-        specs = tuple(spec_of(tensor, kind, given) for tensor in outputs)
-        self.calls.append(replace(call, outputs=specs))
-        return [TensorRef(len(self.calls) - 1, i) for i in range(len(specs))]
-
-    def _add_operation(self, operation: Any, prefix: str, fresh: bool) -> str:
-        if id(operation) in self._names:
-            return self._names[id(operation)]
-        name: str = self._wrapped_names.get(id(operation), operation.name)
-        if fresh and id(operation) not in self._layers:
-            # Made in the call. Keras numbers them through the process; names have to repeat.
-            name = unused(f"{prefix}{name.rstrip('_0123456789')}", self._own.union(self.operations))
-        elif name in self.operations or (prefix and name in self._own):
-            name = unused(f"{prefix}{name}", self._own.union(self.operations))
-        self._names[id(operation)] = name
-        self._alive.append(operation)
-        self.operations[name] = described(name, operation, self._opaque.get(id(operation)))
-        return name
-
-
-def _same_shapes(told: Sequence[Any], traced: Sequence[Any]) -> bool:
-    """Tracing may know a size that the backend left open: Keras before 3.13 does not tile one."""
-    return len(told) == len(traced) and all(
+def _same_shapes(declared: Sequence[Any], traced: Sequence[Any]) -> bool:
+    """Whether tracing gives the shapes that the layer declares, where it declares sizes at all."""
+    return len(declared) == len(traced) and all(
         len(one.shape) == len(other.shape)
         and all(a in (None, b) for a, b in zip(one.shape, other.shape, strict=True))
-        for one, other in zip(told, traced, strict=True)
+        for one, other in zip(declared, traced, strict=True)
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -10,7 +12,7 @@ from keras import tree
 
 from saikei.errors import ModelError
 from saikei.graph import internals
-from saikei.graph.flat import Graph
+from saikei.graph.flat import Graph, TensorRef
 from saikei.tensors import numpy_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -19,44 +21,71 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _LENGTH = 6
 
 
-def random_inputs(graph: Graph, rows: int, unknown: int, seed: int = 0) -> Any:
+def random_inputs(
+    graph: Graph,
+    rows: int,
+    generator: np.random.Generator,
+    unknown: int = 8,
+    sizes: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    below: int | None = None,
+) -> Any:
     """Inputs of the types and shapes that a model takes.
 
+    Floating-point numbers are normal after the `Rescaling` that the model begins with, if it does:
+    of images from 0 to 255, noise around 0 would leave little but the offset.
+
     Args:
         graph: of the model.
-        rows: samples; an input of fixed batch size gets that.
-        unknown: the size of axes that have none.
-        seed: of the values.
+        rows: number of samples; an input of fixed batch size gets that many.
+        generator: of the values.
+        unknown: size of axes whose size is unknown.
+        sizes: shape of a sample, without the batch axis, by the name of the input; it comes before
+            `unknown`.
+        below: whole numbers are drawn from 0 up to this; by default up to the smallest number of
+            entries that an embedding or encoding of the model has.
 
     Returns:
-        Arrays, nested as the model takes them: normal numbers, whole numbers that every embedding
-        has a row for, and texts of the words that the model knows and of one that it does not.
-    """
-    generator = np.random.default_rng(seed)
-
-    def one(ref: Any) -> Array:
-        spec = graph.spec(ref)
-        batch = rows if spec.shape[0] is None else spec.shape[0]
-        shape = (batch, *(unknown if size is None else size for size in spec.shape[1:]))
-        return random_values(graph, spec.dtype, shape, generator)
-
-    return tree.map_structure(one, graph.inputs)
-
-
-def random_values(
-    graph: Graph, dtype: str, shape: tuple[int, ...], generator: np.random.Generator
-) -> Array:
-    """Values for one input: numbers, indices that its layers have, or words.
-
-    Args:
-        graph: of the model.
-        dtype: of the input.
-        shape: with the batch.
-        generator: of the values.
+        Arrays, nested as the model takes them: normal numbers, whole numbers, and texts of words
+        that the model knows and one that it does not.
 
     Raises:
         ModelError: when the model takes text on a backend that has none.
     """
+
+    def one(ref: TensorRef) -> Array:
+        spec = graph.spec(ref)
+        batch = rows if spec.shape[0] is None else spec.shape[0]
+        given = sizes.get(graph.calls[ref.call].operation, spec.shape[1:])
+        shape = (batch, *(unknown if size is None else size for size in given))
+        values = _random_values(graph, spec.dtype, shape, generator, below)
+        if values.dtype.kind in "OSUbiu":
+            return values
+        scale, offset = _rescaling(graph, ref)
+        return ((values - offset) / scale).astype(numpy_dtype(spec.dtype))
+
+    return tree.map_structure(one, graph.inputs)
+
+
+def _rescaling(graph: Graph, ref: TensorRef) -> tuple[float, float]:
+    """Scale and offset that the model gives an input before anything else; 1 and 0 for none."""
+    for call in graph.calls:
+        operation = graph.operations[call.operation]
+        if operation.kind == "Rescaling" and call.inputs() == [ref]:
+            settings = operation.config or {}
+            scale, offset = settings["scale"], settings["offset"]
+            if np.ndim(scale) == np.ndim(offset) == 0 and scale:
+                return float(scale), float(offset)
+    return 1.0, 0.0
+
+
+def _random_values(
+    graph: Graph,
+    dtype: str,
+    shape: tuple[int, ...],
+    generator: np.random.Generator,
+    below: int | None,
+) -> Array:
+    """Values for one input: numbers, indices that its layers have, or words."""
     if dtype == "string" and keras.config.backend() != "tensorflow":
         raise ModelError(
             f"Model '{graph.name}' reads text, which Keras does on TensorFlow only, so it cannot "
@@ -78,8 +107,8 @@ def random_values(
     if dtype == "bool":
         return generator.random(shape) < 0.5
     if keras.backend.is_int_dtype(dtype):
-        return generator.integers(0, _bound(parts, dtype), shape).astype(dtype)
-    return generator.normal(size=shape).astype(numpy_dtype(dtype))
+        return generator.integers(0, below or _bound(parts, dtype), shape).astype(dtype)
+    return generator.standard_normal(shape)
 
 
 def _bound(parts: list[Any], dtype: str) -> int:

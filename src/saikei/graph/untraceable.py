@@ -16,8 +16,8 @@ from saikei.errors import in_one_line
 
 _USUAL_FIX = "Let its call use layers and keras.ops only, or build it with the Functional API"
 _AT_INFERENCE = (
-    "Let its call do the same in both; what it does at inference is inputs = keras.Input(shape); "
-    "keras.Model(inputs, model(inputs, training=False))"
+    "Let its call do the same in both; for what it does at inference, give a keras.Model that "
+    "holds it as self.model and whose call returns self.model(x, training=False)"
 )
 _SAME_EACH_TIME = "Let layers of Keras draw random numbers, such as keras.layers.GaussianNoise"
 BUILT_BEFORE = "Make its layers in __init__, and call it on data once"

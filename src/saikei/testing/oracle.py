@@ -16,9 +16,10 @@ from keras import tree
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.costs import count_costs
 from saikei.edits.cut import cut
-from saikei.graph import Graph, TensorRef, build, read
+from saikei.graph import build, read
 from saikei.graph.internals import flattened_layers, use_assigned_statistics
-from saikei.tensors import numpy_dtype, to_floats
+from saikei.graph.samples import random_inputs as samples_of
+from saikei.tensors import to_floats
 from saikei.testing.silence import silence
 
 
@@ -189,32 +190,10 @@ def random_mask(channel_map: ChannelMap, share: float, generator: np.random.Gene
 def random_inputs(model: keras.Model, generator: np.random.Generator, samples: int = 3) -> Any:
     """Normal noise in the structure that the model takes; unknown axes have size 8.
 
-    Integer inputs (tokens, masks) are 0 or 1, which every embedding has. Where the model
-    rescales an input first, the noise is normal after that: of images from 0 to 255, noise
-    around 0 would leave little but the offset, and rounding errors in its place.
+    Integer inputs (tokens, masks) are 0 or 1, which every embedding has. Where the model begins
+    with a `Rescaling`, the noise is normal after that.
     """
-    graph = read(model)
-    arrays = []
-    for ref in graph.input_refs():
-        spec, (scale, offset) = graph.spec(ref), _rescaling(graph, ref)
-        shape = (samples, *(size or 8 for size in spec.shape[1:]))
-        whole = "int" in spec.dtype or spec.dtype == "bool"
-        noise = generator.integers(0, 2, shape) if whole else generator.standard_normal(shape)
-        values = noise if whole else (noise - offset) / scale
-        arrays.append(values.astype(numpy_dtype(spec.dtype)))
-    return tree.pack_sequence_as(graph.inputs, arrays)
-
-
-def _rescaling(graph: Graph, ref: TensorRef) -> tuple[float, float]:
-    """Scale and offset that the model gives an input before anything else; 1 and 0 for none."""
-    for call in graph.calls:
-        operation = graph.operations[call.operation]
-        if operation.kind == "Rescaling" and call.inputs() == [ref]:
-            settings = operation.config or {}
-            scale, offset = settings["scale"], settings["offset"]
-            if np.ndim(scale) == np.ndim(offset) == 0 and scale:
-                return float(scale), float(offset)
-    return 1.0, 0.0
+    return samples_of(read(model), samples, generator, below=2)
 
 
 def randomise_statistics(model: keras.Model, seed: int = 0) -> None:

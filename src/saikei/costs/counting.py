@@ -1,0 +1,155 @@
+"""Costs that are counted from shapes: parameters, MACs and memory for activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saikei.budget import Budget
+from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.errors import BudgetError
+from saikei.graph import Graph, Sized, TensorRef, TensorSpec, sized, value_inputs
+from saikei.rules import CallView, find_rule
+from saikei.rules.base import product
+from saikei.rules.wrapping import JOINED, STEPS
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Costs that are counted, not measured; it fits `saikei.budget.Costs`.
+
+    Args:
+        params: number of parameters.
+        macs: multiply-accumulates per sample.
+        latency: always `None`: it is not measured.
+    """
+
+    params: int
+    macs: int
+    latency: float | None = None
+
+
+def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts:
+    """Parameters and MACs of a graph, or of what a cut leaves of it, without building a model.
+
+    Args:
+        channel_map: a graph with its channels.
+        keep: for each channel, whether it stays; `None` keeps all.
+    """
+    macs = params = 0
+    seen: set[int] = set()
+    graph = channel_map.graph
+    for index, call in enumerate(graph.calls):
+        operation = graph.operations[call.operation]
+        rule = find_rule(operation.kind)
+        if rule is None and not operation.weights:
+            continue
+        macs += call_macs(channel_map, index, keep) or 0
+        view = channel_map.view(index, keep)
+        for name, weight in operation.weights.items():
+            if weight.key not in seen:
+                seen.add(weight.key)
+                quantised = operation.quantised is not None
+                params += product(weight.shape if quantised else view.weights[name])
+    return Counts(params, macs)
+
+
+def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None) -> int | None:
+    """Multiply-accumulates of one call for one sample.
+
+    Args:
+        channel_map: a graph with its channels; unknown sizes are those of `saikei.graph.sized`.
+        index: position of the call in the graph's calls.
+        keep: for each channel, whether it stays; `None` keeps all.
+
+    Returns:
+        The number; `None` for a layer with weights and no rule, and where a size is unknown.
+    """
+    operation = channel_map.graph.operations[channel_map.graph.calls[index].operation]
+    rule = find_rule(operation.kind)
+    if rule is None:
+        return None if operation.weights else 0
+    view = channel_map.full.view(index, keep)
+    macs = rule.macs(view)
+    if macs and any(None in shape[1:] for shape in (*view.inputs, *view.outputs)):
+        return None
+    if macs is None:
+        return None
+    rows = view.inputs[0][:1] if view.inputs else ()
+    # Where a reshape has joined axes, the first axis has several rows for each sample.
+    return macs if rows in ((), (None,)) else macs * int(rows[0] or 0) // channel_map.batch
+
+
+def check_countable(graph: Graph, budget: Budget) -> None:
+    """Refuse a budget on MACs where some depend on a size that is unknown.
+
+    Raises:
+        BudgetError: with the name of such a layer.
+    """
+    if budget.macs is None or not sized(graph).unknown():
+        return
+    channel_map = map_channels(graph)
+    for index in range(len(graph.calls)):
+        view = channel_map.full.view(index)
+        if _is_counted(view) and call_macs(channel_map, index) is None:
+            raise BudgetError(
+                f"The budget limits MACs, but layer '{view.operation}' of model '{graph.name}' "
+                "works on a size that is unknown, and none could be assumed: give data of the "
+                "size that counts, or limit params."
+            )
+
+
+def _is_counted(view: CallView) -> bool:
+    rule = find_rule(view.kind)
+    return rule is not None and rule.macs(view) is not None
+
+
+def uncounted_layers(channel_map: ChannelMap) -> tuple[str, ...]:
+    """Layers whose MACs no rule counts, or which work on a size that is unknown."""
+    calls = enumerate(channel_map.graph.calls)
+    unknown = [c.operation for index, c in calls if call_macs(channel_map, index) is None]
+    return tuple(dict.fromkeys(unknown))
+
+
+def sample_bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
+    """Bytes of one sample of a tensor, of which a sample may have several rows.
+
+    Args:
+        spec: the tensor in the graph.
+        full: the same tensor with the sizes of `saikei.graph.sized`.
+        batch: number of samples for which those sizes hold.
+    """
+    rows = full.shape[0] if spec.shape[:1] == (None,) else None
+    return full.bytes_per_sample() * (rows or batch) // batch
+
+
+def peak_bytes(graph: Graph, full: Sized) -> int:
+    """The most bytes of tensors that are alive at once for one sample, while calls run in order.
+
+    Args:
+        graph: of the model.
+        full: the same graph with the sizes of its tensors.
+    """
+    # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.
+    same: dict[TensorRef, TensorRef] = {}
+    last_use: dict[TensorRef, int] = {}
+    for index, call in enumerate(graph.calls):
+        operation = graph.operations[call.operation]
+        refs = [same.get(ref, ref) for ref in value_inputs(operation, call)]
+        last_use.update(dict.fromkeys(refs, index))
+        if operation.kind in (STEPS, JOINED):
+            same[TensorRef(index, 0)] = refs[0]
+    end = len(graph.calls)
+    last_use.update({same.get(ref, ref): end for ref in graph.output_refs()})
+    freed: dict[int, int] = {}
+    live = peak = 0
+    for index, call in enumerate(graph.calls):
+        for position, spec in enumerate(call.outputs):
+            if TensorRef(index, position) in same:
+                continue
+            size = sample_bytes(spec, full.graph.calls[index].outputs[position], full.batch)
+            live += size
+            use = last_use.get(TensorRef(index, position), index)
+            freed[use] = freed.get(use, 0) + size
+        peak = max(peak, live)
+        live -= freed.get(index, 0)
+    return peak
