@@ -46,11 +46,11 @@ def main() -> None:
         for combine in ("last", "average"):
             fusion = saikei.Cascade(arguments.target, confidence=confidence, combine=combine)
             try:
-                found = fusion.fit(members, splits.validation)
+                fitted = fusion.fuse(members, splits.validation)
             except FusionError as refused:
                 print(f"{confidence}, {combine}: {refused}\n", flush=True)
                 continue
-            cascade = fusion(members, splits.validation)
+            found, cascade = fitted.head.fitted, fitted.model
             report(f"{confidence}, {combine}", found, cascade, members[-1], splits.test, arguments)
 
 

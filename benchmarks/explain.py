@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from scipy import special
 
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.judging import explain_predictions
 from saikei.judging.explaining.coalitions import MeanTeam
 from saikei.judging.explaining.games import game_of
@@ -84,7 +84,7 @@ def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
 
 def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
     """Ours, from the members' arrays on, with standard errors over rows."""
-    said = Said(tuple((member,) for member in members))
+    said = MemberOutputs(tuple((member,) for member in members))
     prior = Labelled.of((TASK,), (y,)).prior(said.outputs[0])
     team = MeanTeam(said, (1 / len(members),) * len(members), prior)
     return shapley(game_of((TASK,), (y,), team, "loss"), ORDERS, 0)

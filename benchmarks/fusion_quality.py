@@ -76,10 +76,10 @@ def losses_of(x: Array, y: Array, seed: int) -> dict[str, float]:
     held, test = gather(members, (x_fit, y_fit)), gather(members, (x_test, y_test))
     found = {}
     for name, fusion in OURS.items():
-        (said,) = fusion.combiner(held).predict(test.said)
+        (said,) = fusion.fit_head(held).predict(test.predictions)
         found[f"ours: {name}"] = log_loss(y_test, two_columns(said), labels=np.unique(y))
     fusion = chosen(members, (x_fit, y_fit))
-    (said,) = fusion.combiner(held).predict(test.said)
+    (said,) = fusion.fit_head(held).predict(test.predictions)
     found["ours: choose"] = log_loss(y_test, two_columns(said), labels=np.unique(y))
     for name, peer in PEERS.items():
         said = peer(tables(held), y_fit, tables(test))
@@ -133,7 +133,7 @@ def two_columns(said: Array) -> Array:
 
 def tables(evidence: Evidence) -> list[Array]:
     """What each member says, as peers take it."""
-    return [two_columns(member[0]) for member in evidence.said.outputs]
+    return [two_columns(member[0]) for member in evidence.predictions.outputs]
 
 
 class Told(ClassifierMixin, BaseEstimator):

@@ -46,7 +46,7 @@ def data(kind):
 
 def boosted(kind, rounds=4, **arguments):
     arguments = {"method": "samme", "keep_first": False, **FAST, **arguments}
-    return Boost(rounds=rounds, **arguments).fit([weak(kind)], data(kind))
+    return Boost(rounds=rounds, **arguments).fuse([weak(kind)], data(kind))
 
 
 def own_votes(model, kind, number):
@@ -109,7 +109,7 @@ def test_the_weights_are_those_of_scikit_learn(kind, weighted):
     x, y = data(kind)
     start = RNG.uniform(0.5, 2, size=len(y)) if weighted else np.ones(len(y))
     boost = Boost(rounds=4, method="samme", keep_first=False, **FAST)
-    fitted = boost.fit([weak(kind)], (x, y, start) if weighted else (x, y))
+    fitted = boost.fuse([weak(kind)], (x, y, start) if weighted else (x, y))
     Given.queue = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
     theirs = AdaBoostClassifier(Given(), n_estimators=len(fitted.steps)).fit(x, y, start)
     assert fitted.steps == pytest.approx(theirs.estimator_weights_, rel=1e-6)
@@ -171,7 +171,7 @@ def test_rows_of_weight_nothing_do_not_count():
     x, y = np.concatenate([X, X]), np.concatenate([DISC, noise])
     start = np.concatenate([np.ones(240), np.zeros(240)])
     boost = Boost(rounds=3, method="samme", keep_first=False, **FAST)
-    fitted = boost.fit([weak("sigmoid")], (x, y, start))
+    fitted = boost.fuse([weak("sigmoid")], (x, y, start))
     said = [own_votes(fitted.model, "sigmoid", i + 1) for i in range(len(fitted.steps))]
     assert fitted.errors == pytest.approx(by_hand(said, DISC, 2)[1], rel=1e-5)
 
@@ -180,7 +180,7 @@ def test_gradient_boosting_honours_weights_of_rows_too():
     x, y = np.concatenate([X, X]), np.concatenate([X[:, 0], -5 - X[:, 0]])
     start = np.concatenate([np.ones(240), np.zeros(240)])
     member = keras.Sequential([keras.Input((2,)), L.Dense(1)])
-    fitted = Boost(rounds=2, keep_first=False, shrinkage=0.5, **FAST).fit([member], (x, y, start))
+    fitted = Boost(rounds=2, keep_first=False, shrinkage=0.5, **FAST).fuse([member], (x, y, start))
     own = ((fitted.model.predict(X, verbose=0)[:, 0] - X[:, 0]) ** 2).mean()
     assert fitted.losses[-1] == pytest.approx(own, rel=1e-4)
 
@@ -233,8 +233,8 @@ def test_a_member_without_errors_ends_the_series():
 def test_validation_rows_end_the_series():
     boost = Boost(rounds=5, method="samme", keep_first=False, **FAST)
     with pytest.raises(FusionError, match="member 2 makes the .* validation rows no lower"):
-        boost.fit([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], 1 - DISC[:100]))
-    watched = boost.fit([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], DISC[:100]))
+        boost.fuse([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], 1 - DISC[:100]))
+    watched = boost.fuse([weak("sigmoid")], (X[100:], DISC[100:]), (X[:100], DISC[:100]))
     assert all(np.diff(watched.validation_losses) < 0)
     assert len(watched.steps) == 5 or watched.ended is not None
     assert watched.to_dict()["ended"] == watched.ended

@@ -84,7 +84,7 @@ def test_learned_weights_of_two_outputs_serve_both():
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(40, 3)), "b": rng.normal(size=(40, 2))}
     y = {"kind": rng.integers(0, 3, 40), "size": rng.normal(size=40)}
-    fitted = Average("learn").fit(members, (x, y))
+    fitted = Average("learn").fuse(members, (x, y)).head.fitted
     assert sum(fitted.values) == pytest.approx(1)
     assert fitted.gap < 1e-6
     fused = Average("learn")(members, (x, y))
@@ -117,8 +117,8 @@ def test_a_dataset_that_comes_in_another_order_each_time_serves_as_data(x):
             order = self.rng.permutation(10)
             return x[rows][order], y[rows][order]
 
-    assert Average("learn").fit(members, Shuffled()).values == pytest.approx(
-        Average("learn").fit(members, (x, y)).values, abs=1e-5
+    assert Average("learn").fuse(members, Shuffled()).head.fitted.values == pytest.approx(
+        Average("learn").fuse(members, (x, y)).head.fitted.values, abs=1e-5
     )
 
 
@@ -199,7 +199,7 @@ def test_too_few_members_too_few_weights_and_no_data_get_one_line(x):
     member = classifier(0)
     with pytest.raises(FusionError, match="at least two members, got 1"):
         Average()([member])
-    with pytest.raises(FusionError, match="got one"):
+    with pytest.raises(FusionError, match="got 1"):
         Average()(member)
     with pytest.raises(FusionError, match="3 weights are given for 2 members"):
         Average((0.2, 0.3, 0.5))([member, member])

@@ -47,8 +47,8 @@ def teams():
 def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
     fusion, (members, y, evidence) = AXES[name], teams[activation]
     fused = fusion(members, (X[FIRST], y[FIRST]))
-    combiner = fusion.combiner(evidence.take(FIRST))
-    (scored,) = combiner.predict(evidence.take(LAST).said)
+    combiner = fusion.fit_head(evidence.take(FIRST))
+    (scored,) = combiner.predict(evidence.take(LAST).predictions)
     said = say(fused, X[LAST])
     np.testing.assert_allclose(said, scored, atol=1e-6, rtol=1e-5)
     assert read_outputs(fused).each[0].activation == (activation or "linear")
@@ -62,7 +62,7 @@ def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
 def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(activation):
     members = team(activation)
     y = labels_of(members[1])
-    fitted = Average("learn", space="logit").fit(members, (X, y))
+    fitted = Average("learn", space="logit").fuse(members, (X, y)).head.fitted
     assert fitted.gap <= 1e-4
     fused = Average("learn", space="logit")(members, (X, y))
     assert evaluate(fused, (X, y)).loss == pytest.approx(fitted.loss, rel=1e-4)
@@ -74,8 +74,8 @@ def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(act
 def test_greedy_selection_in_logit_space_is_bounded_by_the_learned_weights():
     members = team()
     y = labels_of(members[1])
-    greedy = Average("greedy", space="logit").fit(members, (X, y))
-    learned = Average("learn", space="logit").fit(members, (X, y))
+    greedy = Average("greedy", space="logit").fuse(members, (X, y)).head.fitted
+    learned = Average("learn", space="logit").fuse(members, (X, y)).head.fitted
     assert learned.loss - learned.gap - 1e-6 <= greedy.losses[-1] <= learned.loss + 0.02
     fused = Average("greedy", space="logit")(members, (X, y))
     assert loss_of(fused, y) == pytest.approx(greedy.losses[-1], abs=1e-5)
@@ -172,8 +172,6 @@ def test_members_that_do_not_fit_an_axis_get_one_line():
         Average("learn", space="logit")(odd, (X, RNG.random((80, 3))))
     assert say(Average(how="median")(odd)).shape == (80, 3)
     nested_score(Average(space="logit"), odd, (X, RNG.random((80, 3))), 2)
-    with pytest.raises(FusionError, match="has nothing to fit"):
-        Average(how="median").fit(team(), (X, np.zeros(80, int)))
     with pytest.raises(FusionError, match="2 rows of weights are given for the 3 classes"):
         Average(TABLE[:2])(team())
     with pytest.raises(FusionError, match="one weight for each member"):

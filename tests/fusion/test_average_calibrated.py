@@ -47,7 +47,7 @@ def test_temperatures_undo_what_made_members_too_sure():
     sure = copy_model(members[0])
     sure.layers[-1].kernel.assign(4 * sure.layers[-1].kernel)
     sure.layers[-1].bias.assign(4 * sure.layers[-1].bias)
-    fit = Average(calibrate=True).fit([members[0], sure], (x, y))
+    fit = Average(calibrate=True).fuse([members[0], sure], (x, y)).head.fitted
     assert isinstance(fit, CalibratedFit)
     first, second = fit.temperatures[0]
     assert first.value == pytest.approx(1, abs=0.1)
@@ -61,7 +61,7 @@ def test_temperatures_undo_what_made_members_too_sure():
 def test_weights_are_fitted_after_the_temperatures():
     members = team(sharp=12.0)
     y = labels_of(team()[1])
-    fit = Average("learn", calibrate=True).fit(members, (X, y))
+    fit = Average("learn", calibrate=True).fuse(members, (X, y)).head.fitted
     hot = [one.value for one in fit.temperatures[0]]
     cooled = [
         special.softmax(np.log(np.maximum(say(m), 1e-30)) / t, -1)
@@ -70,7 +70,7 @@ def test_weights_are_fitted_after_the_temperatures():
     by_hand = sk.fusion.fit_weights(infer_task(members[0], y), cooled, y)
     np.testing.assert_allclose(fit.weights.values, by_hand.values, atol=1e-3)
     assert fit.weights.loss == pytest.approx(by_hand.loss, abs=1e-5)
-    assert fit.weights.loss <= Average("learn").fit(members, (X, y)).loss
+    assert fit.weights.loss <= Average("learn").fuse(members, (X, y)).head.fitted.loss
     record = json.loads(json.dumps(fit.to_dict()))
     assert [one["value"] for one in record["temperatures"][0]] == hot
     assert record["values"] == list(fit.weights.values)
@@ -79,14 +79,14 @@ def test_weights_are_fitted_after_the_temperatures():
 def test_on_labels_of_noise_the_nested_score_sees_through_a_calibrated_fit():
     members, y = team(), np.random.default_rng(5).integers(0, 3, 80)
     fusion = Average("learn", space="logit", per_class=True, calibrate=True)
-    fitted = fusion.fit(members, (X, y)).weights.loss
+    fitted = fusion.fuse(members, (X, y)).head.fitted.weights.loss
     assert nested_score(fusion, members, (X, y)).score.loss > fitted
 
 
 def test_two_outputs_are_calibrated_and_weighed_each_for_itself():
     members = [two_outputs(seed) for seed in range(3)]
     fusion = Average("learn", per_class=True, calibrate=True)
-    fit = fusion.fit(members, (TWO_X, TWO_Y))
+    fit = fusion.fuse(members, (TWO_X, TWO_Y)).head.fitted
     assert fit.temperatures[1] is None
     assert len(fit.temperatures[0]) == 3
     assert [np.shape(table) for table in fit.weights.values] == [(3, 3), (2, 3)]

@@ -48,10 +48,10 @@ def test_prefixes_that_members_share_are_computed_once(name):
     y = labels_of(heads[0])
     fused = AXES[name](heads, (X, y))
     evidence = gather(heads, (X, y))
-    combiner = AXES[name].combiner(evidence)
+    combiner = AXES[name].fit_head(evidence)
     assert len(combiner.used) >= 2
     assert fused.count_params() == 6 * 8 + 8 + len(combiner.used) * (8 * 3 + 3)
-    np.testing.assert_allclose(say(fused), combiner.predict(evidence.said)[0], atol=1e-6)
+    np.testing.assert_allclose(say(fused), combiner.predict(evidence.predictions)[0], atol=1e-6)
 
 
 def test_half_precision_members_are_pooled_in_float32():
@@ -62,8 +62,8 @@ def test_half_precision_members_are_pooled_in_float32():
         for name in ("logit", "median", "table", "all"):
             fused = AXES[name](members, (X, y))
             evidence = gather(members, (X, y))
-            assert evidence.said.outputs[0][0].dtype == np.float32
-            (scored,) = AXES[name].combiner(evidence).predict(evidence.said)
+            assert evidence.predictions.outputs[0][0].dtype == np.float32
+            (scored,) = AXES[name].fit_head(evidence).predict(evidence.predictions)
             said = say(fused)
             assert said.dtype == np.float32
             np.testing.assert_allclose(said, scored, atol=1e-5)

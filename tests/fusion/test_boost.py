@@ -56,7 +56,7 @@ def test_the_training_loss_never_goes_up_and_is_that_of_the_model(
     data = x, labels(x)  # type: ignore[operator]
     first = weak(*[type(layer).from_config(layer.get_config()) for layer in end])  # type: ignore[attr-defined]
     sk.fit(first, data, progress=False, **FAST)
-    fitted = Boost(rounds=4, **FAST).fit([first], data)
+    fitted = Boost(rounds=4, **FAST).fuse([first], data)
     assert len(fitted.losses) == len(fitted.steps) >= 2
     assert all(np.diff(fitted.losses) < 0)
     assert fitted.steps[0] == 1.0
@@ -66,7 +66,7 @@ def test_the_training_loss_never_goes_up_and_is_that_of_the_model(
 
 def test_the_model_is_the_weighted_sum_of_its_members() -> None:
     x = plane()
-    fitted = Boost(rounds=3, keep_first=False, shrinkage=0.5, **FAST).fit(
+    fitted = Boost(rounds=3, keep_first=False, shrinkage=0.5, **FAST).fuse(
         [weak(L.Dense(1))], (x, wave(x))
     )
     parts = [predicted(fitted.model.get_layer(f"member_{i}"), x) for i in (1, 2, 3)]
@@ -79,11 +79,11 @@ def test_members_of_several_architectures_take_turns_and_are_left_alone() -> Non
     members = [weak(L.Dense(1)), model_of(L.Dense(5, activation="relu"), L.Dense(1), seed=1)]
     before = [[w.tobytes() for w in member.get_weights()] for member in members]
     boost = Boost(rounds=3, keep_first=False, **FAST)
-    fitted = boost.fit(members, (x, wave(x)))
+    fitted = boost.fuse(members, (x, wave(x)))
     widths = [fitted.model.get_layer(f"member_{i}").layers[1].units for i in (1, 2, 3)]
     assert widths == [3, 5, 3]
     assert [[w.tobytes() for w in member.get_weights()] for member in members] == before
-    again = boost.fit(members, (x, wave(x)))
+    again = boost.fuse(members, (x, wave(x)))
     for one, other in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -94,8 +94,8 @@ def test_validation_stops_the_series_where_it_only_fits_noise() -> None:
     member = model_of(L.Dense(32, activation="relu"), L.Dense(1))
     plain = Boost(rounds=5, keep_first=False, **FAST)
     data = x, wave(x) + noise
-    watched = plain.fit([member], data, (held, wave(held)))
-    assert len(watched.steps) < len(plain.fit([member], data).steps)
+    watched = plain.fuse([member], data, (held, wave(held)))
+    assert len(watched.steps) < len(plain.fuse([member], data).steps)
     assert all(np.diff(watched.validation_losses) < 0)
 
 

@@ -72,20 +72,20 @@ def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
     x = rows(4000)
     data = x, labels(x)
     made = members()
-    fitted = Cascade(target=0.97).fit(made, data)
+    fitted = Cascade(target=0.97).fuse(made, data).head.fitted
     assert fitted.certainty == 0.9 and fitted.rows == 2000
     assert fitted.accuracy >= 0.97 * fitted.last_accuracy
     assert fitted.costs == tuple(float(macs_of(one)) for one in made)
     assert fitted.mean_cost == pytest.approx(np.dot(fitted.shares, fitted.costs))
     assert fitted.mean_cost < 0.8 * fitted.costs[-1]
-    loose = Cascade(target=0.9).fit(made, data)
+    loose = Cascade(target=0.9).fuse(made, data).head.fitted
     assert loose.mean_cost < fitted.mean_cost
-    cheap = Cascade(cost=0.5).fit(made, data)
+    cheap = Cascade(cost=0.5).fuse(made, data).head.fitted
     assert cheap.mean_cost <= 0.5 * cheap.costs[-1]
-    exact = Cascade(cost=0.5, certainty=None).fit(made, data)
+    exact = Cascade(cost=0.5, certainty=None).fuse(made, data).head.fitted
     assert exact.rows == 4000 and exact.certainty is None
     assert exact.mean_cost <= 0.5 * exact.costs[-1]
-    absolute = Cascade(target=0.85, absolute=True).fit(made, data)
+    absolute = Cascade(target=0.85, absolute=True).fuse(made, data).head.fitted
     assert absolute.accuracy >= 0.85
     model = Cascade(target=0.97)(made, data)
     assert model.exits == fitted.exits and model.shares == fitted.shares
@@ -202,7 +202,7 @@ def test_what_makes_no_cascade_is_refused_with_the_mend() -> None:
         Cascade(costs=(1, 2))(members(), data)
     cascade = Cascade(thresholds=(0.5, 0.5))(members())
     with pytest.raises(FusionError, match="train its members"):
-        cascade.fit(x, data[1])
+        cascade.fuse(x, data[1])
     with pytest.raises(DataError, match="no rows"):
         cascade.predict(x[:0])
     with pytest.raises(FusionError, match="callbacks"):
@@ -211,7 +211,11 @@ def test_what_makes_no_cascade_is_refused_with_the_mend() -> None:
 
 def test_given_costs_take_the_place_of_macs() -> None:
     x = rows(300)
-    fitted = Cascade(cost=0.6, certainty=None, costs=(1, 2, 10)).fit(members(), (x, labels(x)))
+    fitted = (
+        Cascade(cost=0.6, certainty=None, costs=(1, 2, 10))
+        .fuse(members(), (x, labels(x)))
+        .head.fitted
+    )
     assert fitted.costs == (1.0, 2.0, 10.0) and fitted.mean_cost <= 6
 
 

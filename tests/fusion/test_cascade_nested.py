@@ -32,17 +32,17 @@ LAX = {"target": 0.9, "certainty": None}
 def test_the_combiner_says_what_the_cascade_predicts(confidence, combine):
     how = {"confidence": confidence, "combine": combine, "costs": COSTS}
     fusion = Cascade(target=0.7, certainty=None, **how)
-    combiner = fusion.combiner(gather(members(), (X, Y)))
+    combiner = fusion.fit_head(gather(members(), (X, Y)))
     fused = fusion(members(), (X, Y))
     held = rows(150, seed=3)
-    told = gather(members(), (held, labels(held))).said
+    told = gather(members(), (held, labels(held))).predictions
     expected, stages = fused.predict_stages(held)
     np.testing.assert_array_equal(combiner.stages(told), stages)
     np.testing.assert_allclose(combiner.predict(told)[0], expected, atol=1e-6)
     inputs, tensors = connect(members(), False, False)
     graph = keras.Model(inputs, combiner.connect(tensors, "cascade")[0])
     np.testing.assert_allclose(said(graph, held), expected, atol=1e-6)
-    assert combiner.fitted == fusion.fit(members(), (X, Y))
+    assert combiner.fitted == fusion.fuse(members(), (X, Y)).head.fitted
     json.dumps(combiner.to_dict())
 
 
@@ -60,14 +60,14 @@ def test_a_nested_score_is_that_of_cascades_fitted_to_the_other_folds():
 
 
 def test_macs_are_counted_where_no_costs_are_given():
-    ready = Cascade(**LAX).ready(members())
+    ready = Cascade(**LAX).ready(gather(members(), (X, Y)))
     assert ready.costs == tuple(sk.profile(one).macs for one in members())
     a, b = (nested_score(one, members(), (X, Y), 2) for one in (Cascade(**LAX), ready))
     np.testing.assert_array_equal(a.outputs[0], b.outputs[0])
-    with pytest.raises(FusionError, match=r"Cascade\(costs="):
-        Cascade(**LAX).combiner(gather(members(), (X, Y)))
+    head = Cascade(**LAX).fit_head(gather(members(), (X, Y)))
+    assert head.fitted.costs == ready.costs
     with pytest.raises(FusionError, match="2 members|for 3 members"):
-        Cascade(**LAX, costs=(1, 2)).combiner(gather(members(), (X, Y)))
+        Cascade(**LAX, costs=(1, 2)).fit_head(gather(members(), (X, Y)))
 
 
 def test_out_of_fold_predictions_serve_a_cascade_too():
@@ -124,12 +124,12 @@ def told_by_team():
 def test_any_thresholds_give_each_row_what_one_of_its_stages_says(thresholds, average):
     how = {"thresholds": tuple(thresholds), "combine": "average" if average else "last"}
     evidence = told_by_team()
-    combiner = Cascade(**how, costs=COSTS).combiner(evidence)
-    outputs = [one[0] for one in evidence.said.outputs]
-    stages = combiner.stages(evidence.said)
+    combiner = Cascade(**how, costs=COSTS).fit_head(evidence)
+    outputs = [one[0] for one in evidence.predictions.outputs]
+    stages = combiner.stages(evidence.predictions)
     exits = Exits(tuple(thresholds), combine=how["combine"])
     for row, (told, stage) in enumerate(
-        zip(combiner.predict(evidence.said)[0], stages, strict=True)
+        zip(combiner.predict(evidence.predictions)[0], stages, strict=True)
     ):
         seen = [output[row : row + 1] for output in outputs[: stage + 1]]
         np.testing.assert_allclose(told, exits.output(seen)[0], atol=1e-6)
@@ -141,4 +141,4 @@ def test_any_thresholds_give_each_row_what_one_of_its_stages_says(thresholds, av
 def test_outputs_of_other_tasks_make_no_cascade():
     line = [keras.Sequential([keras.Input((8,)), L.Dense(1)]) for _ in range(2)]
     with pytest.raises(FusionError, match="member 1 gives regression"):
-        Cascade(costs=(1, 2)).combiner(gather(line, (X, X[:, 0])))
+        Cascade(costs=(1, 2)).fit_head(gather(line, (X, X[:, 0])))

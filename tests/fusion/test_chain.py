@@ -33,7 +33,7 @@ def test_a_chain_of_members_that_fit_is_their_composition_in_their_order() -> No
     g = model_of((5,), L.Dense(4, activation="relu"), seed=1)
     h = model_of((4,), L.Dense(3, activation="softmax"), seed=2)
     x = noise(7, 6)
-    chain = Chain().fit([f, g, h])
+    chain = Chain().fuse([f, g, h])
     assert [adapter.layers for adapter in chain.adapters] == [(), ()]
     expected = predicted(h, predicted(g, predicted(f, x)))
     np.testing.assert_allclose(predicted(chain.model, x), expected, rtol=1e-6, atol=1e-7)
@@ -67,7 +67,7 @@ def test_adapters_lead_from_shape_to_shape_and_are_told(
 ) -> None:
     members = [model_of(*first), model_of(*second, seed=1)]
     (planned,) = Chain.plan(members)
-    fitted = Chain(train="later").fit(members)
+    fitted = Chain(train="later").fuse(members)
     assert fitted.adapters == (planned,)
     assert planned.layers == layers
     assert fitted.to_dict()["adapters"][0]["before"] == 2
@@ -97,20 +97,20 @@ def test_a_trained_chain_learns_and_leaves_its_members_alone(how: str) -> None:
     members = adapted()
     before = [state(member) for member in members]
     chain = Chain(train=how, epochs=8, batch_size=32, learning_rate=1e-2)  # type: ignore[arg-type]
-    fitted = chain.fit(members, labelled())
+    fitted = chain.fuse(members, labelled())
     assert len(fitted.losses) == (1 if how == "joint" else 2)
     assert fitted.losses[-1] < 0.4
     assert [state(member) for member in members] == before
-    again = chain.fit(members, labelled())
+    again = chain.fuse(members, labelled())
     assert state(again.model) == state(fitted.model)
 
 
 def test_a_stage_trains_its_member_and_adapter_only_and_frozen_layers_stay_frozen() -> None:
     members = adapted()
     members[0].layers[0].trainable = False
-    untrained = Chain(train="later").fit(members).model
+    untrained = Chain(train="later").fuse(members).model
     chain = Chain(train="stages", epochs=1, learning_rate=1e-2)
-    model = chain.fit(members, labelled()).model
+    model = chain.fuse(members, labelled()).model
     frozen, start = (m.get_layer("member_1").layers[1] for m in (model, untrained))
     assert not frozen.trainable
     assert model.get_layer("member_1").layers[2].trainable

@@ -6,12 +6,14 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from scipy import special
 
 import saikei as sk
-from saikei.fusion.evidence import Evidence, Said
+from saikei.fusion.evidence import Evidence, MemberOutputs
+from saikei.fusion.members import Members
 from saikei.fusion.stack.columns import View
 from saikei.fusion.stack.linear import logistic, pooled, ridge
 from saikei.fusion.stack.targets import target_of
@@ -36,7 +38,19 @@ def evidence_of(kind: Any, seed: int = 0) -> Evidence:
     task = Task(kind, None, metric, False, kind == "multiclass", C)  # type: ignore[arg-type]
     link = {"multiclass": "softmax", "multilabel": "sigmoid", "regression": "linear"}[kind]
     labels = count(y.astype(float) if kind == "regression" else y, None, None, weights())
-    return Evidence((task,), (labels,), Said(outputs), np.arange(N, dtype=np.uint64), (link,))
+    return Evidence(
+        (task,),
+        (labels,),
+        MemberOutputs(outputs),
+        np.arange(N, dtype=np.uint64),
+        heads(link, len(outputs)),
+    )
+
+
+def heads(link: str, members: int) -> Members:
+    """Members with outputs like those of the evidence; they are not run."""
+    layers = [keras.layers.Dense(C, activation=link) for _ in range(members)]
+    return Members.of([keras.Sequential([keras.Input((2,)), layer]) for layer in layers])
 
 
 def weights() -> Any:
@@ -69,7 +83,8 @@ NO_SUCH_FIT = {("accuracy", "multilabel"), ("accuracy", "regression"), ("logit",
 def test_fitting_to_weights_is_fitting_to_repeated_rows(name: str, kind: str) -> None:
     evidence = evidence_of(kind)
     weighted, plain = (
-        FUSIONS[name].combiner(one).predict(evidence.said) for one in (evidence, repeated(evidence))
+        FUSIONS[name].fit_head(one).predict(evidence.predictions)
+        for one in (evidence, repeated(evidence))
     )
     np.testing.assert_allclose(weighted[0], plain[0], atol=2e-4)
 
@@ -77,7 +92,7 @@ def test_fitting_to_weights_is_fitting_to_repeated_rows(name: str, kind: str) ->
 def test_a_cascade_weighs_its_rows() -> None:
     evidence = evidence_of("multiclass")
     cascade = sk.Cascade(certainty=None, costs=(0.1, 0.5, 1.0), target=0.8)
-    weighted, plain = (cascade.combiner(one).fitted for one in (evidence, repeated(evidence)))
+    weighted, plain = (cascade.fit_head(one).fitted for one in (evidence, repeated(evidence)))
     assert weighted.accuracy == pytest.approx(plain.accuracy)
     assert weighted.mean_cost == pytest.approx(plain.mean_cost)
     assert weighted.rows == (weights() > 0).sum()
@@ -118,7 +133,9 @@ def test_a_stack_leaves_out_what_does_not_count() -> None:
     labels = evidence.labels[0]
     other = np.where(labels.counted, labels.values, (labels.values + 1) % C)
     changed = replace(evidence, labels=(replace(labels, values=other),))
-    a, b = (sk.Stack().combiner(one).predict(evidence.said)[0] for one in (evidence, changed))
+    a, b = (
+        sk.Stack().fit_head(one).predict(evidence.predictions)[0] for one in (evidence, changed)
+    )
     np.testing.assert_array_equal(a, b)
 
 
@@ -129,10 +146,10 @@ def test_members_are_explained_by_what_counts(kind: str, metric: Any) -> None:
     whole = evidence_of(kind)
     found = []
     for evidence in (whole, repeated(whole)):
-        said = [one[0] for one in evidence.said.outputs]
+        said = [one[0] for one in evidence.predictions.outputs]
         values = explain_predictions(evidence.tasks[0], said, evidence.labels[0], metric=metric)
         found.append([part.shapley for part in values.members])
-        score = Labelled.of(evidence.tasks, evidence.labels).score(evidence.said.outputs[0])
+        score = Labelled.of(evidence.tasks, evidence.labels).score(evidence.predictions.outputs[0])
         found[-1] += [score.value]
     scale = 1.0 if metric == "accuracy" else whole.labels[0].scale
     members = np.array(found[0][:-1]) / scale

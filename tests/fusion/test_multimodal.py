@@ -104,7 +104,7 @@ def test_single_rows_may_lack_an_input() -> None:
 def test_features_of_all_members_go_into_one_new_layer(fallback: Any) -> None:
     made = members()
     x, y = data()
-    fitted = Multimodal("features", fallback).fit(made, (x, y))
+    fitted = Multimodal("features", fallback).fuse(made, (x, y))
     model = fitted.model
     assert fitted.score.value > max(
         sk.evaluate(one, part).value
@@ -133,7 +133,7 @@ def test_features_of_all_members_go_into_one_new_layer(fallback: Any) -> None:
 )
 def test_the_scores_without_an_input_are_those_of_the_model(on: Any, fallback: Any) -> None:
     x, y = data()
-    fitted = Multimodal(on, fallback).fit(members(), (x, y))
+    fitted = Multimodal(on, fallback).fuse(members(), (x, y))
     assert list(fitted.without) == ["image", "row", "age", "text"]
     for lost, score in fitted.without.items():
         left = fill_missing(fitted.model, {k: v for k, v in x.items() if k != lost})
@@ -173,7 +173,7 @@ def test_averages_and_stacks_share_inputs_of_one_name_and_take_others_besides() 
     assert sorted(fused.input) == ["age", "image", "row", "text"]
     each = [*alone(made, x), said(named[3], {"row": x["row"], "age": x["age"]})]
     np.testing.assert_allclose(said(fused, x), np.mean(each, axis=0), atol=1e-6)
-    learned = Average("learn").fit(named, (x, y))
+    learned = Average("learn").fuse(named, (x, y)).head.fitted
     assert sum(learned.values) == pytest.approx(1)
     assert said(Stack()(named, (x, y)), x).shape == (N, 3)
 

@@ -80,7 +80,7 @@ def test_a_uniform_soup_is_the_mean_of_the_weights_and_reports_what_it_measured(
     family: list[keras.Model],
 ) -> None:
     before = [weights(member) for member in family]
-    made = Soup().fit(family, HELD)
+    made = Soup().fuse(family, HELD)
     for mean, *each in zip(weights(made.model), *before, strict=True):
         np.testing.assert_array_equal(mean, np.mean(np.float64(each), axis=0).astype(np.float32))
     assert made.weights == (1 / 3,) * 3
@@ -100,8 +100,8 @@ def test_the_mean_of_strangers_is_refused_by_name(strangers: list[keras.Model]) 
 
 
 def test_strangers_are_aligned_first(strangers: list[keras.Model]) -> None:
-    unaligned = Soup(align=False, check=False).fit(strangers, HELD)
-    made = Soup().fit(strangers, HELD)
+    unaligned = Soup(align=False, check=False).fuse(strangers, HELD)
+    made = Soup().fuse(strangers, HELD)
     assert made.barriers[0].significant and not made.aligned[0].significant
     assert made.moved[0] == 0 and made.moved[1] > 20
     assert made.loss is not None and unaligned.loss is not None
@@ -126,10 +126,10 @@ def test_a_member_whose_channels_were_shuffled_is_aligned_and_merged(
     symmetries = Symmetries.of(map_channels(graph))
     source = symmetries.random(np.random.default_rng(0))
     shuffled = build(with_tensors(graph, symmetries.apply(tensors(graph, graph), source)))
-    plain = Soup().fit(family[:2], HELD)
+    plain = Soup().fuse(family[:2], HELD)
     with pytest.raises(FusionError, match="a loss barrier"):
         Soup(align=False)([family[0], shuffled], HELD)
-    made = Soup().fit([family[0], shuffled], HELD)
+    made = Soup().fuse([family[0], shuffled], HELD)
     assert made.barriers[0].significant and not made.aligned[0].significant
     for a, b in zip(weights(made.model), weights(plain.model), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -140,7 +140,7 @@ def test_without_data_nothing_can_be_checked_and_nothing_is_merged(
 ) -> None:
     with pytest.raises(FusionError, match="check=False"):
         Soup()(family)
-    made = Soup(check=False).fit(family)
+    made = Soup(check=False).fuse(family)
     assert made.barriers == () and made.barrier is None and made.loss is None
 
 
@@ -151,7 +151,7 @@ METHODS = ["uniform", "ema", "slerp", "ties", "dare", "model_stock", "task_arith
 def test_a_soup_of_copies_is_that_model(method: str, base: keras.Model) -> None:
     copies = [copy_model(base) for _ in range(2 if method == "slerp" else 3)]
     needs = method in ("ties", "dare", "model_stock", "task_arithmetic")
-    made = Soup(method, base=base if needs else None).fit(copies, HELD)
+    made = Soup(method, base=base if needs else None).fuse(copies, HELD)
     for a, b in zip(weights(made.model), weights(base), strict=True):
         np.testing.assert_array_equal(a, b)
     assert made.barrier == pytest.approx(0, abs=1e-6)
@@ -163,7 +163,7 @@ def test_every_method_keeps_what_its_members_know(
 ) -> None:
     members = family[:2] if method == "slerp" else family
     needs = method in ("ties", "dare", "model_stock", "task_arithmetic")
-    made = Soup(method, base=base if needs else None).fit(members, HELD)
+    made = Soup(method, base=base if needs else None).fuse(members, HELD)
     assert made.loss is not None and made.loss < max(made.losses) + 0.02
     assert made.model.name == "soup" and not made.model.compiled
     values = weights(made.model)
@@ -174,17 +174,17 @@ def test_a_greedy_soup_is_never_worse_than_its_best_member(
     family: list[keras.Model], strangers: list[keras.Model]
 ) -> None:
     for members in (family, [*family, *strangers]):
-        made = Soup("greedy").fit(members, HELD)
+        made = Soup("greedy").fuse(members, HELD)
         assert made.loss is not None and made.loss <= min(made.losses) + 1e-9
         assert list(made.path) == sorted(made.path, reverse=True)
         assert sum(made.weights) == pytest.approx(1)
-    alone = Soup(Greedy("accuracy")).fit(family, HELD)
+    alone = Soup(Greedy("accuracy")).fuse(family, HELD)
     assert list(alone.path) == sorted(alone.path)
 
 
 def test_moving_statistics_are_those_of_the_merged_weights() -> None:
     members = branches(trained(network(3, batch_norm=True), 3), 2)
-    made = Soup().fit(members, HELD)
+    made = Soup().fuse(members, HELD)
     dense, norm = (
         next(layer for layer in made.model.layers if isinstance(layer, kind))
         for kind in (L.Dense, L.BatchNormalization)
@@ -275,7 +275,7 @@ def test_models_with_two_inputs_and_two_outputs_are_merged() -> None:
     x = {"a": generator.standard_normal((30, 2)), "b": generator.standard_normal((30, 3))}
     y = {"class": generator.integers(0, 3, 30), "number": generator.standard_normal((30, 1))}
     member = made(0)
-    made_ = Soup("fisher").fit([member, copy_model(member)], (x, y))
+    made_ = Soup("fisher").fuse([member, copy_model(member)], (x, y))
     assert made_.barriers[0].gain != 0
     for a, b in zip(weights(made_.model), weights(member), strict=True):
         np.testing.assert_array_equal(a, b)

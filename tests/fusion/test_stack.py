@@ -79,7 +79,7 @@ def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
     if standardised:
         estimator = make_pipeline(StandardScaler(), estimator)
     stack = Stack(meta=estimator, folds=2)
-    chosen = stack.fit(members, (X, y)).metas[0].view.form
+    chosen = stack.fuse(members, (X, y)).head.metas[0].view.form
     columns = probabilities(members)
     if chosen == "log-probabilities":
         columns = np.log(np.clip(columns, 1e-6, 1 - 1e-6))
@@ -106,10 +106,10 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
         for one in members:
             one.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
     stack = Stack(folds=3)
-    fitted = stack.fit(members, (X, y))
+    fitted = stack.fuse(members, (X, y)).head
     fused = stack(members, (X, y))
     np.testing.assert_allclose(
-        say(fused), fitted.predict(gather(members, (X, y)).said)[0], atol=1e-4, rtol=1e-4
+        say(fused), fitted.predict(gather(members, (X, y)).predictions)[0], atol=1e-4, rtol=1e-4
     )
     if logits:
         fused.compile(loss=members[0].loss if kind == "multilabel" else None)
@@ -119,7 +119,7 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
 def test_what_validates_is_kept_among_probabilities_and_log_probabilities():
     members = team()
     logs = np.log(np.clip(sum(say(m) for m in members), 1e-6, None))
-    fitted = Stack(folds=3).fit(members, (X, logs.argmax(-1))).to_dict()["outputs"][0]
+    fitted = Stack(folds=3).fuse(members, (X, logs.argmax(-1))).to_dict()["outputs"][0]
     losses = {name: min(each.values()) for name, each in fitted["losses"].items()}
     assert set(losses) == {
         "logistic on probabilities",
@@ -141,7 +141,7 @@ def test_an_opinion_pool_is_found_where_members_are_to_be_pooled():
         net = keras.Sequential([keras.Input((8,)), layers.Dense(8, activation="softmax")])
         net.set_weights([np.eye(8) * 3 + 0.3 * rng.normal(size=(8, 8)), np.zeros(8)])
         members.append(net)
-    fitted = Stack().fit(members, (x, truth)).metas[0]
+    fitted = Stack().fuse(members, (x, truth)).head.metas[0]
     assert fitted.chosen["meta"] == "pooled"
     kernel = fitted.linear.kernel.reshape(2, 8, 8)
     for weight, block in zip(kernel[:, 0, 0], kernel, strict=True):
@@ -214,8 +214,8 @@ def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph
     lower = (Stack(folds=3), Average("learn"), Stack(on="features", folds=3))
     stack = Stack(folds=3, below=lower)
     fused = stack(members, (X, y))
-    fitted = stack.fit(members, (X, y))
-    told = fitted.predict(gather(members, (X, y), features=True).said)[0]
+    fitted = stack.fuse(members, (X, y)).head
+    told = fitted.predict(gather(members, (X, y), parts=["features"]).predictions)[0]
     np.testing.assert_allclose(say(fused), told, atol=1e-4)
     assert stack.complexity > max(one.complexity for one in lower)
 
@@ -258,7 +258,7 @@ def test_a_stack_is_fitted_to_cross_fit_and_deploys_its_models():
         assert is_in_sample(fused, (X, y)).all()
         models = 2 if refit else 6
         assert fused.count_params() > models * 40
-        weights = Average("learn").fit(made).values
+        weights = Average("learn").fuse(made).head.fitted.values
         assert sum(weights) == pytest.approx(1)
         assert Average("learn")(made).output_shape == (None, 3)
     with pytest.raises(FusionError, match="beside what cross_fit gives"):

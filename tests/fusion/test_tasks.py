@@ -182,7 +182,7 @@ def test_a_mean_of_outputs_is_equal_or_given(case):
 @every_case
 def test_learned_weights_are_the_best_and_those_of_the_model(case):
     data, members = held(case), lineage(case)
-    found = Average("learn").fit(members, data)
+    found = Average("learn").fuse(members, data).head.fitted
     assert found.gap <= 1e-4
     model = Average("learn")(members, data)
     assert loss(model, data) == pytest.approx(found.loss, rel=1e-4)
@@ -193,12 +193,12 @@ def test_learned_weights_are_the_best_and_those_of_the_model(case):
 @every_case
 def test_greedy_weights_are_no_worse_than_the_best_member_and_those_of_the_model(case):
     data, members = held(case), lineage(case)
-    found = Average("greedy", rounds=10).fit(members, data)
+    found = Average("greedy", rounds=10).fuse(members, data).head.fitted
     model = Average("greedy", rounds=10)(members, data)
     assert loss(model, data) == pytest.approx(found.losses[-1], rel=1e-4)
     assert found.losses[-1] <= min(loss(member, data) for member in members) + 1e-6
     if case.kind == "multiclass":
-        right = Average("greedy", rounds=10, metric="accuracy").fit(members, data)
+        right = Average("greedy", rounds=10, metric="accuracy").fuse(members, data).head.fitted
         best = max(sk.evaluate(member, data).value for member in members)
         assert 1 - right.losses[-1] >= best - 1e-6
 
@@ -206,7 +206,7 @@ def test_greedy_weights_are_no_worse_than_the_best_member_and_those_of_the_model
 @every_case
 def test_a_soup_is_the_mean_of_the_weights_and_says_its_loss(case):
     data, members = held(case), lineage(case, noise=0.1)
-    made = Soup(points=3).fit(members, data)
+    made = Soup(points=3).fuse(members, data)
     for mean, *each in zip(*(m.get_weights() for m in (made.model, *members)), strict=True):
         np.testing.assert_allclose(mean, np.mean(each, axis=0), atol=1e-6)
     assert made.loss == pytest.approx(loss(made.model, data), rel=1e-4)
@@ -217,7 +217,7 @@ def test_a_soup_is_the_mean_of_the_weights_and_says_its_loss(case):
 @cases("multilabel", "segmentation")
 def test_a_greedy_soup_is_no_worse_than_the_best_member(case):
     data, members = held(case), lineage(case, noise=0.2)
-    made = Soup("greedy", points=3).fit(members, data)
+    made = Soup("greedy", points=3).fuse(members, data)
     assert loss(made.model, data) <= min(loss(member, data) for member in members) + 1e-5
     assert made.loss == pytest.approx(loss(made.model, data), rel=1e-4)
 
@@ -225,7 +225,7 @@ def test_a_greedy_soup_is_no_worse_than_the_best_member(case):
 @cases("multilabel", "segmentation")
 def test_a_member_with_its_channels_in_another_order_is_aligned(case):
     data, original = held(case), lineage(case, 1, noise=0.05)[0]
-    made = Soup(align=True, points=3).fit([original, stranger(case)], data)
+    made = Soup(align=True, points=3).fuse([original, stranger(case)], data)
     # Both ends are one network, in two orders.
     for a, b in zip(made.model.get_weights(), original.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -242,15 +242,17 @@ def test_scores_on_folds_and_combiners_take_every_task(name):
     assert nested.score.n == 60 and np.isfinite(nested.losses).all()
     assert nested.score.loss <= best.score.loss + 0.05
     told = gather(members, data)
-    expected = np.mean([one[0] for one in told.said.outputs], axis=0)
-    np.testing.assert_allclose(Average().combiner(told).predict(told.said)[0], expected, atol=1e-6)
+    expected = np.mean([one[0] for one in told.predictions.outputs], axis=0)
+    np.testing.assert_allclose(
+        Average().fit_head(told).predict(told.predictions)[0], expected, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", ["segmentation, one-hot", "depth map"])
 def test_a_map_counts_as_the_mean_over_its_places(name):
     case = CASES[name]
     (x, y), members = held(case), lineage(case)
-    found = Average("learn").fit(members, (x, y))
+    found = Average("learn").fuse(members, (x, y)).head.fitted
     # As many single outputs: the same sum of losses, so the same weights.
     predictions = [said(member, x).reshape(-1, case.units) for member in members]
     flat = y.reshape(-1, *([case.units] if y.ndim == 4 else []))

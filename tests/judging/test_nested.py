@@ -76,7 +76,7 @@ class Memory(Fusion):
     def combiner(self, evidence):
         known = {
             row.tobytes(): y
-            for row, y in zip(evidence.said.outputs[0][0], evidence.labels[0], strict=True)
+            for row, y in zip(evidence.predictions.outputs[0][0], evidence.labels[0], strict=True)
         }
 
         class Told:

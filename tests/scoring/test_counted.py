@@ -217,9 +217,9 @@ def test_an_average_of_calibrated_members_or_of_logits_keeps_the_mask(space: Any
     with_masks = fusion(members, (X, TAGS))
     twins = [make_tagger(seed, masks=False) for seed in (1, 2)]
     assert with_masks(X)._keras_mask is not None
-    combined = fusion.combiner(sk.fusion.evidence.gather(members, (X, TAGS)))
+    combined = fusion.fit_head(sk.fusion.evidence.gather(members, (X, TAGS)))
     said = [(twin.predict(X, verbose=0),) for twin in twins]
-    (expected,) = combined.predict(sk.fusion.evidence.Said(tuple(said)))
+    (expected,) = combined.predict(sk.fusion.evidence.MemberOutputs(tuple(said)))
     np.testing.assert_allclose(with_masks.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +13,7 @@ from saikei.errors import InputError
 
 if TYPE_CHECKING:
     from saikei.fusion import Fusion
+    from saikei.fusion.base import Fitted
     from saikei.npz import Archive
 
 
@@ -61,7 +61,8 @@ def fuse(
     splits = load_npz(data) if data is not None else None
     _check_data(fusion, splits)
     members = [load_model(path) for path in models]
-    fused, fitted = _fused(fusion, members, splits, allow_in_sample)
+    fitted = _fitted(fusion, members, splits, allow_in_sample)
+    fused, is_fitted = fitted.model, fusion.data != "none"
     save_model(fused, out, overwrite)
     costs = profile(fused, latency=False)
     test = splits.test if splits is not None else None
@@ -71,7 +72,7 @@ def fuse(
             {
                 "out": str(out),
                 "fusion": {"name": type(fusion).__name__, **fusion.to_dict()},
-                "fitted": fitted,
+                "fitted": fitted.to_dict() if is_fitted else None,
                 "params": costs.params,
                 "macs": costs.macs,
                 "sizes": {name: list(shape) for name, shape in costs.sizes.items()},
@@ -80,8 +81,9 @@ def fuse(
             }
         )
         return
+    summary = f", {fitted.summary}" if is_fitted and fitted.summary else ""
     say(
-        f"{out}: {type(fusion).__name__}{_shown(fitted)}; {costs.params:,} parameters, "
+        f"{out}: {type(fusion).__name__}{summary}; {costs.params:,} parameters, "
         f"{costs.macs:,} MACs{''.join(f'; {note}' for note in costs.size_notes())}."
     )
     if score is not None:
@@ -120,49 +122,25 @@ def typed_fusion(weights: str | None, with_: str | None) -> Fusion:
     return Average(tuple(float(number(part.strip(), "--weights")) for part in parts))
 
 
-def _wants(fusion: Fusion) -> str | None:
-    """Which part of the data a fusion is made with: "train", "validation" or none."""
-    from saikei.fusion import Average, Chain, Soup
-    from saikei.fusion.registry import TRAINED
-
-    if isinstance(fusion, Chain) and not fusion.trains:
-        return None
-    if isinstance(fusion, (Average, Soup)) and not fusion.needs_data:
-        return None
-    return "train" if type(fusion).__name__ in TRAINED else "validation"
-
-
 def _check_data(fusion: Fusion, splits: Archive | None) -> None:
-    wanted = _wants(fusion)
-    if wanted == "train" and (splits is None or splits.train is None):
+    if fusion.data == "training" and (splits is None or splits.train is None):
         raise InputError(
             f"{type(fusion).__name__} needs --data with x_train and y_train to train on."
         )
-    if wanted == "validation" and (splits is None or splits.validation is None):
+    if fusion.data == "held_out" and (splits is None or splits.validation is None):
         raise InputError(
             f"{type(fusion).__name__} is fitted to held-out data: give --data with x_val and "
             "y_val that no model was trained on."
         )
 
 
-def _fused(fusion: Any, members: list[Any], splits: Any, allow_in_sample: bool) -> tuple[Any, Any]:
-    """The fused model, and what was fitted, JSON-ready; `None` where nothing was."""
-    wanted = _wants(fusion)
-    if wanted is None:
-        from saikei.fusion import Average
+def _fitted(fusion: Fusion, members: list[Any], splits: Any, allow_in_sample: bool) -> Fitted:
+    from saikei.fusion.base import TrainedFusion
 
-        known = splits.validation if splits is not None and isinstance(fusion, Average) else None
-        return fusion(members, known), None
-    if wanted == "train":
-        made = fusion.fit(members, splits.train, splits.validation)
-        return made.model, made.to_dict()
-    fitted = fusion.fit(members, splits.validation, allow_in_sample=allow_in_sample)
-    if hasattr(fitted, "model"):
-        return fitted.model, fitted.to_dict()
-    return (
-        fusion(members, splits.validation, allow_in_sample=allow_in_sample),
-        fitted.to_dict(),
-    )
+    if isinstance(fusion, TrainedFusion) and fusion.data == "training":
+        return fusion.fuse(members, splits.train, splits.validation)
+    held_out = splits.validation if splits is not None else None
+    return fusion.fuse(members, held_out, allow_in_sample=allow_in_sample)
 
 
 def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
@@ -177,45 +155,3 @@ def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
 
     x, y = data
     return (fill_missing(fused, x), y) if isinstance(x, dict) and modalities_of(fused) else data
-
-
-def _shown(fitted: Any) -> str:
-    """The numbers in which a reader sees what a fit decided."""
-    if not fitted:
-        return ""
-    if "without" in fitted:
-        return "".join(
-            f", {score['value']:.4f} {score['name']} without '{name}'"
-            for name, score in fitted["without"].items()
-        )
-    return _shown_numbers(fitted) + _shown_temperatures(fitted.get("temperatures"))
-
-
-def _shown_numbers(fitted: Any) -> str:
-    if "losses" in fitted and fitted.get("loss") is not None and not fitted.get("weights"):
-        return f", loss {fitted['loss']:.4f}, of the members alone {_listed(fitted['losses'])}"
-    for key, label in (
-        ("values", "weights"),
-        ("weights", "weights"),
-        ("steps", "steps"),
-        ("losses", "losses"),
-    ):
-        values = fitted.get(key)
-        if values and all(isinstance(value, (int, float)) for value in values):
-            return f", {label} {_listed(values)}"
-    if "shared_loss" in fitted:
-        return (
-            f", weights for each class, loss {fitted['loss']:.4f} (shared: "
-            f"{fitted['shared_loss']:.4f})"
-        )
-    return ""
-
-
-def _shown_temperatures(outputs: Any) -> str:
-    fitted = [output for output in outputs or [] if output]
-    each = [_listed(member["value"] for member in output) for output in fitted]
-    return f", temperatures {'; '.join(each)}" if each else ""
-
-
-def _listed(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.3f}" for value in values)

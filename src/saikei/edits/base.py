@@ -80,6 +80,11 @@ def read_with_sizes(model: keras.Model, data: Any, input_shape: InputShape | Non
     graph = read(model)
     if input_shape is not None:
         return with_input_shape(graph, input_shape)
+    return with_sizes(graph, model, data)
+
+
+def with_sizes(graph: Graph, model: keras.Model, data: Any) -> Graph:
+    """The graph of a model with the sizes that axes of unknown size have in the data."""
     if data is None or not sized(graph).sizes:
         return graph
     return replace(graph, sizes=sizes_of(graph, data, model))

@@ -3,7 +3,7 @@
 from saikei.fusion.average import Average
 from saikei.fusion.averaging.class_weights import ClassWeights
 from saikei.fusion.averaging.greedy import Selection, select_weights
-from saikei.fusion.averaging.pool_fit import CalibratedFit
+from saikei.fusion.averaging.pooling import CalibratedFit
 from saikei.fusion.averaging.weights import FittedWeights, fit_weights
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember

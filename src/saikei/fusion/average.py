@@ -13,27 +13,25 @@ from saikei.fusion.averaging.checks import check_axes
 from saikei.fusion.averaging.class_weights import fit_class_weights
 from saikei.fusion.averaging.given_weights import checked_given, for_outputs, levels_of
 from saikei.fusion.averaging.greedy import ROUNDS, Metric, Selection, select_weights
-from saikei.fusion.averaging.pool_fit import CalibratedFit, FittedAny, equal_pool, fit_pool
+from saikei.fusion.averaging.pool_fit import equal_pool, fit_pool
 from saikei.fusion.averaging.pooling import How, Pool, Space
 from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.averaging.weights import FittedWeights, fit_weights
-from saikei.fusion.base import Fusion
+from saikei.fusion.base import DataNeed, OutputFusion
 from saikei.fusion.compact import compacted
-from saikei.fusion.evidence import Combiner, Evidence, Members, Said, deployed, gather
+from saikei.fusion.evidence import Evidence, MemberOutputs, connect
 from saikei.fusion.logits import with_logits
-from saikei.fusion.members import check_members, mean_model, side_by_side
+from saikei.fusion.members import Members, mean_model, side_by_side
 from saikei.limits import BAGS, check_seed, check_whole
 from saikei.limits import ROUNDS as MOST_ROUNDS
 from saikei.scoring.masks import may_mask
-from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
-from saikei.training.provenance import record_rows
 
 Weights = tuple[Any, ...] | Literal["learn", "greedy"] | None
 
 
 @dataclass(frozen=True)
-class Average(Fusion):
+class Average(OutputFusion[WeightedMean | Pool]):
     """The mean of the members' outputs, `Σ wᵢ yᵢ` with `wᵢ ≥ 0` and `Σ wᵢ = 1`, or their median.
 
     Members that end in softmax or sigmoid are averaged in probability, members that give logits
@@ -94,82 +92,15 @@ class Average(Fusion):
         check_seed(self.seed)
         check_axes(self.weights, self.space, self.how, self.per_class, self.calibrate)
 
-    def __call__(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> keras.Model:
-        """Fuse the members into one model.
-
-        Args:
-            members: two or more built models with the same inputs and outputs; they are copied,
-                never changed. Or what `cross_fit` gives, in the place of members and data.
-            data: held-out `(x, y)` or a dataset. Learned weights and calibration are fitted to it,
-                and the fused model counts as trained on it; otherwise it serves to check that
-                members have one order of classes and one preparation of inputs.
-            allow_in_sample: fit even on rows that a member was trained on.
-
-        Returns:
-            An uncompiled model of plain Keras layers. Members of weight 0 are left out of it.
-
-        Raises:
-            FusionError: when the members do not fit each other or the weights, or something is to
-                be fitted without data, or on rows that a member was trained on.
-            DataError: when the data does not fit the members.
-        """
-        models = deployed(members)
-        check_members(models)
-        if self.needs_data:
-            evidence = gather(members, data, allow_in_sample)
-            fused = _fused(models, self._fitted(evidence)[0])
-            record_rows(fused, evidence.digests, "Average")
-            return fused
-        if data is not None:
-            # Nothing is fitted, but the data tells members that mean something else.
-            gather(members, data, allow_in_sample=True)
-        outputs = read_outputs(models[0]).each
-        widths = [output.shape[-1] for output in outputs]
-        combiner = self._given([output.activation for output in outputs], widths, len(models))
-        if self.weights is None and isinstance(combiner, WeightedMean):
-            return compacted(mean_model(models))
-        return _fused(models, combiner)
-
-    def fit(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> FittedAny | CalibratedFit:
-        """Fit to held-out data, and say how: by log-loss, or squared error for regression.
-
-        Args:
-            members: as for a call.
-            data: `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
-            allow_in_sample: fit even on rows that a member was trained on.
-
-        Returns:
-            `FittedWeights`, of greedy selection a `Selection`, of weights for each class
-            `ClassWeights`; and with calibration a `CalibratedFit`, which holds them.
-
-        Raises:
-            FusionError: when the members do not fit each other, there is no data, a member was
-                trained on some of it, or nothing is to be fitted.
-            DataError: when the data does not fit the members.
-        """
-        fitted = None
-        if self.needs_data:
-            _, fitted = self._fitted(gather(members, data, allow_in_sample))
-        if fitted is None:
-            raise FusionError(
-                f"Average(weights={self.weights!r}) has nothing to fit: use 'learn' or 'greedy', "
-                "or calibrate=True."
-            )
-        return fitted
-
     @property
-    def needs_data(self) -> bool:
-        """Whether anything is fitted."""
-        return self.calibrate or self._learns
+    def data(self) -> DataNeed:
+        """Held-out data, where weights or temperatures are fitted."""
+        return "held_out" if self.calibrate or self._learns else "none"
 
     @property
     def complexity(self) -> int:
         """Equal and given weights are simpler than learned ones, and those than a table."""
-        return 1 + self.needs_data + (self._learns and self.per_class)
+        return 1 + (self.data != "none") + (self._learns and self.per_class)
 
     @property
     def _learns(self) -> bool:
@@ -180,39 +111,38 @@ class Average(Fusion):
         """Whether the weighted mean of what members give is all there is to it."""
         return self.space is None and not (self.how != "mean" or self.per_class or self.calibrate)
 
-    def combiner(self, evidence: Evidence) -> Combiner:
-        """How the average combines what members say, fitted to evidence where that is asked."""
-        if self.needs_data:
-            return self._fitted(evidence)[0]
-        outputs = evidence.said.outputs
-        widths = [part.shape[-1] for part in outputs[0]]
-        return self._given(evidence.activations, widths, len(outputs))
-
-    def _given(
-        self, activations: Sequence[str], widths: Sequence[int | None], count: int
-    ) -> WeightedMean | Pool:
-        given = self.weights if isinstance(self.weights, tuple) else (1 / count,) * count
-        each = for_outputs(given, count, widths)
-        if self._is_plain:
-            return WeightedMean(given)
-        return equal_pool(activations, self.space, self.how, count).weighted(each)
-
-    def _fitted(
-        self, evidence: Evidence
-    ) -> tuple[WeightedMean | Pool, FittedAny | CalibratedFit | None]:
-        outputs, tasks = evidence.said.outputs, evidence.tasks
+    def fit_head(self, evidence: Evidence) -> WeightedMean | Pool:
+        """The weighted mean or the pool, fitted where weights or temperatures are."""
+        if self.data == "none":
+            return self._given(evidence.members)
+        outputs, tasks = evidence.predictions.outputs, evidence.tasks
         if self._is_plain:
             shared = self._shared(tasks, outputs, evidence.labels)
-            return WeightedMean(shared.values), shared
-        # What is pooled as it is said may be fitted to any loss; logits and tables may not.
+            return WeightedMean(shared.values, shared)
+        # What is pooled as it is given may be fitted to any loss; logits and tables may not.
         logits = self.calibrate or self.per_class or self.space == "logit"
         known = tasks if logits else ()
-        pool = equal_pool(evidence.activations, self.space, self.how, len(outputs), known)
+        activations = evidence.members.activations
+        pool = equal_pool(activations, self.space, self.how, len(outputs), known)
         if isinstance(self.weights, tuple):
             widths = [part.shape[-1] for part in outputs[0]]
             pool = pool.weighted(for_outputs(self.weights, len(outputs), widths))
         learned = fit_class_weights if self.per_class else self._shared
         return fit_pool(pool, evidence, self.calibrate, learned if self._learns else None)
+
+    def build(self, members: Members, head: WeightedMean | Pool) -> keras.Model:
+        """The members side by side and their mean; those of weight 0 are left out."""
+        if self._is_plain and self.weights is None:
+            return compacted(mean_model(members))
+        return _fused(members, head)
+
+    def _given(self, members: Members) -> WeightedMean | Pool:
+        count = len(members)
+        given = self.weights if isinstance(self.weights, tuple) else (1 / count,) * count
+        each = for_outputs(given, count, members.widths)
+        if self._is_plain:
+            return WeightedMean(given)
+        return equal_pool(members.activations, self.space, self.how, count).weighted(each)
 
     def _shared(
         self, tasks: Sequence[Task], predictions: Sequence[Sequence[Any]], labels: Sequence[Any]
@@ -255,34 +185,31 @@ def _lists(weights: Any) -> Any:
     return [_lists(one) for one in weights] if isinstance(weights, tuple) else weights
 
 
-def _fused(members: Sequence[keras.Model], combiner: WeightedMean | Pool) -> keras.Model:
+def _fused(members: Members, head: WeightedMean | Pool) -> keras.Model:
     """One model of the members that count."""
-    places = combiner.used
-    used, part = [members[place] for place in places], combiner.of(places)
-    logits = _logits(used) if isinstance(combiner, Pool) and combiner.takes_logits else None
-    if logits is None or isinstance(part, WeightedMean):
-        inputs, outputs = side_by_side(used)
-        pooled = part.connect(_said(outputs), "average")
+    places = head.used
+    used, part = members.take(places), head.of(places)
+    logits = _logits(used) if isinstance(head, Pool) and head.takes_logits else None
+    if logits is None or not isinstance(part, Pool):
+        inputs, outputs = connect(used)
+        pooled = part.connect(outputs, "average")
     else:
         # In one graph with the outputs, so that each member still runs once.
         inputs, both = side_by_side(logits)
-        said, before = (_said([parts[half] for parts in both]) for half in _halves(len(part.each)))
-        pooled = part.connect(said, "average", before)
-    return compacted(keras.Model(inputs, read_outputs(members[0]).pack(pooled), name="average"))
+        count = len(part.each)
+        outputs, before = (
+            MemberOutputs(tuple(tuple(parts[half]) for parts in both))
+            for half in (slice(None, count), slice(count, None))
+        )
+        pooled = part.connect(outputs, "average", before)
+    packed = members.outputs[0].pack(pooled)
+    return compacted(keras.Model(inputs, packed, name="average"))
 
 
-def _said(outputs: Sequence[Sequence[Any]]) -> Said:
-    return Said(tuple(tuple(parts) for parts in outputs))
-
-
-def _halves(count: int) -> tuple[slice, slice]:
-    return slice(None, count), slice(count, None)
-
-
-def _logits(members: Sequence[keras.Model]) -> list[keras.Model] | None:
+def _logits(members: Members) -> Members | None:
     """Members that give their logits too, where their outputs may have masks to be kept."""
-    if not any(may_mask(member) for member in members):
+    if not any(may_mask(member) for member in members.models):
         return None
-    found = [with_logits(member) for member in members]
-    known = [one for one in found if one is not None]
-    return known if len(known) == len(members) else None
+    found = [with_logits(graph, members.activations) for graph in members.graphs]
+    known = tuple(one for one in found if one is not None)
+    return Members(members.models, known) if len(known) == len(members) else None

@@ -1,10 +1,10 @@
-"""What members say of data that they were not trained on: what a fusion is fitted to."""
+"""What a fusion is fitted to: the members' predictions of held-out data, and the labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -14,41 +14,39 @@ from saikei.data import gathered
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.features import penultimate
-from saikei.fusion.members import check_members, check_models, mean_model, side_by_side
-from saikei.graph import read
+from saikei.fusion.members import AnyMembers, Members, side_by_side
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels
-from saikei.scoring.outputs import read_outputs
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.task import Task, labels_for
 from saikei.tensors import to_floats
-from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import Digests, digest_data, digest_rows
 from saikei.training.provenance import check_digests_held_out
 
-Members: TypeAlias = Sequence[keras.Model] | CrossFit
+Part: TypeAlias = Literal["features", "inputs"]
 
 
 @dataclass(frozen=True, eq=False)
-class Said:
-    """What members say: arrays of `(n, …)`, or symbolic tensors while a graph is made.
+class MemberOutputs:
+    """What a fusion head is computed from: arrays `(n, …)`, or symbolic tensors in a graph.
 
     Args:
         outputs: for each member its outputs, flattened.
-        features: for each member what its last layer with weights reads, `(n, width)`; empty
-            where it was not asked for.
-        raw: the inputs, each flattened to `(n, width)`; empty where they were not asked for.
+        features: for each member the inputs of its last layer with weights, `(n, width)`; empty
+            where they are not needed.
+        raw: the inputs of the members, each flattened to `(n, width)`; empty where they are not
+            needed.
     """
 
     outputs: tuple[tuple[Any, ...], ...]
     features: tuple[tuple[Any, ...], ...] = ()
     raw: tuple[Any, ...] = ()
 
-    def map(self, change: Callable[[Any], Any]) -> Said:
+    def map(self, change: Callable[[Any], Any]) -> MemberOutputs:
         """The same with every array changed."""
-        return Said(
+        return MemberOutputs(
             tuple(tuple(change(one) for one in member) for member in self.outputs),
             tuple(tuple(change(one) for one in member) for member in self.features),
             tuple(change(one) for one in self.raw),
@@ -57,76 +55,70 @@ class Said:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Labels, and what members say of the same rows.
+    """Labels, and the members' predictions of the same rows.
 
     Args:
         tasks: what each output learns.
-        labels: of each output, with what counts of them.
-        said: by the members.
+        labels: the labels of each output, with how much each of them counts.
+        predictions: outputs of the members, and their features and inputs where asked for.
         digests: of the rows; they are not in the order of the labels where data is a dataset.
-        activations: the last one of each output.
+        members: the members, read.
+        data: the data as it was given; `None` for predictions from `cross_fit`.
     """
 
     tasks: tuple[Task, ...]
     labels: tuple[Labels, ...] = field(repr=False)
-    said: Said = field(repr=False)
+    predictions: MemberOutputs = field(repr=False)
     digests: Digests = field(repr=False)
-    activations: tuple[str, ...]
+    members: Members = field(repr=False)
+    data: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         pairs = zip(self.tasks, self.labels, strict=True)
         object.__setattr__(self, "labels", tuple(labels_for(*pair) for pair in pairs))
 
+    @classmethod
+    def without_rows(cls, members: Members) -> Evidence:
+        """Evidence for a fusion that needs no data: it holds the members alone.
+
+        Args:
+            members: with equal inputs and outputs.
+        """
+        return cls((), (), MemberOutputs(()), np.empty(0, np.uint64), members)
+
     def __len__(self) -> int:
-        return len(self.labels[0])
+        return len(self.labels[0]) if self.labels else 0
 
     def take(self, rows: Any) -> Evidence:
         """Some of the rows."""
         labels = tuple(part[rows] for part in self.labels)
-        return replace(self, labels=labels, said=self.said.map(lambda array: array[rows]))
-
-
-class Combiner(Protocol):
-    """A fusion that has been fitted: makes one output of what members say."""
-
-    def predict(self, said: Said) -> tuple[Array, ...]:
-        """One array for each output."""
-        ...
-
-    def connect(self, said: Said, name: str) -> tuple[Any, ...]:
-        """The same in a graph, in layers of this name: one symbolic tensor for each output."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """What was fitted, JSON-ready."""
-        ...
+        predictions = self.predictions.map(lambda array: array[rows])
+        return replace(self, labels=labels, predictions=predictions)
 
 
 def gather(
-    members: Members,
+    members: AnyMembers,
     data: Any = None,
     allow_in_sample: bool = False,
-    *,
-    features: bool = False,
-    raw: bool = False,
+    parts: Collection[Part] = (),
 ) -> Evidence:
-    """Let members speak on data, in one pass, or take their out-of-fold predictions.
+    """Predict data with all members in one pass, or take their out-of-fold predictions.
 
     Args:
         members: models, or what `cross_fit` gives.
         data: held-out `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
         allow_in_sample: take data that a member was trained on too.
-        features: whether the members' features are wanted.
-        raw: whether the inputs are wanted.
+        parts: what is needed beside the outputs: `"features"` of the members, `"inputs"`.
 
     Raises:
         FusionError: when the members do not fit each other, were trained on some of the data, or
             there is no data; for features, when they come from `cross_fit`.
         DataError: when the data does not fit the members, or a prediction is not finite.
     """
-    if isinstance(members, CrossFit):
-        return _out_of_fold(members, data, features, raw)
-    check_members(members)
+    members = Members.of(members)
+    if members.cross_fit is not None:
+        return _out_of_fold(members, data, parts)
+    members.check_alike()
     if data is None:
         raise FusionError(
             "A fit needs held-out data: call it with (members, (x, y)), or with what cross_fit "
@@ -136,92 +128,78 @@ def gather(
     if not allow_in_sample:
         _check_held_out(members, data, digests)
     # A dataset may come in another order each time: one pass serves all.
-    inputs, said = connect(members, features, raw)
+    inputs, symbolic = connect(members, parts)
     together = keras.Model(
-        inputs, keras.tree.flatten((said.outputs, said.features, said.raw)), name="members"
+        inputs,
+        keras.tree.flatten((symbolic.outputs, symbolic.features, symbolic.raw)),
+        name="members",
     )
     predicted = predict_all(together, data)
     waiting = iter(predicted.outputs)
-    told = said.map(lambda _: next(waiting))
-    _check_finite(told, [f"Member {n} ('{m.name}')" for n, m in enumerate(members, start=1)])
-    tasks = infer_tasks(members[0], predicted.y)
-    masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
-    flat = counted_labels(members[0], tasks, replace(predicted, masks=masks))
-    check_agreement(members, tasks, flat, told.outputs, data)
-    return Evidence(tasks, flat, told, digests, _activations(members[0]))
+    predictions = symbolic.map(lambda _: next(waiting))
+    _check_finite(
+        predictions, [f"Member {n} ('{one.name}')" for n, one in enumerate(members.models, start=1)]
+    )
+    first, outputs = members.models[0], members.outputs[0]
+    tasks = infer_tasks(first, predicted.y, outputs=outputs)
+    masks = shared_masks(predicted.masks, len(members), len(tasks))
+    labels = counted_labels(first, tasks, replace(predicted, masks=masks), outputs)
+    check_agreement(members, tasks, labels, predictions.outputs, data)
+    return Evidence(tasks, labels, predictions, digests, members, data)
 
 
-def _check_held_out(members: Sequence[keras.Model], data: Any, digests: Digests) -> None:
-    """Each member is asked about what it takes of a row."""
-    taken = [read(member).inputs for member in members]
+def _check_held_out(members: Members, data: Any, digests: Digests) -> None:
+    """Compare with each member's training rows those inputs of a row that it takes."""
+    taken = [graph.inputs for graph in members.graphs]
     names = {name for one in taken if isinstance(one, dict) for name in one}
     if all(names == set(one) for one in taken if isinstance(one, dict)):
-        check_digests_held_out(members, digests)
+        check_digests_held_out(members.models, digests)
         return
     x = gathered(data).x
-    for number, (member, own) in enumerate(zip(members, taken, strict=True), start=1):
+    for number, (member, own) in enumerate(zip(members.models, taken, strict=True), start=1):
         known = digest_rows({name: x[name] for name in own})
         check_digests_held_out([member], known, first=number)
 
 
-def connect(models: Sequence[keras.Model], features: bool, raw: bool) -> tuple[Any, Said]:
-    """Copies of models on one set of new inputs, and what they say, as symbolic tensors."""
-    inputs, tensors = side_by_side(models, penultimate if features else None)
-    count = len(models[0].outputs)
-    said = Said(
-        outputs=tuple(tuple(parts[:count]) for parts in tensors),
-        features=tuple(tuple(parts[count:]) for parts in tensors) if features else (),
-        raw=_flattened(inputs) if raw else (),
-    )
-    return inputs, said
-
-
-def deployed(members: Members) -> tuple[keras.Model, ...]:
-    """The models that a fused model is made of.
+def connect(members: Members, parts: Collection[Part] = ()) -> tuple[Any, MemberOutputs]:
+    """Copies of the members on one set of new inputs, and their outputs as symbolic tensors.
 
     Args:
-        members: models, or what `cross_fit` gives: of each name the model that was trained on all
-            rows, or else the mean of the folds' models.
+        members: with equal inputs and outputs.
+        parts: as for `gather`.
     """
-    if not isinstance(members, CrossFit):
-        check_models(members)
-        return members if isinstance(members, keras.Model) else tuple(members)
-    if members.refitted:
-        return tuple(members.refitted.values())
-    return tuple(
-        folds[0] if len(folds) == 1 else mean_model(folds) for folds in members.members.values()
+    features = "features" in parts
+    inputs, tensors = side_by_side(members, penultimate if features else None)
+    count = len(members.outputs[0].each)
+    outputs = MemberOutputs(
+        outputs=tuple(tuple(one[:count]) for one in tensors),
+        features=tuple(tuple(one[count:]) for one in tensors) if features else (),
+        raw=_flattened(inputs) if "inputs" in parts else (),
     )
+    return inputs, outputs
 
 
-def _out_of_fold(made: CrossFit, data: Any, features: bool, raw: bool) -> Evidence:
+def _out_of_fold(members: Members, data: Any, parts: Collection[Part]) -> Evidence:
+    made = members.cross_fit
+    assert made is not None
     if data is not None:
         raise FusionError(
             "Data is given beside what cross_fit gives, which holds its own: leave it out."
         )
-    if features:
+    if "features" in parts:
         raise FusionError(
             "Features of models from cross_fit mean something else in each fold: use on='outputs', "
             "or give members and held-out data."
         )
-    if len(made.members) < 2:
-        raise FusionError(
-            "A fusion needs at least two members, got one from cross_fit: give it several, "
-            "cross_fit({'a': …, 'b': …}, data)."
-        )
-    models = [folds[0] for folds in made.members.values()]
-    check_members(models)
-    inputs: tuple[Array, ...] = ()
-    if raw:
-        tensors, _ = side_by_side(models[:1])
-        flat = keras.Model(tensors, list(_flattened(tensors))).predict(for_keras(made.x), verbose=0)
-        inputs = tuple(to_floats(part) for part in keras.tree.flatten(flat))
-    said = Said(tuple(made.predictions.values()), raw=inputs)
-    _check_finite(said, [f"Member '{name}'" for name in made.members])
-    return Evidence(made.tasks, made.labels, said, made.digests, _activations(models[0]))
-
-
-def _activations(member: keras.Model) -> tuple[str, ...]:
-    return tuple(output.activation for output in read_outputs(member).each)
+    members.check_alike()
+    raw: tuple[Array, ...] = ()
+    if "inputs" in parts:
+        inputs, _ = side_by_side(members.take([0]))
+        flat = keras.Model(inputs, list(_flattened(inputs))).predict(for_keras(made.x), verbose=0)
+        raw = tuple(to_floats(part) for part in keras.tree.flatten(flat))
+    predictions = MemberOutputs(tuple(made.predictions.values()), raw=raw)
+    _check_finite(predictions, [f"Member '{name}'" for name in made.members])
+    return Evidence(made.tasks, made.labels, predictions, made.digests, members)
 
 
 def _flattened(inputs: Any) -> tuple[Any, ...]:
@@ -238,7 +216,7 @@ def _flattened(inputs: Any) -> tuple[Any, ...]:
     return tuple(flat)
 
 
-def _check_finite(said: Said, names: Sequence[str]) -> None:
-    for name, outputs in zip(names, said.outputs, strict=True):
+def _check_finite(predictions: MemberOutputs, names: Sequence[str]) -> None:
+    for name, outputs in zip(names, predictions.outputs, strict=True):
         if not all(np.isfinite(array).all() for array in outputs):
             raise DataError(f"{name} predicts NaN or infinite numbers: check it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
@@ -87,17 +88,16 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
     return build(graph.with_operations({operation.name: linear}), name)
 
 
-def with_logits(member: keras.Model) -> keras.Model | None:
-    """A copy of a member that gives its outputs, and behind them all its logits.
+def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
+    """A member's graph with its outputs, and behind them all its logits.
 
     Args:
-        member: a built model; it is not changed.
+        graph: of a member.
+        activations: the last activation of each output.
 
     Returns:
         `None` where the last activation of an output stands where it cannot be looked behind.
     """
-    graph = read(member)
-    activations = [output.activation for output in read_outputs(member).each]
     for place, activation in enumerate(activations):
         output = graph.output_refs()[place]
         operation = graph.operations[graph.calls[output.call].operation]
@@ -112,7 +112,7 @@ def with_logits(member: keras.Model) -> keras.Model | None:
             logits.append(call.inputs()[0])
         else:
             return None
-    return build(replace(graph, outputs=[*graph.output_refs(), *logits]), member.name)
+    return replace(graph, outputs=[*graph.output_refs(), *logits])
 
 
 def _ends_in_it(operation: Operation) -> bool:

@@ -3,42 +3,153 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import keras
 from keras import tree
 
 from saikei.errors import FusionError
 from saikei.fusion.fitting_inputs import how_to_fit
-from saikei.graph import Graph, TensorRef, TensorSpec, build, copy_model, read
+from saikei.graph import Graph, TensorRef, TensorSpec, build, read
 from saikei.scoring.outputs import Outputs, read_outputs
+from saikei.training.cross_fit import CrossFit
 
 
-@dataclass(frozen=True)
-class _Interface:
-    inputs: list[TensorSpec]
-    input_structure: Any
-    outputs: Outputs
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The members of a fusion, each read once: fusions pass this on instead of reading again.
 
-
-def check_several(members: Sequence[keras.Model]) -> None:
-    """Check that there are two members or more.
-
-    Raises:
-        FusionError: when there are not.
+    Args:
+        models: the members as they were given; of `CrossFit` the model of the first fold for each
+            name.
+        graphs: the graph of each of these models.
+        cross_fit: where the members come from, if that is `cross_fit`.
     """
-    check_models(members)
-    if isinstance(members, keras.Model) or len(members) < 2:
-        given = "one" if isinstance(members, keras.Model) else str(len(members))
-        raise FusionError(f"A fusion needs at least two members, got {given}: give a list of them.")
+
+    models: tuple[keras.Model, ...]
+    graphs: tuple[Graph, ...] = field(repr=False)
+    cross_fit: CrossFit | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, given: AnyMembers) -> Members:
+        """Read members, unless they were read already.
+
+        Args:
+            given: models, what `cross_fit` gives, or `Members`, which are returned unchanged.
+
+        Raises:
+            FusionError: when something else than a model is among them.
+            ModelError: when a member cannot be read.
+        """
+        if isinstance(given, Members):
+            return given
+        if isinstance(given, CrossFit):
+            models = tuple(folds[0] for folds in given.members.values())
+            return cls(models, tuple(map(read, models)), given)
+        check_models(given)
+        models = (given,) if isinstance(given, keras.Model) else tuple(given)
+        return cls(models, tuple(map(read, models)))
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    @cached_property
+    def outputs(self) -> tuple[Outputs, ...]:
+        """The outputs of each member: their shapes, nesting and last activations."""
+        return tuple(map(read_outputs, self.graphs))
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """The last activation of each output; `check_alike` makes sure that members agree."""
+        return tuple(output.activation for output in self.outputs[0].each)
+
+    @property
+    def widths(self) -> tuple[int | None, ...]:
+        """The size of the last axis of each output."""
+        return tuple(output.shape[-1] for output in self.outputs[0].each)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the models, or those that `cross_fit` was given."""
+        if self.cross_fit is not None:
+            return list(self.cross_fit.members)
+        return [model.name for model in self.models]
+
+    @cached_property
+    def deployed(self) -> Members:
+        """The models that a fused model is made of.
+
+        These are the members themselves; of `cross_fit` for each name the model that was trained
+        on all rows, or otherwise the mean of the folds' models.
+        """
+        made = self.cross_fit
+        if made is None:
+            return self
+        if made.refitted:
+            return Members.of(tuple(made.refitted.values()))
+        firsts = zip(made.members.values(), self.models, self.graphs, strict=True)
+        return Members.of(
+            [
+                model if len(folds) == 1 else mean_model(_with_first(folds, graph))
+                for folds, model, graph in firsts
+            ]
+        )
+
+    def take(self, places: Sequence[int]) -> Members:
+        """Some of the members, by their indices."""
+        return Members(
+            tuple(self.models[place] for place in places),
+            tuple(self.graphs[place] for place in places),
+        )
+
+    def check_several(self) -> None:
+        """Check that there are two members or more.
+
+        Raises:
+            FusionError: when there are not.
+        """
+        if len(self) >= 2:
+            return
+        if self.cross_fit is not None:
+            raise FusionError(
+                "A fusion needs at least two members, got one from cross_fit: give it several, "
+                "cross_fit({'a': …, 'b': …}, data)."
+            )
+        raise FusionError(
+            f"A fusion needs at least two members, got {len(self)}: give a list of them."
+        )
+
+    def check_alike(self) -> None:
+        """Check that there are several members with the same inputs and the same outputs.
+
+        Members that take dictionaries of inputs share those of the same name and may have others
+        besides, for example members for images and members for tables.
+
+        Raises:
+            FusionError: naming the members that differ, and what to do.
+        """
+        self.check_several()
+        interfaces = [_Interface(*each) for each in zip(self.graphs, self.outputs, strict=True)]
+        for number, member in enumerate(self.models[1:], start=2):
+            pair = f"Member 1 ('{self.models[0].name}') and member {number} ('{member.name}')"
+            _compare(pair, interfaces[0], interfaces[number - 1])
+
+
+AnyMembers: TypeAlias = "Sequence[keras.Model] | CrossFit | Members"
+
+
+def _with_first(models: Sequence[keras.Model], first: Graph) -> Members:
+    """Models of which the first one was read already."""
+    return Members(tuple(models), (first, *map(read, models[1:])))
 
 
 def check_models(members: Any) -> None:
     """Check that members are models: one, or a list of some.
 
     Raises:
-        FusionError: naming the first that is none.
+        FusionError: naming the type of the first that is no model.
     """
     if isinstance(members, keras.Model):
         return
@@ -52,29 +163,27 @@ def check_models(members: Any) -> None:
 
 
 def check_members(members: Sequence[keras.Model]) -> None:
-    """Check that the members take the same inputs and give the same outputs.
-
-    Members that take dictionaries of inputs share those of the same name and may have others
-    besides: image, tabular and text models, say.
+    """Check that models can be fused; see `Members.check_alike`.
 
     Raises:
-        FusionError: naming the members that differ, and the mend.
+        FusionError: naming the members that differ, and what to do.
         ModelError: when a member cannot be read.
     """
-    check_several(members)
-    first = _interface(members[0])
-    for number, member in enumerate(members[1:], start=2):
-        pair = f"Member 1 ('{members[0].name}') and member {number} ('{member.name}')"
-        _compare(pair, first, _interface(member))
+    Members.of(members).check_alike()
 
 
-def _interface(model: keras.Model) -> _Interface:
-    graph = read(model)
-    return _Interface(
-        inputs=[graph.spec(ref) for ref in graph.input_refs()],
-        input_structure=graph.inputs,
-        outputs=read_outputs(model),
-    )
+@dataclass(frozen=True)
+class _Interface:
+    graph: Graph
+    outputs: Outputs
+
+    @property
+    def inputs(self) -> list[TensorSpec]:
+        return [self.graph.spec(ref) for ref in self.graph.input_refs()]
+
+    @property
+    def input_structure(self) -> Any:
+        return self.graph.inputs
 
 
 def _compare(pair: str, a: _Interface, b: _Interface) -> None:
@@ -136,36 +245,38 @@ def _shown(specs: list[tuple[Any, str]]) -> str:
 
 
 def side_by_side(
-    members: Sequence[keras.Model], also: Callable[[Graph], list[TensorRef]] | None = None
+    members: Members, also: Callable[[Graph], list[TensorRef]] | None = None
 ) -> tuple[Any, list[list[Any]]]:
     """Copies of the members called on one set of new inputs.
 
     Args:
-        members: as `check_members` has them; they are not changed.
-        also: says of a member's graph which tensors inside it are wanted too.
+        members: with equal inputs and outputs; they are not changed.
+        also: names tensors inside a member's graph that are needed as well.
 
     Returns:
         The inputs, nested as the first member takes them, or a dictionary with those of all
-        members, and for each member its outputs, flattened, as symbolic tensors; behind them what
-        `also` asked for.
+        members, and for each member its outputs, flattened, as symbolic tensors, followed by the
+        tensors that `also` names.
     """
-    graphs = [read(member) for member in members]
-    inputs = new_inputs(graphs[0])
-    for graph in graphs[1:]:
+    inputs = new_inputs(members.graphs[0])
+    for graph in members.graphs[1:]:
         if isinstance(inputs, dict):
             inputs |= {n: one for n, one in new_inputs(graph).items() if n not in inputs}
-    numbered = enumerate(members, start=1)
-    copies = [_copy(member, f"member_{number}", also) for number, member in numbered]
-    own = [inputs_of(graph, inputs) for graph in graphs]
-    called = zip(copies, own, strict=True)
-    return inputs, [list(tree.flatten(copy(taken))) for copy, taken in called]
+    tensors = []
+    for number, graph in enumerate(members.graphs, start=1):
+        named = graph
+        if also is not None:
+            named = replace(graph, outputs=[*graph.output_refs(), *also(graph)])
+        copy = build(named, f"member_{number}")
+        tensors.append(list(tree.flatten(copy(inputs_of(graph, inputs)))))
+    return inputs, tensors
 
 
 def inputs_of(graph: Graph, inputs: Any) -> Any:
-    """What a member takes of the inputs of all: those of its names, or all of them.
+    """The inputs of one member among those of all: those of its names, or all of them.
 
     Args:
-        graph: of the member.
+        graph: the member's graph.
         inputs: arrays or tensors, nested as `side_by_side` gives them.
     """
     return (
@@ -183,27 +294,18 @@ def new_inputs(graph: Graph) -> Any:
     return tree.map_structure(new_input, graph.inputs)
 
 
-def _copy(
-    member: keras.Model, name: str, also: Callable[[Graph], list[TensorRef]] | None
-) -> keras.Model:
-    if also is None:
-        return copy_model(member, name)
-    graph = read(member)
-    return build(replace(graph, outputs=[*graph.output_refs(), *also(graph)]), name)
-
-
-def mean_model(members: Sequence[keras.Model]) -> keras.Model:
+def mean_model(members: Members) -> keras.Model:
     """One model that gives the mean of the members' outputs.
 
     Args:
-        members: as `check_members` has them; they are not changed.
+        members: with equal inputs and outputs; they are not changed.
     """
     inputs, outputs = side_by_side(members)
     means = [
         keras.layers.Average(name=numbered_name("average", place, len(outputs[0])))([*parts])
         for place, parts in enumerate(zip(*outputs, strict=True))
     ]
-    return keras.Model(inputs, read_outputs(members[0]).pack(means), name="average")
+    return keras.Model(inputs, members.outputs[0].pack(means), name="average")
 
 
 def numbered_name(name: str, place: int, outputs: int) -> str:

@@ -12,25 +12,23 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.fusion.average import Average, Weights
 from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.base import Fusion
+from saikei.fusion.base import DataNeed, Fitted, Fusion, GraphHead, only_models
 from saikei.fusion.compact import compacted
-from saikei.fusion.evidence import Combiner, Evidence, Said, connect, gather
-from saikei.fusion.members import check_members, check_several, numbered_name
+from saikei.fusion.evidence import Evidence, MemberOutputs, connect, gather
+from saikei.fusion.members import AnyMembers, Members, numbered_name
 from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
 from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.stack import Stack
 from saikei.limits import check_seed
 from saikei.scoring.labelled import Labelled
-from saikei.scoring.outputs import read_outputs
 from saikei.scoring.score import Score
-from saikei.training.cross_fit import CrossFit
 from saikei.training.provenance import record_rows
 
 On = Literal["outputs", "features"]
 
 
 @dataclass(frozen=True, eq=False)
-class MultimodalFit:
+class MultimodalFit(Fitted):
     """A multimodal model, and how it does when an input is missing.
 
     Args:
@@ -40,10 +38,15 @@ class MultimodalFit:
         without: for each input the score when it is missing in all rows.
     """
 
-    model: keras.Model
     fallback: Fallback
     score: Score
     without: Mapping[str, Score]
+
+    @property
+    def summary(self) -> str:
+        """The scores without each input."""
+        each = self.without.items()
+        return ", ".join(f"{one.value:.4f} {one.name} without '{name}'" for name, one in each)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; without the model."""
@@ -102,58 +105,44 @@ class Multimodal(Fusion):
             raise FusionError("Multimodal has one weight for each member: give no table of them.")
         object.__setattr__(self, "weights", inner.weights)
 
-    def __call__(
-        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
-    ) -> keras.Model:
-        """Fuse the members into one model.
+    @property
+    def data(self) -> DataNeed:
+        """Held-out data, on which members' means, weights and scores are measured."""
+        return "held_out"
+
+    def fuse(
+        self, members: AnyMembers, data: Any = None, *, allow_in_sample: bool = False
+    ) -> MultimodalFit:
+        """Fuse the members, and score the model also for when an input is missing.
 
         Args:
             members: two or more built models with the same outputs; they are copied, never
-                changed. Their inputs are told apart by name.
+                changed. Their inputs are distinguished by name.
             data: held-out `(x, y)` or a dataset, with a dictionary of all inputs as x.
             allow_in_sample: fit even on rows that a member was trained on.
-
-        Returns:
-            An uncompiled model of plain Keras layers.
 
         Raises:
             FusionError: when the members do not fit each other, an input has no name, there is
                 no data, or a member was trained on some of it.
             DataError: when the data does not fit the members.
         """
-        return self.fit(members, data, allow_in_sample=allow_in_sample).model
-
-    def fit(
-        self, members: Sequence[keras.Model], data: Any, *, allow_in_sample: bool = False
-    ) -> MultimodalFit:
-        """Fuse the members, and say how the model does when an input is missing.
-
-        Args:
-            members: as for a call.
-            data: as for a call.
-            allow_in_sample: as for a call.
-        """
-        if isinstance(members, CrossFit):
-            raise FusionError(
-                "Multimodal takes models, whose inputs differ, and no predictions from cross_fit: "
-                "give members and held-out data."
-            )
-        check_several(members)
-        named = by_name(members)
-        check_members(named)
+        given = only_models(self, members)
+        given.check_several()
+        named = by_name(given)
+        named.check_alike()
         held = None if data is None else with_all_inputs(named, data)
-        evidence = gather(named, held, allow_in_sample, features=self.on == "features")
-        combiner = self._inner().combiner(evidence)
-        activations = [output.activation for output in read_outputs(named[0]).each]
-        stand_ins = StandIns.of(self.fallback, evidence.said, activations)
-        model = self._built(named, combiner, stand_ins)
+        inner = self._inner()
+        evidence = gather(named, held, allow_in_sample, inner.parts)
+        head = inner.fit_head(evidence)
+        stand_ins = StandIns.of(self.fallback, evidence.predictions, named.activations)
+        model = self._built(named, head, stand_ins)
         record_rows(model, evidence.digests, "Multimodal")
-        reads = [list(member.input) for member in named]
+        reads = [list(graph.inputs) for graph in named.graphs]
         without = {
-            name: self._scored(evidence, combiner, stand_ins, [name in one for one in reads])
+            name: self._scored(evidence, head, stand_ins, [name in one for one in reads])
             for name in dict.fromkeys(name for one in reads for name in one)
         }
-        everything = self._scored(evidence, combiner, stand_ins, [False] * len(named))
+        everything = self._scored(evidence, head, stand_ins, [False] * len(named))
         return MultimodalFit(model, self.fallback, everything, without)
 
     def _inner(self) -> Average | Stack:
@@ -161,35 +150,33 @@ class Multimodal(Fusion):
             return Stack(on="features", seed=self.seed)
         return Average(self.weights)
 
-    def _built(
-        self, members: Sequence[keras.Model], combiner: Combiner, stand_ins: StandIns
-    ) -> keras.Model:
-        inputs, said = connect(members, self.on == "features", False)
+    def _built(self, members: Members, head: GraphHead, stand_ins: StandIns) -> keras.Model:
+        inputs, outputs = connect(members, self._inner().parts)
         flags = new_availabilities(inputs)
-        there = [_all_of([flags[name] for name in member.input]) for member in members]
-        if self.fallback == "drop" and isinstance(combiner, WeightedMean):
-            outputs = _dropping(said, combiner, stand_ins, there)
+        there = [_all_of([flags[name] for name in graph.inputs]) for graph in members.graphs]
+        if self.fallback == "drop" and isinstance(head, WeightedMean):
+            fused = _dropping(outputs, head, stand_ins, there)
         else:
-            outputs = list(combiner.connect(stand_ins.connect(said, there), "multimodal"))
-        packed = read_outputs(members[0]).pack(outputs)
+            fused = list(head.connect(stand_ins.connect(outputs, there), "multimodal"))
+        packed = members.outputs[0].pack(fused)
         named = {tensor.name: tensor for tensor in flags.values()}
         return compacted(keras.Model({**inputs, **named}, packed, name="multimodal"))
 
     def _scored(
-        self, evidence: Evidence, combiner: Combiner, stand_ins: StandIns, missing: Sequence[bool]
+        self, evidence: Evidence, head: GraphHead, stand_ins: StandIns, missing: Sequence[bool]
     ) -> Score:
         """The score when the marked members have nothing to read."""
         places = [place for place, gone in enumerate(missing) if gone]
         left = [place for place, gone in enumerate(missing) if not gone]
-        if self.fallback == "drop" and left and isinstance(combiner, WeightedMean):
-            total = sum(combiner.weights[place] for place in left)
+        if self.fallback == "drop" and left and isinstance(head, WeightedMean):
+            total = sum(head.weights[place] for place in left)
             if total > 0:
-                kept = Said(tuple(evidence.said.outputs[place] for place in left))
-                weights = tuple(combiner.weights[place] / total for place in left)
+                kept = MemberOutputs(tuple(evidence.predictions.outputs[place] for place in left))
+                weights = tuple(head.weights[place] / total for place in left)
                 predicted = WeightedMean(weights).predict(kept)
                 return Labelled.of(evidence.tasks, evidence.labels).score(predicted)
-        told = stand_ins.without(evidence.said, places)
-        return Labelled.of(evidence.tasks, evidence.labels).score(combiner.predict(told))
+        told = stand_ins.without(evidence.predictions, places)
+        return Labelled.of(evidence.tasks, evidence.labels).score(head.predict(told))
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""
@@ -215,14 +202,14 @@ def _all_of(flags: Sequence[Any]) -> Any:
 
 
 def _dropping(
-    said: Said, combiner: WeightedMean, stand_ins: StandIns, there: Sequence[Any]
+    said: MemberOutputs, head: WeightedMean, stand_ins: StandIns, there: Sequence[Any]
 ) -> list[Any]:
     count = len(said.outputs[0])
-    priors = combiner.predict(Said(stand_ins.said.outputs))
+    priors = head.predict(MemberOutputs(stand_ins.said.outputs))
     return [
         mean_of_those_there(
             parts,
-            combiner.weights,
+            head.weights,
             there,
             np.asarray(priors[place]),
             numbered_name("mean", place, count),

@@ -27,6 +27,3 @@ FUSIONS: Mapping[str, type[Fusion]] = MappingProxyType(
         "Stack": Stack,
     }
 )
-
-# They train on the data; the others are fitted to data that no member was trained on.
-TRAINED = frozenset({"Boost", "Chain"})

@@ -13,7 +13,7 @@ from saikei.columns import in_columns
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
-from saikei.fusion.evidence import Members
+from saikei.fusion.members import AnyMembers
 from saikei.judging.nested import Nest, NestedScore
 from saikei.scoring.score import Score, standard_error
 
@@ -103,7 +103,7 @@ def _shown(fusion: Fusion) -> str:
 
 def choose(
     fusions: Sequence[Fusion],
-    members: Members,
+    members: AnyMembers,
     data: Any = None,
     folds: Any = None,
     *,
@@ -144,10 +144,9 @@ def choose(
     chosen = min(
         (rival for rival in rivals if rival.as_good), key=lambda r: (r.complexity, r.behind)
     )
-    insisted: dict[str, Any] = {"allow_in_sample": True} if allow_in_sample else {}
     return Choice(
         fusion=chosen.fusion,
-        model=chosen.fusion(members, nest.data, **insisted),
+        model=chosen.fusion(nest.evidence.members, nest.data, allow_in_sample=allow_in_sample),
         rivals=tuple(sorted(rivals, key=lambda rival: rival.behind)),
         reason=_reason(chosen, rivals[lowest]),
     )

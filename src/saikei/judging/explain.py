@@ -13,8 +13,9 @@ from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.averaging.weighted_mean import WeightedMean
 from saikei.fusion.averaging.weights import finite
-from saikei.fusion.base import Fusion
-from saikei.fusion.evidence import Evidence, Members, Said, gather
+from saikei.fusion.base import Fusion, OutputFusion
+from saikei.fusion.evidence import Evidence, MemberOutputs, gather
+from saikei.fusion.members import AnyMembers, Members
 from saikei.judging.explaining.coalitions import JoinedTeam, Team, team_of
 from saikei.judging.explaining.conclude import conclude
 from saikei.judging.explaining.explanation import Explanation
@@ -24,13 +25,12 @@ from saikei.judging.nested import Nest
 from saikei.merging.checks import checked_weights
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task, labels_of
-from saikei.training.cross_fit import CrossFit
 
 ORDERS = 512
 
 
 def explain(
-    fused: keras.Model | Members,
+    fused: keras.Model | AnyMembers,
     data: Any = None,
     *,
     fusion: Fusion | None = None,
@@ -92,22 +92,20 @@ def explain(
         tasks, labels, team, names = take_apart(fused, data, allow_in_sample)
         return conclude(tasks, labels, team, names, metric, orders, seed)
     fusion = Average() if fusion is None else fusion
-    ready = getattr(fusion, "ready", None)
-    fusion = fusion if ready is None else ready(fused)
-    combiner = getattr(fusion, "combiner", None)
-    if combiner is None:
+    if not isinstance(fusion, OutputFusion):
         raise FusionError(
             f"{type(fusion).__name__} is not a function of what its members say, or has no form "
             "that is fitted anew for each fold: fuse the members, and explain the fused model "
             "with data that it was not fitted to."
         )
-    names = _names(fused)
-    if fusion.complexity == 1:  # nothing is fitted
-        evidence = gather(fused, data, allow_in_sample)
-        team = team_of(combiner(evidence), evidence.said, _prior(evidence))
+    members = Members.of(fused)
+    names = members.names
+    if fusion.data == "none":
+        evidence = gather(members, data, allow_in_sample)
+        team = team_of(fusion.fit_head(evidence), evidence.predictions, _prior(evidence))
     else:
-        nest = Nest.of([fusion], fused, data, folds, seed, allow_in_sample)
-        evidence, team = _joined(combiner, nest)
+        nest = Nest.of([fusion], members, data, folds, seed, allow_in_sample)
+        evidence, team = _joined(fusion, nest)
     return conclude(evidence.tasks, evidence.labels, team, names, metric, orders, seed)
 
 
@@ -154,33 +152,27 @@ def explain_predictions(
                 f"{len(several)} {what} are given for {count} members: give one for each."
             )
     labels = tuple(labels_of(*one) for one in zip(tasks, members[0], y, strict=True))
-    said = Said(members)
+    said = MemberOutputs(members)
     team = team_of(WeightedMean(given), said, Labelled.of(tasks, labels).prior(members[0]))
     return conclude(tuple(tasks), labels, team, names, metric, orders, seed)
 
 
-def _joined(combiner: Any, nest: Nest) -> tuple[Evidence, Team]:
+def _joined(fusion: OutputFusion[Any], nest: Nest) -> tuple[Evidence, Team]:
     """Evidence of the rows of all folds, and the teams of the folds, each fitted to the others."""
     rows = np.sort(np.concatenate([fold.test for fold in nest.folds]))
     evidence = nest.evidence.take(rows)
     prior = _prior(evidence)
-    parts = []
+    ready, parts = fusion.ready(nest.evidence), []
     for fold in nest.folds:
         here = np.searchsorted(rows, fold.test)
-        fitted = combiner(nest.evidence.take(fold.train))
-        said = evidence.take(here).said
+        fitted = ready.fit_head(nest.evidence.take(fold.train))
+        said = evidence.take(here).predictions
         parts.append((here, team_of(fitted, said, tuple(one[here] for one in prior))))
-    return evidence, JoinedTeam(evidence.said, tuple(parts))
+    return evidence, JoinedTeam(evidence.predictions, tuple(parts))
 
 
 def _prior(evidence: Evidence) -> tuple[Array, ...]:
-    return Labelled.of(evidence.tasks, evidence.labels).prior(evidence.said.outputs[0])
-
-
-def _names(members: Members) -> list[str]:
-    if isinstance(members, CrossFit):
-        return list(members.members)
-    return [getattr(member, "name", str(n)) for n, member in enumerate(members, start=1)]
+    return Labelled.of(evidence.tasks, evidence.labels).prior(evidence.predictions.outputs[0])
 
 
 def _check_orders(orders: object) -> None:

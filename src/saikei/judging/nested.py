@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import keras
 import numpy as np
 from keras import tree
 
 from saikei.batches import Array
 from saikei.data import gathered
 from saikei.errors import FusionError
-from saikei.fusion.base import Fusion
-from saikei.fusion.evidence import Evidence, Members, gather
+from saikei.fusion.base import Fusion, OutputFusion
+from saikei.fusion.evidence import Evidence, gather
+from saikei.fusion.members import AnyMembers, Members
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import Score
-from saikei.training.cross_fit import CrossFit
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
 
 
@@ -46,7 +45,7 @@ class NestedScore:
 
 def nested_score(
     fusion: Fusion,
-    members: Members,
+    members: AnyMembers,
     data: Any = None,
     folds: Any = None,
     *,
@@ -82,16 +81,14 @@ class Nest:
     """Evidence and folds, on which several fusions can be scored alike.
 
     Args:
-        evidence: labels, and what members say.
+        evidence: labels and predictions of the members.
         folds: over its rows.
-        members: as they were given.
-        data: gathered; `None` for what `cross_fit` gives.
-        allow_in_sample: as it was given.
+        data: the data as arrays; `None` for what `cross_fit` gives.
+        allow_in_sample: whether fusions may be fitted to rows that a member was trained on.
     """
 
     evidence: Evidence
     folds: tuple[Fold, ...]
-    members: Members
     data: Any
     allow_in_sample: bool
 
@@ -99,34 +96,30 @@ class Nest:
     def of(
         cls,
         fusions: Sequence[Fusion],
-        members: Members,
+        given: AnyMembers,
         data: Any,
         folds: Any,
         seed: int,
         allow_in_sample: bool,
     ) -> Nest:
-        """Let members speak once for all fusions."""
+        """Predict the data once for all fusions."""
+        members = Members.of(given)
         # Gathered once: a dataset may come in another order at each pass.
         held = gathered(data).parts if data is not None else None
-        needs = [getattr(fusion, "needs", (False, False)) for fusion in fusions]
-        evidence = gather(
-            members,
-            held,
-            allow_in_sample,
-            features=any(need[0] for need in needs),
-            raw=any(need[1] for need in needs),
-        )
-        return cls(evidence, _folds(evidence, members, folds, seed), members, held, allow_in_sample)
+        parts = {part for one in fusions if isinstance(one, OutputFusion) for part in one.parts}
+        evidence = gather(members, held, allow_in_sample, parts)
+        return cls(evidence, _folds(evidence, folds, seed), held, allow_in_sample)
 
     def score(self, fusion: Fusion) -> NestedScore:
         """Score one fusion."""
-        ready = getattr(fusion, "ready", None)
-        # What is known of the members besides their predictions is the same for each fold.
-        fusion = fusion if ready is None else ready(self.members)
-        said = [self._told(fusion, fold) for fold in self.folds]
+        if isinstance(fusion, OutputFusion):
+            fusion = fusion.ready(self.evidence)
+            each = [self._by_head(fusion, fold) for fold in self.folds]
+        else:
+            each = [self._by_model(fusion, fold) for fold in self.folds]
         rows = np.concatenate([fold.test for fold in self.folds])
         order = np.argsort(rows, kind="stable")
-        outputs = tuple(np.concatenate(parts)[order] for parts in zip(*said, strict=True))
+        outputs = tuple(np.concatenate(parts)[order] for parts in zip(*each, strict=True))
         labels = [part[rows[order]] for part in self.evidence.labels]
         tasks = self.evidence.tasks
         return NestedScore(
@@ -136,30 +129,30 @@ class Nest:
             outputs=outputs,
         )
 
-    def _told(self, fusion: Fusion, fold: Fold) -> Sequence[Array]:
-        combiner = getattr(fusion, "combiner", None)
-        if combiner is not None:
-            told: Sequence[Array] = combiner(self.evidence.take(fold.train)).predict(
-                self.evidence.take(fold.test).said
-            )
-            return told
-        if isinstance(self.members, CrossFit):
+    def _by_head(self, fusion: OutputFusion[Any], fold: Fold) -> Sequence[Array]:
+        head = fusion.fit_head(self.evidence.take(fold.train))
+        predicted: Sequence[Array] = head.predict(self.evidence.take(fold.test).predictions)
+        return predicted
+
+    def _by_model(self, fusion: Fusion, fold: Fold) -> Sequence[Array]:
+        members = self.evidence.members
+        if members.cross_fit is not None:
             raise FusionError(
                 f"{type(fusion).__name__} needs models and cannot be scored on the predictions of "
                 "cross_fit: give members and held-out data."
             )
         train, test = (_take(self.data, rows) for rows in (fold.train, fold.test))
-        insisted: dict[str, Any] = {"allow_in_sample": True} if self.allow_in_sample else {}
-        model: keras.Model = fusion(self.members, train, **insisted)
+        model = fusion(members, train, allow_in_sample=self.allow_in_sample)
         return predict_all(model, test).outputs
 
 
-def _folds(evidence: Evidence, members: Members, folds: Any, seed: int) -> tuple[Fold, ...]:
+def _folds(evidence: Evidence, folds: Any, seed: int) -> tuple[Fold, ...]:
     classes = None
     if len(evidence.tasks) == 1:
         classes = class_numbers(evidence.tasks[0], evidence.labels[0])
-    if folds is None and isinstance(members, CrossFit):
-        number = members.fold_of
+    made = evidence.members.cross_fit
+    if folds is None and made is not None:
+        number = made.fold_of
         folds = [(number != one, number == one) for one in np.unique(number)]
     counted = evidence.labels[0].counted
     needed = [] if classes is None else np.unique(classes[counted]).tolist()

@@ -48,9 +48,11 @@ def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
     return tasks[0]
 
 
-def infer_tasks(model: keras.Model, y: Any, loss: Any = None) -> tuple[Task, ...]:
-    """The task of each output of a model, flattened; see `infer_task`."""
-    return Inference(model, loss).tasks(y)
+def infer_tasks(
+    model: keras.Model, y: Any, loss: Any = None, outputs: Outputs | None = None
+) -> tuple[Task, ...]:
+    """The task of each output of a model, flattened; see `infer_task` and `Inference`."""
+    return Inference(model, loss, outputs).tasks(y)
 
 
 class Inference:
@@ -59,10 +61,13 @@ class Inference:
     Args:
         model: a built model.
         loss: as for `infer_task`.
+        outputs: of the model, where it was read already.
     """
 
-    def __init__(self, model: keras.Model, loss: Any = None) -> None:
-        self._outputs = read_outputs(model)
+    def __init__(
+        self, model: keras.Model, loss: Any = None, outputs: Outputs | None = None
+    ) -> None:
+        self._outputs = read_outputs(model) if outputs is None else outputs
         self._name = model.name
         self._losses = losses_of(model, loss, len(self._outputs.each))
         self._marks = [one for one in marks_of(model) if isinstance(one, IgnoredClass)]
@@ -89,13 +94,18 @@ class Inference:
         )
 
 
-def flat_labels(model: keras.Model, y: Any) -> list[Array]:
+def flat_labels(model: keras.Model, y: Any, outputs: Outputs | None = None) -> list[Array]:
     """The labels of each output, in the order of the model's flattened outputs.
+
+    Args:
+        model: a built model.
+        y: labels, nested as the model nests its outputs.
+        outputs: of the model, where it was read already.
 
     Raises:
         DataError: when there are not as many label arrays as outputs, or their names differ.
     """
-    return _flat_labels(model.name, read_outputs(model), y)
+    return _flat_labels(model.name, outputs or read_outputs(model), y)
 
 
 def _flat_labels(name: str, outputs: Outputs, y: Any) -> list[Array]:

@@ -14,6 +14,7 @@ from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.metrics import find_metric
+from saikei.scoring.outputs import Outputs
 from saikei.scoring.predictions import Predictions, predict_all
 from saikei.scoring.task import Task
 
@@ -67,7 +68,10 @@ def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> L
 
 
 def counted_labels(
-    model: keras.Model, tasks: Sequence[Task], predicted: Predictions | ArrayData
+    model: keras.Model,
+    tasks: Sequence[Task],
+    predicted: Predictions | ArrayData,
+    read: Outputs | None = None,
 ) -> tuple[Labels, ...]:
     """The labels of each output, with what counts of them.
 
@@ -76,11 +80,12 @@ def counted_labels(
         tasks: what each output learns.
         predicted: labels, weights and the masks of the outputs, or data, whose masks are not
             known.
+        read: the model's outputs, where it was read already.
 
     Raises:
         DataError: when labels, weights or masks do not fit each other, or nothing counts.
     """
-    labels = flat_labels(model, predicted.y)
+    labels = flat_labels(model, predicted.y, read)
     weights = flat_weights(predicted.weights, len(labels))
     masks = [None] * len(labels) if isinstance(predicted, ArrayData) else predicted.masks
     return tuple(

@@ -71,16 +71,16 @@ class Outputs:
         return tree.pack_sequence_as(self.structure, list(flat))
 
 
-def read_outputs(model: keras.Model) -> Outputs:
+def read_outputs(model: keras.Model | Graph) -> Outputs:
     """Look at what comes out of a model.
 
     Args:
-        model: a built Functional or Sequential model.
+        model: a built Functional or Sequential model, or its graph, where it was read already.
 
     Raises:
         ModelError: when the model is none, is not built, or has no graph that can be read.
     """
-    graph = read(model)
+    graph = model if isinstance(model, Graph) else read(model)
     each = tuple(
         Output(graph.spec(ref).shape, _of_tensor(graph, ref)) for ref in graph.output_refs()
     )

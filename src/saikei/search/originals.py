@@ -12,14 +12,13 @@ from saikei.budget import Budget
 from saikei.errors import BudgetError, EditError, InputError
 from saikei.fusion import Average
 from saikei.fusion.agreement import check_agreement
-from saikei.fusion.members import check_members
+from saikei.fusion.members import Members, check_members
 from saikei.graph import copy_model
 from saikei.models import CascadeModel
 from saikei.runs.candidate import Candidate, Cost
 from saikei.runs.front import goodness
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Labelled, Outputs
-from saikei.scoring.outputs import read_outputs
 from saikei.scoring.score import Score
 from saikei.search.averages import mean_of
 from saikei.search.execute import Gauge
@@ -102,9 +101,9 @@ def measure_originals(
     """
     outputs = {name: judge.predict(model) for name, model in models.items()}
     if len(models) > 1:
-        given = list(models.values())
-        held = judge.x, read_outputs(given[0]).pack([one.values for one in judge.labels])
-        check_agreement(given, judge.tasks, judge.labels, list(outputs.values()), held)
+        members = Members.of(list(models.values()))
+        held = judge.x, members.outputs[0].pack([one.values for one in judge.labels])
+        check_agreement(members, judge.tasks, judge.labels, list(outputs.values()), held)
     scores = {name: judge.score(out) for name, out in outputs.items()}
     best = max(models, key=lambda name: (goodness(scores[name]), -scores[name].loss))
     known = {name: folder.finished(name, _plan(name)) for name in models}

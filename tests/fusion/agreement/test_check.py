@@ -201,7 +201,7 @@ def test_untrained_networks_are_no_reason(seed):
         keras.utils.set_random_seed(10 * seed + number)
         layers = [keras.layers.Dense(5, "relu"), keras.layers.Dense(3, "softmax")]
         members.append(keras.Sequential([keras.Input((4,)), *layers]))
-    assert sk.Average("learn").fit(members, (x, y)).values
+    assert sk.Average("learn").fuse(members, (x, y)).head.fitted.values
 
 
 def test_a_weak_member_is_no_reason(digits, good, held):
@@ -247,5 +247,5 @@ def test_a_text_model_that_is_far_behind_is_no_reason():
     words = np.array(["yes", "no"] * 50)
     data = tf.data.Dataset.from_tensor_slices((words, np.array([1, 0] * 50))).batch(16)
     knows = net("knows", [[0, 0], [-4, 4], [4, -4]])
-    fitted = sk.Average("learn").fit([knows, net("silent", np.zeros((3, 2)))], data)
+    fitted = sk.Average("learn").fuse([knows, net("silent", np.zeros((3, 2)))], data).head.fitted
     assert fitted.values[0] > 0.99

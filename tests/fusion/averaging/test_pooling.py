@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from saikei.errors import FusionError
 from saikei.fusion.averaging.pooling import OutputPool, Pool
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.links import links_of, logits_of
 
 SOME = (0.5, 0.3, 0.2)
@@ -105,9 +105,9 @@ def test_arrays_and_graph_give_the_same(link, space, how, weights, temperatures)
     parts = outputs_of(link, logits())
     pool = Pool((OutputPool(link, space, how, weights, temperatures),))
     inputs = [keras.Input((4,), name=f"x{number}") for number in range(3)]
-    graph = keras.Model(inputs, pool.connect(Said(tuple((one,) for one in inputs)))[0])
+    graph = keras.Model(inputs, pool.connect(MemberOutputs(tuple((one,) for one in inputs)))[0])
     said = keras.ops.convert_to_numpy(graph(list(parts)))
-    (fitted,) = pool.predict(Said(tuple((one,) for one in parts)))
+    (fitted,) = pool.predict(MemberOutputs(tuple((one,) for one in parts)))
     np.testing.assert_allclose(said, fitted, atol=1e-6)
     if link == "softmax":
         np.testing.assert_allclose(fitted.sum(-1), 1, atol=1e-6)

@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam
 from saikei.models import Exits
 from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 MEMBERS, Y = made_up.classes(members=3)
-SAID = Said(tuple((part,) for part in MEMBERS))
+SAID = MemberOutputs(tuple((part,) for part in MEMBERS))
 PRIOR = Labelled.of((made_up.task(),), (Y,)).prior((MEMBERS[0],))
 
 
@@ -51,7 +51,7 @@ def test_what_is_absent_is_heard_as_its_mean():
         return said.outputs[0]
 
     features = tuple((part[:, :1],) for part in MEMBERS)
-    said = Said(SAID.outputs, features, raw=(MEMBERS[0],))
+    said = MemberOutputs(SAID.outputs, features, raw=(MEMBERS[0],))
     ImputedTeam.of(said, fusion).outputs(np.array([True, False, True]))
     (told,) = heard
     assert told.outputs[0][0] is MEMBERS[0]

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 
 from saikei.errors import FusionError
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam
 from saikei.judging.explaining.games import JoinedGame, MeanGame, OutputsGame, game_of
 from saikei.judging.explaining.shapley import all_coalitions, exact_shapley
@@ -19,7 +19,7 @@ WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 
 
 def team(tasks, labels, members, weights=WEIGHTS):
-    said = Said(tuple(tuple(parts) for parts in members))
+    said = MemberOutputs(tuple(tuple(parts) for parts in members))
     return MeanTeam(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
 
 

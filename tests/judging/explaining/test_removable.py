@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.judging.explaining.coalitions import MeanTeam
 from saikei.judging.explaining.games import game_of
 from saikei.judging.explaining.removable import losses_without, removable
@@ -17,7 +17,7 @@ from tests.judging.explaining import made_up
 def game(members, y, task=None, weights=None):
     task = task or made_up.task()
     weights = weights or (1 / len(members),) * len(members)
-    said = Said(tuple((part,) for part in members))
+    said = MemberOutputs(tuple((part,) for part in members))
     mean = MeanTeam(said, weights, Labelled.of((task,), (y,)).prior((members[0],)))
     return game_of((task,), (y,), mean, "loss")
 

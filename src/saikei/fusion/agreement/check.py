@@ -14,8 +14,8 @@ from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preparation import Preparation, other_preparation
 from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
-from saikei.fusion.members import inputs_of
-from saikei.graph import read
+from saikei.fusion.members import Members, inputs_of
+from saikei.graph import build
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import counted_labels
@@ -30,7 +30,7 @@ _SHOWN = 40
 
 
 def check_agreement(
-    members: Sequence[keras.Model],
+    members: Members,
     tasks: Sequence[Task],
     labels: Sequence[Labels],
     outputs: Sequence[Sequence[Array]],
@@ -42,7 +42,7 @@ def check_agreement(
     wrong in the same way agree.
 
     Args:
-        members: as `check_members` has them.
+        members: with equal inputs and outputs.
         tasks: what each output learns.
         labels: of each output, with what counts of them.
         outputs: for each member one array for each output.
@@ -59,7 +59,7 @@ def check_agreement(
 
 
 def _check_order(
-    members: Sequence[keras.Model],
+    members: Members,
     task: Task,
     truth: Labels,
     outputs: Sequence[Array],
@@ -70,7 +70,7 @@ def _check_order(
         return
     best = max(tempered_skill(task, truth, said) for said in outputs)
     for number, (member, said, order) in enumerate(
-        zip(members, outputs, orders, strict=True), start=1
+        zip(members.models, outputs, orders, strict=True), start=1
     ):
         if order is None:
             continue
@@ -81,7 +81,7 @@ def _check_order(
 
 
 def _check_preparation(
-    members: Sequence[keras.Model],
+    members: Members,
     tasks: Sequence[Task],
     labels: Sequence[Labels],
     outputs: Sequence[Sequence[Array]],
@@ -95,10 +95,11 @@ def _check_preparation(
     known = tuple(labels) if isinstance(data, (tuple, list)) or whole is None else None
     for place in behind:
         assert whole is not None
-        member = members[place]
-        own = inputs_of(read(member), whole.x)
-        told = counted_labels(member, tasks, whole) if known is None else known
-        found = other_preparation(member, tasks, own, told, skill[best])
+        member = members.models[place]
+        graph, read = members.graphs[place], members.outputs[place]
+        own = inputs_of(graph, whole.x)
+        told = counted_labels(member, tasks, whole, read) if known is None else known
+        found = other_preparation(build(graph), tasks, own, told, skill[best])
         if found is not None:
             raise FusionError(
                 f"Member {place + 1} ('{member.name}') was trained on inputs that were prepared "

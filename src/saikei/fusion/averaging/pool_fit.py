@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from saikei.errors import FusionError
 from saikei.fusion.averaging.class_weights import ClassWeights
-from saikei.fusion.averaging.greedy import Selection
-from saikei.fusion.averaging.pooling import How, OutputPool, Pool, Space
-from saikei.fusion.averaging.weights import FittedWeights
+from saikei.fusion.averaging.pooling import (
+    CalibratedFit,
+    FittedAny,
+    How,
+    OutputPool,
+    Pool,
+    Space,
+)
 from saikei.fusion.evidence import Evidence
 from saikei.scoring.links import links_of, logits_of
 from saikei.scoring.task import Task
 from saikei.scoring.temperature import Temperature, fit_temperature
 
-FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights
 Learn: TypeAlias = Callable[[Sequence[Task], Sequence[Sequence[Any]], Sequence[Any]], FittedAny]
-
-
-@dataclass(frozen=True)
-class CalibratedFit:
-    """Temperatures of the members, and the weights that were fitted after them.
-
-    Args:
-        temperatures: for each output those of the members; `None` for a regression.
-        weights: `None` where they are given, equal or, for a median, absent.
-    """
-
-    temperatures: tuple[tuple[Temperature, ...] | None, ...]
-    weights: FittedAny | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The entries of the weights, if there are any, and the temperatures; JSON-ready."""
-        return {
-            **(self.weights.to_dict() if self.weights is not None else {}),
-            "temperatures": [
-                each and [temperature.to_dict() for temperature in each]
-                for each in self.temperatures
-            ],
-        }
 
 
 def equal_pool(
@@ -67,9 +48,7 @@ def equal_pool(
     return Pool(tuple(OutputPool(link, space, how, equal) for link in links))
 
 
-def fit_pool(
-    pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | None
-) -> tuple[Pool, FittedAny | CalibratedFit | None]:
+def fit_pool(pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | None) -> Pool:
     """Fit temperatures, then weights.
 
     Args:
@@ -79,7 +58,7 @@ def fit_pool(
         learn: finds weights from tasks, predictions and labels; `None` leaves them.
 
     Returns:
-        The fitted pool, and what was fitted; `None` where nothing was.
+        The fitted pool.
 
     Raises:
         FusionError: when there is nothing to calibrate.
@@ -89,11 +68,12 @@ def fit_pool(
         pool, temperatures = _calibrated(pool, evidence)
     weights = None
     if learn is not None:
-        said = pool.prepare(evidence.said)
+        said = pool.prepare(evidence.predictions)
         weights = learn(_pooled_tasks(pool, evidence.tasks), said, evidence.labels)
         each = (weights.values,) * len(pool.each)
         pool = pool.weighted(weights.values if isinstance(weights, ClassWeights) else each)
-    return pool, weights if temperatures is None else CalibratedFit(temperatures, weights)
+    fitted = weights if temperatures is None else CalibratedFit(temperatures, weights)
+    return replace(pool, fitted=fitted)
 
 
 def _calibrated(
@@ -106,7 +86,7 @@ def _calibrated(
     """
     if all(task.kind == "regression" for task in evidence.tasks):
         raise FusionError("A regression has no probabilities to calibrate: leave calibrate out.")
-    outputs = zip(*evidence.said.outputs, strict=True)
+    outputs = zip(*evidence.predictions.outputs, strict=True)
     found = tuple(
         None
         if task.kind == "regression"

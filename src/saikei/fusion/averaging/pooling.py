@@ -20,13 +20,42 @@ from keras import layers, ops
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.evidence import Said
+from saikei.fusion.averaging.class_weights import ClassWeights
+from saikei.fusion.averaging.greedy import Selection
+from saikei.fusion.averaging.weights import FittedWeights
+from saikei.fusion.base import listed
+from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name
 from saikei.scoring.links import Link, logits_of
+from saikei.scoring.temperature import Temperature
 from saikei.tensors import to_floats
 
 Space: TypeAlias = Literal["probability", "logit"]
 How: TypeAlias = Literal["mean", "median"]
+FittedAny: TypeAlias = FittedWeights | Selection | ClassWeights
+
+
+@dataclass(frozen=True)
+class CalibratedFit:
+    """Temperatures of the members, and the weights that were fitted after them.
+
+    Args:
+        temperatures: for each output those of the members; `None` for a regression.
+        weights: `None` where they are given, equal or, for a median, absent.
+    """
+
+    temperatures: tuple[tuple[Temperature, ...] | None, ...]
+    weights: FittedAny | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of the weights, if there are any, and the temperatures; JSON-ready."""
+        return {
+            **(self.weights.to_dict() if self.weights is not None else {}),
+            "temperatures": [
+                each and [temperature.to_dict() for temperature in each]
+                for each in self.temperatures
+            ],
+        }
 
 
 @dataclass(frozen=True)
@@ -195,9 +224,11 @@ class Pool:
 
     Args:
         each: of the outputs.
+        fitted: how it was fitted; `None` where nothing was.
     """
 
     each: tuple[OutputPool, ...]
+    fitted: FittedAny | CalibratedFit | None = None
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -214,14 +245,14 @@ class Pool:
 
     def of(self, places: Sequence[int]) -> Pool:
         """The same without the other members, which no output needs."""
-        return Pool(tuple(pool.of(places) for pool in self.each))
+        return Pool(tuple(pool.of(places) for pool in self.each), self.fitted)
 
     def weighted(self, weights: Sequence[tuple[Any, ...]]) -> Pool:
         """The same with other weights, for each output."""
         pairs = zip(self.each, weights, strict=True)
         return Pool(tuple(replace(pool, weights=one) for pool, one in pairs))
 
-    def prepare(self, said: Said) -> list[list[Array]]:
+    def prepare(self, said: MemberOutputs) -> list[list[Array]]:
         """For each member, arrays of its outputs: calibrated, in the space of the pool."""
         outputs = [
             [to_floats(part) for part in pool.prepare(parts)]
@@ -229,7 +260,26 @@ class Pool:
         ]
         return [list(member) for member in zip(*outputs, strict=True)]
 
-    def predict(self, said: Said) -> tuple[Array, ...]:
+    @property
+    def summary(self) -> str:
+        """The weights and temperatures that were fitted."""
+        calibrated = self.fitted if isinstance(self.fitted, CalibratedFit) else None
+        weights = calibrated.weights if calibrated else self.fitted
+        parts = []
+        if isinstance(weights, ClassWeights):
+            parts.append(
+                f"weights for each class, loss {weights.loss:.4f} "
+                f"(shared: {weights.shared_loss:.4f})"
+            )
+        elif isinstance(weights, (FittedWeights, Selection)):
+            parts.append(f"weights {listed(weights.values)}")
+        each = [one for one in calibrated.temperatures if one] if calibrated else []
+        if each:
+            shown = [listed(member.value for member in output) for output in each]
+            parts.append(f"temperatures {'; '.join(shown)}")
+        return ", ".join(parts)
+
+    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
         return tuple(
             to_floats(pool([np.asarray(part) for part in parts]))
@@ -237,7 +287,7 @@ class Pool:
         )
 
     def connect(
-        self, said: Said, name: str = "average", logits: Said | None = None
+        self, said: MemberOutputs, name: str = "average", logits: MemberOutputs | None = None
     ) -> tuple[Any, ...]:
         """The same in a graph.
 
@@ -256,7 +306,9 @@ class Pool:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, one entry for each output."""
+        """What was fitted, or the pool, one entry for each output; JSON-ready."""
+        if self.fitted is not None:
+            return self.fitted.to_dict()
         return {
             "weights": [_lists(pool.weights) for pool in self.each],
             "temperatures": [pool.temperatures and [*pool.temperatures] for pool in self.each],

@@ -10,7 +10,10 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
-from saikei.fusion.evidence import Said
+from saikei.fusion.averaging.greedy import Selection
+from saikei.fusion.averaging.weights import FittedWeights
+from saikei.fusion.base import listed
+from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name
 
 
@@ -20,9 +23,11 @@ class WeightedMean:
 
     Args:
         weights: one for each member, with sum 1.
+        fitted: how the weights were fitted; `None` where they are equal or given.
     """
 
     weights: tuple[float, ...]
+    fitted: FittedWeights | Selection | None = None
 
     @property
     def used(self) -> tuple[int, ...]:
@@ -33,14 +38,14 @@ class WeightedMean:
         """The same without the other members, whose weights are 0."""
         return WeightedMean(tuple(self.weights[place] for place in places))
 
-    def predict(self, said: Said) -> tuple[Array, ...]:
+    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
         return tuple(
             np.average(np.stack(parts), axis=0, weights=self.weights)
             for parts in zip(*said.outputs, strict=True)
         )
 
-    def connect(self, said: Said, name: str = "average") -> tuple[Any, ...]:
+    def connect(self, said: MemberOutputs, name: str = "average") -> tuple[Any, ...]:
         """The same in a graph; members of weight 0 are left out."""
         used = [(o, w) for o, w in zip(said.outputs, self.weights, strict=True) if w > 0]
         weights = [weight for _, weight in used]
@@ -49,9 +54,14 @@ class WeightedMean:
             for place, parts in enumerate(zip(*(member for member, _ in used), strict=True))
         )
 
+    @property
+    def summary(self) -> str:
+        """The weights."""
+        return f"weights {listed(self.weights)}"
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"weights": list(self.weights)}
+        """What was fitted, or the weights, JSON-ready."""
+        return self.fitted.to_dict() if self.fitted else {"weights": list(self.weights)}
 
 
 def _weighted_sum(parts: Sequence[Any], weights: Sequence[float], form: str, name: str) -> Any:

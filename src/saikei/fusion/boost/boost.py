@@ -13,13 +13,12 @@ import numpy as np
 from saikei.batches import ArrayData
 from saikei.data import gathered
 from saikei.errors import FusionError
-from saikei.fusion.base import Fusion
+from saikei.fusion.base import DataNeed, Fitted, TrainedFusion, listed, only_models
 from saikei.fusion.boost.adaboost import AdaBoostRounds
 from saikei.fusion.boost.gradient import GradientRounds
 from saikei.fusion.boost.series import TrainingData, TrainingSettings, sum_model, vote_term
 from saikei.fusion.logits import last_activation
-from saikei.fusion.members import check_members, check_models
-from saikei.graph import read
+from saikei.fusion.members import AnyMembers, Members
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.scoring.inference import flat_labels, flat_weights
 from saikei.scoring.observed import observe
@@ -27,8 +26,8 @@ from saikei.scoring.observed import observe
 METHODS = ("gradient", "samme")
 
 
-@dataclass(frozen=True)
-class BoostFit:
+@dataclass(frozen=True, eq=False)
+class BoostFit(Fitted):
     """A boosted model and how it came about.
 
     Args:
@@ -42,12 +41,16 @@ class BoostFit:
         ended: why there are fewer members than rounds; `None` when there are not.
     """
 
-    model: keras.Model
     steps: tuple[float, ...]
     losses: tuple[float, ...]
     validation_losses: tuple[float, ...]
     errors: tuple[float, ...] = ()
     ended: str | None = None
+
+    @property
+    def summary(self) -> str:
+        """The steps, or the weights of the votes."""
+        return f"steps {listed(self.steps)}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; without the model."""
@@ -61,7 +64,7 @@ class BoostFit:
 
 
 @dataclass(frozen=True)
-class Boost(Fusion):
+class Boost(TrainedFusion):
     """Members in series, each trained on the errors of the sum of those before it.
 
     Forward stagewise fitting (Friedman, "Greedy Function Approximation", 2001): with F the sum so
@@ -118,8 +121,20 @@ class Boost(Fusion):
                 f"Boost(shrinkage={self.shrinkage}): use a number above 0 and at most 1."
             )
 
-    def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
-        """Train the series.
+    @property
+    def data(self) -> DataNeed:
+        """Data to train on."""
+        return "training"
+
+    def fuse(
+        self,
+        members: AnyMembers,
+        data: Any = None,
+        validation: Any = None,
+        *,
+        allow_in_sample: bool = False,  # noqa: ARG002 - members are trained on these rows
+    ) -> BoostFit:
+        """Train the series, and report how.
 
         Args:
             members: built models with the same inputs and the same single output; one is enough
@@ -127,9 +142,14 @@ class Boost(Fusion):
                 the architecture is used.
             data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
                 read into memory.
+            validation: data of the same form; with it the series ends before the first member that
+                makes the validation loss no better, and otherwise before one that makes the
+                training loss no better.
+            allow_in_sample: has no effect, since members are trained on the data.
 
         Returns:
-            An uncompiled model of plain Keras layers: the weighted sum of the members.
+            An uncompiled model of plain Keras layers, the weighted sum of the members, and how it
+            was trained.
 
         Raises:
             FusionError: when the members cannot be summed, there is no data, or the first
@@ -137,26 +157,11 @@ class Boost(Fusion):
                 is not of classes, or a first member that is kept is no better than chance.
             DataError: when the data does not fit the members.
         """
-        return self.fit(members, data).model
-
-    def fit(self, members: Sequence[keras.Model], data: Any, validation: Any = None) -> BoostFit:
-        """Train the series, and report how it went.
-
-        Args:
-            members: as for a call.
-            data: as for a call.
-            validation: held-out data in the same form; with it the series ends before the first
-                member that does not lower the validation loss, and otherwise before the first
-                that does not lower the training loss.
-
-        Raises:
-            FusionError: as for a call.
-            DataError: as for a call.
-        """
-        architectures = self._architectures(members)
+        given = only_models(self, members)
+        architectures = self._architectures(given)
         if data is None:
             raise FusionError("Boost needs training data: call it with (members, (x, y)).")
-        first = members[0]
+        first = given.models[0]
         activation = last_activation(first, "Boost")
         train = _training_data(first, data, "train")
         held = None if validation is None else _training_data(first, validation, "validation")
@@ -165,7 +170,7 @@ class Boost(Fusion):
         )
         rounds: GradientRounds | AdaBoostRounds
         if self.method == "gradient":
-            rounds = GradientRounds(read(first), settings, train, held)
+            rounds = GradientRounds(given.graphs[0], settings, train, held)
             term = None
         else:
             rounds = AdaBoostRounds(settings, train, held)
@@ -188,12 +193,10 @@ class Boost(Fusion):
                 "the first."
             )
 
-    def _architectures(self, members: Sequence[keras.Model]) -> list[keras.Model]:
-        check_models(members)
-        several = not isinstance(members, keras.Model) and len(members) != 1
-        if several or self.rounds is None:
-            check_members(members)
-        return list(islice(cycle(members), self.rounds or len(members)))
+    def _architectures(self, members: Members) -> list[keras.Model]:
+        if len(members) != 1 or self.rounds is None:
+            members.check_alike()
+        return list(islice(cycle(members.models), self.rounds or len(members)))
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""

@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
-import keras
-
 from saikei.errors import FusionError
-from saikei.fusion.base import Fusion
-from saikei.fusion.cascade.classifiers import check_costs, exits_by, member_costs, open_exits
+from saikei.fusion.base import DataNeed, OutputFusion
+from saikei.fusion.cascade.classifiers import member_costs, open_exits
 from saikei.fusion.cascade.fitting import (
-    CascadeFit,
-    ExitCombiner,
+    ExitHead,
     fit_exits,
     make_stage_table,
     measure_exits,
 )
 from saikei.fusion.cascade.policies import Goal
-from saikei.fusion.evidence import Evidence, Members, deployed, gather
-from saikei.fusion.members import check_members
-from saikei.graph import copy_model
+from saikei.fusion.evidence import Evidence
+from saikei.fusion.members import Members
+from saikei.graph import build
 from saikei.limits import check_seed
-from saikei.models import CascadeModel, Combine, Confidence, Exits
+from saikei.models import CascadeModel, Combine, Confidence
 from saikei.models.exits import check_choice, check_thresholds
-from saikei.training.cross_fit import CrossFit
-from saikei.training.provenance import record_rows
 
 _DEFAULT_TARGET = 0.99
 _AIMS = ("target", "cost", "thresholds")
 
 
 @dataclass(frozen=True)
-class Cascade(Fusion):
+class Cascade(OutputFusion[ExitHead]):
     """Members in order, small ones first: a row goes on until one of them is confident of it.
 
     The best thresholds of all stages are searched jointly, on held-out data: those of the lowest
@@ -98,71 +93,29 @@ class Cascade(Fusion):
             if value is not None:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
 
-    def __call__(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> CascadeModel:
-        """Fuse the members into one model that runs no more of them than it needs.
-
-        Args:
-            members: two or more built classifiers with the same inputs and the same one output,
-                in the order in which they run; they are copied, never changed. Or the result of
-                `cross_fit`, instead of members and data.
-            data: held-out `(x, y)` or a dataset. With given thresholds it only measures how many
-                rows each member will see, and may be left out.
-            allow_in_sample: fit even on rows that a member was trained on.
-
-        Returns:
-            A `saikei.models.CascadeModel`, which is a Keras model.
-
-        Raises:
-            FusionError: when the members do not fit each other or the fusion, there is no data,
-                a member was trained on some of it, or no thresholds keep the target.
-            DataError: when the data does not fit the members.
-        """
-        models = deployed(members)
-        check_members(models)
-        if self.thresholds is not None and data is None and not isinstance(members, CrossFit):
-            exits = open_exits(models, None, self.confidence, self.combine)
-            return _model(models, replace(exits, thresholds=self.thresholds), None)
-        evidence = gather(members, data, allow_in_sample)
-        found = self._found(models, evidence, data)
-        fused = _model(models, found.exits, found.shares)
-        record_rows(fused, evidence.digests, "Cascade")
-        return fused
-
-    def fit(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> CascadeFit:
-        """Choose the thresholds, and report accuracy and cost.
-
-        Args:
-            members: as for a call.
-            data: as for a call, but not left out.
-            allow_in_sample: fit even on rows that a member was trained on.
-        """
-        models = deployed(members)
-        check_members(models)
-        return self._found(models, gather(members, data, allow_in_sample), data)
+    @property
+    def data(self) -> DataNeed:
+        """Held-out data, to choose the thresholds by where they are not given."""
+        return "held_out" if self.thresholds is None else "none"
 
     @property
     def complexity(self) -> int:
         """One number for each member but the last."""
         return 2
 
-    def ready(self, members: Members) -> Cascade:
+    def ready(self, evidence: Evidence) -> Cascade:
         """The same cascade with the members' MACs as its costs, where none are given.
 
         Args:
-            members: as for a call.
+            evidence: holds the members.
 
         Raises:
-            FusionError: when the members do not fit each other, or MACs cannot be counted.
+            FusionError: when MACs cannot be counted.
         """
-        models = deployed(members)
-        check_members(models)
-        return replace(self, costs=member_costs(models, self.costs))
+        costs = member_costs(evidence.members.deployed, self.costs, evidence.data)
+        return replace(self, costs=costs)
 
-    def combiner(self, evidence: Evidence) -> ExitCombiner:
+    def fit_head(self, evidence: Evidence) -> ExitHead:
         """Choose the thresholds by stored predictions.
 
         Args:
@@ -173,26 +126,27 @@ class Cascade(Fusion):
                 their costs are not known.
             DataError: when there are too few rows to split.
         """
-        exits = exits_by(evidence, self.confidence, self.combine)
-        if self.costs is None:
-            raise FusionError(
-                "The costs of the members are not known from their predictions: give "
-                "Cascade(costs=(…)), or count MACs with Cascade(…).ready(members)."
-            )
-        check_costs(self.costs, len(evidence.said.outputs))
-        table = make_stage_table(exits, evidence, self.costs)
+        members = evidence.members
+        tasks = evidence.tasks if len(evidence) else None
+        exits = open_exits(members, tasks, self.confidence, self.combine)
         if self.thresholds is not None:
-            check_thresholds(self.thresholds, len(evidence.said.outputs))
-            given = replace(exits, thresholds=self.thresholds)
-            return ExitCombiner(measure_exits(given, table, self.costs, None))
-        goal = self._goal()
-        return ExitCombiner(fit_exits(exits, table, goal, self.costs, self.certainty, self.seed))
+            check_thresholds(self.thresholds, len(members))
+            exits = replace(exits, thresholds=self.thresholds)
+            if not len(evidence):
+                return ExitHead(exits, None)
+        costs = member_costs(members.deployed, self.costs, evidence.data)
+        table = make_stage_table(exits, evidence, costs)
+        if self.thresholds is not None:
+            return ExitHead(exits, measure_exits(exits, table, costs, None))
+        found = fit_exits(exits, table, self._goal(), costs, self.certainty, self.seed)
+        return ExitHead(found.exits, found)
 
-    def _found(self, models: Sequence[keras.Model], evidence: Evidence, data: Any) -> CascadeFit:
-        # Checked on the models, so that an error names them.
-        open_exits(models, evidence.tasks, self.confidence, self.combine)
-        counted = replace(self, costs=member_costs(models, self.costs, data))
-        return counted.combiner(evidence).fitted
+    def build(self, members: Members, head: ExitHead) -> CascadeModel:
+        """A `saikei.models.CascadeModel` of copies of the members."""
+        copies = [
+            build(graph, f"member_{number}") for number, graph in enumerate(members.graphs, start=1)
+        ]
+        return CascadeModel(copies, head.exits, None if head.fitted is None else head.fitted.shares)
 
     def _goal(self) -> Goal:
         if self.cost is not None:
@@ -211,10 +165,3 @@ class Cascade(Fusion):
     def from_dict(cls, record: Mapping[str, Any]) -> Cascade:
         """The inverse of `to_dict`."""
         return cls(**record)
-
-
-def _model(
-    models: Sequence[keras.Model], exits: Exits, shares: tuple[float, ...] | None
-) -> CascadeModel:
-    copies = [copy_model(model, f"member_{number}") for number, model in enumerate(models, start=1)]
-    return CascadeModel(copies, exits, shares)

@@ -9,16 +9,17 @@ import keras
 
 from saikei.channels import map_channels
 from saikei.costs import count_costs, uncounted_layers
-from saikei.edits.base import read_with_sizes
+from saikei.edits.base import with_sizes
 from saikei.errors import FusionError
-from saikei.fusion.evidence import Evidence
+from saikei.fusion.members import Members
+from saikei.graph import Graph
 from saikei.models import Combine, Confidence, Exits
-from saikei.scoring.outputs import Output, read_outputs
+from saikei.scoring.outputs import Output
 from saikei.scoring.task import Kind, Task
 
 
 def open_exits(
-    models: Sequence[keras.Model],
+    members: Members,
     tasks: Sequence[Task] | None,
     confidence: Confidence,
     combine: Combine,
@@ -26,7 +27,7 @@ def open_exits(
     """Exits for these members with all thresholds 0: every row leaves at the first.
 
     Args:
-        models: members that fit each other.
+        members: with equal inputs and outputs.
         tasks: the tasks of their outputs; `None` to infer the task from the activations.
         confidence: how confidence is measured.
         combine: how a stage combines the members' outputs.
@@ -34,29 +35,12 @@ def open_exits(
     Raises:
         FusionError: when they are not classifiers with one output of one class for a row.
     """
-    outputs = read_outputs(models[0]).each
+    outputs = members.outputs[0].each
     kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
     shapes = [output.shape for output in outputs]
-    decides = _decides(f"'{models[0].name}'", kind, shapes)
+    decides = _decides(f"'{members.models[0].name}'", kind, shapes)
     logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
-    return Exits((0.0,) * (len(models) - 1), confidence, combine, decides, logits)
-
-
-def exits_by(evidence: Evidence, confidence: Confidence, combine: Combine) -> Exits:
-    """The same from stored predictions.
-
-    Args:
-        evidence: labels, and the members' predictions.
-        confidence: how confidence is measured.
-        combine: how a stage combines the members' outputs.
-
-    Raises:
-        FusionError: as `open_exits`.
-    """
-    task, outputs = evidence.tasks[0], evidence.said.outputs
-    shapes = [(None, *array.shape[1:]) for array in outputs[0]]
-    decides = _decides("member 1", task.kind, shapes)
-    return Exits((0.0,) * (len(outputs) - 1), confidence, combine, decides, task.from_logits)
+    return Exits((0.0,) * (len(members) - 1), confidence, combine, decides, logits)
 
 
 def _decides(
@@ -89,12 +73,12 @@ def _kind(output: Output) -> Kind:
 
 
 def member_costs(
-    models: Sequence[keras.Model], given: tuple[float, ...] | None, data: Any = None
+    members: Members, given: tuple[float, ...] | None, data: Any = None
 ) -> tuple[float, ...]:
     """The cost of each member on one row: MACs where no other costs are given.
 
     Args:
-        models: the members.
+        members: the members.
         given: the costs that were given; `None` to count MACs.
         data: inputs of the size at which MACs are counted, for members that take any size.
 
@@ -103,9 +87,10 @@ def member_costs(
             counted.
     """
     if given is not None:
-        check_costs(given, len(models))
+        check_costs(given, len(members))
         return given
-    return tuple(_macs(model, data) for model in models)
+    each = zip(members.models, members.graphs, strict=True)
+    return tuple(_macs(model, graph, data) for model, graph in each)
 
 
 def check_costs(given: tuple[float, ...], members: int) -> None:
@@ -120,8 +105,8 @@ def check_costs(given: tuple[float, ...], members: int) -> None:
         )
 
 
-def _macs(model: keras.Model, data: Any) -> float:
-    channel_map = map_channels(read_with_sizes(model, data))
+def _macs(model: keras.Model, graph: Graph, data: Any) -> float:
+    channel_map = map_channels(with_sizes(graph, model, data))
     unknown = uncounted_layers(channel_map)
     macs = count_costs(channel_map).macs
     if unknown or not macs:

@@ -14,7 +14,7 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.cascade.certify import certified
 from saikei.fusion.cascade.policies import Goal, Policy, front
 from saikei.fusion.cascade.stage_table import StageTable, stage_confidences, stages_of
-from saikei.fusion.evidence import Evidence, Said
+from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.models import Exits
 from saikei.models.cascade import select
 from saikei.scoring.counted import Labels
@@ -52,35 +52,42 @@ class CascadeFit:
 
 
 @dataclass(frozen=True)
-class ExitCombiner:
+class ExitHead:
     """A fitted cascade over stored predictions: each row gets the output of the stage it leaves at.
 
     Args:
-        fitted: the exits, and what was measured of them.
+        exits: thresholds, and how confidence is measured.
+        fitted: what was measured on held-out rows; `None` without any.
     """
 
-    fitted: CascadeFit
+    exits: Exits
+    fitted: CascadeFit | None
 
-    def predict(self, said: Said) -> tuple[Array, ...]:
+    def predict(self, predictions: MemberOutputs) -> tuple[Array, ...]:
         """The cascade's output, one array `(n, …)`, from the members' predictions."""
-        outputs, stages = [member[0] for member in said.outputs], self.stages(said)
-        exits = self.fitted.exits
+        outputs, stages = [member[0] for member in predictions.outputs], self.stages(predictions)
+        exits = self.exits
         upto = np.stack([exits.output(outputs[:count]) for count in range(1, len(outputs) + 1)])
         return (np.asarray(upto[stages, np.arange(len(stages))]),)
 
-    def stages(self, said: Said) -> Array:
+    def stages(self, predictions: MemberOutputs) -> Array:
         """The stage at which each row leaves, int `(n,)`, from 0."""
-        exits = self.fitted.exits
-        confidences = stage_confidences(exits, [member[0] for member in said.outputs])
+        exits = self.exits
+        confidences = stage_confidences(exits, [member[0] for member in predictions.outputs])
         return stages_of(confidences, exits.thresholds)
 
-    def connect(self, said: Said, name: str) -> tuple[Any, ...]:  # noqa: ARG002 - no new weights
+    def connect(self, predictions: MemberOutputs, name: str) -> tuple[Any, ...]:  # noqa: ARG002 - no new weights
         """The same in a graph, in which all members run."""
-        return (select(self.fitted.exits, [member[0] for member in said.outputs]),)
+        return (select(self.exits, [member[0] for member in predictions.outputs]),)
+
+    @property
+    def summary(self) -> str:
+        """Empty: the thresholds are in the model."""
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """The fitted exits, JSON-ready."""
-        return self.fitted.to_dict()
+        return {"exits": self.exits.to_dict()} if self.fitted is None else self.fitted.to_dict()
 
 
 def make_stage_table(exits: Exits, evidence: Evidence, costs: Sequence[float]) -> StageTable:
@@ -92,7 +99,7 @@ def make_stage_table(exits: Exits, evidence: Evidence, costs: Sequence[float]) -
         costs: the cost of each member alone.
     """
     (task,), (labels,) = evidence.tasks, evidence.labels
-    outputs = [member[0] for member in evidence.said.outputs]
+    outputs = [member[0] for member in evidence.predictions.outputs]
     kept = np.flatnonzero(labels.counted)
     outputs, labels = [one[kept] for one in outputs], labels[kept]
     counts, plain = labels.rows(), Labels(labels.values)

@@ -11,10 +11,10 @@ import keras
 from keras import tree
 
 from saikei.errors import FusionError
-from saikei.fusion.base import Fusion
+from saikei.fusion.base import DataNeed, Fitted, TrainedFusion, listed, only_models
 from saikei.fusion.chain.adapters import Adapter, adapter_layers
-from saikei.fusion.members import check_several, new_inputs
-from saikei.graph import Graph, TensorSpec, copy_model, read
+from saikei.fusion.members import AnyMembers, Members, new_inputs
+from saikei.graph import Graph, TensorSpec, build
 from saikei.graph.instantiate import seeded
 from saikei.graph.internals import flattened_layers
 from saikei.limits import EPOCHS, check_rate, check_seed, check_whole
@@ -23,8 +23,8 @@ from saikei.training import fit
 Training = Literal["joint", "stages", "later"] | None
 
 
-@dataclass(frozen=True)
-class ChainFit:
+@dataclass(frozen=True, eq=False)
+class ChainFit(Fitted):
     """A chain and how it came about.
 
     Args:
@@ -34,9 +34,13 @@ class ChainFit:
             member for `"stages"`, none without training.
     """
 
-    model: keras.Model
     adapters: tuple[Adapter, ...]
     losses: tuple[float, ...]
+
+    @property
+    def summary(self) -> str:
+        """The training losses; empty without training."""
+        return f"losses {listed(self.losses)}" if self.losses else ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; without the model."""
@@ -47,7 +51,7 @@ class ChainFit:
 
 
 @dataclass(frozen=True)
-class Chain(Fusion):
+class Chain(TrainedFusion):
     """The composition of the members, `yₙ ∘ … ∘ y₂ ∘ y₁`: data runs through them in their order.
 
     Where what a member gives has another shape than what the next one takes, an adapter of new
@@ -83,52 +87,51 @@ class Chain(Fusion):
                 f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages', 'later' or None."
             )
 
-    def __call__(self, members: Sequence[keras.Model], data: Any = None) -> keras.Model:
-        """Compose the members.
+    @property
+    def data(self) -> DataNeed:
+        """Data to train on, where it trains."""
+        return "training" if self.train in ("joint", "stages") else "none"
+
+    def fuse(
+        self,
+        members: AnyMembers,
+        data: Any = None,
+        validation: Any = None,
+        *,
+        allow_in_sample: bool = False,  # noqa: ARG002 - members are trained on these rows
+    ) -> ChainFit:
+        """Compose the members, train them where that is asked, and report how.
 
         Args:
             members: two or more built models; all but the first take one tensor, and all but
                 the last give one. They are copied, never changed.
             data: training data, `(x, y)` arrays or a dataset: inputs of the first member and
                 labels of the last. Only for `train`.
+            validation: data of the same form; with it each stage ends with the weights of its best
+                epoch.
+            allow_in_sample: has no effect, since members are trained on the data.
 
         Returns:
-            A model of plain Keras layers. It is compiled when it was trained.
+            A model of plain Keras layers, compiled when it was trained, and how it was trained.
 
         Raises:
             FusionError: when a member cannot stand where it does, or there is no data to train on.
             DataError: when the data does not fit.
         """
-        return self.fit(members, data).model
-
-    def fit(
-        self, members: Sequence[keras.Model], data: Any = None, validation: Any = None
-    ) -> ChainFit:
-        """Compose and train, and say how.
-
-        Args:
-            members: as for a call.
-            data: as for a call.
-            validation: likewise; with it each stage ends with the weights of its best epoch.
-        """
-        graphs = _checked(members)
-        if self.trains and data is None:
+        given = only_models(self, members)
+        graphs = _checked(given)
+        if self.data == "training" and data is None:
             raise FusionError(
                 f"Chain(train='{self.train}') needs training data: call it with (members, (x, y))."
             )
         with seeded(self.seed):
-            model, adapters, stages = _compose(members, graphs)
+            model, adapters, stages = _compose(graphs)
         self._check_trained(adapters)
         losses = tuple(
             self._train(model, trained, stages, data, validation)
             for trained in self._schedule(stages)
         )
         return ChainFit(model, adapters, losses)
-
-    @property
-    def trains(self) -> bool:
-        """Whether a call trains, and so needs data."""
-        return self.train in ("joint", "stages")
 
     def _check_trained(self, adapters: Sequence[Adapter]) -> None:
         new = [adapter for adapter in adapters if adapter.layers]
@@ -140,20 +143,20 @@ class Chain(Fusion):
             )
 
     @staticmethod
-    def plan(members: Sequence[keras.Model]) -> tuple[Adapter, ...]:
+    def plan(members: AnyMembers) -> tuple[Adapter, ...]:
         """What would stand between the members, without making anything.
 
         Args:
-            members: as for a call.
+            members: as for `fuse`.
         """
-        graphs = _checked(members)
+        graphs = _checked(Members.of(members))
         return tuple(
             _adapter(number, given, taken, adapter_layers(given, taken, number))
             for number, (given, taken) in enumerate(_gaps(graphs), start=2)
         )
 
     def _schedule(self, stages: list[list[keras.Layer]]) -> list[list[list[keras.Layer]]]:
-        if not self.trains:
+        if self.data == "none":
             return []
         return [stages] if self.train == "joint" else [[stage] for stage in stages]
 
@@ -204,16 +207,16 @@ class Chain(Fusion):
         return cls(**record)
 
 
-def _checked(members: Sequence[keras.Model]) -> list[Graph]:
+def _checked(members: Members) -> Sequence[Graph]:
     """The members' graphs.
 
     Raises:
         FusionError: when there are fewer than two, or one has several inputs or outputs inside.
     """
-    check_several(members)
-    graphs = [read(member) for member in members]
+    members.check_several()
+    graphs = members.graphs
     last = len(graphs)
-    for number, (member, graph) in enumerate(zip(members, graphs, strict=True), start=1):
+    for number, (member, graph) in enumerate(zip(members.models, graphs, strict=True), start=1):
         inputs, outputs = len(graph.input_refs()), len(graph.output_refs())
         if number > 1 and inputs != 1:
             raise FusionError(
@@ -243,10 +246,10 @@ def _adapter(
 
 
 def _compose(
-    members: Sequence[keras.Model], graphs: Sequence[Graph]
+    graphs: Sequence[Graph],
 ) -> tuple[keras.Model, tuple[Adapter, ...], list[list[keras.Layer]]]:
     inputs = new_inputs(graphs[0])
-    copies = [copy_model(m, name=f"member_{number}") for number, m in enumerate(members, start=1)]
+    copies = [build(graph, f"member_{number}") for number, graph in enumerate(graphs, start=1)]
     outputs, stages, adapters = copies[0](inputs), [[copies[0]]], []
     for number, (given, taken) in enumerate(_gaps(graphs), start=2):
         layers = adapter_layers(given, taken, number)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.links import Link, logits_of
 from saikei.tensors import to_floats
 
@@ -27,11 +27,11 @@ class StandIns:
         activations: that the outputs went through.
     """
 
-    said: Said
+    said: MemberOutputs
     activations: tuple[str, ...]
 
     @classmethod
-    def of(cls, fallback: Fallback, told: Said, activations: Sequence[str]) -> StandIns:
+    def of(cls, fallback: Fallback, told: MemberOutputs, activations: Sequence[str]) -> StandIns:
         """The constants that a fallback asks for.
 
         Args:
@@ -45,7 +45,7 @@ class StandIns:
         means = told.map(lambda array: np.asarray(array.mean(axis=0, keepdims=True)))
         return cls(means, tuple(activations))
 
-    def without(self, told: Said, missing: Sequence[int]) -> Said:
+    def without(self, told: MemberOutputs, missing: Sequence[int]) -> MemberOutputs:
         """What members say of rows when some of them have nothing to read.
 
         Args:
@@ -67,7 +67,7 @@ class StandIns:
             features=swapped(told.features, self.said.features),
         )
 
-    def connect(self, said: Said, there: Sequence[Any]) -> Said:
+    def connect(self, said: MemberOutputs, there: Sequence[Any]) -> MemberOutputs:
         """The same in a graph.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,38 +13,40 @@ from keras import tree
 
 from saikei.data import gathered
 from saikei.errors import DataError, FusionError
-from saikei.graph import build, read
+from saikei.fusion.members import Members
+from saikei.graph import Graph
 
 _SUFFIX = "_available"
 # What Keras calls an input that was given no name.
 _UNNAMED = re.compile(r"(input_layer|keras_tensor)(_\d+)?")
 
 
-def by_name(members: Sequence[keras.Model]) -> list[keras.Model]:
-    """Copies of members that take a dictionary of their inputs.
+def by_name(members: Members) -> Members:
+    """Members that take a dictionary of their inputs.
 
     Args:
-        members: built models; those that take dictionaries keep their names, for others the names
-            of their input layers count.
+        members: those that take dictionaries keep their names, for others the names of their
+            input layers count.
 
     Raises:
         FusionError: when an input has no name, or one that is kept for availability.
     """
-    return [_by_name(member, number) for number, member in enumerate(members, start=1)]
+    each = zip(members.models, members.graphs, strict=True)
+    named = (_by_name(model.name, graph, number) for number, (model, graph) in enumerate(each, 1))
+    return Members(members.models, tuple(named))
 
 
-def _by_name(member: keras.Model, number: int) -> keras.Model:
-    graph = read(member)
+def _by_name(member: str, graph: Graph, number: int) -> Graph:
     inputs = graph.inputs
     if not isinstance(inputs, dict):
         inputs = {graph.calls[ref.call].operation: ref for ref in graph.input_refs()}
     for name in inputs:
         if _UNNAMED.fullmatch(name) or name.endswith(_SUFFIX):
             raise FusionError(
-                f"Member {number} ('{member.name}') calls an input '{name}', which does not say "
+                f"Member {number} ('{member}') calls an input '{name}', which does not say "
                 "what it is: name it, keras.Input(…, name='image')."
             )
-    return build(replace(graph, inputs=inputs))
+    return replace(graph, inputs=inputs)
 
 
 def availability(name: str) -> str:
@@ -111,11 +113,11 @@ def new_availabilities(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: keras.Input((1,), name=availability(name)) for name in flat}
 
 
-def with_all_inputs(members: Sequence[keras.Model], data: Any) -> tuple[Any, ...]:
+def with_all_inputs(members: Members, data: Any) -> tuple[Any, ...]:
     """Data in memory that has all that some members read.
 
     Args:
-        members: that take dictionaries.
+        members: members that take dictionaries.
         data: `(x, y)` or a dataset.
 
     Raises:
@@ -123,7 +125,7 @@ def with_all_inputs(members: Sequence[keras.Model], data: Any) -> tuple[Any, ...
             not finite.
     """
     x, *rest = gathered(data).parts
-    names = sorted({name for member in members for name in member.input})
+    names = sorted({name for graph in members.graphs for name in graph.inputs})
     given = sorted(x) if isinstance(x, dict) else []
     missing = [name for name in names if name not in given]
     if missing:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from saikei.errors import FusionError
-from saikei.fusion.members import check_several
+from saikei.fusion.members import Members
 from saikei.graph import Call, Graph, Operation, Weight, read
 from saikei.graph.state import differing_state
 from saikei.merging.configs import stripped
@@ -25,11 +25,11 @@ Tensors: TypeAlias = dict[WeightName, Array]
 _PREPROCESSING = frozenset({"Normalization", "Discretization", "StringLookup", "IntegerLookup"})
 
 
-def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) -> list[Graph]:
+def same_architecture(members: Members, base: keras.Model | None) -> list[Graph]:
     """Read members, and a base behind them, and check that they differ in weights alone.
 
     Args:
-        members: two or more built models.
+        members: two or more.
         base: the model that they were fine-tuned from; `None` for none.
 
     Returns:
@@ -39,8 +39,8 @@ def same_architecture(members: Sequence[keras.Model], base: keras.Model | None) 
         FusionError: naming the member, the layer and what differs.
         ModelError: when a member cannot be read.
     """
-    check_several(members)
-    graphs = [read(member) for member in members]
+    members.check_several()
+    graphs = list(members.graphs)
     names = [f"member {n} ('{g.name}')" for n, g in enumerate(graphs, start=1)]
     if base is not None:
         graphs.append(read(base))

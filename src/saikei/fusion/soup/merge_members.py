@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import keras
-
 from saikei.errors import FusionError
+from saikei.fusion.base import Fitted, listed
 from saikei.fusion.soup.alignment import align_members
 from saikei.fusion.soup.architecture import Tensors, WeightName, with_tensors
 from saikei.fusion.soup.barrier import Barrier, measure_barrier
@@ -20,7 +19,7 @@ from saikei.merging.names import Method
 
 
 @dataclass(frozen=True, eq=False)
-class SoupFit:
+class SoupFit(Fitted):
     """A soup and how it came about.
 
     Args:
@@ -35,7 +34,6 @@ class SoupFit:
         path: of a greedy soup, the metric after each member that was added; empty for others.
     """
 
-    model: keras.Model = field(repr=False)
     weights: tuple[float, ...] = ()
     barriers: tuple[Barrier, ...] = ()
     aligned: tuple[Barrier, ...] = ()
@@ -49,6 +47,15 @@ class SoupFit:
         """The highest barrier between the merged members; `None` if not measured."""
         heights = [one.height for one in self.aligned or self.barriers]
         return max(heights, default=None)
+
+    @property
+    def summary(self) -> str:
+        """The weights of the members, or the losses."""
+        if self.weights:
+            return f"weights {listed(self.weights)}"
+        if self.loss is None:
+            return ""
+        return f"loss {self.loss:.4f}, of the members alone {listed(self.losses)}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; without the model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ import keras
 from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement import check_agreement
-from saikei.fusion.base import Fusion
+from saikei.fusion.base import DataNeed, Fusion, only_models
+from saikei.fusion.members import AnyMembers
 from saikei.fusion.soup.architecture import (
     check_numbers,
     same_architecture,
@@ -26,7 +27,6 @@ from saikei.limits import POINTS, check_whole
 from saikei.merging.methods import Fisher, Greedy, Merge
 from saikei.merging.names import Method, find_method, method_from_dict
 from saikei.modelfile import load_model
-from saikei.training.cross_fit import CrossFit
 from saikei.training.digests import digest_data
 from saikei.training.provenance import check_held_out, inherit_rows, record_rows
 
@@ -76,68 +76,45 @@ class Soup(Fusion):
         check_whole("points", self.points, 3, POINTS)
         _check_base(method, self.base)
 
-    def __call__(
-        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
-    ) -> keras.Model:
-        """Merge the members.
+    def fuse(
+        self, members: AnyMembers, data: Any = None, *, allow_in_sample: bool = False
+    ) -> SoupFit:
+        """Merge the members, and report what was measured on the way.
 
         Args:
             members: two or more built models of one architecture; they are not changed.
             data: held-out `(x, y)` or a dataset.
             allow_in_sample: take data that a member was trained on too.
 
-        Returns:
-            An uncompiled model of the members' architecture.
-
         Raises:
             FusionError: when the members differ in more than their weights, there is a loss
                 barrier between them, data is missing, or a member was trained on some of it.
             DataError: when the data does not fit the members.
         """
-        return self.fit(members, data, allow_in_sample=allow_in_sample).model
-
-    def fit(
-        self, members: Sequence[keras.Model], data: Any = None, *, allow_in_sample: bool = False
-    ) -> SoupFit:
-        """Merge the members, and report what was measured.
-
-        Args:
-            members: as for a call.
-            data: as for a call.
-            allow_in_sample: as for a call.
-
-        Raises:
-            FusionError: as for a call.
-            DataError: as for a call.
-        """
-        if isinstance(members, CrossFit):
-            raise FusionError(
-                "A soup is made of models, not of the predictions of cross_fit: give members and "
-                "held-out data."
-            )
+        given = only_models(self, members)
         base = load_model(self.base) if isinstance(self.base, (str, Path)) else self.base
-        graphs = same_architecture(members, base)
+        graphs = same_architecture(given, base)
         numbers = [tensors(graph, graphs[0]) for graph in graphs]
         check_numbers(numbers)
         kept = unmerged_weights(graphs[0], numbers)
         if isinstance(self.method, Merge):
-            self.method.check_count(len(members))
+            self.method.check_count(len(given))
         self._check_data(data, graphs[0])
         root = numbers.pop() if base is not None else None
         held, scorer, losses = None, None, []
         if data is not None:
             held = gathered(data).parts
-            check_held_out(members, held, allow_in_sample)
-            scorer = WeightScorer(graphs[0], members[0], held, self.recalibrate)
+            check_held_out(given.models, held, allow_in_sample)
+            scorer = WeightScorer(graphs[0], given.models[0], held, self.recalibrate)
             predictions = scorer.own_outputs(numbers)
             labelled = scorer.labelled
-            check_agreement(members, labelled.tasks, labelled.labels, predictions, held)
+            check_agreement(given, labelled.tasks, labelled.labels, predictions, held)
             losses = [labelled.loss(outputs) for outputs in predictions]
-        names = [member.name for member in members]
+        names = [member.name for member in given.models]
         prepared = PreparedMembers(graphs[0], names, numbers, root, kept, scorer, held, losses)
         points = self.points if self.check else 0
         made = merge_members(prepared, find_method(self.method), self.align, points)
-        inherit_rows(made.model, [*members, *([base] if base is not None else [])])
+        inherit_rows(made.model, [*given.models, *([base] if base is not None else [])])
         if isinstance(self.method, (Greedy, Fisher)):
             record_rows(made.model, digest_data(held), "Soup")
         return made
@@ -162,9 +139,10 @@ class Soup(Fusion):
             )
 
     @property
-    def needs_data(self) -> bool:
-        """Whether it cannot be made without held-out data, whatever its members are."""
-        return self.check or isinstance(self.method, (Greedy, Fisher))
+    def data(self) -> DataNeed:
+        """Held-out data, unless nothing is measured."""
+        measures = self.check or isinstance(self.method, (Greedy, Fisher))
+        return "held_out" if measures else "none"
 
     @property
     def complexity(self) -> int:

@@ -71,7 +71,7 @@ def _paths(view: View, evidence: Evidence) -> dict[str, Path]:
     found: dict[str, Path] = {"logistic": logistic}
     shared = view.form == "log-probabilities" and not view.passthrough
     if shared and view.task.kind == "multiclass":
-        found["pooled"] = pooled(len(evidence.said.outputs))
+        found["pooled"] = pooled(len(evidence.predictions.outputs))
     return found
 
 
@@ -81,8 +81,8 @@ def _linear(
     losses: dict[str, Any] = {}
     found = []
     for view in seen:
-        x = view.matrix(evidence.said)
-        scaling = Scaling.of(x, view.of_one_scale(evidence.said))
+        x = view.matrix(evidence.predictions)
+        scaling = Scaling.of(x, view.of_one_scale(evidence.predictions))
         for name, path in _paths(view, evidence).items():
             tried = cross_validated(path, scaling(x), target, folds, seed)
             losses[f"{name} on {view.form}"] = strengths_of(tried.losses)
@@ -98,10 +98,10 @@ def _estimator(
 ) -> Meta:
     losses: dict[str, Any] = {}
     for view in seen:
-        x = view.matrix(evidence.said)
+        x = view.matrix(evidence.predictions)
         losses[view.form] = out_of_fold_loss(meta, x, target, folds, seed)
     view = best_of([(losses[view.form], view) for view in seen])
-    linear = fit_estimator(meta, view.matrix(evidence.said), target)
+    linear = fit_estimator(meta, view.matrix(evidence.predictions), target)
     return LinearMeta(view, linear, {"meta": type(meta).__name__}, losses)
 
 
@@ -114,9 +114,9 @@ def _keras(
     seed: int,
 ) -> Meta:
     tried = [
-        fit_mlp(view, evidence.said, target, folds, seed)
+        fit_mlp(view, evidence.predictions, target, folds, seed)
         if isinstance(meta, str)
-        else fit_keras(meta, view, evidence.said, target, folds, seed)
+        else fit_keras(meta, view, evidence.predictions, target, folds, seed)
         for view in seen
     ]
     losses: dict[str, Any] = {one.view.form: loss for loss, one in tried}

@@ -16,7 +16,7 @@ from keras import ops
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.links import link_of, logits_of
 from saikei.scoring.task import Task
 from saikei.tensors import to_floats
@@ -44,7 +44,7 @@ class View:
     form: Form
     passthrough: bool
 
-    def tensors(self, said: Said) -> list[Any]:
+    def tensors(self, said: MemberOutputs) -> list[Any]:
         """The blocks of columns, each `(n, width)`: one a member, then the inputs."""
         if self.form == "features":
             blocks = [one for member in said.features for one in member]
@@ -52,12 +52,12 @@ class View:
             blocks = [self._formed(member[self.place]) for member in said.outputs]
         return [*blocks, *(said.raw if self.passthrough else ())]
 
-    def matrix(self, said: Said) -> Array:
+    def matrix(self, said: MemberOutputs) -> Array:
         """The columns of arrays, float64 `(n, columns)`."""
         blocks = [to_floats(block) for block in self.tensors(said)]
         return np.concatenate(blocks, axis=1).astype(np.float64)
 
-    def of_one_scale(self, said: Said) -> Array:
+    def of_one_scale(self, said: MemberOutputs) -> Array:
         """Which columns are probabilities or nats, and need no standardisation, `(columns,)`."""
         widths = [block.shape[1] for block in self.tensors(said)]
         members = 0 if self.form in ("features", "outputs") else len(said.outputs)
@@ -86,7 +86,7 @@ def views(task: Task, place: int, on: On, passthrough: bool) -> tuple[View, ...]
     return tuple(View(task, place, form, passthrough) for form in forms)
 
 
-def check_flat(said: Said) -> None:
+def check_flat(said: MemberOutputs) -> None:
     """Refuse maps and sequences: a stack would need weights for every position.
 
     Raises:

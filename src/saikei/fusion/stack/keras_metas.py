@@ -13,7 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.evidence import Said
+from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.stack.columns import View
 from saikei.fusion.stack.linear import Linear, Scaling, from_coefficients
 from saikei.fusion.stack.metas import KerasMeta, best_of
@@ -27,7 +27,7 @@ _EPOCHS, _PATIENCE, _LEARNING_RATE = 60, 5, 3e-3
 
 
 def fit_keras(
-    meta: keras.Model, view: View, said: Said, target: Target, folds: int, seed: int
+    meta: keras.Model, view: View, said: MemberOutputs, target: Target, folds: int, seed: int
 ) -> tuple[float, KerasMeta]:
     """Train a Keras model on all folds but one, and keep the weights that are best on that one.
 
@@ -99,7 +99,7 @@ _DECAYS = (0.01, 0.1, 1.0, 10.0)
 
 
 def fit_mlp(
-    view: View, said: Said, target: Target, folds: int, seed: int
+    view: View, said: MemberOutputs, target: Target, folds: int, seed: int
 ) -> tuple[float, KerasMeta]:
     """Fit an MLP under the weight decay that validates.
 

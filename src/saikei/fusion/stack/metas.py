@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
-from saikei.fusion.evidence import Combiner, Said
+from saikei.fusion.base import GraphHead
+from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name
 from saikei.fusion.stack.columns import View, concatenated
 from saikei.fusion.stack.linear import Linear
@@ -27,11 +28,11 @@ class Meta(Protocol):
         """The columns that it sees."""
         ...
 
-    def predict(self, said: Said) -> Array:
+    def predict(self, said: MemberOutputs) -> Array:
         """One output, `(n, outputs)`."""
         ...
 
-    def connect(self, said: Said, name: str) -> Any:
+    def connect(self, said: MemberOutputs, name: str) -> Any:
         """The same in a graph."""
         ...
 
@@ -56,14 +57,14 @@ class LinearMeta:
     chosen: Mapping[str, Any]
     losses: Mapping[str, Any] = field(repr=False)
 
-    def predict(self, said: Said) -> Array:
+    def predict(self, said: MemberOutputs) -> Array:
         """Probabilities; logits where the members give logits; numbers in regression."""
         scores = self.linear(self.view.matrix(said))
         if self.view.task.from_logits:
             return scores
         return probabilities_of(scores, link_of(self.view.task.kind))
 
-    def connect(self, said: Said, name: str) -> Any:
+    def connect(self, said: MemberOutputs, name: str) -> Any:
         """The same in a graph."""
         columns = concatenated(self.view.tensors(said), f"{name}_columns")
         task = self.view.task
@@ -102,12 +103,12 @@ class KerasMeta:
     model: keras.Model
     losses: Mapping[str, Any] = field(repr=False)
 
-    def predict(self, said: Said) -> Array:
+    def predict(self, said: MemberOutputs) -> Array:
         """What the model says."""
         x = self.view.matrix(said).astype(np.float32)
         return to_floats(self.model(x, training=False))
 
-    def connect(self, said: Said, name: str) -> Any:
+    def connect(self, said: MemberOutputs, name: str) -> Any:
         """A copy of the model, in a graph."""
         columns = concatenated(self.view.tensors(said), f"{name}_columns")
         return copy_model(self.model, name)(columns)
@@ -132,24 +133,29 @@ class StackCombiner:
     """
 
     metas: tuple[Meta, ...]
-    below: tuple[Combiner, ...] = ()
+    below: tuple[GraphHead, ...] = ()
 
-    def predict(self, said: Said) -> tuple[Array, ...]:
+    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
-        seen = Said(tuple(one.predict(said) for one in self.below), (), said.raw)
+        seen = MemberOutputs(tuple(one.predict(said) for one in self.below), (), said.raw)
         return tuple(meta.predict(seen if self.below else said) for meta in self.metas)
 
-    def connect(self, said: Said, name: str = "stack") -> tuple[Any, ...]:
+    def connect(self, said: MemberOutputs, name: str = "stack") -> tuple[Any, ...]:
         """The same in a graph."""
         seen = said
         if self.below:
             numbered = enumerate(self.below, start=1)
             lower = tuple(one.connect(said, f"{name}_{number}") for number, one in numbered)
-            seen = Said(lower, (), said.raw)
+            seen = MemberOutputs(lower, (), said.raw)
         return tuple(
             meta.connect(seen, numbered_name(name, place, len(self.metas)))
             for place, meta in enumerate(self.metas)
         )
+
+    @property
+    def summary(self) -> str:
+        """Empty: the weights of a meta-learner are too many to read."""
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """What was fitted, JSON-ready."""

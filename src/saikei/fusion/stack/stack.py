@@ -12,24 +12,22 @@ from threadpoolctl import threadpool_limits
 
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
-from saikei.fusion.base import Fusion
-from saikei.fusion.compact import compacted
-from saikei.fusion.evidence import Evidence, Members, Said, connect, deployed, gather
+from saikei.fusion.base import DataNeed, OutputFusion, connected
+from saikei.fusion.evidence import Evidence, MemberOutputs, Part
+from saikei.fusion.members import Members
 from saikei.fusion.stack.choose_meta import choose_meta
 from saikei.fusion.stack.columns import On, check_flat
 from saikei.fusion.stack.estimators import is_estimator
 from saikei.fusion.stack.metas import StackCombiner
 from saikei.fusion.stack.targets import folds_of, target_of
 from saikei.limits import FOLDS, check_seed, check_whole
-from saikei.scoring.outputs import read_outputs
 from saikei.training.folds import make_folds
-from saikei.training.provenance import record_rows
 
 _NAMED = ("auto", "logistic", "ridge", "mlp")
 
 
 @dataclass(frozen=True)
-class Stack(Fusion):
+class Stack(OutputFusion[StackCombiner]):
     """A meta-learner over the members' outputs or features (Wolpert, 1992).
 
     Class outputs are seen as probabilities and as log-probabilities, under a path of
@@ -80,59 +78,18 @@ class Stack(Fusion):
         object.__setattr__(self, "below", tuple(self.below))
         _check_below(self)
 
-    def __call__(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> keras.Model:
-        """Fuse the members into one model.
-
-        Args:
-            members: two or more built models with the same inputs and outputs; they are copied,
-                never changed. Or what `cross_fit` gives, in the place of members and data.
-            data: held-out `(x, y)` or a dataset. The fused model counts as trained on it.
-            allow_in_sample: fit even on rows that a member was trained on.
-
-        Returns:
-            An uncompiled model of plain Keras layers.
-
-        Raises:
-            FusionError: when the members do not fit each other or the stack, there is no data,
-                or a member was trained on some of it.
-            DataError: when the data does not fit the members, or a class has too few rows.
-        """
-        evidence = self._evidence(members, data, allow_in_sample)
-        combiner = self.combiner(evidence)
-        models = deployed(members)
-        inputs, said = connect(models, *self.needs)
-        outputs = list(combiner.connect(said, "stack"))
-        fused = compacted(keras.Model(inputs, read_outputs(models[0]).pack(outputs), name="stack"))
-        record_rows(fused, evidence.digests, "Stack")
-        return fused
-
-    def fit(
-        self, members: Members, data: Any = None, *, allow_in_sample: bool = False
-    ) -> StackCombiner:
-        """Fit the meta-learner without building a model.
-
-        Args:
-            members: as for a call.
-            data: as for a call.
-            allow_in_sample: as for a call.
-
-        Returns:
-            What was chosen: its `to_dict` has form, regularisation, weights and all losses.
-
-        Raises:
-            FusionError: as for a call.
-            DataError: as for a call.
-        """
-        return self.combiner(self._evidence(members, data, allow_in_sample))
+    @property
+    def data(self) -> DataNeed:
+        """Held-out data, to which the meta-learner is fitted."""
+        return "held_out"
 
     @property
-    def needs(self) -> tuple[bool, bool]:
-        """Whether features and raw inputs of the members are needed, here or below."""
-        lower = [one.needs for one in self.below if isinstance(one, Stack)]
-        features = self.on == "features" or any(need[0] for need in lower)
-        return features, self.passthrough or any(need[1] for need in lower)
+    def parts(self) -> frozenset[Part]:
+        """Features and inputs of the members, where they are needed here or below."""
+        own: set[Part] = {"features"} if self.on == "features" else set()
+        if self.passthrough:
+            own.add("inputs")
+        return frozenset(own).union(*(one.parts for one in self.below))
 
     @property
     def complexity(self) -> int:
@@ -141,15 +98,15 @@ class Stack(Fusion):
         own = 3 if linear and self.on == "outputs" and not self.passthrough else 4
         return own + max((one.complexity for one in self.below), default=0)
 
-    def combiner(self, evidence: Evidence) -> StackCombiner:
-        """Fit to evidence that is there already."""
+    def fit_head(self, evidence: Evidence) -> StackCombiner:
+        """Fit the meta-learner of each output, and the fusions below."""
         # Matrices this small are solved ten times faster without threads, and always alike.
         with threadpool_limits(limits=1, user_api="blas"):
-            return self._combiner(evidence)
+            return self._head(evidence)
 
-    def _combiner(self, evidence: Evidence) -> StackCombiner:
-        check_flat(evidence.said)
-        below = tuple(one.combiner(evidence) for one in self.below)
+    def _head(self, evidence: Evidence) -> StackCombiner:
+        check_flat(evidence.predictions)
+        below = tuple(one.fit_head(evidence) for one in self.below)
         seen = self._seen(evidence) if below else evidence
         metas = tuple(
             choose_meta(
@@ -164,6 +121,10 @@ class Stack(Fusion):
             for place, task in enumerate(evidence.tasks)
         )
         return StackCombiner(metas, below)
+
+    def build(self, members: Members, head: StackCombiner) -> keras.Model:
+        """The members side by side and the meta-learner."""
+        return connected(members, head, "stack", self.parts)
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready.
@@ -204,10 +165,6 @@ class Stack(Fusion):
         )
         return cls(**arguments)
 
-    def _evidence(self, members: Members, data: Any, allow_in_sample: bool) -> Evidence:
-        features, raw = self.needs
-        return gather(members, data, allow_in_sample, features=features, raw=raw)
-
     def _meta_for(self, kind: str) -> Any:
         if not isinstance(self.meta, str) or self.meta != "auto":
             return self.meta
@@ -226,16 +183,16 @@ class Stack(Fusion):
             parts = make_folds(self.folds, len(evidence), seed=self.seed)
         lower = []
         for one in self.below:
-            outputs: list[Any] = [np.zeros(part.shape) for part in evidence.said.outputs[0]]
+            outputs: list[Any] = [np.zeros(part.shape) for part in evidence.predictions.outputs[0]]
             for fold in parts:
-                told = one.combiner(evidence.take(fold.train)).predict(
-                    evidence.take(fold.test).said
+                told = one.fit_head(evidence.take(fold.train)).predict(
+                    evidence.take(fold.test).predictions
                 )
                 for whole, part in zip(outputs, told, strict=True):
                     whole[fold.test] = part
             lower.append(tuple(outputs))
-        said = Said(tuple(lower), (), evidence.said.raw)
-        return replace(evidence, said=said)
+        predictions = MemberOutputs(tuple(lower), (), evidence.predictions.raw)
+        return replace(evidence, predictions=predictions)
 
 
 def _is_learner(meta: object) -> bool:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from saikei.batches import Array
 from saikei.fusion.averaging.pooling import OutputPool, Pool
 from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.cascade.fitting import ExitCombiner
-from saikei.fusion.evidence import Combiner, Said
+from saikei.fusion.base import Head
+from saikei.fusion.cascade.fitting import ExitHead
+from saikei.fusion.evidence import MemberOutputs
 from saikei.models import Exits
 
 Present: TypeAlias = NDArray[np.bool_]
@@ -29,7 +30,7 @@ class Team(Protocol):
         ...
 
     @property
-    def said(self) -> Said:
+    def said(self) -> MemberOutputs:
         """What each member says."""
         ...
 
@@ -52,7 +53,7 @@ class MeanTeam:
         prior: what is said where the weights of those present sum to 0.
     """
 
-    said: Said = field(repr=False)
+    said: MemberOutputs = field(repr=False)
     weights: tuple[float, ...]
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = _SCALED
@@ -83,7 +84,7 @@ class PoolTeam:
         prior: what is said where the weights of those present sum to 0.
     """
 
-    said: Said = field(repr=False)
+    said: MemberOutputs = field(repr=False)
     pool: Pool
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = _SCALED
@@ -106,7 +107,7 @@ class PoolTeam:
             return prior
         total = sum(pool.weights[i] for i in used)
         scaled = replace(pool, weights=tuple(weight / total for weight in pool.weights)).of(used)
-        (output,) = Pool((scaled,)).predict(Said(tuple((parts[i],) for i in used)))
+        (output,) = Pool((scaled,)).predict(MemberOutputs(tuple((parts[i],) for i in used)))
         return output
 
 
@@ -120,13 +121,15 @@ class ImputedTeam:
         means: what each member says on average.
     """
 
-    said: Said = field(repr=False)
-    fusion: Callable[[Said], tuple[Array, ...]] = field(repr=False)
-    means: Said = field(repr=False)
+    said: MemberOutputs = field(repr=False)
+    fusion: Callable[[MemberOutputs], tuple[Array, ...]] = field(repr=False)
+    means: MemberOutputs = field(repr=False)
     absence: str = "it says of every row what it says on average"
 
     @classmethod
-    def of(cls, said: Said, fusion: Callable[[Said], tuple[Array, ...]]) -> ImputedTeam:
+    def of(
+        cls, said: MemberOutputs, fusion: Callable[[MemberOutputs], tuple[Array, ...]]
+    ) -> ImputedTeam:
         """A team whose means are those of what is said."""
         means = replace(said.map(lambda array: array.mean(axis=0, keepdims=True)), raw=())
         return cls(said, fusion, means)
@@ -144,7 +147,7 @@ class ImputedTeam:
             return tuple(heard(*one) for one in each)
 
         return self.fusion(
-            Said(
+            MemberOutputs(
                 all_heard(self.said.outputs, self.means.outputs),
                 all_heard(self.said.features, self.means.features),
                 self.said.raw,
@@ -162,7 +165,7 @@ class CascadeTeam:
         prior: what is said when nobody is there.
     """
 
-    said: Said = field(repr=False)
+    said: MemberOutputs = field(repr=False)
     exits: Exits
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = (
@@ -197,7 +200,7 @@ class JoinedTeam:
         parts: the rows of each team, and the team.
     """
 
-    said: Said = field(repr=False)
+    said: MemberOutputs = field(repr=False)
     parts: tuple[tuple[NDArray[np.int64], Team], ...]
 
     @property
@@ -216,7 +219,7 @@ class JoinedTeam:
         return whole
 
 
-def team_of(combiner: Combiner, said: Said, prior: tuple[Array, ...]) -> Team:
+def team_of(combiner: Head, said: MemberOutputs, prior: tuple[Array, ...]) -> Team:
     """The team of a fusion that combines what members say.
 
     Args:
@@ -226,8 +229,8 @@ def team_of(combiner: Combiner, said: Said, prior: tuple[Array, ...]) -> Team:
     """
     if isinstance(combiner, WeightedMean):
         return MeanTeam(said, combiner.weights, prior)
-    if isinstance(combiner, ExitCombiner):
-        return CascadeTeam(said, combiner.fitted.exits, prior)
+    if isinstance(combiner, ExitHead):
+        return CascadeTeam(said, combiner.exits, prior)
     if isinstance(combiner, Pool) and not any(pool.per_class for pool in combiner.each):
         return PoolTeam(said, combiner, prior)
     return ImputedTeam.of(said, combiner.predict)

@@ -13,7 +13,8 @@ from keras import tree
 
 from saikei.batches import Array
 from saikei.errors import DataError, FusionError
-from saikei.fusion.evidence import Said, connect
+from saikei.fusion.evidence import MemberOutputs, connect
+from saikei.fusion.members import Members
 from saikei.graph import Graph, TensorRef, build, read
 from saikei.graph.internals import use_assigned_statistics
 from saikei.graph.own_functions import found_functions, named_functions
@@ -35,7 +36,7 @@ from saikei.training.provenance import rows_in_sample, training_rows
 _MEMBER = re.compile(r"member_\d+")
 _BATCH = 4096
 
-MakeTeam = Callable[[Said, tuple[Array, ...]], Team]
+MakeTeam = Callable[[MemberOutputs, tuple[Array, ...]], Team]
 Explained = tuple[tuple[Task, ...], tuple[Labels, ...], Team, list[str]]
 
 
@@ -54,7 +55,7 @@ class Parts:
 
     heads: keras.Model
     names: list[str]
-    said: Said
+    said: MemberOutputs
     team: MakeTeam
     logits: tuple[bool, ...] = ()
 
@@ -118,7 +119,7 @@ def _parts(fused: keras.Model) -> Parts:
 
 
 def _of_cascade(fused: CascadeModel) -> Parts:
-    inputs, said = connect(fused.members, features=False, raw=False)
+    inputs, said = connect(Members.of(fused.members))
     return Parts(
         heads=keras.Model(inputs, _flat(said)),
         names=[member.name for member in fused.members],
@@ -141,7 +142,7 @@ def _of_mean(fused: keras.Model) -> Parts | None:
     members = [
         tuple(terms[place][0] for terms in each if terms is not None) for place in range(len(first))
     ]
-    said = Said(tuple(members))
+    said = MemberOutputs(tuple(members))
     return Parts(
         heads=build(replace(graph, outputs=_flat(said)), "members"),
         names=[f"member_{number}" for number in range(1, len(first) + 1)],
@@ -183,7 +184,7 @@ def _of_nested(fused: keras.Model) -> Parts | None:
             "Explain a fusion of members that answer alike."
         )
     around = {id(tensor) for call in calls if call.name not in names for tensor in call.taken}
-    said = Said(
+    said = MemberOutputs(
         outputs=tuple(tuple(call.given[: len(shapes)]) for call in own),
         features=tuple(tuple(call.given[len(shapes) :]) for call in own),
         raw=tuple(tensor for tensor in copy.inputs if id(tensor) in around),
@@ -244,7 +245,7 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
     return copy, calls
 
 
-def _asked(rest: keras.Model, said: Said) -> tuple[Array, ...]:
+def _asked(rest: keras.Model, said: MemberOutputs) -> tuple[Array, ...]:
     """What is left of a model says; `predict` would take longer to begin than to end."""
     flat = [np.ascontiguousarray(one) for one in _flat(said)]
     parts = []
@@ -254,7 +255,7 @@ def _asked(rest: keras.Model, said: Said) -> tuple[Array, ...]:
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _flat(said: Said) -> list[Any]:
+def _flat(said: MemberOutputs) -> list[Any]:
     return list(tree.flatten((said.outputs, said.features, said.raw)))
 
 
