@@ -18,7 +18,7 @@ MADE = {
     "Average": sk.Average("learn"),
     "BestMember": sk.fusion.BestMember(),
     "Boost": sk.Boost(rounds=2, **FAST),
-    "Cascade": sk.Cascade(cost=2.0, certainty=None),
+    "Cascade": sk.Cascade(cost=0.5, certainty=None, costs=(1, 10, 100)),
     "Chain": sk.Chain("joint", **FAST),
     "Multimodal": sk.fusion.Multimodal(),
     "Soup": sk.fusion.Soup(check=False),
