@@ -54,7 +54,7 @@ def rows(name: str) -> tuple[Any, Any]:
     return ({"row": X}, Y) if name == "Multimodal" else (X, Y)
 
 
-@pytest.mark.parametrize("name", [name for name in FUSIONS if name not in ("Chain", "Soup", "Boost")])
+@pytest.mark.parametrize("name", sorted({*FUSIONS} - {"Boost", "Chain", "Soup"}))
 def test_a_fusion_reads_each_member_once_and_reports_what_it_made(name, reads):
     members = [member(0), member(1), member(2)]
     fitted = MADE[name].fuse(members, rows(name))
