@@ -102,16 +102,16 @@ EDIT_CASES = [
     EditCase(ReplaceActivation("relu", "prelu", alpha=0.3), data=CALIBRATION),
     EditCase(ReplaceHead("hidden", head=HEAD)),
     EditCase(ReplaceHead(classes=7, seed=2)),
-    EditCase(ReplaceKernel(3, old=5)),
-    EditCase(ReplaceKernel((3, 4), ("first",), old=(5, 5), how="crop"), data=CALIBRATION),
-    EditCase(ReplaceKernel(3, old=5, how="stack")),
-    EditCase(ReplacePooling("average", ("max",)), data=CALIBRATION),
-    EditCase(ReplacePooling("adaptive", ("mean",), size=(3, 3))),
+    EditCase(ReplaceKernel(5, 3)),
+    EditCase(ReplaceKernel((5, 5), (3, 4), ("first",), how="crop"), data=CALIBRATION),
+    EditCase(ReplaceKernel(5, 3, how="stack")),
+    EditCase(ReplacePooling("any", "average", ("max",)), data=CALIBRATION),
+    EditCase(ReplacePooling("any", "adaptive", ("mean",), size=(3, 3))),
     EditCase(Separate(exclude=("first",)), data=CALIBRATION),
     EditCase(Separate(Budget(macs=0.8), 2)),
     EditCase(Sparsify(0.9, scope="global")),
     EditCase(Sparsify(pattern="2:4", layers=("hidden",))),
-    EditCase(Recipe([FoldBatchNorm(), ReplaceKernel(3, old=5), PruneChannels(0.5)])),
+    EditCase(Recipe([FoldBatchNorm(), ReplaceKernel(5, 3), PruneChannels(0.5)])),
 ]
 
 

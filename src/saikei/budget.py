@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from saikei.codec import Jsonable
 from saikei.errors import BudgetError
 
 
@@ -26,16 +26,16 @@ class Costs(Protocol):
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(Jsonable):
     """Limits that a model has to keep, all of them.
 
     A `float` up to 1 is a share of the original; an `int` is absolute. Latency is a share up
     to 1, and milliseconds per batch above.
 
     Args:
-        macs: multiply-accumulates per sample.
-        params: parameters, trainable or not.
-        latency: time of one batch.
+        macs: multiply-accumulates per sample; `None` for no limit, as for the others.
+        params: number of parameters, trainable or not.
+        latency: milliseconds for one batch.
 
     Raises:
         BudgetError: when no limit is given, or one is not positive or a share above 1.
@@ -45,12 +45,14 @@ class Budget:
         macs ≤ 25 %, params ≤ 100,000
     """
 
+    json_error: ClassVar[type[BudgetError]] = BudgetError
+    json_omits_defaults: ClassVar[bool] = True
     macs: float | int | None = None
     params: float | int | None = None
     latency: float | int | None = None
 
     def __post_init__(self) -> None:
-        given = self.to_dict()
+        given = self._given()
         if not given:
             raise BudgetError(
                 "The budget is empty: give at least one of macs, params or latency, "
@@ -70,7 +72,7 @@ class Budget:
         """
         return {
             name: value * _cost(original, name) if _is_share(value) else float(value)
-            for name, value in self.to_dict().items()
+            for name, value in self._given().items()
         }
 
     def fits(self, costs: Costs, original: Costs) -> bool:
@@ -90,29 +92,30 @@ class Budget:
             latency=_scaled_latency(limits["latency"], original) if "latency" in limits else None,
         )
 
-    def to_dict(self) -> dict[str, float | int]:
-        """The limits that are set, JSON-ready."""
+    def unreachable(self, reached: Costs, original: Costs, by: str) -> BudgetError:
+        """The error for a budget that cannot be kept.
+
+        Args:
+            reached: the lowest costs that were reached.
+            original: what shares are shares of.
+            by: how the costs were brought down, as "cutting channels".
+        """
+        parts = [
+            f"{name} can be brought down to {_number(name, _cost(reached, name))} "
+            f"({100 * _cost(reached, name) / _cost(original, name):.2g} %) by {by}, and the budget "
+            f"allows {_number(name, limit)}"
+            for name, limit in self.limits(original).items()
+            if _cost(reached, name) > limit
+        ]
+        reasons = "; ".join(parts) or f"{by} cannot keep its limits together"
+        return BudgetError(f"Budget '{self}' cannot be reached: {reasons}. Raise it.")
+
+    def _given(self) -> dict[str, float | int]:
         limits = {"macs": self.macs, "params": self.params, "latency": self.latency}
         return {name: value for name, value in limits.items() if value is not None}
 
-    @classmethod
-    def from_dict(cls, limits: Mapping[str, float | int]) -> Budget:
-        """The inverse of `to_dict`.
-
-        Raises:
-            BudgetError: when a name is not one of a budget's limits.
-        """
-        unknown = sorted(set(limits) - {"macs", "params", "latency"})
-        if unknown:
-            raise BudgetError(
-                f"Unknown limit '{unknown[0]}' in the budget: use macs, params or latency."
-            )
-        return cls(**limits)
-
     def __str__(self) -> str:
-        return ", ".join(
-            f"{name} ≤ {_shown(name, value)}" for name, value in self.to_dict().items()
-        )
+        return ", ".join(f"{name} ≤ {_shown(name, value)}" for name, value in self._given().items())
 
 
 def _is_share(value: float | int) -> bool:
@@ -146,6 +149,10 @@ def _scaled_latency(milliseconds: float, original: Costs) -> float:
     if milliseconds > 1:
         return milliseconds
     return min(1.0, milliseconds / _cost(original, "latency"))
+
+
+def _number(name: str, value: float) -> str:
+    return f"{value:,.4g} ms" if name == "latency" else f"{int(value):,}"
 
 
 def _shown(name: str, value: float | int) -> str:

@@ -1,14 +1,20 @@
-"""Frozen records from JSON and back, driven by their type hints."""
+"""Frozen dataclasses to JSON and back, driven by the type hints of their fields.
+
+Arguments (of an edit, a fusion, a budget) derive from `Jsonable`: their constructors check the
+values, and what has a default may be left out. Records, which only Saikei writes, go through
+`from_jsonable`, which checks every type and asks for every field.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 from saikei.errors import InputError
 
@@ -23,12 +29,127 @@ _DEEPEST = 64
 _LARGEST = 2**63
 
 
+class Jsonable:
+    """Base of frozen dataclasses that are constructor arguments and go through JSON.
+
+    A field whose value is a `Jsonable`, where other types are allowed too, is written under the
+    name of its class: `keep=Budget(macs=0.5)` as `{"keep": {"budget": {"macs": 0.5}}}`. The
+    entries of a field that the constructor takes as `**field` are written beside the others. A
+    field whose value may be something that JSON cannot hold gives the fix for the message in its
+    metadata, under "json".
+
+    Attributes:
+        json_error: what `from_dict` and `to_dict` raise.
+        json_omits_defaults: whether `to_dict` leaves out the fields that have their default.
+    """
+
+    json_error: ClassVar[type[InputError]] = InputError
+    json_omits_defaults: ClassVar[bool] = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, JSON-ready; `from_dict` is the inverse.
+
+        Raises:
+            InputError: when a value is something that JSON cannot hold.
+        """
+        keywords = _keywords(type(self))
+        hints = typing.get_type_hints(type(self))
+        written: dict[str, Any] = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if self.json_omits_defaults and value == f.default:
+                continue
+            made = to_jsonable(value)
+            if not _is_json(made):
+                fix = f.metadata.get("json", "give a value that JSON can hold")
+                raise self.json_error(
+                    f"{type(self).__name__}({f.name}={value!r:.80}) cannot be written as JSON: "
+                    f"{fix}."
+                )
+            if isinstance(value, Jsonable) and len(_alternatives(hints[f.name])) > 1:
+                made = {_tag(type(value)): made}
+            written |= made if f.name == keywords else {f.name: made}
+        return written
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; arguments with a default may be missing.
+
+        Raises:
+            InputError: when an argument is missing or unknown, or the constructor refuses it.
+        """
+        if not isinstance(arguments, Mapping):
+            raise cls.json_error(
+                f"{cls.__name__} is {reprlib.repr(arguments)}: give an object with its arguments."
+            )
+        hints = typing.get_type_hints(cls)
+        known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+        for name in arguments:
+            if name not in known and _keywords(cls) is None:
+                raise cls.json_error(
+                    f"{cls.__name__} has no argument {reprlib.repr(name)}: it has "
+                    f"{', '.join(known) or 'none'}."
+                )
+        for name, f in known.items():
+            optional = f.default is not MISSING or f.default_factory is not MISSING
+            if name not in arguments and not optional and name != _keywords(cls):
+                raise cls.json_error(f"{cls.__name__} needs the argument '{name}'.")
+        return cls(**{n: _restored(hints[n], v) if n in hints else v for n, v in arguments.items()})
+
+
+def _keywords(cls: type) -> str | None:
+    """The name of the constructor's `**` argument."""
+    parameters = inspect.signature(cls).parameters.values()
+    return next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a union but `None`, or the one type that a hint is."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return (hint,)
+
+
+def _tag(kind: type) -> str:
+    return kind.__name__.lower()
+
+
+def _restored(hint: Any, value: Any) -> Any:
+    """A value as it was before JSON made lists of tuples and dicts of dataclasses."""
+    kinds = _alternatives(hint)
+    if isinstance(value, Mapping):
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, Jsonable):
+                if len(kinds) == 1:
+                    return kind.from_dict(value)
+                if set(value) == {_tag(kind)}:
+                    return kind.from_dict(value[_tag(kind)])
+            if typing.get_origin(kind) is Mapping:
+                of = typing.get_args(kind)[1]
+                return {key: _restored(of, item) for key, item in value.items()}
+    if isinstance(value, list):
+        for kind in kinds:
+            if typing.get_origin(kind) in (tuple, Sequence):
+                return tuple(_restored(typing.get_args(kind)[0], item) for item in value)
+    return value
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_json(item) for item in value.values())
+    if isinstance(value, list):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def to_jsonable(value: Any) -> Any:
     """A record as dicts, lists and scalars that `json` can write.
 
     Args:
         value: a dataclass, a mapping with text keys, a sequence, a scalar or `None`.
     """
+    if isinstance(value, Jsonable):
+        return value.to_dict()
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -110,7 +231,7 @@ def _read_union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
 
 
 def _number(kind: type[float], value: Any, where: str, finite: bool = True) -> float:
-    # JSON writes 1.0 as it was, but a hand-edited file may say 1.
+    # Saikei writes 1.0, but a file that was edited by hand may have 1.
     given = _expect((float, int) if kind is float else int, value, where)
     if isinstance(given, int) and abs(given) > _LARGEST:
         raise InputError(f"{where} has more than {len(str(_LARGEST))} digits, as no record has.")
@@ -136,7 +257,7 @@ def _expect(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         name = "float" if isinstance(kind, tuple) else kind.__name__
         raise InputError(f"{where} is {reprlib.repr(value)}: expected {name}.")
-    # JSON can name half a character, and no file can hold one.
+    # JSON can escape half of a surrogate pair, and no text file can hold one.
     if kind is str and any("\ud800" <= character <= "\udfff" for character in value):
         raise InputError(f"{where} is {reprlib.repr(value)}: expected whole characters.")
     return value

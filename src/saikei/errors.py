@@ -5,6 +5,8 @@ line exits with 2); `WorkError` means that the work itself failed (exit 1).
 """
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -79,3 +81,26 @@ def printable(text: str) -> str:
         text: to be printed.
     """
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def listed(parts: Iterable[str], most: int = 12, between: str = "; ") -> str:
+    """The first parts of a message, and how many more there are.
+
+    Args:
+        parts: the parts, such as names or clauses.
+        most: the largest number that is shown.
+        between: what separates them.
+    """
+    parts = list(parts)
+    more = f"{between.rstrip()} and {len(parts) - most} more" if len(parts) > most else ""
+    return between.join(parts[:most]) + more
+
+
+def quoted(names: Iterable[Any], most: int = 5) -> str:
+    """The first names in quotes, and how many more there are.
+
+    Args:
+        names: the names.
+        most: the largest number that is shown.
+    """
+    return listed((f"'{name}'" for name in names), most, ", ")

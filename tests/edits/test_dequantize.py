@@ -22,7 +22,7 @@ from saikei import (
     profile,
 )
 from saikei.errors import EditError, FusionError, ModelError, PinnedWarning
-from saikei.graph import copy_model
+from saikei.graph import copy_model, read
 from saikei.graph.internals import flattened_layers
 from saikei.testing import assert_cuts_exactly, randomise_statistics
 
@@ -150,6 +150,16 @@ def test_what_keras_cannot_make_again_and_what_cannot_be_averaged_is_refused() -
     assert Soup(check=False, align=False, recalibrate=False)([plain, plain]) is not None
     with pytest.raises(EditError, match="no quantised layer"):
         Dequantize()(plain)
+
+
+def test_only_the_chosen_layers_are_dequantised() -> None:
+    graph = read(quantised("int8"))
+    names = [name for name, operation in graph.operations.items() if operation.quantised]
+    for edit in (Dequantize(layers=names[:1]), Dequantize(exclude=names[1:])):
+        made = edit.apply(graph).operations
+        assert [name for name in names if made[name].quantised] == names[1:]
+    with pytest.raises(EditError, match="not quantised: leave it out"):
+        Dequantize(layers=[next(n for n in graph.operations if n not in names)]).apply(graph)
 
 
 def test_a_quantised_layer_is_no_reason_for_gradients_to_fail() -> None:

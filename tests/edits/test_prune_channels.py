@@ -196,8 +196,10 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
     [
         ({"keep": 0.0}, "above 0"),
         ({"keep": 1.5}, "above 0 and at most 1"),
-        ({"keep": 0}, "at least one channel"),
-        ({"keep": True}, "share, a count or a Budget"),
+        ({"keep": 0}, "has to be at least 1"),
+        ({"keep": True}, "share, a number of channels or a Budget"),
+        ({"keep": 1}, "cut every layer to one channel.*0.5"),
+        ({"keep": 0.5, "layers": "conv1"}, r"\('conv1',\)"),
         ({"keep": 0.5, "importance": "magic"}, "magnitude"),
         ({"keep": 0.5, "scope": "sideways"}, "'global' or 'layer'"),
         ({"keep": 0.5, "multiple_of": 0}, "at least 1"),
@@ -206,6 +208,18 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
 def test_bad_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(EditError, match=message):
         PruneChannels(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_number_for_all_groups_has_to_leave_each_a_channel() -> None:
+    with pytest.raises(EditError, match=r"all \d+ groups together.*a share such as 0.5"):
+        PruneChannels(2)(seed_network())
+
+
+def test_layers_choose_the_groups_that_are_cut() -> None:
+    model = seed_network()
+    assert set(PruneChannels(0.5, layers=("conv1",)).plan(model).channels) == {"conv1"}
+    with pytest.raises(EditError, match="both names and excludes layer 'conv1'"):
+        PruneChannels(0.5, layers=["conv1"], exclude=["conv1"]).plan(model)
 
 
 def test_same_seed_same_channels() -> None:

@@ -361,8 +361,8 @@ def test_without_data_plain_layers_stay_and_a_model_of_nothing_else_is_refused()
     [
         ({"remove": 0.0}, "a share has to be above 0"),
         ({"remove": 1.5}, "a share has to be above 0"),
-        ({"remove": 0}, "remove at least one"),
-        ({"remove": True}, "give a share, a count or a Budget"),
+        ({"remove": 0}, "has to be at least 1"),
+        ({"remove": True}, "give a share, a number of parts or a Budget"),
         ({"remove": 1, "ranking": "luck"}, "use one of influence, loss, output, weights"),
         ({"remove": 1, "kinds": ()}, "give some of residual, projection, block, plain"),
         ({"remove": 1, "kinds": ("dense",)}, "give some of residual"),
@@ -428,3 +428,13 @@ def test_policies_stay_and_every_ranking_works_with_them(policy: str) -> None:
         dense = [la for la in smaller.layers if isinstance(la, L.Dense)]
         assert [la.dtype_policy.name for la in dense] == [policy, policy, "float32"]
         assert sum(not la.trainable for la in dense) <= 1
+
+
+@pytest.mark.parametrize(
+    "attention", [lambda: L.MultiHeadAttention(4, 2), lambda: L.GroupQueryAttention(2, 4, 2)]
+)
+def test_a_branch_of_attention_is_ranked_by_its_weights(attention: Any) -> None:
+    x = keras.Input((5, 8))
+    y = L.Add(name="sum")([x, attention()(x, x)])
+    (unit,) = RemoveLayers(1).plan(keras.Model(x, L.Dense(3)(y))).units
+    assert unit.name == "sum" and 0 < unit.score < 1

@@ -69,11 +69,11 @@ PLACES = [
 def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) -> None:
     for place in PLACES[1:3]:
         model = network(kind, 9, 3, **place)
-        grown = ReplaceKernel(5)(model)
+        grown = ReplaceKernel("any", 5)(model)
         x = batch(model)
         np.testing.assert_allclose(run(grown, x), run(model, x), atol=1e-6)
         assert set(grown.get_layer("conv").kernel_size) == {5}
-        back = ReplaceKernel(3, how=how)(grown)
+        back = ReplaceKernel("any", 3, how=how)(grown)
         np.testing.assert_allclose(run(back, x), run(model, x), atol=1e-6)
         for one, other in zip(back.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -84,7 +84,7 @@ def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) ->
 def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: int) -> None:
     for old, new in [(1, 3), (2, 5), (3, 4)]:
         model = network("Conv1D", space, old, **place)
-        grown = ReplaceKernel(new, layers=("conv",))(model)
+        grown = ReplaceKernel("any", new, layers=("conv",))(model)
         x = batch(model)
         np.testing.assert_allclose(run(grown, x), run(model, x), atol=1e-6, err_msg=f"{old} {new}")
 
@@ -101,7 +101,7 @@ def test_a_kernel_shrinks_exactly_where_its_outer_taps_are_zero(
         zero_outer_taps(model, new, causal=False)
         x = batch(model)
         for how in ("crop", "auto"):
-            small = ReplaceKernel(new, how=how)(model)
+            small = ReplaceKernel("any", new, how=how)(model)
             np.testing.assert_allclose(run(small, x), run(model, x), atol=1e-6, err_msg=f"{old}")
             assert small.get_layer("conv").kernel_size == (new,)
 
@@ -111,9 +111,9 @@ def test_a_causal_convolution_keeps_its_last_taps(strides: int) -> None:
     model = network("Conv1D", 9, 4, padding="causal", strides=strides)
     zero_outer_taps(model, 2, causal=True)
     x = batch(model)
-    small = ReplaceKernel(2)(model)
+    small = ReplaceKernel("any", 2)(model)
     np.testing.assert_allclose(run(small, x), run(model, x), atol=1e-6)
-    grown = ReplaceKernel(3)(small)
+    grown = ReplaceKernel("any", 3)(small)
     np.testing.assert_allclose(run(grown, x), run(model, x), atol=1e-6)
     assert grown.get_layer("conv").padding == "causal"
 
@@ -122,11 +122,11 @@ def test_with_unknown_input_size_a_kernel_grows_where_its_place_is_certain() -> 
     model = network("Conv2D", None, 3, padding="same", strides=2)
     for space in (8, 9):
         x = batch(model, space)
-        np.testing.assert_allclose(run(ReplaceKernel(5)(model), x), run(model, x), atol=1e-6)
+        np.testing.assert_allclose(run(ReplaceKernel("any", 5)(model), x), run(model, x), atol=1e-6)
     with pytest.raises(EditError, match="'conv' .Conv2D.*fixed input size, or exclude"):
-        ReplaceKernel(1)(model)
+        ReplaceKernel("any", 1)(model)
     with pytest.raises(EditError, match="'conv' .Conv2D.*fixed input size, or exclude"):
-        ReplaceKernel(2, how="stack")(model)
+        ReplaceKernel("any", 2, how="stack")(model)
 
 
 @pytest.mark.parametrize(("padding", "strides"), itertools.product(["same", "valid"], [1, 2, 3]))
@@ -163,45 +163,20 @@ def test_resampling_keeps_more_of_a_smooth_input_than_cropping() -> None:
     smooth = sum(noise[:, i : i + 16, j : j + 16] for i in range(7) for j in range(7)) / 7
     x = smooth.astype("float32")
     error = {
-        how: np.abs(run(ReplaceKernel(3, how=how)(model), x) - run(model, x)).mean()
+        how: np.abs(run(ReplaceKernel("any", 3, how=how)(model), x) - run(model, x)).mean()
         for how in ("crop", "resample")
     }
     assert error["resample"] < 0.75 * error["crop"]
 
 
-@pytest.mark.parametrize("settings", PLACES, ids=str)
-@pytest.mark.parametrize("groups", [1, 2])
-def test_separating_with_all_channels_between_is_exact(
-    settings: dict[str, Any], groups: int
-) -> None:
-    model = network("Conv2D", 9, 3, groups=groups, **settings)
-    both = ReplaceKernel(how="separate", middle=99)(model)
-    x = batch(model)
-    np.testing.assert_allclose(run(both, x), run(model, x), atol=1e-5)
-    names = [layer.name for layer in both.layers]
-    assert names[1:3] == ["conv_vertical", "conv"]
-    assert both.get_layer("conv_vertical").kernel_size == (3, 1)
-    assert both.get_layer("conv").kernel_size == (1, 3)
-    assert not both.get_layer("conv_vertical").use_bias
-
-
-def test_separating_a_kernel_over_three_axes_is_exact() -> None:
-    model = network("Conv3D", 6, 3, padding="same")
-    both = ReplaceKernel(how="separate", middle=3.0)(model)
-    assert both.get_layer("conv").kernel_size == (1, 3, 3)
-    assert both.get_layer("conv_vertical").filters == 12  # 3 · 4 taps in are all there are
-    np.testing.assert_allclose(run(both, batch(model)), run(model, batch(model)), atol=1e-5)
-
-
 def test_more_channels_between_come_nearer() -> None:
     model = network("Conv2D", 9, 5, padding="same")
     x = batch(model)
-    for how, size in (("separate", None), ("stack", 3)):
-        errors = []
-        for middle in (1, 4, 8):
-            changed = ReplaceKernel(size, how=how, middle=middle)(model)
-            errors.append(float(np.abs(run(changed, x) - run(model, x)).mean()))
-        assert errors[0] > errors[1] > errors[2], how
+    errors = []
+    for middle in (1, 4, 8):
+        changed = ReplaceKernel("any", 3, how="stack", middle=middle)(model)
+        errors.append(float(np.abs(run(changed, x) - run(model, x)).mean()))
+    assert errors[0] > errors[1] > errors[2]
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -215,7 +190,7 @@ def test_a_kernel_that_is_two_in_a_row_is_stacked_without_loss(
     one = generator.standard_normal((*(3,) * rank, 4, 2)) / 6
     other = generator.standard_normal((*(3,) * rank, 2, 6)) / 6
     layer.set_weights([compose(one, other), layer.get_weights()[1]])
-    changed = ReplaceKernel(3, how="stack", middle=2)(model)
+    changed = ReplaceKernel("any", 3, how="stack", middle=2)(model)
     assert {len(w.shape) for w in changed.get_layer("conv_inner").weights} == {rank + 2}
     x = batch(model)
     scale = np.abs(run(model, x)).max()
@@ -225,7 +200,7 @@ def test_a_kernel_that_is_two_in_a_row_is_stacked_without_loss(
 @pytest.mark.parametrize("groups", [1, 2])
 def test_two_kernels_have_the_size_and_the_width_that_are_asked_for(groups: int) -> None:
     model = network("Conv2D", 9, 5, padding="same", groups=groups)
-    changed = ReplaceKernel(3, how="stack")(model)
+    changed = ReplaceKernel("any", 3, how="stack")(model)
     inner, last = changed.get_layer("conv_inner"), changed.get_layer("conv")
     assert inner.kernel_size == last.kernel_size == (3, 3)
     assert inner.filters == last.filters == 6 and inner.groups == last.groups == groups
@@ -236,7 +211,10 @@ def test_two_kernels_have_the_size_and_the_width_that_are_asked_for(groups: int)
 def test_a_seven_becomes_three_threes_by_two_edits() -> None:
     model = network("Conv2D", 9, 7, padding="same")
     recipe = Recipe(
-        [ReplaceKernel(3, how="stack", middle=24), ReplaceKernel(3, how="stack", old=5, middle=24)]
+        [
+            ReplaceKernel("any", 3, how="stack", middle=24),
+            ReplaceKernel(5, 3, how="stack", middle=24),
+        ]
     )
     kernels = [layer.kernel_size for layer in recipe(model).layers if isinstance(layer, L.Conv2D)]
     assert kernels == [(3, 3)] * 3
@@ -257,7 +235,7 @@ def test_all_zero_kernels_stack_to_zeros() -> None:
 
 @pytest.mark.parametrize(
     "edit",
-    [ReplaceKernel(3), ReplaceKernel(3, how="stack"), ReplaceKernel(how="separate")],
+    [ReplaceKernel("any", 3), ReplaceKernel("any", 3, how="stack")],
 )
 def test_policy_trainable_data_format_and_groups_are_kept(edit: ReplaceKernel) -> None:
     x = keras.Input((4, 9, 9))
@@ -290,11 +268,10 @@ def test_with_channels_first_the_function_is_kept_too() -> None:
     model = keras.Model(x, L.Flatten()(pool(conv(x))))
     data = batch(model)
     for edit in (
-        ReplaceKernel(5),
-        ReplaceKernel(how="separate", middle=99),
+        ReplaceKernel("any", 5),
         ReplaceActivation("relu", "prelu"),
-        ReplacePooling("conv"),
-        ReplacePooling("adaptive"),
+        ReplacePooling("any", "conv"),
+        ReplacePooling("any", "adaptive"),
     ):
         np.testing.assert_allclose(run(edit(model), data), run(model, data), atol=1e-5)
 
@@ -302,9 +279,8 @@ def test_with_channels_first_the_function_is_kept_too() -> None:
 @pytest.mark.parametrize(
     "edit",
     [
-        ReplaceKernel(3),
-        ReplaceKernel(3, how="stack", middle=0.5),
-        ReplaceKernel(how="separate", middle=2),
+        ReplaceKernel("any", 3),
+        ReplaceKernel("any", 3, how="stack", middle=0.5),
     ],
 )
 def test_channels_can_be_cut_afterwards(edit: ReplaceKernel) -> None:
@@ -318,13 +294,13 @@ def test_a_shared_layer_is_replaced_once_and_needs_one_place() -> None:
         shared = L.Conv2D(4, 5, strides, padding="same", activation="tanh", name="conv")
         return keras.Model([a, b], {"x": shared(a), "y": L.Conv2D(2, 1)(shared(b))})
 
-    changed = ReplaceKernel(7)(model((8, 6), 1))
+    changed = ReplaceKernel("any", 7)(model((8, 6), 1))
     assert [layer.name for layer in changed.layers].count("conv") == 1
     data = [np.random.default_rng(0).standard_normal((2, s, s, 3)).astype("f") for s in (8, 6)]
     for key, value in model((8, 6), 1)(data).items():
         np.testing.assert_allclose(changed(data)[key], value, atol=1e-6)
     with pytest.raises(EditError, match="'conv'.*not the same in all calls"):
-        ReplaceKernel(3, how="stack")(model((8, 9), 2))
+        ReplaceKernel("any", 3, how="stack")(model((8, 9), 2))
 
 
 def mixed() -> keras.Model:
@@ -343,48 +319,53 @@ def sizes(edit: ReplaceKernel) -> list[tuple[int, int]]:
 
 
 def test_a_number_means_the_axes_that_have_more_than_one_tap() -> None:
-    assert sizes(ReplaceKernel(3)) == [(3, 3), (1, 3), (1, 1), (3, 3), (3, 3)]
-    assert sizes(ReplaceKernel(5)) == [(5, 5), (1, 5), (1, 1), (5, 5), (3, 3)]
-    assert sizes(ReplaceKernel((3, 1))) == [(3, 1), (3, 1), (3, 1), (3, 1), (3, 3)]
-    assert sizes(ReplaceKernel(3, old=1)) == [(5, 5), (1, 3), (3, 3), (3, 3), (3, 3)]
-    assert sizes(ReplaceKernel(5, layers=("point",))) == [(5, 5), (1, 3), (5, 5), (3, 3), (3, 3)]
-    assert sizes(ReplaceKernel(5, old=3, exclude=("point",)))[3] == (5, 5)
+    assert sizes(ReplaceKernel("any", 3)) == [(3, 3), (1, 3), (1, 1), (3, 3), (3, 3)]
+    assert sizes(ReplaceKernel("any", 5)) == [(5, 5), (1, 5), (1, 1), (5, 5), (3, 3)]
+    assert sizes(ReplaceKernel("any", (3, 1))) == [(3, 1), (3, 1), (3, 1), (3, 1), (3, 3)]
+    assert sizes(ReplaceKernel(1, 3)) == [(5, 5), (1, 3), (3, 3), (3, 3), (3, 3)]
+    assert sizes(ReplaceKernel("any", 5, layers=("point",))) == [
+        (5, 5),
+        (1, 3),
+        (5, 5),
+        (3, 3),
+        (3, 3),
+    ]
+    assert sizes(ReplaceKernel(3, 5, exclude=("point",)))[3] == (5, 5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "needs the new size"),
-        ({"size": 0}, "1 or more"),
-        ({"size": (3, True)}, "1 or more"),
-        ({"size": "3x3"}, "1 or more"),
-        ({"size": 3, "old": ()}, "1 or more"),
-        ({"size": 3, "how": "magic"}, "use one of auto, crop"),
-        ({"size": 3, "how": "separate"}, "leave out size"),
-        ({"size": 3, "middle": 4}, "is for how='stack'"),
-        ({"size": 3, "how": "stack", "middle": 0}, "above 0"),
-        ({"size": 3, "how": "stack", "middle": True}, "above 0"),
-        ({"size": 3, "how": "stack", "middle": float("nan")}, "above 0"),
+        ({"new": 0}, "1 or more"),
+        ({"new": (3, True)}, "1 or more"),
+        ({"new": "3x3"}, "1 or more"),
+        ({"old": ()}, "1 or more"),
+        ({"old": "all"}, "1 or more"),
+        ({"how": "magic"}, "use one of auto, crop"),
+        ({"layers": "conv"}, r"give a tuple of names, \('conv',\)"),
+        ({"middle": 4}, "is for how='stack'"),
+        ({"how": "stack", "middle": 0}, "above 0"),
+        ({"how": "stack", "middle": True}, "above 0"),
+        ({"how": "stack", "middle": float("nan")}, "above 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(EditError, match=message):
-        ReplaceKernel(**arguments)
+        ReplaceKernel(**{"old": "any", "new": 3, **arguments})
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (ReplaceKernel(3, layers=("fiv",)), "did you mean 'five'"),
-        (ReplaceKernel(3, layers=("out",)), "'out' .Flatten.*no convolution"),
-        (ReplaceKernel(3, layers=("up",)), "'up'.*transposed convolutions are not changed"),
-        (ReplaceKernel(5, layers=("five",)), "'five'.*kernel is 5×5 already"),
-        (ReplaceKernel(3, old=9), "change nothing.*'five: its kernel is 5×5, not 9×9'"),
-        (ReplaceKernel(3, exclude=("five", "deep")), "change nothing.*five: excluded"),
-        (ReplaceKernel((3, 3, 3)), "change nothing.*one number for each of 2 axes"),
-        (ReplaceKernel(6, how="stack"), "no two kernels, one of 6×6, make 5×5"),
-        (ReplaceKernel(2, how="stack", layers=("deep",)), "'deep'.*use 'resample'"),
-        (ReplaceKernel(how="separate", layers=("flat",)), "'flat'.*1×3 is separate"),
+        (ReplaceKernel("any", 3, layers=("fiv",)), "did you mean 'five'"),
+        (ReplaceKernel("any", 3, layers=("out",)), "'out' .Flatten.*no convolution"),
+        (ReplaceKernel("any", 3, layers=("up",)), "'up'.*transposed convolutions are not changed"),
+        (ReplaceKernel("any", 5, layers=("five",)), "'five'.*kernel is 5×5 already"),
+        (ReplaceKernel(9, 3), "change nothing.*'five: its kernel is 5×5, not 9×9'"),
+        (ReplaceKernel("any", 3, exclude=("five", "deep")), "change nothing.*five: excluded"),
+        (ReplaceKernel("any", (3, 3, 3)), "change nothing.*one number for each of 2 axes"),
+        (ReplaceKernel("any", 6, how="stack"), "no two kernels, one of 6×6, make 5×5"),
+        (ReplaceKernel("any", 2, how="stack", layers=("deep",)), "'deep'.*use 'resample'"),
     ],
 )
 def test_what_cannot_be_is_refused(edit: ReplaceKernel, message: str) -> None:

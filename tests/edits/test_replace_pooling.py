@@ -53,8 +53,10 @@ def test_max_and_average_change_places(rank: int, padding: str, strides: int | N
     )
     one, other = pooled(maximum, rank), pooled(average, rank)
     x = batch(one)
-    np.testing.assert_allclose(run(ReplacePooling("average")(one), x), run(other, x), atol=1e-6)
-    np.testing.assert_allclose(run(ReplacePooling("max")(other), x), run(one, x), atol=1e-6)
+    np.testing.assert_allclose(
+        run(ReplacePooling("any", "average")(one), x), run(other, x), atol=1e-6
+    )
+    np.testing.assert_allclose(run(ReplacePooling("any", "max")(other), x), run(one, x), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["layer", "op", "reduction"])
@@ -67,7 +69,7 @@ def test_global_pooling_is_found_as_layer_and_as_reduction(kind: str, keepdims: 
         return ops.mean(x, axis=axes, keepdims=keepdims)
 
     model = pooled(mean)
-    changed = ReplacePooling("max", old="global")(model)
+    changed = ReplacePooling("global", "max")(model)
     x = batch(model)
     want = np.tanh(x.max(axis=(1, 2), keepdims=keepdims))
     np.testing.assert_allclose(run(changed, x), want, rtol=1e-5)
@@ -76,7 +78,7 @@ def test_global_pooling_is_found_as_layer_and_as_reduction(kind: str, keepdims: 
 def test_a_reduction_over_channels_is_no_pooling() -> None:
     model = pooled(lambda x: ops.mean(x, axis=-1))
     with pytest.raises(EditError, match="no 'global' pooling.*the model has none"):
-        ReplacePooling("max", old="global")(model)
+        ReplacePooling("global", "max")(model)
 
 
 @pytest.mark.parametrize("name", ["max", "average"])
@@ -84,7 +86,7 @@ def test_pooling_operations_are_found(name: str) -> None:
     model = pooled(lambda x: getattr(ops, f"{name}_pool")(x, 3, 2, "same"))
     other = "average" if name == "max" else "max"
     want = pooled(lambda x: getattr(ops, f"{other}_pool")(x, 3, 2, "same"))
-    changed = ReplacePooling(other)(model)
+    changed = ReplacePooling("any", other)(model)
     np.testing.assert_allclose(run(changed, batch(model)), run(want, batch(model)), atol=1e-6)
 
 
@@ -93,7 +95,7 @@ def test_pooling_operations_are_found(name: str) -> None:
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (3, 1)])
 def test_a_convolution_starts_as_the_average(rank: int, new: str, size: int, strides: int) -> None:
     model = pooled(getattr(L, f"AveragePooling{rank}D")(size, strides, name="pool"), rank)
-    changed = ReplacePooling(new)(model)
+    changed = ReplacePooling("any", new)(model)
     np.testing.assert_allclose(run(changed, batch(model)), run(model, batch(model)), atol=1e-6)
     layer = changed.get_layer("pool")
     assert "Conv" in type(layer).__name__ and layer.trainable_weights and not layer.use_bias
@@ -101,16 +103,16 @@ def test_a_convolution_starts_as_the_average(rank: int, new: str, size: int, str
 
 def test_a_convolution_over_three_axes_starts_as_the_average() -> None:
     model = pooled(L.AveragePooling3D((2, 3, 1), (1, 2, 1), name="pool"), 3)
-    changed = ReplacePooling("conv")(model)
+    changed = ReplacePooling("any", "conv")(model)
     np.testing.assert_allclose(run(changed, batch(model)), run(model, batch(model)), atol=1e-6)
     with pytest.raises(EditError, match="'pool' .AveragePooling3D.*use 'conv'"):
-        ReplacePooling("depthwise_conv")(model)
+        ReplacePooling("any", "depthwise_conv")(model)
 
 
 def test_with_padding_a_convolution_is_the_average_away_from_the_border() -> None:
     model = pooled(L.AveragePooling2D(3, 1, "same"))
     x = batch(model)
-    got, want = run(ReplacePooling("conv")(model), x), run(model, x)
+    got, want = run(ReplacePooling("any", "conv")(model), x), run(model, x)
     np.testing.assert_allclose(got[:, 1:-1, 1:-1], want[:, 1:-1, 1:-1], atol=1e-6)
     assert np.abs(got - want).max() > 1e-3
 
@@ -119,7 +121,7 @@ def test_with_padding_a_convolution_is_the_average_away_from_the_border() -> Non
 @pytest.mark.parametrize("keepdims", [True, False])
 def test_a_global_average_becomes_a_convolution_over_everything(new: str, keepdims: bool) -> None:
     model = pooled(L.GlobalAveragePooling2D(keepdims=keepdims, name="top"))
-    changed = ReplacePooling(new, layers=("top",))(model)
+    changed = ReplacePooling("any", new, layers=("top",))(model)
     np.testing.assert_allclose(run(changed, batch(model)), run(model, batch(model)), atol=1e-6)
     assert changed.get_layer("top").output.shape == model.get_layer("top").output.shape
 
@@ -130,16 +132,16 @@ def test_adaptive_pooling_keeps_the_output_size_and_windows_that_divide(
     rank: int, reduction: str
 ) -> None:
     model = pooled(getattr(L, f"{reduction.capitalize()}Pooling{rank}D")(2, name="pool"), rank)
-    changed = ReplacePooling("adaptive")(model)
+    changed = ReplacePooling("any", "adaptive")(model)
     assert type(changed.get_layer("pool")).__name__.startswith("Adaptive")
     np.testing.assert_allclose(run(changed, batch(model)), run(model, batch(model)), atol=1e-6)
 
 
 def test_adaptive_pooling_gives_its_target_size_and_a_convolution_replaces_it() -> None:
-    adaptive = ReplacePooling("adaptive_average", layers=("pool",), size=(5, 4))(small())
+    adaptive = ReplacePooling("any", "adaptive_average", layers=("pool",), size=(5, 4))(small())
     assert adaptive.get_layer("pool").output.shape[1:3] == (5, 4)
-    fitting = ReplacePooling("adaptive_average", old="average", layers=("mean",), size=2)(small())
-    again = ReplacePooling("depthwise_conv", old="adaptive")(fitting)
+    fitting = ReplacePooling("average", "adaptive_average", layers=("mean",), size=2)(small())
+    again = ReplacePooling("adaptive", "depthwise_conv")(fitting)
     np.testing.assert_allclose(run(again, batch(again)), run(fitting, batch(again)), atol=1e-5)
 
 
@@ -160,19 +162,19 @@ def test_without_an_adaptive_layer_in_keras_windows_stand_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = pooled(L.MaxPooling2D(3, name="pool"))
-    want = run(ReplacePooling("adaptive_average", size=2)(model), batch(model))
+    want = run(ReplacePooling("any", "adaptive_average", size=2)(model), batch(model))
     monkeypatch.delattr(keras.layers, "AdaptiveAveragePooling2D")
-    changed = ReplacePooling("adaptive_average", size=2)(model)
+    changed = ReplacePooling("any", "adaptive_average", size=2)(model)
     assert isinstance(changed.get_layer("pool"), L.AveragePooling2D)
     np.testing.assert_allclose(run(changed, batch(model)), want, atol=1e-6)
     x = keras.Input((None, None, 3))
     unknown = keras.Model(x, L.Conv2D(2, 1)(L.MaxPooling2D(name="pool")(x)))
     with pytest.raises(EditError, match="'pool'.*is not known beforehand"):
-        ReplacePooling("adaptive_average", size=2)(unknown)
+        ReplacePooling("any", "adaptive_average", size=2)(unknown)
 
 
 def test_a_pooling_becomes_global_where_what_follows_takes_it() -> None:
-    changed = ReplacePooling("global_max", layers=("mean",))(small())
+    changed = ReplacePooling("any", "global_max", layers=("mean",))(small())
     assert changed.get_layer("mean").output.shape == (None, 1, 1, 4)
     x = batch(changed)
     inner = keras.Model(changed.input, changed.get_layer("b").output)
@@ -181,7 +183,7 @@ def test_a_pooling_becomes_global_where_what_follows_takes_it() -> None:
 
 
 def test_a_wider_window_keeps_its_strides() -> None:
-    changed = ReplacePooling("max", layers=("pool",), size=3)(small())
+    changed = ReplacePooling("any", "max", layers=("pool",), size=3)(small())
     layer = changed.get_layer("pool")
     assert (layer.pool_size, layer.strides) == ((3, 3), (2, 2))
     assert layer.output.shape == (None, 4, 4, 4)
@@ -196,26 +198,26 @@ def flattened() -> keras.Model:
 @pytest.mark.parametrize(
     "edit",
     [
-        ReplacePooling("global"),
-        ReplacePooling("adaptive", size=3),
-        ReplacePooling("max", size=5),
+        ReplacePooling("any", "global"),
+        ReplacePooling("any", "adaptive", size=3),
+        ReplacePooling("any", "max", size=5),
     ],
 )
 def test_a_dense_layer_behind_of_another_size_refuses(edit: ReplacePooling) -> None:
     model = flattened()
     before = model.to_json()
-    with pytest.raises(EditError, match="ReplacePooling: Layer 'head' .*48.*To mend it, keep"):
+    with pytest.raises(EditError, match="ReplacePooling: Layer 'head' .*48.*To fix it, keep"):
         edit(model)
     assert model.to_json() == before
 
 
 def test_global_poolings_stay_unless_they_are_asked_for() -> None:
-    changed = ReplacePooling("max")(small())
+    changed = ReplacePooling("any", "max")(small())
     assert isinstance(changed.get_layer("mean"), L.MaxPooling2D)
     assert isinstance(changed.get_layer("top"), L.GlobalAveragePooling2D)
-    by_kind = ReplacePooling("max", old="average")(small())
+    by_kind = ReplacePooling("average", "max")(small())
     assert isinstance(by_kind.get_layer("top"), L.GlobalAveragePooling2D)
-    asked = ReplacePooling("max", old="global_average")(small())
+    asked = ReplacePooling("global_average", "max")(small())
     assert isinstance(asked.get_layer("mean"), L.AveragePooling2D)
     assert isinstance(asked.get_layer("top"), L.GlobalMaxPooling2D)
 
@@ -224,7 +226,7 @@ def test_a_shared_pooling_is_replaced_once_in_a_model_with_two_outputs() -> None
     a, b = keras.Input((8, 8, 2)), keras.Input((6, 6, 2))
     shared = L.AveragePooling2D(2, name="pool")
     model = keras.Model([a, b], {"x": L.Conv2D(1, 1)(shared(a)), "y": shared(b)})
-    changed = ReplacePooling("depthwise_conv")(model)
+    changed = ReplacePooling("any", "depthwise_conv")(model)
     assert [layer.name for layer in changed.layers].count("pool") == 1
     data = [np.random.default_rng(0).standard_normal((2, s, s, 2)).astype("f") for s in (8, 6)]
     for key, value in model(data).items():
@@ -237,7 +239,7 @@ def test_policy_trainable_and_data_format_are_kept() -> None:
         2, data_format="channels_first", dtype="mixed_float16", trainable=False, name="pool"
     )
     model = keras.Model(x, L.Activation("tanh")(pool(x)))
-    graph = ReplacePooling("depthwise_conv").apply(read(model))
+    graph = ReplacePooling("any", "depthwise_conv").apply(read(model))
     operation = graph.operations["pool"]
     assert operation.config["data_format"] == "channels_first"
     assert operation.config["dtype"]["config"]["name"] == "mixed_float16"
@@ -248,7 +250,7 @@ def test_policy_trainable_and_data_format_are_kept() -> None:
 
 @pytest.mark.parametrize("new", ["conv", "depthwise_conv", "adaptive_max", "global"])
 def test_channels_can_be_cut_afterwards(new: str) -> None:
-    changed = ReplacePooling(new, layers=("mean",))(small())
+    changed = ReplacePooling("any", new, layers=("mean",))(small())
     assert assert_cuts_exactly(changed).cut > 0
 
 
@@ -265,23 +267,26 @@ def test_channels_can_be_cut_afterwards(new: str) -> None:
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(EditError, match=message):
-        ReplacePooling(**arguments)
+        ReplacePooling(**{"old": "any", **arguments})
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (ReplacePooling("max", layers=("pol",)), "did you mean 'pool'"),
-        (ReplacePooling("max", layers=("a",)), "'a' .Conv2D. does not pool"),
-        (ReplacePooling("max", layers=("pool",)), "change nothing"),
-        (ReplacePooling("max", old="average", layers=("pool",)), "'pool' pools by max, not"),
-        (ReplacePooling("max", old="adaptive"), "no 'adaptive' pooling.*'top: global average'"),
-        (ReplacePooling("max", exclude=("pool", "mean")), "all excluded"),
-        (ReplacePooling("adaptive", layers=("top",)), "'top'.*only become another global one"),
-        (ReplacePooling("max", layers=("top",), size=2), "'top'.*it is global"),
-        (ReplacePooling("adaptive", layers=("pool",), size=11), r"\(11, 11\) is above"),
-        (ReplacePooling("max", layers=("pool",), size=(2, 2, 2)), "each of 2 axes"),
-        (ReplacePooling("conv", old="global", size=2), "'top'.*no size"),
+        (ReplacePooling("any", "max", layers=("pol",)), "did you mean 'pool'"),
+        (ReplacePooling("any", "max", layers=("a",)), "'a' .Conv2D. does not pool"),
+        (ReplacePooling("any", "max", layers=("pool",)), "change nothing"),
+        (ReplacePooling("average", "max", layers=("pool",)), "'pool' pools by max, not"),
+        (ReplacePooling("adaptive", "max"), "no 'adaptive' pooling.*'top: global average'"),
+        (ReplacePooling("any", "max", exclude=("pool", "mean")), "all excluded"),
+        (
+            ReplacePooling("any", "adaptive", layers=("top",)),
+            "'top'.*only become another global",
+        ),
+        (ReplacePooling("any", "max", layers=("top",), size=2), "'top'.*it is global"),
+        (ReplacePooling("any", "adaptive", layers=("pool",), size=11), r"\(11, 11\) is above"),
+        (ReplacePooling("any", "max", layers=("pool",), size=(2, 2, 2)), "each of 2 axes"),
+        (ReplacePooling("global", "conv", size=2), "'top'.*no size"),
     ],
 )
 def test_what_cannot_be_is_refused(edit: ReplacePooling, message: str) -> None:

@@ -26,8 +26,8 @@ def model() -> keras.Model:
     [
         (ReplaceActivation, {"old": "relu", "new": "elu"}),
         (ReplaceActivation, {"old": "relu", "new": "prelu", "alpha": 0.3}),
-        (ReplaceKernel, {"size": 3, "old": 5}),
-        (ReplaceKernel, {"how": "separate", "old": 5, "middle": 2}),
+        (ReplaceKernel, {"old": 5, "new": 3}),
+        (ReplaceKernel, {"old": 5, "new": 3, "how": "stack"}),
         (ReplacePooling, {"new": "average", "old": "max"}),
     ],
 )

@@ -237,3 +237,15 @@ def test_the_plan_prints_as_a_table() -> None:
     table = str(Sparsify(pattern="2:4").plan(network()))
     assert "pointwise_kernel" in table and "50.0%" in table
     assert "deep" in table and "of all these weights are zero" in table
+
+
+@pytest.mark.parametrize(
+    "attention", [lambda: L.MultiHeadAttention(4, 4), lambda: L.GroupQueryAttention(4, 4, 2)]
+)
+def test_a_pattern_holds_along_the_inputs_of_attention(attention: Any) -> None:
+    x = keras.Input((5, 8))
+    sparse = Sparsify(pattern="2:4")(keras.Model(x, attention()(x, x)))
+    for path, kernel in kernels(sparse).items():
+        rows = 2 if "output" in path else 1
+        fours = kernel.reshape(-1, 4, int(np.prod(kernel.shape[rows:])))
+        assert ((fours == 0).sum(axis=1) == 2).all(), path

@@ -82,8 +82,8 @@ EDITS = [
     sk.Factorize(0.6),
     sk.Sparsify(0.5),
     sk.ReplaceActivation("relu", "prelu"),
-    sk.ReplaceKernel(1, layers=("second",)),
-    sk.ReplacePooling("average", layers=("pool",)),
+    sk.ReplaceKernel("any", 1, layers=("second",)),
+    sk.ReplacePooling("any", "average", layers=("pool",)),
     sk.FoldBatchNorm(),
 ]
 

@@ -200,7 +200,7 @@ def test_normalisation_behind_a_wrapper_is_folded_into_what_it_wraps() -> None:
     ("edit", "changed"),
     [
         (ReplaceActivation("elu", "relu"), "embed"),
-        (ReplaceKernel(1), "first"),
+        (ReplaceKernel("any", 1), "first"),
         (Sparsify(0.5), "first"),
         (Factorize(0.5), "second_basis"),
         (DropChannels({"first": (0, 2)}), "first"),
@@ -320,7 +320,7 @@ def test_what_is_folded_into_a_normalised_layer_makes_it_a_plain_one() -> None:
     # Training would divide by the kernel's norm what was folded into it.
     assert isinstance(folded.get_layer("first"), L.Conv2D)
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-5, atol=1e-6)
-    replaced = ReplaceActivation("relu", "elu")(ReplaceKernel(5, layers=("first",))(model))
+    replaced = ReplaceActivation("relu", "elu")(ReplaceKernel("any", 5, layers=("first",))(model))
     assert isinstance(replaced.get_layer("first"), L.SpectralNormalization)
     assert not np.allclose(replaced(x), model(x))
     with pytest.raises(EditError, match="normalised in training"):

@@ -9,9 +9,11 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from saikei.channels.biases import is_bias_of_several_axes
-from saikei.channels.groups import ChannelGroup, find_groups
+from saikei.channels.groups import ChannelGroup, Member
 from saikei.graph import Graph, TensorRef, sized
 from saikei.rules import CallView, Flow, Labels
 from saikei.rules.base import Shape
@@ -26,7 +28,7 @@ class ChannelMap:
 
     Args:
         graph: the graph.
-        flows: what each call's rule said.
+        flows: the flow of labels through each call, by its rule.
         channel_of: for each label, its channel's number.
         weights: labels of each axis of each weight, by variable key.
         produced: `(variable key, axis)` of the weight axes whose channels their layer makes.
@@ -52,7 +54,7 @@ class ChannelMap:
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """The channel groups, in the order in which layers make them."""
-        return find_groups(self)
+        return _find_groups(self)
 
     @cached_property
     def full(self) -> ChannelMap:
@@ -131,3 +133,62 @@ class ChannelMap:
             size if vector is None else int(self.kept(vector, keep).sum())
             for size, vector in zip(shape, labels, strict=True)
         )
+
+
+def _find_groups(channel_map: ChannelMap) -> tuple[ChannelGroup, ...]:
+    """The groups of a graph: blocks of labels that share a channel are in one group."""
+    blocks = channel_map.blocks
+    if not blocks:
+        return ()
+    count = channel_map.count
+    sizes = np.array([size for _, size, _ in blocks])
+    block_of = np.repeat(np.arange(len(blocks)), sizes)
+    total = len(blocks) + count
+    edges = (block_of, len(blocks) + channel_map.channel_of)
+    adjacency = coo_matrix((np.ones(len(block_of), np.int8), edges), shape=(total, total))
+    _, component = connected_components(adjacency, directed=False)
+    members = _members(channel_map, component[len(blocks) :])
+    found: dict[int, list[int]] = {}
+    for block in range(len(blocks)):
+        found.setdefault(int(component[block]), []).append(block)
+    groups = [
+        _group(channel_map, [blocks[b] for b in own], tuple(members.get(key, ())))
+        for key, own in found.items()
+    ]
+    pairs: dict[int, list[tuple[str, Vector]]] = {}
+    for name, channels in channel_map.pairs:
+        pairs.setdefault(int(component[len(blocks) + channels[0]]), []).append((name, channels))
+    keys = list(found)
+    return tuple(
+        replace(group, pairs=tuple(pairs.get(key, ())))
+        for key, group in zip(keys, groups, strict=True)
+        if group.members
+    )
+
+
+def _group(
+    channel_map: ChannelMap, blocks: list[tuple[int, int, str]], members: tuple[Member, ...]
+) -> ChannelGroup:
+    by_block: dict[str, Vector] = {}
+    for start, size, owner in blocks:
+        channels = np.unique(channel_map.channel_of[start : start + size])
+        name = owner if owner not in by_block else f"{owner}#{start}"
+        by_block[name] = channels
+    joined = np.concatenate(
+        [channel_map.channel_of[start : start + size] for start, size, _ in blocks]
+    )
+    _, first = np.unique(joined, return_index=True)
+    channels = joined[np.sort(first)]
+    free = np.array([int(channel) not in channel_map.reasons for channel in channels], dtype=bool)
+    pinned = None if free.any() else channel_map.reasons[int(channels[0])]
+    return ChannelGroup(next(iter(by_block)), channels, by_block, members, pinned, free)
+
+
+def _members(channel_map: ChannelMap, group_of: Vector) -> dict[int, list[Member]]:
+    """The weight axes of each group, tied variables once."""
+    members: dict[int, list[Member]] = {}
+    for operation, name, key, axis, channels in channel_map.weight_axes():
+        member = Member(operation, name, axis, channels, (key, axis) in channel_map.produced)
+        for group in np.unique(group_of[channels]):
+            members.setdefault(int(group), []).append(member)
+    return members

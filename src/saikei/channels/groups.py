@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from saikei.columns import in_columns
 from saikei.rules.labels import Vector
-
-if TYPE_CHECKING:
-    from saikei.channels.channel_map import ChannelMap
 
 
 @dataclass(frozen=True)
@@ -44,14 +38,14 @@ class ChannelGroup:
 
     Args:
         name: the layer that makes the channels first.
-        channels: their numbers, in that layer's order.
-        blocks: for each layer that makes some of them, which; at least one of each block has
-            to stay.
-        members: the weight axes that carry them.
-        pinned: why none of them can be cut; `None` where some can.
-        free: which of the channels can be cut.
-        pairs: for axes of which at least two indices have to stay, the weight and the channel of
-            each index.
+        channels: the numbers of the channels, in that layer's order.
+        blocks: the channels that each layer makes, by its name; at least one channel of each
+            block has to stay.
+        members: the weight axes that carry the channels.
+        pinned: why none of the channels can be cut; `None` where some can.
+        free: for each channel, whether it can be cut.
+        pairs: the weight axes of which at least two indices have to stay: the name of the weight,
+            and the channel of each index.
     """
 
     name: str
@@ -63,7 +57,7 @@ class ChannelGroup:
     pairs: tuple[tuple[str, Vector], ...] = field(default=(), repr=False)
 
     def needs(self) -> Iterator[tuple[str, Vector, int]]:
-        """What has to stay: of which channels (with repeats) how many, and whose they are."""
+        """What has to stay: the owner, its channels (with repeats), and how many of them."""
         yield from ((name, channels, 1) for name, channels in self.blocks.items())
         yield from ((name, channels, 2) for name, channels in self.pairs)
 
@@ -99,62 +93,3 @@ class ChannelGroups(tuple[ChannelGroup, ...]):
 
 def _because(reason: str | None) -> str:
     return "" if reason is None else f" [pinned: {reason}]"
-
-
-def find_groups(channel_map: ChannelMap) -> tuple[ChannelGroup, ...]:
-    """The groups of a graph: blocks of labels that share a channel belong together."""
-    blocks = channel_map.blocks
-    if not blocks:
-        return ()
-    count = channel_map.count
-    sizes = np.array([size for _, size, _ in blocks])
-    block_of = np.repeat(np.arange(len(blocks)), sizes)
-    total = len(blocks) + count
-    edges = (block_of, len(blocks) + channel_map.channel_of)
-    adjacency = coo_matrix((np.ones(len(block_of), np.int8), edges), shape=(total, total))
-    _, component = connected_components(adjacency, directed=False)
-    members = _members(channel_map, component[len(blocks) :])
-    found: dict[int, list[int]] = {}
-    for block in range(len(blocks)):
-        found.setdefault(int(component[block]), []).append(block)
-    groups = [
-        _group(channel_map, [blocks[b] for b in own], tuple(members.get(key, ())))
-        for key, own in found.items()
-    ]
-    pairs: dict[int, list[tuple[str, Vector]]] = {}
-    for name, channels in channel_map.pairs:
-        pairs.setdefault(int(component[len(blocks) + channels[0]]), []).append((name, channels))
-    keys = list(found)
-    return tuple(
-        replace(group, pairs=tuple(pairs.get(key, ())))
-        for key, group in zip(keys, groups, strict=True)
-        if group.members
-    )
-
-
-def _group(
-    channel_map: ChannelMap, blocks: list[tuple[int, int, str]], members: tuple[Member, ...]
-) -> ChannelGroup:
-    by_block: dict[str, Vector] = {}
-    for start, size, owner in blocks:
-        channels = np.unique(channel_map.channel_of[start : start + size])
-        name = owner if owner not in by_block else f"{owner}#{start}"
-        by_block[name] = channels
-    joined = np.concatenate(
-        [channel_map.channel_of[start : start + size] for start, size, _ in blocks]
-    )
-    _, first = np.unique(joined, return_index=True)
-    channels = joined[np.sort(first)]
-    free = np.array([int(channel) not in channel_map.reasons for channel in channels], dtype=bool)
-    pinned = None if free.any() else channel_map.reasons[int(channels[0])]
-    return ChannelGroup(next(iter(by_block)), channels, by_block, members, pinned, free)
-
-
-def _members(channel_map: ChannelMap, group_of: Vector) -> dict[int, list[Member]]:
-    """The weight axes of each group, tied variables once."""
-    members: dict[int, list[Member]] = {}
-    for operation, name, key, axis, channels in channel_map.weight_axes():
-        member = Member(operation, name, axis, channels, (key, axis) in channel_map.produced)
-        for group in np.unique(group_of[channels]):
-            members.setdefault(int(group), []).append(member)
-    return members

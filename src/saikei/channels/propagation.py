@@ -1,4 +1,4 @@
-"""Propagate labels once through a graph, and resolve what the rules said of them."""
+"""Propagate labels once through a graph, and resolve them to channels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def map_channels(graph: Graph) -> ChannelMap:
     """
     inner = _Propagation(graph, LabelSource())
     found = inner.resolve()
-    if not inner.chose_badly(found):
+    if not inner.chose_pinned_axis(found):
         return found
     other = _Propagation(graph, LabelSource(outer=True)).resolve()
     return other if _cuttable_axes(other) > _cuttable_axes(found) else found
@@ -45,7 +45,7 @@ def _cuttable_axes(channel_map: ChannelMap) -> int:
 
 
 class _Propagation:
-    """One walk over the calls of a graph."""
+    """One pass over the calls of a graph."""
 
     def __init__(self, graph: Graph, source: LabelSource) -> None:
         self.graph = graph
@@ -161,7 +161,7 @@ class _Propagation:
         self.ties.append(Tie(first, second))
         return first
 
-    def chose_badly(self, channel_map: ChannelMap) -> bool:
+    def chose_pinned_axis(self, channel_map: ChannelMap) -> bool:
         """Whether some labels that had to choose an axis are pinned."""
         pinned = np.zeros(channel_map.count, dtype=bool)
         pinned[list(channel_map.reasons)] = True
@@ -198,7 +198,7 @@ def _produced_axes(flow: Flow) -> dict[str, tuple[int, ...]]:
 
 
 def _entries(value: object) -> tuple[object, ...]:
-    """What a config entry is made of, in one row."""
+    """The entries of a nested config entry, flattened."""
     if not isinstance(value, tuple):
         return (value,)
     return tuple(entry for part in value for entry in _entries(part))

@@ -178,5 +178,13 @@ def _pruning(
 ) -> Recipe:
     from saikei.edits import PruneChannels, Recipe
 
-    edit = PruneChannels(keep, importance, scope, multiple_of, exclude, seed, compensate)
+    edit = PruneChannels(
+        keep,
+        importance,
+        scope,
+        multiple_of,
+        exclude=exclude,
+        seed=seed,
+        compensate=compensate,
+    )
     return Recipe([edit])

@@ -1,6 +1,7 @@
 """Edits of a model's structure: values that, called with a model, give a new one."""
 
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, RefittingEdit
+from saikei.edits.cut import cut
 from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
@@ -24,6 +25,7 @@ __all__ = [
     "FoldBatchNorm",
     "PruneChannels",
     "Recipe",
+    "RefittingEdit",
     "RemoveLayers",
     "RemoveNoOps",
     "ReplaceActivation",
@@ -32,4 +34,5 @@ __all__ = [
     "ReplacePooling",
     "Separate",
     "Sparsify",
+    "cut",
 ]

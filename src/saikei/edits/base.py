@@ -9,22 +9,30 @@ from typing import Any, ClassVar
 import keras
 
 from saikei.budget import Budget
+from saikei.calibration.refit import refit
 from saikei.calibration.sizes import sizes_of
 from saikei.channels import map_channels
+from saikei.codec import Jsonable
 from saikei.costs import count_costs
 from saikei.errors import EditError, WorkError
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
+from saikei.graph.layer_names import check_layer_names
 from saikei.models import CascadeModel
 
 
-class Edit(ABC):
+class Edit(Jsonable, ABC):
     """A change of structure. Subclasses are frozen dataclasses with JSON-ready fields.
 
-    Attributes:
-        exact: whether the new model computes the same function as the old one.
+    Lists among the arguments become tuples. An edit with fields `layers` and `exclude` changes
+    only these layers, or all but those.
     """
 
-    exact: ClassVar[bool]
+    json_error: ClassVar[type[EditError]] = EditError
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether the new model computes the same function as the old one."""
 
     @abstractmethod
     def apply(self, graph: Graph, data: Any = None) -> Graph:
@@ -38,9 +46,53 @@ class Edit(ABC):
             EditError: when the edit cannot be applied, or would change nothing.
         """
 
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """The edit's arguments, JSON-ready; `from_dict` of its class is the inverse."""
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range. Subclasses that take any give this.
+
+        Raises:
+            EditError: naming the argument, and what to give instead.
+        """
+
+    def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            if name in ("layers", "exclude"):
+                if isinstance(value, str):
+                    raise EditError(
+                        f"{type(self).__name__}({name}={value!r}): give a tuple of names, "
+                        f"({value!r},)."
+                    )
+                object.__setattr__(self, name, tuple(value))
+            elif isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+        self.check_arguments()
+
+    def check_layers(self, graph: Graph) -> None:
+        """Refuse `layers` and `exclude` that name what the model does not have.
+
+        Args:
+            graph: the graph that the edit is applied to.
+
+        Raises:
+            EditError: naming a layer that is unknown, or both chosen and excluded.
+        """
+        edit = type(self).__name__
+        layers, exclude = (tuple(getattr(self, name, ())) for name in ("layers", "exclude"))
+        check_layer_names(layers, graph, f"{edit}(layers=…)")
+        check_layer_names(exclude, graph, f"{edit}(exclude=…)")
+        for name in layers:
+            if name in exclude:
+                raise EditError(
+                    f"{edit} both names and excludes layer '{name}': drop one of the two."
+                )
+
+    def selects(self, name: str) -> bool:
+        """Whether `layers` and `exclude` allow a layer to be changed.
+
+        Args:
+            name: the name of the layer.
+        """
+        layers, exclude = getattr(self, "layers", ()), getattr(self, "exclude", ())
+        return name not in exclude and (not layers or name in layers)
 
     def __call__(
         self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
@@ -75,6 +127,25 @@ class Edit(ABC):
         return edited
 
 
+class RefittingEdit(Edit):
+    """An edit after which the layers that are left are refitted to data, if it is given.
+
+    Attributes:
+        compensate: whether to refit, by least squares, each layer to what it gave before.
+    """
+
+    compensate: bool
+
+    @abstractmethod
+    def change(self, graph: Graph, data: Any) -> Graph:
+        """The edited graph before it is refitted; as `apply` otherwise."""
+
+    def apply(self, graph: Graph, data: Any = None) -> Graph:
+        """The edited graph, refitted where data is given and `compensate` is true."""
+        changed = self.change(graph, data)
+        return refit(graph, changed, data) if self.compensate and data is not None else changed
+
+
 def read_with_sizes(model: keras.Model, data: Any, input_shape: InputShape | None = None) -> Graph:
     """Read a model; axes of unknown size get for counting the size that they have in the data."""
     graph = read(model)
@@ -94,8 +165,8 @@ def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
     """Count a built model, where the edit was to reach a budget.
 
     Args:
-        edit: what was done.
-        graph: what the budget's shares are of.
+        edit: the edit that was applied.
+        graph: the graph that the budget's shares are shares of.
         edited: the model that was built.
 
     Raises:
@@ -104,10 +175,9 @@ def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
     budgets = [value for value in vars(edit).values() if isinstance(value, Budget)]
     for budget in budgets:
         # A latency is measured while cutting, and is never the same twice.
-        counted = {name: v for name, v in budget.to_dict().items() if name != "latency"}
-        if not counted:
+        if budget.macs is None and budget.params is None:
             continue
-        limits = Budget.from_dict(counted)
+        limits = replace(budget, latency=None)
         before, after = (
             count_costs(map_channels(replace(g, sizes=graph.sizes))) for g in (graph, read(edited))
         )

@@ -1,4 +1,4 @@
-"""Cut channels, and let what is left make up for them."""
+"""Cut channels, and refit the layers that are left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from saikei.edits.cut import check_keep, cut
 from saikei.graph import Graph
 
 
-def cut_as_told(channel_map: ChannelMap, keep: BoolMask, data: Any, compensate: bool) -> Graph:
-    """The graph with only the kept channels; what is left makes up for the others if told so.
+def cut_and_compensate(
+    channel_map: ChannelMap, keep: BoolMask, data: Any, compensate: bool
+) -> Graph:
+    """The graph with only the kept channels; the layers that are left may make up for the others.
 
     Args:
         channel_map: a graph with its channels.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from saikei.channels import BoolMask, ChannelMap
 from saikei.graph import Call, Graph, Operation, TensorRef
 from saikei.graph.instantiate import instantiate
-from saikei.importance.readers import Carrier, carriers
+from saikei.importance.readers import ReadAxis, read_axes
 from saikei.rules.activations import RULES as ACTIVATIONS
 from saikei.rules.labels import labelled
 from saikei.tensors import to_floats
@@ -49,7 +49,7 @@ def fold_constants(channel_map: ChannelMap, keep: BoolMask) -> Graph:
     if not constants:
         return channel_map.graph
     added: dict[str, Values] = {}
-    for carrier in carriers(channel_map):
+    for carrier in read_axes(channel_map):
         values = constants.get(carrier.ref, {}).get(carrier.axis)
         if values is None or len(carrier.weights) != 1:
             continue
@@ -80,7 +80,7 @@ def _takes(operation: Operation) -> bool:
     )
 
 
-def _contribution(channel_map: ChannelMap, carrier: Carrier, values: Values) -> Values:
+def _contribution(channel_map: ChannelMap, carrier: ReadAxis, values: Values) -> Values:
     _, operation, name, axis = carrier.weights[0]
     kernel = channel_map.graph.operations[operation].weights[name].numpy().astype(np.float64)
     flat = np.moveaxis(kernel, axis, 0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,9 +12,10 @@ import numpy as np
 
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.base import Edit
-from saikei.edits.compensate import cut_as_told
+from saikei.edits.compensate import cut_and_compensate
 from saikei.errors import EditError
-from saikei.graph import Graph, wrapped_by
+from saikei.graph import Graph
+from saikei.graph.layer_names import check_layer_names
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,14 @@ class DropChannels(Edit):
     channels: Mapping[str, tuple[int, ...]]
     compensate: bool = True
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         object.__setattr__(self, "channels", _checked(self.channels))
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without the named channels."""
         channel_map = map_channels(graph)
-        return cut_as_told(channel_map, self._mask(channel_map), data, self.compensate)
+        return cut_and_compensate(channel_map, self._mask(channel_map), data, self.compensate)
 
     def _mask(self, channel_map: ChannelMap) -> BoolMask:
         if not any(self.channels.values()):
@@ -66,16 +67,6 @@ class DropChannels(Edit):
                     )
                 keep[channel_map.channel_of[start + index]] = False
         return keep
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        channels = {name: list(indices) for name, indices in self.channels.items()}
-        return {"channels": channels, "compensate": self.compensate}
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> DropChannels:
-        """The inverse of `to_dict`."""
-        return cls(**arguments)
 
 
 def _checked(channels: Any) -> Mapping[str, tuple[int, ...]]:
@@ -100,42 +91,3 @@ def dropped(channel_map: ChannelMap, keep: BoolMask, compensate: bool = True) ->
         if len(gone):
             channels[owner] = tuple(int(index) for index in gone)
     return DropChannels(channels, compensate)
-
-
-def check_layer_names(
-    given: Iterable[str], graph: Graph, edit: str, known: Iterable[str] | None = None
-) -> None:
-    """Refuse layer names that the model does not have, and suggest the nearest.
-
-    Args:
-        given: the names.
-        graph: of the model.
-        edit: its name, for the error.
-        known: the names that it may be given; those of all operations when not given.
-
-    Raises:
-        EditError: naming the first layer that it cannot be given.
-    """
-    given = list(given)
-    for name in given:
-        if not isinstance(name, str):
-            raise EditError(f"{edit}: {reprlib.repr(name)} is no name of a layer.")
-    names = [name for name in known or graph.operations if not wrapped_by(graph, name)]
-    for name in given:
-        if name in names:
-            continue
-        inner = wrapped_by(graph, name)
-        if inner:
-            shown = ", ".join(f"'{one}'" for one in inner)
-            raise EditError(
-                f"{edit} names layer '{name}', a TimeDistributed whose layers stand for "
-                f"themselves: name {shown}."
-            )
-        if name in graph.operations:
-            raise EditError(
-                f"{edit} names layer '{name}' ({graph.operations[name].kind}), which makes no "
-                "channels of its own: name the layer that makes them."
-            )
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        hint = f"did you mean '{near[0]}'?" if near else "the model has no such layers."
-        raise EditError(f"{edit} names layer '{name}', which the model does not have: {hint}")

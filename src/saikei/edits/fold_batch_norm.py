@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
-from saikei.edits.drop_channels import check_layer_names
-from saikei.edits.finite import check_finite_weights
+from saikei.edits.checks import check_finite_weights
 from saikei.edits.folding.affine import CannotFoldError, of_batch_norm
 from saikei.edits.folding.readers import forced_to_train, readers
 from saikei.edits.folding.routes import Readers, Route, agreeing, route_ahead, route_back
-from saikei.errors import EditError
+from saikei.errors import EditError, listed
 from saikei.graph import Graph, Operation, TensorRef, redirect
-
-# Messages name this many layers that stay, and count the rest.
-SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -45,14 +41,9 @@ class FoldBatchNorm(Edit):
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without them; `data` is not used."""
-        check_layer_names(self.layers, graph, "FoldBatchNorm(layers=…)")
-        check_layer_names(self.exclude, graph, "FoldBatchNorm(exclude=…)")
+        self.check_layers(graph)
         check_finite_weights("FoldBatchNorm", graph)
         folded, changed = graph, False
         while True:
@@ -71,7 +62,7 @@ class FoldBatchNorm(Edit):
             found = []
             for index, call in enumerate(graph.calls):
                 operation = graph.operations[call.operation]
-                if not self._wants(operation):
+                if not self._chosen(operation):
                     continue
                 try:
                     found.append(self._route(graph, reading, index, direction))
@@ -84,12 +75,8 @@ class FoldBatchNorm(Edit):
                 return kept, refused
         return [], refused
 
-    def _wants(self, operation: Operation) -> bool:
-        return (
-            operation.kind == "BatchNormalization"
-            and operation.name not in self.exclude
-            and (not self.layers or operation.name in self.layers)
-        )
+    def _chosen(self, operation: Operation) -> bool:
+        return operation.kind == "BatchNormalization" and self.selects(operation.name)
 
     def _route(
         self, graph: Graph, reading: Readers, index: int, direction: Callable[..., Route]
@@ -121,21 +108,11 @@ class FoldBatchNorm(Edit):
                     "of layers."
                 )
         if not changed:
-            reasons = [f"'{name}': {reason}" for name, reason in refused.items()]
-            more = f"; and {len(reasons) - SHOWN} more" if len(reasons) > SHOWN else ""
+            reasons = listed((f"'{name}': {reason}" for name, reason in refused.items()), 4)
             raise EditError(
                 f"FoldBatchNorm would change nothing in model '{graph.name}': "
-                f"{'; '.join(reasons[:SHOWN]) or 'it has no BatchNormalization to fold'}{more}."
+                f"{reasons or 'it has no BatchNormalization to fold'}."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        return {"layers": list(self.layers), "exclude": list(self.exclude)}
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> FoldBatchNorm:
-        """The inverse of `to_dict`."""
-        return cls(**{name: tuple(values) for name, values in arguments.items()})
 
 
 def _add_reason(refused: dict[str, str], name: str, reason: str) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import keras
@@ -15,12 +14,12 @@ from saikei.calibration.samples import calibration_samples
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels, uncut_layers
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
 from saikei.edits.base import Edit, read_with_sizes
-from saikei.edits.compensate import cut_as_told
-from saikei.edits.drop_channels import DropChannels, check_layer_names, dropped
-from saikei.edits.finite import check_finite_weights
+from saikei.edits.checks import check_amount, check_finite_weights
+from saikei.edits.compensate import cut_and_compensate
+from saikei.edits.drop_channels import DropChannels, dropped
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
-from saikei.errors import EditError, PinnedWarning
+from saikei.errors import EditError, PinnedWarning, listed
 from saikei.graph import Graph
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 from saikei.limits import check_seed, check_whole
@@ -33,9 +32,9 @@ class PruneChannels(Edit):
     """Cut filters, units and whatever is tied to them, the least important first.
 
     Args:
-        keep: what stays: a share of the channels (`float` up to 1), a number of channels
-            (`int`, of each group in layer scope, of all in global scope), or a `Budget`: as
-            many channels as it allows.
+        keep: how much stays: a share of the channels (`float` up to 1), a number of channels
+            (`int`, of each group in layer scope, of all groups together in global scope, where it
+            has to be at least the number of groups), or a `Budget`: as many channels as it allows.
         importance: what is kept. From weights alone: `"magnitude"` (their L2 norm), `"l1"`,
             `"bn_scale"`, `"geometric_median"`; from data: `"reconstruction"` (what the others
             cannot make up for), `"activation"`, `"apoz"`; from data with labels: `"taylor"`,
@@ -46,6 +45,8 @@ class PruneChannels(Edit):
             all groups against each other. Under a budget, reconstruction errors are weighed
             against the cost that a channel saves; other scores are ranked.
         multiple_of: keep multiples of this number of channels, for hardware that likes them.
+        layers: the layers whose output channels may go; all when empty. What is tied to them
+            is cut with them.
         exclude: layers whose output channels stay.
         seed: of the random importance.
         compensate: make up for what goes, without training: constant channels are added to the
@@ -63,15 +64,21 @@ class PruneChannels(Edit):
 
     exact: ClassVar[bool] = False
     keep: float | int | Budget
-    importance: str | ScoreFunction | None = None
+    importance: str | ScoreFunction | None = field(
+        default=None,
+        metadata={
+            "json": "use the name of a criterion, or save plan(model), which names the channels"
+        },
+    )
     scope: Scope = "global"
     multiple_of: int = 1
+    layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     seed: int = 0
     compensate: bool = True
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "exclude", tuple(self.exclude))
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         _check_arguments(self)
 
     def plan(self, model: keras.Model, data: Any = None) -> DropChannels:
@@ -89,23 +96,27 @@ class PruneChannels(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
-        return cut_as_told(channel_map, self._mask(channel_map, data), data, self.compensate)
+        return cut_and_compensate(channel_map, self._mask(channel_map, data), data, self.compensate)
 
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
-        check_layer_names(self.exclude, channel_map.graph, "PruneChannels(exclude=…)")
-        groups = [g for g in channel_map.groups if not g.pinned]
-        groups = [g for g in groups if not set(g.layers_made) & set(self.exclude)]
+        self.check_layers(channel_map.graph)
+        groups = [g for g in channel_map.groups if not g.pinned and self._chosen(g)]
         _warn_of_pins(channel_map)
         if not groups:
             raise EditError(_nothing_to_cut(self, channel_map, groups))
         check_finite_weights("PruneChannels", channel_map.graph)
         _check_multiple(self.multiple_of, groups)
+        self._check_count(groups)
         criterion = self._criterion(data)
         scores = _scores(criterion, channel_map, data, self.seed)
         mask = self._allocated(channel_map, groups, scores, criterion.error)
         if mask.all():
             raise EditError(_nothing_to_cut(self, channel_map, groups))
         return mask
+
+    def _chosen(self, group: ChannelGroup) -> bool:
+        made = set(group.layers_made)
+        return not made & set(self.exclude) and (not self.layers or bool(made & set(self.layers)))
 
     def _criterion(self, data: Any) -> Criterion:
         if callable(self.importance):
@@ -120,6 +131,16 @@ class PruneChannels(Edit):
                 "second argument, or use importance='magnitude'."
             )
         return criterion
+
+    def _check_count(self, groups: list[ChannelGroup]) -> None:
+        """Refuse a number of channels that leaves less than one for each group."""
+        keep = self.keep if isinstance(self.keep, int) else len(groups)
+        if self.scope == "global" and keep < len(groups):
+            raise EditError(
+                f"PruneChannels(keep={self.keep}): in global scope this is the number of channels "
+                f"in all {len(groups)} groups together, and each keeps at least one: give at "
+                f"least {len(groups)}, or a share such as 0.5."
+            )
 
     def _allocated(
         self,
@@ -142,48 +163,14 @@ class PruneChannels(Edit):
             return largest_within(channel_map, self.keep, mask_for)
         return mask_for(self.keep)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments.
-
-        Raises:
-            EditError: when the importance is a function, which JSON cannot hold.
-        """
-        if callable(self.importance):
-            raise EditError(
-                f"PruneChannels(importance={self.importance!r}) cannot be written as JSON: use "
-                "the name of a criterion, or write down plan(model), which names the channels."
-            )
-        keep = {"budget": self.keep.to_dict()} if isinstance(self.keep, Budget) else self.keep
-        return {
-            "keep": keep,
-            "importance": self.importance,
-            "scope": self.scope,
-            "multiple_of": self.multiple_of,
-            "exclude": list(self.exclude),
-            "seed": self.seed,
-            "compensate": self.compensate,
-        }
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> PruneChannels:
-        """The inverse of `to_dict`."""
-        values = dict(arguments)
-        if isinstance(values["keep"], Mapping):
-            values["keep"] = Budget.from_dict(values["keep"]["budget"])
-        return cls(**{**values, "exclude": tuple(values.get("exclude", ()))})
-
 
 def _check_arguments(edit: PruneChannels) -> None:
-    keep = edit.keep
-    if isinstance(keep, bool) or not isinstance(keep, (float, int, Budget)):
-        raise EditError(f"PruneChannels(keep={keep!r}): give a share, a count or a Budget.")
-    if isinstance(keep, float) and not 0 < keep <= 1:
+    check_amount("PruneChannels", "keep", edit.keep, "a number of channels")
+    if edit.keep == 1 and isinstance(edit.keep, int) and edit.scope == "global":
         raise EditError(
-            f"PruneChannels(keep={keep}): a share has to be above 0 and at most 1; "
-            "an int is a number of channels."
+            "PruneChannels(keep=1) would cut every layer to one channel, as 1 is a number of "
+            "channels: give a share, such as 0.5 (1.0 keeps all), or scope='layer' if you mean it."
         )
-    if isinstance(keep, int) and keep < 1:
-        raise EditError(f"PruneChannels(keep={keep}): keep at least one channel.")
     named = edit.importance is not None and not callable(edit.importance)
     if named and edit.importance not in CRITERIA:
         raise EditError(
@@ -219,10 +206,9 @@ def _check_multiple(multiple_of: int, groups: list[ChannelGroup]) -> None:
             f"at most {max(group.size for group in groups)}."
         )
     if small:
-        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
         warnings.warn(
             f"Of these groups no multiple of {multiple_of} channels can be kept, so any number "
-            f"is: {', '.join(small[:5])}{more}. Exclude them, or use a smaller multiple_of.",
+            f"is: {listed(small, 5, ', ')}. Exclude them, or use a smaller multiple_of.",
             PinnedWarning,
             5,
         )
@@ -233,11 +219,10 @@ def _warn_of_pins(channel_map: ChannelMap) -> None:
     reasons = list(channel_map.unknown.values())
     uncut = uncut_layers(channel_map)
     if uncut.share >= 0.5:
-        named = [f"'{name}' ({why})" for name, why in uncut.reasons.items()]
-        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
-        layers = f"{', '.join(named[:5])}{more}"
+        named = (f"'{name}' ({why})" for name, why in uncut.reasons.items())
         reasons.append(
-            f"{uncut.share:.0%} of the parameters are in layers that keep their width: {layers}"
+            f"{uncut.share:.0%} of the parameters are in layers that keep their width: "
+            f"{listed(named, 5, ', ')}"
         )
     if reasons:
         message = f"Channels around these layers are not cut: {'; '.join(reasons)}."

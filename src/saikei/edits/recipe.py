@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from saikei.budget import Budget
 from saikei.edits.base import Edit, check_budget
@@ -28,21 +28,24 @@ from saikei.errors import EditError, SaikeiError, in_one_line
 from saikei.graph import Graph, build
 from saikei.reading import parse_json
 
-EDITS: Mapping[str, Any] = MappingProxyType(
+EDITS: Mapping[str, type[Edit]] = MappingProxyType(
     {
-        "Dequantize": Dequantize,
-        "DropChannels": DropChannels,
-        "Factorize": Factorize,
-        "FoldBatchNorm": FoldBatchNorm,
-        "PruneChannels": PruneChannels,
-        "RemoveLayers": RemoveLayers,
-        "RemoveNoOps": RemoveNoOps,
-        "ReplaceActivation": ReplaceActivation,
-        "ReplaceHead": ReplaceHead,
-        "ReplaceKernel": ReplaceKernel,
-        "ReplacePooling": ReplacePooling,
-        "Separate": Separate,
-        "Sparsify": Sparsify,
+        kind.__name__: kind
+        for kind in (
+            Dequantize,
+            DropChannels,
+            Factorize,
+            FoldBatchNorm,
+            PruneChannels,
+            RemoveLayers,
+            RemoveNoOps,
+            ReplaceActivation,
+            ReplaceHead,
+            ReplaceKernel,
+            ReplacePooling,
+            Separate,
+            Sparsify,
+        )
     }
 )
 
@@ -60,13 +63,17 @@ class Recipe(Edit):
         True
     """
 
-    exact: ClassVar[bool] = False
     edits: tuple[Edit, ...]
 
     def __init__(self, edits: Iterable[Edit]) -> None:
         object.__setattr__(self, "edits", tuple(edits))
         if not self.edits:
             raise EditError("The recipe is empty: give at least one edit.")
+
+    @property
+    def exact(self) -> bool:
+        """Whether all its edits are exact."""
+        return all(edit.exact for edit in self.edits)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph after all edits."""
@@ -92,7 +99,7 @@ class Recipe(Edit):
         Raises:
             EditError: when an edit is unknown or its arguments do not fit.
         """
-        if not hasattr(arguments, "get"):
+        if not isinstance(arguments, Mapping):
             raise EditError("The recipe is not a JSON object with a list 'edits'.")
         entries = arguments.get("edits")
         if not isinstance(entries, list):
@@ -117,10 +124,9 @@ def _edit_from(entry: Any) -> Edit:
         )
     arguments = {key: value for key, value in entry.items() if key != "edit"}
     try:
-        edit: Edit = EDITS[name].from_dict(arguments)
+        return EDITS[name].from_dict(arguments)
     except SaikeiError:
         raise
-    # What is in a recipe decides what is raised.
+    # Which exception a constructor raises depends on the values in the recipe.
     except Exception as error:
         raise EditError(f"Edit '{name}' in the recipe: {in_one_line(error)}.") from error
-    return edit

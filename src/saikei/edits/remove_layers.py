@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import keras
 
 from saikei.budget import Budget
-from saikei.calibration import refit
-from saikei.edits.base import Edit, read_with_sizes
+from saikei.edits.base import RefittingEdit, read_with_sizes
+from saikei.edits.checks import check_amount
 from saikei.edits.depth.dominators import CostTable
 from saikei.edits.depth.find import choose_units, find_units
 from saikei.edits.depth.plan import PlannedUnit, RemovalPlan
@@ -22,7 +22,7 @@ from saikei.graph import Graph, redirect
 
 
 @dataclass(frozen=True)
-class RemoveLayers(Edit):
+class RemoveLayers(RefittingEdit):
     """Leave out whole blocks and layers, one by one, the least harmful first.
 
     What can be left out is found from the graph, not from names: branches beside a shortcut,
@@ -66,19 +66,17 @@ class RemoveLayers(Edit):
     exclude: tuple[str, ...] = ()
     compensate: bool = True
 
-    def __post_init__(self) -> None:
-        for name in ("kinds", "layers", "exclude"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         _check_arguments(self)
 
-    def apply(self, graph: Graph, data: Any = None) -> Graph:
+    def change(self, graph: Graph, data: Any) -> Graph:
         """The graph without the parts that matter least."""
         removed = units = self._units(graph)
-        if not _wants_all(self.remove, units):
+        if not _all_go(self.remove, units):
             ranking = make_ranking(self.ranking, graph, units, data)
             removed = self._removed(graph, units, ranking, ranking.scores(units, ()))
-        smaller = redirect(graph, all_around(removed))
-        return refit(graph, smaller, data) if self.compensate and data is not None else smaller
+        return redirect(graph, all_around(removed))
 
     def plan(self, model: keras.Model, data: Any = None) -> RemovalPlan:
         """What can be left out, what each part is worth and costs, and which would go.
@@ -124,7 +122,7 @@ class RemoveLayers(Edit):
         scores: Sequence[float | None],
     ) -> list[Unit]:
         """The units that go, the first one first."""
-        if _wants_all(self.remove, units):
+        if _all_go(self.remove, units):
             return [u for u in units if not any(other.contains(u) for other in units)]
         known = [u for u, score in zip(units, scores, strict=True) if score is not None]
         if not known:
@@ -137,38 +135,9 @@ class RemoveLayers(Edit):
             return within_budget(graph, known, ranking, self.remove)
         return list(removal_order(known, ranking, _count(self.remove, known)))
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        remove = self.remove
-        return {
-            "remove": {"budget": remove.to_dict()} if isinstance(remove, Budget) else remove,
-            "ranking": self.ranking,
-            "kinds": list(self.kinds),
-            "layers": list(self.layers),
-            "exclude": list(self.exclude),
-            "compensate": self.compensate,
-        }
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> RemoveLayers:
-        """The inverse of `to_dict`."""
-        values = dict(arguments)
-        if isinstance(values["remove"], Mapping):
-            values["remove"] = Budget.from_dict(values["remove"]["budget"])
-        return cls(**values)
-
 
 def _check_arguments(edit: RemoveLayers) -> None:
-    remove = edit.remove
-    if isinstance(remove, bool) or not isinstance(remove, (float, int, Budget)):
-        raise EditError(f"RemoveLayers(remove={remove!r}): give a share, a count or a Budget.")
-    if isinstance(remove, float) and not 0 < remove <= 1:
-        raise EditError(
-            f"RemoveLayers(remove={remove}): a share has to be above 0 and at most 1; an int is "
-            "a number of parts."
-        )
-    if isinstance(remove, int) and remove < 1:
-        raise EditError(f"RemoveLayers(remove={remove}): remove at least one part.")
+    check_amount("RemoveLayers", "remove", edit.remove, "a number of parts")
     if edit.ranking is not None and edit.ranking not in RANKINGS:
         raise EditError(
             f"Unknown ranking '{edit.ranking}': use one of {', '.join(sorted(RANKINGS))}."
@@ -178,7 +147,7 @@ def _check_arguments(edit: RemoveLayers) -> None:
         raise EditError(f"RemoveLayers(kinds={edit.kinds}): give some of {', '.join(KINDS)}.")
 
 
-def _wants_all(remove: float | int | Budget, units: Sequence[Unit]) -> bool:
+def _all_go(remove: float | int | Budget, units: Sequence[Unit]) -> bool:
     return not isinstance(remove, Budget) and _count(remove, units) == len(leaves(units))
 
 

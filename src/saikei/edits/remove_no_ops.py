@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
-from saikei.edits.drop_channels import check_layer_names
 from saikei.edits.folding.no_ops import around, is_no_op
 from saikei.edits.folding.readers import forced_to_train
 from saikei.errors import EditError
@@ -41,22 +39,14 @@ class RemoveNoOps(Edit):
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without them; `data` is not used."""
-        check_layer_names(self.layers, graph, "RemoveNoOps(layers=…)")
-        check_layer_names(self.exclude, graph, "RemoveNoOps(exclude=…)")
+        self.check_layers(graph)
         outputs = {ref.call for ref in graph.output_refs()}
         chosen = [
             index
             for index, call in enumerate(graph.calls)
-            if call.operation not in self.exclude
-            and (not self.layers or call.operation in self.layers)
-            and index not in outputs
-            and is_no_op(graph, index)
+            if self.selects(call.operation) and index not in outputs and is_no_op(graph, index)
         ]
         bare = {
             name: operation.bare()
@@ -85,12 +75,3 @@ class RemoveNoOps(Edit):
                 f"RemoveNoOps would change nothing: model '{graph.name}' has no layer, apart from "
                 "those that give its outputs or are excluded, that does nothing at inference."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        return {"layers": list(self.layers), "exclude": list(self.exclude)}
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> RemoveNoOps:
-        """The inverse of `to_dict`."""
-        return cls(**{name: tuple(values) for name, values in arguments.items()})

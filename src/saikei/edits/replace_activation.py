@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from saikei.calibration.refit import refit
-from saikei.edits.base import Edit
+from saikei.edits.base import RefittingEdit
 from saikei.edits.replacing.activation_layers import (
     INITIAL_ALPHA,
     activation_layer,
@@ -17,7 +16,6 @@ from saikei.edits.replacing.functions import Function, asked_function
 from saikei.edits.replacing.selection import (
     calls_of,
     channels_first,
-    check_selection,
     in_the_name_of,
     policy_of,
 )
@@ -27,7 +25,7 @@ from saikei.graph import Graph, Operation, new_operation, replace_operations, un
 
 
 @dataclass(frozen=True, init=False)
-class ReplaceActivation(Edit):
+class ReplaceActivation(RefittingEdit):
     """Put another activation function in the place of one, wherever the model holds it.
 
     `activation=` arguments of dense and convolutional layers, activation layers and `keras.ops`
@@ -93,14 +91,15 @@ class ReplaceActivation(Edit):
             parameters["shared_axes"] = tuple(parameters["shared_axes"])
         object.__setattr__(self, "old", old)
         object.__setattr__(self, "new", new)
-        object.__setattr__(self, "layers", tuple(layers))
-        object.__setattr__(self, "exclude", tuple(exclude))
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "exclude", exclude)
         object.__setattr__(self, "compensate", compensate)
         object.__setattr__(self, "parameters", parameters)
+        self.__post_init__()
 
-    def apply(self, graph: Graph, data: Any = None) -> Graph:
+    def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with other functions."""
-        check_selection("ReplaceActivation", graph, self.layers, self.exclude)
+        self.check_layers(graph)
         chosen = chosen_sites("ReplaceActivation", graph, self.old, self.layers, self.exclude)
         asked = asked_function("ReplaceActivation", self.new, self.parameters)
         changing = [site for site in chosen if not _same(site.function, asked)]
@@ -110,28 +109,7 @@ class ReplaceActivation(Edit):
             )
         chains = {site.operation: _chain(graph, site, asked) for site in changing}
         with in_the_name_of("ReplaceActivation", "exclude that layer"):
-            changed = replace_operations(graph, chains)
-        return refit(graph, changed, data) if self.compensate and data is not None else changed
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        parameters = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in self.parameters.items()
-        }
-        return {
-            "old": self.old,
-            "new": self.new,
-            "layers": list(self.layers),
-            "exclude": list(self.exclude),
-            "compensate": self.compensate,
-            **parameters,
-        }
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> ReplaceActivation:
-        """The inverse of `to_dict`."""
-        return cls(**arguments)
+            return replace_operations(graph, chains)
 
 
 def _check_buildable(function: Function) -> None:

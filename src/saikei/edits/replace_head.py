@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias, cast
 
 import keras
@@ -57,13 +57,17 @@ class ReplaceHead(Edit):
     at: str | None = None
     classes: int | None = None
     activation: str | None = None
-    head: Head | None = None
+    head: Head | None = field(
+        default=None,
+        metadata={"json": "give the layers of the model as a list, which get fresh weights"},
+    )
     output: int | str | None = None
     pooling: str | None = None
     call: int | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         object.__setattr__(self, "head", normalised(self.head))
         _check_arguments(self)
 
@@ -109,24 +113,6 @@ class ReplaceHead(Edit):
         old = replaced_head(graph, outputs) if self.at else old_head(graph, outputs[0])
         asked = Asked(self.classes, self.activation, self.pooling)
         return of_classes(graph.spec(ref), where, old, self.at is not None, asked)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments.
-
-        Raises:
-            EditError: when the head is a model, whose weights JSON cannot hold.
-        """
-        if isinstance(self.head, keras.Model):
-            raise EditError(
-                "ReplaceHead(head=…) holds a model, whose weights JSON cannot hold: give its "
-                "layers as a list, which get fresh weights."
-            )
-        return {**vars(self), "head": None if self.head is None else list(self.head)}
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> ReplaceHead:
-        """The inverse of `to_dict`."""
-        return cls(**arguments)
 
 
 def _check_arguments(edit: ReplaceHead) -> None:

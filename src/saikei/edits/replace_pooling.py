@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from saikei.calibration.refit import refit
-from saikei.edits.base import Edit
+from saikei.edits.base import RefittingEdit
 from saikei.edits.replacing.averaging import averaging_convolution
 from saikei.edits.replacing.poolings import (
     Pooling,
@@ -20,25 +19,23 @@ from saikei.edits.replacing.poolings import (
 )
 from saikei.edits.replacing.selection import (
     calls_of,
-    check_selection,
     in_the_name_of,
-    named,
     policy_of,
 )
-from saikei.errors import EditError
+from saikei.errors import EditError, quoted
 from saikei.graph import Graph, Operation, new_operation, replace_operations, unused_name
 
 _REDUCTIONS = ("max", "average")
 _FORMS = ("adaptive", "global")
 _BOTH = tuple(f"{form}_{reduction}" for form in _FORMS for reduction in _REDUCTIONS)
 NEW = (*_REDUCTIONS, *_FORMS, *_BOTH, "depthwise_conv", "conv")
-OLD = (*_REDUCTIONS, *_FORMS, *_BOTH)
+OLD = (*_REDUCTIONS, *_FORMS, *_BOTH, "any")
 
-_MEND = "keep the size that it reads (size=…), or choose other layers"
+_FIX = "keep the size of its input (size=…), or choose other layers"
 
 
 @dataclass(frozen=True)
-class ReplacePooling(Edit):
+class ReplacePooling(RefittingEdit):
     """Put another pooling in the place of pooling layers and operations.
 
     Sizes behind are worked out anew; where a layer cannot take its new input (a `Dense` behind
@@ -49,7 +46,10 @@ class ReplacePooling(Edit):
     differ from it at the border, where the average does not count the padding.
 
     Args:
-        new: what comes in the place:
+        old: the kind of the poolings to replace: `"max"`, `"average"`, `"adaptive"`, `"global"`,
+            `"global_average"` and so on, or `"any"`. Global poolings, which squeeze-and-excite
+            has too, stay as they are unless `old` begins with `"global"` or `layers` names them.
+        new: what they become:
 
             - `"max"`, `"average"`: the same windows (or output size, or everything), reduced
               otherwise;
@@ -61,43 +61,37 @@ class ReplacePooling(Edit):
             - `"depthwise_conv"`, `"conv"`: a convolution with the windows and strides of the
               pooling and without bias, which starts as the average: one kernel for each channel,
               or a full kernel with a diagonal. A global pooling's window is the whole input.
-        layers: only these, by name.
-        exclude: not these.
-        old: only poolings of this kind: `"max"`, `"average"`, `"adaptive"`, `"global"`,
-            `"global_average"` and so on. Global poolings, which squeeze-and-excite has too,
-            stay as they are unless `old` says `"global…"` or `layers` names them.
-        size: of the windows (their strides stay), or the output size of an adaptive pooling: a
-            number for all axes, or one for each.
-        compensate: with data, whether the layers are then refitted, by least squares, to what
-            they gave before.
+        layers: the names of the layers to change; all that fit when empty.
+        exclude: the names of layers that stay as they are.
+        size: the size of the windows (their strides stay), or the output size of an adaptive
+            pooling: a number for all axes, or one for each; by default as before.
+        compensate: with data, whether the layers are then refitted, by least squares, to their
+            outputs before the edit.
 
     Raises:
         EditError: when an argument is out of range.
 
     Example:
-        >>> edit = ReplacePooling("average", old="max")
+        >>> edit = ReplacePooling("max", "average")
         >>> ReplacePooling.from_dict(edit.to_dict()) == edit
         True
     """
 
     exact: ClassVar[bool] = False
+    old: str
     new: str
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    old: str | None = None
     size: int | Sequence[int] | None = None
     compensate: bool = True
 
-    def __post_init__(self) -> None:
-        for name in ("layers", "exclude"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if isinstance(self.size, Sequence):
-            object.__setattr__(self, "size", tuple(self.size))
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         _check_arguments(self)
 
-    def apply(self, graph: Graph, data: Any = None) -> Graph:
+    def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with other pooling."""
-        check_selection("ReplacePooling", graph, self.layers, self.exclude)
+        self.check_layers(graph)
         chains = {}
         for name, pooling in self._chosen(graph).items():
             chain = self._chain(graph, graph.operations[name], pooling)
@@ -107,9 +101,8 @@ class ReplacePooling(Edit):
             raise EditError(
                 "ReplacePooling would change nothing: every chosen layer is as asked already."
             )
-        with in_the_name_of("ReplacePooling", _MEND):
-            changed = replace_operations(graph, chains)
-        return refit(graph, changed, data) if self.compensate and data is not None else changed
+        with in_the_name_of("ReplacePooling", _FIX):
+            return replace_operations(graph, chains)
 
     def _chosen(self, graph: Graph) -> dict[str, Pooling]:
         found = {}
@@ -120,12 +113,12 @@ class ReplacePooling(Edit):
         if self.layers:
             return {name: self._named(graph, found, name) for name in self.layers}
         asked = {n: p for n, p in found.items() if self._matches(p)}
-        if "global" not in (self.old or ""):
+        if "global" not in self.old:
             asked = {n: p for n, p in asked.items() if p.form != "global"}
         chosen = {n: p for n, p in asked.items() if n not in self.exclude}
         if not chosen:
-            has = named(f"{name}: {pooling}" for name, pooling in found.items())
-            which = f"'{self.old}' pooling" if self.old else "pooling"
+            has = quoted(f"{name}: {pooling}" for name, pooling in found.items())
+            which = "pooling" if self.old == "any" else f"'{self.old}' pooling"
             if "global" not in which:
                 which += ", other than global,"
             raise EditError(
@@ -142,14 +135,14 @@ class ReplacePooling(Edit):
             )
         if not self._matches(found[name]):
             raise EditError(
-                f"ReplacePooling: layer '{name}' pools by {found[name]}, not '{self.old}': leave "
-                "out old, or the layer."
+                f"ReplacePooling: layer '{name}' pools by {found[name]}, not '{self.old}': use "
+                "old='any', or leave the layer out."
             )
         return found[name]
 
     def _matches(self, pooling: Pooling) -> bool:
-        asked = (self.old or "").split("_")
-        return self.old is None or set(asked) <= {pooling.form, pooling.reduction}
+        asked = self.old.split("_")
+        return self.old == "any" or set(asked) <= {pooling.form, pooling.reduction}
 
     def _chain(self, graph: Graph, operation: Operation, old: Pooling) -> list[Operation]:
         """What comes in the place of an operation; nothing where it is so already."""
@@ -233,27 +226,11 @@ class ReplacePooling(Edit):
             chain.append(new_operation(operation.name, reshape))
         return chain
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        return {
-            "new": self.new,
-            "layers": list(self.layers),
-            "exclude": list(self.exclude),
-            "old": self.old,
-            "size": list(self.size) if isinstance(self.size, tuple) else self.size,
-            "compensate": self.compensate,
-        }
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> ReplacePooling:
-        """The inverse of `to_dict`."""
-        return cls(**arguments)
-
 
 def _check_arguments(edit: ReplacePooling) -> None:
     if edit.new not in NEW:
         raise EditError(f"Unknown pooling {edit.new!r}: use one of {', '.join(NEW)}.")
-    if edit.old is not None and edit.old not in OLD:
+    if edit.old not in OLD:
         raise EditError(f"Unknown old pooling {edit.old!r}: use one of {', '.join(OLD)}.")
     if edit.size is None:
         return
@@ -261,7 +238,7 @@ def _check_arguments(edit: ReplacePooling) -> None:
     if not sizes or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
         raise EditError(f"ReplacePooling(size={edit.size!r}): give a number of 1 or more, or some.")
     if edit.new.startswith("global"):
-        raise EditError(f"ReplacePooling('{edit.new}', size=…): a global pooling has no size.")
+        raise EditError(f"ReplacePooling(new='{edit.new}', size=…): a global pooling has no size.")
 
 
 def _check_output_size(new: Pooling, space: tuple[int | None, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from saikei.columns import in_columns
 from saikei.edits.base import Edit
-from saikei.edits.finite import check_finite_weights
+from saikei.edits.checks import check_finite_weights
 from saikei.errors import EditError
 from saikei.graph import Graph, read
 from saikei.rules import why_whole
-from saikei.sparsity import KernelZeros, Pattern, Target
+from saikei.sparsity import KernelZeros, Pattern, SparsityTarget
 from saikei.sparsity.target import with_zeros
 
 
@@ -40,8 +39,10 @@ class Sparsify(Edit):
         layers: only these; empty for all that have kernels.
         exclude: not these.
         scope: `"layer"` gives every kernel this sparsity; `"global"` ranks the weights of all
-            kernels together, by their squares relative to what is not smaller in the same kernel
-            (Lee et al., 2021). Patterns hold in every layer anyway.
+            kernels together, by their squares relative to the sum of those that are not smaller in
+            the same kernel (Lee et al., 2021). Other than for `PruneChannels`, `"layer"` is the
+            default: patterns hold in every layer anyway, and a zero saves as much in one layer as
+            in another, so there is no cost to weigh.
 
     Raises:
         EditError: when an argument is out of range.
@@ -59,18 +60,17 @@ class Sparsify(Edit):
     exclude: tuple[str, ...] = ()
     scope: Literal["layer", "global"] = "layer"
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "exclude", tuple(self.exclude))
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         _check_arguments(self)
 
     @property
-    def target(self) -> Target:
+    def target(self) -> SparsityTarget:
         """What is to be sparse, for training that gets there gradually."""
         pattern = Pattern.parse(self.pattern)
         sparsity = self.sparsity if self.sparsity is not None else 0.5
         share = sparsity if pattern is None else pattern.sparsity
-        return Target(share, pattern, self.layers, self.exclude, self.scope)
+        return SparsityTarget(share, pattern, self.layers, self.exclude, self.scope)
 
     def plan(self, model: keras.Model, data: Any = None) -> SparsityPlan:
         """Which kernels would have how many zeros.
@@ -103,21 +103,6 @@ class Sparsify(Edit):
                 f"Sparsify would change nothing: {notes or 'the kernels have these zeros already'}."
             )
         return kernels
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready arguments."""
-        return {
-            "sparsity": self.sparsity,
-            "pattern": self.pattern,
-            "layers": list(self.layers),
-            "exclude": list(self.exclude),
-            "scope": self.scope,
-        }
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> Sparsify:
-        """The inverse of `to_dict`."""
-        return cls(**arguments)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelMap
 from saikei.costs import Counts, check_countable, count_costs, measure_latency
 from saikei.edits.cut import cut
-from saikei.errors import BudgetError
 from saikei.graph import Graph, build
 
 # Shares are halved this often: 2⁻¹² of a channel axis is less than one channel of any layer.
@@ -40,7 +39,7 @@ def largest_within(
     best = mask_for(2.0**-30)
     smallest = _costs(channel_map, best, timed)
     if not budget.fits(smallest, original):
-        raise BudgetError(_unreachable(budget, smallest, original))
+        raise budget.unreachable(smallest, original, "cutting channels")
     for _ in range(LATENCY_STEPS if timed else STEPS):
         share = (low + high) / 2
         mask = mask_for(share)
@@ -58,18 +57,3 @@ def _costs(channel_map: ChannelMap, mask: BoolMask | None, timed: bool) -> Count
     graph: Graph = channel_map.graph if mask is None else cut(channel_map, mask)
     milliseconds = measure_latency(build(graph), sizes=graph.sizes)
     return Counts(counts.params, counts.macs, milliseconds)
-
-
-def _unreachable(budget: Budget, smallest: Counts, original: Counts) -> str:
-    parts: list[str] = []
-    for name, limit in budget.limits(original).items():
-        reached, whole = getattr(smallest, name), getattr(original, name)
-        if reached > limit:
-            parts.append(
-                f"{name} can be brought to {reached:,.4g} ({100 * reached / whole:.2g} %) at the "
-                f"smallest, and the budget allows {limit:,.4g}"
-                if name == "latency"
-                else f"{name} can be brought down to {reached:,} ({100 * reached / whole:.2g} %) "
-                f"by cutting channels, and the budget allows {int(limit):,}"
-            )
-    return f"Budget '{budget}' cannot be reached: {'; '.join(parts)}. Raise it."

@@ -14,7 +14,7 @@ from saikei.graph.flat import Call, Operation, TensorRef
 _LAYERS = (
     "Dense Embedding ReversibleEmbedding LayerNormalization RMSNormalization BatchNormalization "
     "Dropout Activation Softmax ReLU LeakyReLU PReLU ELU Identity Add Subtract Multiply Average "
-    "Maximum Minimum MultiHeadAttention GroupQueryAttention GaussianNoise SpatialDropout1D"
+    "Maximum Minimum MultiHeadAttention GroupedQueryAttention GaussianNoise SpatialDropout1D"
 )
 _OPERATIONS = (
     "Add Subtract Multiply Divide TrueDivide Maximum Minimum Power Cast Negative Absolute Square "

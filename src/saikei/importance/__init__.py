@@ -1,4 +1,4 @@
-"""How much each channel matters: one file per criterion."""
+"""How much each channel matters, by criteria that look at weights, data or gradients."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from numpy.typing import NDArray
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
 from saikei.importance.activation import activation, apoz
-from saikei.importance.bn_scale import bn_scale
-from saikei.importance.geometric_median import geometric_median
-from saikei.importance.hessian import hessian
-from saikei.importance.magnitude import l1, magnitude
-from saikei.importance.random_scores import random_scores
+from saikei.importance.from_gradients import hessian, taylor
+from saikei.importance.from_weights import (
+    bn_scale,
+    geometric_median,
+    l1,
+    magnitude,
+    random_scores,
+)
 from saikei.importance.reconstruction import reconstruction
-from saikei.importance.taylor import taylor
 
 Scores: TypeAlias = NDArray[np.float64]
-# A criterion of a user's own is such a function too.
+# Users can give a function of this kind as a criterion.
 ScoreFunction: TypeAlias = Callable[[ChannelMap, np.random.Generator, Samples | None], Scores]
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A way to score channels.
+    """A function that scores channels, and what it needs.
 
     Args:
-        score: from a graph with its channels, a generator and samples to one number for each
-            channel; the higher, the more it matters.
-        needs: what it needs to be given.
+        score: takes a graph with its channels, a generator and samples, and returns one number
+            for each channel; the higher, the more the channel matters.
+        needs: the data that it needs: none, inputs, or inputs with labels.
         error: whether scores are errors in one unit for all groups, so that it makes sense to
-            weigh them against what a channel costs. Other scores say how a channel compares
-            with those of its own group.
+            weigh them against what a channel costs. Other scores compare a channel with the
+            others of its group only.
     """
 
     score: ScoreFunction

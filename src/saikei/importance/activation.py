@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
 from saikei.importance.per_channel import relative_to_group
-from saikei.importance.readers import carried
+from saikei.importance.readers import read_arrays
 
 
 def activation(
@@ -48,7 +48,7 @@ def _mean(
 ) -> NDArray[np.float64]:
     assert samples is not None
     sums, counts = np.zeros(channel_map.count), np.zeros(channel_map.count)
-    for carrier, array in carried(channel_map, samples):
+    for carrier, array in read_arrays(channel_map, samples):
         values = np.moveaxis(array, carrier.axis, -1).reshape(-1, array.shape[carrier.axis])
         means = of(values.astype(np.float64)).mean(axis=0)
         np.add.at(sums, carrier.channels, means)

@@ -19,7 +19,7 @@ from saikei.rules.labels import Vector, labelled
 
 
 @dataclass(frozen=True)
-class Carrier:
+class ReadAxis:
     """One axis of one tensor that carries channels to a call that reads them.
 
     Args:
@@ -38,7 +38,7 @@ class Carrier:
     weights: tuple[tuple[int, str, str, int], ...]
 
 
-def carriers(channel_map: ChannelMap) -> Iterator[Carrier]:
+def read_axes(channel_map: ChannelMap) -> Iterator[ReadAxis]:
     """The tensors that weights read channels from; for channels that none reads, where made."""
     read = np.zeros(channel_map.count, dtype=bool)
     found = []
@@ -54,18 +54,20 @@ def carriers(channel_map: ChannelMap) -> Iterator[Carrier]:
         for axis, vector in labelled(flow.outputs[0] if flow.outputs else ()):
             channels = channel_map.channel_of[vector]
             if not read[channels].any():
-                yield Carrier(index, TensorRef(index, 0), axis, channels, ())
+                yield ReadAxis(index, TensorRef(index, 0), axis, channels, ())
 
 
-def carried(channel_map: ChannelMap, samples: Samples) -> Iterator[tuple[Carrier, NDArray[Any]]]:
+def read_arrays(
+    channel_map: ChannelMap, samples: Samples
+) -> Iterator[tuple[ReadAxis, NDArray[Any]]]:
     """Run a graph, and give each tensor that carries channels to a reader.
 
     Args:
         channel_map: a graph with its channels.
         samples: what to run it on.
     """
-    of_call: dict[int, list[Carrier]] = defaultdict(list)
-    for carrier in carriers(channel_map):
+    of_call: dict[int, list[ReadAxis]] = defaultdict(list)
+    for carrier in read_axes(channel_map):
         of_call[carrier.call].append(carrier)
     unread = [c.ref for found in of_call.values() for c in found if not c.weights]
     # What one call reads and gives, and what later ones still read.
@@ -81,7 +83,7 @@ def carried(channel_map: ChannelMap, samples: Samples) -> Iterator[tuple[Carrier
                 yield carrier, run.value(carrier.ref).array
 
 
-def _read_by(channel_map: ChannelMap, index: int) -> Iterator[Carrier]:
+def _read_by(channel_map: ChannelMap, index: int) -> Iterator[ReadAxis]:
     call = channel_map.graph.calls[index]
     operation = channel_map.graph.operations[call.operation]
     for ref in dict.fromkeys(call.inputs()):
@@ -95,7 +97,7 @@ def _read_by(channel_map: ChannelMap, index: int) -> Iterator[Carrier]:
                 and np.array_equal(channel_map.channel_of[own], channels)
             )
             if readers:
-                yield Carrier(index, ref, axis, channels, readers)
+                yield ReadAxis(index, ref, axis, channels, readers)
 
 
 def in_channels(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
-from saikei.importance.readers import Carrier, carried, in_channels
+from saikei.importance.readers import ReadAxis, in_channels, read_arrays
 
 Matrix = NDArray[np.float64]
 
@@ -107,7 +107,7 @@ def _views(
     for number, group in enumerate(channel_map.groups):
         group_of[group.channels] = number if group.free.any() else -1
     found: dict[int, list[_View]] = defaultdict(list)
-    for carrier, array in carried(channel_map, samples):
+    for carrier, array in read_arrays(channel_map, samples):
         for number in np.unique(group_of[carrier.channels]):
             if number < 0:
                 continue
@@ -121,7 +121,7 @@ def _views(
     return found
 
 
-def _weights(channel_map: ChannelMap, carrier: Carrier, group: ChannelGroup) -> Matrix:
+def _weights(channel_map: ChannelMap, carrier: ReadAxis, group: ChannelGroup) -> Matrix:
     if not carrier.weights:
         return np.eye(group.size)
     parts = []

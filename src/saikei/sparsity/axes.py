@@ -27,7 +27,7 @@ def input_axes(operation: Operation, name: str, rank: int) -> tuple[int, ...] | 
         return (rank - 2,)
     if operation.kind == "EinsumDense":
         return _contracted(str((operation.config or {}).get("equation", "")))
-    if operation.kind in ("MultiHeadAttention", "GroupQueryAttention") and rank == 3:
+    if operation.kind in ("MultiHeadAttention", "GroupedQueryAttention") and rank == 3:
         return (0, 1) if "output" in name else (0,)
     # Keras keeps matrices with the inputs on their rows, recurrent ones too.
     return (0,) if rank == 2 else None

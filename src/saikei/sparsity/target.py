@@ -1,8 +1,7 @@
-"""How sparse the kernels of which layers are to be, and the zeros that make them so."""
+"""How sparse the kernels of chosen layers should be, and the zeros that make them so."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from saikei.errors import EditError
-from saikei.graph import Graph, Operation, Weight, wrapped_by
+from saikei.graph import Graph, Operation, Weight
+from saikei.graph.layer_names import check_layer_names
 from saikei.rules import why_whole
 from saikei.sparsity.axes import input_axes
 from saikei.sparsity.masks import Array, Mask, Pattern, group_zeros, lamp, magnitude, smallest
@@ -19,14 +19,14 @@ from saikei.sparsity.zeros import is_kernel
 
 @dataclass(frozen=True)
 class KernelZeros:
-    """The zeros that one kernel is to have.
+    """The zeros that one kernel should have.
 
     Args:
-        layer: whose kernel it is; the first of several that share it.
-        weight: the weight's name.
-        key: identity of the variable.
-        zeros: where they stand.
-        note: what stays dense and why; empty where nothing does.
+        layer: the layer of the kernel; the first of several that share it.
+        weight: the name of the weight in the layer.
+        key: the identity of the variable.
+        zeros: for each weight, whether it should be zero; of the kernel's shape.
+        note: which part stays dense and why; empty where none does.
     """
 
     layer: str
@@ -37,14 +37,14 @@ class KernelZeros:
 
 
 @dataclass(frozen=True)
-class Target:
+class SparsityTarget:
     """A sparsity for the kernels of some layers.
 
     Args:
-        sparsity: share of zeros, from 0 to below 1.
-        pattern: `None` for zeros anywhere.
-        layers: only these; empty for all that have kernels.
-        exclude: not these.
+        sparsity: the share of zeros, from 0 to below 1.
+        pattern: how many of each few weights are zero; `None` for zeros anywhere.
+        layers: the names of the layers; all that have kernels when empty.
+        exclude: the names of layers that stay dense.
         scope: `"layer"` gives every kernel the same share, `"global"` ranks all together.
     """
 
@@ -58,7 +58,7 @@ class Target:
         """The zeros of every kernel.
 
         Args:
-            graph: whose kernels; they are not changed.
+            graph: the graph with the kernels, which are not changed.
             progress: how far towards the sparsity, from 0 to 1, as a share of the zeros (of
                 each group, where there is a pattern).
 
@@ -81,8 +81,8 @@ class Target:
         ]
 
     def _kernels(self, graph: Graph) -> Iterator[tuple[Operation, str, Weight]]:
-        for name in (*self.layers, *self.exclude):
-            _check_known(name, graph)
+        check_layer_names(self.layers, graph, "Sparsify(layers=…)")
+        check_layer_names(self.exclude, graph, "Sparsify(exclude=…)")
         for name in self.layers:
             _check_has_kernel(graph.operations[name])
         seen: set[int] = set()
@@ -94,21 +94,6 @@ class Target:
                 if is_kernel(name, weight.shape) and weight.key not in seen:
                     seen.add(weight.key)
                     yield operation, name, weight
-
-
-def _check_known(name: str, graph: Graph) -> None:
-    inner = wrapped_by(graph, name)
-    if inner:
-        raise EditError(
-            f"Sparsify names layer '{name}', a TimeDistributed whose layers stand for themselves: "
-            f"name {', '.join(map(repr, inner))}."
-        )
-    if name not in graph.operations:
-        near = difflib.get_close_matches(name, list(graph.operations), n=1, cutoff=0.0)
-        raise EditError(
-            f"Sparsify names layer '{name}', which the model does not have: did you mean "
-            f"'{near[0]}'?"
-        )
 
 
 def _check_has_kernel(operation: Operation) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from saikei.errors import InputError
 from saikei.graph import read
 from saikei.graph.stored_weights import merged_weights
-from saikei.sparsity import Target, is_kernel, meant_zeros
+from saikei.sparsity import SparsityTarget, is_kernel, meant_zeros
 from saikei.training.plan import Plan
 
 # Zhu and Gupta prune until well before the end, while the learning rate is still high enough to
@@ -35,7 +35,7 @@ class HasTarget(Protocol):
     """What can say how sparse a model is to be; `saikei.Sparsify` is one."""
 
     @property
-    def target(self) -> Target:
+    def target(self) -> SparsityTarget:
         """Which kernels, and how sparse."""
 
 
@@ -65,7 +65,7 @@ def holding_zeros(
     Raises:
         InputError: when `sparsify` cannot be used.
     """
-    if sparsify is not None and not isinstance(getattr(sparsify, "target", None), Target):
+    if sparsify is not None and not isinstance(getattr(sparsify, "target", None), SparsityTarget):
         raise InputError(
             f"sparsify={sparsify!r}: give a saikei.Sparsify, for example Sparsify(0.8)."
         )
@@ -172,7 +172,12 @@ class _Gradual(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, model: keras.Model, target: Target, held: list[_Held], epochs: int, steps: int | None
+        self,
+        model: keras.Model,
+        target: SparsityTarget,
+        held: list[_Held],
+        epochs: int,
+        steps: int | None,
     ) -> None:
         super().__init__()
         self._sparse = model

@@ -29,7 +29,7 @@ _FACTORS = {
 _GATES = {"sigmoid": 0.25, "hard_sigmoid": 0.25}
 # Attention averages values by weights that sum to one, so that their mean square is at most kept.
 _ONE = {"InputLayer", "Softmax", "ops.OnesLike", "ops.Softmax"}
-_ATTENTION = {"MultiHeadAttention", "GroupQueryAttention"}
+_ATTENTION = {"MultiHeadAttention", "GroupedQueryAttention"}
 
 
 def branch_shares(graph: Graph, units: Sequence[Unit]) -> list[float | None]:

@@ -9,7 +9,7 @@ from saikei.costs import Counts, check_countable, measure_latency
 from saikei.edits.depth.dominators import CostTable, dead_calls
 from saikei.edits.depth.ranking import Ranking
 from saikei.edits.depth.units import Unit, leaves
-from saikei.errors import BudgetError, EditError
+from saikei.errors import EditError
 from saikei.graph import Graph, TensorRef, build, redirect
 
 
@@ -74,7 +74,8 @@ def within_budget(
         reached = _costs(graph, table, removed, budget)
         if budget.fits(reached, original):
             return removed
-    raise BudgetError(_unreachable(budget, reached, original, len(removed)))
+    by = f"leaving out all {len(removed)} parts that can be left out"
+    raise budget.unreachable(reached, original, by)
 
 
 def _size(unit: Unit, small: Sequence[Unit]) -> int:
@@ -94,15 +95,3 @@ def _costs(graph: Graph, table: CostTable, units: Sequence[Unit], budget: Budget
         return counts
     milliseconds = measure_latency(build(redirect(graph, around)), sizes=graph.sizes)
     return Counts(counts.params, counts.macs, milliseconds)
-
-
-def _unreachable(budget: Budget, reached: Counts, original: Counts, count: int) -> str:
-    parts = []
-    for name, limit in budget.limits(original).items():
-        left, whole = getattr(reached, name), getattr(original, name)
-        if left > limit:
-            parts.append(
-                f"without all {count} parts that can be left out, {name} are {left:,.6g} "
-                f"({100 * left / whole:.2g} %), and the budget allows {limit:,.6g}"
-            )
-    return f"Budget '{budget}' cannot be reached: {'; '.join(parts)}. Raise it, or prune channels."

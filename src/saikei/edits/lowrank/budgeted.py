@@ -45,7 +45,13 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
     if milliseconds is None:
         rows = least_loss_within(options, room)
         if rows is None:
-            raise BudgetError(_unreachable(options, room, budget, original, edit))
+            least = {
+                name: getattr(original, name)
+                - total_cost(options, [0] * len(options), name)
+                + int(sum(o.costs[name].min() for o in options))
+                for name in ("params", "macs")
+            }
+            raise budget.unreachable(Counts(**least, latency=latency), original, edit)
         return rows
 
     def fast(rows: list[int]) -> bool:
@@ -82,17 +88,3 @@ def _fast_enough(
             f"these layers to ({low:,.0f} of {whole:,}) were measured, and take longer. Raise it."
         )
     return best
-
-
-def _unreachable(
-    options: Sequence[Options], room: dict[str, float], budget: Budget, original: Counts, edit: str
-) -> str:
-    parts = []
-    for name, limit in room.items():
-        least = int(sum(o.costs[name].min() for o in options))
-        if least > limit:
-            whole = getattr(original, name)
-            reached = whole - total_cost(options, [0] * len(options), name) + least
-            parts.append(f"{name} can be brought down to {reached:,} ({reached / whole:.2g})")
-    reason = "; ".join(parts) or "its limits cannot be kept together"
-    return f"Budget '{budget}' cannot be reached by {edit}: {reason}. Raise it."

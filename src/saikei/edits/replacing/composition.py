@@ -33,29 +33,6 @@ def compose(first: Array, second: Array) -> Array:
     return composed
 
 
-def separated(kernel: Array, middle: int) -> tuple[Array, Array]:
-    """The nearest two kernels, one along the first axis and one along the others.
-
-    The scheme of Jaderberg et al. (2014), https://arxiv.org/abs/1405.3866, by singular value
-    decomposition: no other two kernels with so many channels between are nearer.
-
-    Args:
-        kernel: `(k, *rest, in, out)`.
-        middle: number of channels between, at most min(k · in, rest · out).
-
-    Returns:
-        `(k, 1…, in, middle)` and `(1, *rest, middle, out)`.
-    """
-    taps, rest = kernel.shape[0], kernel.shape[1:-2]
-    inner, outer = kernel.shape[-2:]
-    matrix = np.moveaxis(kernel.astype(np.float64), -2, 1).reshape(taps * inner, -1)
-    left, right = _halves(matrix, middle)
-    ones = (1,) * len(rest)
-    return left.reshape(taps, *ones, inner, middle), np.moveaxis(
-        right.reshape(middle, 1, *rest, outer), 0, -2
-    )
-
-
 def stacked(kernel: Array, first: Sizes, middle: int) -> tuple[Array, Array]:
     """Two small kernels whose composition is near a large one, by alternating least squares.
 

@@ -12,7 +12,6 @@ import numpy as np
 from saikei.edits.replacing.composition import (
     Array,
     Sizes,
-    separated,
     stack_limit,
     stacked,
 )
@@ -101,29 +100,6 @@ def resized(
     return [*chain, replace(operation, config=config, weights=weights)]
 
 
-def in_two_directions(graph: Graph, operation: Operation, middle: int) -> list[Operation]:
-    """A convolution along the first axis, then one along the others.
-
-    Each axis keeps its stride, dilation and padding, so both are exact at the border too.
-
-    Args:
-        graph: the graph.
-        operation: a plain convolution over two or three axes.
-        middle: the number of channels between, over all groups.
-    """
-    axes = axes_of(graph, operation)
-    parts = [separated(part, size) for part, size in _by_group(operation, middle, _rank_limit)]
-    rest = len(axes) - 1
-    sizes = (axes[0].kernel, *(1,) * rest), (1, *(axis.kernel for axis in axes[1:]))
-    strides = (axes[0].stride, *(1,) * rest), (1, *(axis.stride for axis in axes[1:]))
-    dilations = (axes[0].dilation, *(1,) * rest), (1, *(axis.dilation for axis in axes[1:]))
-    first, last = (
-        {"kernel_size": size, "strides": stride, "dilation_rate": dilation}
-        for size, stride, dilation in zip(sizes, strides, dilations, strict=True)
-    )
-    return _pair(graph, operation, parts, first, last, "vertical")
-
-
 def one_after_another(
     graph: Graph, operation: Operation, first: Sizes, middle: int
 ) -> list[Operation]:
@@ -144,12 +120,8 @@ def one_after_another(
     second = tuple(axis.kernel - size + 1 for axis, size in zip(axes, first, strict=True))
     one = {"kernel_size": first, "strides": (1,) * len(axes), "padding": "valid"}
     other = {"kernel_size": second, "padding": "valid"}
-    chain = _pair(graph, operation, parts, one, other, "inner")
+    chain = _pair(graph, operation, parts, one, other)
     return [*padding_operations(graph, operation, pads), *chain]
-
-
-def _rank_limit(part: Array) -> int:
-    return int(min(part.shape[0] * part.shape[-2], np.prod(part.shape[1:-2]) * part.shape[-1]))
 
 
 def _by_group(operation: Operation, middle: int, limit: Any) -> list[tuple[Array, int]]:
@@ -167,7 +139,6 @@ def _pair(
     parts: Sequence[tuple[Array, Array]],
     first: Mapping[str, Any],
     last: Mapping[str, Any],
-    word: str,
 ) -> list[Operation]:
     """Two convolutions in a row; the last one has the bias, the function and the name."""
     # Normalised each for itself, they would be something else from the first training step on.
@@ -176,7 +147,7 @@ def _pair(
     dtype = weight.numpy().dtype
     one, other = (np.concatenate([part[i] for part in parts], axis=-1) for i in (0, 1))
     config = dict(operation.config or {})
-    name = unused_name(graph, f"{operation.name}_{word}")
+    name = unused_name(graph, f"{operation.name}_inner")
     inner = {
         **config,
         **first,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from saikei.edits.drop_channels import check_layer_names
 from saikei.errors import EditError, ModelError
 from saikei.graph import Call, Graph, Operation, value_inputs
 from saikei.rules.wrapping import JOINED, STEPS
@@ -19,33 +18,18 @@ _CARRIERS = frozenset(
 )
 
 
-def check_selection(
-    edit: str, graph: Graph, layers: tuple[str, ...], exclude: tuple[str, ...]
-) -> None:
-    """Refuse names that the model does not have, and names that are chosen and excluded.
-
-    Raises:
-        EditError: naming the layer.
-    """
-    check_layer_names(layers, graph, f"{edit}(layers=…)")
-    check_layer_names(exclude, graph, f"{edit}(exclude=…)")
-    for name in layers:
-        if name in exclude:
-            raise EditError(f"{edit} both names and excludes layer '{name}': drop one of the two.")
-
-
 @contextmanager
-def in_the_name_of(edit: str, mend: str) -> Iterator[None]:
+def in_the_name_of(edit: str, fix: str) -> Iterator[None]:
     """Turn what the graph cannot take into an error of the edit.
 
     Args:
         edit: the edit's name.
-        mend: what the user can do, as a clause.
+        fix: what the user can do, as a clause.
     """
     try:
         yield
     except ModelError as error:
-        raise EditError(f"{edit}: {str(error).rstrip('.')}. To mend it, {mend}.") from error
+        raise EditError(f"{edit}: {str(error).rstrip('.')}. To fix it, {fix}.") from error
 
 
 def calls_of(graph: Graph, operation: str) -> list[Call]:
@@ -73,15 +57,6 @@ def output_operations(graph: Graph) -> set[str]:
     return found
 
 
-def readers(graph: Graph) -> Mapping[int, list[int]]:
-    """For each call, by number, the calls that read what it gives."""
-    found: dict[int, list[int]] = {index: [] for index in range(len(graph.calls))}
-    for index, call in enumerate(graph.calls):
-        for ref in value_inputs(graph.operations[call.operation], call):
-            found[ref.call].append(index)
-    return found
-
-
 def channels_first(graph: Graph, index: int) -> bool:
     """Whether channels stand in axis 1 of what a call gives: the nearest data format tells.
 
@@ -103,13 +78,6 @@ def channels_first(graph: Graph, index: int) -> bool:
         seen |= before
         waiting.extend(sorted(before))
     return False
-
-
-def named(names: Iterable[Any], most: int = 5) -> str:
-    """Names in quotes for an error message, the first few of them."""
-    listed = [f"'{name}'" for name in names]
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
 
 
 def policy_of(operation: Operation, dtype: str, weighted: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from saikei.edits.folding.readers import OUTPUT, readers
 from saikei.edits.replacing.functions import (
     NORMALISING,
     Function,
@@ -14,12 +15,10 @@ from saikei.edits.replacing.functions import (
 )
 from saikei.edits.replacing.selection import (
     is_carrier,
-    named,
     output_operations,
-    readers,
 )
-from saikei.errors import EditError
-from saikei.graph import Graph, Operation
+from saikei.errors import EditError, quoted
+from saikei.graph import Graph, Operation, TensorRef
 
 _FUSED = frozenset(
     [f"Conv{n}D" for n in (1, 2, 3)]
@@ -126,14 +125,14 @@ def _capped(function: Function) -> bool:
 
 def _gates(graph: Graph, found: Mapping[str, Site]) -> set[str]:
     """Functions whose values scale another tensor: squeeze-and-excite and its like."""
-    behind = readers(graph)
+    reading = readers(graph)
     gates = set()
     for index, call in enumerate(graph.calls):
         site = found.get(call.operation)
         if site is None or not site.function.bounded:
             continue
         # A ReLU6 may be multiplied as any signal; as a gate it is a hard sigmoid, relu6(x + 3).
-        if _shifted(graph, index) if _capped(site.function) else _scales(graph, behind, index):
+        if _shifted(graph, index) if _capped(site.function) else _scales(graph, reading, index):
             gates.add(site.operation)
     return gates
 
@@ -146,16 +145,18 @@ def _shifted(graph: Graph, index: int) -> bool:
     )
 
 
-def _scales(graph: Graph, behind: Mapping[int, list[int]], index: int) -> bool:
-    waiting = list(behind[index])
+def _scales(graph: Graph, reading: Mapping[TensorRef, list[int]], index: int) -> bool:
+    waiting = list(reading.get(TensorRef(index, 0), ()))
     while waiting:
         current = waiting.pop()
+        if current == OUTPUT:
+            continue
         call = graph.calls[current]
         product = graph.operations[call.operation].kind in ("Multiply", "ops.Multiply")
         if product and len(call.inputs()) > 1:
             return True
         if product or is_carrier(graph, call):
-            waiting.extend(behind[current])
+            waiting.extend(reading.get(TensorRef(current, 0), ()))
     return False
 
 
@@ -170,7 +171,7 @@ def _nothing_chosen(
     if asked:
         spared = [site.operation for site in asked if site.operation in outputs | gates]
         reason = (
-            f"{named(spared)} give model outputs or gates, which have to be named in layers"
+            f"{quoted(spared)} give model outputs or gates, which have to be named in layers"
             if spared
             else "all are excluded"
         )
@@ -178,5 +179,5 @@ def _nothing_chosen(
     kinds: dict[str, list[str]] = {}
     for site in found.values():
         kinds.setdefault(site.function.name, []).append(site.operation)
-    has = "; ".join(f"{kind} ({named(names, 2)})" for kind, names in kinds.items())
+    has = "; ".join(f"{kind} ({quoted(names, 2)})" for kind, names in kinds.items())
     return f"{edit} finds no '{old}' to replace: the model has {has or 'no activations'}."

@@ -14,9 +14,9 @@ from saikei.fusion.soup.architecture import Tensors, WeightName, statistics, wit
 from saikei.fusion.soup.scorer import WeightScorer, variables_of
 from saikei.graph import Graph, build
 from saikei.graph.lineage import ignored_number
+from saikei.importance.from_gradients import BATCH
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
-from saikei.importance.sensitivity import BATCH
 from saikei.merging.kernels import fisher
 from saikei.merging.methods import Ema, Fisher, Greedy, Linear, Merge
 from saikei.tensors import to_floats

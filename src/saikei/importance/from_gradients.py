@@ -1,8 +1,12 @@
-"""Gradients of the loss by the weights that read each channel.
+"""Criteria that look at the loss: its gradients by the weights that read each channel.
 
 A channel is read by weights; multiplying those by a gate z leaves the model as it is at z = 1 and
 without the channel at z = 0. The gate's derivative is Σ w ∂L/∂w over the weights that read the
 channel, which is Σ a ∂L/∂a over the activations that they read.
+
+- Taylor: Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019.
+- Hessian: LeCun et al., "Optimal Brain Damage", 1990; Theis et al., "Faster gaze prediction with
+  dense networks and Fisher pruning", 2018.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from saikei.graph import build, layers_of
 from saikei.graph.lineage import ignored_number
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
-from saikei.importance.per_channel import along, weight_axes
+from saikei.importance.per_channel import along, relative_to_group, weight_axes
 from saikei.tensors import to_floats
 
 # Gradients of a few samples at a time: their squares would average out in a large batch.
@@ -31,7 +35,46 @@ Numbers = NDArray[np.float64]
 Met = tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.floating]]
 
 
-def batches(channel_map: ChannelMap, samples: Samples) -> Iterator[list[Met]]:
+def taylor(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> Numbers:
+    """First order: the mean over small batches of |∂L/∂z|, relative to the group's mean.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: not used.
+        samples: with labels.
+    """
+    total = np.zeros(channel_map.count)
+    for batch in _batches(channel_map, samples):
+        gate = np.zeros(channel_map.count)
+        for channels, weights, gradients in batch:
+            np.add.at(gate, channels, np.einsum("ij,ij->j", weights, gradients))
+        total += np.abs(gate)
+    return relative_to_group(channel_map, total)
+
+
+def hessian(
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
+) -> Numbers:
+    """Second order: ½ Σ w² E[(∂L/∂w)²], the diagonal of the empirical Fisher matrix.
+
+    Relative to the group's mean.
+
+    Args:
+        channel_map: a graph with its channels.
+        generator: not used.
+        samples: with labels.
+    """
+    total = np.zeros(channel_map.count)
+    for batch in _batches(channel_map, samples):
+        for channels, weights, gradients in batch:
+            product = weights * gradients
+            np.add.at(total, channels, 0.5 * np.einsum("ij,ij->j", product, product))
+    return relative_to_group(channel_map, total)
+
+
+def _batches(channel_map: ChannelMap, samples: Samples | None) -> Iterator[list[Met]]:
     """For each small batch, the weights that read channels with the loss's gradients by them.
 
     For channels that no weights read, those that make them.
@@ -43,19 +86,20 @@ def batches(channel_map: ChannelMap, samples: Samples) -> Iterator[list[Met]]:
     Raises:
         EditError: when the labels do not fit the outputs.
     """
+    assert samples is not None
     model = build(channel_map.graph)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
     gradients_of = weight_gradients(
         model, objective(outputs, first[1], ignored_number(channel_map.graph.marks))
     )
-    place = _places(channel_map, model)
+    position = _positions(channel_map, model)
     axes = _axes(channel_map)
     for start in range(0, len(samples) - len(samples) % BATCH or len(samples), BATCH):
         x, y = tree.map_structure(lambda a, at=start: a[at : at + BATCH], samples.with_labels())
         found = gradients_of(x, tree.flatten(y))
         yield [
-            (channels, along(weight, axis), along(found[place[key]], axis))
+            (channels, along(weight, axis), along(found[position[key]], axis))
             for key, weight, axis, channels in axes
         ]
 
@@ -75,12 +119,12 @@ def _axes(
     ]
 
 
-def _places(channel_map: ChannelMap, model: keras.Model) -> dict[tuple[str, str], int]:
-    """Where in `model.weights` each weight of the graph stands."""
-    position = {id(weight): i for i, weight in enumerate(model.weights)}
+def _positions(channel_map: ChannelMap, model: keras.Model) -> dict[tuple[str, str], int]:
+    """The index in `model.weights` of each weight of the graph."""
+    indices = {id(weight): i for i, weight in enumerate(model.weights)}
     layers = layers_of(channel_map.graph, model)
     return {
-        (name, weight): position[id(variable)]
+        (name, weight): indices[id(variable)]
         for name, operation in channel_map.graph.operations.items()
         if operation.weights
         for weight, variable in zip(operation.weights, layers[name].weights, strict=True)
