@@ -18,7 +18,7 @@ from saikei.graph import Graph, TensorRef
 from saikei.graph.instantiate import seeded
 from saikei.limits import check_seed, check_whole
 
-Head: TypeAlias = "keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]"
+Head: TypeAlias = keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]
 
 
 @dataclass(frozen=True)
