@@ -170,7 +170,7 @@ def test_padding_counts_neither_in_priors_nor_in_losses() -> None:
     assert Labelled.of([task], [labels]).losses([p]).mean() == pytest.approx(flat.mean())
     q = rng.dirichlet(np.ones(C), (8, 5))
     by_row, by_place = (
-        sk.fusion.averaging.weights.fit_weights(task, parts, truth).values
+        sk.fusion.average.weights.fit_weights(task, parts, truth).values
         for parts, truth in (([p, q], labels), ([p[mask], q[mask]], y[mask]))
     )
     np.testing.assert_allclose(by_row, by_place, atol=1e-6)

@@ -13,7 +13,7 @@ import saikei as sk
 from saikei import Average, Multimodal, Stack
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fill_missing
-from saikei.fusion.modalities.naming import modalities_of
+from saikei.fusion.multimodal.inputs import modalities_of
 from saikei.graph import copy_model
 
 N = 240

@@ -14,7 +14,7 @@ from scipy import special
 import saikei as sk
 from saikei import Average, Soup
 from saikei.errors import DataError, FusionError
-from saikei.fusion.averaging.weights import fit_weights
+from saikei.fusion.average.weights import fit_weights
 from saikei.fusion.evidence import gather
 from saikei.scoring import infer_task
 

@@ -151,7 +151,7 @@ def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
         data: `(x, y)`.
     """
     from saikei.fusion import fill_missing
-    from saikei.fusion.modalities.naming import modalities_of
+    from saikei.fusion.multimodal.inputs import modalities_of
 
     x, y = data
     return (fill_missing(fused, x), y) if isinstance(x, dict) and modalities_of(fused) else data

@@ -13,8 +13,8 @@ from saikei.batches import Array, for_keras
 from saikei.data import gathered
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
-from saikei.fusion.features import penultimate
 from saikei.fusion.members import AnyMembers, Members, side_by_side
+from saikei.graph import Graph, TensorRef
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.masks import shared_masks
@@ -169,7 +169,7 @@ def connect(members: Members, parts: Collection[Part] = ()) -> tuple[Any, Member
         parts: as for `gather`.
     """
     features = "features" in parts
-    inputs, tensors = side_by_side(members, penultimate if features else None)
+    inputs, tensors = side_by_side(members, _penultimate if features else None)
     count = len(members.outputs[0].each)
     outputs = MemberOutputs(
         outputs=tuple(tuple(one[:count]) for one in tensors),
@@ -220,3 +220,37 @@ def _check_finite(predictions: MemberOutputs, names: Sequence[str]) -> None:
     for name, outputs in zip(names, predictions.outputs, strict=True):
         if not all(np.isfinite(array).all() for array in outputs):
             raise DataError(f"{name} predicts NaN or infinite numbers: check it.")
+
+
+def _penultimate(graph: Graph) -> list[TensorRef]:
+    """The tensors that the last layers with weights read, on the way to every output.
+
+    Args:
+        graph: of a model.
+
+    Raises:
+        FusionError: when there is no such layer, or its features are no vectors.
+    """
+    found: dict[TensorRef, None] = {}
+    waiting = list(reversed(graph.output_refs()))
+    while waiting:
+        call = graph.calls[waiting.pop().call]
+        if not graph.operations[call.operation].weights:
+            waiting += reversed(call.inputs())
+            continue
+        for ref in call.inputs():
+            _check_vector(graph, ref, call.operation)
+            found[ref] = None
+    if not found:
+        raise FusionError(f"Model '{graph.name}' has no layer with weights, so it has no features.")
+    return list(found)
+
+
+def _check_vector(graph: Graph, ref: TensorRef, layer: str) -> None:
+    spec = graph.spec(ref)
+    shape = (*spec.shape[:1], *spec.steps, *spec.shape[1:])
+    if len(shape) != 2 or shape[1] is None:
+        raise FusionError(
+            f"Layer '{layer}' of model '{graph.name}' reads features of shape {shape}, no vectors: "
+            "end the model in a pooling or Flatten before its last layer, or use on='outputs'."
+        )

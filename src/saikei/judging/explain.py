@@ -11,8 +11,8 @@ import numpy as np
 from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
-from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.averaging.weights import finite
+from saikei.fusion.average.weighted_mean import WeightedMean
+from saikei.fusion.average.weights import finite
 from saikei.fusion.base import Fusion, OutputFusion
 from saikei.fusion.evidence import Evidence, MemberOutputs, gather
 from saikei.fusion.members import AnyMembers, Members

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import KFold
 
-from saikei.fusion.averaging.weights import fit_weights
+from saikei.fusion.average.weights import fit_weights
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score

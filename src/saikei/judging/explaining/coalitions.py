@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.batches import Array
-from saikei.fusion.averaging.pooling import OutputPool, Pool
-from saikei.fusion.averaging.weighted_mean import WeightedMean
+from saikei.fusion.average.pooling import OutputPool, Pool
+from saikei.fusion.average.weighted_mean import WeightedMean
 from saikei.fusion.base import Head
 from saikei.fusion.cascade.fitting import ExitHead
 from saikei.fusion.evidence import MemberOutputs

@@ -13,7 +13,7 @@ from scipy import optimize, special
 
 from saikei.errors import DataError
 from saikei.fusion import fit_weights
-from saikei.fusion.averaging.class_weights import fit_class_weights
+from saikei.fusion.average.class_weights import fit_class_weights
 from saikei.scoring import Task
 from saikei.scoring.score import sample_losses
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.candidates import (
+from saikei.fusion.average.candidates import (
     AccuracyCandidates,
     Candidates,
     candidates_of,
 )
-from saikei.fusion.averaging.objectives import Loss, loss_of
-from saikei.fusion.averaging.weights import finite
+from saikei.fusion.average.objectives import Loss, loss_of
+from saikei.fusion.average.weights import finite
 from saikei.scoring.task import Task, labels_of
 
 Metric: TypeAlias = Literal["loss", "accuracy"]

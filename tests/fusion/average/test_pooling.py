@@ -11,7 +11,7 @@ from keras import layers
 from scipy import special, stats
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.pooling import OutputPool, Pool
+from saikei.fusion.average.pooling import OutputPool, Pool
 from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.links import links_of, logits_of
 

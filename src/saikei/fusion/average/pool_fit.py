@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.class_weights import ClassWeights
-from saikei.fusion.averaging.pooling import (
+from saikei.fusion.average.class_weights import ClassWeights
+from saikei.fusion.average.pooling import (
     CalibratedFit,
     FittedAny,
     How,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.given_weights import checked_given, for_outputs
+from saikei.fusion.average.arguments import checked_given, for_outputs
 
 TABLE = ((0.5, 0.5), (0.25, 0.75), (0, 1))
 

@@ -9,14 +9,13 @@ from typing import Any, Literal
 import keras
 
 from saikei.errors import FusionError
-from saikei.fusion.averaging.checks import check_axes
-from saikei.fusion.averaging.class_weights import fit_class_weights
-from saikei.fusion.averaging.given_weights import checked_given, for_outputs, levels_of
-from saikei.fusion.averaging.greedy import ROUNDS, Metric, Selection, select_weights
-from saikei.fusion.averaging.pool_fit import equal_pool, fit_pool
-from saikei.fusion.averaging.pooling import How, Pool, Space
-from saikei.fusion.averaging.weighted_mean import WeightedMean
-from saikei.fusion.averaging.weights import FittedWeights, fit_weights
+from saikei.fusion.average.arguments import check_axes, checked_given, for_outputs, levels_of
+from saikei.fusion.average.class_weights import fit_class_weights
+from saikei.fusion.average.greedy import ROUNDS, Metric, Selection, select_weights
+from saikei.fusion.average.pool_fit import equal_pool, fit_pool
+from saikei.fusion.average.pooling import How, Pool, Space
+from saikei.fusion.average.weighted_mean import WeightedMean
+from saikei.fusion.average.weights import FittedWeights, fit_weights
 from saikei.fusion.base import DataNeed, OutputFusion
 from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Evidence, MemberOutputs, connect

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
-from saikei.fusion.averaging.greedy import Selection
-from saikei.fusion.averaging.weights import FittedWeights
+from saikei.fusion.average.greedy import Selection
+from saikei.fusion.average.weights import FittedWeights
 from saikei.fusion.base import listed
 from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name

@@ -11,13 +11,13 @@ import numpy as np
 
 from saikei.errors import FusionError
 from saikei.fusion.average import Average, Weights
-from saikei.fusion.averaging.weighted_mean import WeightedMean
+from saikei.fusion.average.weighted_mean import WeightedMean
 from saikei.fusion.base import DataNeed, Fitted, Fusion, GraphHead, only_models
 from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Evidence, MemberOutputs, connect, gather
 from saikei.fusion.members import AnyMembers, Members, numbered_name
-from saikei.fusion.modalities.fallback import Fallback, StandIns, mean_of_those_there
-from saikei.fusion.modalities.naming import by_name, new_availabilities, with_all_inputs
+from saikei.fusion.multimodal.fallback import Fallback, StandIns, mean_of_those_there
+from saikei.fusion.multimodal.inputs import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.stack import Stack
 from saikei.limits import check_seed
 from saikei.scoring.labelled import Labelled

@@ -20,9 +20,9 @@ from keras import layers, ops
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.averaging.class_weights import ClassWeights
-from saikei.fusion.averaging.greedy import Selection
-from saikei.fusion.averaging.weights import FittedWeights
+from saikei.fusion.average.class_weights import ClassWeights
+from saikei.fusion.average.greedy import Selection
+from saikei.fusion.average.weights import FittedWeights
 from saikei.fusion.base import listed
 from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.fusion.averaging.objectives import Convex, Loss, Mixture, Squares
-from saikei.fusion.averaging.simplex import Array
+from saikei.fusion.average.objectives import Convex, Loss, Mixture, Squares
+from saikei.fusion.average.simplex import Array
 from saikei.scoring.counted import as_labels
 
 # The logarithm of a product of so many probabilities stands for as many logarithms.
@@ -53,7 +53,7 @@ def candidates_of(loss: Loss, among: NDArray[np.int64]) -> Candidates:
 
 
 class MixtureCandidates:
-    """Log-loss: see `saikei.fusion.averaging.objectives.Mixture`.
+    """Log-loss: see `saikei.fusion.average.objectives.Mixture`.
 
     It is convex, so its tangent at the average so far, one product of a matrix and a vector, bounds
     what each member would make of it from below; only members whose bound is low enough to win

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from saikei.fusion.averaging.simplex import Array
-from saikei.fusion.averaging.weights import finite, fit_weights
+from saikei.fusion.average.simplex import Array
+from saikei.fusion.average.weights import finite, fit_weights
 from saikei.scoring.counted import Labels
 from saikei.scoring.task import Task, labels_of
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from saikei.errors import DataError, FusionError
 from saikei.fusion import fit_weights, select_weights
-from saikei.fusion.averaging.candidates import MARGIN, MixtureCandidates
+from saikei.fusion.average.candidates import MARGIN, MixtureCandidates
 from saikei.scoring import Task, score_predictions
-from tests.fusion.averaging.test_weights import MULTILABEL, SPARSE, TASKS, loss_of, random_case
+from tests.fusion.average.test_weights import MULTILABEL, SPARSE, TASKS, loss_of, random_case
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
 
