@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from saikei.errors import DataError, FusionError
+from saikei.fusion.average import simplex
 from saikei.fusion.average.objectives import Loss, Mixture, Squares, loss_of
 from saikei.fusion.average.simplex import Array, SimplexMinimum
-from saikei.fusion.average import simplex
 from saikei.scoring.task import Task
 
 
