@@ -61,7 +61,7 @@ class ArrayData:
 
 
 def parts_of(given: Any, name: str, inputs: int = 1) -> tuple[Any, Any, Any]:
-    """Inputs, labels and sample weights out of arrays or a batch, as Keras tells them apart.
+    """Inputs, labels and sample weights out of arrays or a batch, as Keras distinguishes them.
 
     Args:
         given: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each nested in any way.

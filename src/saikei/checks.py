@@ -18,7 +18,7 @@ from saikei.errors import DataError
 if TYPE_CHECKING:
     import keras
 
-# Numbers that are looked at in one go.
+# Numbers that are checked in one go.
 _CHUNK = 1 << 20
 
 Shape = tuple[int | None, ...]
@@ -33,7 +33,7 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
     """Refuse inputs of other shapes than a model takes, or that hold something else than numbers.
 
     Args:
-        model: a built model; where its inputs are not known, only numbers are looked at.
+        model: a built model; where its inputs are not known, only the values are checked.
         x: arrays as it takes them; a dictionary may hold others besides.
         name: of the data, for messages.
         batch: whether they come from a dataset.

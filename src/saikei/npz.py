@@ -15,7 +15,7 @@ from saikei.checks import check_values
 from saikei.data import Arrays
 from saikei.errors import DataError, in_one_line
 
-_MEND = "numpy.savez(path, x_train=…, y_train=…)"
+_FIX = "numpy.savez(path, x_train=…, y_train=…)"
 _WHAT = "NumPy archive of numbers"
 # As `Archive` calls the parts, and as the file does.
 _PARTS = {"train": "train", "validation": "val", "test": "test"}
@@ -50,8 +50,8 @@ class Archive:
         found: Arrays | None = getattr(self, part)
         if found is None:
             name = _PARTS[part]
-            mend = _MEND.replace("train", name)
-            raise DataError(f"'{self.path}' holds no 'x_{name}': save the data with {mend}.")
+            fix = _FIX.replace("train", name)
+            raise DataError(f"'{self.path}' holds no 'x_{name}': save the data with {fix}.")
         return found
 
 
@@ -82,14 +82,14 @@ def load_npz(path: str | Path, labels: bool = True) -> Archive:
             )
     parts = {name: _part(stored, part, path, labels) for name, part in _PARTS.items()}
     if not any(parts.values()):
-        raise DataError(f"'{path}' holds no 'x_train': save the data with {_MEND}.")
+        raise DataError(f"'{path}' holds no 'x_train': save the data with {_FIX}.")
     return Archive(path, **parts)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"There is no file '{path}': give an .npz with x_train and y_train.")
-    return read_arrays(path, f"save the data with {_MEND}", ("x_", "y_"))
+    return read_arrays(path, f"save the data with {_FIX}", ("x_", "y_"))
 
 
 def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The distance between what a teacher and a student say, for every kind of task."""
+"""The distance between outputs or features of a teacher and of a student."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
 
 def teacher_tasks(teacher: keras.Model, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The student's tasks with the teacher's word on whether outputs are logits.
+    """The student's tasks, from logits where the outputs of the teacher are logits.
 
     Args:
         teacher: a model with the same outputs.
@@ -137,7 +137,7 @@ class FeatureMatch(keras.layers.Layer):
 
         Args:
             student: one tensor for each pair, as the layer gave it.
-            teacher: likewise; no gradient passes into it.
+            teacher: the same of the teacher; no gradient passes into it.
         """
         distances = []
         for pair, projector, scale, ours, theirs in zip(
@@ -145,8 +145,8 @@ class FeatureMatch(keras.layers.Layer):
         ):
             # Averaging first: it is linear, so the projector may as well work on less.
             seen = projector(_averaged(pair.student, ours, pair.positions()))
-            wanted = ops.stop_gradient(_averaged(pair.teacher, theirs, pair.positions()))
-            distances.append(ops.mean(ops.square(seen - wanted)) / scale)
+            goal = ops.stop_gradient(_averaged(pair.teacher, theirs, pair.positions()))
+            distances.append(ops.mean(ops.square(seen - goal)) / scale)
         return ops.mean(ops.stack(distances))
 
     def start(self, student: Sequence[Any], teacher: Sequence[Any]) -> None:
@@ -166,10 +166,10 @@ class FeatureMatch(keras.layers.Layer):
             self._pairs, self.projectors, student, teacher, strict=True
         ):
             seen = _rows(_averaged(pair.student, ours, pair.positions()))
-            wanted = _rows(_averaged(pair.teacher, theirs, pair.positions()))
-            scales.append(_variance(pair.teacher.layer, wanted))
+            goal = _rows(_averaged(pair.teacher, theirs, pair.positions()))
+            scales.append(_variance(pair.teacher.layer, goal))
             if pair.student.channels != pair.teacher.channels:
-                projector.set_weights(_least_squares(seen, wanted))
+                projector.set_weights(_least_squares(seen, goal))
         self._scales = tuple(scales)
 
 
@@ -186,21 +186,21 @@ def _averaged(feature: Feature, values: Any, positions: tuple[int | None, ...]) 
     values = ops.cast(values, "float32")
     if feature.channel_axis == 1:
         values = ops.moveaxis(values, 1, -1)
-    for axis, (size, wanted) in enumerate(zip(feature.shape, positions, strict=False), start=1):
-        if size is not None and wanted is not None and size != wanted:
-            averaged = ops.tensordot(values, averaging(size, wanted), axes=[[axis], [0]])
+    for axis, (size, goal) in enumerate(zip(feature.shape, positions, strict=False), start=1):
+        if size is not None and goal is not None and size != goal:
+            averaged = ops.tensordot(values, averaging(size, goal), axes=[[axis], [0]])
             values = ops.moveaxis(averaged, -1, axis)
     return values
 
 
-def averaging(size: int, wanted: int) -> Array:
-    """The matrix `(size, wanted)` of adaptive average pooling along one axis.
+def averaging(size: int, goal: int) -> Array:
+    """The matrix `(size, goal)` of adaptive average pooling along one axis.
 
-    Output i is the mean of the positions from ⌊i · size / wanted⌋ to ⌈(i + 1) · size / wanted⌉.
+    Output i is the mean of the positions from ⌊i · size / goal⌋ to ⌈(i + 1) · size / goal⌉.
     """
-    matrix = np.zeros((size, wanted), "float32")
-    for i in range(wanted):
-        first, last = i * size // wanted, -(-(i + 1) * size // wanted)
+    matrix = np.zeros((size, goal), "float32")
+    for i in range(goal):
+        first, last = i * size // goal, -(-(i + 1) * size // goal)
         matrix[first:last, i] = 1 / (last - first)
     return matrix
 

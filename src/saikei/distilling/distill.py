@@ -1,4 +1,4 @@
-"""`distill`: train a student on the labels and on what a teacher says."""
+"""`distill`: train a student on the labels and on the outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from saikei.training.rate import knows, suited_rate
 from saikei.training.sparsity import HasTarget, holding_zeros
 from saikei.training.targets import Targets
 
-# For weights that know nothing yet: of the rates tried on small networks, it distilled best.
+# For weights that are fresh: of the rates tried on small networks, it distilled best.
 FRESH = 3e-3
 # Weight of the true labels, where there are some.
 ALPHA = 0.5
@@ -60,7 +60,7 @@ def distill(
     keep_zeros: bool = True,
     class_weight: ClassWeight | None = None,
 ) -> keras.callbacks.History:
-    """Train a student in place to answer like its teacher; the teacher is not changed.
+    """Train a student in place to predict like its teacher; the teacher is not changed.
 
     Minimises `alpha · loss(labels) + (1 - alpha) · T² · KL(teacher ‖ student)` with
     `keras.distillation`, both distributions at temperature T. The gradient of the KL term
@@ -75,7 +75,7 @@ def distill(
     dropped at the end. The finer of two resolutions is averaged down to the coarser (Romero et
     al., "FitNets: Hints for Thin Deep Nets", 2015).
 
-    With arrays the teacher runs once over the data, before training, and what it says is
+    With arrays the teacher runs once over the data, before training, and its outputs are
     stored, features as long as they take at most 256 MiB; otherwise it runs on every batch. So
     the members of a fused teacher run once, however many epochs there are. Layers inside the
     student that augment do not matter to that, since the teacher sees what the student is given.
@@ -95,7 +95,8 @@ def distill(
         epochs: passes over the data.
         batch_size: samples a step; datasets bring their own.
         learning_rate: the peak of the schedule. `None` takes 3e-3 for a student that does no
-            better than a constant yet; for weights that are carried over it is found as in `fit`.
+            better than a constant yet (not 1e-3 as in `fit`, since of the rates tried on small
+            networks it distilled best); for weights that are carried over it is found as in `fit`.
         temperature: T, positive; unused for regression.
         alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only). `None` is 0.5,
             or 0 where there are no labels.
@@ -103,8 +104,8 @@ def distill(
             of `profile`, also for layers of nested models. `"auto"` takes layers that have the
             same name in both, at up to four depths: the ends of stages of one resolution.
             `None` compares no features.
-        feature_weight: w, above 0 and up to 1 (features only, so that what lies behind them stays
-            as it is).
+        feature_weight: w, above 0 and up to 1 (features only, so that the layers behind them stay
+            as they are).
         teacher_predictions: `"stored"` runs the teacher once over the data, arrays or a dataset,
             whose rows may come in any order but must be the same in each pass; `"live"` runs it
             at every step; `"auto"` stores up to 1 GiB for arrays, and is live for more, and for a
@@ -130,7 +131,7 @@ def distill(
         ModelError: when the teacher and the student have different inputs or outputs or are one
             model, or no features are found, or the student has a `call` of its own to look into.
         DataError: when the data does not fit the student, or predictions are to be stored and a
-            dataset brings rows that were not there when the teacher was asked.
+            dataset brings rows without a stored prediction.
         InputError: when an argument is out of range, or a layer's output cannot be compared.
         WorkError: when the loss stops being a number.
 

@@ -17,12 +17,12 @@ from saikei.training.prepared import without_xla
 
 
 class LiveDistiller(keras.distillation.Distiller):
-    """Asks the teacher about every batch.
+    """Runs the teacher on every batch.
 
     Args:
         teacher: will be frozen, recursively.
         student: trained in place.
-        distance: between what both give.
+        distance: between the outputs of both.
         alpha: weight of the true labels.
     """
 
@@ -61,11 +61,11 @@ class LiveDistiller(keras.distillation.Distiller):
 
 
 class StoredDistiller(LiveDistiller):
-    """Reads what the teacher said from the batch: inputs are `{"x": …, "teacher": …}`.
+    """Reads the stored outputs of the teacher from the batch: inputs are `{"x": …, "teacher": …}`.
 
     Args:
         student: trained in place.
-        distance: between what both give.
+        distance: between the outputs of both.
         alpha: weight of the true labels.
     """
 
@@ -102,7 +102,7 @@ class FeatureDistiller(StoredDistiller):
         alpha: weight of the true labels among the answers.
         weight: of the features, from 0 to 1.
         teacher: a model that gives `{"outputs": […], "features": […]}`; it will be frozen. `None`
-            when batches bring what it said: inputs are then `{"x": …, "told": …}`.
+            when batches bring its stored outputs: inputs are then `{"x": …, "teacher": …}`.
     """
 
     def __init__(
@@ -131,15 +131,15 @@ class FeatureDistiller(StoredDistiller):
         return [metric for metric in super().metrics if metric is not self.total_loss_tracker]
 
     def call(self, inputs: Any, training: bool | None = None, **kwargs: Any) -> Any:  # noqa: ARG002
-        """What the student and the teacher say of a batch, each as outputs and features."""
+        """Outputs and features of the student and of the teacher for a batch."""
         if self._shown is None:
-            x, told = inputs["x"], inputs["told"]
+            x, theirs = inputs["x"], inputs["teacher"]
         else:
-            x, told = inputs, self._shown(inputs, training=False)
+            x, theirs = inputs, self._shown(inputs, training=False)
         values = tensor_values(self._graph, self.student, x, self._refs, training)
         count = len(self._graph.output_refs())
         outputs = tree.pack_sequence_as(self._graph.outputs, values[:count])
-        return {"outputs": outputs, "features": values[count:], "told": told}
+        return {"outputs": outputs, "features": values[count:], "teacher": theirs}
 
     def compute_loss(
         self,
@@ -150,11 +150,11 @@ class FeatureDistiller(StoredDistiller):
         training: bool = True,
     ) -> Any:
         """The weighted sum of all parts; `y_pred` is what `call` gives."""
-        told = y_pred["told"]
+        theirs = y_pred["teacher"]
         answers = super().compute_loss(
-            {"teacher": told["outputs"]}, y, y_pred["outputs"], sample_weight, training
+            {"teacher": theirs["outputs"]}, y, y_pred["outputs"], sample_weight, training
         )
-        features = self.match(y_pred["features"], told["features"])
+        features = self.match(y_pred["features"], theirs["features"])
         self.feature_loss_tracker.update_state(features)
         return (1 - self._weight) * answers + self._weight * features
 

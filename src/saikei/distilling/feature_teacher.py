@@ -1,4 +1,4 @@
-"""A teacher that shows what is inside it, and the start of training to be like that."""
+"""A teacher that gives its inner features, and the start of training to be like them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def feature_distiller(
         weight: of the features.
         batch_size: samples a step, for arrays.
         seed: of the order of the samples, and of those that training starts from.
-        stored: whether the teacher runs once over the data and batches bring what it said, or on
-            every batch; `None` stores with arrays and features of at most 256 MiB in all.
+        stored: whether the teacher runs once over the data, before training, rather than on every
+            batch; `None` stores with arrays and features of at most 256 MiB in all.
 
     Raises:
         DataError: when the teacher's outputs or features cannot be learnt from.
@@ -63,7 +63,7 @@ def feature_distiller(
         stored = ready.arrays is not None and _storable(pairs, len(ready.arrays))
     batches: Any
     if stored:
-        batches = stored_batches(shown, ready, "told", batch_size, seed)
+        batches = stored_batches(shown, ready, "teacher", batch_size, seed)
     else:
         batches = ready.batches(batch_size, seed)
     live = None if stored else shown

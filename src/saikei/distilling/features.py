@@ -17,8 +17,8 @@ Features = Literal["auto"] | Mapping[str, str]
 
 DEPTHS = 4
 
-# Their outputs say nothing that their inputs do not say, or are random during training.
-_UNTELLING = frozenset(
+# Their outputs hold nothing that their inputs do not, or are random during training.
+_TRIVIAL = frozenset(
     {"ActivityRegularization", "AlphaDropout", "Dropout", "Flatten", "GaussianDropout"}
     | {"GaussianNoise", "Identity", "InputLayer", "Permute", "Reshape", "SpatialDropout1D"}
     | {"SpatialDropout2D", "SpatialDropout3D", "ops.Flatten", "ops.Identity", "ops.Reshape"}
@@ -65,7 +65,7 @@ class Pair:
     teacher: Feature
 
     def positions(self) -> tuple[int | None, ...]:
-        """The sizes that both are averaged down to; `None` for an axis that neither knows."""
+        """The sizes that both are averaged down to; `None` where a size is unknown."""
         both = zip(self.student.shape[:-1], self.teacher.shape[:-1], strict=True)
         return tuple(None if a is None or b is None else min(a, b) for a, b in both)
 
@@ -135,7 +135,7 @@ def _feature(graph: Graph, layer: str) -> Feature | str:
         return f"which gives {len(call.outputs)} tensors: name a layer that gives one"
     ref, spec = TensorRef(calls[0], 0), call.outputs[0]
     if spec.steps:
-        # What a TimeDistributed gives can be looked at, and nothing on the way there.
+        # What a TimeDistributed gives can be compared, and nothing on the way there.
         ends = [at for at, one in enumerate(graph.calls) if _gives(graph, one, ref)]
         if len(ends) != 1 or graph.calls[ends[0]].outputs[0].steps:
             return "which is called for every step of a sequence: name a layer around it"
@@ -158,9 +158,9 @@ def _gives(graph: Graph, call: Call, ref: TensorRef) -> bool:
 
 
 def _channel_axis(graph: Graph, ref: TensorRef) -> int:
-    """1 where the last layer on the way to a tensor that says where channels are has them first.
+    """1 where the last layer on the way to a tensor that has a data format has channels first.
 
-    Layers such as activations and sums do not say; they leave channels where they were.
+    Layers such as activations and sums have none; they leave channels where they were.
     """
     rank = len(graph.spec(ref).shape)
     if rank < 3:
@@ -200,7 +200,7 @@ def _mismatch(pair: Pair) -> str | None:
 def _auto(student: Graph, teacher: Graph) -> tuple[Pair, ...]:
     """The ends of stages: of layers in sequence that have the same resolution.
 
-    A network of one stage (dense, recurrent, a transformer) is looked at between its residual
+    A network of one stage (dense, recurrent, a transformer) is compared between its residual
     branches where it has some, and otherwise anywhere, at even distances.
     """
     inner = _inner(student) & _inner(teacher)
@@ -225,7 +225,7 @@ def _spread(items: Sequence[_T]) -> tuple[_T, ...]:
 
 
 def _inner(graph: Graph) -> set[str]:
-    """Layers behind the first kernel and before the last on each way; those tell something new."""
+    """Layers between the first kernel and the last on each path that compute something new."""
     learned = _behind_a_kernel(graph)
     answer: set[int] = set()
     stack = [ref.call for ref in graph.output_refs()]
@@ -239,7 +239,7 @@ def _inner(graph: Graph) -> set[str]:
         for index, call in enumerate(graph.calls)
         if index in learned
         and index not in answer
-        and graph.operations[call.operation].kind not in _UNTELLING
+        and graph.operations[call.operation].kind not in _TRIVIAL
     }
 
 

@@ -1,4 +1,4 @@
-"""`StoredTeacher`: what a teacher said, without the teacher."""
+"""`StoredTeacher`: the predictions of a teacher, without the teacher."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SLACK = 1e-2
 class StoredTeacher:
     """Predictions that take the place of a teacher in `distill`.
 
-    Made by `of`, they know the rows that they belong to: a student may learn from them on any part
-    of the data, in any order, also from a dataset. Given as arrays, or by `load`, they are one
-    row for each row of the training arrays.
+    Made by `of`, they carry digests of the rows that they belong to: a student may learn from
+    them on any part of the data, in any order, also from a dataset. Given as arrays, or by `load`,
+    they are one row for each row of the training arrays.
 
     Args:
         outputs: an array `(n, …)`, or arrays nested as the student's outputs.
@@ -65,11 +65,11 @@ class StoredTeacher:
 
     @classmethod
     def of(cls, teacher: keras.Model, data: Any) -> StoredTeacher:
-        """Run a teacher once over data and keep what it says.
+        """Run a teacher once over data and keep its predictions.
 
         Args:
             teacher: a built model, such as a fused one.
-            data: `(x, y)` arrays, or a dataset, read once; labels are not looked at.
+            data: `(x, y)` arrays, or a dataset, read once; labels are not used.
 
         Raises:
             DataError: when the data is empty or endless, or an output is not finite.
@@ -112,7 +112,7 @@ class StoredTeacher:
             tasks: of the student, one for each output.
 
         Raises:
-            DataError: when they are not finite, or said to be probabilities and are not.
+            DataError: when they are not finite, or are to be probabilities and are not.
         """
         check_finite(self.outputs, "The stored teacher")
         outputs = tree.flatten(self.outputs)

@@ -1,4 +1,4 @@
-"""Batches of a dataset beside what a teacher said of their rows, in whatever order they come."""
+"""Training batches with stored outputs of a teacher for their rows, in whatever order they come."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     """The teacher's outputs for every sample.
 
     There is no augmentation between a stored sample and the teacher, so training on this gives
-    the same gradients as asking it at every step, at one pass instead of one for each epoch.
+    the same gradients as running it at every step, at one pass instead of one for each epoch.
 
     Args:
         teacher: a built model.
@@ -62,20 +62,20 @@ def outputs_for_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digest
         DataError: when the dataset never ends or can be read only once, or an output is not
             finite.
     """
-    said, digests = [], []
+    found, digests = [], []
     for batch in dataset_batches(dataset, "train", labels=False, inputs=input_count(teacher)):
         arrays = to_arrays(batch, "train").x
-        said.append(tree.map_structure(to_floats, teacher.predict_on_batch(arrays)))
+        found.append(tree.map_structure(to_floats, teacher.predict_on_batch(arrays)))
         digests.append(digest_rows(arrays))
-    outputs = tree.map_structure(lambda *parts: np.concatenate(parts), *said)
+    outputs = tree.map_structure(lambda *parts: np.concatenate(parts), *found)
     check_finite(outputs, f"Teacher '{teacher.name}'")
-    return outputs, np.concatenate(digests), len(said)
+    return outputs, np.concatenate(digests), len(found)
 
 
 def stored_batches(
     teacher: keras.Model, ready: Prepared, key: str, batch_size: int, seed: int
 ) -> Any:
-    """Training batches that bring what the teacher said: inputs are `{"x": …, key: …}`.
+    """Training batches with stored outputs of the teacher: inputs are `{"x": …, key: …}`.
 
     The teacher runs here, once over the data.
 
@@ -99,23 +99,23 @@ def stored_batches(
 
 
 def batches_with_outputs(
-    arrays: ArrayData, key: str, told: Any, batch_size: int, seed: int
+    arrays: ArrayData, key: str, outputs: Any, batch_size: int, seed: int
 ) -> ShuffledBatches:
-    """Batches of arrays, in the order of `fit`, beside what a teacher says of each row."""
-    beside = ArrayData({"x": arrays.x, key: told}, arrays.y, arrays.weights)
+    """Batches of arrays, in the order of `fit`, beside outputs of a teacher for each row."""
+    beside = ArrayData({"x": arrays.x, key: outputs}, arrays.y, arrays.weights)
     return ShuffledBatches(beside, batch_size, seed)
 
 
-def check_finite(outputs: Any, whose: str) -> None:
+def check_finite(outputs: Any, owner: str) -> None:
     """Refuse outputs with NaN or infinite numbers; those in files are read in parts.
 
     Raises:
-        DataError: naming whose they are.
+        DataError: naming the owner.
     """
     for output in tree.flatten(outputs):
         if not all(np.isfinite(part).all() for part in _parts(output)):
             raise DataError(
-                f"{whose} gives NaN or infinite outputs on the training data: check the teacher, "
+                f"{owner} gives NaN or infinite outputs on the training data: check the teacher, "
                 "and the data for NaN."
             )
 
@@ -125,9 +125,9 @@ def _parts(output: Array) -> list[Array]:
 
 
 class Lookup:
-    """What a teacher said, found by the inputs that it was asked about.
+    """Stored outputs of a teacher, found by their inputs.
 
-    Rows with equal inputs are one row: a teacher says the same of both.
+    Rows with equal inputs are one row: a teacher gives the same outputs for both.
 
     Args:
         digests: of the inputs, uint64 `(n,)`.
@@ -140,23 +140,23 @@ class Lookup:
 
     def rows(self, x: Any) -> Any:
         """The row of the outputs for each row of inputs, int `(n,)`; -1 where there is none."""
-        wanted = digest_rows(x)
-        places = np.searchsorted(self._digests, wanted).clip(max=len(self._digests) - 1)
-        return np.where(self._digests[places] == wanted, self._rows[places], -1)
+        digests = digest_rows(x)
+        places = np.searchsorted(self._digests, digests).clip(max=len(self._digests) - 1)
+        return np.where(self._digests[places] == digests, self._rows[places], -1)
 
     def __call__(self, x: Any) -> Any:
-        """What the teacher said of the rows, nested as the outputs.
+        """The stored outputs for the rows, nested as they were stored.
 
         Raises:
-            DataError: when it was not asked about one of them.
+            DataError: when one of the rows has no stored output.
         """
         rows = self.rows(x)
         missing = int((rows < 0).sum())
         if missing:
             raise DataError(
-                f"{missing:,} of {len(rows):,} rows in a batch of 'train' are none that the "
-                "teacher was asked about, so the data is augmented, or drawn anew in each pass, "
-                "or other data: ask the teacher at every step with teacher_predictions='live'."
+                f"{missing:,} of {len(rows):,} rows in a batch of 'train' have no stored teacher "
+                "prediction, so the data is augmented, or drawn anew in each pass, or other data: "
+                "run the teacher at every step with teacher_predictions='live'."
             )
         return tree.map_structure(lambda output: np.asarray(output[rows]), self._outputs)
 
@@ -185,7 +185,7 @@ class TeacherBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self._told(index)
+            return self._with_outputs(index)
         except DataError as error:
             self._failed = error
             raise
@@ -200,7 +200,7 @@ class TeacherBatches(keras.utils.PyDataset):
                 raise self._failed from None
             raise
 
-    def _told(self, index: int) -> Any:
+    def _with_outputs(self, index: int) -> Any:
         batch = to_arrays(self._batch(index), "train")
         # A tf.data pipeline, which Keras puts around this, takes a list for a tensor.
         x = {
@@ -210,7 +210,7 @@ class TeacherBatches(keras.utils.PyDataset):
         return (x,) if batch.y is None else (x, tree.lists_to_tuples(batch.y))
 
     def on_epoch_end(self) -> None:
-        """Let the dataset know."""
+        """Pass the end of the epoch on to the dataset."""
         if isinstance(self._dataset, keras.utils.PyDataset):
             self._dataset.on_epoch_end()
 
@@ -227,7 +227,7 @@ class TeacherBatches(keras.utils.PyDataset):
         if batch is None or (last and next(self._pass, None) is not None):
             raise DataError(
                 f"'train' brings {'fewer' if batch is None else 'more'} than the {self._count:,} "
-                "batches of its first pass: ask the teacher at every step with "
+                "batches of its first pass: run the teacher at every step with "
                 "teacher_predictions='live'."
             )
         return batch

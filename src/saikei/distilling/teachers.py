@@ -1,4 +1,4 @@
-"""How a student hears its teacher: from memory, or at every step."""
+"""How a student gets the outputs of its teacher: from memory, or by running it at every step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from saikei.training.targets import Targets
 
 How = Literal["auto", "stored", "live"]
 _KEY = "teacher"
-# What a teacher gives for all rows is kept up to this size, unless asked for.
+# Outputs of a teacher are stored up to this size; "stored" knows no limit.
 MOST_STORED_BYTES = 2**30
 
 Shape = tuple[int | None, ...]
@@ -60,7 +60,7 @@ def answer_distiller(
     """
     batches: Any
     if isinstance(teacher, StoredTeacher):
-        batches = _told(teacher, ready, batch_size, seed)
+        batches = _stored(teacher, ready, batch_size, seed)
     elif how == "live" or (how == "auto" and not _storable(teacher, ready)):
         live = LiveDistiller(copy_model(teacher), student, soft, alpha)
         return live, ready.batches(batch_size, seed)
@@ -70,14 +70,14 @@ def answer_distiller(
 
 
 def _storable(teacher: keras.Model, ready: Prepared) -> bool:
-    """Whether what a teacher gives is known for each row, and takes little enough memory."""
+    """Whether the outputs of a teacher for all rows are known to take little enough memory."""
     if ready.arrays is None:
         return False
     return bytes_of_outputs(teacher, ready.arrays.x) * len(ready.arrays) <= MOST_STORED_BYTES
 
 
 def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> None:
-    """Refuse ways to hear a teacher that there are not.
+    """Refuse an unknown `teacher_predictions`, or one that does not suit the teacher.
 
     Raises:
         InputError: naming the argument.
@@ -108,7 +108,7 @@ def targets_of(student: keras.Model, teacher: keras.Model | StoredTeacher) -> Ta
 
 
 def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> None:
-    """Refuse a teacher that answers another question than the student.
+    """Refuse a teacher with other inputs or outputs than the student.
 
     Raises:
         ModelError: naming both, and what differs.
@@ -148,13 +148,13 @@ def _fix(side: str, ours: list[Shape], theirs: list[Shape]) -> str:
     ]
     if fitting and len(theirs) > 1:
         return (
-            "give the part of it that answers the same question, "
+            "give the part of it that has the same outputs, "
             f"keras.Model(teacher.inputs, teacher.outputs[{fitting[0]}])"
         )
     return "give a teacher that was trained for the same outputs"
 
 
-def _told(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
+def _stored(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
     if ready.arrays is not None:
         return batches_with_outputs(
             ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed

@@ -1,7 +1,7 @@
 """What counts: the labels of one output, and how much each row or position of them counts.
 
 Padding that an output's mask covers, a class that the loss ignores, labels that are not known and
-rows of weight 0 do not count; sample weights say how much the others do. All of it is one array
+rows of weight 0 do not count; sample weights set how much the others count. All of it is one array
 beside the labels, so that every score and every fit counts the same.
 """
 
@@ -47,7 +47,7 @@ class Labels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values."""
+        """The shape of the values."""
         return tuple(self.values.shape)
 
     def reshaped(self, shape: tuple[int, ...]) -> Labels:

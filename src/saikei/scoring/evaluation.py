@@ -39,7 +39,7 @@ def evaluate(
     not depend on how the data is cut into batches.
 
     Args:
-        model: a built model; it needs not be compiled.
+        model: a built model; it need not be compiled.
         data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset that `keras.Model.fit`
             takes. Weights are one number for each sample, or for each position.
         batch_size: samples a step, for arrays.
@@ -60,10 +60,10 @@ def evaluate(
     inference = Inference(model, loss)
     arrays = as_arrays(data, "given", inputs=input_count(model))
     tasks = None if arrays is None else inference.tasks(arrays.y)
-    rows, said = _pass(model, data, batch_size, inference, tasks)
-    if said != rows.tasks:
+    rows, found = _pass(model, data, batch_size, inference, tasks)
+    if found != rows.tasks:
         # Only later batches have shown that what looked like classes are numbers.
-        rows, _ = _pass(model, data, batch_size, inference, said)
+        rows, _ = _pass(model, data, batch_size, inference, found)
     return rows.score()
 
 
@@ -74,21 +74,21 @@ def _pass(
     inference: Inference,
     tasks: tuple[Task, ...] | None,
 ) -> tuple[_Rows, tuple[Task, ...]]:
-    """Score by tasks, or by those of the first batch, and find out what all batches say."""
+    """Score by tasks, or by those of the first batch; with the tasks that suit all batches."""
     rows: _Rows | None = None
-    said = tasks
+    found = tasks
     for part in predict_batches(model, data, batch_size):
         own = inference.tasks(part.y) if tasks is None else tasks
         rows = rows or _Rows(own, inference)
-        said = own if said is None else _both(said, own)
+        found = own if found is None else _both(found, own)
         rows.add(part)
     assert rows is not None
-    assert said is not None
-    return rows, said if tasks is None else tasks
+    assert found is not None
+    return rows, found if tasks is None else tasks
 
 
 def _both(first: Sequence[Task], second: Sequence[Task]) -> tuple[Task, ...]:
-    """Labels are classes only where all batches say so."""
+    """Labels are classes only where they are in all batches."""
     pairs = zip(first, second, strict=True)
     return tuple(b if b.kind == "regression" != a.kind else a for a, b in pairs)
 
@@ -105,7 +105,7 @@ class _Output:
 
 
 class _Rows:
-    """What is known of each row, after its batch is gone."""
+    """Metric and loss of each row, kept after its batch is gone."""
 
     def __init__(self, tasks: tuple[Task, ...], inference: Inference) -> None:
         self.tasks = tasks

@@ -175,7 +175,7 @@ def _one_for_each(given: list[_T], outputs: int, what: str) -> list[_T]:
 
 
 def _ignored(output: Output, marks: Sequence[IgnoredClass]) -> int | None:
-    """What the loss of a model that this one was made from leaves out of outputs like this."""
+    """The class that the loss of a model that this one was made from leaves out of such outputs."""
     found = {one.number for one in marks if one.classes in (None, output.shape[-1])}
     return found.pop() if len(found) == 1 else None
 
@@ -310,7 +310,7 @@ def _numbering(top: int, odd: float) -> str:
 
 
 def _check_sparsity(name: str, loss: Any, sparse: bool, y: Array) -> None:
-    takes = losses.wants_sparse(loss)
+    takes = losses.takes_sparse(loss)
     if takes is not None and takes != sparse:
         form = "class numbers (n,)" if takes else "one-hot rows (n, classes)"
         raise DataError(

@@ -14,12 +14,21 @@ from saikei.scoring.task import Task
 
 ValueAndGradient: TypeAlias = Callable[[Array], tuple[float, Array]]
 
-# Numbers of logits that are looked at together.
+# Logits that are processed together.
 _BLOCK = 1 << 22
 
 
 def logit_loss(task: Task, members: Sequence[Array], labels: Labels) -> ValueAndGradient:
-    """Log-loss of averaged logits: convex too, as a log-sum-exp of something linear."""
+    """Log-loss of a weighted sum of logits: convex, as a log-sum-exp of something linear.
+
+    Args:
+        task: what the output learns: classes or labels.
+        members: the logits of each member, `(n, …, outputs)`.
+        labels: the labels of the same rows, in the shape that the task has them in.
+
+    Returns:
+        A function of one weight for each member that gives the mean loss (nats) and its gradient.
+    """
     counts = labels.over(labels.values.shape) * labels.scale
     each = max(1, int(np.prod(members[0].shape[1:]))) * len(members)
     size, count = max(1, _BLOCK // each), len(labels)

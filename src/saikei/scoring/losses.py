@@ -1,4 +1,4 @@
-"""Keras losses: from names to loss objects, and what a loss says about its task."""
+"""Keras losses: from names to loss objects, and what a loss implies about its task."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _NUMERIC = (
 
 @dataclass(frozen=True)
 class LossInfo:
-    """What a known loss says about its task."""
+    """What a known loss implies about its task."""
 
     kind: Literal["crossentropy", "binary", "numeric"]
     from_logits: bool
 
 
 def as_loss(loss: Any) -> Any:
-    """A loss object from a name or function that Keras knows; anything else as it is.
+    """A loss object from the name or function of a loss in Keras; anything else as it is.
 
     Objects, because unlike Keras's functions they bring labels `(n,)` and outputs `(n, 1)` to
     one shape.
@@ -80,17 +80,17 @@ def as_loss(loss: Any) -> Any:
 
 
 def describe(loss: Any) -> LossInfo | None:
-    """What a loss object says about its task; `None` for a custom loss."""
+    """What a loss object implies about its task; `None` for a custom loss."""
     if isinstance(loss, _CATEGORICAL):
-        return LossInfo("crossentropy", _says_logits(loss))
+        return LossInfo("crossentropy", _takes_logits(loss))
     if isinstance(loss, _BINARY):
-        return LossInfo("binary", _says_logits(loss))
+        return LossInfo("binary", _takes_logits(loss))
     if isinstance(loss, _NUMERIC):
         return LossInfo("numeric", False)
     return None
 
 
-def wants_sparse(loss: Any) -> bool | None:
+def takes_sparse(loss: Any) -> bool | None:
     """Whether a categorical loss takes class numbers; `None` for any other loss."""
     if not isinstance(loss, _CATEGORICAL):
         return None
@@ -123,7 +123,7 @@ def leaves_out_nan(loss: Any, y: Any, shape: tuple[int | None, ...]) -> bool:
     return bool(np.isfinite(value).all())
 
 
-def _says_logits(loss: keras.losses.Loss) -> bool:
+def _takes_logits(loss: keras.losses.Loss) -> bool:
     # Not every loss keeps the flag as an attribute; all have it in their config.
     return bool(loss.get_config().get("from_logits", False))
 
@@ -134,7 +134,7 @@ def default(
     """The usual loss of a kind of task: log-loss, or squared error for regression.
 
     Args:
-        kind: of the task.
+        kind: the kind of the task, as in `Task`.
         sparse: whether labels are class numbers.
         from_logits: whether outputs are logits.
         ignored: a class number that is left out.

@@ -1,4 +1,4 @@
-"""The masks of a model's outputs, which say where sequences are padding."""
+"""The masks of a model's outputs, which mark where sequences are padding."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Masked:
 
     Args:
         model: a built model.
-        places: of the outputs that have one.
+        places: the indices of the outputs that have one.
     """
 
     def __init__(self, model: keras.Model, places: tuple[int, ...]) -> None:
@@ -65,13 +65,13 @@ def with_masks(model: keras.Model, x: Any) -> Masked:
 
 
 def shared_masks(masks: Sequence[Array | None], members: int, outputs: int) -> list[Array | None]:
-    """What any member counts of each output, as Keras's merging layers have it.
+    """For each output the positions that any member counts, as in Keras's merging layers.
 
     Args:
         masks: of the outputs of the first member, then of the second, and so on; what follows
-            is left aside. Those without a mask say nothing.
+            is left aside. An output without a mask is ignored.
         members: how many there are.
-        outputs: of each of them.
+        outputs: how many outputs each member has.
     """
     found: list[Array | None] = []
     for place in range(outputs):

@@ -20,7 +20,7 @@ from saikei.scoring.score import Score, sample_losses
 from saikei.scoring.task import Task
 
 RESAMPLES = 200
-# Keras does not say which way its metrics go; these words are in the names of those to be lowered.
+# Keras does not declare whether more is better; metrics with these words are to be lowered.
 _LOWER = ("error", "loss", "crossentropy", "divergence", "hinge", "poisson", "logcosh", "huber")
 _OWN = {"auc": "roc_auc", "pr_auc": "average_precision"}
 
@@ -29,10 +29,10 @@ Function = Callable[[Array, Array, Array | None], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good predictions are.
+    """A number that measures how good predictions are.
 
     Args:
-        name: as it was given.
+        name: the name that it was given by.
         greater_is_better: whether a higher value is a better model.
         function: of labels, predictions and weights of those that count, `(k,)` or `(k, width)`.
     """
@@ -171,18 +171,18 @@ def _of_sklearn(name: str, task: Task) -> Metric | None:
 
     def function(y: Array, p: Array, weights: Array | None) -> float:
         truth = y if not several or task.sparse else y.argmax(axis=-1)
-        said = _decided(task, p) if decides else p
+        predicted = _decided(task, p) if decides else p
         if task.kind in ("binary", "regression") and p.shape[-1] == 1:
-            truth, said = truth.reshape(-1), said.reshape(-1)
+            truth, predicted = truth.reshape(-1), predicted.reshape(-1)
         if several and not decides:
             # Of two classes scikit-learn takes the probability of the second.
-            said = said / said.sum(axis=-1, keepdims=True)
-            if said.shape[-1] == 2 and key != "neg_log_loss":
-                said = said[:, 1]
+            predicted = predicted / predicted.sum(axis=-1, keepdims=True)
+            if predicted.shape[-1] == 2 and key != "neg_log_loss":
+                predicted = predicted[:, 1]
             elif "labels" in parameters:
-                options["labels"] = np.arange(said.shape[-1])
+                options["labels"] = np.arange(predicted.shape[-1])
         given = {} if weights is None else {"sample_weight": weights}
-        return float(score(truth, said, **options, **given))
+        return float(score(truth, predicted, **options, **given))
 
     # Of errors scikit-learn turns the sign, so that more is better: here they stay errors.
     return Metric(name, scorer._sign > 0, function)

@@ -16,7 +16,7 @@ from saikei.checks import check_inputs, input_count
 from saikei.errors import DataError
 from saikei.scoring.masks import Masked, with_masks
 
-# Outputs of arrays that are held at once where they are looked at batch by batch.
+# Bytes of outputs that are held at once where they are scored batch by batch.
 _AT_ONCE = 64 << 20
 # Rows of a model whose outputs are of unknown size.
 _FIRST = 4
@@ -24,11 +24,11 @@ _FIRST = 4
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model predicts of some rows, beside what the data says of them.
+    """What a model predicts of some rows, beside the labels and weights in the data.
 
     Args:
         y: labels, in the structure of the data.
-        weights: sample weights, likewise; `None` without any.
+        weights: sample weights, in the structure of the data; `None` without any.
         outputs: one array `(n, …)` for each output, flattened.
         masks: for each output booleans of its rows or positions; `None` where it has no mask.
     """
@@ -103,7 +103,7 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
 
 
 def bytes_of_outputs(model: keras.Model, x: Any) -> int:
-    """Of all outputs of one row.
+    """The bytes of all outputs of one row.
 
     Args:
         model: a built model.
@@ -117,7 +117,7 @@ def bytes_of_outputs(model: keras.Model, x: Any) -> int:
 
 
 def _bytes_of_a_row(model: keras.Model) -> int | None:
-    """Of all outputs; `None` where an axis is of unknown size."""
+    """The bytes of all outputs of one row; `None` where an axis is of unknown size."""
     shapes = [tuple(tensor.shape[1:]) for tensor in getattr(model, "outputs", None) or ()]
     if not shapes or any(size is None for shape in shapes for size in shape):
         return None

@@ -16,7 +16,7 @@ from saikei.scoring.links import log_probabilities
 from saikei.scoring.task import Task, labels_for, labels_of
 
 CONFIDENCE = 0.95
-# Numbers that are looked at together.
+# Numbers that are processed together.
 _BLOCK = 1 << 20
 
 
@@ -84,7 +84,7 @@ def score_predictions(task: Task, y_true: Any, y_pred: Any) -> Score:
     Args:
         task: what the output learns.
         y_true: labels, as the task has them: an array or `Labels`.
-        y_pred: `(n, …, outputs)`, probabilities or logits as the task says.
+        y_pred: `(n, …, outputs)`, probabilities, or logits where the task is from logits.
 
     Raises:
         DataError: when the predictions are of another length than the labels, or not finite.

@@ -52,8 +52,7 @@ class Task:
     def known(self, y: Array) -> Array | None:
         """Which labels are labels at all, booleans; `None` where all are.
 
-        Those of the class that the loss leaves out are not, and NaN is not where the loss is one
-        that leaves it out.
+        Labels of the class that the loss leaves out are not, nor is NaN.
         """
         known = np.isfinite(y) if y.dtype.kind == "f" else np.ones(y.shape, dtype=bool)
         if self.ignored is not None:

@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes a classifier's probabilities mean what they say.
+"""Temperature scaling: one number that calibrates a classifier's probabilities.
 
 Guo et al., "On Calibration of Modern Neural Networks", 2017: logits are divided by a temperature,
 which leaves their order, and so the accuracy, as it was. The log-loss is convex in its inverse.

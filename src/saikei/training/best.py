@@ -19,7 +19,7 @@ VALIDATION_BATCH_SIZE = 1024
 # Training data that states are compared on where there is no validation.
 _SAMPLES = 1024
 _BYTES = 2**26
-# A loss that is higher by less is not worth a word.
+# Below this relative difference there is no warning of a higher loss.
 _ROUNDING = 1e-3
 
 
@@ -115,7 +115,7 @@ class BestState(keras.callbacks.Callback):
     Args:
         model: that is trained.
         start: its figures before training.
-        plan: of the training; says from which epoch on a state can be the best one.
+        plan: of the training; its `settled` is the epoch from which on a state can be the best.
     """
 
     def __init__(self, model: keras.Model, start: Mapping[str, float], plan: Plan) -> None:

@@ -34,7 +34,7 @@ _PREDICT_BATCH = 256
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """Models trained on folds, and what they say of rows that they have not seen.
+    """Models trained on folds, and their predictions for rows that they have not seen.
 
     Args:
         members: for each name, the models of the folds, in their order.
@@ -47,7 +47,7 @@ class CrossFit:
         labels: of `rows`, for each output, with what counts of them.
         x: inputs of `rows`, as the models take them.
         digests: of `rows`; see `saikei.training.provenance`.
-        refitted: for each name, a model that was trained on all rows, where that was asked for.
+        refitted: for each name, a model that was trained on all rows, with `refit=True`.
     """
 
     members: Mapping[str, tuple[keras.Model, ...]]
@@ -235,7 +235,7 @@ def _by_fit(seed: int, arguments: Mapping[str, Any]) -> Trainer:
 def _trained(
     model: keras.Model, data: ArrayData, digests: Digests, rows: Indices, run: Trainer
 ) -> keras.Model:
-    # Also when the caller's own function trains, which nobody else would write down.
+    # Also when the caller's own function trains, whose rows are not recorded otherwise.
     record_rows(model, digests[rows], "cross_fit")
     run(model, data.take(rows).parts)
     return model
@@ -271,7 +271,7 @@ def _take(x: Any, rows: Indices) -> Any:
 
 
 def _check_unseen(model: keras.Model, name: str, fold: int, train: Digests, test: Digests) -> None:
-    # A row that stands twice in the data may be in both parts, as it may be in new data.
+    # A row that occurs twice in the data may be in both parts, as it may be in new data.
     own = test[~np.isin(test, train)]
     known = int(rows_in_sample(model, own).sum())
     if known:

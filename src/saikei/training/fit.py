@@ -18,7 +18,7 @@ from saikei.training.provenance import recording
 from saikei.training.rate import knows, suited_rate
 from saikei.training.sparsity import HasTarget, holding_zeros
 
-# For weights that know nothing yet.
+# For weights that are fresh, or no better than a constant.
 FRESH = 1e-3
 
 
@@ -60,7 +60,7 @@ def fit(
         train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
             `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
             `DataLoader`.
-        validation: likewise, or `None`.
+        validation: data in any of the same forms; `None` for none.
         epochs: passes over the data.
         batch_size: samples a step; datasets bring their own.
         learning_rate: the peak of the schedule. `None` takes 1e-3 for a model that does no better
@@ -120,7 +120,7 @@ def fit(
             knowing = partial(knows, model, ready)
             history = run(model, model, batches, ready.validation, whole_plan, ready.steps, knowing)
         finally:
-            # The schedule has run out: a later model.fit would stand still.
+            # The schedule has run out: a later model.fit would learn nothing.
             compile_fresh(model, ready.tasks, plan.learning_rate)
     return history
 

@@ -102,7 +102,7 @@ def _pairs(
     if callable(split) and not isinstance(folds, (str, bytes)):
         try:
             with warnings.catch_warnings():
-                # A class with fewer rows than folds; whether it misses from a fold is looked at.
+                # A class with fewer rows than folds; whether it is missing from a fold is checked.
                 warnings.filterwarnings("ignore", message="The least populated class")
                 return list(split(np.zeros((count, 1)), classes, groups))
         except ValueError as error:

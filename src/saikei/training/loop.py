@@ -38,7 +38,7 @@ def seed_random_layers(model: keras.Model, seed: int) -> None:
         variable.assign(np.array([stream, 0], dtype="uint32"))
 
 
-# Batches that are looked at for what made a loss no number.
+# Batches that are searched for what made a loss NaN.
 _BATCHES = 10_000
 
 
@@ -67,7 +67,7 @@ def train(
         knows: whether the model does better than a constant; see `BestState.settle`.
 
     Returns:
-        The history, with `val_loss` and the validation metrics of the model. Beside it stand
+        The history, with `val_loss` and the validation metrics of the model. It also has
         `start`, the figures before training, `best_epoch`, 0 where training made it no better,
         and the `learning_rate` at its peak.
 

@@ -62,10 +62,10 @@ def prepare(
     Args:
         model: a built model.
         train: `(x, y)` arrays, `(x, y, sample_weight)`, or a dataset that `keras.Model.fit` takes.
-        validation: likewise, or `None`.
+        validation: data in any of the same forms, or `None`.
         loss: a Keras loss, one for each output, or `None` to infer it.
         batch_size: samples a step, for arrays.
-        targets: what takes the place of labels where there are none; `None` asks for labels.
+        targets: what takes the place of labels where there are none; `None` needs labels.
 
     Raises:
         ModelError: when the model is none, or is not built.

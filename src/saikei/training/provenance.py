@@ -3,11 +3,11 @@
 `fit`, `distill` and `cross_fit` write down what they train on; edits, copies and fusions of a
 model inherit it, and so does a model that shares its layers. It is kept in the process, 8 bytes
 a row, and goes with the model: nothing of it is saved in a file, so a model that was loaded, or
-trained by `keras.Model.fit`, has no known past until `declare_training_rows` says it.
+trained by `keras.Model.fit`, has no known past until `declare_training_rows` is called.
 
 What counts is what moved the weights. The validation data of `fit` chose an epoch, and the data
 of an edit refitted layers to what they gave before, without labels: neither counts. The rows
-that a teacher was trained on count for its student, which hears of their labels through it. Rows
+that a teacher was trained on count for its student, which learns their labels through it. Rows
 are known as the model gets them: of a dataset that augments, the rows of one pass are known,
 and the originals have to be declared.
 """
@@ -43,7 +43,7 @@ class TrainingRows:
 
 
 def declare_training_rows(model: keras.Model, data: Any) -> None:
-    """Say which rows a model was trained on, where Saikei has not seen it.
+    """Declare the rows that a model was trained on, where Saikei did not train it.
 
     For a model that was loaded from a file, trained by `keras.Model.fit`, or trained on augmented
     data. Adds to what is known.
@@ -157,10 +157,10 @@ def check_held_out(
     Args:
         members: Keras models.
         data: `(x, y)` arrays or a dataset; it is read once, if any member's past is known.
-        allow_in_sample: insist on it.
+        allow_in_sample: fit on such rows all the same.
 
     Raises:
-        FusionError: naming the member, how many of the rows it was trained on, and the mends.
+        FusionError: naming the member, how many of the rows it was trained on, and the fixes.
         DataError: when the data is empty, never ends, or has no labels.
     """
     if not allow_in_sample and any(training_rows(member) for member in members):
@@ -182,7 +182,7 @@ def check_digests_held_out(
                 f"Member {number} ('{member.name}') was trained on {known:,} of these "
                 f"{len(digests):,} rows (by {by}), so a fit on them would trust it too much: give "
                 "data that no member was trained on, train with cross_fit, which predicts out of "
-                "fold, or insist with allow_in_sample=True."
+                "fold, or override this with allow_in_sample=True."
             )
 
 

@@ -2,7 +2,7 @@
 
 A kernel that is to keep zeros gets a constraint for as long as the training lasts: after every
 step of the optimizer, whatever its momentum and weight decay did, the weights under the mask are
-zero again. It is set on the variable, not on the layer, so no saved model knows of it. The masks
+zero again. It is set on the variable, not on the layer, so no saved model contains it. The masks
 are variables of the optimizer: the JAX trainer hands those in and out of its compiled step, so
 that a mask can change without compiling anew.
 """
@@ -32,7 +32,7 @@ UPDATES = 50
 
 
 class HasTarget(Protocol):
-    """What can say how sparse a model is to be; `saikei.Sparsify` is one."""
+    """An object with a target of sparsity, such as `saikei.Sparsify`."""
 
     @property
     def target(self) -> SparsityTarget:
@@ -129,7 +129,7 @@ class _Held:
         optimizer: keras.optimizers.Optimizer,
     ) -> None:
         self.variable = variable
-        # What stands in the kernel before training stays zero whatever is added.
+        # Zeros of the kernel before training stay, whatever is added.
         self.first = zeros
         self._own: Callable[[Any], Any] | None = None
         # Where losses are scaled, the step is made by an optimizer within.

@@ -97,7 +97,7 @@ class Targets:
         if loss is None:
             return losses.default(kind, sparse=False, from_logits=logits)
         # Probabilities are rows, whatever form the labels had.
-        if losses.wants_sparse(loss):
+        if losses.takes_sparse(loss):
             known = losses.describe(loss)
             return losses.default(kind, False, known.from_logits if known else logits)
         return loss
@@ -122,9 +122,9 @@ def _label(kind: Kind, output: Array, logits: bool, loss: Any, hard: bool) -> Ar
     if kind == "multiclass":
         if hard:
             classes = output.argmax(axis=-1)
-            rows = losses.wants_sparse(loss) is False
+            rows = losses.takes_sparse(loss) is False
             return np.asarray(np.eye(output.shape[-1])[classes] if rows else classes)
-        # float64: the student's loss wants rows that sum to 1.
+        # float64: the student's loss needs rows that sum to 1.
         return probabilities_of(output, "softmax") if logits else output
     probabilities = probabilities_of(output, "sigmoid") if logits else output
     return (probabilities > 0.5).astype(np.int64) if hard else probabilities
