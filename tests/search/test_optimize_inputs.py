@@ -13,6 +13,7 @@ from keras import layers
 import saikei as sk
 from saikei.errors import BudgetError, DataError, FusionError, InputError
 from saikei.search import execute, originals
+from saikei.search.splits import search_data
 from tests.search.small import data, dense, search
 
 
@@ -69,6 +70,21 @@ def test_labels_that_do_not_fit_are_refused_in_every_part() -> None:
         search(dense(), None, validation=(xv[:, :4], yv))
     with pytest.raises(DataError, match="test data holds NaN"):
         search(dense(), None, test=(np.where(xt > 0.9, np.nan, xt), yt))
+
+
+def test_labels_that_are_nan_are_refused_unless_the_loss_leaves_them_out() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    y = np.where(np.arange(20) % 3, x[:, 0], np.nan)
+
+    def known(truth: Any, said: Any) -> Any:
+        counts = keras.ops.logical_not(keras.ops.isnan(truth))
+        return keras.ops.mean(keras.ops.where(counts, (truth - said) ** 2, 0.0))
+
+    with pytest.raises(DataError, match="hold NaN or infinite numbers in 7 of 20 rows"):
+        search_data({"model": model}, (x, y), (x, y), None, 0)
+    model.compile("adam", known)
+    assert search_data({"model": model}, (x, y), (x, y), None, 0).samples["train"] == 20
 
 
 def test_a_dataset_cannot_be_split() -> None:

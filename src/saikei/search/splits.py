@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
-from saikei.data import check_data, gathered, hold_out
+from saikei.data import arrays, check_data, check_inputs, gathered, hold_out, input_count
 from saikei.errors import DataError
+from saikei.scoring import infer_tasks
 
 HELD_OUT = 0.2
 
@@ -63,7 +65,17 @@ def search_data(
         parts["test"] = gathered(test, "test").parts
     for model in models.values():
         for name, part in parts.items():
-            check_data(model, part[:2], name)
+            _check(model, part, name)
     counts = {name: len(keras.tree.flatten(part[0])[0]) for name, part in parts.items()}
     samples = {name: counts.get(name, 0) for name in ("train", "validation", "test")}
     return SearchData(train, parts["validation"], parts.get("test"), samples)
+
+
+def _check(model: keras.Model, part: tuple[Any, ...], name: str) -> None:
+    """Refuse data that does not fit a model; labels may be NaN where its loss leaves these out."""
+    x, y = arrays(part[:2], name, inputs=input_count(model))
+    if all(np.isfinite(one).all() for one in keras.tree.flatten(y) if one.dtype.kind == "f"):
+        check_data(model, part[:2], name)
+        return
+    check_inputs(model, x, name)
+    infer_tasks(model, y)
