@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.data import arrays, check_data, check_inputs, gathered, hold_out, input_count
+from saikei.checks import check_inputs, input_count
+from saikei.data import arrays, check_data, gathered, hold_out
 from saikei.errors import DataError
 from saikei.scoring import infer_tasks
 
