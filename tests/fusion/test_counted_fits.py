@@ -18,7 +18,7 @@ from saikei.fusion.stack.columns import View
 from saikei.fusion.stack.linear import logistic, pooled, ridge
 from saikei.fusion.stack.targets import target_of
 from saikei.judging.explain import explain_predictions
-from saikei.scoring.counted import Labels, count
+from saikei.scoring.counted import count
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task
 
@@ -39,8 +39,7 @@ def evidence_of(kind: Any, seed: int = 0) -> Evidence:
     link = {"multiclass": "softmax", "multilabel": "sigmoid", "regression": "linear"}[kind]
     labels = count(y.astype(float) if kind == "regression" else y, None, None, weights())
     return Evidence(
-        (task,),
-        (labels,),
+        Labelled((task,), (labels,)),
         MemberOutputs(outputs),
         np.arange(N, dtype=np.uint64),
         heads(link, len(outputs)),
@@ -60,7 +59,7 @@ def weights() -> Any:
 def repeated(evidence: Evidence) -> Evidence:
     """The same with as many rows as the weights mean, all of which count the same."""
     rows = np.repeat(np.arange(N), weights().astype(int))
-    plain = replace(evidence, labels=(Labels(evidence.labels[0].values),))
+    plain = replace(evidence, labelled=Labelled.of(evidence.tasks, (evidence.labels[0].values,)))
     return plain.take(rows)
 
 
@@ -113,7 +112,7 @@ def test_the_columns_of_a_stack_are_weighed(kind: str, path: Any) -> None:
     for evidence in (evidence_of(kind), repeated(evidence_of(kind))):
         kept = evidence.take(np.flatnonzero(evidence.labels[0].counted))
         target = target_of(kept.tasks[0], kept.labels[0])
-        x = View(kept.tasks[0], 0, form, False).matrix(kept.said)
+        x = View(kept.tasks[0], 0, form, False).matrix(kept.predictions)
         if path is logistic or path is ridge:
             # Their penalty is not divided by the rows, of which there are as many by weight.
             labels = replace(target.labels, importance=_raw(kept))
@@ -149,7 +148,7 @@ def test_members_are_explained_by_what_counts(kind: str, metric: Any) -> None:
         said = [one[0] for one in evidence.predictions.outputs]
         values = explain_predictions(evidence.tasks[0], said, evidence.labels[0], metric=metric)
         found.append([part.shapley for part in values.members])
-        score = Labelled.of(evidence.tasks, evidence.labels).score(evidence.predictions.outputs[0])
+        score = evidence.labelled.score(evidence.predictions.outputs[0])
         found[-1] += [score.value]
     scale = 1.0 if metric == "accuracy" else whole.labels[0].scale
     members = np.array(found[0][:-1]) / scale

@@ -14,7 +14,6 @@ from saikei.fusion.base import DataNeed, OutputFusion, listed
 from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.fusion.members import Members
 from saikei.graph import build
-from saikei.scoring.labelled import Labelled
 
 
 @dataclass(frozen=True)
@@ -68,10 +67,7 @@ class BestMember(OutputFusion[PickedMember]):
 
     def fit_head(self, evidence: Evidence) -> PickedMember:
         """Choose the member of the lowest loss."""
-        losses = tuple(
-            float(Labelled.of(evidence.tasks, evidence.labels).losses(outputs).mean())
-            for outputs in evidence.predictions.outputs
-        )
+        losses = tuple(evidence.labelled.loss(outputs) for outputs in evidence.predictions.outputs)
         return PickedMember(int(np.argmin(losses)), losses)
 
     def build(self, members: Members, head: PickedMember) -> keras.Model:

@@ -17,10 +17,11 @@ from saikei.fusion.members import AnyMembers, Members, side_by_side
 from saikei.graph import Graph, TensorRef
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.task import Task, labels_for
+from saikei.scoring.task import Task
 from saikei.tensors import to_floats
 from saikei.training.digests import Digests, digest_data, digest_rows
 from saikei.training.provenance import check_digests_held_out
@@ -58,24 +59,28 @@ class Evidence:
     """Labels, and the members' predictions of the same rows.
 
     Args:
-        tasks: what each output learns.
-        labels: the labels of each output, with how much each of them counts.
+        labelled: the labels of the rows; they score predictions.
         predictions: outputs of the members, and their features and inputs where asked for.
         digests: of the rows; they are not in the order of the labels where data is a dataset.
         members: the members, read.
         data: the data as it was given; `None` for predictions from `cross_fit`.
     """
 
-    tasks: tuple[Task, ...]
-    labels: tuple[Labels, ...] = field(repr=False)
+    labelled: Labelled
     predictions: MemberOutputs = field(repr=False)
     digests: Digests = field(repr=False)
     members: Members = field(repr=False)
     data: Any = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        pairs = zip(self.tasks, self.labels, strict=True)
-        object.__setattr__(self, "labels", tuple(labels_for(*pair) for pair in pairs))
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What each output learns."""
+        return self.labelled.tasks
+
+    @property
+    def labels(self) -> tuple[Labels, ...]:
+        """The labels of each output, with how much each of them counts."""
+        return self.labelled.labels
 
     @classmethod
     def without_rows(cls, members: Members) -> Evidence:
@@ -84,16 +89,15 @@ class Evidence:
         Args:
             members: with equal inputs and outputs.
         """
-        return cls((), (), MemberOutputs(()), np.empty(0, np.uint64), members)
+        return cls(Labelled((), ()), MemberOutputs(()), np.empty(0, np.uint64), members)
 
     def __len__(self) -> int:
-        return len(self.labels[0]) if self.labels else 0
+        return len(self.labelled)
 
     def take(self, rows: Any) -> Evidence:
         """Some of the rows."""
-        labels = tuple(part[rows] for part in self.labels)
         predictions = self.predictions.map(lambda array: array[rows])
-        return replace(self, labels=labels, predictions=predictions)
+        return replace(self, labelled=self.labelled.take(rows), predictions=predictions)
 
 
 def gather(
@@ -145,7 +149,7 @@ def gather(
     masks = shared_masks(predicted.masks, len(members), len(tasks))
     labels = counted_labels(first, tasks, replace(predicted, masks=masks), outputs)
     check_agreement(members, tasks, labels, predictions.outputs, data)
-    return Evidence(tasks, labels, predictions, digests, members, data)
+    return Evidence(Labelled(tasks, labels), predictions, digests, members, data)
 
 
 def _check_held_out(members: Members, data: Any, digests: Digests) -> None:
@@ -199,7 +203,7 @@ def _out_of_fold(members: Members, data: Any, parts: Collection[Part]) -> Eviden
         raw = tuple(to_floats(part) for part in keras.tree.flatten(flat))
     predictions = MemberOutputs(tuple(made.predictions.values()), raw=raw)
     _check_finite(predictions, [f"Member '{name}'" for name in made.members])
-    return Evidence(made.tasks, made.labels, predictions, made.digests, members)
+    return Evidence(Labelled(made.tasks, made.labels), predictions, made.digests, members)
 
 
 def _flattened(inputs: Any) -> tuple[Any, ...]:

@@ -172,7 +172,7 @@ def _joined(fusion: OutputFusion[Any], nest: Nest) -> tuple[Evidence, Team]:
 
 
 def _prior(evidence: Evidence) -> tuple[Array, ...]:
-    return Labelled.of(evidence.tasks, evidence.labels).prior(evidence.predictions.outputs[0])
+    return evidence.labelled.prior(evidence.predictions.outputs[0])
 
 
 def _check_orders(orders: object) -> None:

@@ -15,7 +15,6 @@ from saikei.errors import FusionError
 from saikei.fusion.base import Fusion, OutputFusion
 from saikei.fusion.evidence import Evidence, gather
 from saikei.fusion.members import AnyMembers, Members
-from saikei.scoring.labelled import Labelled
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import Score
 from saikei.training.folds import Fold, Indices, class_numbers, make_folds
@@ -120,11 +119,10 @@ class Nest:
         rows = np.concatenate([fold.test for fold in self.folds])
         order = np.argsort(rows, kind="stable")
         outputs = tuple(np.concatenate(parts)[order] for parts in zip(*each, strict=True))
-        labels = [part[rows[order]] for part in self.evidence.labels]
-        tasks = self.evidence.tasks
+        labelled = self.evidence.labelled.take(rows[order])
         return NestedScore(
-            score=Labelled.of(tasks, labels).score(outputs),
-            losses=Labelled.of(tasks, labels).losses(outputs),
+            score=labelled.score(outputs),
+            losses=labelled.losses(outputs),
             rows=rows[order],
             outputs=outputs,
         )

@@ -69,7 +69,7 @@ class Labelled:
         return cls(tuple(tasks), tuple(labels_of(*one) for one in each))
 
     def __len__(self) -> int:
-        return len(self.labels[0])
+        return len(self.labels[0]) if self.labels else 0
 
     def take(self, rows: Any) -> Labelled:
         """Some of the rows: a slice, indices or booleans."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from saikei.fusion.average.simplex import Array
+from saikei.fusion.average.simplex import Array, line_search
 from saikei.fusion.average.weights import finite, fit_weights
 from saikei.scoring.counted import Labels
 from saikei.scoring.task import Task, labels_of
@@ -156,7 +156,7 @@ def _descend(objective: Objective, start: Array) -> tuple[Array, float, float]:
         if _gap(weights, gradient) <= _TINY_GAP:
             break
         direction = _project(weights - length * gradient) - weights
-        step = _shorten(objective, weights, direction, value, gradient)
+        step = line_search(objective, weights, direction, value, gradient)
         if step is None:
             break
         there, lower, slope = step
@@ -166,20 +166,6 @@ def _descend(objective: Objective, start: Array) -> tuple[Array, float, float]:
         length = min(max(length, 1e-6), 1e6)
         weights, value, gradient = there, lower, slope
     return weights, value, _gap(weights, gradient)
-
-
-def _shorten(
-    objective: Objective, start: Array, direction: Array, value: float, gradient: Array
-) -> tuple[Array, float, Array] | None:
-    """Halve the step until it goes down enough; `None` when rounding allows no more."""
-    slope, step = float((gradient * direction).sum()), 1.0
-    while slope < 0 and step > 1e-12:
-        point = start + step * direction
-        lower, there = objective(point)
-        if lower < value and lower <= value + 1e-4 * step * slope:
-            return point, lower, there
-        step /= 2
-    return None
 
 
 def _gap(weights: Array, gradient: Array) -> float:

@@ -100,7 +100,7 @@ def mixture_log_loss(probabilities: Array, importance: Array) -> SimplexMinimum:
             break
         ratios = probabilities / (probabilities @ weights)[:, None]
         target = _newton_point(root * (ratios - 2.0))
-        step = _line_search(value_and_gradient, weights, target - weights, value, gradient)
+        step = line_search(value_and_gradient, weights, target - weights, value, gradient)
         if step is None:
             break
         weights, value, gradient = step
@@ -145,11 +145,22 @@ def any_convex(value_and_gradient: ValueAndGradient, members: int) -> SimplexMin
     return _best_of(value_and_gradient, _on_simplex(np.maximum(result.x, 0.0)))
 
 
-def _line_search(
+def line_search(
     objective: ValueAndGradient, start: Array, direction: Array, value: float, gradient: Array
 ) -> tuple[Array, float, Array] | None:
-    """Halve the step until it goes down enough; `None` when rounding allows no more."""
-    slope, step = float(gradient @ direction), 1.0
+    """Halve the step until it goes down enough; `None` when rounding allows no more.
+
+    Args:
+        objective: gives a value and its gradient, of the shape of the weights.
+        start: weights, one or several rows on the simplex.
+        direction: to weights that are on the simplex too.
+        value: of the objective at the start.
+        gradient: of the objective at the start.
+
+    Returns:
+        The weights found, with the objective's value and gradient there.
+    """
+    slope, step = float((gradient * direction).sum()), 1.0
     while slope < 0 and step > 1e-10:
         point = _on_simplex(start + step * direction)
         lower, there = objective(point)
@@ -178,4 +189,4 @@ def _equal(members: int) -> Array:
 def _on_simplex(weights: Array) -> Array:
     """Remove what rounding left: dust below 0 and a sum beside 1."""
     kept = np.where(weights > 1e-12, weights, 0.0)
-    return np.asarray(kept / kept.sum())
+    return np.asarray(kept / kept.sum(axis=-1, keepdims=True))

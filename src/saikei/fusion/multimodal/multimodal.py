@@ -20,7 +20,6 @@ from saikei.fusion.multimodal.fallback import Fallback, StandIns, mean_of_those_
 from saikei.fusion.multimodal.inputs import by_name, new_availabilities, with_all_inputs
 from saikei.fusion.stack import Stack
 from saikei.limits import check_seed
-from saikei.scoring.labelled import Labelled
 from saikei.scoring.score import Score
 from saikei.training.provenance import record_rows
 
@@ -174,9 +173,9 @@ class Multimodal(Fusion):
                 kept = MemberOutputs(tuple(evidence.predictions.outputs[place] for place in left))
                 weights = tuple(head.weights[place] / total for place in left)
                 predicted = WeightedMean(weights).predict(kept)
-                return Labelled.of(evidence.tasks, evidence.labels).score(predicted)
+                return evidence.labelled.score(predicted)
         told = stand_ins.without(evidence.predictions, places)
-        return Labelled.of(evidence.tasks, evidence.labels).score(head.predict(told))
+        return evidence.labelled.score(head.predict(told))
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""
