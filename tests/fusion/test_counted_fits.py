@@ -131,7 +131,8 @@ def test_a_stack_leaves_out_what_does_not_count() -> None:
     evidence = evidence_of("multiclass")
     labels = evidence.labels[0]
     other = np.where(labels.counted, labels.values, (labels.values + 1) % C)
-    changed = replace(evidence, labels=(replace(labels, values=other),))
+    relabelled = Labelled(evidence.tasks, (replace(labels, values=other),))
+    changed = replace(evidence, labelled=relabelled)
     a, b = (
         sk.Stack().fit_head(one).predict(evidence.predictions)[0] for one in (evidence, changed)
     )
