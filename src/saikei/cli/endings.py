@@ -111,7 +111,10 @@ def _of_typer(error: BaseException) -> Ending | None:
     from typer.exceptions import TyperException
 
     if isinstance(error, TyperException):
-        return Ending(error.exit_code, error.format_message())
+        message = error.format_message().rstrip(".")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "saikei"
+        return Ending(error.exit_code, f"{message}. See '{command} --help'.")
     return None
 
 
