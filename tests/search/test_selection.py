@@ -1,4 +1,4 @@
-"""What ships: the best that keeps the budget, or the simplest that cannot be told from it."""
+"""What ships: the best that keeps the budget, or the simplest that is not clearly worse."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> N
     assert chosen([dear, cheap], outputs) == ships
 
 
-def test_a_single_model_beats_a_better_average_that_cannot_be_told_from_it() -> None:
+def test_a_single_model_is_chosen_over_an_average_that_is_not_clearly_better() -> None:
     single = candidate("single", cost=cost(100))
     average = candidate("average", kind="average", members=("x", "y"), cost=cost(20))
     outputs = {"single": right(JUDGE, 178, first=20), "average": right(JUDGE, 180)}
