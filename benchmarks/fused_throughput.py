@@ -2,7 +2,7 @@
 
 Dense and convolutional members, at batches of 1, 32 and 512 rows. Both get the same batch and give
 the same outputs; runs alternate. Beside `predict` of the fused model, its `predict_on_batch` is
-measured, which leaves out what Keras does around a batch, for the loop likewise.
+measured, which leaves out what Keras does around a batch, also for the loop.
 
 For dense members two other graphs of the same function are measured against ours, in which members
 stand side by side: the members' matrices stacked, so that each layer of all is one product, and a
@@ -99,10 +99,10 @@ class Stacked(layers.Layer):
         """All members at once, or one mapped over the weights of all."""
         flat = [part for kernel, bias, _ in self.stacks for part in (kernel, bias)]
         if self.mapped:
-            said = ops.vectorized_map(lambda own: self.run(x, own), flat)
+            outputs = ops.vectorized_map(lambda own: self.run(x, own), flat)
         else:
-            said = self.run(ops.broadcast_to(x, (MEMBERS, *ops.shape(x))), flat)
-        return ops.mean(said, axis=0)
+            outputs = self.run(ops.broadcast_to(x, (MEMBERS, *ops.shape(x))), flat)
+        return ops.mean(outputs, axis=0)
 
     def run(self, x: keras.KerasTensor, flat: list[keras.KerasTensor]) -> keras.KerasTensor:
         """The layers one after another."""
@@ -137,7 +137,7 @@ def compare(
 def against(
     label: str, fused: keras.Model, other: keras.Model, x: np.ndarray, how: str, runs: int
 ) -> None:
-    """Likewise for another graph of the same function."""
+    """The same for another graph of the same function."""
     race(label, "other", lambda: say(fused, x, how), lambda: say(other, x, how), runs)
 
 

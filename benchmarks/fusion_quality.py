@@ -76,14 +76,14 @@ def losses_of(x: Array, y: Array, seed: int) -> dict[str, float]:
     held, test = gather(members, (x_fit, y_fit)), gather(members, (x_test, y_test))
     found = {}
     for name, fusion in OURS.items():
-        (said,) = fusion.fit_head(held).predict(test.predictions)
-        found[f"ours: {name}"] = log_loss(y_test, two_columns(said), labels=np.unique(y))
+        (predictions,) = fusion.fit_head(held).predict(test.predictions)
+        found[f"ours: {name}"] = log_loss(y_test, two_columns(predictions), labels=np.unique(y))
     fusion = chosen(members, (x_fit, y_fit))
-    (said,) = fusion.fit_head(held).predict(test.predictions)
-    found["ours: choose"] = log_loss(y_test, two_columns(said), labels=np.unique(y))
+    (predictions,) = fusion.fit_head(held).predict(test.predictions)
+    found["ours: choose"] = log_loss(y_test, two_columns(predictions), labels=np.unique(y))
     for name, peer in PEERS.items():
-        said = peer(tables(held), y_fit, tables(test))
-        found[f"peer: {name}"] = log_loss(y_test, said, labels=np.unique(y))
+        predictions = peer(tables(held), y_fit, tables(test))
+        found[f"peer: {name}"] = log_loss(y_test, predictions, labels=np.unique(y))
     print("  split", seed, {name: round(loss, 4) for name, loss in found.items()}, flush=True)
     return found
 
@@ -124,43 +124,43 @@ def chosen(members: list[keras.Model], data: tuple[Array, Array]) -> Any:
     return min(good, key=lambda entry: entry[:2])[2]
 
 
-def two_columns(said: Array) -> Array:
+def two_columns(predictions: Array) -> Array:
     """Probabilities of every class, also where a network gives one number."""
-    p = np.asarray(said, dtype=np.float64)
+    p = np.asarray(predictions, dtype=np.float64)
     p = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
     return p / p.sum(axis=1, keepdims=True)
 
 
 def tables(evidence: Evidence) -> list[Array]:
-    """What each member says, as peers take it."""
+    """Predictions of each member, one table each."""
     return [two_columns(member[0]) for member in evidence.predictions.outputs]
 
 
-class Told(ClassifierMixin, BaseEstimator):
+class StoredMember(ClassifierMixin, BaseEstimator):
     """A trained classifier that reads its predictions from its columns of the input."""
 
-    def __init__(self, place: int = 0, classes: int = 2) -> None:
-        self.place = place
+    def __init__(self, index: int = 0, classes: int = 2) -> None:
+        self.index = index
         self.classes = classes
 
-    def fit(self, x: Array, y: Array) -> Told:  # noqa: ARG002 - what scikit-learn calls
+    def fit(self, x: Array, y: Array) -> StoredMember:  # noqa: ARG002 - what scikit-learn calls
         """It is trained already."""
         self.classes_ = np.arange(self.classes)
         return self
 
     def predict_proba(self, x: Array) -> Array:
         """Its columns."""
-        return x[:, self.place * self.classes : (self.place + 1) * self.classes]
+        return x[:, self.index * self.classes : (self.index + 1) * self.classes]
 
     def predict(self, x: Array) -> Array:
         """The class of the highest probability."""
         return self.predict_proba(x).argmax(axis=1)
 
 
-def told(held: list[Array], y: Array) -> list[Told]:
+def stored_members(held: list[Array], y: Array) -> list[StoredMember]:
     """The members as classifiers."""
     classes = held[0].shape[1]
-    return [Told(place, classes).fit(held[0], y) for place in range(len(held))]
+    return [StoredMember(index, classes).fit(held[0], y) for index in range(len(held))]
 
 
 def autogluon(size: int) -> Callable[[list[Array], Array, list[Array]], Array]:
@@ -182,7 +182,7 @@ def autogluon(size: int) -> Callable[[list[Array], Array, list[Array]], Array]:
 
 def scikit_learn(held: list[Array], y: Array, test: list[Array]) -> Array:
     """Stacking of trained classifiers under its default, a logistic regression."""
-    estimators = [(f"m{place}", one) for place, one in enumerate(told(held, y))]
+    estimators = [(f"m{index}", one) for index, one in enumerate(stored_members(held, y))]
     meta = LogisticRegression(max_iter=5000)
     model = StackingClassifier(estimators, meta, cv="prefit", stack_method="predict_proba")
     model.fit(np.concatenate(held, axis=1), y)
@@ -192,7 +192,9 @@ def scikit_learn(held: list[Array], y: Array, test: list[Array]) -> Array:
 def mlxtend(held: list[Array], y: Array, test: list[Array]) -> Array:
     """Stacking of trained classifiers on their probabilities."""
     meta = LogisticRegression(max_iter=5000)
-    model = MlxtendStacking(told(held, y), meta, use_probas=True, fit_base_estimators=False)
+    model = MlxtendStacking(
+        stored_members(held, y), meta, use_probas=True, fit_base_estimators=False
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="fit_base_estimators=False")
         model.fit(np.concatenate(held, axis=1), y)
