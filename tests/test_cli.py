@@ -293,7 +293,7 @@ def test_merge_makes_one_file_of_several_without_data(
     shown = run_json(
         capsys, *files, "--out", tmp_path / "soup.keras", "--with", "Linear(weights=(0.25, 0.75))"
     )
-    assert shown["likeness"] > 0.9
+    assert shown["correlation"] > 0.9
     merged = keras.saving.load_model(tmp_path / "soup.keras").get_weights()
     for weight, before in zip(merged, model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, before + 0.0075, atol=1e-6)

@@ -120,7 +120,7 @@ def test_merged_files_have_the_bits_of_merged_models(
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
-    assert made.likeness is not None and made.likeness > 0.9
+    assert made.correlation is not None and made.correlation > 0.9
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [*(p.name for p in paths), f"out{ending}"]
     )
@@ -173,7 +173,7 @@ def test_networks_of_other_seeds_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FusionError, match=r"b\.safetensors' do not correlate.*check=False"):
         merge_files(paths, tmp_path / "c.safetensors")
     assert not (tmp_path / "c.safetensors").exists()
-    assert merge_files(paths, tmp_path / "c.safetensors", check=False).likeness is None
+    assert merge_files(paths, tmp_path / "c.safetensors", check=False).correlation is None
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])

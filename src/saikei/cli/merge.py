@@ -1,4 +1,4 @@
-"""`saikei merge`: files of weights as one, tensor by tensor."""
+"""`saikei merge`: merge files of weights, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def merge(
         ),
     ] = "uniform",
     base: Annotated[
-        Path | None, typer.Option(help="What all were fine-tuned from, for methods that need it.")
+        Path | None,
+        typer.Option(help="The file of the model that all were fine-tuned from, if needed."),
     ] = None,
     check: Annotated[
         bool, typer.Option(help="Refuse files whose kernels do not correlate.")
@@ -46,8 +47,10 @@ def merge(
     if as_json:
         say_json(made)
         return
-    likeness = "" if made["likeness"] is None else f"; least correlation {made['likeness']:.3f}"
-    say(f"{made['path']}: {made['tensors']:,} tensors, {made['nbytes']:,} bytes{likeness}.")
+    correlation = (
+        "" if made["correlation"] is None else f"; least correlation {made['correlation']:.3f}"
+    )
+    say(f"{made['path']}: {made['tensors']:,} tensors, {made['nbytes']:,} bytes{correlation}.")
 
 
 def _method(typed: str) -> Any:

@@ -11,16 +11,16 @@ _SUM_TOLERANCE = 1e-6
 
 
 def check_share(name: str, value: object, zero: bool = True, one: bool = True) -> None:
-    """Refuse what is no number from 0 to 1.
+    """Refuse a value that is no number from 0 to 1.
 
     Args:
-        name: of the argument.
-        value: of it.
+        name: the name of the argument.
+        value: its value.
         zero: whether 0 itself is allowed.
-        one: whether 1 itself is.
+        one: whether 1 itself is allowed.
 
     Raises:
-        FusionError: with the bounds.
+        FusionError: naming the bounds.
     """
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     if not fits or (value == 0 and not zero) or (value == 1 and not one):
@@ -33,10 +33,10 @@ def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]
 
     Args:
         weights: one for each member.
-        of: what they belong to, such as " of class 2", for messages.
+        of: a supplement for messages, such as " of class 2".
 
     Raises:
-        FusionError: with the sum, or what else is wrong.
+        FusionError: naming the sum, or what else is wrong.
     """
     try:
         numbers = tuple(float(weight) for weight in weights)
@@ -48,6 +48,6 @@ def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]
         raise FusionError(f"weights={numbers}{of} must be finite and at least 0.")
     total = math.fsum(numbers)
     if abs(total - 1) > _SUM_TOLERANCE:
-        mend = f": divide each of them by {total:g}" if total else ""
-        raise FusionError(f"The weights{of} sum to {total:g}, not to 1{mend}.")
+        fix = f": divide each of them by {total:g}" if total else ""
+        raise FusionError(f"The weights{of} sum to {total:g}, not to 1{fix}.")
     return numbers

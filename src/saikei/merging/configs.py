@@ -1,4 +1,4 @@
-"""Configs of layers without what does not matter to whether two of them compute alike."""
+"""Configs of layers without the settings that do not change what a layer with weights computes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _IDLE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
 
 def stripped(value: Any, but: Sequence[str] = ()) -> Any:
-    """A config without what makes no difference once there are weights.
+    """A config without the settings that make no difference once there are weights.
 
     Args:
         value: a config, or a part of one.
-        but: keys to leave out besides.
+        but: further keys to leave out.
     """
     if isinstance(value, Mapping):
         return {

@@ -16,36 +16,73 @@ from saikei.merging.kernels import Consensus
 from saikei.merging.kernels.blocks import Array
 
 
+@dataclass(frozen=True, eq=False)
+class MemberTensors:
+    """One tensor of every member.
+
+    Args:
+        name: the name of the tensor, the same in every member.
+        arrays: one array for each member, of one shape and floating type.
+        given_base: the tensor of the base; `None` without a base.
+        out: the array to write to; `None` for a new one.
+    """
+
+    name: str
+    arrays: Sequence[Array]
+    given_base: Array | None = None
+    out: Array | None = None
+
+    @property
+    def base(self) -> Array:
+        """The tensor of the base.
+
+        Raises:
+            FusionError: when there is none.
+        """
+        if self.given_base is None:
+            raise FusionError("The method needs the tensor of a base: give one.")
+        return self.given_base
+
+
 class Merge(ABC):
-    """A way to make one tensor of those of several members. Subclasses are frozen dataclasses.
+    """A way to merge the tensors of several members into one. Subclasses are frozen dataclasses.
 
     Attributes:
-        needs_base: whether it merges differences to a base that all members were tuned from.
+        needs_base: whether it merges differences to a base that all members were fine-tuned from.
     """
 
     needs_base: ClassVar[bool] = False
 
-    @abstractmethod
     def tensor(
-        self, name: str, arrays: Sequence[Array], base: Array | None, out: Array | None = None
+        self,
+        name: str,
+        arrays: Sequence[Array],
+        base: Array | None = None,
+        out: Array | None = None,
     ) -> Array:
         """Merge one tensor.
 
         Args:
-            name: of the tensor, the same in every member.
-            arrays: one for each member, of one shape and floating type.
-            base: of the base, for methods that need one.
-            out: where to write.
+            name: the name of the tensor, the same in every member.
+            arrays: one array for each member, of one shape and floating type.
+            base: the tensor of the base, for methods that need one; else `None`.
+            out: the array to write to; `None` for a new one.
 
         Raises:
             FusionError: when the arrays do not fit each other or the method, or hold NaN.
         """
+        self.check_count(len(arrays))
+        return self._merged(MemberTensors(name, arrays, base, out))
+
+    @abstractmethod
+    def _merged(self, of: MemberTensors) -> Array:
+        """The merged tensor."""
 
     def check_count(self, members: int) -> None:  # noqa: B027 - most take any number
         """Refuse a number of members that the method cannot take.
 
         Raises:
-            FusionError: with the number that it takes.
+            FusionError: naming the number that it takes.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +99,7 @@ class Linear(Merge):
 
     Example:
         >>> import numpy as np
-        >>> Linear((0.25, 0.75)).tensor("kernel", [np.zeros(2), np.ones(2)], None)
+        >>> Linear((0.25, 0.75)).tensor("kernel", [np.zeros(2), np.ones(2)])
         array([0.75, 0.75])
     """
 
@@ -73,22 +110,14 @@ class Linear(Merge):
             object.__setattr__(self, "weights", checked_weights(tuple(self.weights)))
 
     def check_count(self, members: int) -> None:
-        """There has to be one weight for each member."""
+        """Refuse a number of members that is not the number of weights."""
         if self.weights is not None and len(self.weights) != members:
             raise FusionError(
                 f"{len(self.weights)} weights are given for {members} members: give one for each."
             )
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,  # noqa: ARG002
-        out: Array | None = None,
-    ) -> Array:
-        """The mean."""
-        self.check_count(len(arrays))
-        return kernels.linear(arrays, self.weights, out)
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.linear(of.arrays, self.weights, of.out)
 
 
 @dataclass(frozen=True)
@@ -96,7 +125,7 @@ class Ema(Merge):
     """The exponential moving average of checkpoints in the order of training.
 
     Args:
-        decay: share of the average that each checkpoint leaves of those before it, 0 to 1.
+        decay: the weight of the average so far when a checkpoint is added, 0 to 1.
 
     Example:
         >>> Ema(0.5).weights(3)
@@ -109,19 +138,12 @@ class Ema(Merge):
         check_share("decay", self.decay)
 
     def weights(self, members: int) -> tuple[float, ...]:
-        """The weight of each checkpoint in the end, the first one first."""
+        """The final weight of each checkpoint, the earliest first."""
         later = [(1 - self.decay) * self.decay ** (members - 1 - i) for i in range(1, members)]
         return (self.decay ** (members - 1), *later)
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,  # noqa: ARG002
-        out: Array | None = None,
-    ) -> Array:
-        """The average after the last checkpoint."""
-        return kernels.linear(arrays, self.weights(len(arrays)), out)
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.linear(of.arrays, self.weights(len(of.arrays)), of.out)
 
 
 @dataclass(frozen=True)
@@ -129,7 +151,7 @@ class Slerp(Merge):
     """Between two members on a sphere, tensor by tensor (Shoemake, 1985).
 
     Args:
-        t: how far from the first to the second, 0 to 1.
+        t: position between the first and the second, 0 to 1.
     """
 
     t: float = 0.5
@@ -138,43 +160,29 @@ class Slerp(Merge):
         check_share("t", self.t)
 
     def check_count(self, members: int) -> None:
-        """It is between two."""
+        """Refuse any number of members but two."""
         if members != 2:
             raise FusionError(
                 f"Slerp is between two models, got {members}: give two, or use 'uniform'."
             )
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,  # noqa: ARG002
-        out: Array | None = None,
-    ) -> Array:
-        """The tensor between."""
-        return kernels.slerp(arrays, self.t, out)
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.slerp(of.arrays, self.t, of.out)
 
 
 @dataclass(frozen=True)
 class TaskArithmetic(Merge):
-    """The base and the sum of what members learned beyond it (Ilharco et al., 2023).
+    """The base plus the sum of the members' differences to it (Ilharco et al., 2023).
 
     Args:
-        scale: λ, by which the sum is multiplied.
+        scale: λ, factor of the sum.
     """
 
     scale: float = 0.4
     needs_base: ClassVar[bool] = True
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,
-        out: Array | None = None,
-    ) -> Array:
-        """`base + λ Σ (xᵢ − base)`."""
-        return kernels.merge_deltas(arrays, _given(base), None, "sum", self.scale, out)
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.merge_deltas(of.arrays, of.base, None, "sum", self.scale, of.out)
 
 
 @dataclass(frozen=True)
@@ -185,8 +193,8 @@ class Ties(Merge):
     the sign of their sum is elected, and those that have it are averaged.
 
     Args:
-        density: share of the differences that stay, above 0 and at most 1.
-        scale: λ, by which the merged difference is multiplied.
+        density: the share of the differences that stay, above 0 and at most 1.
+        scale: λ, factor of the merged difference.
     """
 
     density: float = 0.2
@@ -196,15 +204,8 @@ class Ties(Merge):
     def __post_init__(self) -> None:
         check_share("density", self.density, zero=False)
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,
-        out: Array | None = None,
-    ) -> Array:
-        """The base and what was agreed on."""
-        return kernels.ties(arrays, _given(base), self.density, self.scale, out)
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.ties(of.arrays, of.base, self.density, self.scale, of.out)
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,12 @@ class Dare(Merge):
     """Drop differences to the base at random, and rescale the others (Yu et al., 2023).
 
     Args:
-        drop: probability, at least 0 and below 1.
-        consensus: how those that are left become one: `"mean"`, `"sum"`, or `"sign"` as in TIES.
-        scale: λ, by which the merged difference is multiplied.
-        rescale: whether those that are left are divided by `1 − drop`.
-        seed: of the dropping.
+        drop: the probability that a difference is dropped, at least 0 and below 1.
+        consensus: how the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
+            TIES.
+        scale: λ, factor of the merged difference.
+        rescale: whether the remaining differences are divided by `1 − drop`.
+        seed: seed of the dropping.
     """
 
     drop: float = 0.9
@@ -235,44 +237,22 @@ class Dare(Merge):
                 f"consensus={self.consensus!r} is unknown: use 'mean', 'sum' or 'sign'."
             )
 
-    def tensor(
-        self, name: str, arrays: Sequence[Array], base: Array | None, out: Array | None = None
-    ) -> Array:
-        """The base and what was agreed on."""
-        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    def _merged(self, of: MemberTensors) -> Array:
+        number = int.from_bytes(hashlib.sha256(of.name.encode()).digest()[:8], "little")
+        key = (self.seed, number)
         return kernels.dare(
-            arrays,
-            _given(base),
-            self.drop,
-            (self.seed, number),
-            self.consensus,
-            self.scale,
-            self.rescale,
-            out,
+            of.arrays, of.base, self.drop, key, self.consensus, self.scale, self.rescale, of.out
         )
 
 
 @dataclass(frozen=True)
 class ModelStock(Merge):
-    """Between the base and the mean, as the angle between members says (Jang et al., 2024)."""
+    """Between the base and the mean, by the angle between the members (Jang et al., 2024)."""
 
     needs_base: ClassVar[bool] = True
 
-    def tensor(
-        self,
-        name: str,  # noqa: ARG002 - as the base class has it
-        arrays: Sequence[Array],
-        base: Array | None,
-        out: Array | None = None,
-    ) -> Array:
-        """The tensor between."""
-        return kernels.model_stock(arrays, _given(base), out)
-
-
-def _given(base: Array | None) -> Array:
-    if base is None:
-        raise FusionError("The method needs the tensor of a base: give one.")
-    return base
+    def _merged(self, of: MemberTensors) -> Array:
+        return kernels.model_stock(of.arrays, of.base, of.out)
 
 
 @dataclass(frozen=True)
@@ -282,7 +262,7 @@ class Fisher:
     Matena and Raffel, 2022. The information is the empirical one, of the labels of held-out data.
 
     Args:
-        samples: how many rows it is measured on; all where there are fewer.
+        samples: the number of rows that it is measured on; all where there are fewer.
     """
 
     samples: int = 512
@@ -297,12 +277,12 @@ class Fisher:
 
 @dataclass(frozen=True)
 class Greedy:
-    """The greedy soup: members join, the best first, as long as the mean does not get worse.
+    """The greedy soup: members are added, the best first, unless the mean gets worse.
 
     Wortsman et al., "Model soups", 2022. Measured on held-out data.
 
     Args:
-        metric: `"loss"` or `"accuracy"`.
+        metric: how the mean is scored, `"loss"` or `"accuracy"`.
     """
 
     metric: Literal["loss", "accuracy"] = "loss"

@@ -22,7 +22,7 @@ from saikei.merging.methods import (
 
 Method: TypeAlias = Merge | Fisher | Greedy
 
-# By the names that they have in papers and on the command line.
+# Methods by the names that they have in papers and on the command line.
 NAMED: Mapping[str, Method] = MappingProxyType(
     {
         "uniform": Linear(),
@@ -36,14 +36,14 @@ NAMED: Mapping[str, Method] = MappingProxyType(
         "model_stock": ModelStock(),
     }
 )
-# By the names of their classes, for JSON and for calls on the command line.
+# Methods by the names of their classes, for JSON and for calls on the command line.
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
     {type(method).__name__: type(method) for method in NAMED.values()}
 )
 
 
 def find_method(method: object) -> Method:
-    """A method from its name, or as it is.
+    """A method by its name; a method itself is returned as it is.
 
     Raises:
         FusionError: when it is unknown.

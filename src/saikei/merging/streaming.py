@@ -1,4 +1,4 @@
-"""Weight files are merged tensor by tensor, whatever their size."""
+"""Merge weight files tensor by tensor, whatever their size."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from saikei.merging.files import Store, keras_zip
 from saikei.merging.kernels.blocks import Array, is_float
 from saikei.merging.methods import Merge
 from saikei.merging.names import Method, find_method
-from saikei.merging.weight_similarity import check_kinship
+from saikei.merging.weight_similarity import check_correlation
 from saikei.writing import check_target, write_whole
 
 
 @dataclass(frozen=True)
 class MergedFile:
-    """What was merged.
+    """The merged file.
 
     Args:
-        path: of the new file.
-        tensors: how many it holds.
-        nbytes: of them.
-        likeness: the least correlation of a member's kernels with those of the first member, or
+        path: the path of the new file.
+        tensors: how many tensors it holds.
+        nbytes: the size of the tensors in bytes.
+        correlation: the least correlation of a member's kernels with those of the first member, or
             of the base; `None` where it was not measured.
-        kept: tensors that are no floats, and as the first member has them.
+        kept: names of tensors that are no floats and were copied from the first member.
     """
 
     path: Path
     tensors: int
     nbytes: int
-    likeness: float | None
+    correlation: float | None
     kept: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class MergedFile:
             "path": str(self.path),
             "tensors": self.tensors,
             "nbytes": self.nbytes,
-            "likeness": self.likeness,
+            "correlation": self.correlation,
             "kept": list(self.kept),
         }
 
@@ -61,28 +61,29 @@ def merge_files(
 ) -> MergedFile:
     """Merge files of weights without loading a model: one tensor of each member at a time.
 
-    Tensors are merged by name; those of BatchNormalization's statistics too, so measure these
-    anew where there are any. The state of an optimizer is left out, and counters are the first
-    file's.
+    Tensors are merged by name, moving statistics of BatchNormalization among them: these should be
+    measured anew afterwards. The state of an optimizer is left out, and counters are copied from
+    the first file.
 
     Args:
         paths: two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
             tensors of the same names, shapes and types.
         out: the new file, of the same kind; what else the first file holds is copied.
-        method: as in `Soup`, but `"greedy"` and `"fisher"`, which need data.
-        base: the file of what the members were fine-tuned from, for methods that need it.
-        check: refuse members whose kernels do not correlate: networks of different seeds, whose
-            mean is none. `Soup` measures the loss and aligns channels; here there is no data.
-        overwrite: whether a file may be replaced.
+        method: as in `Soup`, except `"greedy"` and `"fisher"`, which need data.
+        base: the file of the model that the members were fine-tuned from, for methods that need it.
+        check: whether members whose kernels do not correlate are refused: the mean of networks of
+            different seeds is useless. `Soup` measures the loss and aligns channels; here there is
+            no data.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
-        What was merged. The file is written whole or not at all.
+        The merged file, which is written whole or not at all.
 
     Raises:
-        FusionError: naming the file and the tensor that does not fit, or the method's mend.
+        FusionError: naming the file and the tensor that does not fit, or the argument to fix.
         ModelError: when a file cannot be read.
-        InputError: when the place to write to is wrong.
-        WorkError: when the disk does not take it.
+        InputError: when the file cannot be written at this path.
+        WorkError: when the disk is full.
     """
     merge = _streaming(method, len(paths), base)
     kinds = {files.ending(Path(path)) for path in (*paths, out)}
@@ -93,12 +94,12 @@ def merge_files(
         given = [*paths] if base is None else [*paths, base]
         stores = [stack.enter_context(files.open_store(Path(path))) for path in given]
         _check_alike(stores)
-        likeness = check_kinship(stores, base is not None) if check else None
+        correlation = check_correlation(stores, base is not None) if check else None
         kept = _not_merged(stores[: len(paths)])
         write_whole(target, lambda draft: _write(draft, stores, merge, kept, base is not None))
         entries = stores[0].entries
         nbytes = sum(entry.nbytes for entry in entries.values())
-    return MergedFile(target, len(entries), nbytes, likeness, tuple(sorted(kept)))
+    return MergedFile(target, len(entries), nbytes, correlation, tuple(sorted(kept)))
 
 
 def _streaming(method: Method | str, members: int, base: object) -> Merge:
@@ -112,8 +113,8 @@ def _streaming(method: Method | str, members: int, base: object) -> Merge:
         raise FusionError(f"A merge needs at least two files, got {members}: give more.")
     merge.check_count(members)
     if merge.needs_base != (base is not None):
-        said = "needs the file of a base" if base is None else "needs no base"
-        raise FusionError(f"{type(merge).__name__} {said}: mend base=.")
+        problem = "needs the file of a base: give" if base is None else "needs no base: leave out"
+        raise FusionError(f"{type(merge).__name__} {problem} base=.")
     return merge
 
 
@@ -143,11 +144,11 @@ def _check_archives(first: Store, other: Store, pair: str) -> None:
     if keras_zip.settings(first) != keras_zip.settings(other):
         raise FusionError(f"{pair} hold layers of other settings: merge files of one architecture.")
     if keras_zip.assets(first) != keras_zip.assets(other):
-        raise FusionError(f"{pair} hold other assets, such as vocabularies: they cannot merge.")
+        raise FusionError(f"{pair} hold other assets, such as vocabularies: they cannot be merged.")
 
 
 def _not_merged(stores: Sequence[Store]) -> set[str]:
-    """Tensors that are no floats: of these, counters and random states stay the first file's.
+    """Tensors that are no floats: counters and random states are copied from the first file.
 
     A single whole number counts something, such as the batches that a normalisation has seen.
     """

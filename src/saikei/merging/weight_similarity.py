@@ -1,4 +1,4 @@
-"""Whether networks come from one, told from their weights alone."""
+"""Whether networks were fine-tuned from one network, judged by the correlation of their weights."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from saikei.merging.kernels.blocks import Array, is_float
 
 # Kernels of different seeds correlate by about 0, fine-tuned ones by more than 0.9.
 _LEAST = 0.5
-# Numbers of each kernel that are compared, in a few runs that lie far apart.
+# Numbers of each kernel that are compared: a few runs, far apart from each other.
 _RUNS, _RUN = 8, 512
 
 
-def check_kinship(stores: Sequence[Store], with_base: bool) -> float | None:
+def check_correlation(stores: Sequence[Store], with_base: bool) -> float | None:
     """The least correlation of the members' kernels, over a sample of each.
 
     Args:
-        stores: of the members, and of a base behind them.
-        with_base: whether the last one is a base, which the members are then compared with;
-            otherwise they are with the first.
+        stores: the tensors of the members, and those of a base behind them.
+        with_base: whether the last store is a base, which all members are compared with;
+            otherwise they are compared with the first member.
 
     Returns:
-        The correlation; `None` without kernels.
+        The least correlation; `None` without kernels.
 
     Raises:
         FusionError: naming a file whose kernels do not correlate.
@@ -43,15 +43,15 @@ def check_kinship(stores: Sequence[Store], with_base: bool) -> float | None:
     for store in stores:
         if store is root:
             continue
-        likeness = _correlation(ours, _sampled(store, kernels))
-        if likeness < _LEAST:
+        correlation = _correlation(ours, _sampled(store, kernels))
+        if correlation < _LEAST:
             raise FusionError(
                 f"The kernels of '{store.path}' do not correlate with those of '{root.path}' "
-                f"({likeness:.2f}), as if they came from another seed: a merge of them is no "
-                "network. Load them and use Soup, which aligns their channels, or insist with "
-                "check=False."
+                f"({correlation:.2f}), as if they came from another seed, so a merge is useless: "
+                "load them and use Soup, which aligns their channels, or skip "
+                "this check with check=False."
             )
-        least = min(least, likeness)
+        least = min(least, correlation)
     return least
 
 
@@ -66,7 +66,7 @@ def _sampled(store: Store, names: Sequence[str]) -> list[Array]:
 
 
 def _correlation(ours: Sequence[Array], theirs: Sequence[Array]) -> float:
-    """Over all kernels, each of which counts by how many of its numbers were taken."""
+    """The mean correlation of kernels, weighted by how many numbers were taken of each."""
     total, size = 0.0, 0
     for a, b in zip(ours, theirs, strict=True):
         a, b = a - a.mean(), b - b.mean()

@@ -17,7 +17,7 @@ from saikei.errors import ModelError
 from saikei.merging.files.store import Entry, Store
 from saikei.writing import reserve
 
-# Of a training that a merged model did not have.
+# The state of an optimizer, which a merged model does not have.
 _LEFT_OUT = "optimizer"
 
 
@@ -36,9 +36,9 @@ def read_entries(file: h5py.File, path: Path, begin: int = 0) -> dict[str, Entry
     """The tensors of an open file.
 
     Args:
-        file: open to be read.
-        path: for messages.
-        begin: where in the bytes on disk the HDF5 file begins.
+        file: the file, open for reading.
+        path: its path, for messages.
+        begin: the offset of the HDF5 file in the bytes on disk.
     """
     found: dict[str, Entry] = {}
     end = file.id.get_filesize()
@@ -49,7 +49,7 @@ def read_entries(file: h5py.File, path: Path, begin: int = 0) -> dict[str, Entry
         offset = item.id.get_offset()
         size = math.prod(item.shape or ()) * item.dtype.itemsize
         if offset is not None and offset + size > end:
-            raise ModelError(f"'{name}' in '{path}' lies outside the file: it is damaged.")
+            raise ModelError(f"'{name}' in '{path}' is outside the file: it is damaged.")
         kind = ml_dtypes.bfloat16 if item.attrs.get("dtype") == "bfloat16" else item.dtype
         found[name] = Entry(
             tuple(item.shape), kind, None if offset is None else begin + offset, item
@@ -73,8 +73,8 @@ def created(path: Path, like: Store) -> Iterator[Store]:
 
 
 def _copy_frame(source: h5py.File, target: h5py.File, path: Path) -> None:
-    """Groups, attributes and places for tensors, without their numbers."""
-    # Room is made at once, so that each tensor has its place in the file.
+    """Copy groups, attributes and the layout of tensors, without their numbers."""
+    # Space is reserved at once, so that each tensor has an offset in the file.
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

@@ -26,7 +26,7 @@ _NAMES = ("keras_history", "inbound_nodes", "input_layers", "output_layers")
 
 @contextmanager
 def opened(path: Path) -> Iterator[Store]:
-    """The tensors of a file, where they lie in the archive; nothing of it is executed.
+    """The tensors of a file, at their offsets in the archive; nothing of it is executed.
 
     Raises:
         ModelError: when the file is no such archive, or its weights are compressed.
@@ -67,14 +67,14 @@ def created(path: Path, like: Store) -> Iterator[Store]:
 
 
 def assets(store: Store) -> dict[str, int]:
-    """Checksums of what an archive holds beside config and weights."""
+    """Checksums of the files of an archive other than config and weights."""
     own = (_WEIGHTS, _CONFIG, "metadata.json")
     infos = store.extra.archive.infolist()
     return {info.filename: info.CRC for info in infos if info.filename not in own}
 
 
 def settings(store: Store) -> Any:
-    """The config of the model without names, which say nothing of what it computes."""
+    """The config of the model without names, which do not change what it computes."""
     return stripped(_config(store.extra.archive, store.path).get("config"), _NAMES)
 
 
@@ -95,7 +95,7 @@ def _config(archive: zipfile.ZipFile, path: Path) -> dict[str, Any]:
 
 
 def _uncompiled(config: dict[str, Any]) -> str:
-    """The config of a model that was not trained itself."""
+    """The config without what the model was compiled with."""
     return json.dumps({key: value for key, value in config.items() if key != "compile_config"})
 
 

@@ -1,7 +1,6 @@
 """`.safetensors`: eight bytes of length, a header in JSON, and the tensors one behind another.
 
-The format's own package writes from memory that holds all tensors; here each is written in its
-place. https://github.com/huggingface/safetensors
+The format's own package needs all tensors in memory to write them; here each is written by itself. https://github.com/huggingface/safetensors
 """
 
 from __future__ import annotations
@@ -55,9 +54,9 @@ def opened(path: Path) -> Iterator[Store]:
     header, begin = _header(path)
     metadata = header.pop("__metadata__", None)
     size = path.stat().st_size - begin
-    entries = {name: _entry(path, name, said, begin, size) for name, said in header.items()}
+    entries = {name: _entry(path, name, record, begin, size) for name, record in header.items()}
     if sum(entry.nbytes for entry in entries.values()) > size:
-        raise ModelError(f"Tensors in '{path}' lie over each other: it is damaged, get it again.")
+        raise ModelError(f"Tensors in '{path}' overlap: it is damaged, get it again.")
     yield Store(path, path, entries, extra=metadata)
 
 
@@ -102,19 +101,19 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _entry(path: Path, name: str, said: Any, begin: int, size: int) -> Entry:
+def _entry(path: Path, name: str, record: Any, begin: int, size: int) -> Entry:
     try:
-        kind, shape = _TYPES[said["dtype"]], tuple(int(axis) for axis in said["shape"])
-        first, last = (int(offset) for offset in said["data_offsets"])
-        # What NumPy can have no array of, even an empty one.
+        kind, shape = _TYPES[record["dtype"]], tuple(int(axis) for axis in record["shape"])
+        first, last = (int(offset) for offset in record["data_offsets"])
+        # NumPy refuses shapes that no array can have, even an empty one.
         np.broadcast_to(np.zeros((), kind), shape)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
-            f"Tensor '{name}' in '{path}' cannot be read: its type or place is none that is known."
+            f"Tensor '{name}' in '{path}' cannot be read: its type, shape or offsets are not valid."
         ) from error
     fits = 0 <= first <= last <= size and min(shape, default=0) >= 0
     if not fits or last - first != math.prod(shape) * np.dtype(kind).itemsize:
         raise ModelError(
-            f"Tensor '{name}' in '{path}' lies outside the file: it is damaged, get it again."
+            f"Tensor '{name}' in '{path}' is outside the file: it is damaged, get it again."
         )
     return Entry(shape, kind, begin + first)

@@ -1,4 +1,4 @@
-"""Tensors in a file: where each lies, and views of one at a time."""
+"""Tensors in a file: the position of each, and views of one at a time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Entry:
     """A tensor in a file.
 
     Args:
-        shape: of it.
+        shape: the shape of the tensor.
         dtype: a NumPy type, or one of `ml_dtypes`.
-        offset: of its first byte in the file; `None` where its bytes do not lie in one piece.
-        stored: what gives its numbers then.
+        offset: the position of its first byte in the file; `None` where its bytes are not in one
+            piece.
+        stored: an HDF5 data set, which is read where there is no offset.
     """
 
     shape: tuple[int, ...]
@@ -42,11 +43,11 @@ class Store:
     """The tensors of one file.
 
     Args:
-        path: of the file.
-        bytes_in: the file that holds the tensors' bytes; the same, or one unpacked from it.
-        entries: by name.
-        writable: whether views of it can be written to.
-        extra: what else belongs to the file, for a copy of it.
+        path: the path of the file.
+        bytes_in: the file that holds the tensors' bytes: the same, or one unpacked from it.
+        entries: the tensors by name.
+        writable: whether views of the tensors can be written to.
+        extra: what else a copy of the file needs, such as metadata.
     """
 
     path: Path
@@ -56,7 +57,7 @@ class Store:
     extra: Any = field(default=None, repr=False)
 
     def array(self, name: str) -> Array:
-        """A view of a tensor in the file; memory is taken as it is read, and given back with it.
+        """A view of a tensor in the file; it takes memory only while it is used.
 
         Raises:
             ModelError: when its numbers are damaged.
@@ -70,7 +71,7 @@ class Store:
         return view
 
     def _whole(self, entry: Entry) -> Array:
-        """All numbers at once; where there are checksums, HDF5 compares them."""
+        """All numbers at once; HDF5 compares checksums where there are any."""
         return np.asarray(entry.stored[()])
 
     def _mapped(self, entry: Entry, offset: int) -> Array:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from saikei.errors import FusionError
 
 Array: TypeAlias = NDArray[Any]
-# Elements of a block: it stays in the second level of the cache, and is large enough that threads
-# spend their time in NumPy and not waiting for each other.
+# Writes the merged numbers of a slice into an array of its size and type, and returns them in the
+# wider type, in which they were summed.
+Merger: TypeAlias = Callable[[slice, Array], Array]
+# Elements of a block: it fits into the second level of the cache, and is large enough that threads
+# spend their time in NumPy and do not wait for each other.
 BLOCK = 1 << 16
 # Smaller spans are not worth a thread.
 _SPAN = 1 << 19
@@ -25,7 +28,7 @@ def compute_types(dtype: Any) -> tuple[Any, Any]:
     """The types in which numbers are compared and in which they are summed.
 
     Args:
-        dtype: of the tensors.
+        dtype: the type of the tensors.
 
     Raises:
         FusionError: when it is no real floating type.
@@ -60,9 +63,31 @@ def flat_views(arrays: Sequence[Array]) -> list[Array]:
     return [np.ascontiguousarray(array).reshape(-1) for array in arrays]
 
 
-def output_for(array: Array, out: Array | None) -> Array:
-    """Where the result goes: `out`, or a new array like the given one."""
-    return np.empty(array.shape, array.dtype) if out is None else out
+def fill_blocks(like: Array, out: Array | None, worker: Callable[[], Merger]) -> Array:
+    """Fill an array block by block, on several threads where it is large.
+
+    Args:
+        like: an array of the shape and type of the result.
+        out: the array to fill; `None` for a new one.
+        worker: called once on each thread, where it can allocate memory to work in; it returns a
+            function that merges a block.
+
+    Returns:
+        The filled array.
+
+    Raises:
+        FusionError: when a merged number is not finite.
+    """
+    result = np.empty(like.shape, like.dtype) if out is None else out
+    target = result.reshape(-1)
+
+    def work(start: int, stop: int) -> None:
+        merge = worker()
+        for first, last in blocks(start, stop):
+            check_finite(merge(slice(first, last), target[first:last]))
+
+    over_spans(target.size, work)
+    return result
 
 
 def blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -77,11 +102,12 @@ def over_spans(size: int, work: Callable[[int, int], Any]) -> list[Any]:
     Spans begin where blocks do, so that their division changes no number.
 
     Args:
-        size: number of elements.
-        work: may be called from several threads at once.
+        size: the number of elements.
+        work: called with the first index of a span and the index behind its last; several threads
+            may call it at once.
 
     Returns:
-        What each call gave, in order.
+        The results of the calls, in order.
     """
     count = max(1, min(_THREADS, os.cpu_count() or 1, size // _SPAN))
     if count == 1:
@@ -96,7 +122,7 @@ def check_finite(total: Array) -> None:
     """Refuse sums that are NaN or infinite.
 
     Raises:
-        FusionError: without a name, which the caller knows.
+        FusionError: without the name of the tensor, which the caller adds.
     """
     if not np.isfinite(total.sum()):
         raise FusionError(

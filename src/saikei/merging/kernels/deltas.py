@@ -1,4 +1,4 @@
-"""Merging what members learned beyond a base: a way to thin it out × a way to agree on it.
+"""Merging differences to a base: which of them stay × how those of several members become one.
 
 `base + λ · consensus(thinned(xᵢ − base))`. Ilharco et al., "Editing models with task arithmetic",
 2023; Yadav et al., "TIES-merging", 2023; Yu et al., "Language models are super Mario" (DARE), 2023.
@@ -15,18 +15,16 @@ import numpy as np
 from saikei.merging.kernels.blocks import (
     BLOCK,
     Array,
-    blocks,
-    check_finite,
+    Merger,
     compute_types,
+    fill_blocks,
     flat_views,
-    output_for,
-    over_spans,
 )
 from saikei.merging.kernels.threshold import magnitude_thresholds
 
 Consensus = Literal["mean", "sum", "sign"]
-# From a member's place, the magnitudes of its differences and the first index of a block; writes
-# which of them stay.
+# Gets a member's index, the magnitudes of its differences in a block, the first index of the block
+# and an array of booleans, into which it writes which of the differences stay.
 Thin = Callable[[int, Array, int, Array], None]
 
 
@@ -44,11 +42,11 @@ def ties(
     and the base stays.
 
     Args:
-        arrays: one for each member.
-        base: what all members were fine-tuned from.
+        arrays: one array for each member.
+        base: the array of the model that all members were fine-tuned from.
         density: share of each member's differences that is kept, above 0 and at most 1.
-        scale: λ, of the merged difference.
-        out: where to write.
+        scale: λ, factor of the merged difference.
+        out: the array to write to; `None` for a new one.
 
     Raises:
         FusionError: when the arrays differ in shape or type, or a number is not finite.
@@ -56,9 +54,9 @@ def ties(
     *flat, origin = flat_views([*arrays, base])
     thresholds = magnitude_thresholds(flat, origin, density)
 
-    def thin(place: int, sizes: Array, first: int, out: Array) -> None:  # noqa: ARG001
-        least = thresholds[place]
-        # A difference of 0 has nothing to say.
+    def thin(member: int, sizes: Array, first: int, out: Array) -> None:  # noqa: ARG001
+        least = thresholds[member]
+        # A difference of 0 never counts.
         (np.greater_equal if least > 0 else np.greater)(sizes, least, out=out)
 
     return merge_deltas(arrays, base, thin, "sign", scale, out=out)
@@ -77,22 +75,23 @@ def dare(
     """DARE: drop differences at random and multiply the others by `1 / (1 − drop)`.
 
     Args:
-        arrays: one for each member.
-        base: what all members were fine-tuned from.
+        arrays: one array for each member.
+        base: the array of the model that all members were fine-tuned from.
         drop: probability, at least 0 and below 1.
-        seed: whole numbers that say which are dropped, with the member's place.
-        consensus: how those that are left become one: `"mean"`, `"sum"`, or `"sign"` as in TIES.
-        scale: λ, of the merged difference.
-        rescale: whether the others are multiplied.
-        out: where to write.
+        seed: whole numbers that, with the member's index, seed the dropping.
+        consensus: how the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
+            TIES.
+        scale: λ, factor of the merged difference.
+        rescale: whether the remaining differences are multiplied.
+        out: the array to write to; `None` for a new one.
 
     Raises:
         FusionError: when the arrays differ in shape or type, or the result is not finite.
     """
 
-    def thin(place: int, sizes: Array, first: int, out: Array) -> None:
+    def thin(member: int, sizes: Array, first: int, out: Array) -> None:
         # One generator a block: the same numbers however the blocks are divided among threads.
-        key = np.random.SeedSequence([*seed, place, first // BLOCK])
+        key = np.random.SeedSequence([*seed, member, first // BLOCK])
         drawn = np.random.Generator(np.random.SFC64(key)).random(sizes.size)
         np.greater_equal(drawn, drop, out=out)
         np.logical_and(out, sizes > 0, out=out)
@@ -115,99 +114,99 @@ def merge_deltas(
     that agree come out bit by bit: `λ Σ x / d + (1 − λ c / d) base` for `c` numbers that count.
 
     Args:
-        arrays: one for each member.
-        base: what all members were fine-tuned from.
-        thin: says which differences of a block stay; `None` for all that are not 0.
+        arrays: one array for each member.
+        base: the array of the model that all members were fine-tuned from.
+        thin: decides which differences of a block stay; `None` for all that are not 0.
         consensus: `"mean"` over all members, their `"sum"`, or `"sign"`: for each number the mean
             of those that have the sign of the sum.
-        scale: λ.
-        out: where to write.
+        scale: λ, factor of the merged difference.
+        out: the array to write to; `None` for a new one.
 
     Raises:
         FusionError: when the arrays differ in shape or type, or the result is not finite.
     """
     *flat, origin = flat_views([*arrays, base])
-    result = output_for(base, out)
-    target = result.reshape(-1)
 
-    def work(start: int, stop: int) -> None:
-        bench = _Bench.of(len(flat), origin.dtype)
-        for first, last in blocks(start, stop):
-            at = bench.take([array[first:last] for array in flat], origin[first:last])
-            at.thin(thin, first)
+    def worker() -> Merger:
+        workspace = _Workspace.of(len(flat), origin.dtype)
+
+        def merge(block: slice, target: Array) -> Array:
+            part = workspace.take([array[block] for array in flat], origin[block])
+            part.thin(thin, block.start)
             if consensus == "sign":
-                at.elect()
-            merged = at.merged(consensus, scale)
-            check_finite(merged)
-            np.copyto(target[first:last], merged, casting="unsafe")
+                part.elect()
+            merged = part.merged(consensus, scale)
+            np.copyto(target, merged, casting="unsafe")
+            return merged
 
-    over_spans(target.size, work)
-    return result
+        return merge
+
+    return fill_blocks(base, out, worker)
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
-    """A block of all members, and room to work on it without asking for memory again.
+class _Workspace:
+    """A block of all members, and memory to work on it that serves all blocks.
 
     Args:
-        parts: the members' numbers.
-        ground: the base's.
-        differences: of each member to the base.
-        kept: which of them count.
-        room: as narrow as the numbers.
-        total: as wide as sums are.
-        marks: two rows of booleans.
-        count: how many count for each number.
+        parts: the numbers of each member.
+        base: the numbers of the base.
+        differences: of each member to the base, `(members, size)`.
+        kept: which of them count, booleans `(members, size)`.
+        scratch: numbers of the type in which differences are compared, `(size,)`.
+        total: numbers of the type in which sums are computed, `(size,)`.
+        marks: booleans, `(2, size)`.
+        count: how many members count for each number, `(size,)`.
     """
 
     parts: list[Array]
-    ground: Array
+    base: Array
     differences: Array
     kept: Array
-    room: Array
+    scratch: Array
     total: Array
     marks: Array
     count: Array
 
     @classmethod
-    def of(cls, members: int, dtype: Any) -> _Bench:
+    def of(cls, members: int, dtype: Any) -> _Workspace:
         narrow, wide = compute_types(dtype)
         return cls(
             parts=[],
-            ground=np.empty(0, narrow),
+            base=np.empty(0, narrow),
             differences=np.empty((members, BLOCK), narrow),
             kept=np.empty((members, BLOCK), np.bool_),
-            room=np.empty(BLOCK, narrow),
+            scratch=np.empty(BLOCK, narrow),
             total=np.empty(BLOCK, wide),
             marks=np.empty((2, BLOCK), np.bool_),
             count=np.empty(BLOCK, np.uint16),
         )
 
-    def take(self, parts: Sequence[Array], ground: Array) -> _Bench:
-        size, narrow = ground.size, self.room.dtype
-        return _Bench(
+    def take(self, parts: Sequence[Array], base: Array) -> _Workspace:
+        size, narrow = base.size, self.scratch.dtype
+        return _Workspace(
             [np.asarray(part, narrow) for part in parts],
-            np.asarray(ground, narrow),
+            np.asarray(base, narrow),
             self.differences[:, :size],
             self.kept[:, :size],
-            self.room[:size],
+            self.scratch[:size],
             self.total[:size],
             self.marks[:, :size],
             self.count[:size],
         )
 
     def thin(self, thin: Thin | None, first: int) -> None:
-        """Note the differences, and which stay."""
-        for place, (part, row) in enumerate(zip(self.parts, self.differences, strict=True)):
-            np.subtract(part, self.ground, out=row)
-            np.abs(row, out=self.room)
+        """Compute the differences, and which of them stay."""
+        for member, (part, row) in enumerate(zip(self.parts, self.differences, strict=True)):
+            np.subtract(part, self.base, out=row)
+            np.abs(row, out=self.scratch)
             if thin is None:
-                np.greater(self.room, 0, out=self.kept[place])
+                np.greater(self.scratch, 0, out=self.kept[member])
             else:
-                thin(place, self.room, first, self.kept[place])
+                thin(member, self.scratch, first, self.kept[member])
 
     def elect(self) -> None:
-        """Of what stays, keep what has the sign of the sum."""
+        """Of the differences that stay, keep those with the sign of their sum."""
         self._sum(self.differences)
         positive, same = self.marks
         np.greater(self.total, 0, out=positive)
@@ -219,14 +218,14 @@ class _Bench:
             np.logical_and(kept, same, out=kept)
 
     def _sum(self, rows: Any) -> None:
-        """Add up what is kept. What is not finite makes the sum so, kept or not."""
+        """Sum the kept numbers; numbers that are not finite make the sum so, kept or not."""
         np.multiply(rows[0], self.kept[0], out=self.total)
         for row, kept in zip(rows[1:], self.kept[1:], strict=True):
-            np.multiply(row, kept, out=self.room)
-            np.add(self.total, self.room, out=self.total)
+            np.multiply(row, kept, out=self.scratch)
+            np.add(self.total, self.scratch, out=self.total)
 
     def merged(self, consensus: Consensus, scale: float) -> Array:
-        """The numbers that count, and the base by what they leave of it."""
+        """The sum of the numbers that count, and of the base with the share that they leave it."""
         self._sum(self.parts)
         self.count[...] = 0
         for kept in self.kept:
@@ -240,8 +239,8 @@ class _Bench:
             np.divide(self.total, divisor, out=self.total)
             share = self.count.astype(self.total.dtype) / divisor
         if consensus == "sign" and scale == 1:
-            np.multiply(self.ground, ~share, out=self.room)
-            return np.add(self.total, self.room, out=self.total)
+            np.multiply(self.base, ~share, out=self.scratch)
+            return np.add(self.total, self.scratch, out=self.total)
         np.multiply(self.total, scale, out=self.total)
         left = 1 - scale * share.astype(self.total.dtype)
-        return np.add(self.total, left * self.ground, out=self.total)
+        return np.add(self.total, left * self.base, out=self.total)

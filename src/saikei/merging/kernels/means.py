@@ -14,13 +14,17 @@ from saikei.errors import FusionError
 from saikei.merging.kernels.blocks import (
     BLOCK,
     Array,
+    Merger,
     blocks,
     check_finite,
     compute_types,
+    fill_blocks,
     flat_views,
-    output_for,
     over_spans,
 )
+
+# Cosine of nearly parallel tensors: sin ω has no digits left, and the arc is a straight line.
+_PARALLEL = 0.9995
 
 
 def linear(
@@ -29,9 +33,9 @@ def linear(
     """The weighted mean of arrays of one shape and type.
 
     Args:
-        arrays: one for each member.
+        arrays: one array for each member.
         weights: one for each member, with sum 1; `None` for equal ones.
-        out: where to write, of the arrays' shape and type.
+        out: the array to write to, of the arrays' shape and type; `None` for a new one.
 
     Returns:
         The mean, rounded once from sums in the next wider type.
@@ -41,32 +45,31 @@ def linear(
     """
     flat = flat_views(arrays)
     _, wide = compute_types(flat[0].dtype)
-    result = output_for(arrays[0], out)
-    target = result.reshape(-1)
 
-    def work(start: int, stop: int) -> None:
+    def worker() -> Merger:
         total, term = np.empty(BLOCK, wide), np.empty(BLOCK, wide)
-        for first, last in blocks(start, stop):
-            parts = [array[first:last] for array in flat]
-            a, t, o = total[: len(parts[0])], term[: len(parts[0])], target[first:last]
+
+        def merge(block: slice, target: Array) -> Array:
+            parts = [array[block] for array in flat]
+            a, t = total[: target.size], term[: target.size]
             if weights is None:
                 _sum_into(parts, a)
-                np.divide(a, len(parts), out=o, casting="unsafe")
-            else:
-                np.multiply(parts[0], weights[0], out=a, dtype=wide, casting="unsafe")
-                for part, weight in zip(parts[1:], weights[1:], strict=True):
-                    np.multiply(part, weight, out=t, dtype=wide, casting="unsafe")
-                    np.add(a, t, out=a)
-                np.copyto(o, a, casting="unsafe")
-            # In the wide type, whose sum cannot overflow: a mean lies between numbers that fit.
-            check_finite(a)
+                np.divide(a, len(parts), out=target, casting="unsafe")
+                return a
+            np.multiply(parts[0], weights[0], out=a, dtype=wide, casting="unsafe")
+            for part, weight in zip(parts[1:], weights[1:], strict=True):
+                np.multiply(part, weight, out=t, dtype=wide, casting="unsafe")
+                np.add(a, t, out=a)
+            np.copyto(target, a, casting="unsafe")
+            return a
 
-    over_spans(target.size, work)
-    return result
+        return merge
+
+    return fill_blocks(arrays[0], out, worker)
 
 
 def _sum_into(parts: Sequence[Array], total: Array) -> None:
-    """In the type of the total, widened as they are added: each part is read once."""
+    """Sum in the type of the total; each part is widened as it is added, and read once."""
     if len(parts) == 1:
         np.copyto(total, parts[0], casting="unsafe")
         return
@@ -75,31 +78,27 @@ def _sum_into(parts: Sequence[Array], total: Array) -> None:
         np.add(total, part, out=total, dtype=total.dtype, casting="unsafe")
 
 
-# Nearly parallel tensors: the sphere is flat there, and sin ω has no digits left.
-_PARALLEL = 0.9995
-
-
 def slerp(arrays: Sequence[Array], t: float = 0.5, out: Array | None = None) -> Array:
     """`(sin((1−t)ω) a + sin(tω) b) / sin ω`, with ω the angle between two tensors as vectors.
 
     Args:
-        arrays: two.
-        t: how far from the first to the second, 0 to 1.
-        out: where to write.
+        arrays: two arrays.
+        t: position between the first and the second, 0 to 1.
+        out: the array to write to; `None` for a new one.
 
     Returns:
-        The tensor between; on the straight line where they are parallel, opposite or zero.
+        The interpolated tensor; linearly interpolated where both are parallel, opposite or zero.
 
     Raises:
         FusionError: when there are not two arrays, or they differ in shape or type.
     """
     if len(arrays) != 2:
         raise FusionError(f"Slerp is between two models, got {len(arrays)}: give two.")
-    return linear(arrays, slerp_weights(flat_views(arrays), t), out)
+    return linear(arrays, _slerp_weights(flat_views(arrays), t), out)
 
 
-def slerp_weights(flat: Sequence[Array], t: float) -> tuple[float, float]:
-    """By what each of two vectors is multiplied."""
+def _slerp_weights(flat: Sequence[Array], t: float) -> tuple[float, float]:
+    """The factors of the two vectors."""
     products = inner_products(flat)
     lengths = float(np.sqrt(products[0, 0] * products[1, 1]))
     cosine = float(products[0, 1]) / lengths if lengths > 0 else 1.0
@@ -115,27 +114,27 @@ def slerp_weights(flat: Sequence[Array], t: float) -> tuple[float, float]:
 def model_stock(arrays: Sequence[Array], base: Array, out: Array | None = None) -> Array:
     """`t · mean + (1 − t) · base` with `t = n cos θ / (1 + (n − 1) cos θ)`.
 
-    θ is the angle between the members' differences to the base; of more than two, the mean of the
-    cosines counts.
+    θ is the angle between the members' differences to the base; of more than two members, cos θ is
+    the mean of the cosines.
 
     Args:
-        arrays: one for each member.
-        base: what all members were fine-tuned from.
-        out: where to write.
+        arrays: one array for each member.
+        base: the array of the model that all members were fine-tuned from.
+        out: the array to write to; `None` for a new one.
 
     Raises:
         FusionError: when the arrays differ in shape or type.
     """
     *flat, origin = flat_views([*arrays, base])
-    share = stock_share(inner_products(flat, origin))
+    share = _stock_share(inner_products(flat, origin))
     weights = [*(share / len(arrays) for _ in arrays), 1 - share]
     if share in (0.0, 1.0):
-        # So that equal members, and a base that nobody left, come out bit by bit.
+        # Equal members, or members equal to the base, give the same bits.
         return linear(list(arrays) if share else [base], None, out)
     return linear([*arrays, base], weights, out)
 
 
-def stock_share(products: Array) -> float:
+def _stock_share(products: Array) -> float:
     """The `t` of the formula, 0 to 1.
 
     Args:
@@ -144,7 +143,7 @@ def stock_share(products: Array) -> float:
     count = len(products)
     lengths = np.sqrt(np.diag(products))
     if count < 2 or not lengths.all():
-        # A member that did not move says nothing about an angle.
+        # A member that equals the base has no angle.
         return 1.0 if count < 2 else 0.0
     cosines = products / np.outer(lengths, lengths)
     cosine = float((cosines.sum() - np.trace(cosines)) / (count * (count - 1)))
@@ -159,34 +158,30 @@ def fisher(
     """`Σ Fᵢ xᵢ / Σ Fᵢ`, element by element; the plain mean where no member has information.
 
     Args:
-        arrays: one for each member.
+        arrays: one array for each member.
         information: the diagonal of each member's Fisher matrix, of the arrays' shape, ≥ 0.
-        out: where to write.
+        out: the array to write to; `None` for a new one.
 
     Raises:
         FusionError: when the arrays differ in shape or type, or the result is not finite.
     """
     flat, weights = flat_views(arrays), flat_views(information)
     _, wide = compute_types(flat[0].dtype)
-    result = output_for(arrays[0], out)
-    target = result.reshape(-1)
 
-    def work(start: int, stop: int) -> None:
-        for first, last in blocks(start, stop):
-            numbers = [array[first:last].astype(wide) for array in flat]
-            shares = [array[first:last].astype(wide) for array in weights]
-            known = sum(shares[1:], start=shares[0])
-            blind = known <= 0
-            known[blind] = len(flat)
-            for share in shares:
-                share[blind] = 1
-            terms = [n * s for n, s in zip(numbers, shares, strict=True)]
-            total = sum(terms[1:], start=terms[0]) / known
-            check_finite(total)
-            np.copyto(target[first:last], total, casting="unsafe")
+    def merge(block: slice, target: Array) -> Array:
+        numbers = [array[block].astype(wide) for array in flat]
+        shares = [array[block].astype(wide) for array in weights]
+        known = sum(shares[1:], start=shares[0])
+        blind = known <= 0
+        known[blind] = len(flat)
+        for share in shares:
+            share[blind] = 1
+        terms = [n * s for n, s in zip(numbers, shares, strict=True)]
+        total = np.asarray(sum(terms[1:], start=terms[0]) / known)
+        np.copyto(target, total, casting="unsafe")
+        return total
 
-    over_spans(target.size, work)
-    return result
+    return fill_blocks(arrays[0], out, lambda: merge)
 
 
 def inner_products(flat: Sequence[Array], base: Array | None = None) -> Array:
@@ -194,7 +189,7 @@ def inner_products(flat: Sequence[Array], base: Array | None = None) -> Array:
 
     Args:
         flat: one-dimensional arrays of one size.
-        base: what is taken off each of them; `None` for nothing.
+        base: the array `b` that is subtracted from each of them; `None` for zeros.
 
     Raises:
         FusionError: when a number is not finite.

@@ -9,23 +9,23 @@ import numpy as np
 from saikei.errors import FusionError
 from saikei.merging.kernels.blocks import BLOCK, Array, blocks, compute_types, over_spans
 
-# From this size on a sample says between which two numbers to look.
+# From this size on a sample bounds the threshold first.
 _LARGE = 1 << 20
 _SAMPLE = 1 << 16
-# Ranks of the sample to either side of the wanted one: eight standard errors.
+# Ranks of the sample to either side of the expected one: eight standard errors.
 _MARGIN = 1024
 
 
 def magnitude_thresholds(arrays: Sequence[Array], base: Array, density: float) -> list[float]:
-    """For each array the magnitude that the largest `density` of `|x − b|` reach.
+    """For each array the smallest magnitude `|x − b|` among its largest share `density`.
 
-    A sample bounds each from both sides; one pass over all arrays counts what lies above the
-    bounds and collects what lies between, which is sorted out exactly (Floyd and Rivest, 1975).
+    A sample bounds it from both sides; one pass over all arrays counts the magnitudes above the
+    bounds and collects those between, from which it is selected exactly (Floyd and Rivest, 1975).
 
     Args:
-        arrays: one-dimensional.
-        base: of the same size and type.
-        density: share that is kept, above 0 and at most 1; at least one element is.
+        arrays: one-dimensional arrays.
+        base: an array of the same size and type.
+        density: the share that is kept, above 0 and at most 1; at least one element is kept.
 
     Returns:
         The smallest magnitudes that are kept; with density 1, or no elements, 0.
@@ -60,22 +60,22 @@ def _magnitudes(array: Array, base: Array, out: Array | None = None) -> Array:
 
 
 def _selected(magnitudes: Array, kept: int) -> float:
-    """The kept-th largest."""
-    place = len(magnitudes) - kept
-    split = np.partition(magnitudes, place)
+    """The kept-th largest magnitude."""
+    index = len(magnitudes) - kept
+    split = np.partition(magnitudes, index)
     # NaN sorts behind everything.
-    if np.isnan(split[place:]).any():
+    if np.isnan(split[index:]).any():
         raise FusionError("The members' numbers are not finite: one holds NaN.")
-    return float(split[place])
+    return float(split[index])
 
 
 def _bounds(array: Array, base: Array, share: float) -> tuple[float, float]:
     # An odd step meets all columns of a matrix, whose numbers of columns are mostly even.
     step = max(1, array.size // _SAMPLE) | 1
     sample = np.sort(_magnitudes(array[::step], base[::step]))
-    place = round(len(sample) * (1 - share))
-    low = sample[place - _MARGIN] if place > _MARGIN else 0.0
-    high = sample[place + _MARGIN] if place + _MARGIN < len(sample) else np.inf
+    rank = round(len(sample) * (1 - share))
+    low = sample[rank - _MARGIN] if rank > _MARGIN else 0.0
+    high = sample[rank + _MARGIN] if rank + _MARGIN < len(sample) else np.inf
     return float(low), float(high)
 
 
@@ -86,16 +86,16 @@ def _between(
     narrow, _ = compute_types(base.dtype)
 
     def work(start: int, stop: int) -> list[tuple[int, list[Array]]]:
-        room, counts = np.empty(BLOCK, narrow), [0 for _ in arrays]
+        scratch, counts = np.empty(BLOCK, narrow), [0 for _ in arrays]
         found: list[list[Array]] = [[] for _ in arrays]
         for first, last in blocks(start, stop):
             # The base's block stays in cache for all of them.
-            for place, (array, (low, high)) in enumerate(zip(arrays, bounds, strict=True)):
-                m = _magnitudes(array[first:last], base[first:last], room[: last - first])
+            for member, (array, (low, high)) in enumerate(zip(arrays, bounds, strict=True)):
+                m = _magnitudes(array[first:last], base[first:last], scratch[: last - first])
                 within = m <= high
-                counts[place] += len(m) - int(np.count_nonzero(within))
+                counts[member] += len(m) - int(np.count_nonzero(within))
                 within &= m >= low
-                found[place].append(np.compress(within, m))
+                found[member].append(np.compress(within, m))
         return list(zip(counts, found, strict=True))
 
     spans = over_spans(base.size, work)
