@@ -67,20 +67,20 @@ def test_members_that_agree_are_fused(digits, good, held):
     [sk.Average(), sk.Average("learn"), sk.Average("greedy"), sk.Stack(), sk.BestMember()],
     ids=repr,
 )
-def test_classes_in_another_order_are_refused_and_the_mend_works(fusion, digits, good, held):
+def test_classes_in_another_order_are_refused_and_the_fix_works(fusion, digits, good, held):
     other = digits_net(digits, "other", order=ORDER)
     with pytest.raises(FusionError, match=r"Member 2 \('other'\) gives its classes") as refused:
         fusion([good, other], held)
     code = re.search(r"labels: (keras\.Model\(.*\))\.$", str(refused.value)).group(1)
-    mended = eval(code, {"keras": keras, "model": other})
-    fused = fusion([good, mended], held)
+    fixed = eval(code, {"keras": keras, "model": other})
+    fused = fusion([good, fixed], held)
     assert sk.evaluate(fused, held).value > 0.9
 
 
 def test_the_order_of_a_fused_model_survives_its_file(digits, good, held, tmp_path):
     other = digits_net(digits, "other", order=ORDER)
-    mended = keras.Model(other.inputs[0], keras.ops.take(other.outputs[0], ORDER, axis=-1))
-    fused = sk.Average("learn")([good, mended], held)
+    fixed = keras.Model(other.inputs[0], keras.ops.take(other.outputs[0], ORDER, axis=-1))
+    fused = sk.Average("learn")([good, fixed], held)
     fused.save(tmp_path / "fused.keras")
     again = keras.saving.load_model(tmp_path / "fused.keras")
     np.testing.assert_allclose(
@@ -97,27 +97,27 @@ def test_the_order_of_a_fused_model_survives_its_file(digits, good, held, tmp_pa
 )
 def test_inputs_prepared_otherwise_are_refused(prepare, way, digits, good, held):
     other = digits_net(digits, "other", prepare)
-    with pytest.raises(FusionError, match=f"prepared otherwise.* once they are {way}") as refused:
+    with pytest.raises(FusionError, match=f"other preprocessing.* with inputs {way}") as refused:
         sk.Average("learn")([good, other], held)
     assert "Member 2 ('other')" in str(refused.value)
-    assert "which suit member 1" in str(refused.value)
+    assert "other preprocessing than member 1" in str(refused.value)
 
 
-def test_inputs_in_another_range_are_refused_and_the_mend_works(digits, held):
+def test_inputs_in_another_range_are_refused_and_the_fix_works(digits, held):
     bytes_net = digits_net(digits, "bytes", lambda x: x * 255)
     shares_net = digits_net(digits, "shares")
     inputs, labels = held
-    with pytest.raises(FusionError, match=r"'shares'.* once they are divided by 255") as refused:
+    with pytest.raises(FusionError, match=r"'shares'.* with inputs divided by 255") as refused:
         sk.Stack()([bytes_net, shares_net], (inputs * 255, labels))
     code = re.search(r"keras\.Model\(x, model\((.*)\)\)\.$", str(refused.value)).group(1)
     x = keras.Input((8, 8, 1))
     prepared = eval(code, {"keras": keras, "x": x})
-    mended = keras.Model(x, shares_net(prepared))
-    fused = sk.Average("learn")([bytes_net, mended], (inputs * 255, labels))
+    fixed = keras.Model(x, shares_net(prepared))
+    fused = sk.Average("learn")([bytes_net, fixed], (inputs * 255, labels))
     assert sk.evaluate(fused, (inputs * 255, labels)).value > 0.9
 
 
-def test_a_table_that_was_standardised_is_told_from_one_that_was_not():
+def test_a_table_that_was_standardised_is_distinguished_from_one_that_was_not():
     x, y = datasets.load_breast_cancer(return_X_y=True)
     scaler = StandardScaler().fit(x[:300])
 
@@ -131,7 +131,7 @@ def test_a_table_that_was_standardised_is_told_from_one_that_was_not():
 
 
 @pytest.mark.parametrize("end", ["sigmoid", "linear"])
-def test_the_probability_of_the_other_class_is_refused_and_the_mend_works(end):
+def test_the_probability_of_the_other_class_is_refused_and_the_fix_works(end):
     x, y = datasets.load_breast_cancer(return_X_y=True)
     x = StandardScaler().fit_transform(x).astype("float32")
     fitted = LogisticRegression().fit(x[:300], y[:300])
@@ -142,11 +142,11 @@ def test_the_probability_of_the_other_class_is_refused_and_the_mend_works(end):
     with pytest.raises(FusionError, match=r"'turned'\) gives its classes.* \[1, 0\]") as refused:
         sk.Average("learn")([good, turned], held)
     code = re.search(r"labels: (keras\.Model\(.*\))\.$", str(refused.value)).group(1)
-    mended = eval(code, {"keras": keras, "model": turned})
+    fixed = eval(code, {"keras": keras, "model": turned})
     np.testing.assert_allclose(
-        mended.predict(held[0], verbose=0), good.predict(held[0], verbose=0), atol=1e-6
+        fixed.predict(held[0], verbose=0), good.predict(held[0], verbose=0), atol=1e-6
     )
-    assert sk.evaluate(sk.Average("learn")([good, mended], held), held).value > 0.95
+    assert sk.evaluate(sk.Average("learn")([good, fixed], held), held).value > 0.95
 
 
 def test_a_regression_of_other_inputs_is_refused():
@@ -159,7 +159,7 @@ def test_a_regression_of_other_inputs_is_refused():
 
     raw, scaled = net("raw", lambda v: v), net("scaled", scaler.transform)
     held = x[250:].astype("float32"), y[250:].astype("float32")
-    with pytest.raises(FusionError, match=r"'scaled'.* its loss is"):
+    with pytest.raises(FusionError, match=r"'scaled'.* its loss drops"):
         sk.Average("learn")([raw, scaled], held)
 
 
@@ -173,11 +173,11 @@ def test_colours_prepared_otherwise_are_refused(mode):
     y = (red > np.median(red)).astype(int)
 
     def net(name, prepared, channel):
-        told = prepared[..., channel].mean(axis=(1, 2))
-        steep = 4 / told.std()
+        means = prepared[..., channel].mean(axis=(1, 2))
+        steep = 4 / means.std()
         kernel = np.zeros((4, 4, 3, 1))
         kernel[..., channel, 0] = steep / 16
-        bias = np.array([-steep * np.median(told)])
+        bias = np.array([-steep * np.median(means)])
         return _linear((4, 4, 3), kernel.reshape(48, 1), bias, "sigmoid", name)
 
     if mode == "BGR":
@@ -187,7 +187,7 @@ def test_colours_prepared_otherwise_are_refused(mode):
         prepared = prepare(x.copy(), data_format="channels_last", mode=mode)
         done, channel = f"prepared as for ImageNet in {mode.capitalize()}", 2 * (mode == "caffe")
     other = net("other", prepared, channel)
-    with pytest.raises(FusionError, match=f"'other'.* prepared otherwise.* they are {done}"):
+    with pytest.raises(FusionError, match=f"'other'.* other preprocessing.* inputs {done}"):
         sk.Average("learn")([net("rgb", x, 0), other], (x, y))
 
 
@@ -229,7 +229,7 @@ def test_a_dataset_is_checked_as_arrays_are(digits, good, held):
             return held[0][rows], held[1][rows]
 
     other = digits_net(digits, "other", lambda x: x * 255)
-    with pytest.raises(FusionError, match=r"'other'.* prepared otherwise"):
+    with pytest.raises(FusionError, match=r"'other'.* other preprocessing"):
         sk.Average("learn")([good, other], Batches())
 
 

@@ -34,7 +34,7 @@ def test_the_order_of_labels_and_of_targets_is_found(kind, made):
     outputs, y = made(members=1, rows=300, count=4)
     found = other_order(made_up.task(kind, outputs=4), y, shuffled(outputs[0], ORDER))
     assert found is not None
-    assert list(found.places) == ORDER
+    assert list(found.columns) == ORDER
     assert found.moved == (0, 1, 2)
 
 
@@ -49,7 +49,7 @@ def test_the_order_of_classes_is_found(sparse, from_logits):
     task = made_up.task(outputs=4, sparse=sparse, from_logits=from_logits)
     found = other_order(task, y if sparse else np.eye(4)[y], shuffled(outputs, ORDER))
     assert found is not None
-    assert list(found.places) == ORDER
+    assert list(found.columns) == ORDER
 
 
 def test_two_classes_of_twenty_that_changed_places_are_found():
@@ -71,7 +71,7 @@ def test_one_probability_of_the_other_class_is_found():
     assert other_order(task, y[:, None], p) is None
     found = other_order(task, y[:, None], 1 - p)
     assert found is not None
-    assert found.places == (1, 0)
+    assert found.columns == (1, 0)
 
 
 def test_the_order_of_the_classes_of_a_map_is_found():
@@ -82,7 +82,7 @@ def test_the_order_of_the_classes_of_a_map_is_found():
     assert other_order(task, y, outputs) is None
     found = other_order(task, y, shuffled(outputs, ORDER))
     assert found is not None
-    assert list(found.places) == ORDER
+    assert list(found.columns) == ORDER
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -1,4 +1,4 @@
-"""Refusing members that mean something else by the same shapes, by name."""
+"""Refuse members whose outputs have another order or that expect other inputs, by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saikei.batches import Array
 from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
-from saikei.fusion.agreement.preparation import Preparation, other_preparation
+from saikei.fusion.agreement.preprocessing import BetterPreprocessing, better_preprocessing
 from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
 from saikei.fusion.members import Members, inputs_of
 from saikei.graph import build
@@ -22,9 +22,9 @@ from saikei.scoring.observed import counted_labels
 from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_of
 
-# In skill, behind the best member: 1 is all that can be known.
+# How far a member's skill is below the best member's before its preprocessing is questioned.
 BEHIND = 0.2
-# Of what the best member knows, in the right order.
+# The share of the best member's skill that a member has to have in the right order.
 SHARE = 0.75
 _SHOWN = 40
 
@@ -38,24 +38,24 @@ def check_agreement(
 ) -> None:
     """Check that members have their classes in one order, and were trained on inputs like these.
 
-    Both are told from held-out data, and only where it leaves no doubt. Members that are all
-    wrong in the same way agree.
+    Both are inferred from held-out data, and only where it leaves no doubt. Members that are all
+    wrong alike pass.
 
     Args:
-        members: with equal inputs and outputs.
+        members: members with equal inputs and outputs.
         tasks: what each output learns.
-        labels: of each output, with what counts of them.
-        outputs: for each member one array for each output.
-        data: `(x, y)` arrays or a dataset; it is read only where one member is worse by far than
+        labels: the labels of each output, with how much each counts.
+        outputs: for each member one array of predictions for each output.
+        data: `(x, y)` arrays or a dataset; it is read only where one member is far worse than
             another.
 
     Raises:
-        FusionError: naming the member that differs, and the mend.
+        FusionError: naming the member that differs, and how to fix it.
     """
     truths = [labels_of(*one) for one in zip(tasks, outputs[0], labels, strict=True)]
-    for place, (task, truth) in enumerate(zip(tasks, truths, strict=True)):
-        _check_order(members, task, truth, [said[place] for said in outputs], place)
-    _check_preparation(members, tasks, truths, outputs, data)
+    for index, (task, truth) in enumerate(zip(tasks, truths, strict=True)):
+        _check_order(members, task, truth, [one[index] for one in outputs], index)
+    _check_preprocessing(members, tasks, truths, outputs, data)
 
 
 def _check_order(
@@ -63,89 +63,88 @@ def _check_order(
     task: Task,
     truth: Labels,
     outputs: Sequence[Array],
-    place: int,
+    index: int,
 ) -> None:
-    orders = [other_order(task, truth, said) for said in outputs]
+    orders = [other_order(task, truth, given) for given in outputs]
     if not any(orders):
         return
-    best = max(tempered_skill(task, truth, said) for said in outputs)
-    for number, (member, said, order) in enumerate(
+    best = max(tempered_skill(task, truth, given) for given in outputs)
+    for number, (member, given, order) in enumerate(
         zip(members.models, outputs, orders, strict=True), start=1
     ):
         if order is None:
             continue
-        ordered = in_order(task, said, order.places)
+        ordered = in_order(task, given, order.columns)
         if tempered_skill(task, truth, ordered) >= max(KNOWS, SHARE * best):
             who = f"Member {number} ('{member.name}')"
-            raise FusionError(_misordered(who, member, place, task, truth, said, order))
+            raise FusionError(_misordered(who, member, index, task, truth, given, order))
 
 
-def _check_preparation(
+def _check_preprocessing(
     members: Members,
     tasks: Sequence[Task],
     labels: Sequence[Labels],
     outputs: Sequence[Sequence[Array]],
     data: Any,
 ) -> None:
-    skill = [float(skills(Labelled.of(tasks, labels), said).mean()) for said in outputs]
+    skill = [float(skills(Labelled.of(tasks, labels), given).mean()) for given in outputs]
     best = int(np.argmax(skill))
-    behind = [place for place, one in enumerate(skill) if skill[best] - one >= BEHIND]
+    behind = [index for index, one in enumerate(skill) if skill[best] - one >= BEHIND]
     whole = gathered(data) if behind else None
-    # A dataset may come in another order now, so that its labels are read again.
+    # A dataset may come in another order now, so its labels are read again.
     known = tuple(labels) if isinstance(data, (tuple, list)) or whole is None else None
-    for place in behind:
+    for index in behind:
         assert whole is not None
-        member = members.models[place]
-        graph, read = members.graphs[place], members.outputs[place]
+        member = members.models[index]
+        graph, read = members.graphs[index], members.outputs[index]
         own = inputs_of(graph, whole.x)
-        told = counted_labels(member, tasks, whole, read) if known is None else known
-        found = other_preparation(build(graph), tasks, own, told, skill[best])
+        given = counted_labels(member, tasks, whole, read) if known is None else known
+        found = better_preprocessing(build(graph), tasks, own, given, skill[best])
         if found is not None:
             raise FusionError(
-                f"Member {place + 1} ('{member.name}') was trained on inputs that were prepared "
-                f"otherwise than these, which suit member {best + 1}: once they are "
-                f"{found.way.done}, {_gain(found)}. Put that before it, in a model of its own: "
-                f"keras.Model(x, model({found.way.mend}))."
+                f"Member {index + 1} ('{member.name}') expects other preprocessing than member "
+                f"{best + 1}: with inputs {found.preprocessing.done}, {_gain(found)}. Put that "
+                f"before it: keras.Model(x, model({found.preprocessing.code}))."
             )
 
 
 def _misordered(
     who: str,
     member: keras.Model,
-    place: int,
+    index: int,
     task: Task,
     truth: Labels,
-    said: Array,
+    given: Array,
     order: Order,
 ) -> str:
     named = {"regression": "targets", "multilabel": "labels"}.get(task.kind, "classes")
-    output = f"model.outputs[{place}]"
+    output = f"model.outputs[{index}]"
     # A list of one input would be another structure than the one input.
     inputs = "model.inputs[0]" if len(member.inputs) == 1 else "model.input"
-    listed = _listed(order.places)
-    mend = f"keras.ops.take({output}, {listed}, axis=-1)"
+    listed = _listed(order.columns)
+    fix = f"keras.ops.take({output}, {listed}, axis=-1)"
     if task.kind == "binary":
-        mend = f"keras.layers.Rescaling(-1{'' if task.from_logits else ', offset=1'})({output})"
+        fix = f"keras.layers.Rescaling(-1{'' if task.from_logits else ', offset=1'})({output})"
     how = "it fits far better"
     if task.kind != "regression":
         now, then = (
             float(per_sample(task, truth, one).mean())
-            for one in (said, in_order(task, said, order.places))
+            for one in (given, in_order(task, given, order.columns))
         )
         how = f"it is right in {then:.0%} of the rows instead of {now:.0%}"
     return (
         f"{who} gives its {named} in another order than the labels: in the order {listed} {how}. "
-        f"Bring them into the order of the labels: keras.Model({inputs}, {mend})."
+        f"Bring them into the order of the labels: keras.Model({inputs}, {fix})."
     )
 
 
-def _listed(places: Sequence[int]) -> str:
-    shown = ", ".join(str(place) for place in places[:_SHOWN])
-    return f"[{shown}, …]" if len(places) > _SHOWN else f"[{shown}]"
+def _listed(columns: Sequence[int]) -> str:
+    shown = ", ".join(str(column) for column in columns[:_SHOWN])
+    return f"[{shown}, …]" if len(columns) > _SHOWN else f"[{shown}]"
 
 
-def _gain(found: Preparation) -> str:
-    loss = "its loss is {1:.3g} instead of {0:.3g}".format(*found.losses)
+def _gain(found: BetterPreprocessing) -> str:
+    loss = "its loss drops from {:.3g} to {:.3g}".format(*found.losses)
     if found.right is None:
         return loss
     return loss + " and {1:.0%} of the rows are right instead of {0:.0%}".format(*found.right)

@@ -1,4 +1,4 @@
-"""The order that a model gives its classes in, told from what it says of labelled rows."""
+"""The order in which a model gives its classes, inferred from its outputs on labelled rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from saikei.scoring.counted import Labels, as_labels
 from saikei.scoring.links import to_probabilities
 from saikei.scoring.task import Task
 
-# How well an order has to correlate with the labels, how much better than the labels' own, and
-# how certain that has to be. Networks of random weights rarely reach it.
+# How well another order has to correlate with the labels, how much better than the labels' own, and
+# how significant that has to be. Networks of random weights rarely reach it.
 FIT = 0.5
 GAIN = 0.25
 P_VALUE = 1e-4
-# Numbers that are looked at, and rows, where one alone has a map of many.
+# The most numbers that are used, and the fewest rows, where each row is a large map.
 _MOST = 2**23
 _FEWEST = 64
 
@@ -29,11 +29,11 @@ class Order:
     """Outputs that fit the labels better in another order.
 
     Args:
-        places: for each class (label, target) the output that means it.
-        moved: the classes whose output stands elsewhere.
+        columns: for each class (label, target) the output that belongs to it.
+        moved: the classes whose output has another index than their own.
     """
 
-    places: tuple[int, ...]
+    columns: tuple[int, ...]
     moved: tuple[int, ...]
 
 
@@ -41,18 +41,18 @@ def other_order(task: Task, labels: Any, outputs: Array, seed: int = 0) -> Order
     """The order in which the outputs of a model fit the labels, if it is not the labels' own.
 
     The order is found by assignment on one half of the rows, by the correlation of each output
-    with each class, and has to be better by far on the other half. What a constant or a weak
-    model says has no such order.
+    with each class, and has to be far better on the other half. The outputs of a constant or a
+    weak model have no such order.
 
     Args:
         task: what the output learns.
-        labels: in the shape that the task has them in: an array or `Labels`.
-        outputs: `(n, …, outputs)`.
-        seed: of the halves, and of the rows that are taken of very many.
+        labels: an array or `Labels`, in the shape of the task.
+        outputs: predictions, `(n, …, outputs)`.
+        seed: seed of the halves, and of the rows that are drawn from very many.
 
     Returns:
         `None` for outputs in the order of the labels, for one output that is not of a class, and
-        where there are too few rows to tell: a dozen or so of moved classes are needed.
+        where there are too few rows: about a dozen of moved classes are needed.
     """
     large = outputs.ndim > 2 and outputs[:_FEWEST].size > _MOST
     labels, outputs = _counted(as_labels(labels), outputs, seed, large)
@@ -64,24 +64,24 @@ def other_order(task: Task, labels: Any, outputs: Array, seed: int = 0) -> Order
         return None
     found, held = np.array_split(np.arange(len(some)), 2)
     here = columns.correlations(found)
-    places = optimize.linear_sum_assignment(here, maximize=True)[1]
-    elsewhere = places != np.arange(len(places))
+    order = optimize.linear_sum_assignment(here, maximize=True)[1]
+    elsewhere = order != np.arange(len(order))
     moved = np.flatnonzero(elsewhere & (here.max(axis=1) > 0))
     if not len(moved):
         return None
     for correlations in (here, columns.correlations(held)):
-        fit = correlations[moved, places[moved]].mean()
+        fit = correlations[moved, order[moved]].mean()
         if fit < FIT or fit - correlations[moved, moved].mean() < GAIN:
             return None
-    votes = columns.votes(held, places, moved)
+    votes = columns.votes(held, order, moved)
     votes = votes[votes != 0]
     if not len(votes) or _chance(votes) > P_VALUE:
         return None
-    return Order(tuple(int(place) for place in places), tuple(int(one) for one in moved))
+    return Order(tuple(int(place) for place in order), tuple(int(one) for one in moved))
 
 
 def _counted(labels: Labels, outputs: Array, seed: int, large: bool) -> tuple[Array, Array]:
-    """Labels and outputs that count; of maps with padding, or large ones, one position a row."""
+    """Labels and outputs that count; of maps that are padded or large, one position a row."""
     if labels.known and not large:
         return labels.values, outputs
     y, counts = labels.values, labels.over(labels.values.shape)
@@ -100,15 +100,15 @@ def _counted(labels: Labels, outputs: Array, seed: int, large: bool) -> tuple[Ar
     return at_position[rows, chosen], at_outputs[rows, chosen]
 
 
-def in_order(task: Task, outputs: Array, places: Sequence[int]) -> Array:
+def in_order(task: Task, outputs: Array, columns: Sequence[int]) -> Array:
     """Outputs brought into the order of the labels."""
     if task.kind == "binary":
         return np.asarray(-outputs if task.from_logits else 1 - outputs)
-    return np.asarray(outputs[..., list(places)])
+    return np.asarray(outputs[..., list(columns)])
 
 
 def _chance(votes: Array) -> float:
-    """How likely as many votes in favour are where both orders are as good."""
+    """The probability of as many votes in favour if both orders were equally good."""
     won = int((votes > 0).sum())
     return float(stats.binomtest(won, len(votes), alternative="greater").pvalue)
 
@@ -118,66 +118,66 @@ class _Columns:
     """Labels and outputs as one column for each class.
 
     Args:
-        truth: `(places, classes)`, sparse where labels are classes.
-        said: `(places, classes)`.
-        of_row: how many places a row has: 1, or those of a map.
-        exclusive: whether one class is right for each place.
+        truth: `(positions, classes)`, sparse where labels are classes.
+        given: predictions, `(positions, classes)`.
+        of_row: how many positions a row has: 1, or those of a map.
+        exclusive: whether one class is right at each position.
     """
 
     truth: Any
-    said: Array
+    given: Array
     of_row: int
     exclusive: bool
 
     @classmethod
     def of(cls, task: Task, labels: Array, outputs: Array) -> _Columns | None:
-        said = outputs if task.kind == "regression" else to_probabilities(task, outputs)
+        given = outputs if task.kind == "regression" else to_probabilities(task, outputs)
         of_row = int(np.prod(outputs.shape[1:-1], dtype=int))
-        said = said.reshape(-1, outputs.shape[-1]).astype(np.float64)
+        given = given.reshape(-1, outputs.shape[-1]).astype(np.float64)
         if task.kind == "binary":
-            said = np.concatenate([1 - said, said], axis=1)
-        if said.shape[1] < 2:
+            given = np.concatenate([1 - given, given], axis=1)
+        if given.shape[1] < 2:
             return None
         if task.kind in ("multilabel", "regression"):
-            return cls(labels.reshape(said.shape).astype(np.float64), said, of_row, False)
+            return cls(labels.reshape(given.shape).astype(np.float64), given, of_row, False)
         if task.kind == "binary":
             classes = labels.reshape(-1) > 0.5
         elif task.sparse:
             classes = labels.reshape(-1)
         else:
-            classes = labels.reshape(said.shape).argmax(axis=-1)
-        places = np.arange(len(said) + 1)
-        hot = (np.ones(len(said)), classes.astype(int), places)
-        return cls(sparse.csr_array(hot, shape=said.shape), said, of_row, True)
+            classes = labels.reshape(given.shape).argmax(axis=-1)
+        positions = np.arange(len(given) + 1)
+        hot = (np.ones(len(given)), classes.astype(int), positions)
+        return cls(sparse.csr_array(hot, shape=given.shape), given, of_row, True)
 
-    def _places(self, rows: Array) -> Array:
+    def _positions(self, rows: Array) -> Array:
         return np.asarray((rows[:, None] * self.of_row + np.arange(self.of_row)).reshape(-1))
 
     def correlations(self, rows: Array) -> Array:
         """`(classes, outputs)`; 0 where either is constant."""
-        places = self._places(rows)
-        truth, said = self.truth[places], self.said[places]
-        n = len(places)
-        means = [np.asarray(part.mean(axis=0)) for part in (truth, said)]
-        squares = [np.asarray((part * part).mean(axis=0)) for part in (truth, said)]
+        positions = self._positions(rows)
+        truth, given = self.truth[positions], self.given[positions]
+        n = len(positions)
+        means = [np.asarray(part.mean(axis=0)) for part in (truth, given)]
+        squares = [np.asarray((part * part).mean(axis=0)) for part in (truth, given)]
         spread = [np.sqrt(np.maximum(s - m**2, 0)) for s, m in zip(squares, means, strict=True)]
-        together = np.asarray(truth.T @ said) / n - np.outer(*means)
+        together = np.asarray(truth.T @ given) / n - np.outer(*means)
         scale = np.outer(*spread)
         known = scale > 1e-9 * max(1.0, float(scale.max()))
         return np.asarray(np.divide(together, scale, out=np.zeros_like(together), where=known))
 
-    def votes(self, rows: Array, places: Array, moved: Array) -> Array:
-        """Of each row, above 0 where it speaks for the other order of the moved classes."""
-        at = self._places(rows)
-        said = self.said[at]
+    def votes(self, rows: Array, order: Array, moved: Array) -> Array:
+        """One number a row, above 0 where the other order of the moved classes fits it better."""
+        at = self._positions(rows)
+        given = self.given[at]
         if self.exclusive:
             classes = self.truth[at].indices
             line = np.arange(len(at))
-            each = said[line, places[classes]] - said[line, classes]
+            each = given[line, order[classes]] - given[line, classes]
             each = np.asarray(np.where(np.isin(classes, moved), each, 0.0))
         else:
-            truth, said = (_standardised(part) for part in (self.truth[at], said))
-            each = (truth[:, moved] * (said[:, places[moved]] - said[:, moved])).sum(axis=1)
+            truth, given = (_standardised(part) for part in (self.truth[at], given))
+            each = (truth[:, moved] * (given[:, order[moved]] - given[:, moved])).sum(axis=1)
         return np.asarray(each.reshape(len(rows), -1).sum(axis=1))
 
 

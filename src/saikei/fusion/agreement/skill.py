@@ -1,4 +1,4 @@
-"""How much of what can be known a member knows, row by row."""
+"""Skill: the share of the loss of constant predictions that a member saves, row by row."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task
 from saikei.scoring.temperature import fit_temperature
 
-# An untrained network has an order and a preparation that suit it better, but says little in them:
-# less than this share of all that can be known.
+# An untrained network too has an order and a preprocessing that suit it best: its skill in them is
+# below this.
 KNOWS = 0.25
 
 
@@ -36,9 +36,9 @@ def rightness(tasks: Sequence[Task], labels: Sequence[Any], outputs: Sequence[An
 
 
 def tempered_loss(task: Task, labels: Any, outputs: Array) -> float:
-    """The mean loss if it were as sure of what it says as suits it best; of regression, the loss.
+    """The mean loss at the best temperature; for regression the mean loss.
 
-    It is the same for what differs in a temperature alone.
+    Outputs that differ in a temperature alone have the same.
     """
     if task.kind == "regression":
         return Labelled.of([task], [labels]).loss([outputs])
