@@ -216,11 +216,11 @@ def safetensors(header: dict[str, Any], data: bytes) -> bytes:
     [
         (
             {n: {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]} for n in "ab"},
-            "lie over each other",
+            "overlap: it is damaged",
         ),
         (
             {"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}},
-            "lies outside the file",
+            "is outside the file",
         ),
         (
             {"a": {"dtype": "F32", "shape": [1 << 62, 0], "data_offsets": [0, 0]}},
