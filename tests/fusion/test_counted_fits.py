@@ -16,7 +16,7 @@ from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.fusion.members import Members
 from saikei.fusion.stack.columns import View
 from saikei.fusion.stack.linear import logistic, pooled, ridge
-from saikei.fusion.stack.targets import target_of
+from saikei.fusion.stack.targets import stack_labels
 from saikei.judging.explain import explain_predictions
 from saikei.scoring.counted import count
 from saikei.scoring.labelled import Labelled
@@ -111,7 +111,7 @@ def test_the_columns_of_a_stack_are_weighed(kind: str, path: Any) -> None:
     found = []
     for evidence in (evidence_of(kind), repeated(evidence_of(kind))):
         kept = evidence.take(np.flatnonzero(evidence.labels[0].counted))
-        target = target_of(kept.tasks[0], kept.labels[0])
+        target = stack_labels(kept.tasks[0], kept.labels[0])
         x = View(kept.tasks[0], 0, form, False).matrix(kept.predictions)
         if path is logistic or path is ridge:
             # Their penalty is not divided by the rows, of which there are as many by weight.

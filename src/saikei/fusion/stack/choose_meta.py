@@ -1,4 +1,4 @@
-"""One meta-learner for one output: every view and every regularisation, by cross-validation."""
+"""The meta-learner of one output: views and regularisations are compared by cross-validation."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from saikei.fusion.stack.linear import (
     strengths_of,
 )
 from saikei.fusion.stack.metas import KerasMeta, LinearMeta, Meta, best_of
-from saikei.fusion.stack.targets import Target, target_of
+from saikei.fusion.stack.targets import StackLabels, stack_labels
 
 
 def choose_meta(
-    meta: Any, evidence: Evidence, place: int, on: On, passthrough: bool, folds: int, seed: int
+    meta: Any, evidence: Evidence, index: int, on: On, passthrough: bool, folds: int, seed: int
 ) -> Meta:
     """Fit a meta-learner for one output.
 
     Args:
         meta: `"logistic"`, `"ridge"`, `"mlp"`, a Keras model or an estimator of scikit-learn.
-        evidence: labels, and what members say.
-        place: of the output.
-        on: what of the members is seen.
-        passthrough: whether the inputs are seen too.
-        folds: of the cross-validation.
-        seed: of its folds.
+        evidence: labels, and the members' predictions.
+        index: the index of the output.
+        on: what is read of the members, `"outputs"` or `"features"`.
+        passthrough: whether the inputs are read too.
+        folds: the number of folds of the cross-validation.
+        seed: seed of the folds.
 
     Raises:
         FusionError: when the meta-learner does not fit the task.
         DataError: when a class has too few rows.
     """
-    task = evidence.tasks[place]
-    counted = evidence.labels[place].counted
+    task = evidence.tasks[index]
+    counted = evidence.labels[index].counted
     if not counted.all():
         evidence = evidence.take(np.flatnonzero(counted))
-    target = target_of(task, evidence.labels[place])
-    seen = views(task, place, on, passthrough)
+    target = stack_labels(task, evidence.labels[index])
+    seen = views(task, index, on, passthrough)
     if meta in ("logistic", "ridge"):
         _check_kind(meta, task.kind)
         return _linear(seen, evidence, target, folds, seed)
@@ -76,7 +76,7 @@ def _paths(view: View, evidence: Evidence) -> dict[str, Path]:
 
 
 def _linear(
-    seen: tuple[View, ...], evidence: Evidence, target: Target, folds: int, seed: int
+    seen: tuple[View, ...], evidence: Evidence, target: StackLabels, folds: int, seed: int
 ) -> Meta:
     losses: dict[str, Any] = {}
     found = []
@@ -89,12 +89,17 @@ def _linear(
             found.append((min(tried.losses), (view, name, tried, scaling, x)))
     view, name, tried, scaling, x = best_of(found)
     linear = scaling.folded(tried.fitted(scaling(x), target))
-    chosen = {"meta": name, "strength": STRENGTHS[tried.best]}
-    return LinearMeta(view, linear, chosen, losses)
+    choices = {"meta": name, "strength": STRENGTHS[tried.best]}
+    return LinearMeta(view, linear, choices, losses)
 
 
 def _estimator(
-    meta: Any, seen: tuple[View, ...], evidence: Evidence, target: Target, folds: int, seed: int
+    meta: Any,
+    seen: tuple[View, ...],
+    evidence: Evidence,
+    target: StackLabels,
+    folds: int,
+    seed: int,
 ) -> Meta:
     losses: dict[str, Any] = {}
     for view in seen:
@@ -109,7 +114,7 @@ def _keras(
     meta: Literal["mlp"] | keras.Model,
     seen: tuple[View, ...],
     evidence: Evidence,
-    target: Target,
+    target: StackLabels,
     folds: int,
     seed: int,
 ) -> Meta:

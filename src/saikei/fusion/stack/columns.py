@@ -1,7 +1,7 @@
-"""Meta-features: the forms in which a meta-learner may see what members say.
+"""Meta-features: the forms in which a meta-learner reads the members' outputs.
 
-Written once, in `keras.ops`: on arrays they give what is fitted, on symbolic tensors what is
-built, so both are the same function in the same precision.
+They are written once, in `keras.ops`: on arrays to fit a meta-learner, on symbolic tensors to build
+it, so that both are the same function in the same precision.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from saikei.tensors import to_floats
 Form = Literal["probabilities", "log-probabilities", "outputs", "features"]
 On = Literal["outputs", "features"]
 
-# A float32 probability has little to say about its distance to 1 that is smaller than this.
+# Probabilities are clipped to this distance from 0 and 1: float32 resolves no smaller one from 1.
 _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
 class View:
-    """Which columns a meta-learner sees.
+    """Which columns a meta-learner reads.
 
     Args:
-        task: of the output that it makes.
-        place: of that output among the members' outputs.
-        form: of what the members say.
+        task: the task of the output that it computes.
+        index: the index of that output among the members' outputs.
+        form: the form in which the members' outputs are read.
         passthrough: whether the inputs are columns too.
     """
 
     task: Task
-    place: int
+    index: int
     form: Form
     passthrough: bool
 
-    def tensors(self, said: MemberOutputs) -> list[Any]:
-        """The blocks of columns, each `(n, width)`: one a member, then the inputs."""
+    def tensors(self, predictions: MemberOutputs) -> list[Any]:
+        """The blocks of columns, each `(n, width)`: one for each member, then the inputs."""
         if self.form == "features":
-            blocks = [one for member in said.features for one in member]
+            blocks = [one for member in predictions.features for one in member]
         else:
-            blocks = [self._formed(member[self.place]) for member in said.outputs]
-        return [*blocks, *(said.raw if self.passthrough else ())]
+            blocks = [self._formed(member[self.index]) for member in predictions.outputs]
+        return [*blocks, *(predictions.raw if self.passthrough else ())]
 
-    def matrix(self, said: MemberOutputs) -> Array:
+    def matrix(self, predictions: MemberOutputs) -> Array:
         """The columns of arrays, float64 `(n, columns)`."""
-        blocks = [to_floats(block) for block in self.tensors(said)]
+        blocks = [to_floats(block) for block in self.tensors(predictions)]
         return np.concatenate(blocks, axis=1).astype(np.float64)
 
-    def of_one_scale(self, said: MemberOutputs) -> Array:
-        """Which columns are probabilities or nats, and need no standardisation, `(columns,)`."""
-        widths = [block.shape[1] for block in self.tensors(said)]
-        members = 0 if self.form in ("features", "outputs") else len(said.outputs)
+    def of_one_scale(self, predictions: MemberOutputs) -> Array:
+        """Which columns are probabilities or their logarithms, and stay unscaled, `(columns,)`."""
+        widths = [block.shape[1] for block in self.tensors(predictions)]
+        members = 0 if self.form in ("features", "outputs") else len(predictions.outputs)
         return np.repeat(np.arange(len(widths)) < members, widths)
 
     def _formed(self, output: Any) -> Any:
@@ -76,23 +76,23 @@ class View:
         return logits_of(p, link_of(task.kind), least=_SMALLEST)
 
 
-def views(task: Task, place: int, on: On, passthrough: bool) -> tuple[View, ...]:
-    """The views to try for one output."""
+def views(task: Task, index: int, on: On, passthrough: bool) -> tuple[View, ...]:
+    """The views that are tried for one output."""
     forms: tuple[Form, ...] = ("probabilities", "log-probabilities")
     if on == "features":
         forms = ("features",)
     elif task.kind == "regression":
         forms = ("outputs",)
-    return tuple(View(task, place, form, passthrough) for form in forms)
+    return tuple(View(task, index, form, passthrough) for form in forms)
 
 
-def check_flat(said: MemberOutputs) -> None:
+def check_flat(predictions: MemberOutputs) -> None:
     """Refuse maps and sequences: a stack would need weights for every position.
 
     Raises:
-        FusionError: naming the shape and the mend.
+        FusionError: naming the shape and an alternative.
     """
-    for output in said.outputs[0]:
+    for output in predictions.outputs[0]:
         if len(output.shape) != 2:
             raise FusionError(
                 f"Members give outputs of shape {tuple(output.shape)}, and a Stack takes "
@@ -101,7 +101,7 @@ def check_flat(said: MemberOutputs) -> None:
 
 
 def concatenated(tensors: Sequence[Any], name: str) -> Any:
-    """Symbolic blocks as one tensor, in float32 whatever precision the members have."""
+    """Symbolic blocks as one tensor, in float32 even where members have another precision."""
     if len(tensors) == 1:
         return tensors[0]
     return keras.layers.Concatenate(dtype="float32", name=name)(list(tensors))

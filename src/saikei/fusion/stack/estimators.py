@@ -1,4 +1,4 @@
-"""scikit-learn estimators as layers: what is linear in effect is read as a kernel and a bias."""
+"""Estimators of scikit-learn as layers: linear ones are read as a kernel and a bias."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sklearn.utils.validation import has_fit_parameter
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.fusion.stack.linear import Linear, from_coefficients
-from saikei.fusion.stack.targets import Target, folds_of
+from saikei.fusion.stack.linear import LinearMap, from_coefficients
+from saikei.fusion.stack.targets import StackLabels, folds_of
 from saikei.scoring.links import link_of, probabilities_of
 
 _TOLERANCE = 1e-6
@@ -22,16 +22,17 @@ def is_estimator(meta: object) -> bool:
     return hasattr(meta, "fit") and hasattr(meta, "get_params") and hasattr(meta, "predict")
 
 
-def fit_estimator(estimator: Any, x: Array, target: Target) -> Linear:
+def fit_estimator(estimator: Any, x: Array, target: StackLabels) -> LinearMap:
     """Fit a clone, and read it as a linear function.
 
-    Any estimator that is linear in effect will do, pipelines and searches over parameters too:
-    its function is read off at zero and at one of each column, and compared on all rows.
+    Any estimator that computes a linear function will do, pipelines and searches over parameters
+    too: its kernel and bias are its values at zero and at one for each column, and the linear
+    function is compared with it on all rows.
 
     Args:
-        estimator: unfitted; it is not changed.
-        x: `(n, columns)`.
-        target: labels.
+        estimator: an unfitted estimator; it is not changed.
+        x: columns, `(n, columns)`.
+        target: the labels.
 
     Raises:
         FusionError: when the estimator is of the wrong kind or is not linear.
@@ -45,10 +46,10 @@ def fit_estimator(estimator: Any, x: Array, target: Target) -> Linear:
         )
     y = target.y[:, 0] if regression and target.y.shape[1] == 1 else target.y
     fitted = clone(estimator).fit(x, y, **_weighted(estimator, target))
-    says = getattr(fitted, "predict" if regression else "decision_function", None)
-    if says is None or not (regression or hasattr(fitted, "predict_proba")):
+    scores = getattr(fitted, "predict" if regression else "decision_function", None)
+    if scores is None or not (regression or hasattr(fitted, "predict_proba")):
         raise _not_linear(name)
-    bias, *rows = np.asarray(says(np.eye(x.shape[1] + 1, x.shape[1], k=-1)), dtype=np.float64)
+    bias, *rows = np.asarray(scores(np.eye(x.shape[1] + 1, x.shape[1], k=-1)), dtype=np.float64)
     # Two classes give one score, several give one each.
     kernel = np.reshape(rows, (x.shape[1], -1)) - np.reshape(bias, (1, -1))
     multiclass = target.task.kind == "multiclass"
@@ -57,8 +58,8 @@ def fit_estimator(estimator: Any, x: Array, target: Target) -> Linear:
     return linear
 
 
-def _weighted(estimator: Any, target: Target) -> dict[str, Any]:
-    """The argument of `fit` that takes how much each row counts, where rows differ in it."""
+def _weighted(estimator: Any, target: StackLabels) -> dict[str, Any]:
+    """The sample weights as an argument of `fit`; empty where all rows count alike."""
     if target.row_weights is None:
         return {}
     steps = getattr(estimator, "steps", None)
@@ -71,7 +72,7 @@ def _weighted(estimator: Any, target: Target) -> dict[str, Any]:
     return {f"{prefix}sample_weight": target.row_weights}
 
 
-def out_of_fold_loss(estimator: Any, x: Array, target: Target, folds: int, seed: int) -> float:
+def out_of_fold_loss(estimator: Any, x: Array, target: StackLabels, folds: int, seed: int) -> float:
     """Mean loss of an estimator on folds that it was not fitted on."""
     total = 0.0
     for fold in folds_of(target, folds, seed):
@@ -80,7 +81,7 @@ def out_of_fold_loss(estimator: Any, x: Array, target: Target, folds: int, seed:
     return total / len(x)
 
 
-def _check_same(name: str, linear: Linear, fitted: Any, x: Array, target: Target) -> None:
+def _check_same(name: str, linear: LinearMap, fitted: Any, x: Array, target: StackLabels) -> None:
     if target.task.kind == "regression":
         expected = np.asarray(fitted.predict(x)).reshape(len(x), -1)
     else:

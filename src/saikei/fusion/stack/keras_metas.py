@@ -15,9 +15,9 @@ from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.stack.columns import View
-from saikei.fusion.stack.linear import Linear, Scaling, from_coefficients
+from saikei.fusion.stack.linear import LinearMap, Scaling, from_coefficients
 from saikei.fusion.stack.metas import KerasMeta, best_of
-from saikei.fusion.stack.targets import Target, folds_of
+from saikei.fusion.stack.targets import StackLabels, folds_of
 from saikei.graph import copy_model, fresh_model
 from saikei.scoring.links import link_of
 from saikei.scoring.task import Task
@@ -27,17 +27,22 @@ _EPOCHS, _PATIENCE, _LEARNING_RATE = 60, 5, 3e-3
 
 
 def fit_keras(
-    meta: keras.Model, view: View, said: MemberOutputs, target: Target, folds: int, seed: int
+    meta: keras.Model,
+    view: View,
+    predictions: MemberOutputs,
+    target: StackLabels,
+    folds: int,
+    seed: int,
 ) -> tuple[float, KerasMeta]:
     """Train a Keras model on all folds but one, and keep the weights that are best on that one.
 
     Args:
         meta: an architecture, whose weights are drawn anew.
-        view: the columns.
-        said: by the members.
-        target: labels.
-        folds: their number; one part is held out.
-        seed: of the folds, the first weights and the order of the rows.
+        view: the columns that it reads.
+        predictions: the members' predictions.
+        target: the labels.
+        folds: the number of parts that the rows are split into; one of them is held out.
+        seed: seed of the split, the new weights and the order of the rows.
 
     Returns:
         The held-out loss, and the meta-learner.
@@ -46,8 +51,8 @@ def fit_keras(
         FusionError: when the architecture does not fit the columns or the outputs.
     """
     fold = folds_of(target, folds, seed)[0]
-    x = view.matrix(said)
-    scaling = Scaling.of(x[fold.train], view.of_one_scale(said))
+    x = view.matrix(predictions)
+    scaling = Scaling.of(x[fold.train], view.of_one_scale(predictions))
     model = _behind_scaling(meta, view.task, x.shape[1], scaling, seed)
     model.compile(loss=view.task.loss)
     parts = [_data(x[rows], target.take(rows)) for rows in (fold.train, fold.test)]
@@ -64,7 +69,7 @@ def fit_keras(
     return loss, KerasMeta(view, copy_model(model), {})
 
 
-def _data(x: Array, target: Target) -> tuple[Any, ...]:
+def _data(x: Array, target: StackLabels) -> tuple[Any, ...]:
     weights, numbers = target.row_weights, x.astype(np.float32)
     if weights is None:
         return numbers, target.labels.values
@@ -94,27 +99,27 @@ def _check_fits(meta: keras.Model, task: Task, columns: int) -> None:
 
 _HIDDEN = 32
 _MLP_STEPS = 200
-# Weights on the squares of the weights.
+# Factors of the sum of squared weights in the loss.
 _DECAYS = (0.01, 0.1, 1.0, 10.0)
 
 
 def fit_mlp(
-    view: View, said: MemberOutputs, target: Target, folds: int, seed: int
+    view: View, predictions: MemberOutputs, target: StackLabels, folds: int, seed: int
 ) -> tuple[float, KerasMeta]:
-    """Fit an MLP under the weight decay that validates.
+    """Fit an MLP with the weight decay of the lowest out-of-fold loss.
 
     Args:
-        view: the columns.
-        said: by the members.
-        target: labels.
-        folds: of the cross-validation.
-        seed: of its folds and of the first weights.
+        view: the columns that it reads.
+        predictions: the members' predictions.
+        target: the labels.
+        folds: the number of folds of the cross-validation.
+        seed: seed of the folds and of the new weights.
 
     Returns:
         The out-of-fold loss, and the meta-learner.
     """
-    x = view.matrix(said)
-    scaling = Scaling.of(x, view.of_one_scale(said))
+    x = view.matrix(predictions)
+    scaling = Scaling.of(x, view.of_one_scale(predictions))
     x = scaling(x)
     parts = folds_of(target, folds, seed)
     tried = []
@@ -130,21 +135,25 @@ def fit_mlp(
     return min(tried)[0], KerasMeta(view, _network(scaling.folded(hidden), output, view), {})
 
 
-def _fitted_mlp(x: Array, target: Target, decay: float, seed: int) -> tuple[Linear, Linear]:
+def _fitted_mlp(
+    x: Array, target: StackLabels, decay: float, seed: int
+) -> tuple[LinearMap, LinearMap]:
     regression = target.task.kind == "regression"
     model: Any = (MLPRegressor if regression else MLPClassifier)(
         (_HIDDEN,), solver="lbfgs", alpha=decay, max_iter=_MLP_STEPS, random_state=seed % 2**32
     )
     with warnings.catch_warnings():
-        # Stopping early is wanted; cross-validation judges what came out.
+        # Stopping early is intended; cross-validation judges the result.
         warnings.simplefilter("ignore", ConvergenceWarning)
         y = target.y[:, 0] if regression and target.y.shape[1] == 1 else target.y
         model.fit(x, y, **_weighted(model, target))
     (first, last), (offset, bias) = model.coefs_, model.intercepts_
-    return Linear(first, offset), from_coefficients(last.T, bias, target.task.kind == "multiclass")
+    return LinearMap(first, offset), from_coefficients(
+        last.T, bias, target.task.kind == "multiclass"
+    )
 
 
-def _weighted(model: Any, target: Target) -> dict[str, Any]:
+def _weighted(model: Any, target: StackLabels) -> dict[str, Any]:
     if target.row_weights is None:
         return {}
     if not has_fit_parameter(model, "sample_weight"):
@@ -155,7 +164,7 @@ def _weighted(model: Any, target: Target) -> dict[str, Any]:
     return {"sample_weight": target.row_weights}
 
 
-def _network(hidden: Linear, output: Linear, view: View) -> keras.Model:
+def _network(hidden: LinearMap, output: LinearMap, view: View) -> keras.Model:
     link = None if view.task.from_logits else link_of(view.task.kind)
     columns, units = hidden.kernel.shape
     model = keras.Sequential(

@@ -1,11 +1,11 @@
-"""Linear meta-learners along a path of regularisation, and the choice among them."""
+"""Linear meta-learners along a path of regularisation, chosen by cross-validation."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special
@@ -13,16 +13,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from saikei.batches import Array
-from saikei.fusion.stack.targets import Target, folds_of
+from saikei.fusion.stack.targets import StackLabels, folds_of
 
-Link = Literal["softmax", "sigmoid", "linear"]
 # From strong to weak regularisation, each started from the one before.
 STRENGTHS = tuple(10.0**power for power in range(-4, 5))
 _MOST_STEPS = 2000
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
+class LinearMap:
     """Scores `x @ kernel + bias`.
 
     Args:
@@ -40,16 +39,21 @@ class Linear:
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Columns with mean 0 and a spread near 1, to be folded into what reads them."""
+    """Standardisation of columns, to be folded into the weights behind it.
+
+    Args:
+        shift: subtracted from each column, `(columns,)`.
+        scale: each column is divided by it afterwards, `(columns,)`.
+    """
 
     shift: Array
     scale: Array
 
     @classmethod
     def of(cls, x: Array, left_alone: Array) -> Scaling:
-        """The scaling for columns, some of which are left alone."""
+        """The scaling that standardises columns `(n, columns)`; those of `left_alone` stay."""
         spread = np.where(left_alone, 1.0, x.std(axis=0))
-        # Columns that hardly move would get weights that burst on the first row that differs.
+        # Nearly constant columns would get weights that are huge for the first row that differs.
         floor = 1e-3 * float(spread.max(initial=0.0)) or 1.0
         return cls(np.where(left_alone, 0.0, x.mean(axis=0)), np.maximum(spread, floor))
 
@@ -57,22 +61,22 @@ class Scaling:
         """The scaled columns."""
         return np.asarray((x - self.shift) / self.scale)
 
-    def folded(self, linear: Linear) -> Linear:
-        """The linear function of the columns as they were."""
+    def folded(self, linear: LinearMap) -> LinearMap:
+        """The linear map of unscaled columns that equals `linear` of scaled ones."""
         kernel = linear.kernel / self.scale[:, None]
-        return Linear(kernel, linear.bias - self.shift @ kernel)
+        return LinearMap(kernel, linear.bias - self.shift @ kernel)
 
 
-Path = Callable[[Array, Target], Iterator[Linear]]
+Path = Callable[[Array, StackLabels], Iterator[LinearMap]]
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
+class CrossValidated:
     """A path that was cross-validated.
 
     Args:
         losses: mean out-of-fold loss at each strength that was reached.
-        path: what was tried.
+        path: the meta-learner that was tried.
     """
 
     losses: tuple[float, ...]
@@ -80,24 +84,26 @@ class Tried:
 
     @property
     def best(self) -> int:
-        """Place of the best strength."""
+        """The index of the best strength."""
         return int(np.argmin(self.losses))
 
-    def fitted(self, x: Array, target: Target) -> Linear:
-        """The best strength, on all rows."""
+    def fitted(self, x: Array, target: StackLabels) -> LinearMap:
+        """Fit with the best strength on all rows."""
         steps = self.path(x, target)
         return [next(steps) for _ in range(self.best + 1)][-1]
 
 
-def cross_validated(path: Path, x: Array, target: Target, folds: int, seed: int) -> Tried:
-    """Walk a path in all folds at once, until the loss has risen twice in a row.
+def cross_validated(
+    path: Path, x: Array, target: StackLabels, folds: int, seed: int
+) -> CrossValidated:
+    """Follow a path in all folds at once, until the loss has risen twice in a row.
 
     Args:
-        path: gives a linear function for each strength.
-        x: `(n, columns)`, standardised.
-        target: labels.
-        folds: their number.
-        seed: of the folds.
+        path: fits a linear map for each strength.
+        x: standardised columns, `(n, columns)`.
+        target: the labels.
+        folds: the number of folds.
+        seed: seed of the folds.
     """
     parts = folds_of(target, folds, seed)
     walks = [path(x[fold.train], target.take(fold.train)) for fold in parts]
@@ -110,11 +116,11 @@ def cross_validated(path: Path, x: Array, target: Target, folds: int, seed: int)
         losses.append(float(sum(each)) / sum(len(fold.test) for fold in parts))
         if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
             break
-    return Tried(tuple(losses), path)
+    return CrossValidated(tuple(losses), path)
 
 
-def logistic(x: Array, target: Target) -> Iterator[Linear]:
-    """Multinomial or binary logistic regression; for several labels one of each."""
+def logistic(x: Array, target: StackLabels) -> Iterator[LinearMap]:
+    """Multinomial or binary logistic regression; for several labels one binary model each."""
     if target.task.kind != "multilabel":
         yield from _one_logistic(x, target.y, target.task.kind == "multiclass", target.row_weights)
         return
@@ -123,26 +129,26 @@ def logistic(x: Array, target: Target) -> Iterator[Linear]:
         for c, column in enumerate(target.y.T)
     ]
     for each in zip(*walks, strict=True):
-        yield Linear(
+        yield LinearMap(
             np.concatenate([one.kernel for one in each], axis=1),
             np.concatenate([one.bias for one in each]),
         )
 
 
-def ridge(x: Array, target: Target) -> Iterator[Linear]:
+def ridge(x: Array, target: StackLabels) -> Iterator[LinearMap]:
     """Least squares with a penalty on the squares of the weights."""
     weights = target.weights
     for strength in STRENGTHS:
         if weights is None or weights.ndim == 1:
             model = Ridge(alpha=1.0 / strength).fit(x, target.y, sample_weight=weights)
-            yield Linear(np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_))
+            yield LinearMap(np.atleast_2d(model.coef_).T, np.atleast_1d(model.intercept_))
             continue
         each = [
             Ridge(alpha=1.0 / strength).fit(x, y, sample_weight=own)
             for y, own in zip(target.y.T, weights.T, strict=True)
         ]
         kernel = np.stack([one.coef_ for one in each], axis=1)
-        yield Linear(kernel, np.array([one.intercept_ for one in each]))
+        yield LinearMap(kernel, np.array([one.intercept_ for one in each]))
 
 
 def pooled(members: int) -> Path:
@@ -152,36 +158,36 @@ def pooled(members: int) -> Path:
     the weights is a temperature. The penalty pulls towards equal weights of sum 1.
 
     Args:
-        members: their number; columns are their log-probabilities, one member after the other.
+        members: the number of members; columns are their log-probabilities, member by member.
     """
 
-    def path(x: Array, target: Target) -> Iterator[Linear]:
+    def path(x: Array, target: StackLabels) -> Iterator[LinearMap]:
         classes = target.task.outputs
-        told = x.reshape(len(x), members, classes)
+        given = x.reshape(len(x), members, classes)
         truth = np.eye(classes)[target.y]
         counts = target.labels.rows()[:, None]
         start = np.concatenate([np.full(members, 1.0 / members), np.zeros(classes)])
         found = start
         for strength in STRENGTHS:
             penalty = 1.0 / (strength * len(x))
-            args = (told, truth * counts, start, penalty)
+            args = (given, truth * counts, start, penalty)
             found = optimize.minimize(_pool_loss, found, args, "L-BFGS-B", jac=True).x
             kernel = np.kron(found[:members, None], np.eye(classes))
-            yield Linear(kernel, found[members:])
+            yield LinearMap(kernel, found[members:])
 
     return path
 
 
 def _pool_loss(
-    numbers: Array, told: Array, truth: Array, centre: Array, penalty: float
+    numbers: Array, given: Array, truth: Array, centre: Array, penalty: float
 ) -> tuple[float, Array]:
-    members = told.shape[1]
-    scores = np.einsum("nmc,m->nc", told, numbers[:members]) + numbers[members:]
+    members = given.shape[1]
+    scores = np.einsum("nmc,m->nc", given, numbers[:members]) + numbers[members:]
     log_p = special.log_softmax(scores, axis=1)
-    off = (np.exp(log_p) * truth.sum(axis=1, keepdims=True) - truth) / len(told)
+    off = (np.exp(log_p) * truth.sum(axis=1, keepdims=True) - truth) / len(given)
     away = numbers - centre
-    slope = np.concatenate([np.einsum("nmc,nc->m", told, off), off.sum(axis=0)])
-    loss = -float((truth * log_p).sum()) / len(told) + penalty * float(away @ away) / 2
+    slope = np.concatenate([np.einsum("nmc,nc->m", given, off), off.sum(axis=0)])
+    loss = -float((truth * log_p).sum()) / len(given) + penalty * float(away @ away) / 2
     return loss, slope + penalty * away
 
 
@@ -189,26 +195,28 @@ def _column(weights: Array | None, c: int) -> Array | None:
     return weights if weights is None or weights.ndim == 1 else np.asarray(weights[:, c])
 
 
-def _one_logistic(x: Array, y: Array, multiclass: bool, weights: Array | None) -> Iterator[Linear]:
+def _one_logistic(
+    x: Array, y: Array, multiclass: bool, weights: Array | None
+) -> Iterator[LinearMap]:
     if weights is not None and not weights.all():
         x, y, weights = x[weights > 0], y[weights > 0], weights[weights > 0]
     classes = np.unique(y)
     if len(classes) == 1:
-        # A label that never changes: its smoothed frequency is all there is to know.
+        # A label that never changes: a constant, its smoothed frequency.
         odds = (y.sum() + 0.5) / (len(y) - y.sum() + 0.5)
-        constant = Linear(np.zeros((x.shape[1], 1)), np.array([np.log(odds)]))
+        constant = LinearMap(np.zeros((x.shape[1], 1)), np.array([np.log(odds)]))
         yield from [constant] * len(STRENGTHS)
         return
     model: Any = LogisticRegression(warm_start=True, max_iter=_MOST_STEPS)
     for strength in STRENGTHS:
         with warnings.catch_warnings():
-            # Weak regularisation of separable classes; cross-validation judges what came out.
+            # Separable classes under weak regularisation; cross-validation judges the result.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=strength).fit(x, y, sample_weight=weights)
         yield from_coefficients(model.coef_, model.intercept_, multiclass)
 
 
-def from_coefficients(coefficients: Array, intercept: Array, multiclass: bool) -> Linear:
+def from_coefficients(coefficients: Array, intercept: Array, multiclass: bool) -> LinearMap:
     """scikit-learn's coefficients `(outputs, columns)` as logits of every class.
 
     Of two classes scikit-learn keeps one row, the logit of the second.
@@ -217,7 +225,7 @@ def from_coefficients(coefficients: Array, intercept: Array, multiclass: bool) -
     if multiclass and kernel.shape[1] == 1:
         kernel = np.concatenate([np.zeros_like(kernel), kernel], axis=1)
         bias = np.concatenate([np.zeros_like(bias), bias])
-    return Linear(kernel, bias)
+    return LinearMap(kernel, bias)
 
 
 def strengths_of(losses: Sequence[float]) -> dict[str, float]:

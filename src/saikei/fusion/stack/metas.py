@@ -1,4 +1,4 @@
-"""Fitted meta-learners: what they say of arrays, and the layers that say the same in a graph."""
+"""Fitted meta-learners: functions of arrays, and layers that compute the same in a graph."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from saikei.fusion.base import GraphHead
 from saikei.fusion.evidence import MemberOutputs
 from saikei.fusion.members import numbered_name
 from saikei.fusion.stack.columns import View, concatenated
-from saikei.fusion.stack.linear import Linear
+from saikei.fusion.stack.linear import LinearMap
 from saikei.graph import copy_model
 from saikei.scoring.links import link_of, probabilities_of
 from saikei.tensors import to_floats
 
 
 class Meta(Protocol):
-    """Makes one output."""
+    """A fitted meta-learner, which computes one output."""
 
     @property
     def view(self) -> View:
-        """The columns that it sees."""
+        """The columns that it reads."""
         ...
 
-    def predict(self, said: MemberOutputs) -> Array:
+    def predict(self, predictions: MemberOutputs) -> Array:
         """One output, `(n, outputs)`."""
         ...
 
-    def connect(self, said: MemberOutputs, name: str) -> Any:
+    def connect(self, predictions: MemberOutputs, name: str) -> Any:
         """The same in a graph."""
         ...
 
@@ -46,27 +46,27 @@ class LinearMeta:
     """A linear meta-learner: one `Dense` layer over the members' outputs.
 
     Args:
-        view: the columns.
-        linear: with all standardisation folded in.
-        chosen: what was chosen, such as the regularisation.
-        losses: out-of-fold loss of everything that was tried.
+        view: the columns that it reads.
+        linear: the linear map, with all standardisation folded in.
+        choices: what was chosen, such as the regularisation.
+        losses: the out-of-fold loss of everything that was tried.
     """
 
     view: View
-    linear: Linear
-    chosen: Mapping[str, Any]
+    linear: LinearMap
+    choices: Mapping[str, Any]
     losses: Mapping[str, Any] = field(repr=False)
 
-    def predict(self, said: MemberOutputs) -> Array:
+    def predict(self, predictions: MemberOutputs) -> Array:
         """Probabilities; logits where the members give logits; numbers in regression."""
-        scores = self.linear(self.view.matrix(said))
+        scores = self.linear(self.view.matrix(predictions))
         if self.view.task.from_logits:
             return scores
         return probabilities_of(scores, link_of(self.view.task.kind))
 
-    def connect(self, said: MemberOutputs, name: str) -> Any:
+    def connect(self, predictions: MemberOutputs, name: str) -> Any:
         """The same in a graph."""
-        columns = concatenated(self.view.tensors(said), f"{name}_columns")
+        columns = concatenated(self.view.tensors(predictions), f"{name}_columns")
         task = self.view.task
         dense = keras.layers.Dense(
             self.linear.kernel.shape[1],
@@ -82,7 +82,7 @@ class LinearMeta:
         """What was fitted, JSON-ready."""
         return {
             "form": self.view.form,
-            **self.chosen,
+            **self.choices,
             "kernel": self.linear.kernel.tolist(),
             "bias": self.linear.bias.tolist(),
             "losses": dict(self.losses),
@@ -94,23 +94,23 @@ class KerasMeta:
     """A Keras model as meta-learner.
 
     Args:
-        view: the columns.
-        model: from columns as they are to the output.
-        losses: held-out loss of every form that was tried.
+        view: the columns that it reads.
+        model: computes the output from unscaled columns.
+        losses: the held-out loss of every form that was tried.
     """
 
     view: View
     model: keras.Model
     losses: Mapping[str, Any] = field(repr=False)
 
-    def predict(self, said: MemberOutputs) -> Array:
-        """What the model says."""
-        x = self.view.matrix(said).astype(np.float32)
+    def predict(self, predictions: MemberOutputs) -> Array:
+        """The output of the model, `(n, outputs)`."""
+        x = self.view.matrix(predictions).astype(np.float32)
         return to_floats(self.model(x, training=False))
 
-    def connect(self, said: MemberOutputs, name: str) -> Any:
+    def connect(self, predictions: MemberOutputs, name: str) -> Any:
         """A copy of the model, in a graph."""
-        columns = concatenated(self.view.tensors(said), f"{name}_columns")
+        columns = concatenated(self.view.tensors(predictions), f"{name}_columns")
         return copy_model(self.model, name)(columns)
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,33 +123,35 @@ class KerasMeta:
 
 
 @dataclass(frozen=True, eq=False)
-class StackCombiner:
+class StackHead:
     """A fitted stack.
 
     Args:
-        metas: one for each output.
-        below: fitted fusions whose outputs are what the metas see; none where those are the
-            members themselves.
+        metas: one meta-learner for each output.
+        below: fitted fusions whose outputs the meta-learners read; empty where they read the
+            members' outputs.
     """
 
     metas: tuple[Meta, ...]
     below: tuple[GraphHead, ...] = ()
 
-    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
+    def predict(self, predictions: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
-        seen = MemberOutputs(tuple(one.predict(said) for one in self.below), (), said.raw)
-        return tuple(meta.predict(seen if self.below else said) for meta in self.metas)
+        seen = MemberOutputs(
+            tuple(one.predict(predictions) for one in self.below), (), predictions.raw
+        )
+        return tuple(meta.predict(seen if self.below else predictions) for meta in self.metas)
 
-    def connect(self, said: MemberOutputs, name: str = "stack") -> tuple[Any, ...]:
+    def connect(self, predictions: MemberOutputs, name: str = "stack") -> tuple[Any, ...]:
         """The same in a graph."""
-        seen = said
+        seen = predictions
         if self.below:
             numbered = enumerate(self.below, start=1)
-            lower = tuple(one.connect(said, f"{name}_{number}") for number, one in numbered)
-            seen = MemberOutputs(lower, (), said.raw)
+            lower = tuple(one.connect(predictions, f"{name}_{number}") for number, one in numbered)
+            seen = MemberOutputs(lower, (), predictions.raw)
         return tuple(
-            meta.connect(seen, numbered_name(name, place, len(self.metas)))
-            for place, meta in enumerate(self.metas)
+            meta.connect(seen, numbered_name(name, index, len(self.metas)))
+            for index, meta in enumerate(self.metas)
         )
 
     @property
@@ -166,5 +168,5 @@ class StackCombiner:
 
 
 def best_of(metas: Sequence[tuple[float, Any]]) -> Any:
-    """What has the lowest loss; of equals the first."""
+    """The second entry of the pair with the lowest loss; of equals the first."""
     return min(metas, key=lambda pair: pair[0])[1]

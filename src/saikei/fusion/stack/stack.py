@@ -1,4 +1,4 @@
-"""`Stack`: a meta-learner over what the members say, in one graph with them."""
+"""`Stack`: a meta-learner on the members' outputs, in one graph with them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from saikei.fusion.members import Members
 from saikei.fusion.stack.choose_meta import choose_meta
 from saikei.fusion.stack.columns import On, check_flat
 from saikei.fusion.stack.estimators import is_estimator
-from saikei.fusion.stack.metas import StackCombiner
-from saikei.fusion.stack.targets import folds_of, target_of
+from saikei.fusion.stack.metas import StackHead
+from saikei.fusion.stack.targets import folds_of, stack_labels
 from saikei.limits import FOLDS, check_seed, check_whole
 from saikei.training.folds import make_folds
 
@@ -27,25 +27,26 @@ _NAMED = ("auto", "logistic", "ridge", "mlp")
 
 
 @dataclass(frozen=True)
-class Stack(OutputFusion[StackCombiner]):
-    """A meta-learner over the members' outputs or features (Wolpert, 1992).
+class Stack(OutputFusion[StackHead]):
+    """A meta-learner on the members' outputs or features (Wolpert, 1992).
 
-    Class outputs are seen as probabilities and as log-probabilities, under a path of
-    regularisation; for several classes also with one weight a member (the logarithmic opinion
-    pool). What has the lowest loss in cross-validation is kept. What is linear becomes one
-    `Dense` layer, with all standardisation folded into it.
+    Class outputs are read as probabilities and as log-probabilities, with several strengths of
+    regularisation; for several classes also with one weight for each member (the logarithmic
+    opinion pool). The variant with the lowest loss in cross-validation is kept. A linear
+    meta-learner becomes one `Dense` layer, with all standardisation folded into it.
 
     Args:
-        meta: `"logistic"` for classes, `"ridge"` for numbers, `"auto"` for what fits each output;
-            `"mlp"`, one hidden layer; a Keras model, an architecture whose weights are drawn
-            anew, taking the columns and giving the members' outputs; or an unfitted estimator of
-            scikit-learn that is linear in effect, pipelines too.
-        on: `"outputs"` of the members, or `"features"`, what their last layers with weights read.
+        meta: `"logistic"` for classes, `"ridge"` for numbers, `"auto"` for the one that fits each
+            output; `"mlp"` for one hidden layer; a Keras model from the columns to the members'
+            outputs, whose weights are drawn anew; or an unfitted estimator of scikit-learn that
+            computes a linear function, pipelines too.
+        on: what the meta-learner reads: `"outputs"` of the members, or `"features"`, the inputs of
+            their last layers with weights.
         passthrough: whether the inputs, flattened, are columns too.
-        folds: of the cross-validation that chooses.
-        below: fusions of the members that this one is stacked on, instead of on the members: a
-            `Stack` or an `Average`. This one is fitted to their out-of-fold predictions.
-        seed: of folds, and of an MLP's first weights.
+        folds: the number of folds of the cross-validation that chooses.
+        below: fusions of the members that this one reads instead of the members: values of `Stack`
+            or `Average`. This one is fitted to their out-of-fold predictions. Empty for none.
+        seed: seed of the folds, and of an MLP's new weights.
 
     Raises:
         FusionError: when an argument is unknown.
@@ -98,13 +99,13 @@ class Stack(OutputFusion[StackCombiner]):
         own = 3 if linear and self.on == "outputs" and not self.passthrough else 4
         return own + max((one.complexity for one in self.below), default=0)
 
-    def fit_head(self, evidence: Evidence) -> StackCombiner:
+    def fit_head(self, evidence: Evidence) -> StackHead:
         """Fit the meta-learner of each output, and the fusions below."""
-        # Matrices this small are solved ten times faster without threads, and always alike.
+        # Matrices this small are solved ten times faster, and reproducibly, without threads.
         with threadpool_limits(limits=1, user_api="blas"):
             return self._head(evidence)
 
-    def _head(self, evidence: Evidence) -> StackCombiner:
+    def _head(self, evidence: Evidence) -> StackHead:
         check_flat(evidence.predictions)
         below = tuple(one.fit_head(evidence) for one in self.below)
         seen = self._seen(evidence) if below else evidence
@@ -112,17 +113,17 @@ class Stack(OutputFusion[StackCombiner]):
             choose_meta(
                 self._meta_for(task.kind),
                 seen,
-                place,
+                index,
                 self.on,
                 self.passthrough,
                 self.folds,
                 self.seed,
             )
-            for place, task in enumerate(evidence.tasks)
+            for index, task in enumerate(evidence.tasks)
         )
-        return StackCombiner(metas, below)
+        return StackHead(metas, below)
 
-    def build(self, members: Members, head: StackCombiner) -> keras.Model:
+    def build(self, members: Members, head: StackHead) -> keras.Model:
         """The members side by side and the meta-learner."""
         return connected(members, head, "stack", self.parts)
 
@@ -171,10 +172,10 @@ class Stack(OutputFusion[StackCombiner]):
         return "ridge" if kind == "regression" else "logistic"
 
     def _seen(self, evidence: Evidence) -> Evidence:
-        """Evidence of the level below: what it says of rows that it was not fitted to."""
+        """Evidence of the level below: its out-of-fold predictions."""
         if len(evidence.tasks) == 1:
             if evidence.labels[0].counted.all():
-                target = target_of(evidence.tasks[0], evidence.labels[0])
+                target = stack_labels(evidence.tasks[0], evidence.labels[0])
                 parts = folds_of(target, self.folds, self.seed)
             else:
                 # Rows that do not count are of no class.
@@ -185,10 +186,10 @@ class Stack(OutputFusion[StackCombiner]):
         for one in self.below:
             outputs: list[Any] = [np.zeros(part.shape) for part in evidence.predictions.outputs[0]]
             for fold in parts:
-                told = one.fit_head(evidence.take(fold.train)).predict(
+                given = one.fit_head(evidence.take(fold.train)).predict(
                     evidence.take(fold.test).predictions
                 )
-                for whole, part in zip(outputs, told, strict=True):
+                for whole, part in zip(outputs, given, strict=True):
                     whole[fold.test] = part
             lower.append(tuple(outputs))
         predictions = MemberOutputs(tuple(lower), (), evidence.predictions.raw)

@@ -1,4 +1,4 @@
-"""Labels as meta-learners take them, and the loss that decides between meta-learners."""
+"""Labels in the form that meta-learners are fitted to, and the loss that decides among them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from saikei.training.folds import Fold, class_numbers, make_folds
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
-    """What a meta-learner is to say.
+class StackLabels:
+    """Labels of one output, in the form that meta-learners are fitted to.
 
     Args:
-        labelled: the labels of the one output as the data has them, with what counts of them.
+        labelled: the labels as they are in the data, with how much each counts.
         y: class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
     """
 
@@ -34,7 +34,7 @@ class Target:
 
     @property
     def labels(self) -> Labels:
-        """The labels as the data has them."""
+        """The labels as they are in the data."""
         return self.labelled.labels[0]
 
     def loss(self, scores: Array, rows: Array) -> float:
@@ -43,27 +43,27 @@ class Target:
 
     @property
     def weights(self) -> Array | None:
-        """How much each row `(n,)` or label `(n, labels)` counts; `None` where all alike."""
+        """How much each row `(n,)` or label `(n, labels)` counts; `None` where all count alike."""
         if self.labels.importance is None:
             return None
         return self.labels.over(self.y.shape) if self.labels.by_position else self.labels.rows()
 
     @property
     def row_weights(self) -> Array | None:
-        """How much each row counts, `(n,)`; `None` where all alike."""
+        """How much each row counts, `(n,)`; `None` where all count alike."""
         return None if self.labels.importance is None else self.labels.rows()
 
-    def take(self, rows: Array) -> Target:
+    def take(self, rows: Array) -> StackLabels:
         """Some of the rows."""
-        return Target(self.labelled.take(rows), self.y[rows])
+        return StackLabels(self.labelled.take(rows), self.y[rows])
 
 
-def target_of(task: Task, labels: Any) -> Target:
-    """Read labels.
+def stack_labels(task: Task, labels: Any) -> StackLabels:
+    """Bring labels into the form that meta-learners are fitted to.
 
     Args:
-        task: of the output.
-        labels: of rows that count: an array or `Labels`.
+        task: what the output learns.
+        labels: an array or `Labels`, of rows that all count.
 
     Raises:
         DataError: when labels of a class task are soft, or a class has fewer than two rows.
@@ -71,11 +71,11 @@ def target_of(task: Task, labels: Any) -> Target:
     given = Labelled.of([task], [labels])
     labels = given.labels[0].values
     if task.kind == "regression":
-        return Target(given, labels.reshape(len(labels), -1).astype(np.float64))
+        return StackLabels(given, labels.reshape(len(labels), -1).astype(np.float64))
     if not np.isin(labels, (0, 1)).all() and not task.sparse:
         raise DataError("A Stack is fitted to classes, and these labels are soft: round them.")
     if task.kind == "multilabel":
-        return Target(given, labels.reshape(len(labels), -1).astype(int))
+        return StackLabels(given, labels.reshape(len(labels), -1).astype(int))
     y = class_numbers(task, labels)
     assert y is not None
     counts = np.bincount(y, minlength=max(task.outputs, 2))
@@ -85,11 +85,11 @@ def target_of(task: Task, labels: Any) -> Target:
             f"Class {few} has {counts[few]} of the {len(y)} rows, and a Stack needs two of each to "
             "learn it: give more rows, or use Average."
         )
-    return Target(given, y)
+    return StackLabels(given, y)
 
 
-def folds_of(target: Target, folds: int, seed: int) -> tuple[Fold, ...]:
-    """Folds by class where labels are classes, no more than the rarest class allows to miss none.
+def folds_of(target: StackLabels, folds: int, seed: int) -> tuple[Fold, ...]:
+    """Folds stratified by class; fewer than asked for where a class has too few rows for all.
 
     Raises:
         DataError: when there are fewer rows than folds.
