@@ -89,8 +89,8 @@ def _linear(
             found.append((min(tried.losses), (view, name, tried, scaling, x)))
     view, name, tried, scaling, x = best_of(found)
     linear = scaling.folded(tried.fitted(scaling(x), target))
-    choices = {"meta": name, "strength": STRENGTHS[tried.best]}
-    return LinearMeta(view, linear, choices, losses)
+    chosen = {"meta": name, "strength": STRENGTHS[tried.best]}
+    return LinearMeta(view, linear, chosen, losses)
 
 
 def _estimator(

@@ -48,13 +48,13 @@ class LinearMeta:
     Args:
         view: the columns that it reads.
         linear: the linear map, with all standardisation folded in.
-        choices: what was chosen, such as the regularisation.
+        chosen: what was chosen, such as the regularisation.
         losses: the out-of-fold loss of everything that was tried.
     """
 
     view: View
     linear: LinearMap
-    choices: Mapping[str, Any]
+    chosen: Mapping[str, Any]
     losses: Mapping[str, Any] = field(repr=False)
 
     def predict(self, predictions: MemberOutputs) -> Array:
@@ -82,7 +82,7 @@ class LinearMeta:
         """What was fitted, JSON-ready."""
         return {
             "form": self.view.form,
-            **self.choices,
+            **self.chosen,
             "kernel": self.linear.kernel.tolist(),
             "bias": self.linear.bias.tolist(),
             "losses": dict(self.losses),
