@@ -263,3 +263,11 @@ def test_any_labels_are_split_into_parts_of_the_size_asked_for(labels, share, se
     np.testing.assert_array_equal(np.sort(np.concatenate([rest, held])), rows)
     np.testing.assert_array_equal(y[rest], rest_y)
     np.testing.assert_array_equal(y[held], held_y)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_sample_weights_are_held_out_with_their_rows(kind):
+    x = np.arange(20.0)[:, None]
+    rest, held = hold_out(kind((x, np.arange(20) % 2, np.arange(20.0))), 0.2)
+    for part_x, _, weights in (rest, held):
+        np.testing.assert_array_equal(part_x[:, 0], weights)

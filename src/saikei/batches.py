@@ -65,7 +65,7 @@ def parts_of(given: Any, name: str, inputs: int = 1) -> tuple[Any, Any, Any]:
 
     Args:
         given: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each nested in any way.
-        name: of the argument, for messages.
+        name: the name of the argument, for messages.
         inputs: how many inputs the model takes; a list of as many arrays is its inputs.
 
     Returns:
@@ -130,7 +130,7 @@ def sample_count(data: Any, name: str) -> int:
 
     Args:
         data: arrays with one sample a row, nested in any way; `None` counts as no array.
-        name: of the argument, for messages.
+        name: the name of the argument, for messages.
 
     Raises:
         DataError: when the arrays have different lengths, or none has a sample.
@@ -335,7 +335,7 @@ def check_dataset(dataset: Any, name: str, once: bool = False) -> None:
 
     Args:
         dataset: what was handed in, and is no arrays.
-        name: of the argument, for messages.
+        name: the name of the argument, for messages.
         once: whether one pass is all that is needed.
 
     Raises:

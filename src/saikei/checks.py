@@ -35,7 +35,7 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
     Args:
         model: a built model; where its inputs are not known, only the values are checked.
         x: arrays as it takes them; a dictionary may hold others besides.
-        name: of the data, for messages.
+        name: the name of the data, for messages.
         batch: whether they come from a dataset.
 
     Raises:
@@ -94,7 +94,7 @@ def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
     Args:
         model: a built model.
         x: arrays as it takes them.
-        name: of the data, for messages.
+        name: the name of the data, for messages.
 
     Raises:
         DataError: naming the input, its shape and the one that the model takes.
@@ -124,7 +124,7 @@ def arrays_by_input(
         shapes: the shape of each input, batch axis first, in the order of the model's inputs.
         x: arrays nested in any way, in that order; or a dictionary by name, which may hold others
             besides.
-        name: of the data, for messages.
+        name: the name of the data, for messages.
         model: the name of the model, for messages.
         batch: whether the arrays come from a dataset.
 

@@ -34,9 +34,9 @@ class Splits:
     """The parts of a data set, each `(x, y)` with one sample a row.
 
     Args:
-        train: to train on.
-        validation: to choose by; `None` where it has to be held out.
-        test: to look at once, at the end; `None` where there is none.
+        train: the part to train on.
+        validation: the part to choose by; `None` where it has to be held out.
+        test: the part to score once, at the end; `None` where there is none.
     """
 
     train: Arrays
@@ -50,7 +50,7 @@ def arrays(data: Any, name: str = "given", *, labels: bool = True, inputs: int =
     Args:
         data: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`;
             without labels also `x`, `(x,)` or `(x, None)`, or a dataset of inputs.
-        name: of the argument, for messages.
+        name: the name of the argument, for messages.
         labels: whether there have to be some.
         inputs: how many inputs the model takes; a list of as many arrays is its inputs.
 
@@ -76,8 +76,8 @@ def gathered(
     """Any data as arrays, with its sample weights.
 
     Args:
-        data: as for `arrays`, also with sample weights.
-        name: of the argument, for messages.
+        data: what `arrays` takes, also with sample weights.
+        name: the name of the argument, for messages.
         labels: whether there have to be some.
         inputs: how many inputs the model takes; a list of as many arrays is its inputs.
         as_is: whether float64 stays, rather than becoming the type that Keras computes in.
@@ -106,7 +106,7 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
     Args:
         model: a built model.
         data: what `arrays` takes.
-        name: of the data, for messages.
+        name: the name of the data, for messages.
 
     Raises:
         DataError: when it is empty, holds NaN or infinite numbers, has other shapes than the
@@ -127,8 +127,8 @@ def hold_out(
 
     Args:
         data: what `arrays` takes, also with sample weights.
-        share: of the samples that are held out, between 0 and 1.
-        seed: of the choice.
+        share: the part of the samples that is held out, between 0 and 1.
+        seed: the seed of the choice.
         stratify: hold out the same share of each class; the only sample of its class stays in
             the rest. Labels are classes when they are one whole number or one one-hot row a
             sample, and neither part is too small to have all of them; other labels are split

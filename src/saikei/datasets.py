@@ -21,7 +21,7 @@ def digits(seed: int = 0) -> Splits:
     """The 1,797 handwritten digits that scikit-learn ships, 60 / 20 / 20 % by class.
 
     Args:
-        seed: of the split.
+        seed: the seed of the split.
 
     Returns:
         Images `(n, 8, 8, 1)`, float32 from 0 to 1, and class numbers `(n,)`.
@@ -43,7 +43,7 @@ def fashion_mnist(validation: int = 10_000, folder: Path = FASHION_MNIST) -> Spl
 
     Args:
         validation: how many of the 60,000 training samples to hold out, from the end.
-        folder: of the four files, if they are installed.
+        folder: the folder of the four files, if they are installed.
 
     Returns:
         Images `(n, 28, 28, 1)`, float32 from 0 to 1, and class numbers `(n,)`.

@@ -27,10 +27,10 @@ class Archive:
     """The parts of a data set in a file, each `(x, y)` or `None` where the file has none.
 
     Args:
-        path: of the file.
-        train: to train on.
-        validation: to choose by, or to fit a fusion to.
-        test: to look at once, at the end.
+        path: the path of the file.
+        train: the part to train on.
+        validation: the part to choose by, or to fit a fusion to.
+        test: the part to score once, at the end.
     """
 
     path: Path
@@ -96,9 +96,9 @@ def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict
     """Arrays from a NumPy archive, after a look at what they would take; nothing is unpickled.
 
     Args:
-        path: of the file.
-        fix: to end a message with.
-        prefixes: of the names to read.
+        path: the path of the file.
+        fix: the end of a message, with what to do.
+        prefixes: the prefixes of the names to read.
 
     Raises:
         DataError: when the file cannot be read, or would unpack to too much.

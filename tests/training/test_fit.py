@@ -216,3 +216,12 @@ def test_the_progress_bar_counts_all_batches(capsys):
     assert "6/6" in capsys.readouterr().out
     quick(classifier(), (X, CLASSES), progress=False)
     assert capsys.readouterr().out == ""
+
+
+def test_verbose_is_as_in_keras_and_wins_over_progress(capsys):
+    quick(classifier(), (X, CLASSES), progress=True, verbose=0)
+    assert capsys.readouterr().out == ""
+    quick(classifier(), (X, CLASSES), verbose=2)
+    assert capsys.readouterr().out.count("loss:") == 2
+    with pytest.raises(InputError, match="verbose=3: give 0, 1, 2 or 'auto'"):
+        quick(classifier(), (X, CLASSES), verbose=3)

@@ -34,8 +34,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
-        tasks: of the student, one for each output, flattened.
-        teacher_tasks: of the teacher; they may differ in `from_logits`.
+        tasks: the tasks of the student, one for each output, flattened.
+        teacher_tasks: the tasks of the teacher; they may differ in `from_logits`.
         temperature: T; higher is softer.
     """
 
@@ -82,7 +82,7 @@ def teacher_tasks(teacher: keras.Model, tasks: Sequence[Task]) -> tuple[Task, ..
 
     Args:
         teacher: a model with the same outputs.
-        tasks: of the student, one for each output.
+        tasks: the tasks of the student, one for each output.
     """
     each = read_outputs(teacher).each
     return tuple(

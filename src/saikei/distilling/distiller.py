@@ -100,7 +100,7 @@ class FeatureDistiller(StoredDistiller):
         match: the distance between them.
         distance: a `keras.distillation.DistillationLoss` between the outputs.
         alpha: weight of the true labels among the answers.
-        weight: of the features, from 0 to 1.
+        weight: the weight of the features, from 0 to 1.
         teacher: a model that gives `{"outputs": […], "features": […]}`; it will be frozen. `None`
             when batches bring its stored outputs: inputs are then `{"x": …, "teacher": …}`.
     """

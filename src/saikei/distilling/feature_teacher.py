@@ -46,9 +46,9 @@ def feature_distiller(
         ready: the training data.
         soft: the distance between the outputs.
         alpha: weight of the true labels among the answers.
-        weight: of the features.
+        weight: the weight of the features.
         batch_size: samples a step, for arrays.
-        seed: of the order of the samples, and of those that training starts from.
+        seed: the seed of the order of the samples, and of those that training starts from.
         stored: whether the teacher runs once over the data, before training, rather than on every
             batch; `None` stores with arrays and features of at most 256 MiB in all.
 

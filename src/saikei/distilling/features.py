@@ -37,7 +37,7 @@ class Feature:
         ref: the tensor in the model's graph.
         channel_axis: 1 or -1.
         shape: without the batch axis and with channels last: `(*positions, channels)`.
-        dtype: of the tensor.
+        dtype: the type of the tensor.
     """
 
     layer: str

@@ -36,8 +36,8 @@ class StoredTeacher:
         outputs: an array `(n, …)`, or arrays nested as the student's outputs.
         from_logits: whether they are logits rather than probabilities, for all outputs or each;
             unused for regression.
-        digests: of the inputs that they belong to, uint64 `(n,)`; `None` for rows in the order of
-            the training arrays.
+        digests: the digests of the inputs that they belong to, uint64 `(n,)`; `None` for rows in
+            the order of the training arrays.
         past: the rows that the teacher was trained on, as far as they are known.
 
     Raises:

@@ -53,7 +53,7 @@ def outputs_for_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digest
 
     Args:
         teacher: a built model.
-        dataset: as `keras.Model.fit` takes it; it may come in any order.
+        dataset: a dataset that `keras.Model.fit` takes; it may come in any order.
 
     Returns:
         The outputs, the digests of the rows that they belong to, and the number of batches.
@@ -84,7 +84,7 @@ def stored_batches(
         ready: the training data.
         key: the name under which its outputs come.
         batch_size: samples a step, for arrays.
-        seed: of the order of arrays.
+        seed: the seed of the order of arrays.
 
     Raises:
         DataError: when an output is not finite; while training, when a dataset brings a row that
@@ -130,7 +130,7 @@ class Lookup:
     Rows with equal inputs are one row: a teacher gives the same outputs for both.
 
     Args:
-        digests: of the inputs, uint64 `(n,)`.
+        digests: the digests of the inputs, uint64 `(n,)`.
         outputs: arrays `(n, …)`, nested in any way; they may be memory-mapped.
     """
 

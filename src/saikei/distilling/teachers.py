@@ -50,9 +50,9 @@ def answer_distiller(
         ready: the training data.
         soft: the distance between the outputs.
         alpha: weight of the true labels.
-        how: as `distill` has `teacher_predictions`.
+        how: the `teacher_predictions` of `distill`.
         batch_size: samples a step, for arrays.
-        seed: of the order of the samples.
+        seed: the seed of the order of the samples.
 
     Raises:
         DataError: when the teacher's outputs cannot be learnt from, or the stored ones are not

@@ -29,7 +29,7 @@ def weigh_classes(
             that are there are multiplied.
         class_weight: a weight for each class number, 1 for those that are not named; or
             `"balanced"`, which makes all classes count the same, with mean 1.
-        loss: as for `saikei.fit`.
+        loss: a Keras loss; `None` as for `saikei.fit`.
 
     Returns:
         `(x, y, sample_weight)`: one weight for each row, or for each position.

@@ -26,7 +26,7 @@ class Labels:
         values: one row for each sample. What does not count is a 0.
         importance: how much each row `(n,)`, position `(n, …)` or label counts, with mean 1 over
             the whole data; `None` where all count the same.
-        scale: by what a loss is multiplied: as in Keras it is a sum of weighted losses divided
+        scale: the factor of a loss: as in Keras a loss is a sum of weighted losses divided
             by how many there are, not by the sum of their weights. So it is the mean weight.
     """
 
@@ -109,8 +109,8 @@ def count(
         values: labels of one output.
         known: which of them are labels at all, booleans of their shape; `None` for all.
         mask: booleans of the output's rows or positions, or `None`: what is `False` is padding.
-        weights: of the rows or positions, or `None`.
-        name: of the data, for messages.
+        weights: the weights of the rows or positions, or `None`.
+        name: the name of the data, for messages.
 
     Raises:
         DataError: when mask or weights do not fit the labels, weights are negative or not

@@ -60,8 +60,8 @@ class Inference:
 
     Args:
         model: a built model.
-        loss: as for `infer_task`.
-        outputs: of the model, where it was read already.
+        loss: a Keras loss or its name; `None` as for `infer_task`.
+        outputs: the outputs of the model, where it was read already.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ def flat_labels(model: keras.Model, y: Any, outputs: Outputs | None = None) -> l
     Args:
         model: a built model.
         y: labels, nested as the model nests its outputs.
-        outputs: of the model, where it was read already.
+        outputs: the outputs of the model, where it was read already.
 
     Raises:
         DataError: when there are not as many label arrays as outputs, or their names differ.

@@ -109,7 +109,7 @@ def leaves_out_nan(loss: Any, y: Any, shape: tuple[int | None, ...]) -> bool:
     Args:
         loss: a loss object or function.
         y: labels `(n, …)`, some of them NaN.
-        shape: of the output, batch axis first.
+        shape: the shape of the output, batch axis first.
     """
     if describe(loss) is not None or not callable(loss):
         return False

@@ -68,8 +68,8 @@ def shared_masks(masks: Sequence[Array | None], members: int, outputs: int) -> l
     """For each output the positions that any member counts, as in Keras's merging layers.
 
     Args:
-        masks: of the outputs of the first member, then of the second, and so on; what follows
-            is left aside. An output without a mask is ignored.
+        masks: the masks of the outputs of the first member, then of the second, and so on; any
+            that follow are not used. An output without a mask is ignored.
         members: how many there are.
         outputs: how many outputs each member has.
     """

@@ -34,7 +34,8 @@ class Metric:
     Args:
         name: the name that it was given by.
         greater_is_better: whether a higher value is a better model.
-        function: of labels, predictions and weights of those that count, `(k,)` or `(k, width)`.
+        function: a function of labels, predictions and weights of those that count, `(k,)` or
+            `(k, width)`.
     """
 
     name: str
@@ -133,7 +134,7 @@ def find_metric(given: Any, task: Task) -> Metric:
             `"neg_mean_absolute_error"`, …) or of Keras's metrics, `"auc"`, `"pr_auc"`; a Keras
             metric; or a function of labels and predictions, and of `sample_weight` if it takes
             some, of which more is better.
-        task: of the output.
+        task: what the output learns.
 
     Raises:
         InputError: when there is no such metric.

@@ -28,7 +28,7 @@ def observe(
         model: a built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset.
         batch_size: samples a step, for arrays.
-        loss: as for `infer_tasks`.
+        loss: a Keras loss or its name; `None` as for `infer_tasks`.
         metric: as for `evaluate`; `None` takes the metric of the task.
 
     Returns:
@@ -57,7 +57,7 @@ def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> L
     Args:
         model: a built model; the loss that it is compiled with, if any, decides the task.
         data: `(x, y)` or `(x, y, sample_weight)` arrays.
-        metric: as for `evaluate`.
+        metric: as for `evaluate`; `None` takes the metric of the task.
 
     Raises:
         DataError: when the data does not fit the model, or nothing of it counts.

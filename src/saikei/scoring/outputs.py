@@ -150,7 +150,7 @@ def mean_terms(graph: Graph, ref: TensorRef) -> list[tuple[TensorRef, float]] | 
     """What a tensor is the weighted mean of, and the weights; `None` where it is no mean.
 
     Args:
-        graph: of a model.
+        graph: the graph of a model.
         ref: a tensor of it: the output of an `Average`, or of an `Add` of `Rescaling` layers
             whose scales sum to 1, each one number.
     """

@@ -43,9 +43,9 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
     """Labels and outputs of every sample, from one pass over the data.
 
     Args:
-        model: as for `predict_all`.
-        data: as for `predict_all`.
-        batch_size: as for `predict_all`.
+        model: a built model.
+        data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset, as for `predict_all`.
+        batch_size: samples a step, for arrays.
 
     Returns:
         The labels in the structure of the data, and one array `(n, …)` for each output, flattened.
@@ -81,9 +81,9 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
     """The same in parts of one or several batches, so that not all outputs are held at once.
 
     Args:
-        model: as for `predict_all`.
-        data: as for `predict_all`.
-        batch_size: as for `predict_all`.
+        model: a built model.
+        data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset, as for `predict_all`.
+        batch_size: samples a step, for arrays.
 
     Raises:
         DataError: as `predict_all` does.

@@ -25,8 +25,8 @@ class Score:
     """A metric on n samples.
 
     Args:
-        name: of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels), `"mse"`, or
-            `"loss"` for several outputs.
+        name: the name of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels),
+            `"mse"`, or `"loss"` for several outputs.
         value: the metric.
         low: lower end of its 95 % interval.
         high: upper end.
@@ -213,7 +213,7 @@ def mean_interval(values: Array, importance: Array | None = None) -> tuple[float
     """A mean with Student's 95 % interval; from one value, or equal ones, no wider than it.
 
     Args:
-        values: of each sample, times how much it counts.
+        values: the value of each sample, times how much it counts, `(n,)`.
         importance: how much each counts; `None` for all the same. The mean is then a ratio of
             two sums, and so is its error: that of the residuals (Cochran, "Sampling Techniques",
             1977).

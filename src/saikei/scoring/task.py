@@ -138,9 +138,9 @@ def check_finite_labels(name: str, loss: Any, shape: tuple[int | None, ...], y: 
     """Refuse labels that are NaN or infinite, unless the loss leaves them out.
 
     Args:
-        name: of what the labels are for, for messages.
+        name: what the labels are for, for messages.
         loss: a loss object, or `None`.
-        shape: of the output, batch axis first.
+        shape: the shape of the output, batch axis first.
         y: labels `(n, …)`.
 
     Raises:

@@ -25,7 +25,8 @@ class Temperature:
     """A fitted temperature.
 
     Args:
-        value: by which logits are divided; below 1 the member was too unsure, above too sure.
+        value: the number that logits are divided by; below 1 the model was too unsure, above 1 too
+            sure.
         loss: mean log-loss with it, nats.
         loss_before: mean log-loss without it.
     """

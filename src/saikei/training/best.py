@@ -29,7 +29,7 @@ class Yardstick:
     Args:
         trainer: what is fitted, compiled: the model itself, or a distiller around it.
         model: what is validated, compiled.
-        data: to train on; the first samples of it are kept where there is no validation.
+        data: the training data, of which the first samples are kept where there is no validation.
         validation: arrays or a dataset, or `None`.
     """
 
@@ -93,7 +93,7 @@ def some_batches(data: Any, most: int | None = None) -> list[Any]:
     """The first batches of a dataset, as arrays.
 
     Args:
-        data: as Keras's `fit` takes it.
+        data: a dataset that Keras's `fit` takes.
         most: batches, fewer where they are large; `None` for a thousand samples or so.
     """
     found, count, size = [], 0, 0
@@ -113,9 +113,9 @@ class BestState(keras.callbacks.Callback):
     """Keeps the best weights, of those before training and after each epoch.
 
     Args:
-        model: that is trained.
+        model: the model that is trained.
         start: its figures before training.
-        plan: of the training; its `settled` is the epoch from which on a state can be the best.
+        plan: its `settled` is the epoch from which on a state can be the best.
     """
 
     def __init__(self, model: keras.Model, start: Mapping[str, float], plan: Plan) -> None:

@@ -44,9 +44,9 @@ class CrossFit:
             for time-ordered folds, which never predict the first.
         fold_of: for each of `rows`, the number of the fold that predicted it, from 0.
         tasks: what each output learns.
-        labels: of `rows`, for each output, with what counts of them.
+        labels: the labels of `rows` for each output, with how much each of them counts.
         x: inputs of `rows`, as the models take them.
-        digests: of `rows`; see `saikei.training.provenance`.
+        digests: the digests of `rows`; see `saikei.training.provenance`.
         refitted: for each name, a model that was trained on all rows, with `refit=True`.
     """
 
@@ -92,7 +92,7 @@ def cross_fit(
         groups: one for each row; rows of one group are never divided.
         refit: whether to train one more model of each on all rows. It takes the place of the
             folds' models in a fused model, which then costs one member and not as many as folds.
-        seed: of the folds, and for each model that `fit` trains another one derived from it.
+        seed: the seed of the folds, from which that of each model that `fit` trains is derived.
         **arguments: for `saikei.fit`, such as `epochs=20`.
 
     Returns:

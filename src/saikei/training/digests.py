@@ -29,7 +29,7 @@ def digest_data(data: Any, name: str = "given", inputs: int = 1) -> Digests:
 
     Args:
         data: `(x, y)` arrays or a dataset, which is read once; labels are not needed.
-        name: of the argument, for messages.
+        name: the name of the argument, for messages.
         inputs: how many inputs the models take.
 
     Raises:

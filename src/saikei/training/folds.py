@@ -45,9 +45,9 @@ def make_folds(
             index arrays `(train, test)`. A number means shuffled folds, stratified by class where
             there are classes; with groups, rows of one group stay together.
         count: number of rows.
-        classes: of the rows, `(n,)`, if they have any.
-        groups: of the rows, `(n,)`, if they have any.
-        seed: of the shuffling, for a number.
+        classes: the classes of the rows, `(n,)`, if they have any.
+        groups: the groups of the rows, `(n,)`, if they have any.
+        seed: the seed of the shuffling, for a number.
         needed: classes that every training part has to hold.
 
     Raises:

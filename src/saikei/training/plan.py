@@ -52,7 +52,7 @@ class Plan:
         batch_size: samples a step, for arrays.
         learning_rate: the peak of the schedule.
         patience: epochs without a better validation loss before stopping; `None` never stops.
-        seed: of the order of the samples and of random layers.
+        seed: the seed of the order of the samples and of random layers.
         verbose: as in `keras.Model.fit`: 0 shows nothing, 1 a progress bar, 2 a line an epoch.
         callbacks: more Keras callbacks.
         settled: epochs that cannot be the best one, because the model is not yet what it is to

@@ -148,7 +148,7 @@ def compile_for(
     Args:
         model: a built model.
         tasks: what its outputs learn.
-        optimizer: to train with.
+        optimizer: the optimizer to train with.
         plain: whether the metrics are Keras's own; see `Task.keras_metric`.
     """
     outputs = read_outputs(model)

@@ -34,7 +34,7 @@ class TrainingRows:
     """Rows that moved a model's weights.
 
     Args:
-        digests: of their inputs, uint64, sorted, each once.
+        digests: the digests of their inputs, uint64, sorted, each once.
         by: what trained on them, such as `"fit"`.
     """
 
@@ -78,7 +78,7 @@ def record_rows(model: keras.Model, digests: Digests, by: str) -> None:
 
     Args:
         model: what was trained, or is about to be.
-        digests: of the rows.
+        digests: the digests of the rows.
         by: what trains.
     """
     rows = TrainingRows(np.unique(digests), by)

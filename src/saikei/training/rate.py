@@ -48,12 +48,12 @@ def suited_rate(
     that follow may not bring back. The model ends with the weights that it came with.
 
     Args:
-        model: that is to be trained; compiled.
+        model: the model that is to be trained; compiled.
         ready: its data.
         fresh: the rate for weights that know nothing yet.
         trainer: compiles what is fitted, the model or a distiller around it, with an optimizer.
-        batches: in the order to train in.
-        labels: from inputs to labels, where the data has none.
+        batches: the training batches, in the order to train in.
+        labels: a function from inputs to labels, where the data has none; `None` otherwise.
     """
     if not knows(model, ready, labels):
         return fresh
@@ -80,9 +80,9 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
     """Whether a model does better than the best constant outputs, on some of the training data.
 
     Args:
-        model: as it is now.
+        model: a compiled model.
         ready: its data.
-        labels: from inputs to labels, where the data has none.
+        labels: a function from inputs to labels, where the data has none; `None` otherwise.
     """
     some = _some(ready)
     if labels is not None:

@@ -52,7 +52,7 @@ def holding_zeros(
 
     Args:
         model: what is trained.
-        optimizer: with which; not yet used.
+        optimizer: the optimizer that it trains with, which has made no step yet.
         plan: how long.
         steps: batches an epoch; `None` where the data does not know.
         sparsify: zeros that come during training; `None` adds none.

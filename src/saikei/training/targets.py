@@ -30,7 +30,7 @@ class Targets:
         student: whose outputs the labels are for.
         teacher: the model, or another model of the same outputs, whose compiled loss counts where
             the student has none; `None` where there are only its predictions.
-        predict: from inputs to the teacher's outputs, nested as they are.
+        predict: a function from inputs to the teacher's outputs, nested as they are.
         from_logits: whether each output of the teacher is logits, where it is one of classes.
     """
 
