@@ -11,8 +11,10 @@ BACKENDS_STAMP := $(VENV)/.backends_installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-# The tests are bound by compiling models, which uses one core each.
+# The tests are bound by compiling models, which uses one core each. A file's tests share what they
+# train, so they stay in one process.
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 # Whatever environment is active, only ours counts.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
@@ -49,10 +51,10 @@ layers: $(STAMP)  ## check that dependencies point one way
 	$(BIN)/lint-imports
 
 tests: $(STAMP)  ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -n $(WORKERS) -q
+	$(PYTEST)
 
 tests-slow: $(STAMP)  ## run the slow tests
-	$(BIN)/python -m pytest -n $(WORKERS) -q -m slow
+	$(PYTEST) -m slow
 
 # Keras chooses its backend once in a process. XLA optimises little here, and torch has one thread
 # in each of the workers: the networks are small, and compiling them is what takes time.
@@ -61,7 +63,7 @@ tests-backends: tests-jax tests-torch  ## add JAX and torch to .venv, and run on
 tests-jax tests-torch: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 tests-jax tests-torch: export OMP_NUM_THREADS ?= 1
 tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
-	KERAS_BACKEND=$* $(BIN)/python -m pytest -n $(WORKERS) -q -m "backends and not slow"
+	KERAS_BACKEND=$* $(PYTEST) -m "backends and not slow"
 
 benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,onnx,benchmarks,tried]'

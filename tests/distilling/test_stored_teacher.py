@@ -100,7 +100,13 @@ def trajectories(train, teacher=None, **arguments):
     ]
 
 
-@pytest.mark.parametrize("kind", ["arrays", "tf.data", "PyDataset"])
+def kinds(quick, *slow):
+    return pytest.mark.parametrize(
+        "kind", [quick, *(pytest.param(kind, marks=pytest.mark.slow) for kind in slow)]
+    )
+
+
+@kinds("tf.data", "arrays", "PyDataset")
 def test_stored_and_live_predictions_give_one_trajectory(kind):
     train = {"arrays": (X, CLASSES), "tf.data": dataset(), "PyDataset": Batches()}[kind]
     stored, live = trajectories(train, alpha=0.3)
@@ -108,7 +114,7 @@ def test_stored_and_live_predictions_give_one_trajectory(kind):
     assert stored["distillation_loss"][-1] < stored["distillation_loss"][0]
 
 
-@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+@kinds("arrays", "tf.data")
 def test_features_too_may_be_stored_or_live(kind):
     histories = []
     for how in ("stored", "live"):
@@ -120,7 +126,7 @@ def test_features_too_may_be_stored_or_live(kind):
     assert "feature_loss" in histories[0]
 
 
-@pytest.mark.parametrize("kind", ["arrays", "shuffled", "PyDataset"])
+@kinds("shuffled", "arrays", "PyDataset")
 def test_each_member_of_a_team_sees_each_training_row_once(kind):
     members = [net(seed, name=f"m{seed}", counting=True) for seed in (1, 2, 3)]
     team = Average()(members)

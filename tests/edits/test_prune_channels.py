@@ -12,6 +12,7 @@ from keras import layers as L
 from saikei import Budget, DropChannels, PruneChannels, Recipe, profile
 from saikei.channels import channel_groups
 from saikei.errors import BudgetError, EditError, PinnedWarning
+from tests.rules.nets import Remembering
 
 
 def seed_network() -> keras.Model:
@@ -162,17 +163,6 @@ def test_a_model_with_nothing_to_cut_says_why() -> None:
     model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="only")])
     with pytest.raises(EditError, match="only: a model output"):
         PruneChannels(0.5)(model)
-
-
-class Remembering(L.Layer):
-    """A layer that cannot be traced, since it adds a loss."""
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
-
-    def call(self, x: object) -> object:
-        self.add_loss(keras.ops.sum(x))
-        return keras.ops.matmul(x, self.table)
 
 
 def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> None:

@@ -70,7 +70,14 @@ def by_hand(predictions, labels, count, start=None):
     return alphas, errors, history
 
 
-@pytest.mark.parametrize("kind", ["two", "sigmoid", "logits", "logit"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sigmoid",
+        "logits",
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("two", "logit")),
+    ],
+)
 def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(kind):
     fitted, labels, count = boosted(kind), data(kind)[1], CLASSES[kind]
     said = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
@@ -104,7 +111,10 @@ class Given(ClassifierMixin, BaseEstimator):
         return self.said
 
 
-@pytest.mark.parametrize(("kind", "weighted"), [("softmax", True), ("sigmoid", False)])
+@pytest.mark.parametrize(
+    ("kind", "weighted"),
+    [("softmax", True), pytest.param("sigmoid", False, marks=pytest.mark.slow)],
+)
 def test_the_weights_are_those_of_scikit_learn(kind, weighted):
     x, y = data(kind)
     start = RNG.uniform(0.5, 2, size=len(y)) if weighted else np.ones(len(y))
@@ -230,6 +240,7 @@ def test_a_member_without_errors_ends_the_series():
         Boost(rounds=3, method="samme", **FAST)([perfect], (X, y))
 
 
+@pytest.mark.slow
 def test_validation_rows_end_the_series():
     boost = Boost(rounds=5, method="samme", keep_first=False, **FAST)
     with pytest.raises(FusionError, match="member 2 makes the .* validation rows no lower"):

@@ -42,8 +42,19 @@ def teams():
     return made
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
-@pytest.mark.parametrize("name", AXES)
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        *((name, "softmax") for name in AXES),
+        *(("all", activation) for activation in ("sigmoid", None)),
+        *(
+            pytest.param(name, activation, marks=pytest.mark.slow)
+            for name in AXES
+            for activation in ("sigmoid", None)
+            if name != "all"
+        ),
+    ],
+)
 def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
     fusion, (members, y, evidence) = AXES[name], teams[activation]
     fused = fusion(members, (X[FIRST], y[FIRST]))
@@ -58,7 +69,10 @@ def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
     json.dumps(combiner.to_dict())
 
 
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+@pytest.mark.parametrize(
+    "activation",
+    ["softmax", *(pytest.param(other, marks=pytest.mark.slow) for other in ("sigmoid", None))],
+)
 def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(activation):
     members = team(activation)
     y = labels_of(members[1])

@@ -73,7 +73,7 @@ def test_half_precision_members_are_pooled_in_float32():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT is TensorFlow's")
-@pytest.mark.parametrize("name", ["all", "median"])
+@pytest.mark.parametrize("name", ["all", pytest.param("median", marks=pytest.mark.slow)])
 def test_it_exports_to_litert(name, tmp_path):
     members = team()
     fused = AXES[name](members, (X, labels_of(members[1])))

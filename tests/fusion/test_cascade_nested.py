@@ -24,11 +24,19 @@ from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, sa
 X = rows(400)
 Y = labels(X)
 COSTS = (1.0, 3.0, 30.0)
+CONFIDENCES = ("max_probability", "margin", "entropy", "agreement")
 LAX = {"target": 0.9, "certainty": None}
 
 
-@pytest.mark.parametrize("confidence", ["max_probability", "margin", "entropy", "agreement"])
-@pytest.mark.parametrize("combine", ["last", "average"])
+HOWS = [(one, combine) for one in CONFIDENCES for combine in ("last", "average")]
+# Each confidence and each way to combine once; together they are slow.
+QUICK = (("margin", "last"), ("entropy", "average"))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "combine"),
+    [pytest.param(*how, marks=() if how in QUICK else pytest.mark.slow) for how in HOWS],
+)
 def test_the_combiner_says_what_the_cascade_predicts(confidence, combine):
     how = {"confidence": confidence, "combine": combine, "costs": COSTS}
     fusion = Cascade(target=0.7, certainty=None, **how)

@@ -136,6 +136,13 @@ MADE: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
 }
 
 
+# Layers of every kind; the rest is made of the same, and is slow.
+QUICK_TO_EXPORT = ("calibrated", "chain", "modalities, drop", "stack with the inputs")
+EACH = [
+    pytest.param(name, marks=() if name in QUICK_TO_EXPORT else pytest.mark.slow) for name in MADE
+]
+
+
 def named(model: keras.Model, x: Any, rows: slice) -> dict[str, np.ndarray]:
     """The inputs by their names, of the types that the model takes."""
     arrays = x if isinstance(x, dict) else {model.inputs[0].name: x}
@@ -158,7 +165,7 @@ def assert_same(said: list[np.ndarray], wanted: list[np.ndarray]) -> None:
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="LiteRT: from torch with litert-torch, not JAX")
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*tf.lite.Interpreter")
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", EACH)
 def test_litert_runs_it_with_kernels_of_its_own(name: str, tmp_path: Any) -> None:
     lite = pytest.importorskip("tensorflow").lite
     model, x = MADE[name]()
@@ -185,7 +192,7 @@ def _matched(inputs: dict[str, np.ndarray], details: Any) -> dict[str, np.ndarra
 
 @pytest.mark.skipif(BACKEND == "jax", reason="from JAX, Keras exports with jax2onnx")
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*might cause the trace to be incorrect")
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", EACH)
 def test_onnx_runs_it(name: str, tmp_path: Any) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")

@@ -108,6 +108,7 @@ def test_strangers_are_aligned_first(strangers: list[keras.Model]) -> None:
     assert made.loss < unaligned.loss - 0.05
 
 
+@pytest.mark.slow
 def test_what_stands_after_alignment_is_refused_too() -> None:
     narrow = [trained(network(seed, width=4), seed, epochs=20) for seed in (1, 2)]
     with pytest.raises(FusionError, match="before their channels were aligned"):

@@ -70,8 +70,15 @@ def probabilities(members):
     return np.concatenate([say(m).astype(float) for m in members], axis=1)
 
 
-@pytest.mark.parametrize("standardised", [False, True])
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(
+    ("classes", "standardised"),
+    [
+        (2, True),
+        (3, False),
+        pytest.param(2, False, marks=pytest.mark.slow),
+        pytest.param(3, True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
     members = team(classes)
     y = truth_of(members)
@@ -88,8 +95,17 @@ def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
     np.testing.assert_allclose(say(stack(members, (X, y))), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["binary", "two-classes", "multiclass", "one-hot", "multilabel"])
-@pytest.mark.parametrize("logits", [False, True])
+QUICK = (("binary", True), ("multiclass", False), ("multilabel", True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "logits"),
+    [
+        pytest.param(kind, logits, marks=() if (kind, logits) in QUICK else pytest.mark.slow)
+        for kind in ("binary", "two-classes", "multiclass", "one-hot", "multilabel")
+        for logits in (False, True)
+    ],
+)
 def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logits):
     units = {"binary": 1, "two-classes": 2}.get(kind, 3)
     activation = "sigmoid" if kind in ("binary", "multilabel") else "softmax"

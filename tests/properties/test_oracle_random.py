@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from saikei.channels import map_channels
@@ -23,11 +23,16 @@ from tests.properties.random_graphs import ANY, random_models
 pytestmark = pytest.mark.backends
 
 # JAX compiles each operation for each shape, which takes some ten seconds for each graph.
-FEWER = {"tensorflow": 1, "torch": 2, "jax": 10}[keras.backend.backend()]
+BACKEND = keras.backend.backend()
+EXAMPLES = {"tensorflow": 6, "torch": 6, "jax": 2}[BACKEND]
+FEWER = {"tensorflow": 1, "torch": 2, "jax": 10}[BACKEND]
+# To look for a smaller graph that fails takes minutes there; TensorFlow fails on it as well.
+FOUND_AS_IT_IS = (Phase.explicit, Phase.reuse, Phase.generate)
 thorough = settings(
-    max_examples=16 // min(FEWER, 8),
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
+    phases=settings().phases if BACKEND == "tensorflow" else FOUND_AS_IT_IS,
     suppress_health_check=list(HealthCheck),
 )
 
@@ -77,7 +82,7 @@ def test_pruning_unread_channels_of_fresh_graphs_changes_nothing(
     assert_cuts_exactly(model, 0.5, seed, readers=True)
 
 
-@settings(thorough, max_examples=8 // min(FEWER, 4))
+@settings(thorough, max_examples=min(EXAMPLES, 4))
 @given(random_models(ANY))
 def test_a_copy_is_the_same_function_with_other_variables(model: keras.Model) -> None:
     batch = random_inputs(model, np.random.default_rng(0))
@@ -87,7 +92,7 @@ def test_a_copy_is_the_same_function_with_other_variables(model: keras.Model) ->
     assert not {id(v) for v in twin.variables} & {id(v) for v in model.variables}
 
 
-@settings(thorough, max_examples=8 // min(FEWER, 4))
+@settings(thorough, max_examples=min(EXAMPLES, 4))
 @given(random_models(ANY), st.sampled_from(["layer", "global"]), st.integers(0, 100))
 def test_costs_counted_before_the_cut_are_those_of_the_model_that_is_built(
     model: keras.Model, scope: str, seed: int
@@ -103,7 +108,7 @@ def test_costs_counted_before_the_cut_are_those_of_the_model_that_is_built(
     assert (counted.params, counted.macs) == (built.params, built.macs)
 
 
-@settings(thorough, max_examples=6 // min(FEWER, 3))
+@settings(thorough, max_examples=min(EXAMPLES, 4))
 @given(random_models())
 def test_reading_what_was_built_gives_the_same_groups(model: keras.Model) -> None:
     graph = read(model)

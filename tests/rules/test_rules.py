@@ -13,7 +13,7 @@ from saikei.costs import profile
 from saikei.rules import Rule, register_rule
 from saikei.rules.activations import elementwise
 from saikei.rules.base import no_macs
-from tests.rules.nets import checked
+from tests.rules.nets import Remembering, checked
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -143,17 +143,6 @@ def test_a_shared_reshape_cuts_both_of_its_calls_alike() -> None:
     joined = L.Concatenate(axis=1)([reshape(a), reshape(b)])
     model = keras.Model(tensor, L.Dense(2, name="out")(L.GlobalMaxPooling1D()(joined)))
     assert checked(model) == {"a": 6, "out": 0}
-
-
-class Remembering(L.Layer):
-    """A layer that cannot be traced, since it adds a loss."""
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        self.table = self.add_weight(shape=(shape[-1], 4), name="table")
-
-    def call(self, x: object) -> object:
-        self.add_loss(keras.ops.sum(x))
-        return keras.ops.matmul(x, self.table)
 
 
 def test_a_layer_without_a_rule_pins_what_it_touches_and_says_so() -> None:

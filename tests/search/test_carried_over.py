@@ -60,7 +60,7 @@ def test_a_regression_is_never_worse_than_its_untrained_cut() -> None:
     assert result.chosen.validation.value < 0.01
 
 
-@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("validated", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_without_labels_the_original_is_what_counts_as_right(validated: bool) -> None:
     x, xv = data().train[0], data().validation[0]
     model = dense()
@@ -84,7 +84,9 @@ def test_without_labels_nothing_tells_several_models_apart() -> None:
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
-@pytest.mark.parametrize("kind", ["filter", "generator", "endless"])
+@pytest.mark.parametrize(
+    "kind", ["filter", pytest.param("generator", marks=pytest.mark.slow), "endless"]
+)
 def test_data_that_does_not_know_its_length_is_taken_and_data_without_end_refused(
     kind: str,
 ) -> None:

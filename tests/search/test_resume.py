@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.search.conftest import Finished
 from tests.search.small import search
 from tests.search.test_optimize import assert_same
@@ -59,6 +61,7 @@ def files(folder: Path) -> dict[str, tuple[int, str]]:
     }
 
 
+@pytest.mark.slow
 def test_a_killed_search_trains_no_finished_candidate_again_and_ends_the_same(
     finished: Finished, tmp_path: Path
 ) -> None:

@@ -21,7 +21,13 @@ from tests.training.nets import redundant_regressor
 STALE = "ignore::saikei.errors.TrainingWarning"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "normalised"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="plain", marks=pytest.mark.slow),
+        pytest.param(True, id="normalised"),
+    ],
+)
 def cut(request):
     """A trained network, its data, and what is left of it after a cut to half with data."""
     model, train, validation = redundant_regressor(request.param)
@@ -129,7 +135,10 @@ def test_a_student_whose_output_is_a_list_of_one_learns_without_labels() -> None
 
 
 @pytest.mark.filterwarnings(STALE)
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
+@pytest.mark.parametrize(
+    "activation",
+    ["softmax", *(pytest.param(other, marks=pytest.mark.slow) for other in ("sigmoid", None))],
+)
 def test_a_student_of_an_unsure_teacher_is_not_taken_for_untrained(activation) -> None:
     # The entropy of the teacher's predictions is nearly all of the loss.
     inputs = keras.Input((6,))

@@ -43,13 +43,13 @@ def weights(model):
 @pytest.mark.parametrize(
     ("units", "activation", "y"),
     [
-        (3, "softmax", CLASSES),
-        (3, "softmax", np.eye(3)[CLASSES]),
+        pytest.param(3, "softmax", CLASSES, marks=pytest.mark.slow),
+        pytest.param(3, "softmax", np.eye(3)[CLASSES], marks=pytest.mark.slow),
         (3, None, CLASSES),
         (1, "sigmoid", CLASSES > 0),
-        (1, "sigmoid", (CLASSES > 0)[:, None].astype(int)),
+        pytest.param(1, "sigmoid", (CLASSES > 0)[:, None].astype(int), marks=pytest.mark.slow),
         (3, "sigmoid", X[:, :3] > 0),
-        (1, None, X[:, 0]),
+        pytest.param(1, None, X[:, 0], marks=pytest.mark.slow),
         (2, None, X[:, :2]),
     ],
 )

@@ -64,7 +64,14 @@ def test_members_that_agree_are_fused(digits, good, held):
 
 @pytest.mark.parametrize(
     "fusion",
-    [sk.Average(), sk.Average("learn"), sk.Average("greedy"), sk.Stack(), sk.BestMember()],
+    [
+        sk.Average("learn"),
+        sk.BestMember(),
+        *(
+            pytest.param(fusion, marks=pytest.mark.slow)
+            for fusion in (sk.Average(), sk.Average("greedy"), sk.Stack())
+        ),
+    ],
     ids=repr,
 )
 def test_classes_in_another_order_are_refused_and_the_fix_works(fusion, digits, good, held):

@@ -21,7 +21,7 @@ from saikei.testing import random_inputs, randomise_statistics
 from tests.properties.random_graphs import ANY, random_models
 
 thorough = settings(
-    max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -46,6 +46,15 @@ def assert_aligns_back(model: keras.Model, seed: int, tolerance: float = 1e-4) -
     for place, array in numbers.items():
         np.testing.assert_array_equal(back.numbers[place], array)
     return sum(map(len, symmetries.orbits))
+
+
+@pytest.mark.slow
+@settings(thorough, max_examples=60, derandomize=False, print_blob=True)
+@given(random_models(ANY), st.integers(0, 1000))
+def test_permuted_fresh_graphs_compute_the_same_and_are_aligned_back(
+    model: keras.Model, seed: int
+) -> None:
+    assert_aligns_back(model, seed)
 
 
 @thorough
