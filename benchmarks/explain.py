@@ -27,7 +27,7 @@ from scipy import special
 
 from saikei.fusion.evidence import MemberOutputs
 from saikei.judging import explain_predictions
-from saikei.judging.explaining.coalitions import MeanTeam
+from saikei.judging.explaining.coalitions import MeanCoalitions
 from saikei.judging.explaining.games import game_of
 from saikei.judging.explaining.shapley import Shapley, shapley
 from saikei.scoring import Task
@@ -86,7 +86,7 @@ def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
     """Ours, from the members' arrays on, with standard errors over rows."""
     said = MemberOutputs(tuple((member,) for member in members))
     prior = Labelled.of((TASK,), (y,)).prior(said.outputs[0])
-    team = MeanTeam(said, (1 / len(members),) * len(members), prior)
+    team = MeanCoalitions(said, (1 / len(members),) * len(members), prior)
     return shapley(game_of((TASK,), (y,), team, "loss"), ORDERS, 0)
 
 

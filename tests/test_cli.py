@@ -339,7 +339,7 @@ def test_explain_says_the_same_of_a_fused_file_and_of_its_members(
     assert whole["fused"]["n"] == 359
     gains = [[member["shapley"] for member in shown["members"]] for shown in (whole, parts)]
     assert gains[0] == pytest.approx(gains[1], abs=1e-6)
-    assert sum(gains[0]) == pytest.approx(whole["nobody"] - whole["everybody"])
+    assert sum(gains[0]) == pytest.approx(whole["without_members"] - whole["with_all"])
     code, said, _ = run(capsys, "explain", team, *data, "--on", "validation")
     assert code == 0
     assert "On validation, 360 rows." in said

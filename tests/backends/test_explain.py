@@ -34,7 +34,7 @@ def net(seed: int) -> keras.Model:
 def test_what_members_gain_sums_to_what_the_fused_model_loses_less(fusion: Fusion) -> None:
     fused = fusion([net(seed) for seed in range(3)], (X[40:], Y[40:]))
     explained = sk.explain(fused, (X[:40], Y[:40]))
-    gain = explained.nobody - explained.everybody
+    gain = explained.without_members - explained.with_all
     assert sum(member.shapley for member in explained.members) == pytest.approx(gain, abs=1e-6)
     loss = sk.evaluate(fused, (X[:40], Y[:40])).loss
-    assert explained.everybody == pytest.approx(loss, abs=1e-5)
+    assert explained.with_all == pytest.approx(loss, abs=1e-5)

@@ -76,7 +76,7 @@ def test_a_pool_without_a_member_is_the_pool_of_the_others(average):
         others = [member for i, member in enumerate(TEAM) if i != place]
         without = sk.evaluate(average(rest)(others), HELD_OUT).loss
         lost = explained.members[place].without.more
-        assert lost == pytest.approx(without - explained.everybody, abs=1e-5)
+        assert lost == pytest.approx(without - explained.with_all, abs=1e-5)
 
 
 def test_of_a_best_member_the_others_are_worth_nothing_and_can_go():
@@ -168,7 +168,7 @@ def test_logits_and_probabilities_are_explained(head):
         assert sums_up(explained)
         assert score_is_that_of(explained, sk.evaluate(fused, HELD_OUT))
     assert explained.metric == "error rate"
-    assert explained.everybody == pytest.approx(1 - explained.fused.value)
+    assert explained.with_all == pytest.approx(1 - explained.fused.value)
 
 
 def test_of_more_than_12_members_orders_are_drawn_by_a_seed():
@@ -191,7 +191,7 @@ def test_the_text_names_members_and_those_that_can_go():
     text = str(explained)
     assert all(member.name in text for member in explained.members)
     assert "over all 16 coalitions" in text
-    assert "4 (net_0)" in text.split("Can go together, at no loss: ")[1].splitlines()[0]
+    assert "4 (net_0)" in text.split("removed together at no loss: ")[1].splitlines()[0]
     record = json.loads(json.dumps(explained.to_dict(), allow_nan=False))
     assert record["members"][3]["shapley"] == pytest.approx(0.0, abs=1e-12)
     assert record["members"][3]["can_go"] is True

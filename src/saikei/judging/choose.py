@@ -24,7 +24,7 @@ class Rival:
 
     Args:
         fusion: the fusion.
-        score: nested.
+        score: its nested score.
         behind: how much higher its nested loss is than the lowest, nats or squared error.
         error: the standard error of that difference, over the same rows.
         complexity: see `Fusion.complexity`.
@@ -57,9 +57,9 @@ class Choice:
     """What was chosen, and why.
 
     Args:
-        fusion: the chosen one.
-        model: what it makes of the members, fitted on all data.
-        rivals: everything that was compared, in the order of its nested loss.
+        fusion: the chosen fusion.
+        model: the fused model, fitted to all data.
+        rivals: all fusions that were compared, ordered by nested loss.
         reason: one sentence.
     """
 
@@ -95,7 +95,7 @@ class Choice:
 
 
 def _shown(fusion: Fusion) -> str:
-    """A fusion with the arguments that are not as they are by default."""
+    """A fusion with the arguments that differ from their defaults."""
     own = [one for one in fields(fusion) if getattr(fusion, one.name) != one.default]  # type: ignore[arg-type]
     given = ", ".join(f"{one.name}={getattr(fusion, one.name)!r}" for one in own)
     return f"{type(fusion).__name__}({given})"
@@ -117,11 +117,11 @@ def choose(
     single member always takes part, as the simplest of all.
 
     Args:
-        fusions: one or more.
+        fusions: one fusion or more.
         members: as in `nested_score`.
         data: as in `nested_score`.
         folds: as in `nested_score`.
-        seed: of the folds.
+        seed: seed of the folds.
         allow_in_sample: as in `nested_score`.
 
     Returns:

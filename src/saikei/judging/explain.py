@@ -1,4 +1,4 @@
-"""`explain`: what each member of a fusion is worth, and which can go."""
+"""`explain`: what each member of a fusion is worth, and which can be removed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from saikei.fusion.average.weights import finite
 from saikei.fusion.base import Fusion, OutputFusion
 from saikei.fusion.evidence import Evidence, MemberOutputs, gather
 from saikei.fusion.members import AnyMembers, Members
-from saikei.judging.explaining.coalitions import JoinedTeam, Team, team_of
-from saikei.judging.explaining.conclude import conclude
-from saikei.judging.explaining.explanation import Explanation
-from saikei.judging.explaining.games import Metric
-from saikei.judging.explaining.recover_members import take_apart
+from saikei.judging.explaining.coalitions import (
+    Coalitions,
+    JoinedCoalitions,
+    MeanCoalitions,
+    coalitions_of,
+)
+from saikei.judging.explaining.comparison import compare_outputs
+from saikei.judging.explaining.explanation import Explanation, MemberPart
+from saikei.judging.explaining.games import Metric, game_of
+from saikei.judging.explaining.recover_members import recover_members
+from saikei.judging.explaining.removable import losses_without, removable
+from saikei.judging.explaining.shapley import shapley
 from saikei.judging.nested import Nest
 from saikei.merging.checks import checked_weights
+from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task, labels_of
 
@@ -43,10 +51,10 @@ def explain(
     """Explain what each member of a fusion is worth, on held-out data.
 
     Up to 12 members have exact Shapley values, over all coalitions; more have values over drawn
-    orders of arrival, with standard errors. What a coalition says depends on the fusion, and
-    stands in `Explanation.absence`: a mean scales the weights of those present to sum 1, and
-    without anybody says how often each label occurs; a cascade goes past absent members; any
-    other fusion hears of an absent member what that says on average.
+    orders of joining, with standard errors. How a fusion is computed without a member is in
+    `Explanation.absence`: a mean scales the weights of the others to sum 1, and without any member
+    predicts the label frequencies; a cascade skips absent members; any other fusion gets an absent
+    member's mean prediction.
 
     Args:
         fused: a model that `Average`, `Cascade`, `Multimodal` or `Stack` made, loaded from a file
@@ -54,14 +62,14 @@ def explain(
             models, or what `cross_fit` gives.
         data: `(x, y)` arrays or a dataset that neither members nor fusion were fitted to; `None`
             with what `cross_fit` gives.
-        fusion: of the members, where they are given: `Average`, `Stack`, `Cascade` or
-            `BestMember`; an equal average by default. One that is fitted is fitted, for each fold,
-            to the other folds.
+        fusion: the fusion of the members, where members are given: any `OutputFusion`, such as
+            `Average`, `Stack`, `Cascade` or `BestMember`; an equal average by default. A fusion
+            that is fitted is fitted for each fold to the other folds.
         metric: `"loss"`, log-loss or squared error, summed over outputs; or `"accuracy"`, of one
             output with classes.
         folds: as in `nested_score`.
-        orders: how many to draw for more than 12 members.
-        seed: of orders and folds.
+        orders: how many orders of joining to draw for more than 12 members.
+        seed: seed of the orders and the folds.
         allow_in_sample: explain even on rows that a part was trained on.
 
     Raises:
@@ -78,7 +86,7 @@ def explain(
         ... ]
         >>> x, y = np.ones((9, 4), "float32"), np.arange(9) % 3
         >>> explained = explain(Average()(nets), (x, y))
-        >>> gain = explained.nobody - explained.everybody
+        >>> gain = explained.without_members - explained.with_all
         >>> bool(np.isclose(sum(member.shapley for member in explained.members), gain))
         True
     """
@@ -89,24 +97,26 @@ def explain(
                 f"fusion={type(fusion).__name__} is given beside a fused model: leave it out, or "
                 "give a list of members."
             )
-        tasks, labels, team, names = take_apart(fused, data, allow_in_sample)
-        return conclude(tasks, labels, team, names, metric, orders, seed)
+        tasks, labels, coalitions, names = recover_members(fused, data, allow_in_sample)
+        return _explained(tasks, labels, coalitions, names, metric, orders, seed)
     fusion = Average() if fusion is None else fusion
     if not isinstance(fusion, OutputFusion):
         raise FusionError(
-            f"{type(fusion).__name__} is not a function of what its members say, or has no form "
-            "that is fitted anew for each fold: fuse the members, and explain the fused model "
-            "with data that it was not fitted to."
+            f"{type(fusion).__name__} is not a function of its members' outputs that could be "
+            "fitted to each fold: fuse the members, and explain the fused model with data that it "
+            "was not fitted to."
         )
     members = Members.of(fused)
     names = members.names
     if fusion.data == "none":
         evidence = gather(members, data, allow_in_sample)
-        team = team_of(fusion.fit_head(evidence), evidence.predictions, _prior(evidence))
+        coalitions = coalitions_of(
+            fusion.fit_head(evidence), evidence.predictions, _prior(evidence)
+        )
     else:
         nest = Nest.of([fusion], members, data, folds, seed, allow_in_sample)
-        evidence, team = _joined(fusion, nest)
-    return conclude(evidence.tasks, evidence.labels, team, names, metric, orders, seed)
+        evidence, coalitions = _joined(fusion, nest)
+    return _explained(evidence.tasks, evidence.labels, coalitions, names, metric, orders, seed)
 
 
 def explain_predictions(
@@ -127,11 +137,11 @@ def explain_predictions(
         predictions: one entry for each member: `(n, …, outputs)`, or for several outputs a list
             of such arrays. They should come from data that no member was trained on.
         y: labels, or a list of labels for each output.
-        weights: one for each member; equal ones when not given.
-        names: of the members.
+        weights: one weight for each member; equal ones when not given.
+        names: the names of the members; `member_1` and so on when not given.
         metric: as in `explain`.
         orders: as in `explain`.
-        seed: of the orders.
+        seed: seed of the orders.
 
     Raises:
         FusionError: when there are fewer than two members, or an argument is out of range.
@@ -152,13 +162,15 @@ def explain_predictions(
                 f"{len(several)} {what} are given for {count} members: give one for each."
             )
     labels = tuple(labels_of(*one) for one in zip(tasks, members[0], y, strict=True))
-    said = MemberOutputs(members)
-    team = team_of(WeightedMean(given), said, Labelled.of(tasks, labels).prior(members[0]))
-    return conclude(tuple(tasks), labels, team, names, metric, orders, seed)
+    given_outputs = MemberOutputs(members)
+    coalitions = coalitions_of(
+        WeightedMean(given), given_outputs, Labelled.of(tasks, labels).prior(members[0])
+    )
+    return _explained(tuple(tasks), labels, coalitions, names, metric, orders, seed)
 
 
-def _joined(fusion: OutputFusion[Any], nest: Nest) -> tuple[Evidence, Team]:
-    """Evidence of the rows of all folds, and the teams of the folds, each fitted to the others."""
+def _joined(fusion: OutputFusion[Any], nest: Nest) -> tuple[Evidence, Coalitions]:
+    """Evidence of the rows of all folds, and coalitions fitted for each fold to the others."""
     rows = np.sort(np.concatenate([fold.test for fold in nest.folds]))
     evidence = nest.evidence.take(rows)
     prior = _prior(evidence)
@@ -166,9 +178,9 @@ def _joined(fusion: OutputFusion[Any], nest: Nest) -> tuple[Evidence, Team]:
     for fold in nest.folds:
         here = np.searchsorted(rows, fold.test)
         fitted = ready.fit_head(nest.evidence.take(fold.train))
-        said = evidence.take(here).predictions
-        parts.append((here, team_of(fitted, said, tuple(one[here] for one in prior))))
-    return evidence, JoinedTeam(evidence.predictions, tuple(parts))
+        predictions = evidence.take(here).predictions
+        parts.append((here, coalitions_of(fitted, predictions, tuple(one[here] for one in prior))))
+    return evidence, JoinedCoalitions(evidence.predictions, tuple(parts))
 
 
 def _prior(evidence: Evidence) -> tuple[Array, ...]:
@@ -178,3 +190,84 @@ def _prior(evidence: Evidence) -> tuple[Array, ...]:
 def _check_orders(orders: object) -> None:
     if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
         raise FusionError(f"orders={orders!r}: give a whole number of at least 1.")
+
+
+def _explained(
+    tasks: tuple[Task, ...],
+    labels: tuple[Labels, ...],
+    coalitions: Coalitions,
+    names: Sequence[str],
+    metric: Metric,
+    orders: int,
+    seed: int,
+) -> Explanation:
+    """Compute the explanation from the fused outputs of all coalitions.
+
+    Args:
+        tasks: what each output learns.
+        labels: the labels of each output.
+        coalitions: the fused outputs for any coalition.
+        names: the names of the members.
+        metric: the loss that members lower.
+        orders: how many orders to draw, where there are too many members for exact values.
+        seed: seed of the orders.
+
+    Raises:
+        FusionError: when the metric is unknown, or there is none like it of the tasks.
+        DataError: when predictions do not fit the labels.
+    """
+    game = game_of(tasks, labels, coalitions, metric)
+    count = game.members
+    shared = shapley(game, orders, seed)
+    without = losses_without(game, [(i,) for i in range(count)])
+    gone = removable(game)
+    fused = coalitions.outputs(np.ones(count, dtype=np.bool_))
+    weights = _weights(coalitions)
+    parts = tuple(
+        MemberPart(
+            name=str(names[i]),
+            alone=Labelled.of(tasks, labels).score(coalitions.predictions.outputs[i]),
+            shapley=float(shared.values[i]),
+            error=float(shared.errors[i]),
+            sampling_error=float(shared.sampling_errors[i]),
+            without=without[i],
+            weight=None if weights is None else float(weights[i]),
+            can_go=i in gone.members,
+        )
+        for i in range(count)
+    )
+    views = tuple(
+        compare_outputs(
+            task, y, [member[index] for member in coalitions.predictions.outputs], fused[index]
+        )
+        for index, (task, y) in enumerate(zip(tasks, labels, strict=True))
+    )
+    return Explanation(
+        metric=_metric_name(tasks, metric),
+        members=parts,
+        fused=Labelled.of(tasks, labels).score(fused),
+        with_all=shared.with_all,
+        without_members=shared.without_members,
+        removable=gone,
+        outputs=views,
+        absence=coalitions.absence,
+        orders=shared.orders,
+    )
+
+
+def _weights(coalitions: Coalitions) -> Array | None:
+    if isinstance(coalitions, MeanCoalitions):
+        return np.array(coalitions.weights)
+    if isinstance(coalitions, JoinedCoalitions):
+        each = [_weights(part) for _, part in coalitions.parts]
+        known = [one for one in each if one is not None]
+        return np.mean(known, axis=0) if len(known) == len(each) else None
+    return None
+
+
+def _metric_name(tasks: Sequence[Task], metric: Metric) -> str:
+    if metric == "accuracy":
+        return "error rate"
+    if len(tasks) > 1:
+        return "loss"
+    return "squared error" if tasks[0].kind == "regression" else "log-loss"

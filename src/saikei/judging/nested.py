@@ -26,10 +26,10 @@ class NestedScore:
 
     Args:
         score: over the rows of all folds, with its 95 % interval.
-        losses: of each of these rows, nats or squared error, float64 `(rows,)`, times how much
-            it counts; their mean is the loss.
+        losses: the loss of each of these rows (nats or squared error) times the row's weight,
+            float64 `(rows,)`; their mean is the loss.
         rows: indices of these rows in the data, ascending.
-        outputs: what the fusion says of these rows, one array for each output.
+        outputs: the fusion's predictions of these rows, one array for each output.
     """
 
     score: Score
@@ -58,13 +58,13 @@ def nested_score(
     of other folds, whose predictions the fusion is fitted to; no member predicts its own rows.
 
     Args:
-        fusion: any fusion; those that combine predictions are fitted to stored ones, others are
-            built and run for every fold.
+        fusion: any fusion; an `OutputFusion` is fitted to stored predictions, others are built and
+            run for every fold.
         members: two or more models, or what `cross_fit` gives.
         data: held-out `(x, y)` or a dataset; `None` with what `cross_fit` gives.
         folds: as in `cross_fit`; `None` takes five, or those of `cross_fit`. Give a
             `TimeSeriesSplit` again where rows are ordered in time.
-        seed: of the folds.
+        seed: seed of the folds.
         allow_in_sample: score even on rows that a member was trained on.
 
     Raises:

@@ -46,7 +46,7 @@ def values(explanation):
 
 
 def sums_up(explanation):
-    gain = explanation.nobody - explanation.everybody
+    gain = explanation.without_members - explanation.with_all
     return sum(values(explanation)) == pytest.approx(gain, abs=1e-6)
 
 

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from saikei.fusion.evidence import MemberOutputs
-from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam
+from saikei.judging.explaining.coalitions import (
+    CascadeCoalitions,
+    ImputedCoalitions,
+    MeanCoalitions,
+)
 from saikei.models import Exits
 from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
@@ -34,7 +38,7 @@ def cascade(exits, members):
 @pytest.mark.parametrize("combine", ["last", "average"])
 def test_rows_go_past_members_of_a_cascade_that_are_absent(confidence, combine):
     exits = Exits((0.5, 0.4), confidence, combine)
-    team = CascadeTeam(SAID, exits, PRIOR)
+    team = CascadeCoalitions(SAID, exits, PRIOR)
     for used in ([0], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
         present = np.isin(np.arange(3), used)
         thresholds = tuple(exits.thresholds[i] for i in used[:-1])
@@ -52,7 +56,7 @@ def test_what_is_absent_is_heard_as_its_mean():
 
     features = tuple((part[:, :1],) for part in MEMBERS)
     said = MemberOutputs(SAID.outputs, features, raw=(MEMBERS[0],))
-    ImputedTeam.of(said, fusion).outputs(np.array([True, False, True]))
+    ImputedCoalitions.of(said, fusion).outputs(np.array([True, False, True]))
     (told,) = heard
     assert told.outputs[0][0] is MEMBERS[0]
     assert told.raw[0] is MEMBERS[0]
@@ -62,7 +66,7 @@ def test_what_is_absent_is_heard_as_its_mean():
 
 
 def test_a_mean_of_nobody_that_counts_is_the_prior():
-    team = MeanTeam(SAID, (0.5, 0.5, 0.0), PRIOR)
+    team = MeanCoalitions(SAID, (0.5, 0.5, 0.0), PRIOR)
     assert team.outputs(np.array([False, False, True])) is PRIOR
     np.testing.assert_allclose(PRIOR[0][0], np.bincount(Y) / len(Y))
     np.testing.assert_allclose(team.outputs(np.array([True, False, True]))[0], MEMBERS[0])

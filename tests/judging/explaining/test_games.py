@@ -8,7 +8,7 @@ from scipy import special
 
 from saikei.errors import FusionError
 from saikei.fusion.evidence import MemberOutputs
-from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam
+from saikei.judging.explaining.coalitions import JoinedCoalitions, MeanCoalitions
 from saikei.judging.explaining.games import JoinedGame, MeanGame, OutputsGame, game_of
 from saikei.judging.explaining.shapley import all_coalitions, exact_shapley
 from saikei.scoring.labelled import Labelled
@@ -20,7 +20,7 @@ WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 
 def team(tasks, labels, members, weights=WEIGHTS):
     said = MemberOutputs(tuple(tuple(parts) for parts in members))
-    return MeanTeam(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
+    return MeanCoalitions(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
 
 
 def one(task, data, **options):
@@ -150,8 +150,8 @@ def test_folds_are_joined_in_the_order_of_their_rows():
     parts = []
     for here, weights in zip(rows, (WEIGHTS, WEIGHTS[::-1]), strict=True):
         said = mean.said.map(lambda array, here=here: array[here])
-        parts.append((here, MeanTeam(said, weights, tuple(p[here] for p in mean.prior))))
-    joined = JoinedTeam(mean.said, tuple(parts))
+        parts.append((here, MeanCoalitions(said, weights, tuple(p[here] for p in mean.prior))))
+    joined = JoinedCoalitions(mean.said, tuple(parts))
     game = game_of(tasks, labels, joined, "loss")
     assert isinstance(game, JoinedGame)
     coalitions = all_coalitions(4)

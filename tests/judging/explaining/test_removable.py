@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from saikei.fusion.evidence import MemberOutputs
-from saikei.judging.explaining.coalitions import MeanTeam
+from saikei.judging.explaining.coalitions import MeanCoalitions
 from saikei.judging.explaining.games import game_of
 from saikei.judging.explaining.removable import losses_without, removable
 from saikei.scoring.labelled import Labelled
@@ -18,7 +18,7 @@ def game(members, y, task=None, weights=None):
     task = task or made_up.task()
     weights = weights or (1 / len(members),) * len(members)
     said = MemberOutputs(tuple((part,) for part in members))
-    mean = MeanTeam(said, weights, Labelled.of((task,), (y,)).prior((members[0],)))
+    mean = MeanCoalitions(said, weights, Labelled.of((task,), (y,)).prior((members[0],)))
     return game_of((task,), (y,), mean, "loss")
 
 

@@ -62,10 +62,10 @@ def test_exact_values_are_the_mean_over_all_orders_of_arrival(game):
 
 @settings(max_examples=40, deadline=None)
 @given(games, st.booleans())
-def test_values_sum_to_what_everybody_takes_off_the_loss_of_nobody(game, sample):
+def test_values_sum_to_the_gain_of_all_members(game, sample):
     shared = sampled_shapley(game, 4, 0) if sample else exact_shapley(game)
     value = game.table.mean(axis=1)
-    assert (shared.nobody, shared.everybody) == pytest.approx((value[0], value[-1]))
+    assert (shared.without_members, shared.with_all) == pytest.approx((value[0], value[-1]))
     assert shared.values.sum() == pytest.approx(value[0] - value[-1])
 
 
@@ -106,7 +106,7 @@ def test_every_coalition_is_asked_once():
     assert sorted(game.asked) == list(range(64))
 
 
-def test_coalitions_run_from_nobody_to_everybody():
+def test_coalitions_run_from_none_to_all():
     coalitions = all_coalitions(3)
     assert coalitions.shape == (8, 3)
     assert not coalitions[0].any()

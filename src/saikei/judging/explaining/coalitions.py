@@ -1,4 +1,4 @@
-"""What a fusion says when only some of its members are there."""
+"""The outputs of a fusion when only some of its members are present."""
 
 from __future__ import annotations
 
@@ -18,42 +18,45 @@ from saikei.fusion.evidence import MemberOutputs
 from saikei.models import Exits
 
 Present: TypeAlias = NDArray[np.bool_]
-_SCALED = "the weights of the others are scaled to sum 1; without any of them, the prior is said"
+_SCALED = (
+    "the weights of the others are scaled to sum 1; without any member, label frequencies are "
+    "predicted"
+)
 
 
-class Team(Protocol):
-    """Members whose fusion can be asked without some of them."""
+class Coalitions(Protocol):
+    """A fusion that can be computed for any coalition of its members."""
 
     @property
     def absence(self) -> str:
-        """What it means that a member is absent, in words."""
+        """How the fusion is computed without a member, in words."""
         ...
 
     @property
-    def said(self) -> MemberOutputs:
-        """What each member says."""
+    def predictions(self) -> MemberOutputs:
+        """The predictions of each member."""
         ...
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
-        """What the fusion of the members that are present says.
+        """The outputs of the fusion of some members.
 
         Args:
-            present: `(members,)`.
+            present: which members take part, booleans `(members,)`.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class MeanTeam:
+class MeanCoalitions:
     """A weighted mean: the weights of those present are scaled to sum 1.
 
     Args:
-        said: what each member says.
+        predictions: the predictions of each member.
         weights: one for each member, with sum 1.
-        prior: what is said where the weights of those present sum to 0.
+        prior: the outputs where the weights of those present sum to 0.
     """
 
-    said: MemberOutputs = field(repr=False)
+    predictions: MemberOutputs = field(repr=False)
     weights: tuple[float, ...]
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = _SCALED
@@ -65,7 +68,7 @@ class MeanTeam:
             return self.prior
         total = sum(self.weights[i] for i in used)
         shares = [self.weights[i] / total for i in used]
-        members = [self.said.outputs[i] for i in used]
+        members = [self.predictions.outputs[i] for i in used]
         return tuple(_weighted(parts, shares) for parts in zip(*members, strict=True))
 
 
@@ -75,34 +78,34 @@ def _weighted(parts: Sequence[Array], shares: Sequence[float]) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class PoolTeam:
-    """Another pool, in logit space or a median: likewise.
+class PoolCoalitions:
+    """A mean of logits or a median: the weights of those present are scaled to sum 1 too.
 
     Args:
-        said: what each member says.
-        pool: of one weight for each member.
-        prior: what is said where the weights of those present sum to 0.
+        predictions: the predictions of each member.
+        pool: with one weight for each member.
+        prior: the outputs where the weights of those present sum to 0.
     """
 
-    said: MemberOutputs = field(repr=False)
+    predictions: MemberOutputs = field(repr=False)
     pool: Pool
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = _SCALED
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
-        """What those present say together, or the prior."""
-        places = [int(i) for i in np.flatnonzero(present)]
+        """The pool of those present, or the prior."""
+        indices = [int(i) for i in np.flatnonzero(present)]
         return tuple(
-            self._output(pool, places, parts, prior)
+            self._output(pool, indices, parts, prior)
             for pool, parts, prior in zip(
-                self.pool.each, zip(*self.said.outputs, strict=True), self.prior, strict=True
+                self.pool.each, zip(*self.predictions.outputs, strict=True), self.prior, strict=True
             )
         )
 
     def _output(
-        self, pool: OutputPool, places: list[int], parts: Sequence[Array], prior: Array
+        self, pool: OutputPool, indices: list[int], parts: Sequence[Array], prior: Array
     ) -> Array:
-        used = [i for i in places if pool.weights[i] > 0]
+        used = [i for i in indices if pool.weights[i] > 0]
         if not used:
             return prior
         total = sum(pool.weights[i] for i in used)
@@ -112,75 +115,75 @@ class PoolTeam:
 
 
 @dataclass(frozen=True, eq=False)
-class ImputedTeam:
-    """Any fusion that has been fitted: absent members say what they say on average.
+class ImputedCoalitions:
+    """Any other fitted fusion: absent members are replaced by their mean predictions.
 
     Args:
-        said: what each member says.
-        fusion: outputs from what all members say.
-        means: what each member says on average.
+        predictions: the predictions of each member.
+        fusion: computes the outputs from the predictions of all members.
+        means: the mean prediction of each member, arrays of one row.
     """
 
-    said: MemberOutputs = field(repr=False)
+    predictions: MemberOutputs = field(repr=False)
     fusion: Callable[[MemberOutputs], tuple[Array, ...]] = field(repr=False)
     means: MemberOutputs = field(repr=False)
-    absence: str = "it says of every row what it says on average"
+    absence: str = "its mean prediction is used for every row"
 
     @classmethod
     def of(
-        cls, said: MemberOutputs, fusion: Callable[[MemberOutputs], tuple[Array, ...]]
-    ) -> ImputedTeam:
-        """A team whose means are those of what is said."""
-        means = replace(said.map(lambda array: array.mean(axis=0, keepdims=True)), raw=())
-        return cls(said, fusion, means)
+        cls, predictions: MemberOutputs, fusion: Callable[[MemberOutputs], tuple[Array, ...]]
+    ) -> ImputedCoalitions:
+        """Coalitions with the mean of the predictions for absent members."""
+        means = replace(predictions.map(lambda array: array.mean(axis=0, keepdims=True)), raw=())
+        return cls(predictions, fusion, means)
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
-        """What the fusion makes of those present and of the means of the others."""
+        """The fusion of the predictions of those present and the means of the others."""
 
-        def heard(own: Sequence[Any], mean: Sequence[Any], there: bool) -> tuple[Any, ...]:
-            if there:
+        def one_imputed(own: Sequence[Any], mean: Sequence[Any], is_there: bool) -> tuple[Any, ...]:
+            if is_there:
                 return tuple(own)
             return tuple(np.broadcast_to(m, o.shape) for o, m in zip(own, mean, strict=True))
 
-        def all_heard(own: Any, mean: Any) -> tuple[tuple[Any, ...], ...]:
+        def imputed(own: Any, mean: Any) -> tuple[tuple[Any, ...], ...]:
             each = zip(own, mean, present, strict=True) if own else ()
-            return tuple(heard(*one) for one in each)
+            return tuple(one_imputed(*one) for one in each)
 
         return self.fusion(
             MemberOutputs(
-                all_heard(self.said.outputs, self.means.outputs),
-                all_heard(self.said.features, self.means.features),
-                self.said.raw,
+                imputed(self.predictions.outputs, self.means.outputs),
+                imputed(self.predictions.features, self.means.features),
+                self.predictions.raw,
             )
         )
 
 
 @dataclass(frozen=True, eq=False)
-class CascadeTeam:
+class CascadeCoalitions:
     """A cascade: absent members are skipped, and the last one present answers what is left.
 
     Args:
-        said: what each member says.
-        exits: of all members.
-        prior: what is said when nobody is there.
+        predictions: the predictions of each member.
+        exits: the exits of the cascade of all members.
+        prior: the outputs without any member.
     """
 
-    said: MemberOutputs = field(repr=False)
+    predictions: MemberOutputs = field(repr=False)
     exits: Exits
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = (
-        "rows go past it, and the last member that is there keeps what is left; without any "
-        "member, the prior is said"
+        "rows go past it, and the last member that is present answers all that are left; without "
+        "any member, label frequencies are predicted"
     )
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
-        """What the cascade of those present says."""
+        """The outputs of the cascade of those present."""
         used = [int(i) for i in np.flatnonzero(present)]
         if not used:
             return self.prior
         thresholds = tuple(self.exits.thresholds[i] for i in used[:-1])
         exits = replace(self.exits, thresholds=thresholds)
-        members = [self.said.outputs[i][0] for i in used]
+        members = [self.predictions.outputs[i][0] for i in used]
         result = np.array(exits.output(members))
         stays = np.ones(len(result), dtype=np.bool_)
         for stage in range(1, len(used)):
@@ -192,16 +195,16 @@ class CascadeTeam:
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedTeam:
-    """Rows of which each belongs to the team of one fold.
+class JoinedCoalitions:
+    """The coalitions of several folds, each of which has rows of its own.
 
     Args:
-        said: what each member says of all rows.
-        parts: the rows of each team, and the team.
+        predictions: the predictions of each member for all rows.
+        parts: the row indices of each fold, and its coalitions.
     """
 
-    said: MemberOutputs = field(repr=False)
-    parts: tuple[tuple[NDArray[np.int64], Team], ...]
+    predictions: MemberOutputs = field(repr=False)
+    parts: tuple[tuple[NDArray[np.int64], Coalitions], ...]
 
     @property
     def absence(self) -> str:
@@ -209,9 +212,9 @@ class JoinedTeam:
         return self.parts[0][1].absence
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
-        """The outputs of all teams, in the order of the rows."""
-        each = [(rows, team.outputs(present)) for rows, team in self.parts]
-        shapes = [(len(self.said.outputs[0][0]), *part.shape[1:]) for part in each[0][1]]
+        """The outputs of all folds, in the order of the rows."""
+        each = [(rows, part.outputs(present)) for rows, part in self.parts]
+        shapes = [(len(self.predictions.outputs[0][0]), *part.shape[1:]) for part in each[0][1]]
         whole = tuple(np.empty(shape) for shape in shapes)
         for rows, outputs in each:
             for into, part in zip(whole, outputs, strict=True):
@@ -219,18 +222,18 @@ class JoinedTeam:
         return whole
 
 
-def team_of(combiner: Head, said: MemberOutputs, prior: tuple[Array, ...]) -> Team:
-    """The team of a fusion that combines what members say.
+def coalitions_of(head: Head, predictions: MemberOutputs, prior: tuple[Array, ...]) -> Coalitions:
+    """The coalitions of a fitted fusion head.
 
     Args:
-        combiner: fitted.
-        said: of the rows to be explained.
+        head: fitted.
+        predictions: of the rows to be explained.
         prior: see `Labelled.prior`.
     """
-    if isinstance(combiner, WeightedMean):
-        return MeanTeam(said, combiner.weights, prior)
-    if isinstance(combiner, ExitHead):
-        return CascadeTeam(said, combiner.exits, prior)
-    if isinstance(combiner, Pool) and not any(pool.per_class for pool in combiner.each):
-        return PoolTeam(said, combiner, prior)
-    return ImputedTeam.of(said, combiner.predict)
+    if isinstance(head, WeightedMean):
+        return MeanCoalitions(predictions, head.weights, prior)
+    if isinstance(head, ExitHead):
+        return CascadeCoalitions(predictions, head.exits, prior)
+    if isinstance(head, Pool) and not any(pool.per_class for pool in head.each):
+        return PoolCoalitions(predictions, head, prior)
+    return ImputedCoalitions.of(predictions, head.predict)

@@ -1,4 +1,4 @@
-"""Members side by side, for one output: agreement, errors, strength by class, reliability."""
+"""Members compared on one output: agreement, errors, recall of each class, calibration."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ BINS = 10
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How often it happens, where so much probability was given: the calibration curve.
+    """The calibration curve: observed frequency against predicted probability.
 
-    For classes of which one is true, of the most probable one; otherwise of every label. Bins
-    are equally wide, and empty ones are left out.
+    With one true class of several, it is computed for the most probable class; otherwise for
+    every label. Bins are equally wide, and empty ones are left out.
 
     Args:
         confidence: mean probability in each bin, `(bins,)`.
-        frequency: share in which it happened, `(bins,)`.
-        counts: predictions in each bin, `(bins,)`.
-        error: the expected calibration error, the mean distance of the two over predictions.
+        frequency: share of true labels in each bin, `(bins,)`.
+        counts: number of predictions in each bin, `(bins,)`.
+        error: the expected calibration error: the mean distance of confidence and frequency over
+            the predictions.
     """
 
     confidence: Array = field(repr=False)
@@ -46,20 +47,20 @@ class Reliability:
 
 
 @dataclass(frozen=True, eq=False)
-class OutputView:
-    """What members and fusion say of one output, side by side.
+class OutputComparison:
+    """Members and fusion compared on one output.
 
     Args:
         kind: of the task.
-        agreement: `(members, members)`: the share of labels of which two members say the same;
-            for numbers the correlation of what they say, less the labels' means.
+        agreement: `(members, members)`: the share of labels for which two members predict the
+            same; for numbers the correlation of their predictions, less the labels' means.
         error_correlation: `(members, members)`: the correlation of being wrong (1) or right
             (0), for numbers of the residuals; NaN for a member that is never or always wrong.
-        strength: by member, and last the fusion, `(members + 1, classes)`: of each class or label
-            the share that is recognised (recall), NaN where it does not occur; for numbers, the
+        strength: one row for each member, and the last for the fusion, `(members + 1, classes)`:
+            the recall of each class or label, NaN where it does not occur; for numbers, the
             squared error of each.
         counts: how often each class or label occurs, for numbers the rows, `(classes,)`.
-        calibration: by member, and last the fusion; empty for numbers.
+        calibration: of each member, and last of the fusion; empty for numbers.
     """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"]
@@ -89,14 +90,16 @@ class OutputView:
         }
 
 
-def view_of(task: Task, labels: Any, outputs: Sequence[Array], fused: Array) -> OutputView:
-    """Set members beside each other, on all rows and positions that count.
+def compare_outputs(
+    task: Task, labels: Any, outputs: Sequence[Array], fused: Array
+) -> OutputComparison:
+    """Compare members and fusion, on all rows and positions that count.
 
     Args:
         task: what the output learns.
-        labels: as the task has them: an array or `Labels`.
-        outputs: of each member, `(rows, …, classes)`.
-        fused: what the fusion says.
+        labels: in the form of the task, an array or `Labels`.
+        outputs: predictions of each member, `(rows, …, classes)`.
+        fused: predictions of the fusion, of the same shape.
     """
     labels, every = _counted(as_labels(labels), (*outputs, fused))
     every = [part.astype(np.float64, copy=False) for part in every]
@@ -109,7 +112,7 @@ def view_of(task: Task, labels: Any, outputs: Sequence[Array], fused: Array) -> 
 
 
 def _counted(labels: Labels, every: Sequence[Array]) -> tuple[Array, Sequence[Array]]:
-    """What counts: all of it, or else one row for each position of which anything does."""
+    """Labels and outputs that count: all, or one row for each position that has a label."""
     if labels.known:
         return labels.values, every
     axes = len(every[0].shape[:-1]) or 1
@@ -118,14 +121,14 @@ def _counted(labels: Labels, every: Sequence[Array]) -> tuple[Array, Sequence[Ar
     return y[counts], [part[counts] for part in every]
 
 
-def _of_numbers(labels: Array, every: Sequence[Array]) -> OutputView:
+def _of_numbers(labels: Array, every: Sequence[Array]) -> OutputComparison:
     width = every[0].shape[-1] if every[0].ndim > 1 else 1
     y = labels.reshape(-1, width).astype(np.float64)
-    said = np.stack([part.reshape(-1, width) for part in every])
-    residuals = said - y
-    return OutputView(
+    numbers = np.stack([part.reshape(-1, width) for part in every])
+    residuals = numbers - y
+    return OutputComparison(
         kind="regression",
-        agreement=_correlations((said - y.mean(axis=0))[:-1]),
+        agreement=_correlations((numbers - y.mean(axis=0))[:-1]),
         error_correlation=_correlations(residuals[:-1]),
         strength=np.square(residuals).mean(axis=1),
         counts=np.full(width, len(y)),
@@ -133,7 +136,7 @@ def _of_numbers(labels: Array, every: Sequence[Array]) -> OutputView:
     )
 
 
-def _of_one_class(task: Task, labels: Array, every: Sequence[Array]) -> OutputView:
+def _of_one_class(task: Task, labels: Array, every: Sequence[Array]) -> OutputComparison:
     classes = every[0].shape[-1]
     truth = labels.reshape(-1) if task.sparse else labels.reshape(-1, classes).argmax(axis=-1)
     truth = truth.astype(np.int64)
@@ -141,7 +144,7 @@ def _of_one_class(task: Task, labels: Array, every: Sequence[Array]) -> OutputVi
     right = chosen == truth
     counts = np.bincount(truth, minlength=classes)
     hits = np.stack([np.bincount(truth, weights=row, minlength=classes) for row in right])
-    return OutputView(
+    return OutputComparison(
         kind="multiclass",
         agreement=_agreement(chosen[:-1]),
         error_correlation=_correlations(~right[:-1]),
@@ -153,7 +156,7 @@ def _of_one_class(task: Task, labels: Array, every: Sequence[Array]) -> OutputVi
     )
 
 
-def _of_labels(task: Task, labels: Array, every: Sequence[Array]) -> OutputView:
+def _of_labels(task: Task, labels: Array, every: Sequence[Array]) -> OutputComparison:
     y = labels.reshape(every[0].shape)
     truth = y > 0.5
     chosen = np.stack([p > 0.5 for p in every])
@@ -162,7 +165,7 @@ def _of_labels(task: Task, labels: Array, every: Sequence[Array]) -> OutputView:
     if task.kind == "binary":
         counts = np.concatenate([(~truth).sum(axis=0), counts])
         hits = np.concatenate([(~chosen & ~truth).sum(axis=1), hits], axis=1)
-    return OutputView(
+    return OutputComparison(
         kind=task.kind,
         agreement=_agreement(chosen[:-1].reshape(len(every) - 1, -1)),
         error_correlation=_correlations(chosen[:-1] != truth),
@@ -177,8 +180,8 @@ def reliability(probabilities: Array, happened: Array, bins: int = BINS) -> Reli
 
     Args:
         probabilities: `(n,)`.
-        happened: 1 or 0 of each, `(n,)`.
-        bins: of equal width between 0 and 1.
+        happened: the true labels, 1 or 0, `(n,)`.
+        bins: number of bins, of equal width between 0 and 1.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
     into = np.searchsorted(edges[1:-1], probabilities)
@@ -195,7 +198,7 @@ def _agreement(chosen: Array) -> Array:
 
 
 def _correlations(rows: Array) -> Array:
-    """Pearson's, of each two rows; NaN for constant ones."""
+    """Pearson's correlation of each two rows; NaN for constant rows."""
     flat = rows.reshape(len(rows), -1).astype(np.float64)
     size = np.linalg.norm(flat, axis=1)
     flat = flat - flat.mean(axis=1, keepdims=True)

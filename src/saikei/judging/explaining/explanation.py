@@ -1,13 +1,22 @@
-"""The answer of `explain`: what each member is worth, and how the members compare."""
+"""The result of `explain`: what each member is worth, and how the members compare."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any
 
-from saikei.judging.explaining.comparison import OutputView
+import numpy as np
+
+from saikei.batches import Array
+from saikei.columns import in_columns
+from saikei.judging.explaining.comparison import OutputComparison
 from saikei.judging.explaining.removable import Loss
 from saikei.scoring.score import Score
+
+# Of more classes than that, those of the lowest recall are shown.
+_CLASSES = 20
 
 
 @dataclass(frozen=True)
@@ -16,13 +25,16 @@ class MemberPart:
 
     Args:
         name: of the member.
-        alone: its score without the others.
-        shapley: what it gains, averaged over the orders in which members can arrive: above 0 it
-            helps. Over all members, with the sum `nobody - everybody`.
+        alone: the score of this member alone.
+        shapley: its Shapley value: by how much it lowers the metric, averaged over the orders in
+            which members can join. Above 0 it helps. The values of all members sum to
+            `without_members - with_all`.
         error: the standard error of `shapley`, over rows.
-        sampling_error: likewise, over the drawn orders; 0 where all coalitions were asked.
-        without: what is lost when it alone leaves.
-        weight: in a weighted mean; the mean over folds, where weights were fitted.
+        sampling_error: the standard error of `shapley` over the drawn orders; 0 where all
+            coalitions were evaluated.
+        without: by how much the metric grows when this member alone is left out.
+        weight: its weight in a weighted mean, or the mean over folds where weights were fitted;
+            `None` for other fusions.
         can_go: whether it is among `Explanation.removable`.
     """
 
@@ -56,25 +68,25 @@ class Explanation:
     Args:
         metric: what is gained and lost: `"log-loss"` (nats), `"squared error"` or `"loss"` (their
             sum over several outputs), or `"error rate"`, of which fewer is a higher accuracy.
-        members: in their order.
-        fused: the score of all together.
-        everybody: the metric with all members.
-        nobody: the metric without any.
-        removable: the members that can go together at no loss: they went one by one, the one
-            that cost least first, as long as the others lost less than one standard error
-            against the best team on the way.
-        outputs: for each output, members and fusion side by side.
-        absence: what it means that a member is absent.
-        orders: how many orders of arrival were drawn; `None` where all coalitions were asked.
+        members: one entry for each member, in their order.
+        fused: the score of the fusion of all members.
+        with_all: the metric with all members.
+        without_members: the metric without any member.
+        removable: the members that can be removed together at no loss: the one that costs least
+            first, as long as the metric of the others grows by less than one standard error, also
+            against the best subset on the way.
+        outputs: for each output, members and fusion compared.
+        absence: how the fusion is computed without a member.
+        orders: how many orders of joining were drawn; `None` where all coalitions were evaluated.
     """
 
     metric: str
     members: tuple[MemberPart, ...]
     fused: Score
-    everybody: float
-    nobody: float
+    with_all: float
+    without_members: float
     removable: Loss
-    outputs: tuple[OutputView, ...] = field(repr=False)
+    outputs: tuple[OutputComparison, ...] = field(repr=False)
     absence: str = field(repr=False)
     orders: int | None
 
@@ -84,8 +96,8 @@ class Explanation:
             "metric": self.metric,
             "members": [member.to_dict() for member in self.members],
             "fused": self.fused.to_dict(),
-            "everybody": self.everybody,
-            "nobody": self.nobody,
+            "with_all": self.with_all,
+            "without_members": self.without_members,
             "removable": self.removable.to_dict(),
             "outputs": [output.to_dict() for output in self.outputs],
             "absence": self.absence,
@@ -93,6 +105,119 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        from saikei.judging.explaining.text import text_of
+        return _text(self)
 
-        return text_of(self)
+
+def _text(explanation: Explanation) -> str:
+    """The explanation as tables of plain text; each ± is one standard error."""
+    parts = [_lead(explanation), _members(explanation), _verdict(explanation)]
+    for place, view in enumerate(explanation.outputs, start=1):
+        title = f"Output {place}: " if len(explanation.outputs) > 1 else ""
+        parts += [_pairs(title, view), _strength(title, view, _numbers(explanation))]
+    return "\n\n".join(parts)
+
+
+def _lead(explanation: Explanation) -> str:
+    count = len(explanation.members)
+    how = (
+        f"over all {2**count:,} coalitions"
+        if explanation.orders is None
+        else f"over {explanation.orders:,} drawn orders of joining"
+    )
+    gain = explanation.without_members - explanation.with_all
+    return (
+        f"Of the {explanation.metric}, {explanation.without_members:.4f} without members and "
+        f"{explanation.with_all:.4f} with all {count}, the members gain {gain:.4f}. "
+        f"Shapley values divide this gain, {how}.\nWithout a member, {explanation.absence}."
+    )
+
+
+def _members(explanation: Explanation) -> str:
+    metric = explanation.fused.name.replace("_", " ")
+    views = explanation.outputs
+    calibrated = len(views) == 1 and bool(views[0].calibration)
+    head = ["", "member", "weight", f"{metric} alone", "95 %", "Shapley", "loss without"]
+    rows = [[*head, "calibration error"] if calibrated else head]
+    fused = explanation.fused
+    scores = [*(_member(*one) for one in enumerate(explanation.members, start=1))]
+    scores.append(
+        ["", "all", "", f"{fused.value:.4f}", f"[{fused.low:.4f}, {fused.high:.4f}]", "", ""]
+    )
+    if calibrated:
+        errors = [f"{one.error:.4f}" for one in views[0].calibration]
+        scores = [[*row, error] for row, error in zip(scores, errors, strict=True)]
+    return in_columns([*rows, *scores], right=range(2, len(rows[0])))
+
+
+def _member(number: int, member: MemberPart) -> list[str]:
+    drawn = f" (drawn: ± {member.sampling_error:.4f})" if member.sampling_error else ""
+    return [
+        str(number),
+        member.name,
+        "" if member.weight is None else f"{member.weight:.3f}",
+        f"{member.alone.value:.4f}",
+        f"[{member.alone.low:.4f}, {member.alone.high:.4f}]",
+        f"{member.shapley:+.4f} ± {member.error:.4f}{drawn}",
+        f"{member.without.more:+.4f} ± {member.without.error:.4f}",
+    ]
+
+
+def _verdict(explanation: Explanation) -> str:
+    gone = explanation.removable
+    if not gone.members:
+        return (
+            "No member can be removed: without any of them the loss grows by more than one "
+            "standard error."
+        )
+    names = ", ".join(f"{i + 1} ({explanation.members[i].name})" for i in gone.members)
+    change = "higher" if gone.more >= 0 else "lower"
+    return (
+        f"Can be removed together at no loss: {names}. Without them the loss is "
+        f"{abs(gone.more):.4f} ± {gone.error:.4f} {change} than with all."
+    )
+
+
+def _pairs(title: str, view: OutputComparison) -> str:
+    numbers = view.kind == "regression"
+    above = "correlation of predictions" if numbers else "share of equal answers"
+    below = "residuals" if numbers else "errors"
+    count = len(view.agreement)
+    cells = np.where(
+        np.triu(np.ones((count, count), dtype=np.bool_), 1), view.agreement, view.error_correlation
+    )
+    names = [str(i + 1) for i in range(count)]
+    rows = [["", *names]]
+    for i, name in enumerate(names):
+        rows.append([name, *(_cell(cells[i, j]) if i != j else "·" for j in range(count))])
+    return (
+        f"{title}above the diagonal the {above}, below it the correlation of {below}\n"
+        f"{in_columns(rows, right=range(1, count + 1))}"
+    ).capitalize()
+
+
+def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> str:
+    numbers = view.kind == "regression"
+    what = "squared error of each number" if numbers else "recall of each class"
+    shown = _worst(view)
+    if len(shown) < len(view.counts):
+        what += f", of {len(view.counts)} the {len(shown)} of the lowest recall"
+    rows = [["", "n", *names, "all"]]
+    rows += [
+        [str(place), f"{view.counts[place]:,}", *starmap(_cell, view.strength[:, [place]])]
+        for place in shown
+    ]
+    return f"{title}{what}\n{in_columns(rows, right=range(1, len(rows[0])))}".capitalize()
+
+
+def _worst(view: OutputComparison) -> list[int]:
+    fused = view.strength[-1] if view.kind != "regression" else -view.strength[-1]
+    order = np.argsort(fused, kind="stable")  # NaN comes last
+    return sorted(int(place) for place in order[:_CLASSES])
+
+
+def _numbers(explanation: Explanation) -> list[str]:
+    return [str(number) for number in range(1, len(explanation.members) + 1)]
+
+
+def _cell(value: float | Array) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""How much each coalition of members loses, row by row: the games that Shapley values share out."""
+"""The loss of each coalition of members, row by row: the game whose value Shapley values divide."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.errors import FusionError
-from saikei.judging.explaining.coalitions import JoinedTeam, MeanTeam, Present, Team
+from saikei.judging.explaining.coalitions import (
+    Coalitions,
+    JoinedCoalitions,
+    MeanCoalitions,
+    Present,
+)
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.score import per_sample
@@ -20,59 +25,59 @@ Metric: TypeAlias = Literal["loss", "accuracy"]
 
 
 class Game(Protocol):
-    """What coalitions of members lose."""
+    """The losses of coalitions of members."""
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         ...
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         ...
 
-    def losses(self, coalitions: Present) -> Array:
+    def losses(self, present: Present) -> Array:
         """The loss of each row, float64 `(coalitions, rows)`: less is better.
 
         Args:
-            coalitions: who is present, `(coalitions, members)`.
+            present: which members are in each coalition, booleans `(coalitions, members)`.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class OutputsGame:
-    """Any team: its outputs are scored, coalition by coalition.
+    """Any fusion: the outputs of each coalition are scored in turn.
 
     Args:
         tasks: what each output learns.
-        labels: of each output.
-        team: of the members.
+        labels: the labels of each output.
+        coalitions: the fused outputs for any coalition.
         metric: `"loss"`, summed over outputs, or `"accuracy"`, whose losses are errors.
     """
 
     tasks: tuple[Task, ...]
     labels: tuple[Labels, ...] = field(repr=False)
-    team: Team
+    coalitions: Coalitions
     metric: Metric = "loss"
 
     @property
     def members(self) -> int:
-        """How many there are."""
-        return len(self.team.said.outputs)
+        """The number of members."""
+        return len(self.coalitions.predictions.outputs)
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return len(self.labels[0])
 
-    def losses(self, coalitions: Present) -> Array:
+    def losses(self, present: Present) -> Array:
         """The loss of each row, float64 `(coalitions, rows)`."""
-        return np.stack([self._loss(present) for present in coalitions])
+        return np.stack([self._loss(present) for present in present])
 
     def _loss(self, present: Present) -> Array:
-        outputs = self.team.outputs(present)
+        outputs = self.coalitions.outputs(present)
         if self.metric == "loss":
             return Labelled.of(self.tasks, self.labels).losses(outputs)
         return self.labels[0].rows() - per_sample(self.tasks[0], self.labels[0], outputs[0])
@@ -85,12 +90,12 @@ class Columns:
     A row's loss is the mean over its labels of `-log(Σ wᵢ cᵢ)` or of `(Σ wᵢ cᵢ)²`.
 
     Args:
-        values: c, what each member gives to what happened, or its residual,
+        values: c, each member's probability of the true label, or its residual,
             `(members, rows · labels)`.
         kind: `"log"` or `"square"`.
-        rows: how many.
-        prior: the loss of each row when nobody is there, `(rows,)`.
-        counts: how much each label counts, `(rows · labels,)`; `None` for all the same.
+        rows: the number of rows.
+        prior: the loss of each row without any member, `(rows,)`.
+        counts: the weight of each label, `(rows · labels,)`; `None` where all count the same.
     """
 
     values: Array = field(repr=False)
@@ -126,8 +131,8 @@ class MeanGame:
     """A weighted mean whose loss needs one number of each member for each label.
 
     Args:
-        weights: one for each member.
-        outputs: whose losses are summed.
+        weights: one weight for each member.
+        outputs: the columns of each output, whose losses are summed.
     """
 
     weights: Array
@@ -135,17 +140,17 @@ class MeanGame:
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         return len(self.weights)
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return self.outputs[0].rows
 
-    def losses(self, coalitions: Present) -> Array:
+    def losses(self, present: Present) -> Array:
         """The loss of each row, float64 `(coalitions, rows)`: one product of matrices."""
-        shares = coalitions * self.weights
+        shares = present * self.weights
         total = shares.sum(axis=1, keepdims=True)
         np.divide(shares, total, out=shares, where=total > 0)
         first, *others = [output.losses(shares) for output in self.outputs]
@@ -156,40 +161,42 @@ class MeanGame:
 
 @dataclass(frozen=True, eq=False)
 class JoinedGame:
-    """Rows of which each belongs to the game of one fold.
+    """The games of several folds, each of which has rows of its own.
 
     Args:
-        parts: the rows of each game, and the game.
+        parts: the row indices of each game, and the game.
     """
 
     parts: tuple[tuple[Any, Game], ...]
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         return self.parts[0][1].members
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return sum(game.rows for _, game in self.parts)
 
-    def losses(self, coalitions: Present) -> Array:
+    def losses(self, present: Present) -> Array:
         """The loss of each row, float64 `(coalitions, rows)`."""
-        whole = np.empty((len(coalitions), self.rows))
+        whole = np.empty((len(present), self.rows))
         for rows, game in self.parts:
-            whole[:, rows] = game.losses(coalitions)
+            whole[:, rows] = game.losses(present)
         return whole
 
 
-def game_of(tasks: tuple[Task, ...], labels: tuple[Any, ...], team: Team, metric: Metric) -> Game:
-    """The game of a team, in the cheapest form that it has.
+def game_of(
+    tasks: tuple[Task, ...], labels: tuple[Any, ...], coalitions: Coalitions, metric: Metric
+) -> Game:
+    """The game of a fusion, in the cheapest form that it has.
 
     Args:
         tasks: what each output learns.
-        labels: of each output, arrays or `Labels`.
-        team: of the members.
-        metric: what is lost.
+        labels: the labels of each output, arrays or `Labels`.
+        coalitions: the fused outputs for any coalition.
+        metric: the loss: `"loss"` or `"accuracy"`.
 
     Raises:
         FusionError: when the metric is unknown, or there is no accuracy.
@@ -200,27 +207,27 @@ def game_of(tasks: tuple[Task, ...], labels: tuple[Any, ...], team: Team, metric
         what = f"{len(tasks)} outputs" if len(tasks) > 1 else "a regression"
         raise FusionError(f"There is no accuracy of {what}: use metric='loss'.")
     labels = tuple(labels_for(*one) for one in zip(tasks, labels, strict=True))
-    if isinstance(team, JoinedTeam):
+    if isinstance(coalitions, JoinedCoalitions):
         parts = tuple(
             (rows, game_of(tasks, tuple(y[rows] for y in labels), part, metric))
-            for rows, part in team.parts
+            for rows, part in coalitions.parts
         )
         return JoinedGame(parts)
-    if isinstance(team, MeanTeam) and metric == "loss":
+    if isinstance(coalitions, MeanCoalitions) and metric == "loss":
         columns = [
-            _columns(task, y, team, place)
-            for place, (task, y) in enumerate(zip(tasks, labels, strict=True))
+            _columns(task, y, coalitions, index)
+            for index, (task, y) in enumerate(zip(tasks, labels, strict=True))
         ]
         known = tuple(one for one in columns if one is not None)
         if len(known) == len(columns):
-            return MeanGame(np.array(team.weights), known)
-    return OutputsGame(tasks, labels, team, metric)
+            return MeanGame(np.array(coalitions.weights), known)
+    return OutputsGame(tasks, labels, coalitions, metric)
 
 
-def _columns(task: Task, given: Labels, team: MeanTeam, place: int) -> Columns | None:
+def _columns(task: Task, given: Labels, coalitions: MeanCoalitions, index: int) -> Columns | None:
     """`None` where the loss needs more than one number for each label."""
-    outputs = [member[place] for member in team.said.outputs]
-    prior = Labelled.of([task], [given]).losses([team.prior[place]])
+    outputs = [member[index] for member in coalitions.predictions.outputs]
+    prior = Labelled.of([task], [given]).losses([coalitions.prior[index]])
     rows, labels, counts = len(given), given.values, None
     if given.importance is not None or given.scale != 1.0:
         counts = given.over(labels.shape) * given.scale
@@ -236,15 +243,15 @@ def _columns(task: Task, given: Labels, team: MeanTeam, place: int) -> Columns |
     if task.kind != "multiclass":
         if not np.isin(labels, (0, 1)).all():
             return None
-        happened = labels.reshape(-1).astype(np.bool_)
+        is_true = labels.reshape(-1).astype(np.bool_)
         flat = (part.reshape(-1).astype(np.float64) for part in outputs)
-        chosen = [np.where(happened, p, 1 - p) for p in flat]
+        chosen = [np.where(is_true, p, 1 - p) for p in flat]
         return Columns(np.stack(chosen), "log", rows, prior, counts)
     truth = _classes(task, labels)
     if truth is None:
         return None
-    places = np.arange(len(truth)) * outputs[0].shape[-1] + truth
-    chosen = [part.reshape(-1)[places] for part in outputs]
+    indices = np.arange(len(truth)) * outputs[0].shape[-1] + truth
+    chosen = [part.reshape(-1)[indices] for part in outputs]
     return Columns(np.stack(chosen).astype(np.float64), "log", rows, prior, counts)
 
 

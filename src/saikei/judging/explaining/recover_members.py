@@ -1,4 +1,4 @@
-"""The members of a fused model, found in its graph, and what the fusion makes of them."""
+"""The members of a fused model, recovered from its graph, and what the fusion computes of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from saikei.graph import Graph, TensorRef, build, read
 from saikei.graph.internals import use_assigned_statistics
 from saikei.graph.own_functions import found_functions, named_functions
 from saikei.graph.state import carry_state
-from saikei.judging.explaining.coalitions import CascadeTeam, ImputedTeam, MeanTeam, Team
+from saikei.judging.explaining.coalitions import (
+    CascadeCoalitions,
+    Coalitions,
+    ImputedCoalitions,
+    MeanCoalitions,
+)
 from saikei.models import CascadeModel
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
@@ -36,37 +41,40 @@ from saikei.training.provenance import rows_in_sample, training_rows
 _MEMBER = re.compile(r"member_\d+")
 _BATCH = 4096
 
-MakeTeam = Callable[[MemberOutputs, tuple[Array, ...]], Team]
-Explained = tuple[tuple[Task, ...], tuple[Labels, ...], Team, list[str]]
+MakeCoalitions = Callable[[MemberOutputs, tuple[Array, ...]], Coalitions]
+Explained = tuple[tuple[Task, ...], tuple[Labels, ...], Coalitions, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """A fused model, taken apart.
+    """The members that were found in a fused model, and what the fusion computes from them.
 
     Args:
-        heads: gives all that members say, flattened, for the inputs of the fused model.
-        names: of the members.
-        said: the same as symbolic tensors.
-        team: of what they say, and of the prior.
-        logits: whether members say logits of an output that is a probability, for each output;
-            empty where none does.
+        heads: a model from the fused model's inputs to the members' outputs, flattened.
+        names: the names of the members.
+        outputs: the members' outputs as symbolic tensors.
+        coalitions: makes coalitions of the members' predictions and the prior.
+        logits: for each output whether members give logits of what is a probability in the fused
+            model; empty where none does.
     """
 
     heads: keras.Model
     names: list[str]
-    said: MemberOutputs
-    team: MakeTeam
+    outputs: MemberOutputs
+    coalitions: MakeCoalitions
     logits: tuple[bool, ...] = ()
 
 
-def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explained:
-    """Tasks, labels, the team and the members' names, from one pass over data.
+def recover_members(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explained:
+    """Find the members of a fused model, and predict data with them in one pass.
 
     Args:
         fused: a model that a fusion made.
-        data: `(x, y)` arrays or a dataset.
+        data: held-out `(x, y)` arrays or a dataset.
         allow_in_sample: take rows too that a part of the model was trained on.
+
+    Returns:
+        Tasks, labels, coalitions, and the names of the members.
 
     Raises:
         FusionError: when no members are found, or one was trained on some of the data.
@@ -79,18 +87,20 @@ def take_apart(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explaine
         _check_held_out(fused, data)
     predicted = predict_all(parts.heads, data)
     waiting = iter(predicted.outputs)
-    said = parts.said.map(lambda _: next(waiting))
-    for name, member in zip(parts.names, said.outputs, strict=True):
+    predictions = parts.outputs.map(lambda _: next(waiting))
+    for name, member in zip(parts.names, predictions.outputs, strict=True):
         if not all(np.isfinite(one).all() for one in member):
             raise DataError(f"Member '{name}' predicts NaN or infinite numbers: check it.")
     tasks = infer_tasks(fused, predicted.y)
     if parts.logits:
         pairs = zip(tasks, parts.logits, strict=True)
         tasks = tuple(replace(task, from_logits=True) if raw else task for task, raw in pairs)
-    masks = shared_masks(predicted.masks, len(said.outputs), len(tasks))
+    masks = shared_masks(predicted.masks, len(predictions.outputs), len(tasks))
     truth = counted_labels(fused, tasks, replace(predicted, masks=masks))
-    team = parts.team(said, Labelled.of(tasks, truth).prior(said.outputs[0]))
-    return tasks, truth, team, parts.names
+    coalitions = parts.coalitions(
+        predictions, Labelled.of(tasks, truth).prior(predictions.outputs[0])
+    )
+    return tasks, truth, coalitions, parts.names
 
 
 def _check_held_out(fused: keras.Model, data: Any) -> None:
@@ -101,7 +111,7 @@ def _check_held_out(fused: keras.Model, data: Any) -> None:
         raise FusionError(
             f"Model '{fused.name}' or a member of it was trained on {count:,} of these rows (by "
             f"{by}), where it looks better than it is: give rows that no part of it has seen, or "
-            "insist with allow_in_sample=True."
+            "override with allow_in_sample=True."
         )
 
 
@@ -111,7 +121,7 @@ def _parts(fused: keras.Model) -> Parts:
     found = _of_mean(fused) or _of_nested(fused)
     if found is None:
         raise FusionError(
-            f"No members that speak side by side are found in model '{fused.name}' (those of "
+            f"No members on the same inputs are found in model '{fused.name}' (those of "
             "weight 0 are left out of it): give them, explain([member, …], data, "
             "fusion=Average(weights))."
         )
@@ -119,17 +129,17 @@ def _parts(fused: keras.Model) -> Parts:
 
 
 def _of_cascade(fused: CascadeModel) -> Parts:
-    inputs, said = connect(Members.of(fused.members))
+    inputs, outputs = connect(Members.of(fused.members))
     return Parts(
-        heads=keras.Model(inputs, _flat(said)),
+        heads=keras.Model(inputs, _flat(outputs)),
         names=[member.name for member in fused.members],
-        said=said,
-        team=lambda heard, prior: CascadeTeam(heard, fused.exits, prior),
+        outputs=outputs,
+        coalitions=lambda predictions, prior: CascadeCoalitions(predictions, fused.exits, prior),
     )
 
 
 def _of_mean(fused: keras.Model) -> Parts | None:
-    """A weighted mean says itself of what, however its graph was written since."""
+    """Recover the members and weights of a weighted mean from its graph, even after edits."""
     graph = read(fused)
     before = [_before_activation(graph, ref) for ref in graph.output_refs()]
     each = [mean_terms(graph, ref) for ref in before]
@@ -142,18 +152,18 @@ def _of_mean(fused: keras.Model) -> Parts | None:
     members = [
         tuple(terms[place][0] for terms in each if terms is not None) for place in range(len(first))
     ]
-    said = MemberOutputs(tuple(members))
+    outputs = MemberOutputs(tuple(members))
     return Parts(
-        heads=build(replace(graph, outputs=_flat(said)), "members"),
+        heads=build(replace(graph, outputs=_flat(outputs)), "members"),
         names=[f"member_{number}" for number in range(1, len(first) + 1)],
-        said=said,
-        team=lambda heard, prior: MeanTeam(heard, weights, prior),
+        outputs=outputs,
+        coalitions=lambda predictions, prior: MeanCoalitions(predictions, weights, prior),
         logits=tuple(a != b for a, b in zip(before, graph.output_refs(), strict=True)),
     )
 
 
 def _before_activation(graph: Graph, ref: TensorRef) -> TensorRef:
-    """What a softmax or sigmoid is taken of: a mean in logit space stands before it."""
+    """The tensor before a last softmax or sigmoid, which is where a mean in logit space ends."""
     call = graph.calls[ref.call]
     operation = graph.operations[call.operation]
     named = (operation.config or {}).get("activation")
@@ -162,8 +172,8 @@ def _before_activation(graph: Graph, ref: TensorRef) -> TensorRef:
 
 
 def _of_nested(fused: keras.Model) -> Parts | None:
-    """Members that stand in the model as models, all of them on its inputs."""
-    # Layers, and calls, stand in the order in which a graph can be run, which may be another.
+    """Recover members that are nested models, called on the inputs of the fused model."""
+    # Layers and calls are in an order in which the graph can run, which may be another.
     names = sorted((layer.name for layer in fused.layers if _is_member(layer)), key=_number)
     if len(names) < 2:
         return None
@@ -179,22 +189,24 @@ def _of_nested(fused: keras.Model) -> Parts | None:
         return None
     if _is_sum(copy, own, calls):
         raise FusionError(
-            f"Model '{fused.name}' adds up what its members say, each of which answers for what "
-            "those before it left, as Boost does: a member of a series is worth nothing alone. "
-            "Explain a fusion of members that answer alike."
+            f"Model '{fused.name}' sums its members, each of which corrects the sum of those "
+            "before it, as Boost does, so that no member predicts the labels alone. Explain a "
+            "fusion of members that each predict the labels."
         )
     around = {id(tensor) for call in calls if call.name not in names for tensor in call.taken}
-    said = MemberOutputs(
+    outputs = MemberOutputs(
         outputs=tuple(tuple(call.given[: len(shapes)]) for call in own),
         features=tuple(tuple(call.given[len(shapes) :]) for call in own),
         raw=tuple(tensor for tensor in copy.inputs if id(tensor) in around),
     )
-    rest = keras.Model(_flat(said), list(copy.outputs))
+    rest = keras.Model(_flat(outputs), list(copy.outputs))
     return Parts(
-        heads=keras.Model(copy.input, _flat(said)),
+        heads=keras.Model(copy.input, _flat(outputs)),
         names=names,
-        said=said,
-        team=lambda heard, _: ImputedTeam.of(heard, lambda part: _asked(rest, part)),
+        outputs=outputs,
+        coalitions=lambda predictions, _: ImputedCoalitions.of(
+            predictions, lambda part: _run_head(rest, part)
+        ),
     )
 
 
@@ -228,7 +240,7 @@ class _Call:
 
 
 def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
-    """A copy of a model, nested as it is, and what its layers took and gave in its graph."""
+    """A copy of a model with the same nesting, and the calls of its layers."""
     calls: list[_Call] = []
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -245,18 +257,18 @@ def _copy_with_calls(model: keras.Model) -> tuple[keras.Model, list[_Call]]:
     return copy, calls
 
 
-def _asked(rest: keras.Model, said: MemberOutputs) -> tuple[Array, ...]:
-    """What is left of a model says; `predict` would take longer to begin than to end."""
-    flat = [np.ascontiguousarray(one) for one in _flat(said)]
+def _run_head(head: keras.Model, predictions: MemberOutputs) -> tuple[Array, ...]:
+    """Run the fusion head on stored predictions; `predict_on_batch` avoids predict's start-up."""
+    flat = [np.ascontiguousarray(one) for one in _flat(predictions)]
     parts = []
     for start in range(0, len(flat[0]), _BATCH):
-        outputs = rest.predict_on_batch([one[start : start + _BATCH] for one in flat])
+        outputs = head.predict_on_batch([one[start : start + _BATCH] for one in flat])
         parts.append([to_floats(output) for output in tree.flatten(outputs)])
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
-def _flat(said: MemberOutputs) -> list[Any]:
-    return list(tree.flatten((said.outputs, said.features, said.raw)))
+def _flat(outputs: MemberOutputs) -> list[Any]:
+    return list(tree.flatten((outputs.outputs, outputs.features, outputs.raw)))
 
 
 def _number(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Which members can go: backward, one by one, as long as nothing is lost."""
+"""Which members can be removed: backward elimination, as long as the loss does not grow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Loss:
-    """How much more is lost without some members than with all, over the same rows.
+    """The loss without some members against the loss with all, over the same rows.
 
     Args:
-        members: who is left out, from 0, in the order in which they went.
-        more: the difference of the mean losses; below 0 the others are better alone.
-        error: its standard error.
+        members: indices of the members that are left out, in the order of their removal.
+        more: the difference of the mean losses; below 0 the other members are better alone.
+        error: the standard error of the difference.
     """
 
     members: tuple[int, ...]
@@ -31,7 +31,7 @@ class Loss:
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing is lost: the difference is 0, or less than its standard error."""
+        """Whether the loss does not grow: the difference is 0, or below its standard error."""
         return self.more <= _ROUNDING or self.more < self.error
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,42 +40,44 @@ class Loss:
 
 
 def losses_without(game: Game, each: Sequence[tuple[int, ...]]) -> list[Loss]:
-    """What is lost without members, against all of them.
+    """The losses without some members, against the loss with all of them.
 
     Args:
-        game: of the members.
-        each: sets of members to leave out.
+        game: the losses of all coalitions.
+        each: sets of members to leave out, by their indices.
     """
-    everybody, *without = _losses(game, [(), *each])
-    return [_against(everybody, losses, who) for losses, who in zip(without, each, strict=True)]
+    with_all, *without = _losses(game, [(), *each])
+    return [
+        _against(with_all, losses, members) for losses, members in zip(without, each, strict=True)
+    ]
 
 
 def removable(game: Game) -> Loss:
-    """Leave out, again and again, the member whose going costs least, while nothing is lost.
+    """Leave out the member whose removal costs least, repeatedly, while the loss does not grow.
 
-    Every step is measured against all members, so that small losses do not add up unseen, and
-    against the best team on the way, so that what is gained without a bad member is not spent on
-    letting good ones go. At least one member stays.
+    Every step is compared with all members, so that small losses do not add up unseen, and with
+    the best subset on the way, so that the gain from removing a bad member is not spent on
+    removing good ones. At least one member stays.
 
     Args:
-        game: of the members.
+        game: the losses of all coalitions.
 
     Returns:
-        Who can go, and what is lost without them against all members.
+        The members that can be removed, and the loss without them against that with all.
     """
-    (everybody,) = _losses(game, [()])
-    best, gone = everybody, Loss((), 0.0, 0.0)
-    while len(gone.members) < game.members - 1:
-        left = [i for i in range(game.members) if i not in gone.members]
-        each = [(*gone.members, i) for i in left]
+    (with_all,) = _losses(game, [()])
+    best, removed = with_all, Loss((), 0.0, 0.0)
+    while len(removed.members) < game.members - 1:
+        left = [i for i in range(game.members) if i not in removed.members]
+        each = [(*removed.members, i) for i in left]
         tried = list(zip(each, _losses(game, each), strict=True))
-        who, least = min(tried, key=lambda pair: float(pair[1].mean()))
-        lost = _against(everybody, least, who)
-        if not (lost.is_none and _against(best, least, who).is_none):
+        members, least = min(tried, key=lambda pair: float(pair[1].mean()))
+        lost = _against(with_all, least, members)
+        if not (lost.is_none and _against(best, least, members).is_none):
             break
-        gone = lost
+        removed = lost
         best = min(best, least, key=lambda losses: float(losses.mean()))
-    return gone
+    return removed
 
 
 def _losses(game: Game, each: Sequence[tuple[int, ...]]) -> Array:
@@ -85,6 +87,6 @@ def _losses(game: Game, each: Sequence[tuple[int, ...]]) -> Array:
     return game.losses(present)
 
 
-def _against(others: Array, losses: Array, who: tuple[int, ...]) -> Loss:
+def _against(others: Array, losses: Array, members: tuple[int, ...]) -> Loss:
     difference = losses - others
-    return Loss(who, float(difference.mean()), float(standard_error(difference)))
+    return Loss(members, float(difference.mean()), float(standard_error(difference)))

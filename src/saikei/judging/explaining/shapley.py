@@ -1,4 +1,4 @@
-"""Shapley values of a game: exact over all coalitions, or sampled over orders of arrival.
+"""Shapley values of a game: exact over all coalitions, or sampled over orders of joining.
 
 Shapley, "A Value for n-Person Games", 1953; Castro et al., "Polynomial calculation of the Shapley
 value based on sampling", 2009. An order and its reverse are drawn together (Mitchell et al.,
@@ -22,39 +22,39 @@ from saikei.judging.explaining.games import Game
 from saikei.scoring.score import standard_error
 
 EXACT = 12
-# Losses that are held at once: what fits the second cache.
+# Losses that are computed at once: as many as fit into the second-level cache.
 _AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
 class Shapley:
-    """How the gain of all members over none is shared out.
+    """The Shapley values of members, which divide the gain of all members over none.
 
     Args:
-        values: one for each member, with the sum `nobody - everybody`.
-        errors: standard errors of the values over rows, as means of what each row gives.
+        values: one for each member; they sum to `without_members - with_all`.
+        errors: standard errors of the values, as means over rows.
         sampling_errors: standard errors over the drawn orders; 0 where all coalitions were
-            asked.
-        everybody: the mean loss with all members.
-        nobody: with none.
-        orders: how many orders were drawn, half of them reverses; `None` for exact values.
+            evaluated.
+        with_all: the mean loss with all members.
+        without_members: the mean loss without any member.
+        orders: how many orders were drawn, half of them reversed ones; `None` for exact values.
     """
 
     values: Array
     errors: Array
     sampling_errors: Array
-    everybody: float
-    nobody: float
+    with_all: float
+    without_members: float
     orders: int | None = field(default=None)
 
 
 def shapley(game: Game, orders: int, seed: int) -> Shapley:
-    """Shapley values, exact ones of up to 12 members.
+    """Shapley values: exact for up to 12 members, sampled for more.
 
     Args:
-        game: of any number of members.
-        orders: how many to draw, of more members.
-        seed: of the orders.
+        game: the losses of all coalitions.
+        orders: how many orders to draw for more than 12 members.
+        seed: seed of the orders.
     """
     # Matrices this small are multiplied faster without threads, much so on a busy machine.
     with _threads().limit(limits=1, user_api="blas"):
@@ -65,7 +65,7 @@ def shapley(game: Game, orders: int, seed: int) -> Shapley:
 
 @cache
 def _threads() -> ThreadpoolController:
-    # To look for the libraries takes milliseconds; NumPy's is loaded by now.
+    # Searching the loaded libraries takes milliseconds; NumPy's is loaded by now.
     return ThreadpoolController()
 
 
@@ -73,7 +73,7 @@ def exact_shapley(game: Game) -> Shapley:
     """Shapley values by all coalitions, `2^members` of them.
 
     Args:
-        game: of not too many members.
+        game: the losses of all coalitions of at most about 20 members.
     """
     count = game.members
     coalitions = all_coalitions(count)
@@ -92,53 +92,53 @@ def exact_shapley(game: Game) -> Shapley:
         values=coefficients @ means,
         errors=standard_error(of_rows),
         sampling_errors=np.zeros(count),
-        everybody=float(means[-1]),
-        nobody=float(means[0]),
+        with_all=float(means[-1]),
+        without_members=float(means[0]),
     )
 
 
 def sampled_shapley(game: Game, orders: int, seed: int) -> Shapley:
-    """Shapley values by what each member adds when members arrive in random orders.
+    """Shapley values by what each member adds when members join in random orders.
 
     Args:
-        game: of any number of members.
-        orders: how many to draw; rounded up to an even number of at least 4.
-        seed: of the orders.
+        game: the losses of all coalitions.
+        orders: how many orders to draw; rounded up to an even number of at least 4.
+        seed: seed of the orders.
     """
     count, generator = game.members, np.random.default_rng(seed)
     pairs = max(2, -(-orders // 2))
     ends = np.array([[False] * count, [True] * count])
-    nobody, everybody = game.losses(ends)
+    without_members, with_all = game.losses(ends)
     of_rows = np.zeros((count, game.rows))
     of_pairs = np.empty((pairs, count))
     for pair in range(pairs):
         order = generator.permutation(count)
         both = np.stack([order, order[::-1]])
-        gains = _gains(game, both, nobody, everybody)
+        gains = _gains(game, both, without_members, with_all)
         of_pairs[pair] = gains.mean(axis=1)
         of_rows += gains / pairs
     return Shapley(
         values=of_pairs.mean(axis=0),
         errors=standard_error(of_rows),
         sampling_errors=standard_error(of_pairs.T),
-        everybody=float(everybody.mean()),
-        nobody=float(nobody.mean()),
+        with_all=float(with_all.mean()),
+        without_members=float(without_members.mean()),
         orders=2 * pairs,
     )
 
 
-def _gains(game: Game, orders: NDArray[np.int64], nobody: Array, everybody: Array) -> Array:
-    """What each member takes off each row's loss when it arrives, `(members, rows)`."""
+def _gains(game: Game, orders: NDArray[np.int64], without_members: Array, with_all: Array) -> Array:
+    """By how much each member lowers each row's loss when it joins, `(members, rows)`."""
     count = game.members
     total = np.zeros((count, game.rows))
     for order in orders:
         arrived = np.argsort(order)[None, :] < np.arange(1, count)[:, None]
-        before = nobody
+        before = without_members
         for part in _blocks(count - 1, game.rows):
             losses = game.losses(arrived[part])
             total[order[part]] += np.concatenate([before[None], losses[:-1]]) - losses
             before = losses[-1]
-        total[order[-1]] += before - everybody
+        total[order[-1]] += before - with_all
     return total / len(orders)
 
 
