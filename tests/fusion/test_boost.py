@@ -132,5 +132,5 @@ def test_what_cannot_be_boosted_is_refused_with_the_mend() -> None:
     with pytest.raises(FusionError, match="gives 2"):
         Boost(rounds=2)([two], (x, [wave(x), wave(x)]))
     reshaped = weak(L.Dense(3, activation="softmax"), L.Reshape((3,)))
-    with pytest.raises(FusionError, match="cannot be taken off"):
+    with pytest.raises(FusionError, match="cannot be removed"):
         Boost(rounds=2)([reshaped], (x, ring(x)))

@@ -12,7 +12,7 @@ from sklearn.model_selection import TimeSeriesSplit
 
 import saikei as sk
 from saikei.errors import DataError, FusionError
-from saikei.fusion import Average, BestMember, Fusion, Stack
+from saikei.fusion import Average, BestMember, Fusion, OutputFusion, Stack
 from saikei.judging import nested_score
 
 RNG = np.random.default_rng(0)
@@ -66,25 +66,34 @@ def test_on_labels_of_pure_noise_a_leaky_fit_looks_good_and_ours_reports_chance(
     assert honest.loss > 0.68  # ln 2 is 0.693
 
 
+class Remembered:
+    """The labels of rows by their bytes, and 1/2 for other rows."""
+
+    summary = ""
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def predict(self, predictions):
+        rows = [row.tobytes() for row in predictions.outputs[0][0]]
+        return (np.array([[self.labels.get(row, 0.5)] for row in rows]),)
+
+    def to_dict(self):
+        return {}
+
+
 @dataclass(frozen=True)
-class Memory(Fusion):
-    """Knows the labels of the rows that it was fitted to, and says 1/2 of others."""
+class Memory(OutputFusion):
+    """Remembers the labels of the rows that it is fitted to."""
 
-    def __call__(self, members, data=None):
+    data = "held_out"
+
+    def fit_head(self, evidence):
+        rows = zip(evidence.predictions.outputs[0][0], evidence.labels[0], strict=True)
+        return Remembered({row.tobytes(): y for row, y in rows})
+
+    def build(self, members, head):
         raise NotImplementedError
-
-    def combiner(self, evidence):
-        known = {
-            row.tobytes(): y
-            for row, y in zip(evidence.predictions.outputs[0][0], evidence.labels[0], strict=True)
-        }
-
-        class Told:
-            def predict(self, said):
-                rows = [row.tobytes() for row in said.outputs[0][0]]
-                return (np.array([[known.get(row, 0.5)] for row in rows]),)
-
-        return Told()
 
     def to_dict(self):
         return {}
@@ -127,10 +136,12 @@ def test_every_row_is_scored_once_by_a_fit_on_the_other_folds():
 
 @dataclass(frozen=True)
 class Hidden(Fusion):
-    """An average that shows no combiner, as fusions of weights do."""
+    """An average that declares no head, as fusions of weights do."""
 
-    def __call__(self, members, data=None):
-        return Average("learn")(members, data)
+    data = "held_out"
+
+    def fuse(self, members, data=None, *, allow_in_sample=False):
+        return Average("learn").fuse(members, data, allow_in_sample=allow_in_sample)
 
     def to_dict(self):
         return {}

@@ -1,4 +1,4 @@
-"""`saikei explain`: what each member of a fusion is worth, and which can go."""
+"""`saikei explain`: what each member of a fusion is worth, and which can be removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def explain(
         typer.Option(help="The part of the data; test where there is one."),
     ] = None,
     metric: Annotated[
-        Literal["loss", "accuracy"], typer.Option(help="What members gain and lose.")
+        Literal["loss", "accuracy"], typer.Option(help="The metric by which members are valued.")
     ] = "loss",
     weights: Annotated[
         str | None,
@@ -39,7 +39,7 @@ def explain(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Show what each member of a fusion is worth, how members compare, and which can go."""
+    """Show what each member of a fusion is worth, how they compare, and which can be removed."""
     import_keras()
     from saikei.judging import explain as explain_fusion
     from saikei.modelfile import load_model

@@ -144,7 +144,7 @@ def _fitted(fusion: Fusion, members: list[Any], splits: Any, allow_in_sample: bo
 
 
 def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Data with what a multimodal model also asks: which of its inputs are there.
+    """Data with the availability of each input, which a multimodal model takes too.
 
     Args:
         fused: any model.

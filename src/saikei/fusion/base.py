@@ -71,7 +71,7 @@ class Fusion(ABC):
 
         Args:
             members: a list of built models; they are copied, never changed. Fusions of outputs
-                take what `cross_fit` gives too, in the place of members and data.
+                take what `cross_fit` gives too, instead of members and data.
             data: `(x, y)` arrays or a dataset of the kind that `data` names.
             allow_in_sample: fit even on rows that a member is known to be trained on. Fusions that
                 train on their data always do.
@@ -236,7 +236,7 @@ class OutputFusion(Fusion, Generic[HeadT]):
 
         Args:
             members: two or more built models with the same inputs and outputs; they are copied,
-                never changed. Or what `cross_fit` gives, in the place of members and data.
+                never changed. Or what `cross_fit` gives, instead of members and data.
             data: held-out `(x, y)` arrays or a dataset. A fused model that is fitted to it counts
                 as trained on it.
             allow_in_sample: fit even on rows that a member is known to be trained on.

@@ -1,4 +1,4 @@
-"""`BestMember`: no fusion at all, the one member that is best on held-out data."""
+"""`BestMember`: the one member that is best on held-out data, without any fusion."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from saikei.graph import build
 
 @dataclass(frozen=True)
 class PickedMember:
-    """One member, as it is.
+    """The head that gives the output of one member.
 
     Args:
-        index: of the member, from 0.
-        losses: of each member on the data of the choice, nats or squared error.
+        index: the index of the member, from 0.
+        losses: the loss of each member on the data of the choice, nats or squared error.
     """
 
     index: int

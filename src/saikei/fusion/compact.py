@@ -1,4 +1,4 @@
-"""What several members of a fused model compute alike is computed once."""
+"""Equal layers of several members of a fused model are computed once."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
     average are taken into the layers that it averages where these are linear.
 
     Args:
-        model: of one input or several, such as a fused one; it is not changed.
-        trainable: whether layers that could be trained count too. They are one layer from then
-            on, with the same function, but trained together.
+        model: any built model, such as a fused one; it is not changed.
+        trainable: whether trainable layers are merged too. The function stays the same, but they
+            are trained as one layer from then on.
 
     Returns:
         A flat model of plain Keras layers.
@@ -46,7 +46,7 @@ def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
 
 
 def compacted(model: keras.Model) -> keras.Model:
-    """A fused model, made `compact` where frozen layers with weights stand in it twice.
+    """A fused model, made `compact` where it has frozen layers with equal weights.
 
     Args:
         model: the result of a fusion.
@@ -59,11 +59,11 @@ def compacted(model: keras.Model) -> keras.Model:
 
 
 def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
-    """Tensors that are known to be the same as an earlier one, with that one.
+    """Tensors that are equal to an earlier one, with that earlier one.
 
     Args:
         graph: of a model.
-        trainable: whether outputs of layers that could be trained count.
+        trainable: whether outputs of trainable layers are included.
     """
     same: dict[TensorRef, TensorRef] = {}
     known: dict[str, list[int]] = {}
@@ -89,13 +89,13 @@ def _operation(graph: Graph, ref: TensorRef) -> Operation:
 def _key(
     graph: Graph, call: Call, same: Mapping[TensorRef, TensorRef], trainable: bool
 ) -> str | None:
-    """What has to be equal for two calls to be; `None` for one that is never merged."""
+    """A key that equal calls share; `None` for a call that is never merged."""
     operation = graph.operations[call.operation]
     frozen = not any(weight.trainable for weight in operation.weights.values())
     unknown = operation.config is None or operation.kind == "InputLayer"
     if unknown or forced_to_train(call) or not (trainable or frozen):
         return None
-    # How weights began does not matter, and which of them move is decided above.
+    # Initializers do not matter, and whether weights are trainable is decided above.
     config = {
         name: value
         for name, value in (operation.config or {}).items()
@@ -109,14 +109,14 @@ def _key(
         return keras.saving.serialize_keras_object(leaf)
 
     if operation.kind == JOINED:
-        # Of the wrapper it holds names alone.
+        # The config of the wrapper holds names alone.
         config = {}
     try:
         arguments = tree.map_structure(shown, [list(call.args), dict(call.kwargs)])
         settings = keras.saving.serialize_keras_object(config)
         return json.dumps([operation.kind, settings, arguments], sort_keys=True)
     except (TypeError, ValueError):
-        # Settings that cannot be written down cannot be compared.
+        # Settings without a JSON form cannot be compared.
         return None
 
 
@@ -133,7 +133,7 @@ def _same_weights(graph: Graph, one: Call, other: Call) -> bool:
 
 
 def _folded(graph: Graph) -> Graph:
-    """The graph with each `Rescaling` taken into the linear layer before it, where it can be."""
+    """The graph with each `Rescaling` folded into the linear layer before it, where possible."""
     while True:
         read_by = readers(graph)
         for index, call in enumerate(graph.calls):
@@ -179,7 +179,7 @@ def _fold(
 
 
 def _scale(operation: Operation) -> float | None:
-    """The number by which a layer multiplies, where that is all that it does."""
+    """The factor of a layer that does nothing but multiply by one number."""
     config = operation.config or {}
     scale, offset = config.get("scale"), config.get("offset", 0.0)
     plain = isinstance(scale, (int, float)) and isinstance(offset, (int, float)) and offset == 0

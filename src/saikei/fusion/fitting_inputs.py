@@ -1,4 +1,4 @@
-"""How a member is made to take the inputs of another one, as code that can be run."""
+"""Code that makes a member take the inputs of another one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from saikei.graph import TensorSpec
 
 
 def how_to_fit(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], alone: bool) -> str:
-    """What makes the second of two members take what the first one takes.
+    """Advice that makes the second of two members take the inputs of the first.
 
     Args:
-        ours: the inputs of the first.
-        theirs: those of the second.
-        alone: whether these are all that the members take, and one tensor.
+        ours: the inputs of the first member.
+        theirs: the inputs of the second member.
+        alone: whether each member has one input, which is this.
 
     Returns:
         A sentence without its full stop: code where layers of Keras lead from one to the other.
@@ -42,7 +42,7 @@ def how_to_fit(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], alone: 
 
 
 def _layers(ours: TensorSpec, theirs: TensorSpec) -> str | None:
-    """Code that makes the second of the first, with `{x}` for that; `None` where there is none."""
+    """Code that turns the first input, `{x}`, into the second; `None` where no layer does."""
     given, taken = ours.shape[1:], theirs.shape[1:]
     if "string" in (ours.dtype, theirs.dtype) and ours.dtype != theirs.dtype:
         return None
@@ -61,7 +61,7 @@ def _layers(ours: TensorSpec, theirs: TensorSpec) -> str | None:
 
 
 def _is_reshaped(given: Sequence[int | None], taken: Sequence[int | None]) -> bool:
-    """Whether one is the other in a row, or with axes of size 1."""
+    """Whether one is the other flattened, or with axes of size 1."""
     if None in given or None in taken:
         return False
     sizes = [[size for size in shape if size not in (None, 1)] for shape in (given, taken)]

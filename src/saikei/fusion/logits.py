@@ -1,4 +1,4 @@
-"""A member without its last activation: what it says before softmax or sigmoid."""
+"""A member without its last activation: its outputs before softmax or sigmoid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def last_activation(member: keras.Model, what_for: str) -> str:
 
     Args:
         member: a built model.
-        what_for: what asks, for messages.
+        what_for: the fusion that needs it, for messages.
 
     Raises:
         FusionError: when there are several outputs, or the activation is another.
@@ -62,7 +62,7 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
         name: of the copy.
 
     Raises:
-        FusionError: when its last activation stands where it cannot be taken off.
+        FusionError: when its last activation cannot be removed.
     """
     graph = read(member)
     if read_outputs(member).each[0].activation == "linear":
@@ -80,7 +80,7 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
     readers = [c for c in graph.calls if output in c.inputs() and c not in ends]
     if not _ends_in_it(operation) or len(calls) > 1 or readers:
         raise FusionError(
-            f"The activation that '{member.name}' ends in cannot be taken off layer "
+            f"The activation that '{member.name}' ends in cannot be removed from layer "
             f"'{operation.name}' ({operation.kind}): end the model in a Dense layer or in an "
             "Activation layer."
         )
@@ -96,10 +96,10 @@ def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
         activations: the last activation of each output.
 
     Returns:
-        `None` where the last activation of an output stands where it cannot be looked behind.
+        `None` where the last activation of an output cannot be removed.
     """
-    for place, activation in enumerate(activations):
-        output = graph.output_refs()[place]
+    for index, activation in enumerate(activations):
+        output = graph.output_refs()[index]
         operation = graph.operations[graph.calls[output.call].operation]
         if activation in ("softmax", "sigmoid") and _ends_in_it(operation):
             graph = replace_operations(graph, {operation.name: _divided(graph, operation)})
@@ -116,7 +116,7 @@ def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
 
 
 def _ends_in_it(operation: Operation) -> bool:
-    """Whether a layer's `activation=` is applied to what it gives, last of all."""
+    """Whether a layer ends in its `activation=`."""
     named = (operation.config or {}).get("activation")
     return operation.kind.removesuffix("Transpose") in _ENDING and named is not None
 

@@ -97,11 +97,11 @@ class Members:
             ]
         )
 
-    def take(self, places: Sequence[int]) -> Members:
+    def take(self, indices: Sequence[int]) -> Members:
         """Some of the members, by their indices."""
         return Members(
-            tuple(self.models[place] for place in places),
-            tuple(self.graphs[place] for place in places),
+            tuple(self.models[index] for index in indices),
+            tuple(self.graphs[index] for index in indices),
         )
 
     def check_several(self) -> None:
@@ -302,12 +302,12 @@ def mean_model(members: Members) -> keras.Model:
     """
     inputs, outputs = side_by_side(members)
     means = [
-        keras.layers.Average(name=numbered_name("average", place, len(outputs[0])))([*parts])
-        for place, parts in enumerate(zip(*outputs, strict=True))
+        keras.layers.Average(name=numbered_name("average", index, len(outputs[0])))([*parts])
+        for index, parts in enumerate(zip(*outputs, strict=True))
     ]
     return keras.Model(inputs, members.outputs[0].pack(means), name="average")
 
 
-def numbered_name(name: str, place: int, outputs: int) -> str:
-    """The name of a layer that belongs to one of several outputs."""
-    return name if outputs == 1 else f"{name}_output_{place + 1}"
+def numbered_name(name: str, index: int, outputs: int) -> str:
+    """The name of a layer for one of several outputs."""
+    return name if outputs == 1 else f"{name}_output_{index + 1}"

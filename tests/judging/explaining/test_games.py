@@ -80,7 +80,7 @@ def test_a_coalition_loses_what_the_scaled_mean_of_its_members_loses(case):
     assert game.rows == len(labels[0])
     losses = game.losses(coalitions)
     for present, lost in zip(coalitions[1:], losses[1:], strict=True):
-        outputs = [member[0] for member in mean.said.outputs]
+        outputs = [member[0] for member in mean.predictions.outputs]
         mixed = np.average(outputs, axis=0, weights=present * WEIGHTS)
         np.testing.assert_allclose(lost, Labelled.of(tasks, labels).losses([mixed]), atol=1e-12)
 
@@ -102,7 +102,7 @@ def test_nobody_says_how_often_each_label_occurs_which_no_constant_beats(case):
 def test_several_outputs_lose_their_sum():
     (a, ya, first), _ = CASES["classes"]
     (b, yb, second), _ = CASES["regression"]
-    pairs = zip(first.said.outputs, second.said.outputs, strict=True)
+    pairs = zip(first.predictions.outputs, second.predictions.outputs, strict=True)
     both = team((*a, *b), (*ya, *yb), [(*p, *q) for p, q in pairs])
     game = game_of((*a, *b), (*ya, *yb), both, "loss")
     assert isinstance(game, MeanGame)
@@ -149,9 +149,9 @@ def test_folds_are_joined_in_the_order_of_their_rows():
     rows = [np.arange(0, 60, 2), np.arange(1, 60, 2)]
     parts = []
     for here, weights in zip(rows, (WEIGHTS, WEIGHTS[::-1]), strict=True):
-        said = mean.said.map(lambda array, here=here: array[here])
+        said = mean.predictions.map(lambda array, here=here: array[here])
         parts.append((here, MeanCoalitions(said, weights, tuple(p[here] for p in mean.prior))))
-    joined = JoinedCoalitions(mean.said, tuple(parts))
+    joined = JoinedCoalitions(mean.predictions, tuple(parts))
     game = game_of(tasks, labels, joined, "loss")
     assert isinstance(game, JoinedGame)
     coalitions = all_coalitions(4)

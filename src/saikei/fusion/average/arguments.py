@@ -1,4 +1,4 @@
-"""Given weights of an average: one for each member, or a table with a row for each class."""
+"""The arguments of `Average`: given weights, and which arguments go together."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def for_outputs(
 
     Args:
         weights: as `checked_given` gives them.
-        members: how many there are.
-        widths: how many classes each output has.
+        members: the number of members.
+        widths: the number of classes of each output.
 
     Raises:
         FusionError: when there are not as many as members, classes or outputs.
@@ -92,7 +92,7 @@ def check_axes(weights: Any, space: Any, how: Any, per_class: Any, calibrate: An
     """Check the arguments of `Average`, whose weights are checked already.
 
     Raises:
-        FusionError: naming what is unknown or does not fit, and the mend.
+        FusionError: naming what is unknown or does not fit, and what to do.
     """
     if how == "geometric":
         raise FusionError(

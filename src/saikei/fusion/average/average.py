@@ -1,4 +1,4 @@
-"""`Average`: one model that says the mean, or the median, of what its members say."""
+"""`Average`: one model that gives the mean, or the median, of its members' outputs."""
 
 from __future__ import annotations
 
@@ -41,20 +41,21 @@ class Average(OutputFusion[WeightedMean | Pool]):
             class (with several outputs, a list of such tables); or fitted to data that no member
             was trained on: `"learn"` for the best convex ones, with their optimality gap, or
             `"greedy"` for those of greedy selection (see `saikei.fusion.select_weights`).
-        rounds: of the greedy selection.
-        bags: likewise: how many selections among half of the members are averaged.
-        metric: likewise: `"loss"` or `"accuracy"`.
-        seed: of the bags.
-        space: in which outputs after softmax or sigmoid are averaged: `"probability"`, or
-            `"logit"`, which is the geometric mean of the probabilities, brought back to sum 1.
-            Outputs without them are averaged as they are. `None` takes what the members give.
-        how: `"mean"`, or `"median"`, which takes no weights; after a softmax it is brought back
-            to sum 1.
-        per_class: learn weights for each class (for each output of a regression). A mean of
-            probabilities under a softmax is then brought back to sum 1, and its weights are a
-            local minimum below the best shared ones; the others are certified.
-        calibrate: divide the logits of each member by a temperature first, which is fitted to
-            the held-out data before the weights are. Outputs of a regression stay as they are.
+        rounds: how many members greedy selection takes, with replacement.
+        bags: how many greedy selections, each among half of the members, are averaged; 1 selects
+            once, among all.
+        metric: what greedy selection improves: `"loss"` or `"accuracy"`.
+        seed: seed of the bags.
+        space: the space in which outputs after softmax or sigmoid are averaged: `"probability"`,
+            or `"logit"`, which is the geometric mean of the probabilities, scaled to sum 1. Other
+            outputs are averaged as they are. `None` averages what the members give.
+        how: `"mean"`, or `"median"`, which takes no weights; after a softmax it is scaled to
+            sum 1.
+        per_class: whether learned weights differ by class (by output for a regression). A mean of
+            probabilities under a softmax is then scaled to sum 1, and its weights are a local
+            minimum, not worse than the best shared ones; all other fits have a bound on their gap.
+        calibrate: whether the logits of each member are divided by a temperature first, which is
+            fitted to the held-out data before the weights. Outputs of a regression stay unscaled.
 
     Raises:
         FusionError: when weights are negative or do not sum to 1, or the arguments do not fit
@@ -107,7 +108,7 @@ class Average(OutputFusion[WeightedMean | Pool]):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the weighted mean of what members give is all there is to it."""
+        """Whether it is a weighted mean of the members' outputs, in the space that they are in."""
         return self.space is None and not (self.how != "mean" or self.per_class or self.calibrate)
 
     def fit_head(self, evidence: Evidence) -> WeightedMean | Pool:
@@ -118,7 +119,7 @@ class Average(OutputFusion[WeightedMean | Pool]):
         if self._is_plain:
             shared = self._shared(tasks, outputs, evidence.labels)
             return WeightedMean(shared.values, shared)
-        # What is pooled as it is given may be fitted to any loss; logits and tables may not.
+        # Outputs that are averaged as they are can be fitted to any loss; logits and tables cannot.
         logits = self.calibrate or self.per_class or self.space == "logit"
         known = tasks if logits else ()
         activations = evidence.members.activations
@@ -159,7 +160,7 @@ class Average(OutputFusion[WeightedMean | Pool]):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready; those that are as they are by default are left out."""
+        """The arguments, JSON-ready; `weights`, and others where they differ from the default."""
         selection = {
             "rounds": self.rounds,
             "bags": self.bags,
@@ -185,9 +186,9 @@ def _lists(weights: Any) -> Any:
 
 
 def _fused(members: Members, head: WeightedMean | Pool) -> keras.Model:
-    """One model of the members that count."""
-    places = head.used
-    used, part = members.take(places), head.of(places)
+    """One model of the members whose weight is not 0."""
+    indices = head.used
+    used, part = members.take(indices), head.of(indices)
     logits = _logits(used) if isinstance(head, Pool) and head.takes_logits else None
     if logits is None or not isinstance(part, Pool):
         inputs, outputs = connect(used)
@@ -206,7 +207,7 @@ def _fused(members: Members, head: WeightedMean | Pool) -> keras.Model:
 
 
 def _logits(members: Members) -> Members | None:
-    """Members that give their logits too, where their outputs may have masks to be kept."""
+    """Members that give logits too, where outputs may have masks, which operations lose."""
     if not any(may_mask(member) for member in members.models):
         return None
     found = [with_logits(graph, members.activations) for graph in members.graphs]

@@ -1,9 +1,9 @@
 """Weights of an average for each class: one point of the simplex for each.
 
-Outputs that do not share a softmax fall apart into one convex problem for each column. Averaged
-logits under a softmax are one convex problem in all weights together. A mean of probabilities with
-weights for each class does not sum to 1, so it is divided by its sum; that is not convex, and what
-is found is a local minimum below the best shared weights, where the descent starts.
+Without a softmax there is one convex problem for each column. Averaged logits under a softmax are
+one convex problem in all weights together. A mean of probabilities with weights for each class
+does not sum to 1, so it is divided by its sum; that is not convex, and the result is a local
+minimum, not worse than the best shared weights, where the descent starts.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class ClassWeights:
     """Weights for each class, and how good they are.
 
     Args:
-        values: for each output, for each of its classes, one weight for each member, at least 0,
-            with sum 1.
+        values: nested by output, class and member: weights of at least 0, with sum 1 over the
+            members.
         loss: mean log-loss (nats) or squared error on the data of the fit, summed over outputs.
-        shared_loss: the same with the best weights that all classes share.
-        gap: no such weights have a loss lower than `loss - gap`; `None` where the problem is not
-            convex and nothing is known.
+        shared_loss: the loss with the best weights that all classes share.
+        gap: a bound: no weights have a loss lower than `loss - gap`; `None` where the problem is
+            not convex, so that there is no bound.
     """
 
     values: tuple[tuple[tuple[float, ...], ...], ...]
@@ -71,9 +71,9 @@ def fit_class_weights(
     """
     members = [finite(member, number) for number, member in enumerate(predictions, start=1)]
     found = []
-    for place, task in enumerate(tasks):
-        parts = [member[place] for member in members]
-        labels = labels_of(task, parts[0], y[place])
+    for index, task in enumerate(tasks):
+        parts = [member[index] for member in members]
+        labels = labels_of(task, parts[0], y[index])
         found.append((_by_column if task.kind != "multiclass" else _together)(task, parts, labels))
     gaps = [one.gap for one in found]
     return ClassWeights(
@@ -97,7 +97,7 @@ def _by_column(task: Task, parts: Sequence[Array], labels: Labels) -> ClassWeigh
 
 
 def _column(labels: Labels, c: int) -> Labels:
-    """The labels of one class, and how much they count."""
+    """The labels of one class, with their weights."""
     values, importance = labels.values[..., [c]], labels.importance
     if importance is not None and importance.shape == labels.values.shape:
         importance = importance[..., [c]]
@@ -106,40 +106,40 @@ def _column(labels: Labels, c: int) -> Labels:
 
 def _together(task: Task, parts: Sequence[Array], labels: Labels) -> ClassWeights:
     classes = parts[0].shape[-1]
-    told = np.stack(parts, axis=-1).astype(np.float64).reshape(-1, classes, len(parts))
+    predictions = np.stack(parts, axis=-1).astype(np.float64).reshape(-1, classes, len(parts))
     truth = np.eye(classes)[labels.values.astype(int)] if task.sparse else labels.values
     truth = truth * labels.over(truth.shape) * labels.scale
-    truth = truth.reshape(-1, classes) / len(told)
+    truth = truth.reshape(-1, classes) / len(predictions)
     shared = fit_weights(task, parts, labels)
     if task.from_logits:
-        objective = _of_logits(told, truth)
+        objective = _of_logits(predictions, truth)
     else:
-        objective = _of_probabilities(np.clip(told, _LEAST, 1.0), truth)
+        objective = _of_probabilities(np.clip(predictions, _LEAST, 1.0), truth)
     start = np.tile(np.array(shared.values), (classes, 1))
     weights, loss, gap = _descend(objective, start)
     values = tuple(tuple(float(weight) for weight in row) for row in weights)
     return ClassWeights((values,), loss, objective(start)[0], gap if task.from_logits else None)
 
 
-def _of_logits(told: Array, truth: Array) -> Objective:
-    """Log-loss of `softmax_c(Σ_m w_cm z_m(c))`, truth with the share of each row in it."""
+def _of_logits(predictions: Array, truth: Array) -> Objective:
+    """Log-loss of `softmax_c(Σ_m w_cm z_m(c))`; truth is times the weight of each row."""
 
     def loss(weights: Array) -> tuple[float, Array]:
-        log_p = special.log_softmax(np.einsum("ncm,cm->nc", told, weights), axis=1)
+        log_p = special.log_softmax(np.einsum("ncm,cm->nc", predictions, weights), axis=1)
         off = np.exp(log_p) * truth.sum(axis=1, keepdims=True) - truth
-        return -float((truth * log_p).sum()), np.einsum("nc,ncm->cm", off, told)
+        return -float((truth * log_p).sum()), np.einsum("nc,ncm->cm", off, predictions)
 
     return loss
 
 
-def _of_probabilities(told: Array, truth: Array) -> Objective:
+def _of_probabilities(predictions: Array, truth: Array) -> Objective:
     """Log-loss of `Σ_m w_cm p_m(c)`, divided by its sum over the classes."""
 
     def loss(weights: Array) -> tuple[float, Array]:
-        mixed = np.einsum("ncm,cm->nc", told, weights)
+        mixed = np.einsum("ncm,cm->nc", predictions, weights)
         total, share = mixed.sum(axis=1, keepdims=True), truth.sum(axis=1, keepdims=True)
         value = float((share * np.log(total)).sum() - (truth * np.log(mixed)).sum())
-        return value, np.einsum("nc,ncm->cm", share / total - truth / mixed, told)
+        return value, np.einsum("nc,ncm->cm", share / total - truth / mixed, predictions)
 
     return loss
 

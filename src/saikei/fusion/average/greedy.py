@@ -3,7 +3,8 @@
 Caruana et al., "Ensemble Selection from Libraries of Models", 2004: with replacement, so that
 counts are weights; and 2006 ("Getting the Most Out of Ensemble Selection"): bags of members
 against overfitting. Scores are compared to six decimals and ties go to members that are in
-already, then to the lower log-loss, then to the first, so that twins do not share a place.
+already, then to the lower log-loss, then to the first, so that equal members do not split their
+weight.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from saikei.scoring.task import Task, labels_of
 
 Metric: TypeAlias = Literal["loss", "accuracy"]
 ROUNDS = 25
-# Part of the members that a bag holds.
+# The share of the members in a bag.
 BAG = 0.5
 _DECIMALS = 6
 _EQUAL = 1e-9
@@ -38,10 +39,10 @@ class Selection:
     """Members that were selected, and the weights that follow.
 
     Args:
-        values: one weight for each member: how often it was taken, of all picks that count.
-        picks: the members in the order in which they were taken, up to the best prefix; those
-            of all bags, one after the other.
-        losses: what was minimised, after each of the picks: the loss, or the share of errors.
+        values: one weight for each member: the share of all picks that are its own.
+        picks: indices of the members in the order in which they were taken, up to the best
+            prefix; of several bags one after the other.
+        losses: the loss, or the share of errors, after each of the picks.
     """
 
     values: tuple[float, ...]
@@ -74,11 +75,11 @@ def select_weights(
         predictions: one entry for each member: `(n, …, outputs)`, or for several outputs a list
             of such arrays. They should come from data that no member was trained on.
         y: labels, or a list of labels for each output.
-        rounds: how many members to take; the best prefix of them counts.
+        rounds: how many members to take; of these the prefix of the lowest loss is kept.
         bags: how many selections, each among a random half of the members, whose weights are
             averaged; 1 selects once, among all.
         metric: `"loss"` (log-loss or squared error), or `"accuracy"`, of one multiclass output.
-        seed: of the bags.
+        seed: seed of the bags.
 
     Raises:
         FusionError: when there are fewer than two members, or an argument is out of range.
@@ -111,12 +112,12 @@ def greedy(
     """Take members one by one, with replacement, and keep the best prefix.
 
     Args:
-        candidates: what is minimised.
-        rounds: how many to take.
-        ties: what else decides between members that are equally good.
+        candidates: the loss with each candidate, which is minimised.
+        rounds: how many members to take.
+        ties: another loss, which decides between members of equal loss.
 
     Returns:
-        The members that were taken, and what is minimised after each.
+        Indices of the members that were taken, and the loss after each.
     """
     taken: list[int] = []
     after: list[float] = []

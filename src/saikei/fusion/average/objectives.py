@@ -1,4 +1,4 @@
-"""What the weights of an average are fitted to: the loss of an average as a function of them."""
+"""The loss of an average as a function of its weights, to which they are fitted."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Mixture:
     """The log-loss of a mixture of probabilities, `-scale · Σᵢ aᵢ log(pᵢ·w)`.
 
     Args:
-        probabilities: p, `(rows, members)`: what each member gives to what happened.
+        probabilities: p, `(rows, members)`: each member's probability of the true label.
         importance: a, `(rows,)`, with sum 1.
-        scale: how many outputs the loss is summed over, times what their labels count.
+        scale: the number of outputs that the loss is summed over, times the mean weight of a label.
     """
 
     probabilities: Array
@@ -47,7 +47,7 @@ class Convex:
 
     Args:
         objective: its value and gradient at given weights.
-        members: how many weights.
+        members: the number of weights.
     """
 
     objective: ValueAndGradient
@@ -90,7 +90,7 @@ def loss_of(tasks: Sequence[Task], members: Sequence[Sequence[Array]], y: Sequen
 
 
 def _residuals(members: Sequence[Array], labels: Labels) -> Array:
-    """`(rows, members)`: one row for each number that is predicted, as much as it counts."""
+    """`(rows, members)`: one row for each predicted number, times the root of its weight."""
     found = np.stack(
         [(member.astype(np.float64) - labels.values).reshape(-1) for member in members], axis=1
     )
@@ -101,10 +101,10 @@ def _residuals(members: Sequence[Array], labels: Labels) -> Array:
 
 
 def _outcomes(task: Task, members: Sequence[Array], labels: Labels) -> tuple[Array, Array]:
-    """What each member gave to what happened, `(rows, members)`, and each row's share of the loss.
+    """Each member's probability of the true labels, `(rows, members)`, and each row's weight.
 
-    A row is an outcome with a share of the label: one for a sample of a sparse label, one for
-    each label of a multilabel sample, several for soft labels. What does not count is left out.
+    A sample has one row for a class number, one for each label of several, and one for each class
+    of a soft label. Rows of weight 0 are left out.
     """
     y = labels.values
     if task.kind == "multiclass" and task.sparse:
@@ -131,11 +131,11 @@ def _outcomes(task: Task, members: Sequence[Array], labels: Labels) -> tuple[Arr
 
 
 def _of_true_class(members: Sequence[Array], labels: Array) -> Array:
-    """`(members, rows)`: of each row only the one number counts."""
+    """The probability of the true class, `(members, rows)`."""
     classes = members[0].shape[-1]
     truth = labels.reshape(-1).astype(np.int64)
-    places = np.arange(len(truth)) * classes + truth
-    return np.stack([member.reshape(-1)[places].astype(np.float64) for member in members])
+    indices = np.arange(len(truth)) * classes + truth
+    return np.stack([member.reshape(-1)[indices].astype(np.float64) for member in members])
 
 
 def _clip() -> tuple[float, float]:

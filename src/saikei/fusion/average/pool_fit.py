@@ -1,4 +1,4 @@
-"""How the parts of a pool are fitted: temperatures first, then the weights of what they leave."""
+"""How a pool is fitted: temperatures first, then the weights of the calibrated outputs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def equal_pool(
     """A pool in which all members count the same.
 
     Args:
-        activations: the last one of each output.
-        space: as `OutputPool` has it.
-        how: likewise.
-        members: how many there are.
-        tasks: what the outputs learn, where what is fitted depends on their logits.
+        activations: the last activation of each output.
+        space: as for `OutputPool`.
+        how: as for `OutputPool`.
+        members: the number of members.
+        tasks: what the outputs learn, where the fit depends on their logits.
 
     Raises:
         FusionError: when the outputs do not fit the space.
@@ -52,10 +52,10 @@ def fit_pool(pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | Non
     """Fit temperatures, then weights.
 
     Args:
-        pool: with the weights that stay where none are learned.
-        evidence: labels, and what members say.
+        pool: its weights stay where none are learned.
+        evidence: labels and predictions of the members.
         calibrate: whether temperatures are fitted.
-        learn: finds weights from tasks, predictions and labels; `None` leaves them.
+        learn: finds weights from tasks, predictions and labels; `None` keeps the weights.
 
     Returns:
         The fitted pool.
@@ -68,8 +68,8 @@ def fit_pool(pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | Non
         pool, temperatures = _calibrated(pool, evidence)
     weights = None
     if learn is not None:
-        said = pool.prepare(evidence.predictions)
-        weights = learn(_pooled_tasks(pool, evidence.tasks), said, evidence.labels)
+        predictions = pool.prepare(evidence.predictions)
+        weights = learn(_pooled_tasks(pool, evidence.tasks), predictions, evidence.labels)
         each = (weights.values,) * len(pool.each)
         pool = pool.weighted(weights.values if isinstance(weights, ClassWeights) else each)
     fitted = weights if temperatures is None else CalibratedFit(temperatures, weights)
@@ -105,7 +105,7 @@ def _calibrated(
 
 
 def _pooled_tasks(pool: Pool, tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """The tasks of what is averaged: in logit space probabilities are logits."""
+    """The tasks of the averaged outputs: in logit space probabilities are logits."""
     return tuple(
         replace(task, from_logits=True) if one.space == "logit" and one.link != "linear" else task
         for one, task in zip(pool.each, tasks, strict=True)

@@ -1,11 +1,11 @@
-"""Opinion pools: how an average makes one output of what members say.
+"""Opinion pools: how an average combines the outputs of the members.
 
 The linear pool is the mean of probabilities. The logarithmic pool is the mean in logit space: their
-geometric mean, brought back to sum 1 (Genest and Zidek, "Combining Probability Distributions",
+geometric mean, scaled to sum 1 (Genest and Zidek, "Combining Probability Distributions",
 1986). Medians stand in for means in either space.
 
-Written once, in Keras's layers: on arrays they give what is fitted, on symbolic tensors what is
-built, so both are the same function in the same precision.
+Pools are written once, in Keras's layers: weights are fitted to the results on arrays, and models
+are built of the results on symbolic tensors, so both are the same function in the same precision.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class CalibratedFit:
 
 @dataclass(frozen=True)
 class OutputPool:
-    """How one output is made.
+    """How the members' outputs become one.
 
     Args:
         link: the activation of the members' outputs.
-        space: in which they are pooled; `None` for what they give.
-        how: `"mean"` or `"median"`, which has no weights.
-        weights: one for each member; or for each class a tuple of such. A median has none: it is
-            of the members whose weight is not 0.
-        temperatures: of the members; `None` where they are as they were.
+        space: the space in which they are pooled; `None` for the space that they are in.
+        how: `"mean"` or `"median"`.
+        weights: one for each member; or for each class a tuple of such. A median only uses which
+            weights are not 0.
+        temperatures: one for each member; `None` without calibration.
 
     Raises:
         FusionError: when the members do not give what the space needs.
@@ -94,19 +94,19 @@ class OutputPool:
 
     @property
     def used(self) -> tuple[int, ...]:
-        """The places of the members whose weight is not 0."""
+        """The indices of the members whose weight is not 0."""
         table = np.asarray(self.weights, dtype=np.float64).reshape(-1, self.members)
-        return tuple(int(place) for place in np.flatnonzero(table.any(axis=0)))
+        return tuple(int(index) for index in np.flatnonzero(table.any(axis=0)))
 
     @property
     def members(self) -> int:
-        """How many there are."""
+        """The number of members."""
         return len(self.weights[0] if self.per_class else self.weights)
 
-    def of(self, places: Sequence[int]) -> OutputPool:
-        """The same without the other members, whose weights are 0."""
-        table = np.asarray(self.weights, dtype=np.float64)[..., list(places)].tolist()
-        chosen = self.temperatures and tuple(self.temperatures[place] for place in places)
+    def of(self, indices: Sequence[int]) -> OutputPool:
+        """The pool of some members; the weights of the others are 0."""
+        table = np.asarray(self.weights, dtype=np.float64)[..., list(indices)].tolist()
+        chosen = self.temperatures and tuple(self.temperatures[index] for index in indices)
         return replace(self, weights=_tuples(table), temperatures=chosen)
 
     @property
@@ -117,12 +117,12 @@ class OutputPool:
     def prepare(
         self, parts: Sequence[Any], form: str = "{}", logits: Sequence[Any] | None = None
     ) -> list[Any]:
-        """What members say, calibrated, in the space in which it is pooled.
+        """The members' outputs, calibrated, in the space in which they are pooled.
 
         Args:
             parts: the outputs of the members.
-            form: into which the names of layers are put.
-            logits: what stands before the last activations of the members, where that is known.
+            form: the format string for the names of layers.
+            logits: the members' outputs before their last activation, where these are known.
         """
         temperatures = self.temperatures or (1.0,) * len(parts)
         known = logits or (None,) * len(parts)
@@ -160,8 +160,8 @@ class OutputPool:
 
         Args:
             parts: the outputs of the members, arrays or symbolic tensors.
-            form: into which the names of layers are put.
-            name: of the last layer.
+            form: the format string for the names of layers.
+            name: the name of the last layer.
             logits: as for `prepare`.
         """
         used = self.used
@@ -223,7 +223,7 @@ class Pool:
     """An average of any kind: one `OutputPool` for each output.
 
     Args:
-        each: of the outputs.
+        each: the pool of each output.
         fitted: how it was fitted; `None` where nothing was.
     """
 
@@ -232,31 +232,31 @@ class Pool:
 
     @property
     def used(self) -> tuple[int, ...]:
-        """The places of the members that any output needs."""
-        return tuple(sorted({place for pool in self.each for place in pool.used}))
+        """The indices of the members that any output needs."""
+        return tuple(sorted({index for pool in self.each for index in pool.used}))
 
     @property
     def takes_logits(self) -> bool:
-        """Whether any output needs what stands before the members' last activations."""
+        """Whether any output is computed from the members' logits."""
         return any(
             pool.link != "linear" and (pool.space == "logit" or pool.temperatures is not None)
             for pool in self.each
         )
 
-    def of(self, places: Sequence[int]) -> Pool:
-        """The same without the other members, which no output needs."""
-        return Pool(tuple(pool.of(places) for pool in self.each), self.fitted)
+    def of(self, indices: Sequence[int]) -> Pool:
+        """The pool of some members; no output needs the others."""
+        return Pool(tuple(pool.of(indices) for pool in self.each), self.fitted)
 
     def weighted(self, weights: Sequence[tuple[Any, ...]]) -> Pool:
-        """The same with other weights, for each output."""
+        """The pool with other weights, one entry for each output."""
         pairs = zip(self.each, weights, strict=True)
         return Pool(tuple(replace(pool, weights=one) for pool, one in pairs))
 
-    def prepare(self, said: MemberOutputs) -> list[list[Array]]:
+    def prepare(self, predictions: MemberOutputs) -> list[list[Array]]:
         """For each member, arrays of its outputs: calibrated, in the space of the pool."""
         outputs = [
             [to_floats(part) for part in pool.prepare(parts)]
-            for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
+            for pool, parts in zip(self.each, zip(*predictions.outputs, strict=True), strict=True)
         ]
         return [list(member) for member in zip(*outputs, strict=True)]
 
@@ -279,30 +279,30 @@ class Pool:
             parts.append(f"temperatures {'; '.join(shown)}")
         return ", ".join(parts)
 
-    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
+    def predict(self, predictions: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
         return tuple(
             to_floats(pool([np.asarray(part) for part in parts]))
-            for pool, parts in zip(self.each, zip(*said.outputs, strict=True), strict=True)
+            for pool, parts in zip(self.each, zip(*predictions.outputs, strict=True), strict=True)
         )
 
     def connect(
-        self, said: MemberOutputs, name: str = "average", logits: MemberOutputs | None = None
+        self, predictions: MemberOutputs, name: str = "average", logits: MemberOutputs | None = None
     ) -> tuple[Any, ...]:
-        """The same in a graph.
+        """The pooled outputs in a graph.
 
         Args:
-            said: what members say, symbolic.
-            name: of the last layer.
-            logits: what stands before the members' last activations, where that is known. Layers
-                make of it what is made of probabilities by operations, which lose masks.
+            predictions: the members' outputs as symbolic tensors.
+            name: the name of the last layer.
+            logits: the members' outputs before their last activation, where these are known. They
+                go through layers, where probabilities go through operations, which lose masks.
         """
         prefix = "{}" if name == "average" else f"{name}_{{}}"
-        parts = list(zip(*said.outputs, strict=True))
+        parts = list(zip(*predictions.outputs, strict=True))
         before = [None] * len(parts) if logits is None else zip(*logits.outputs, strict=True)
         return tuple(
-            pool(own, numbered_name(prefix, place, len(self.each)), logits=known)
-            for place, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True))
+            pool(own, numbered_name(prefix, index, len(self.each)), logits=known)
+            for index, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True))
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def mixture_log_loss(probabilities: Array, importance: Array) -> SimplexMinimum:
     line search makes each step go down; the loss is self-concordant, so that suffices.
 
     Args:
-        probabilities: `(rows, members)`, positive: what each member gives to what happened.
+        probabilities: `(rows, members)`, positive: each member's probability of the true label.
         importance: a, `(rows,)`, at least 0, with sum 1.
     """
 
@@ -127,7 +127,7 @@ def any_convex(value_and_gradient: ValueAndGradient, members: int) -> SimplexMin
 
     Args:
         value_and_gradient: the objective.
-        members: number of weights.
+        members: the number of weights.
     """
     result = optimize.minimize(
         value_and_gradient,
@@ -171,7 +171,7 @@ def line_search(
 
 
 def _best_of(objective: ValueAndGradient, found: Array) -> SimplexMinimum:
-    """The found point, or an obvious one where rounding left it a hair above."""
+    """The found point, or a corner or the centre where rounding left that a little lower."""
     members = len(found)
     value, gradient = objective(found)
     gap = duality_gap(found, gradient)
@@ -187,6 +187,6 @@ def _equal(members: int) -> Array:
 
 
 def _on_simplex(weights: Array) -> Array:
-    """Remove what rounding left: dust below 0 and a sum beside 1."""
+    """Remove rounding errors: tiny weights, and a sum that is not 1."""
     kept = np.where(weights > 1e-12, weights, 0.0)
     return np.asarray(kept / kept.sum(axis=-1, keepdims=True))

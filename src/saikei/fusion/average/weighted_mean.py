@@ -1,4 +1,4 @@
-"""The weighted mean of what members say, as they say it."""
+"""The weighted mean of the members' outputs."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ class WeightedMean:
 
     @property
     def used(self) -> tuple[int, ...]:
-        """The places of the members whose weight is not 0."""
-        return tuple(place for place, weight in enumerate(self.weights) if weight > 0)
+        """The indices of the members whose weight is not 0."""
+        return tuple(index for index, weight in enumerate(self.weights) if weight > 0)
 
-    def of(self, places: Sequence[int]) -> WeightedMean:
-        """The same without the other members, whose weights are 0."""
-        return WeightedMean(tuple(self.weights[place] for place in places))
+    def of(self, indices: Sequence[int]) -> WeightedMean:
+        """The mean of some members; the weights of the others are 0."""
+        return WeightedMean(tuple(self.weights[index] for index in indices))
 
-    def predict(self, said: MemberOutputs) -> tuple[Array, ...]:
+    def predict(self, predictions: MemberOutputs) -> tuple[Array, ...]:
         """One array for each output."""
         return tuple(
             np.average(np.stack(parts), axis=0, weights=self.weights)
-            for parts in zip(*said.outputs, strict=True)
+            for parts in zip(*predictions.outputs, strict=True)
         )
 
-    def connect(self, said: MemberOutputs, name: str = "average") -> tuple[Any, ...]:
-        """The same in a graph; members of weight 0 are left out."""
-        used = [(o, w) for o, w in zip(said.outputs, self.weights, strict=True) if w > 0]
+    def connect(self, predictions: MemberOutputs, name: str = "average") -> tuple[Any, ...]:
+        """The weighted mean in a graph; members of weight 0 are left out."""
+        used = [(o, w) for o, w in zip(predictions.outputs, self.weights, strict=True) if w > 0]
         weights = [weight for _, weight in used]
         return tuple(
-            _weighted_sum(parts, weights, numbered_name("{}", place, len(used[0][0])), name)
-            for place, parts in enumerate(zip(*(member for member, _ in used), strict=True))
+            _weighted_sum(parts, weights, numbered_name("{}", index, len(used[0][0])), name)
+            for index, parts in enumerate(zip(*(member for member, _ in used), strict=True))
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Learned weights of an average: the best convex combination on held-out data, certified."""
+"""Learned weights of an average: the best convex combination on held-out data, with its gap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FittedWeights:
         values: one for each member, at least 0, with sum 1.
         loss: the average's mean log-loss (nats) or squared error on the data of the fit, summed
             over outputs.
-        gap: no weights at all have a loss lower than `loss - gap`.
+        gap: a bound: no weights have a loss lower than `loss - gap`.
     """
 
     values: tuple[float, ...]
@@ -66,7 +66,7 @@ def fit_weights(tasks: Task | Sequence[Task], predictions: Sequence[Any], y: Any
 
 
 def _distinct(predictions: Sequence[Any]) -> tuple[list[list[Array]], Any]:
-    """The members that differ, and which of them each member is.
+    """The distinct members, and for each member the index of the one that it equals.
 
     Raises:
         DataError: when predictions are not finite.
@@ -76,10 +76,10 @@ def _distinct(predictions: Sequence[Any]) -> tuple[list[list[Array]], Any]:
     for number, member in enumerate(predictions, start=1):
         arrays = finite(member, number)
         same = (i for i, other in enumerate(unique) if _equal(arrays, other))
-        place = next(same, len(unique))
-        if place == len(unique):
+        index = next(same, len(unique))
+        if index == len(unique):
             unique.append(arrays)
-        of_member.append(place)
+        of_member.append(index)
     return unique, np.array(of_member)
 
 
@@ -87,8 +87,8 @@ def finite(member: Sequence[Any], number: int) -> list[Array]:
     """A member's predictions as arrays.
 
     Args:
-        member: its predictions of each output.
-        number: its place, counted from 1, for messages.
+        member: the predictions of each of its outputs.
+        number: its number, counted from 1, for messages.
 
     Raises:
         DataError: when they are not finite.

@@ -1,4 +1,4 @@
-"""What stands in for what a member says where one of its inputs is missing."""
+"""What replaces the outputs of a member where one of its inputs is missing."""
 
 from __future__ import annotations
 
@@ -20,80 +20,83 @@ _PROBABILITIES = ("softmax", "sigmoid")
 
 @dataclass(frozen=True, eq=False)
 class StandIns:
-    """Constants in the place of what members say.
+    """Constants that replace the outputs and features of members.
 
     Args:
-        said: one row `(1, …)` of each output and each feature.
-        activations: that the outputs went through.
+        constants: one row `(1, …)` of each output and each feature.
+        activations: the last activation of each output.
     """
 
-    said: MemberOutputs
+    constants: MemberOutputs
     activations: tuple[str, ...]
 
     @classmethod
-    def of(cls, fallback: Fallback, told: MemberOutputs, activations: Sequence[str]) -> StandIns:
-        """The constants that a fallback asks for.
+    def of(
+        cls, fallback: Fallback, predictions: MemberOutputs, activations: Sequence[str]
+    ) -> StandIns:
+        """The constants of a fallback.
 
         Args:
-            fallback: `"zeros"`, or means for others.
-            told: what the members say of rows that have everything.
-            activations: that the outputs went through.
+            fallback: `"zeros"` gives zeros, others the means of the predictions.
+            predictions: predictions of rows in which no input is missing.
+            activations: the last activation of each output.
         """
         if fallback == "zeros":
-            zeros = told.map(lambda array: np.zeros((1, *array.shape[1:]), np.float32))
+            zeros = predictions.map(lambda array: np.zeros((1, *array.shape[1:]), np.float32))
             return cls(zeros, tuple(activations))
-        means = told.map(lambda array: np.asarray(array.mean(axis=0, keepdims=True)))
+        means = predictions.map(lambda array: np.asarray(array.mean(axis=0, keepdims=True)))
         return cls(means, tuple(activations))
 
-    def without(self, told: MemberOutputs, missing: Sequence[int]) -> MemberOutputs:
-        """What members say of rows when some of them have nothing to read.
+    def without(self, predictions: MemberOutputs, missing: Sequence[int]) -> MemberOutputs:
+        """The predictions when the inputs of some members are missing.
 
         Args:
-            told: what they say with everything.
-            missing: places of these members.
+            predictions: the predictions with all inputs.
+            missing: the indices of these members.
         """
 
         def swapped(real: Any, constant: Any) -> Any:
             return tuple(
-                tuple(np.broadcast_to(c, r.shape) if place in missing else r for r, c in pairs)
-                for place, pairs in enumerate(
+                tuple(np.broadcast_to(c, r.shape) if index in missing else r for r, c in pairs)
+                for index, pairs in enumerate(
                     zip(one, other, strict=True) for one, other in zip(real, constant, strict=True)
                 )
             )
 
         return replace(
-            told,
-            outputs=swapped(told.outputs, self.said.outputs),
-            features=swapped(told.features, self.said.features),
+            predictions,
+            outputs=swapped(predictions.outputs, self.constants.outputs),
+            features=swapped(predictions.features, self.constants.features),
         )
 
-    def connect(self, said: MemberOutputs, there: Sequence[Any]) -> MemberOutputs:
+    def connect(self, predictions: MemberOutputs, there: Sequence[Any]) -> MemberOutputs:
         """The same in a graph.
 
         Args:
-            said: by the members, symbolic.
-            there: for each member in which rows it has all that it reads, `(batch, 1)`, 1 or 0.
+            predictions: the members' outputs as symbolic tensors.
+            there: for each member 1 in rows that have all of its inputs, and 0 in others,
+                `(batch, 1)`.
         """
 
         def chosen(real: Any, constant: Any, kind: str, activations: Sequence[str]) -> Any:
             return tuple(
                 tuple(
-                    _choose(there[place], r, c, f"member_{place + 1}_without_{kind}_{n}", a)
+                    _choose(there[index], r, c, f"member_{index + 1}_without_{kind}_{n}", a)
                     for n, (r, c, a) in enumerate(zip(one, other, activations, strict=True), 1)
                 )
-                for place, (one, other) in enumerate(zip(real, constant, strict=True))
+                for index, (one, other) in enumerate(zip(real, constant, strict=True))
             )
 
-        linear = ["linear"] * max((len(one) for one in said.features), default=0)
+        linear = ["linear"] * max((len(one) for one in predictions.features), default=0)
         return replace(
-            said,
-            outputs=chosen(said.outputs, self.said.outputs, "output", self.activations),
-            features=chosen(said.features, self.said.features, "feature", linear),
+            predictions,
+            outputs=chosen(predictions.outputs, self.constants.outputs, "output", self.activations),
+            features=chosen(predictions.features, self.constants.features, "feature", linear),
         )
 
 
 def _choose(there: Any, real: Any, constant: Array, name: str, activation: str) -> Any:
-    """What a member says where it can, and the constant elsewhere."""
+    """A member's output where it has its inputs, and the constant elsewhere."""
     stand_in = constant_layer(there, constant, name, activation)
     return keras.ops.where(_spread(there, real) > 0.5, real, stand_in)
 
@@ -104,9 +107,9 @@ def constant_layer(rows: Any, constant: Array, name: str, activation: str = "lin
     Args:
         rows: any tensor `(batch, 1)`.
         constant: `(1, …)`.
-        name: of the layer.
-        activation: `"softmax"` or `"sigmoid"` to give probabilities through it, as the members
-            do, so that they are still read as such.
+        name: the name of the layer.
+        activation: `"softmax"` or `"sigmoid"`, through which probabilities are given, as the
+            members do, so that the output is still read as probabilities.
     """
     flat = _before(activation, np.asarray(constant, np.float32)).reshape(-1)
     layer = keras.layers.Dense(len(flat), name=name)
@@ -139,22 +142,22 @@ def mean_of_those_there(
     name: str,
     activation: str,
 ) -> Any:
-    """The weighted mean of the members that have what they read; the prior where none has.
+    """The weighted mean of the members that have their inputs; the prior where none has.
 
     Args:
-        outputs: one of each member.
-        weights: one for each.
-        there: as `StandIns.connect` has it.
-        prior: `(1, …)`.
-        name: for its layers.
-        activation: that the outputs went through; the mean of probabilities goes through it
+        outputs: one output of each member.
+        weights: one for each member.
+        there: as for `StandIns.connect`.
+        prior: the output without any member, `(1, …)`.
+        name: begins the names of the layers.
+        activation: the last activation of the outputs; the mean of probabilities goes through it
             again, so that it is read as such.
     """
     total: Any = 0.0
     weighted: Any = 0.0
     for output, weight, one in zip(outputs, weights, there, strict=True):
         mask = _spread(one, output) > 0.5
-        # Not a product: what is read in the place of a missing input may give NaN.
+        # Not a product: the placeholder for a missing input may give NaN.
         weighted += weight * keras.ops.where(mask, output, keras.ops.zeros_like(output))
         total += weight * keras.ops.cast(mask, output.dtype)
     stand_in = constant_layer(there[0], prior, f"{name}_without_any")

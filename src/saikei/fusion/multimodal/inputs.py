@@ -43,14 +43,14 @@ def _by_name(member: str, graph: Graph, number: int) -> Graph:
     for name in inputs:
         if _UNNAMED.fullmatch(name) or name.endswith(_SUFFIX):
             raise FusionError(
-                f"Member {number} ('{member}') calls an input '{name}', which does not say "
+                f"Member {number} ('{member}') calls an input '{name}', which does not name "
                 "what it is: name it, keras.Input(…, name='image')."
             )
     return replace(graph, inputs=inputs)
 
 
 def availability(name: str) -> str:
-    """The name of the input that says whether another is there."""
+    """The name of the input that marks in which rows another is available."""
     return f"{name}{_SUFFIX}"
 
 
@@ -72,7 +72,7 @@ def fill_missing(model: keras.Model, x: Mapping[str, Any]) -> dict[str, Any]:
             where it has not, may be given for single rows.
 
     Returns:
-        All inputs of the model: zeros in the place of those that are missing, and availabilities.
+        All inputs of the model: zeros for those that are missing, and availabilities.
 
     Raises:
         DataError: when there is no array at all, or one that the model does not know.
@@ -108,13 +108,13 @@ def fill_missing(model: keras.Model, x: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_availabilities(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """For each input another that says in which rows it is there, `(batch, 1)`."""
+    """For each input another that marks in which rows it is available, `(batch, 1)`."""
     flat = {name: one for name, one in inputs.items() if not tree.is_nested(one)}
     return {name: keras.Input((1,), name=availability(name)) for name in flat}
 
 
 def with_all_inputs(members: Members, data: Any) -> tuple[Any, ...]:
-    """Data in memory that has all that some members read.
+    """Data in memory that has all inputs of the members.
 
     Args:
         members: members that take dictionaries.

@@ -28,12 +28,12 @@ On = Literal["outputs", "features"]
 
 @dataclass(frozen=True, eq=False)
 class MultimodalFit(Fitted):
-    """A multimodal model, and how it does when an input is missing.
+    """A multimodal model, and its scores when an input is missing.
 
     Args:
         model: the fused model.
-        fallback: what stands in for a member without its inputs.
-        score: on the rows that were given, with everything.
+        fallback: what replaces a member without its inputs.
+        score: the score on the data of the fit, with all inputs.
         without: for each input the score when it is missing in all rows.
     """
 
@@ -58,21 +58,21 @@ class MultimodalFit(Fitted):
 
 @dataclass(frozen=True)
 class Multimodal(Fusion):
-    """Members that read different things, such as an image, a table row and a text.
+    """Members with different inputs, such as an image, a table row and a text.
 
     The model takes a dictionary of all their inputs, those of one name once, and for each of them
     `<name>_available`, `(batch, 1)`: 1 where a row has it, 0 where it has not, and then its values
-    do not matter. `saikei.fusion.fill_missing` makes both of what there is. A member of which any
-    input is missing does not count; the fallback says what stands in for it.
+    do not matter. `saikei.fusion.fill_missing` makes both of the inputs that there are. A member
+    of which any input is missing is replaced by the fallback.
 
     Args:
-        on: `"outputs"`: the weighted mean of what the members say; `"features"`: one new last
+        on: `"outputs"`: the weighted mean of the members' outputs; `"features"`: one new last
             layer over the features of all, fitted as in `Stack(on="features")`.
-        fallback: `"mean"`: what the member says on average of the data; `"zeros"`: zeros in the
-            place of its features, for `"features"` only; `"drop"`: the mean of the members that
-            are left, for `"outputs"` only.
-        weights: for `"outputs"`, as in `Average`.
-        seed: of the folds that fit the new layer.
+        fallback: what replaces a member without its inputs. `"mean"`: its mean output on the data
+            of the fit; `"zeros"`: zeros instead of its features, for `"features"` only; `"drop"`:
+            the mean of the other members, for `"outputs"` only.
+        weights: the weights for `"outputs"`, as in `Average`.
+        seed: seed of the folds that fit the new layer.
 
     Example:
         >>> Multimodal(on="features", fallback="zeros").to_dict()["fallback"]
@@ -164,18 +164,18 @@ class Multimodal(Fusion):
     def _scored(
         self, evidence: Evidence, head: GraphHead, stand_ins: StandIns, missing: Sequence[bool]
     ) -> Score:
-        """The score when the marked members have nothing to read."""
-        places = [place for place, gone in enumerate(missing) if gone]
-        left = [place for place, gone in enumerate(missing) if not gone]
+        """The score when the inputs of the marked members are missing."""
+        indices = [index for index, gone in enumerate(missing) if gone]
+        left = [index for index, gone in enumerate(missing) if not gone]
         if self.fallback == "drop" and left and isinstance(head, WeightedMean):
-            total = sum(head.weights[place] for place in left)
+            total = sum(head.weights[index] for index in left)
             if total > 0:
-                kept = MemberOutputs(tuple(evidence.predictions.outputs[place] for place in left))
-                weights = tuple(head.weights[place] / total for place in left)
+                kept = MemberOutputs(tuple(evidence.predictions.outputs[index] for index in left))
+                weights = tuple(head.weights[index] / total for index in left)
                 predicted = WeightedMean(weights).predict(kept)
                 return evidence.labelled.score(predicted)
-        told = stand_ins.without(evidence.predictions, places)
-        return evidence.labelled.score(head.predict(told))
+        imputed = stand_ins.without(evidence.predictions, indices)
+        return evidence.labelled.score(head.predict(imputed))
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments, JSON-ready."""
@@ -201,18 +201,18 @@ def _all_of(flags: Sequence[Any]) -> Any:
 
 
 def _dropping(
-    said: MemberOutputs, head: WeightedMean, stand_ins: StandIns, there: Sequence[Any]
+    outputs: MemberOutputs, head: WeightedMean, stand_ins: StandIns, there: Sequence[Any]
 ) -> list[Any]:
-    count = len(said.outputs[0])
-    priors = head.predict(MemberOutputs(stand_ins.said.outputs))
+    count = len(outputs.outputs[0])
+    priors = head.predict(MemberOutputs(stand_ins.constants.outputs))
     return [
         mean_of_those_there(
             parts,
             head.weights,
             there,
-            np.asarray(priors[place]),
-            numbered_name("mean", place, count),
-            stand_ins.activations[place],
+            np.asarray(priors[index]),
+            numbered_name("mean", index, count),
+            stand_ins.activations[index],
         )
-        for place, parts in enumerate(zip(*said.outputs, strict=True))
+        for index, parts in enumerate(zip(*outputs.outputs, strict=True))
     ]
