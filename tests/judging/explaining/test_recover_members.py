@@ -76,7 +76,7 @@ def test_weights_for_each_class_and_medians_hear_means_of_the_absent(head):
         fused = average(team)
         explained = explain(fused, (x, labels))
         assert sums_up(explained)
-        assert "on average" in explained.absence
+        assert "mean prediction" in explained.absence
         assert score_is_that_of(explained, sk.evaluate(fused, (x, labels)))
 
 
