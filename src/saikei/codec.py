@@ -1,8 +1,8 @@
 """Frozen dataclasses to JSON and back, driven by the type hints of their fields.
 
 Arguments (of an edit, a fusion, a budget) derive from `Jsonable`: their constructors check the
-values, and what has a default may be left out. Records, which only Saikei writes, go through
-`from_jsonable`, which checks every type and asks for every field.
+values, and what has a default may be left out. Results derive from `ToDict`. Records of a search
+are read by `from_jsonable`, which checks every type and every field.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
+
+import numpy as np
 
 from saikei.errors import InputError
 
@@ -29,35 +32,32 @@ _DEEPEST = 64
 _LARGEST = 2**63
 
 
-class Jsonable:
-    """Base of frozen dataclasses that are constructor arguments and go through JSON.
-
-    A field whose value is a `Jsonable`, where other types are allowed too, is written under the
-    name of its class: `keep=Budget(macs=0.5)` as `{"keep": {"budget": {"macs": 0.5}}}`. The
-    entries of a field that the constructor takes as `**field` are written beside the others. A
-    field whose value may be something that JSON cannot hold gives the fix for the message in its
-    metadata, under "json".
+class ToDict:
+    """Base of frozen dataclasses whose fields can be written as JSON.
 
     Attributes:
-        json_error: what `from_dict` and `to_dict` raise.
-        json_omits_defaults: whether `to_dict` leaves out the fields that have their default.
+        json_error: what `to_dict` raises, and `from_dict` of a `Jsonable`.
+        json_omits: fields that `to_dict` leaves out, such as a model.
+        json_adds: properties that it writes beside the fields.
+        json_omits_defaults: whether it leaves out the fields that have their default.
     """
 
     json_error: ClassVar[type[InputError]] = InputError
+    json_omits: ClassVar[tuple[str, ...]] = ()
+    json_adds: ClassVar[tuple[str, ...]] = ()
     json_omits_defaults: ClassVar[bool] = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, JSON-ready; `from_dict` is the inverse.
+        """The fields as values that fit into JSON.
 
         Raises:
             InputError: when a value is something that JSON cannot hold.
         """
-        keywords = _keywords(type(self))
-        hints = typing.get_type_hints(type(self))
+        keywords, hints = _keywords(type(self)), _hints(type(self))
         written: dict[str, Any] = {}
         for f in fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
-            if self.json_omits_defaults and value == f.default:
+            if f.name in self.json_omits or (self.json_omits_defaults and value == f.default):
                 continue
             made = to_jsonable(value)
             if not _is_json(made):
@@ -69,7 +69,18 @@ class Jsonable:
             if isinstance(value, Jsonable) and len(_alternatives(hints[f.name])) > 1:
                 made = {_tag(type(value)): made}
             written |= made if f.name == keywords else {f.name: made}
-        return written
+        return written | {name: to_jsonable(getattr(self, name)) for name in self.json_adds}
+
+
+class Jsonable(ToDict):
+    """Base of frozen dataclasses that are constructor arguments and go through JSON and back.
+
+    A field whose value is a `Jsonable`, where other types are allowed too, is written under the
+    name of its class: `keep=Budget(macs=0.5)` as `{"keep": {"budget": {"macs": 0.5}}}`. The
+    entries of a field that the constructor takes as `**field` are written beside the others. A
+    field whose value may be something that JSON cannot hold gives the fix for the message in its
+    metadata, under "json".
+    """
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> Self:
@@ -82,19 +93,23 @@ class Jsonable:
             raise cls.json_error(
                 f"{cls.__name__} is {reprlib.repr(arguments)}: give an object with its arguments."
             )
-        hints = typing.get_type_hints(cls)
+        keywords, hints = _keywords(cls), _hints(cls)
         known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
         for name in arguments:
-            if name not in known and _keywords(cls) is None:
+            if name not in known and keywords is None:
                 raise cls.json_error(
                     f"{cls.__name__} has no argument {reprlib.repr(name)}: it has "
                     f"{', '.join(known) or 'none'}."
                 )
         for name, f in known.items():
             optional = f.default is not MISSING or f.default_factory is not MISSING
-            if name not in arguments and not optional and name != _keywords(cls):
+            if name not in arguments and not optional and name != keywords:
                 raise cls.json_error(f"{cls.__name__} needs the argument '{name}'.")
         return cls(**{n: _restored(hints[n], v) if n in hints else v for n, v in arguments.items()})
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def _keywords(cls: type) -> str | None:
@@ -146,10 +161,15 @@ def to_jsonable(value: Any) -> Any:
     """A record as dicts, lists and scalars that `json` can write.
 
     Args:
-        value: a dataclass, a mapping with text keys, a sequence, a scalar or `None`.
+        value: a dataclass, a mapping with text keys, a sequence, an array, a path, a scalar or
+            `None`.
     """
-    if isinstance(value, Jsonable):
+    if isinstance(value, ToDict):
         return value.to_dict()
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_jsonable(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
 
 import keras
 
 from saikei.channels import ChannelMap, map_channels
+from saikei.codec import ToDict
 from saikei.columns import in_columns
 from saikei.costs.counting import call_macs, count_costs, peak_bytes, sample_bytes
 from saikei.costs.latency import expected_macs, profiled_latency
@@ -59,7 +59,7 @@ class LayerProfile:
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(ToDict):
     """What a model costs; printed, it is a table of its layers.
 
     Args:
@@ -101,10 +101,6 @@ class Profile:
     def uncounted(self) -> tuple[str, ...]:
         """Layers that `macs` leaves out: no rule counts their MACs, or a size is unknown."""
         return tuple(layer.name for layer in self.layers if layer.macs is None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as values that fit into JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "output", "params", "MACs", "pinned")]

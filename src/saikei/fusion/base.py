@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import keras
 
 from saikei.batches import Array
+from saikei.codec import Jsonable, ToDict
 from saikei.errors import FusionError
 from saikei.fusion.compact import compacted
 from saikei.fusion.evidence import Evidence, MemberOutputs, Part, connect, gather
@@ -20,13 +21,14 @@ DataNeed: TypeAlias = Literal["none", "held_out", "training"]
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted(ABC):
+class Fitted(ToDict, ABC):
     """A fused model and how it was fitted; each fusion adds what is its own.
 
     Args:
         model: the fused model.
     """
 
+    json_omits: ClassVar[tuple[str, ...]] = ("model",)
     model: keras.Model = field(repr=False)
 
     @property
@@ -34,13 +36,11 @@ class Fitted(ABC):
     def summary(self) -> str:
         """The fitted numbers in a few words, such as `"weights 0.300, 0.700"`; may be empty."""
 
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """What was fitted, JSON-ready, without the model."""
 
-
-class Fusion(ABC):
+class Fusion(Jsonable, ABC):
     """A way to make one model of several. Subclasses are frozen dataclasses."""
+
+    json_error: ClassVar[type[FusionError]] = FusionError
 
     def __call__(
         self, members: AnyMembers, data: Any = None, *, allow_in_sample: bool = False
@@ -99,15 +99,6 @@ class Fusion(ABC):
         and class, 4 and above more than that.
         """
         return 3
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """The fusion's arguments, JSON-ready; `from_dict` of its class is the inverse."""
-
-    @classmethod
-    @abstractmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
 
 
 class TrainedFusion(Fusion):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 
 from saikei.batches import Array
+from saikei.codec import ToDict
 from saikei.fusion.base import DataNeed, OutputFusion, listed
 from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.fusion.members import Members
@@ -17,7 +17,7 @@ from saikei.graph import build
 
 
 @dataclass(frozen=True)
-class PickedMember:
+class PickedMember(ToDict):
     """The head that gives the output of one member.
 
     Args:
@@ -40,10 +40,6 @@ class PickedMember:
     def summary(self) -> str:
         """The losses of all members."""
         return f"losses {listed(self.losses)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"index": self.index, "losses": list(self.losses)}
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,3 @@ class BestMember(OutputFusion[PickedMember]):
     def build(self, members: Members, head: PickedMember) -> keras.Model:
         """A copy of the member."""
         return build(members.graphs[head.index])
-
-    def to_dict(self) -> dict[str, Any]:
-        """It has no arguments."""
-        return {}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> BestMember:  # noqa: ARG003
-        """The inverse of `to_dict`."""
-        return cls()

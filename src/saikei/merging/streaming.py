@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.merging import files
 from saikei.merging.files import Store, keras_zip
@@ -21,7 +21,7 @@ from saikei.writing import check_target, write_whole
 
 
 @dataclass(frozen=True)
-class MergedFile:
+class MergedFile(ToDict):
     """The merged file.
 
     Args:
@@ -38,16 +38,6 @@ class MergedFile:
     nbytes: int
     correlation: float | None
     kept: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "path": str(self.path),
-            "tensors": self.tensors,
-            "nbytes": self.nbytes,
-            "correlation": self.correlation,
-            "kept": list(self.kept),
-        }
 
 
 def merge_files(

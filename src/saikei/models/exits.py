@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import keras
 import numpy as np
 
+from saikei.codec import Jsonable
 from saikei.errors import FusionError
 
 Confidence = Literal["max_probability", "margin", "entropy", "agreement"]
@@ -18,7 +19,7 @@ NEVER = 2.0
 
 
 @dataclass(frozen=True)
-class Exits:
+class Exits(Jsonable):
     """The output of a cascade at each stage, and which rows leave there.
 
     A row leaves at the first stage where its confidence, from 0 to 1, is at least the stage's
@@ -36,6 +37,7 @@ class Exits:
         from_logits: whether members give logits rather than probabilities.
     """
 
+    json_error: ClassVar[type[FusionError]] = FusionError
     thresholds: tuple[float, ...]
     confidence: Confidence = "max_probability"
     combine: Combine = "last"
@@ -100,15 +102,6 @@ class Exits:
             return values
         exponents = ops.exp(values - ops.max(values, axis=-1, keepdims=True))
         return exponents / ops.sum(exponents, axis=-1, keepdims=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "thresholds": list(self.thresholds)}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Exits:
-        """The inverse of `to_dict`."""
-        return cls(**{**record, "thresholds": tuple(record["thresholds"])})
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from saikei.batches import Array
+from saikei.codec import Jsonable
 from saikei.errors import DataError
 from saikei.scoring.counted import Labels
 from saikei.scoring.links import log_probabilities
@@ -21,7 +22,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Jsonable):
     """A metric on n samples.
 
     Args:
@@ -42,15 +43,6 @@ class Score:
     n: int
     greater_is_better: bool
     loss: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Score:
-        """The inverse of `to_dict`."""
-        return cls(**record)
 
     def __str__(self) -> str:
         return f"{self.name} {self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"

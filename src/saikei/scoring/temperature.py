@@ -6,12 +6,13 @@ which leaves their order, and so the accuracy, as it was. The log-loss is convex
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import optimize
 
+from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.scoring.logit_loss import logit_loss
 from saikei.scoring.task import Task, labels_of
@@ -21,7 +22,7 @@ COLDEST, HOTTEST = 0.05, 20.0
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(ToDict):
     """A fitted temperature.
 
     Args:
@@ -34,10 +35,6 @@ class Temperature:
     value: float
     loss: float
     loss_before: float
-
-    def to_dict(self) -> dict[str, float]:
-        """JSON-ready."""
-        return asdict(self)
 
 
 def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from saikei.budget import Budget, Costs
-from saikei.codec import to_jsonable
+from saikei.codec import ToDict, to_jsonable
 from saikei.edits import PruneChannels
 from saikei.errors import InputError
 from saikei.runs.candidate import Kind
@@ -75,7 +75,7 @@ def batch_size_for(samples: int) -> int:
 
 
 @dataclass(frozen=True)
-class CandidatePlan:
+class CandidatePlan(ToDict):
     """A trained candidate that is to be made.
 
     Args:
@@ -104,11 +104,6 @@ class CandidatePlan:
     epochs: int
     batch_size: int | None
     seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as JSON-ready values; equal for equal plans."""
-        made: dict[str, Any] = to_jsonable(self)
-        return made
 
 
 def plans_for(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from optuna.distributions import (
     BaseDistribution,
@@ -12,6 +12,8 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+
+from saikei.codec import ToDict
 
 # These values distilled best in trials on Fashion-MNIST. `FRESH_RATE` is for fresh weights;
 # weights that are carried over start with a fifth of it.
@@ -24,7 +26,7 @@ ALPHA = 0.5
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(ToDict):
     """One architecture and how to train it.
 
     Args:
@@ -50,10 +52,6 @@ class Point:
     def fresh_rate(self) -> float:
         """The learning rate for the same structure from fresh weights."""
         return min(FRESH_TO_CARRIED * self.learning_rate, MOST_RATE)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The values by name, as Optuna stores them."""
-        return asdict(self)
 
 
 def space(parents: Sequence[str]) -> Mapping[str, BaseDistribution]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -174,11 +174,6 @@ class Average(OutputFusion[WeightedMean | Pool]):
         }
         weights = _lists(self.weights)
         return {"weights": weights, **(selection if weights == "greedy" else {}), **axes}
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Average:
-        """The inverse of `to_dict`."""
-        return cls(**record)
 
 
 def _lists(weights: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from saikei.codec import ToDict
 from saikei.fusion.average.simplex import Array, line_search
 from saikei.fusion.average.weights import finite, fit_weights
 from saikei.scoring.counted import Labels
@@ -28,7 +29,7 @@ Objective = Callable[[Array], tuple[float, Array]]
 
 
 @dataclass(frozen=True)
-class ClassWeights:
+class ClassWeights(ToDict):
     """Weights for each class, and how good they are.
 
     Args:
@@ -44,15 +45,6 @@ class ClassWeights:
     loss: float
     shared_loss: float
     gap: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "values": [[list(one) for one in output] for output in self.values],
-            "loss": self.loss,
-            "shared_loss": self.shared_loss,
-            "gap": self.gap,
-        }
 
 
 def fit_class_weights(

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.fusion.average.candidates import (
     AccuracyCandidates,
@@ -35,7 +36,7 @@ _EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(ToDict):
     """Members that were selected, and the weights that follow.
 
     Args:
@@ -48,14 +49,6 @@ class Selection:
     values: tuple[float, ...]
     picks: tuple[int, ...]
     losses: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "values": list(self.values),
-            "picks": list(self.picks),
-            "losses": list(self.losses),
-        }
 
 
 def select_weights(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saikei.codec import ToDict
 from saikei.errors import DataError, FusionError
 from saikei.fusion.average import simplex
 from saikei.fusion.average.objectives import Loss, Mixture, Squares, loss_of
@@ -16,7 +17,7 @@ from saikei.scoring.task import Task
 
 
 @dataclass(frozen=True)
-class FittedWeights:
+class FittedWeights(ToDict):
     """Weights of an average and how good they are.
 
     Args:
@@ -29,10 +30,6 @@ class FittedWeights:
     values: tuple[float, ...]
     loss: float
     gap: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"values": list(self.values), "loss": self.loss, "gap": self.gap}
 
 
 def fit_weights(tasks: Task | Sequence[Task], predictions: Sequence[Any], y: Any) -> FittedWeights:

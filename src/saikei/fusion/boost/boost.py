@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -51,16 +51,6 @@ class BoostFit(Fitted):
     def summary(self) -> str:
         """The steps, or the weights of the votes."""
         return f"steps {listed(self.steps)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the model."""
-        return {
-            "steps": list(self.steps),
-            "losses": list(self.losses),
-            "validation_losses": list(self.validation_losses),
-            "errors": list(self.errors),
-            "ended": self.ended,
-        }
 
 
 @dataclass(frozen=True)
@@ -197,24 +187,6 @@ class Boost(TrainedFusion):
         if len(members) != 1 or self.rounds is None:
             members.check_alike()
         return list(islice(cycle(members.models), self.rounds or len(members)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready."""
-        return {
-            "rounds": self.rounds,
-            "keep_first": self.keep_first,
-            "shrinkage": self.shrinkage,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "seed": self.seed,
-            "method": self.method,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Boost:
-        """The inverse of `to_dict`."""
-        return cls(**record)
 
 
 def _fitted(model: keras.Model, rounds: GradientRounds | AdaBoostRounds) -> BoostFit:

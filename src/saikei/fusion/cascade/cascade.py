@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import get_args
 
 from saikei.errors import FusionError
 from saikei.fusion.base import DataNeed, OutputFusion
@@ -153,15 +152,3 @@ class Cascade(OutputFusion[ExitHead]):
             return Goal("cost", self.cost)
         target = _DEFAULT_TARGET if self.target is None else self.target
         return Goal("accuracy" if self.absolute else "share", target)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready."""
-        record = asdict(self)
-        for name in ("thresholds", "costs"):
-            record[name] = None if record[name] is None else list(record[name])
-        return record
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Cascade:
-        """The inverse of `to_dict`."""
-        return cls(**record)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from saikei.batches import Array
+from saikei.codec import ToDict
 from saikei.errors import DataError, FusionError
 from saikei.fusion.cascade.certify import certified
 from saikei.fusion.cascade.policies import Goal, Policy, front
@@ -22,7 +23,7 @@ from saikei.scoring.score import per_sample
 
 
 @dataclass(frozen=True)
-class CascadeFit:
+class CascadeFit(ToDict):
     """When rows leave a cascade, and how accurate and costly it is on held-out rows.
 
     Args:
@@ -45,10 +46,6 @@ class CascadeFit:
     mean_cost: float
     rows: int
     certainty: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "exits": self.exits.to_dict()}
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 
+from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.graph import TensorSpec
 
@@ -16,7 +16,7 @@ _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(ToDict):
     """What stands between two members of a chain.
 
     Args:
@@ -30,10 +30,6 @@ class Adapter:
     given: tuple[int | None, ...]
     taken: tuple[int | None, ...]
     layers: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
 
     def __str__(self) -> str:
         way = " → ".join(self.layers) or "nothing"

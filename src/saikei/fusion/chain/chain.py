@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -41,13 +41,6 @@ class ChainFit(Fitted):
     def summary(self) -> str:
         """The training losses; empty without training."""
         return f"losses {listed(self.losses)}" if self.losses else ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the model."""
-        return {
-            "adapters": [adapter.to_dict() for adapter in self.adapters],
-            "losses": list(self.losses),
-        }
 
 
 @dataclass(frozen=True)
@@ -190,21 +183,6 @@ class Chain(TrainedFusion):
             for part, trainable in zip(frozen, before, strict=True):
                 part.trainable = trainable
         return float(history.history["loss"][-1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready."""
-        return {
-            "train": self.train,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Chain:
-        """The inverse of `to_dict`."""
-        return cls(**record)
 
 
 def _checked(members: Members) -> Sequence[Graph]:

@@ -47,14 +47,6 @@ class MultimodalFit(Fitted):
         each = self.without.items()
         return ", ".join(f"{one.value:.4f} {one.name} without '{name}'" for name, one in each)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the model."""
-        return {
-            "fallback": self.fallback,
-            "score": self.score.to_dict(),
-            "without": {name: score.to_dict() for name, score in self.without.items()},
-        }
-
 
 @dataclass(frozen=True)
 class Multimodal(Fusion):
@@ -176,24 +168,6 @@ class Multimodal(Fusion):
                 return evidence.labelled.score(predicted)
         imputed = stand_ins.without(evidence.predictions, indices)
         return evidence.labelled.score(head.predict(imputed))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready."""
-        weights = list(self.weights) if isinstance(self.weights, tuple) else self.weights
-        return {
-            "on": self.on,
-            "fallback": self.fallback,
-            "weights": weights,
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Multimodal:
-        """The inverse of `to_dict`."""
-        weights = record["weights"]
-        return cls(
-            **{**record, "weights": tuple(weights) if isinstance(weights, list) else weights}
-        )
 
 
 def _all_of(flags: Sequence[Any]) -> Any:

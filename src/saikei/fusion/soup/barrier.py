@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
+from saikei.codec import ToDict
 from saikei.fusion.soup.architecture import Tensors, WeightName
 from saikei.fusion.soup.scorer import WeightScorer
 from saikei.merging.kernels import linear
@@ -23,7 +24,7 @@ TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
-class Barrier:
+class Barrier(ToDict):
     """The loss on the line between the weights of two members.
 
     Args:
@@ -36,6 +37,7 @@ class Barrier:
         gain: by how much the ends' mean loss is below the loss of the best constant outputs.
     """
 
+    json_adds: ClassVar[tuple[str, ...]] = ("significant",)
     members: tuple[int, int]
     shares: tuple[float, ...]
     losses: tuple[float, ...]
@@ -47,18 +49,6 @@ class Barrier:
     def significant(self) -> bool:
         """Whether the height is above a tenth of the gain and above two standard errors."""
         return self.height > max(2 * self.error, TOLERANCE * max(self.gain, 0.0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "members": list(self.members),
-            "shares": list(self.shares),
-            "losses": list(self.losses),
-            "height": self.height,
-            "error": self.error,
-            "gain": self.gain,
-            "significant": self.significant,
-        }
 
 
 def measure_barrier(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from saikei.errors import FusionError
 from saikei.fusion.base import Fitted, listed
@@ -34,6 +34,7 @@ class SoupFit(Fitted):
         path: of a greedy soup, the metric after each member that was added; empty for others.
     """
 
+    json_adds: ClassVar[tuple[str, ...]] = ("barrier",)
     weights: tuple[float, ...] = ()
     barriers: tuple[Barrier, ...] = ()
     aligned: tuple[Barrier, ...] = ()
@@ -56,19 +57,6 @@ class SoupFit(Fitted):
         if self.loss is None:
             return ""
         return f"loss {self.loss:.4f}, of the members alone {listed(self.losses)}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; without the model."""
-        return {
-            "weights": list(self.weights),
-            "barrier": self.barrier,
-            "barriers": [one.to_dict() for one in self.barriers],
-            "aligned": [one.to_dict() for one in self.aligned],
-            "moved": list(self.moved),
-            "losses": list(self.losses),
-            "loss": self.loss,
-            "path": list(self.path),
-        }
 
 
 @dataclass(frozen=True, eq=False)
