@@ -101,8 +101,8 @@ def virtual(file: h5py.File) -> None:
 HOSTILE = [
     (unwritten, "would unpack to 256 MiB from 0 bytes"),
     (compressed, "'zeros' would unpack to 256 MiB"),
-    (soft, "a link to another place"),
-    (external, "a link to another place"),
+    (soft, "a link to other data"),
+    (external, "a link to other data"),
     (raw, "kept in another file"),
     (virtual, "kept in another file"),
 ]

@@ -1,8 +1,8 @@
-"""What strangers' files claim to hold, checked before any of it is taken into memory.
+"""Sizes and checksums in files of unknown origin, checked before anything is read into memory.
 
 A zip archive of 1 MB may unpack to 1 GB, and a data set in HDF5 may have any shape without a byte
-on the disk. What a file unpacks to is bounded by its size here, and by the memory that there is;
-where there are checksums they are compared.
+on the disk. What a file unpacks to is bounded here by its size and by the free memory, and
+checksums are compared where there are any.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def opened_zip(
     """A zip archive whose members are whole, and no larger than such files are.
 
     Args:
-        path: of the file.
-        what: it should be: ".keras file".
-        fix: to end a message with: "save it with model.save".
-        kind: the error to raise.
+        path: path of the file.
+        what: kind of file that it should be, for messages: ".keras file".
+        fix: end of the messages: "save it with model.save".
+        kind: class of the error to raise.
         ratio: how many times its size it may unpack to.
-        floor: bytes that any may unpack to.
+        floor: number of bytes that a file of any size may unpack to.
 
     Raises:
         InputError: of that kind, when it is no archive, is damaged, or unpacks to too much.
@@ -89,12 +89,12 @@ def check_growth(
     """Refuse what would take far more memory than it takes on the disk.
 
     Args:
-        unpacked: bytes in memory.
-        stored: bytes on the disk.
-        what: it is, for the message.
-        kind: the error to raise.
-        ratio: how many times what is stored may be unpacked.
-        floor: bytes that any may unpack to.
+        unpacked: number of bytes in memory.
+        stored: number of bytes on the disk.
+        what: name of the file, for the message.
+        kind: class of the error to raise.
+        ratio: how many times the stored bytes may be unpacked.
+        floor: number of bytes that a file of any size may unpack to.
 
     Raises:
         InputError: of that kind.
@@ -110,9 +110,9 @@ def check_memory(needed: int, what: str, kind: type[InputError]) -> None:
     """Refuse what does not fit into the memory that is free.
 
     Args:
-        needed: bytes.
-        what: needs them, for the message.
-        kind: the error to raise.
+        needed: number of bytes.
+        what: what needs them, for the message.
+        kind: class of the error to raise.
 
     Raises:
         InputError: of that kind.
@@ -129,13 +129,13 @@ def check_memory(needed: int, what: str, kind: type[InputError]) -> None:
 def opened_hdf5(
     raw: IO[bytes], what: str, stored: int, kind: type[InputError]
 ) -> Iterator[tuple[h5py.File, int]]:
-    """An HDF5 file of which nothing lies elsewhere, or grows when it is read.
+    """An HDF5 file that keeps all its data itself, and whose data does not grow when it is read.
 
     Args:
-        raw: its bytes; closed at the end.
-        what: it is, to begin messages with.
-        stored: number of its bytes.
-        kind: the error to raise.
+        raw: the bytes of the file; closed at the end.
+        what: name of the file, to begin messages with.
+        stored: number of bytes of the file.
+        kind: class of the error to raise.
 
     Returns:
         The file, and the bytes of all its data sets in memory.
@@ -146,7 +146,7 @@ def opened_hdf5(
     with raw:
         try:
             file = h5py.File(raw, "r")
-        # Damaged bytes make the library raise what it likes.
+        # For damaged bytes the library raises errors of many classes.
         except Exception as error:
             raise kind(
                 f"{what} is no HDF5 file, or a damaged one ({in_one_line(error)}): save it again."
@@ -156,7 +156,7 @@ def opened_hdf5(
 
 
 def _check_hdf5(file: h5py.File, what: str, stored: int, kind: type[InputError]) -> int:
-    """Bytes of all data sets, of which none lies elsewhere or is larger than it should be."""
+    """Bytes of all data sets. One in another file, or larger than it should be, is refused."""
     found: dict[str, h5py.Dataset] = {}
 
     def is_link(name: str, link: Any) -> str | None:
@@ -167,10 +167,10 @@ def _check_hdf5(file: h5py.File, what: str, stored: int, kind: type[InputError])
             found[name] = item
 
     with damage_named(what, kind):
-        # What a visitor raises does not come out of HDF5 whole; what it returns ends the visit.
+        # HDF5 changes what a visitor raises; a returned value ends the visit.
         link = file.visititems_links(is_link)
         if link is not None:
-            raise kind(f"{what} holds '{link}', a link to another place: it is not followed.")
+            raise kind(f"{what} holds '{link}', a link to other data: links are not followed.")
         file.visititems(note)
         total = 0
         for name, item in found.items():
@@ -187,13 +187,13 @@ def _check_hdf5(file: h5py.File, what: str, stored: int, kind: type[InputError])
 def check_arrays(
     archive: zipfile.ZipFile, names: Iterable[str], path: Path, kind: type[InputError]
 ) -> None:
-    """Refuse arrays in a NumPy archive that promise what is not there, or do not fit into memory.
+    """Refuse arrays in a NumPy archive whose data is incomplete, or that do not fit into memory.
 
     Args:
         archive: an `.npz`, of `opened_zip`.
-        names: of its members that are to be read.
-        path: for messages.
-        kind: the error to raise.
+        names: names of the members that are to be read.
+        path: path of the file, for messages.
+        kind: class of the error to raise.
 
     Raises:
         InputError: of that kind, naming the array.
@@ -219,11 +219,11 @@ def check_arrays(
 
 @contextmanager
 def damage_named(what: str, kind: type[InputError]) -> Iterator[None]:
-    """Whatever a library raises in the block, for damaged bytes, is an error that names the file.
+    """Turn what a library raises for damaged bytes in the block into an error that names the file.
 
     Args:
-        what: is read, to begin the message with.
-        kind: the error to raise.
+        what: name of the file, to begin the message with.
+        kind: class of the error to raise.
 
     Raises:
         InputError: of that kind; one that is raised in the block stays as it is.
@@ -232,17 +232,17 @@ def damage_named(what: str, kind: type[InputError]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    # What libraries raise for damaged bytes is of any kind.
+    # For damaged bytes libraries raise errors of many classes.
     except Exception as error:
         raise kind(f"{what} is damaged ({in_one_line(error)}): get it again.") from error
 
 
 def member_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """A member of an archive as a file in which one can go to any place.
+    """A member of an archive as a file that can be read from any position.
 
     Args:
-        archive: of `opened_zip`.
-        info: of the member.
+        archive: an archive of `opened_zip`.
+        info: entry of the member.
     """
     if info.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(info))
@@ -251,11 +251,11 @@ def member_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def member_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member begin: behind a header whose length only it knows.
+    """Position of the first byte of a member, behind its header, which gives its own length.
 
     Args:
-        archive: of `opened_zip`.
-        info: of a member that is not compressed.
+        archive: an archive of `opened_zip`.
+        info: entry of a member that is not compressed.
     """
     with Path(str(archive.filename)).open("rb") as raw:
         raw.seek(info.header_offset)
@@ -299,7 +299,7 @@ class _Window(io.RawIOBase):
 def _check_names(infos: Sequence[zipfile.ZipInfo], path: Path, kind: type[InputError]) -> None:
     name, times = Counter(info.filename for info in infos).most_common(1)[0] if infos else ("", 1)
     if times > 1:
-        raise kind(f"'{path}' holds '{name}' {times} times: nobody knows which counts.")
+        raise kind(f"'{path}' holds '{name}' {times} times, and only one can count: save it again.")
 
 
 def _check_members(archive: zipfile.ZipFile, what: str, fix: str, kind: type[InputError]) -> None:
@@ -324,7 +324,7 @@ def _npy_header(member: Any) -> tuple[tuple[int, ...], Any]:
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be taken without swapping; `None` where the system does not tell."""
+    """Bytes that can be taken without swapping; `None` where the system does not report it."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         rows = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -339,10 +339,10 @@ def _free_memory() -> int | None:
 
 
 def in_units(count: int) -> str:
-    """Bytes as a reader wants them.
+    """A number of bytes in the largest unit that gives a whole number, such as `"3 MiB"`.
 
     Args:
-        count: of bytes.
+        count: number of bytes.
     """
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":

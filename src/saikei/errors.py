@@ -1,6 +1,6 @@
 """The errors that Saikei raises, as one small family.
 
-`InputError` means that what was handed in is wrong and says how to mend it (the command
+`InputError` means that what was handed in is wrong; its message ends with a fix (the command
 line exits with 2); `WorkError` means that the work itself failed (exit 1).
 """
 
@@ -49,7 +49,7 @@ class DiskError(WorkError):
 
 
 class PinnedWarning(UserWarning):
-    """Some channels could not be cut, and the message says which and why."""
+    """Some channels could not be cut; the message names them and the reason."""
 
 
 class TrainingWarning(UserWarning):
@@ -57,14 +57,14 @@ class TrainingWarning(UserWarning):
 
 
 def in_one_line(error: BaseException, limit: int = 300) -> str:
-    """What an error of a library says, as a part of a sentence of ours.
+    """The message of a library's error on one line, as part of a sentence.
 
-    Of an error in a layer's call, Keras prints what was wrong in bold, between what was called
-    and all its arguments: that alone is told, and no codes for the colours of a terminal.
+    For an error in a layer's call, Keras prints the reason in bold, between the layer and all its
+    arguments: only the reason is kept, without codes for the colours of a terminal.
 
     Args:
         error: the error.
-        limit: the most characters to tell.
+        limit: largest number of characters.
     """
     message = str(error).split("\n\nArguments received")[0].rsplit("Exception encountered: ")[-1]
     bold = message.split("\x1b[1m")[-1]
@@ -73,12 +73,12 @@ def in_one_line(error: BaseException, limit: int = 300) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without characters that command a terminal; lines and tabs stay.
+    """Text without characters that control a terminal; line breaks and tabs stay.
 
-    Names in strangers' files may hold such.
+    Names in files of unknown origin may contain such characters.
 
     Args:
-        text: to be printed.
+        text: text to be printed.
     """
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 

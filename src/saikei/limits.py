@@ -1,4 +1,4 @@
-"""Whole numbers and rates among arguments, which are refused where they make no sense."""
+"""Checks of arguments that are whole numbers, seeds or learning rates."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def check_whole(
     most: int | None = None,
     kind: type[InputError] = FusionError,
 ) -> None:
-    """Refuse what is no whole number, or too small or too large.
+    """Refuse a value that is no whole number, or too small or too large.
 
     Args:
-        name: of the argument, for messages.
-        value: of it.
-        least: that makes sense.
-        most: likewise; `None` where there is none.
-        kind: the error to raise.
+        name: name of the argument, for messages.
+        value: value of the argument.
+        least: smallest value that is allowed.
+        most: largest value that is allowed; `None` for no bound.
+        kind: class of the error to raise.
 
     Raises:
         InputError: of that kind, with the least and the most that are allowed.
@@ -42,12 +42,12 @@ def check_whole(
 
 
 def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "seed") -> None:
-    """Refuse what is no seed.
+    """Refuse a value that is no seed.
 
     Args:
-        seed: a whole number.
-        kind: the error to raise.
-        name: of the argument, for messages.
+        seed: value of the argument.
+        kind: class of the error to raise.
+        name: name of the argument, for messages.
 
     Raises:
         InputError: of that kind.
@@ -56,12 +56,12 @@ def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "
 
 
 def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -> None:
-    """Refuse what is no learning rate.
+    """Refuse a value that is no learning rate.
 
     Args:
-        name: of the argument, for messages.
-        value: of it.
-        kind: the error to raise.
+        name: name of the argument, for messages.
+        value: value of the argument.
+        kind: class of the error to raise.
 
     Raises:
         InputError: of that kind.

@@ -1,4 +1,4 @@
-"""Model files: read without executing anything in them, written whole or not at all."""
+"""Model files: read without running any code in them, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import keras
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-# How many times what a file holds a model may declare: some layers keep less than they have.
+# How many times the weights in a file its config may declare: some layers store only a part.
 _DECLARED = 4
 
 
@@ -34,12 +34,12 @@ def load_model(
 ) -> keras.Model:
     """Read a `.keras` file in Keras's safe mode: a lambda in it is refused, not run.
 
-    What the file unpacks to and what its config declares is compared with its size first, and its
-    checksums with its content.
+    First the sizes that the file unpacks to and that its config declares are compared with its own
+    size, and its checksums with its content.
 
     Args:
-        path: of the file.
-        custom: classes and functions by name that Keras does not know.
+        path: path of the file.
+        custom: classes and functions that Keras does not know, by name.
         compiled: whether the model is compiled as it was.
 
     Returns:
@@ -70,7 +70,7 @@ def load_model(
             model = keras.saving.load_model(
                 path, custom_objects=custom, compile=compiled, safe_mode=True
             )
-    # What is in the file decides what Keras raises: KeyError, TypeError, ValueError, OSError, …
+    # Depending on the file Keras raises KeyError, TypeError, ValueError, OSError, …
     except Exception as error:
         raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}.") from error
     if not isinstance(model, keras.Model):
@@ -87,10 +87,10 @@ def check_model_file(path: Path) -> None:
     """Refuse a `.keras` file that is missing or damaged, without loading it.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        ModelError: saying what is wrong.
+        ModelError: with the reason.
     """
     _read_frame(path)
 
@@ -126,26 +126,26 @@ def _read_frame(path: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) -> Path:
-    """Write a `.keras` file, whole or not at all.
+    """Write a `.keras` file, completely or not at all.
 
     Args:
         model: a built model.
-        path: of the file, with the ending `.keras`.
-        overwrite: whether a file may be replaced.
+        path: path of the file, with the ending `.keras`.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
         The path.
 
     Raises:
         InputError: as `check_target` does.
-        WorkError: when the disk does not take it; a file that was there before still is.
+        WorkError: when it cannot be written; an existing file is left as it was.
     """
     path = check_target(path, ".keras", overwrite)
     return write_whole(path, lambda draft: model.save(draft))
 
 
 def _reason(error: Exception) -> str:
-    """What Keras says, on one line, with the way to mend it where we know one."""
+    """Keras's reason on one line, with a fix where one is known."""
     text = str(error)
     if any(sign in text for sign in ("unsafe", "safe_mode", "identifier: {'value'")):
         return (
@@ -159,9 +159,9 @@ def _reason(error: Exception) -> str:
 
 
 def _how_to_name(what: str, name: str, config: str) -> str:
-    """What Keras does not know of a file, and how to make it known in a Python process."""
+    """The class or function that Keras does not know, and how to register it."""
     if what == "class":
-        # A class goes by the name of its package, which is the last that its config gives.
+        # A class is registered under a name with its package, the last that its config gives.
         name = [name, *re.findall(r"'registered_name': '([^']+)'", config)][-1]
     modules = re.findall(r"Full object config: {'module': '([^']+)'", config)
     module = f" of '{modules[0]}'" if modules and modules[0] != "builtins" else ""

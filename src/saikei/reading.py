@@ -1,4 +1,4 @@
-"""JSON from files that anybody may have written."""
+"""JSON from files of unknown origin."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from saikei.errors import InputError, in_one_line
 
-# Of a file of JSON: parsed it takes some ten times as much memory. Runs and recipes take a
-# hundredth of it.
+# Largest size of a JSON file in bytes: parsed, it takes about ten times as much memory. Runs and
+# recipes have a hundredth of this.
 LARGEST = 32 * 1024**2
 
 
 def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any:
-    """What a file of JSON holds.
+    """The value in a JSON file.
 
     Args:
-        path: of the file.
-        what: it is, to begin a message with: "The recipe".
-        kind: the error to raise.
+        path: path of the file.
+        what: kind of file, to begin messages with: "The recipe".
+        kind: class of the error to raise.
 
     Raises:
-        InputError: when it cannot be read, is too large, or is no JSON.
+        InputError: when the file cannot be read, is too large, or is not JSON.
     """
     try:
         # Read by its size and one byte more: a pipe or a device has none.
@@ -32,17 +32,18 @@ def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any
         raise kind(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
     if len(content) > LARGEST:
         raise kind(
-            f"{what} '{path}' has more than {LARGEST // 1024**2} MiB, as none has: give another."
+            f"{what} '{path}' is larger than {LARGEST // 1024**2} MiB, the most that such a file "
+            "may have: give another."
         )
     return parse_json(content, f"{what} '{path}'", kind)
 
 
 def holds_json(path: Path, value: Any) -> bool:
-    """Whether a file holds this as JSON, and is not damaged.
+    """Whether a JSON file holds a value, and is not damaged.
 
     Args:
-        path: of the file.
-        value: as `json` reads it.
+        path: path of the file.
+        value: the value, as `json` reads it.
     """
     try:
         # As text, in which NaN is NaN.
@@ -52,15 +53,15 @@ def holds_json(path: Path, value: Any) -> bool:
 
 
 def parse_json(text: str | bytes, what: str, kind: type[InputError] = InputError) -> Any:
-    """What JSON text holds.
+    """The value in JSON text.
 
     Args:
         text: the text, or its bytes.
-        what: it is, to begin a message with.
-        kind: the error to raise.
+        what: name of the text, to begin messages with.
+        kind: class of the error to raise.
 
     Raises:
-        InputError: when it is no JSON, or nested too deep.
+        InputError: when the text is not JSON, or nested too deep.
     """
     try:
         return json.loads(text)

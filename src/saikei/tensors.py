@@ -1,6 +1,6 @@
 """Tensors of a backend as NumPy arrays, in dtypes that NumPy can compute with.
 
-Keras is imported where it is needed, so that wrong data is refused at once.
+Keras is imported within the functions, so that wrong data is refused before Keras is loaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def to_numpy(value: Any) -> Array:
     """A tensor, a list or an array as an array of the same dtype.
 
     Args:
-        value: what to convert; TensorFlow gives a single bfloat16 number as no array.
+        value: tensor, list or array. A single bfloat16 number of TensorFlow is converted too.
     """
     import keras
 
@@ -29,9 +29,9 @@ def to_numpy(value: Any) -> Array:
 
 
 def to_known(value: Any) -> Array:
-    """Like `to_numpy`, with dtypes that NumPy has not (bfloat16) as float32, which holds them all.
+    """Like `to_numpy`, with dtypes that NumPy lacks (bfloat16) as float32, which holds them all.
 
-    NumPy can neither store those nor tell that they are floating-point numbers.
+    NumPy can neither store them nor recognise them as floating-point numbers.
     """
     array = to_numpy(value)
     return array.astype(np.float32) if is_half(array.dtype, but="float16") else array
@@ -40,18 +40,18 @@ def to_known(value: Any) -> Array:
 def to_floats(value: Any) -> Array:
     """Like `to_numpy`, with all floating-point numbers of half precision or less as float32.
 
-    Sums and logarithms of float16 lose what comes behind the third digit.
+    Sums and logarithms of float16 are exact to three digits only.
     """
     array = to_numpy(value)
     return array.astype(np.float32) if is_half(array.dtype) else array
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """NumPy's dtype of that name; Keras brings those that NumPy has not, such as bfloat16."""
+    """NumPy's dtype of that name; Keras adds those that NumPy lacks, such as bfloat16."""
     import keras
 
     if name == "string":
-        # A text stands elsewhere, and the tensor holds where.
+        # The tensor holds references to the texts.
         return np.dtype(object)
     found: np.dtype[Any] = np.dtype(keras.backend.standardize_dtype(name))
     return found
@@ -62,7 +62,7 @@ def is_half(dtype: Any, but: str = "") -> bool:
 
     Args:
         dtype: a dtype, or its name.
-        but: the name of one that does not count.
+        but: name of a dtype for which the answer is `False`.
     """
     name = str(dtype)
     return name != but and (name in ("float16", "bfloat16") or name.startswith("float8"))
@@ -72,7 +72,7 @@ def rounding(dtype: Any) -> float:
     """The relative rounding error of a dtype, or of one of that name: 2⁻⁸ for bfloat16.
 
     Args:
-        dtype: of floating-point numbers.
+        dtype: a floating-point dtype, or its name.
     """
     bits = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
     return 2.0 ** -bits.get(str(dtype), 24)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and never through a link that someone else laid."""
+"""Files that are written completely or not at all, and never through a link made by others."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from saikei.errors import DiskError, InputError, in_one_line
 
-# What the names of drafts begin with; after a kill they may be left, and can be deleted.
+# Beginning of the names of drafts. They may remain after a kill, and can be deleted.
 DRAFT = ".draft-"
 
 
 def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
-    """Refuse a place to write to before any work is done for it.
+    """Refuse a path that cannot be written to, before any work is done.
 
     Args:
-        path: of the file or folder to write.
-        ending: that its name must have; may be empty.
-        overwrite: whether it may exist.
+        path: path of the file or folder to write.
+        ending: ending that its name must have; empty for any.
+        overwrite: whether the path may exist already.
 
     Returns:
         The path.
@@ -42,7 +42,7 @@ def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
             raise InputError(
                 f"There is no folder '{path.parent}' to write '{path.name}' to: make it."
             )
-        # A link that leads nowhere exists too.
+        # A link to a missing file exists too.
         if os.path.lexists(path) and not overwrite:
             raise InputError(f"'{path}' exists: give another name, or --overwrite it.")
     except OSError as error:
@@ -53,20 +53,20 @@ def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file elsewhere, then move it into its place in one step.
+    """Write a file in another folder, then move it to its path in one step.
 
-    What was there stays until the new file is whole. A link of that name is replaced, and what it
-    leads to stays as it is.
+    An existing file stays until the new one is complete. A link of that name is replaced, and the
+    file that it points to stays as it is.
 
     Args:
-        path: of the file to write.
-        write: writes the file that it is given, of the same name in another folder.
+        path: path of the file to write.
+        write: function that writes the file whose path it is given: same name, another folder.
 
     Returns:
         The path.
 
     Raises:
-        DiskError: when the disk does not take it.
+        DiskError: when the file cannot be written.
     """
     with refused_by_disk(path), draft_folder(path.parent) as folder:
         draft = folder / path.name
@@ -79,24 +79,24 @@ def write_text(path: Path, text: str) -> Path:
     """Write a text file, as `write_whole` does.
 
     Args:
-        path: of the file.
-        text: to write, in UTF-8.
+        path: path of the file.
+        text: text to write, in UTF-8.
 
     Raises:
-        DiskError: when the disk does not take it.
+        DiskError: when the file cannot be written.
     """
     return write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
 def draft_folder(parent: Path) -> Iterator[Path]:
-    """A new empty folder, which is gone at the end with what is still in it.
+    """A new empty folder, which is deleted at the end with everything in it.
 
-    Its name cannot be guessed, it is made exclusively, and only this user may write into it: what
-    is written there goes through no link that someone else laid.
+    Its name cannot be guessed, and only this user may write into it: no link of others can be
+    there.
 
     Args:
-        parent: where to make it: on the disk of what is moved out of it.
+        parent: folder to make it in, on the disk that its files are moved to.
     """
     folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=parent))
     try:
@@ -106,16 +106,16 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Take the room of a file on the disk now.
+    """Reserve the disk space of a file.
 
-    A page of a file in memory for which there is no room later would end the process.
+    If a file is mapped into memory and the disk is full later, the process would be killed.
 
     Args:
-        path: of a file.
-        size: bytes that it will have.
+        path: path of an existing file.
+        size: number of bytes that it will have.
 
     Raises:
-        OSError: when there is no room.
+        OSError: when there is not enough space.
     """
     with path.open("r+b") as file:
         if not hasattr(os, "posix_fallocate"):
@@ -124,17 +124,17 @@ def reserve(path: Path, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
-            # Some file systems cannot.
+            # Some file systems cannot reserve space.
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
             file.truncate(size)
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link itself, or a folder with all that is in it; or nothing.
+    """Delete a file, a link (not its target), or a folder with everything in it, if it exists.
 
     Args:
-        path: of it.
+        path: path of the file, link or folder.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -144,10 +144,10 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def refused_by_disk(path: Path) -> Iterator[None]:
-    """What the disk refuses in the block is an error that names the file.
+    """Turn errors of the operating system in the block into a `DiskError` with the file's name.
 
     Args:
-        path: of what is written.
+        path: path of the file or folder that is written.
 
     Raises:
         DiskError: with the reason of the operating system.

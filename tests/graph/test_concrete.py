@@ -46,6 +46,16 @@ def test_sizes_that_follow_from_the_input_are_found(name: str) -> None:
     assert (found[0] or 1, *found[1:]) == tuple(made)
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantised_layers_of_unknown_length_have_the_sizes_of_plain_ones(mode: str) -> None:
+    tensor = keras.Input((None,), dtype="int32", name="words")
+    contracted = L.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")(L.Embedding(10, 4)(tensor))
+    model = keras.Model(tensor, L.Dense(3)(contracted))
+    model.quantize(mode, filters=lambda layer: not isinstance(layer, L.InputLayer))
+    assert output_shape(model, words=(10,)) == (None, 10, 3)
+
+
 def fully_convolutional() -> keras.Model:
     tensor = keras.Input((None, None, 3), name="image")
     x = L.Conv2D(8, 3, use_bias=False, strides=2, activation="linear", name="first")(tensor)

@@ -11,8 +11,14 @@ import pytest
 from saikei.errors import ModelError
 from saikei.graph import copy_model, read
 
+pytestmark = pytest.mark.backends
+
 L, ops = keras.layers, keras.ops
 X = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+
+
+def outputs(model: keras.Model, training: bool = False) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(model(X, training=training)))
 
 
 class Net(keras.Model):
@@ -104,7 +110,7 @@ def test_what_is_offered_in_the_place_of_a_call_is_traced(
         copy_model(called(wrong))
     assert "in training" not in str(refused.value)
     model = called(right)
-    np.testing.assert_allclose(copy_model(model)(X), model(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs(copy_model(model)), outputs(model), rtol=1e-5, atol=1e-6)
 
 
 class AtInference(keras.Model):
@@ -122,7 +128,7 @@ def test_what_a_call_does_at_inference_alone_is_read_as_the_message_offers() -> 
         copy_model(model)
     wrapped = AtInference(model)
     wrapped(X)
-    np.testing.assert_allclose(copy_model(wrapped)(X), model(X), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs(copy_model(wrapped)), outputs(model), rtol=1e-5, atol=1e-6)
 
 
 class Doubles(L.Layer):
@@ -136,7 +142,7 @@ class Doubles(L.Layer):
         return self.within(x) * (2.0 if training else 1.0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_layer_in_a_functional_model_is_read_for_both_modes_whatever_its_default(
     dtype: str,
 ) -> None:
@@ -145,7 +151,7 @@ def test_a_layer_in_a_functional_model_is_read_for_both_modes_whatever_its_defau
     assert "in training" in str(read(model).operations["doubles"].untraced)
     copied = copy_model(model)
     for training in (False, True):
-        np.testing.assert_array_equal(copied(X, training=training), model(X, training=training))
+        np.testing.assert_array_equal(outputs(copied, training), outputs(model, training))
 
 
 class NotANumber(Net):
@@ -155,4 +161,4 @@ class NotANumber(Net):
 
 def test_not_a_number_among_the_arguments_is_no_reason() -> None:
     model = called(NotANumber)
-    np.testing.assert_allclose(copy_model(model)(X), model(X), rtol=1e-6)
+    np.testing.assert_allclose(outputs(copy_model(model)), outputs(model), rtol=1e-6)

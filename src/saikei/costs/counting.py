@@ -126,7 +126,7 @@ def peak_bytes(graph: Graph, full: Sized) -> int:
     """The most bytes of tensors that are alive at once for one sample, while calls run in order.
 
     Args:
-        graph: of the model.
+        graph: graph of the model.
         full: the same graph with the sizes of its tensors.
     """
     # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.

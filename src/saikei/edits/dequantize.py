@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
@@ -67,10 +67,4 @@ def _in_floats(operation: Operation) -> Operation:
             f"Dequantize does not know the weights of {operation.kind} layer "
             f"{why_whole(operation.name, quantised.mode)}."
         )
-    return replace(
-        operation,
-        kind=quantised.kind,
-        config=quantised.config,
-        weights=quantised.weights,
-        quantised=None,
-    )
+    return operation.in_floats()

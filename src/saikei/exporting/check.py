@@ -76,7 +76,7 @@ def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, wha
         run: the exported file.
         inputs: as the model takes them.
         wanted: what the model gives for them.
-        graph: of the model.
+        graph: graph of the model.
         what: the runtime and the file, for messages.
 
     Raises:

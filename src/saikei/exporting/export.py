@@ -38,7 +38,7 @@ class Exported:
     """An exported file.
 
     Args:
-        path: of it.
+        path: path of it.
         format: as Keras names it.
         difference: the largest between what its runtime and the model computed.
         samples: what they were compared on, `"made-up"` or `"given"`.
@@ -83,7 +83,7 @@ def export_model(
 
     Args:
         model: a built model; it is not changed.
-        path: of the file to write, or of the folder of a SavedModel.
+        path: path of the file to write, or of the folder of a SavedModel.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"tf_saved_model"`.
         data: inputs to compare on, as the model takes them; `None` makes some up.
         overwrite: whether the file may exist.

@@ -28,7 +28,7 @@ def open_onnx(path: Path, model: Any) -> Run:
     """An ONNX file, by onnxruntime.
 
     Args:
-        path: of the file.
+        path: path of the file.
         model: that it was exported from.
     """
     import onnxruntime
@@ -53,7 +53,7 @@ def open_litert(path: Path, model: Any) -> Run:
     """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used.
 
     Args:
-        path: of the file.
+        path: path of the file.
         model: that it was exported from.
     """
     import tensorflow as tf
@@ -83,7 +83,7 @@ def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the ot
     """A SavedModel, by TensorFlow.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
         model: that it was exported from.
     """
     import tensorflow as tf
@@ -101,7 +101,7 @@ def open_openvino(path: Path, model: Any) -> Run:
     """An OpenVINO file, by OpenVINO.
 
     Args:
-        path: of the `.xml` file.
+        path: path of the `.xml` file.
         model: that it was exported from.
     """
     import openvino
@@ -121,7 +121,7 @@ def needs_tensorflow(path: Path) -> list[str]:
     """The operations of TensorFlow in a LiteRT file, which LiteRT itself does not have.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
     import tensorflow as tf
 

@@ -76,7 +76,7 @@ def fresh_model(model: keras.Model, seed: int) -> keras.Model:
 
     Args:
         model: a built model; it is not changed.
-        seed: of the initialisers. One that carries a seed of its own in its config keeps it.
+        seed: seed of the initialisers. One that carries a seed of its own in its config keeps it.
     """
     with seeded(seed):
         return _Builder(read(model), load=False).model(model.name)

@@ -201,6 +201,8 @@ class _Rerun:
 
 def _ask(operation: Operation, args: Any, kwargs: Any) -> list[Shape]:
     """The shapes that an operation returns for symbolic arguments."""
+    # On torch, Keras cannot call quantised layers without data.
+    operation = operation.in_floats()
     instance = operation.source
     if _is_as_built(operation):
         outputs = instance.compute_output_spec(*args, **kwargs)
@@ -212,8 +214,8 @@ def _ask(operation: Operation, args: Any, kwargs: Any) -> list[Shape]:
     if all(None not in shape[1:] for shape in shapes):
         return shapes
     try:
-        # The class tells less than its call shows: that is what Keras does for those that tell
-        # nothing.
+        # The class computes fewer sizes than its call shows: run the call, as Keras does for
+        # classes that compute none.
         traced = keras.Operation.compute_output_spec(instance, *args, **kwargs)
     except Exception:  # noqa: BLE001 - its call may raise anything
         return shapes

@@ -71,7 +71,7 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
     """A layer or operation of Keras as an operation of a graph.
 
     Args:
-        name: of the operation.
+        name: name of the operation.
         operation: what it is read from.
         untraced: why its `call` could not be traced.
     """

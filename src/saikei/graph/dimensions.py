@@ -22,7 +22,7 @@ class Ones(keras.Operation):
 
     Args:
         axis: the axis.
-        dtype: of the ones.
+        dtype: dtype of the ones.
     """
 
     def __init__(self, axis: int, dtype: str) -> None:

@@ -81,7 +81,7 @@ class Quantised:
 
     Args:
         mode: as Keras names it, such as `"int8"`.
-        kind: of the layer in floating point.
+        kind: kind of the layer in floating point.
         config: likewise.
         weights: likewise; `None` where it is not known.
     """
@@ -147,6 +147,18 @@ class Operation:
             return self
         weights = {name: w for name, w in self.weights.items() if name != SPECTRAL_WEIGHT}
         return replace(self, weights=weights, spectral=None)
+
+    def in_floats(self) -> Operation:
+        """The layer in floating point, for a quantised one whose weights are known; else itself."""
+        if self.quantised is None or self.quantised.weights is None:
+            return self
+        return replace(
+            self,
+            kind=self.quantised.kind,
+            config=self.quantised.config,
+            weights=self.quantised.weights,
+            quantised=None,
+        )
 
     @property
     def plain_kind(self) -> str:

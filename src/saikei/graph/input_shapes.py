@@ -21,7 +21,7 @@ def with_input_shape(graph: Graph, input_shape: InputShape) -> Graph:
     """The graph with the sizes by which its costs are counted.
 
     Args:
-        graph: of the model.
+        graph: graph of the model.
         input_shape: the shape of a sample without the batch axis, as `(224, 224, 3)`; of several
             inputs a mapping from their names, or one shape for each in their order. A mapping may
             leave out inputs whose size is known, and may name layers whose output's size depends

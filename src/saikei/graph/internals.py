@@ -299,7 +299,7 @@ def declared_bytes(config: Mapping[str, Any], custom: Mapping[str, Any] | None =
     The model is made without values for its weights, and forgotten.
 
     Args:
-        config: of a model, as in `config.json` of a `.keras` file.
+        config: config of a model, as in `config.json` of a `.keras` file.
         custom: classes and functions by name that Keras does not know.
     """
     pending = global_state.get_global_attribute(_PENDING, [], set_to_default=True)

@@ -25,7 +25,7 @@ class IgnoredClass:
     """A class number that the loss of a model leaves out, such as 255 for pixels without a label.
 
     Args:
-        number: of the class.
+        number: number of the class.
         classes: width of the output that the loss is of; `None` where unknown.
     """
 

@@ -43,8 +43,8 @@ class Applied(keras.Layer):
     """A function as a layer, to run it on symbolic tensors.
 
     Args:
-        function: of one tensor.
-        name: of the layer.
+        function: function of one tensor.
+        name: name of the layer.
         dtype: its dtype policy.
     """
 

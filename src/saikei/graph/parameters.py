@@ -32,7 +32,7 @@ def parameter_layer(variable: Any, dtype: str, name: str) -> tuple[Any, Weight]:
 
     Args:
         variable: a variable with real numbers.
-        dtype: of the value.
+        dtype: dtype of the value.
         name: the layer's name.
 
     Returns:

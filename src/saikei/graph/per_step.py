@@ -104,7 +104,7 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
 
     Args:
         wrapper: the layer.
-        name: of the first end; the second goes by the wrapper's.
+        name: name of the first end; the second goes by the wrapper's.
     """
     # Without the layer in it, which need not be one that can be written down.
     config = keras.Layer.get_config(wrapper)
@@ -121,7 +121,7 @@ def spec_of(tensor: Any, kind: str, given: Sequence[TensorSpec]) -> TensorSpec:
 
     Args:
         tensor: symbolic.
-        kind: of the operation that makes it.
+        kind: kind of the operation that makes it.
         given: what the call reads.
     """
     return TensorSpec(tuple(tensor.shape), str(tensor.dtype), steps_of(kind, given))
@@ -131,7 +131,7 @@ def steps_of(kind: str, given: Sequence[TensorSpec]) -> Shape:
     """For how many steps of a sample a call is made: see `TensorSpec`.
 
     Args:
-        kind: of the operation.
+        kind: kind of the operation.
         given: what the call reads.
     """
     if kind == JOINED:

@@ -41,7 +41,7 @@ class Level:
     """One model or layer that is being walked.
 
     Args:
-        prefix: of the names of its operations where they are taken.
+        prefix: prefix of the names of its operations where they are taken.
         training: what a surrounding call fixes `training` to.
         trace: where its steps stand; `None` for a model whose tensors know their steps.
         outer: the level in which the layer is called, for a traced one.

@@ -35,7 +35,7 @@ def random_inputs(
     of images from 0 to 255, noise around 0 would leave little but the offset.
 
     Args:
-        graph: of the model.
+        graph: graph of the model.
         rows: number of samples; an input of fixed batch size gets that many.
         generator: of the values.
         unknown: size of axes whose size is unknown.

@@ -31,8 +31,8 @@ class FloatWeight:
     """A quantised weight in floating point; worked out when it is read.
 
     Args:
-        shape: of the kernel or table.
-        dtype: of the layer's variables.
+        shape: shape of the kernel or table.
+        dtype: dtype of the layer's variables.
         compute: the numbers.
     """
 
@@ -52,7 +52,7 @@ class FloatTwin:
     Args:
         weights: for each of its weights, in the order of a layer that is not quantised, the
             variable and where its numbers are (the variable itself where it is not packed).
-        config: of the layer.
+        config: config of the layer.
     """
 
     weights: tuple[tuple[Any, Any], ...]

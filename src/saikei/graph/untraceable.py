@@ -29,6 +29,9 @@ _WITHOUT_FUNCTIONS = {
 }
 
 
+_FUNCTIONS = (FunctionType, MethodType, partial)
+
+
 class UntraceableError(Exception):
     """A layer's `call` cannot be run on symbolic tensors; the message says why.
 
@@ -55,7 +58,8 @@ def check_functions(operation: Any, arguments: Any) -> None:
     if isinstance(operation, keras.Layer):
         return
     given = tree.flatten((arguments, list(vars(operation).values())))
-    if any(isinstance(leaf, (FunctionType, MethodType, partial)) for leaf in given):
+    # A branch may be a layer too.
+    if any(isinstance(leaf, (*_FUNCTIONS, keras.Operation)) for leaf in given):
         words = re.findall("[A-Z][a-z0-9]*", type(operation).__name__)
         raise _hands_functions("_".join(words).lower())
 
@@ -86,16 +90,25 @@ def why_they_differ(repeats: bool) -> UntraceableError:
 
 def failure(error: Exception) -> UntraceableError:
     """What an error in a run on symbolic tensors means, with the line that it comes from."""
-    first = in_one_line(error, limit=200)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if _is_user_code(f.filename)]
-    if not own:
-        return UntraceableError(first)
-    taking_functions = re.search(rf"\bops\.({_TAKING_FUNCTIONS})\(", own[-1].line or "")
+    found: BaseException = error
+    frames = _user_frames(found)
+    # Where Keras cannot add the arguments to an error of JAX, the first error is the context.
+    while not frames and found.__context__ is not None:
+        found = found.__context__
+        frames = _user_frames(found)
+    if not frames:
+        return UntraceableError(in_one_line(error, limit=200))
+    last = frames[-1]
+    taking_functions = re.search(rf"\bops\.({_TAKING_FUNCTIONS})\(", last.line or "")
     if taking_functions is not None:
         return _hands_functions(taking_functions[1])
-    line = f"line {own[-1].lineno} of {Path(own[-1].filename).name}, `{own[-1].line}`"
-    return UntraceableError(f"{line}: {first}")
+    line = f"line {last.lineno} of {Path(last.filename).name}, `{last.line}`"
+    return UntraceableError(f"{line}: {in_one_line(found, limit=200)}")
+
+
+def _user_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if _is_user_code(frame.filename)]
 
 
 def _is_user_code(filename: str) -> bool:

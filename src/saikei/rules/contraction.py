@@ -56,7 +56,7 @@ def parse(subscripts: str, ranks: Sequence[int]) -> Equation | None:
 
     Args:
         subscripts: such as `"...ij,jk->...ik"`.
-        ranks: of the operands.
+        ranks: ranks of the operands.
     """
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")

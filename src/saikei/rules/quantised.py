@@ -13,7 +13,7 @@ def quantised(rule: Rule, mode: str) -> Rule:
     """The rule of a quantised layer.
 
     Args:
-        rule: of the layer in floating point, whose weights a `CallView` shows.
+        rule: rule of the layer in floating point, whose weights a `CallView` shows.
         mode: as Keras names it.
     """
 

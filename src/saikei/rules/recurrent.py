@@ -42,8 +42,8 @@ class _Cell:
         kind: a key of the tables above.
         config: its settings, or those of the layer that is made of it alone.
         weights: the call's.
-        prefix: of the names of its own weights.
-        path: of the number of its units in the call's config.
+        prefix: prefix of the names of its own weights.
+        path: path of the number of its units in the call's config.
     """
 
     kind: str
@@ -98,11 +98,11 @@ def _cells(
     """The cells of a recurrent layer, from the first on; `None` where one has no rule.
 
     Args:
-        call: of the layer, or of one around it.
-        kind: of the layer.
-        config: of the layer.
-        path: of that config in the call's.
-        prefix: of the names of the layer's weights.
+        call: call of the layer, or of one around it.
+        kind: kind of the layer.
+        config: config of the layer.
+        path: path of that config in the call's.
+        prefix: prefix of the names of the layer's weights.
     """
     plain = kind.rstrip("123D") if kind.startswith("ConvLSTM") else kind
     if plain in _GATES:
