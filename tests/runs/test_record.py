@@ -199,7 +199,7 @@ def nested(depth: int) -> Any:
         (b"[" + b"9" * 5000 + b"]", "is not JSON"),
         (b"[]", r"Run is \[\]: expected dict"),
         (changed(("candidates", 1, "plan"), {"like": nested(100)}).encode(), "more than 64 deep"),
-        (b" " * (LARGEST + 1), "more than 32 MiB"),
+        (b" " * (LARGEST + 1), "larger than 32 MiB"),
     ],
     ids=["half", "UTF-16", "empty", "deep", "digits", "list", "deep plan", "large"],
 )
