@@ -503,6 +503,11 @@ def test_what_exists_is_not_replaced_unasked(
             "--compensate/--no-compensate has no effect",
         ),
         (("edit", "{model}", "--keep", "0.5", "--seed", "1", "--out", "{out}"), "--seed has no"),
+        (
+            ("edit", "{model}", "--keep", "0.5", "--importance", "apoz", "--out", "{out}"),
+            "apoz needs --data",
+        ),
+        (("fuse", "{model}", "{model}", "--allow-in-sample", "--out", "{out}"), "has no effect"),
         (("edit", "{model}", "--keep", "0.5", "--scope", "all", "--out", "{out}"), "'layer'"),
         (("export", "{model}", "--format", "onnx", "--out", "{out}"), ".onnx"),
         (("demo", "--dataset", "cats"), "cats"),

@@ -118,7 +118,8 @@ def edit(
     else:
         amount = budget(*limits) if keep is None else number(keep, "--keep")
         names = tuple(exclude or ())
-        steps = _pruning(amount, importance, scope, multiple_of, names, seed, compensate)
+        arguments = importance, scope, multiple_of, names, seed, compensate
+        steps = _pruning(amount, *arguments, has_data=data is not None)
     samples = load_npz(data, labels=False).need("train") if data is not None else None
     loaded = load_model(model)
     sizes = read_with_sizes(loaded, samples, parsed_shape(input_shape)).sizes or None
@@ -137,11 +138,12 @@ def edit(
             }
         )
         return
-    notes = "".join(f" MACs are counted where {note}." for note in after.size_notes())
+    notes = [f" MACs are counted where {note}." for note in after.size_notes()]
+    if not steps.exact:
+        notes.append(" The edit is approximate: train the model to restore its accuracy.")
     say(
         f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
-        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}). An "
-        f"approximate edit costs accuracy, most of which training restores.{notes}"
+        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}).{''.join(notes)}"
     )
 
 
@@ -175,9 +177,14 @@ def _pruning(
     exclude: tuple[str, ...],
     seed: int,
     compensate: bool,
+    has_data: bool,
 ) -> Recipe:
     from saikei.edits import PruneChannels, Recipe
+    from saikei.importance import CRITERIA
 
+    criterion = CRITERIA.get(importance or "")
+    if criterion is not None and criterion.needs != "nothing" and not has_data:
+        raise InputError(f"--importance {importance} needs --data with x_train.")
     edit = PruneChannels(
         keep,
         importance,

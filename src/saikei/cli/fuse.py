@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saikei.cli.options import Json, Overwrite, number
+from saikei.cli.options import Json, Overwrite, number, refuse_typed
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def fuse(
+    context: typer.Context,
     models: Annotated[list[Path], typer.Argument(metavar="MODEL.keras…", help="Two or more.")],
     out: Annotated[Path, typer.Option(help="The fused model, a .keras file.")],
     weights: Annotated[
@@ -58,6 +59,9 @@ def fuse(
 
     check_target(out, ".keras", overwrite)
     fusion = typed_fusion(weights, with_)
+    if fusion.data != "held_out":
+        reason = f"{type(fusion).__name__} is not fitted to held-out data."
+        refuse_typed(context, ["allow_in_sample"], reason)
     splits = load_npz(data) if data is not None else None
     _check_data(fusion, splits)
     members = [load_model(path) for path in models]
