@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from saikei import PruneChannels, Recipe
 from saikei.calibration.samples import Samples, calibration_samples
 from saikei.channels import ChannelGroup, ChannelMap, map_channels
 from saikei.errors import EditError
-from saikei.graph import read
+from saikei.graph import build, read
+from saikei.graph.lineage import CompiledLosses
 from saikei.importance import CRITERIA, Scores
+from saikei.importance.objective import objective
 from saikei.importance.readers import in_channels
 from saikei.testing import randomise_statistics
 from tests.calibration.nets import NETS, data_for, made
@@ -184,6 +188,33 @@ def test_batch_norm_scale_needs_batch_norm() -> None:
 def test_a_criterion_that_looks_at_data_asks_for_it(name: str) -> None:
     with pytest.raises(EditError, match="hand in"):
         PruneChannels(0.5, name)(classifier())
+
+
+def test_gradients_are_of_the_compiled_loss_where_it_suits_the_outputs() -> None:
+    outputs, y = [np.array([[0.2], [0.9], [-3.0]], "float32")], np.array([0.0, 2.0, 1.0])
+
+    def value(loss: Any, outputs: list[Any], y: Any) -> float:
+        return float(objective(outputs, y, (CompiledLosses((loss,)),))(outputs, [y]))
+
+    assert value("mae", outputs, y) == pytest.approx((0.2 + 1.1 + 4.0) / 3, rel=1e-5)
+    assert value(None, outputs, y) == pytest.approx((0.04 + 1.21 + 16.0) / 3, rel=1e-5)
+    assert value(lambda y, p: 3 * y, outputs, y) == pytest.approx(3.0)
+    chances, classes = [np.array([[0.25, 0.75]], "float32")], np.array([1])
+    for loss in ("sparse_categorical_crossentropy", logits_loss()):
+        # A head of probabilities in the place of one of logits.
+        assert value(loss, chances, classes) == pytest.approx(-np.log(0.75), rel=1e-5)
+    assert value(logits_loss(), [3 * chances[0]], classes) == pytest.approx(0.2014, abs=1e-4)
+
+
+def logits_loss() -> keras.losses.Loss:
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def test_the_compiled_loss_stays_with_the_graph() -> None:
+    model = classifier()
+    model.compile(loss="mse")
+    assert [mark.each for mark in read(model).marks] == [("mse",)]
+    assert not read(build(read(model))).marks
 
 
 def test_labels_that_fit_no_loss_are_refused() -> None:

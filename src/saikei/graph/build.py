@@ -18,7 +18,7 @@ from saikei.graph.instantiate import (
     preloaded,
     seeded,
 )
-from saikei.graph.lineage import mark
+from saikei.graph.lineage import CompiledLosses, mark
 from saikei.graph.per_step import Region, regions_of, wrapped_calls
 from saikei.graph.read import read
 from saikei.rules.wrapping import JOINED
@@ -40,7 +40,7 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     """
     with seeded(0):
         model = _Builder(graph, load=True).model(name or graph.name)
-    mark(model, graph.marks)
+    mark(model, [one for one in graph.marks if not isinstance(one, CompiledLosses)])
     return model
 
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelMap
 from saikei.graph import build, layers_of
-from saikei.graph.lineage import ignored_number
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
 from saikei.importance.per_channel import along, relative_to_group, weight_axes
@@ -90,9 +89,7 @@ def _batches(channel_map: ChannelMap, samples: Samples | None) -> Iterator[list[
     model = build(channel_map.graph)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(
-        model, objective(outputs, first[1], ignored_number(channel_map.graph.marks))
-    )
+    gradients_of = weight_gradients(model, objective(outputs, first[1], channel_map.graph.marks))
     position = _positions(channel_map, model)
     axes = _axes(channel_map)
     for start in range(0, len(samples) - len(samples) % BATCH or len(samples), BATCH):

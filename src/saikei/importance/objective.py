@@ -1,4 +1,4 @@
-"""The loss whose gradients say what matters, from outputs and labels alone."""
+"""The loss whose gradients measure importance: the compiled one, or one that suits the outputs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 from numpy.typing import NDArray
 
 from saikei.errors import EditError
+from saikei.graph.lineage import CompiledLosses, Marks, ignored_number
+from saikei.losses import as_loss, default_loss, describe_loss, ignored_class, takes_sparse
 
 Array = NDArray[Any]
+Loss = Callable[[Any, Any], Any]
 
 
 def objective(
-    outputs: Sequence[Array], labels: Any, ignored: int | None = None
+    outputs: Sequence[Array], labels: Any, marks: Marks = ()
 ) -> Callable[[list[Any], list[Any]], Any]:
-    """The loss of a model: log-loss where outputs or labels are classes, else squared error.
+    """The loss of a model, summed over its outputs.
 
-    Outputs that are all positive and sum to one are probabilities, those within [0, 1] are too
-    where labels are 0 and 1, and others are logits.
+    It is the loss that the model is compiled with. Without one, or where an edit has changed the
+    outputs so that it does not suit them, it is the log-loss where outputs or labels are classes,
+    else the squared error: outputs that are all positive and sum to one are probabilities, those
+    within [0, 1] are too where labels are 0 and 1, and others are logits.
 
     Args:
-        outputs: of the model on some samples, flattened.
-        labels: of the same samples, nested as outputs are.
-        ignored: the class number that the model's own loss leaves out; see
-            `saikei.graph.IgnoredClass`.
+        outputs: the outputs of the model on some samples, flattened.
+        labels: labels of the same samples, nested as outputs are.
+        marks: the marks of the model's graph.
 
     Raises:
         EditError: when labels do not fit the outputs.
@@ -38,46 +42,72 @@ def objective(
             f"Gradients need labels for each of the model's {len(outputs)} outputs, and the data "
             f"holds {len(flat)}: hand in data with labels."
         )
-    parts = [_loss(o, np.asarray(y), ignored) for o, y in zip(outputs, flat, strict=True)]
+    compiled = next((one.each for one in marks if isinstance(one, CompiledLosses)), ())
+    given = compiled if len(compiled) == len(outputs) else (None,) * len(outputs)
+    parts = [
+        _loss(output, np.asarray(y), as_loss(loss) if loss else None, ignored_number(marks))
+        for output, y, loss in zip(outputs, flat, given, strict=True)
+    ]
 
     def total(predictions: list[Any], truths: list[Any]) -> Any:
-        losses = [part(y, p) for part, p, y in zip(parts, predictions, truths, strict=True)]
-        return sum(losses[1:], start=losses[0])
+        found = [part(y, p) for part, p, y in zip(parts, predictions, truths, strict=True)]
+        return sum(found[1:], start=found[0])
 
     return total
 
 
-def _loss(output: Array, labels: Array, ignored: int | None) -> Callable[[Any, Any], Any]:
+def _loss(output: Array, labels: Array, compiled: Any, ignored: int | None) -> Loss:
     if labels.dtype.kind not in "biuf":
         raise EditError(f"Labels are of type {labels.dtype}: number the classes from 0.")
+    if compiled is not None and describe_loss(compiled) is None:
+        # A loss of the caller's own knows what its labels are.
+        return lambda y, p: ops.mean(compiled(ops.cast(y, p.dtype), p))
     width = output.shape[-1]
     values = np.asarray(output, np.float32)
     bounded = bool(((values >= 0) & (values <= 1)).all())
+    chances = bounded and bool(np.allclose(values.sum(axis=-1), 1, atol=1e-2))
+    if not _suits(compiled, bounded, chances):
+        compiled = None
     classes = labels.reshape(-1).dtype.kind in "biu" or bool((labels == np.round(labels)).all())
-    sparse = labels.size * width == output.size and width > 1
-    if sparse and classes:
-        odd = (labels < 0) | (labels >= width) if ignored is None else np.zeros(1, bool)
-        if odd.any():
-            raise EditError(
-                f"Labels run from {labels.min():g} to {labels.max():g}, but the outputs are of "
-                f"{width} classes: number them from 0 to {width - 1}."
-            )
-        logits = not (bounded and np.allclose(values.sum(axis=-1), 1, atol=1e-2))
-        entropy = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=logits, ignore_class=ignored
-        )
+    sparse = takes_sparse(compiled) if compiled is not None else width > 1 and classes
+    if sparse and labels.size * width == output.size:
+        ignored = ignored_class(compiled) if compiled is not None else ignored
+        _check_classes(labels, width, ignored)
+        entropy = compiled or default_loss("multiclass", True, not chances, ignored)
         shape = output.shape[1:-1]
-        return lambda y, p: entropy(keras.ops.reshape(y, (-1, *shape)), p)
+        return lambda y, p: ops.mean(entropy(ops.reshape(y, (-1, *shape)), p))
     if labels.size != output.size:
         raise EditError(
             f"Labels of shape {labels.shape} do not fit outputs of shape {output.shape}, so there "
             "is no loss to take gradients of: hand in labels, or use importance='magnitude'."
         )
+    if compiled is None or takes_sparse(compiled):
+        compiled = _suited(labels, width, bounded, chances)
+    return lambda y, p: ops.mean(compiled(ops.reshape(y, ops.shape(p)), p))
+
+
+def _suits(compiled: Any, bounded: bool, chances: bool) -> bool:
+    """Whether outputs are what a compiled loss takes; a new head may give others."""
+    known = describe_loss(compiled)
+    if known is None or known.kind == "numeric":
+        return True
+    if known.kind == "crossentropy":
+        return known.from_logits != chances
+    return known.from_logits or bounded
+
+
+def _suited(labels: Array, width: int, bounded: bool, chances: bool) -> keras.losses.Loss:
+    """The usual loss for labels of the shape of the outputs."""
     binary = bool(np.isin(labels, (0, 1)).all())
     one_hot = binary and width > 1 and bool((labels.reshape(-1, width).sum(axis=-1) == 1).all())
-    loss: Any = keras.losses.MeanSquaredError()
-    if one_hot and not (bounded and not np.allclose(values.sum(axis=-1), 1, atol=1e-2)):
-        loss = keras.losses.CategoricalCrossentropy(from_logits=not bounded)
-    elif binary:
-        loss = keras.losses.BinaryCrossentropy(from_logits=not bounded)
-    return lambda y, p: loss(keras.ops.reshape(y, keras.ops.shape(p)), p)
+    if one_hot and (chances or not bounded):
+        return default_loss("multiclass", False, from_logits=not bounded)
+    return default_loss("binary" if binary else "regression", False, from_logits=not bounded)
+
+
+def _check_classes(labels: Array, width: int, ignored: int | None) -> None:
+    if ignored is None and bool(((labels < 0) | (labels >= width)).any()):
+        raise EditError(
+            f"Labels run from {labels.min():g} to {labels.max():g}, but the outputs are of "
+            f"{width} classes: number them from 0 to {width - 1}."
+        )

@@ -12,7 +12,7 @@ from keras import tree
 from saikei.batches import Array, as_numpy
 from saikei.errors import DataError, ModelError
 from saikei.graph import IgnoredClass, marks_of
-from saikei.scoring import losses
+from saikei.losses import as_loss, default_loss, describe_loss, takes_sparse
 from saikei.scoring.outputs import Output, Outputs, read_outputs
 from saikei.scoring.task import Kind, Task, check_finite_labels
 
@@ -149,7 +149,7 @@ def losses_of(model: keras.Model, loss: Any, count: int) -> list[Any]:
     if given is None:
         return [None] * count
     flat = _one_for_each(list(tree.flatten(given)), count, "losses")
-    return [losses.as_loss(one) for one in flat]
+    return [as_loss(one) for one in flat]
 
 
 def flat_weights(weights: Any, outputs: int) -> list[Array | None]:
@@ -184,7 +184,7 @@ def _infer(name: str, output: Output, y: Array, loss: Any, ignored: int | None) 
     shape, activation = output.shape, output.activation
     width = shape[-1] if len(shape) > 1 and shape[-1] is not None else 1
     check_finite_labels(name, loss, shape, y)
-    known = losses.describe(loss)
+    known = describe_loss(loss)
     if known is not None and known.kind == "crossentropy":
         kind: Kind = "multiclass"
     elif known is not None and known.kind == "binary":
@@ -197,7 +197,7 @@ def _infer(name: str, output: Output, y: Array, loss: Any, ignored: int | None) 
     from_logits = known.from_logits if known else activation not in ("softmax", "sigmoid")
     task = Task(
         kind=kind,
-        loss=loss if loss is not None else losses.default(kind, sparse, from_logits, ignored),
+        loss=loss if loss is not None else default_loss(kind, sparse, from_logits, ignored),
         metric=_METRICS[kind],
         from_logits=kind != "regression" and from_logits,
         sparse=sparse,
@@ -281,7 +281,7 @@ def _check_labels(
     y = y if known is None else y[known]
     if kind == "regression" or not y.size:
         return
-    if kind == "multiclass" and not sparse and losses.describe(task.loss) is not None:
+    if kind == "multiclass" and not sparse and describe_loss(task.loss) is not None:
         _check_one_class(name, y, width)
     low, high = float(y.min()), float(y.max())
     top = width - 1 if sparse else 1
@@ -310,7 +310,7 @@ def _numbering(top: int, odd: float) -> str:
 
 
 def _check_sparsity(name: str, loss: Any, sparse: bool, y: Array) -> None:
-    takes = losses.takes_sparse(loss)
+    takes = takes_sparse(loss)
     if takes is not None and takes != sparse:
         form = "class numbers (n,)" if takes else "one-hot rows (n, classes)"
         raise DataError(

@@ -12,7 +12,7 @@ from keras import ops
 
 from saikei.batches import Array
 from saikei.errors import DataError
-from saikei.scoring import losses
+from saikei.losses import describe_loss, ignored_class, leaves_out_nan
 from saikei.scoring.counted import Labels, count
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
@@ -47,7 +47,7 @@ class Task:
     @property
     def ignored(self) -> int | None:
         """The class number that the loss leaves out, if it does."""
-        return losses.ignored_class(self.loss) if self.sparse else None
+        return ignored_class(self.loss) if self.sparse else None
 
     def known(self, y: Array) -> Array | None:
         """Which labels are labels at all, booleans; `None` where all are.
@@ -94,7 +94,7 @@ def labels_for(task: Task, y: Any) -> Labels:
     known = task.known(array) if array.dtype.kind in "biuf" else None
     if known is None:
         return Labels(array)
-    if array.dtype.kind == "f" and losses.describe(task.loss) is not None:
+    if array.dtype.kind == "f" and describe_loss(task.loss) is not None:
         check_finite_labels("these predictions", task.loss, array.shape, array)
     return count(array, known, None, None)
 
@@ -146,7 +146,7 @@ def check_finite_labels(name: str, loss: Any, shape: tuple[int | None, ...], y: 
     Raises:
         DataError: with how many rows are affected, and the first of them.
     """
-    if y.dtype.kind != "f" or np.isfinite(y).all() or losses.leaves_out_nan(loss, y, shape):
+    if y.dtype.kind != "f" or np.isfinite(y).all() or leaves_out_nan(loss, y, shape):
         return
     bad = ~np.isfinite(y).reshape(len(y), -1).all(axis=1)
     raise DataError(

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, for_keras
-from saikei.scoring import losses
+from saikei.losses import default_loss, describe_loss, takes_sparse
 from saikei.scoring.inference import infer_tasks, losses_of
 from saikei.scoring.links import probabilities_of
 from saikei.scoring.outputs import Output, read_outputs
@@ -95,17 +95,17 @@ class Targets:
     def _loss(self, output: Output, kind: Kind, loss: Any) -> Any:
         logits = output.activation not in ("softmax", "sigmoid")
         if loss is None:
-            return losses.default(kind, sparse=False, from_logits=logits)
+            return default_loss(kind, sparse=False, from_logits=logits)
         # Probabilities are rows, whatever form the labels had.
-        if losses.takes_sparse(loss):
-            known = losses.describe(loss)
-            return losses.default(kind, False, known.from_logits if known else logits)
+        if takes_sparse(loss):
+            known = describe_loss(loss)
+            return default_loss(kind, False, known.from_logits if known else logits)
         return loss
 
 
 def _kind(output: Output, other: Output, loss: Any) -> Kind:
     width = output.shape[-1] if len(output.shape) > 1 else 1
-    known = losses.describe(loss)
+    known = describe_loss(loss)
     if known is not None and known.kind == "numeric":
         return "regression"
     if known is not None and known.kind == "crossentropy":
@@ -122,7 +122,7 @@ def _label(kind: Kind, output: Array, logits: bool, loss: Any, hard: bool) -> Ar
     if kind == "multiclass":
         if hard:
             classes = output.argmax(axis=-1)
-            rows = losses.takes_sparse(loss) is False
+            rows = takes_sparse(loss) is False
             return np.asarray(np.eye(output.shape[-1])[classes] if rows else classes)
         # float64: the student's loss needs rows that sum to 1.
         return probabilities_of(output, "softmax") if logits else output

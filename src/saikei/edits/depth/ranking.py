@@ -79,6 +79,7 @@ class _ByTrial(Ranking):
         self._model = GatedModel(graph, _gates(units), samples.inputs)
         self._before, _ = self._model.run(())
         self._tried: dict[frozenset[TensorRef], float] = {}
+        self._marks = graph.marks
         self._start(samples)
 
     def _start(self, samples: Samples) -> None:
@@ -115,7 +116,7 @@ class ByLoss(_ByTrial):
     def _start(self, samples: Samples) -> None:
         _, labels = samples.with_labels()
         self._labels = [np.asarray(y) for y in tree.flatten(labels)]
-        self._objective = objective(self._before, labels)
+        self._objective = objective(self._before, labels, self._marks)
         self._loss = self._value(self._before)
 
     def _value(self, outputs: list[Array]) -> float:

@@ -13,7 +13,6 @@ from saikei.errors import FusionError
 from saikei.fusion.soup.architecture import Tensors, WeightName, statistics, with_tensors
 from saikei.fusion.soup.scorer import WeightScorer, variables_of
 from saikei.graph import Graph, build
-from saikei.graph.lineage import ignored_number
 from saikei.importance.from_gradients import BATCH
 from saikei.importance.gradients import weight_gradients
 from saikei.importance.objective import objective
@@ -127,9 +126,7 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     chosen = calibration_samples(graph, data, samples)
     first = tree.map_structure(lambda a: a[: 4 * BATCH], chosen.with_labels())
     outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(
-        model, objective(outputs, first[1], ignored_number(graph.marks))
-    )
+    gradients_of = weight_gradients(model, objective(outputs, first[1], graph.marks))
     position = {id(weight): number for number, weight in enumerate(model.weights)}
     total = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     steps = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)

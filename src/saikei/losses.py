@@ -79,7 +79,7 @@ def as_loss(loss: Any) -> Any:
         ) from error
 
 
-def describe(loss: Any) -> LossInfo | None:
+def describe_loss(loss: Any) -> LossInfo | None:
     """What a loss object implies about its task; `None` for a custom loss."""
     if isinstance(loss, _CATEGORICAL):
         return LossInfo("crossentropy", _takes_logits(loss))
@@ -111,7 +111,7 @@ def leaves_out_nan(loss: Any, y: Any, shape: tuple[int | None, ...]) -> bool:
         y: labels `(n, …)`, some of them NaN.
         shape: the shape of the output, batch axis first.
     """
-    if describe(loss) is not None or not callable(loss):
+    if describe_loss(loss) is not None or not callable(loss):
         return False
     row = int(np.argmax(~np.isfinite(y).reshape(len(y), -1).all(axis=1)))
     sizes = [size or (y.shape[at] if at < y.ndim else 1) for at, size in enumerate(shape[1:], 1)]
@@ -128,7 +128,7 @@ def _takes_logits(loss: keras.losses.Loss) -> bool:
     return bool(loss.get_config().get("from_logits", False))
 
 
-def default(
+def default_loss(
     kind: str, sparse: bool, from_logits: bool, ignored: int | None = None
 ) -> keras.losses.Loss:
     """The usual loss of a kind of task: log-loss, or squared error for regression.
