@@ -41,7 +41,7 @@ INPUTS: dict[str, Callable[[Any], Any]] = {
     "Stack": lambda d: sk.Stack()([MODEL, OTHER], d),
     "Soup": lambda d: sk.Soup()([MODEL, OTHER], d),
     "Boost": lambda d: sk.Boost(epochs=1)([MODEL, OTHER], d),
-    "Chain": lambda d: sk.Chain(train="joint", epochs=1)([MODEL, OTHER], d),
+    "Chain": lambda d: sk.Chain(training="joint", epochs=1)([MODEL, OTHER], d),
     "Cascade": lambda d: sk.Cascade(cost=0.9)([MODEL, OTHER], d),
     "BestMember": lambda d: sk.BestMember()([MODEL, OTHER], d),
     "explain": lambda d: sk.explain([MODEL, OTHER], d),

@@ -239,7 +239,7 @@ def test_data_of_another_shape_than_the_members_take_is_refused(
         "BestMember()",
         "Boost(rounds=2, epochs=1)",
         "Cascade(cost=1.5, certainty=None)",
-        "Chain(train='later')",
+        "Chain(training='later')",
         "Stack(meta='logistic')",
     ],
 )

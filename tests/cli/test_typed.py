@@ -55,7 +55,7 @@ def test_what_is_no_call_with_literals_is_refused_in_one_line(text: str) -> None
         ("Cascade(seed=-1)", "give a whole number from 0"),
         ("Boost(learning_rate=(1, 2))", r"learning_rate=\(1, 2\): give a number above 0"),
         ("Boost(epochs=True)", "Boost"),
-        ("Chain(train=[1])", "Chain"),
+        ("Chain(training=[1])", "Chain"),
         ("DropChannels({'conv': 'x'})", "give the indices of channels"),
         ("DropChannels({1: (2,)})", "name them"),
         ("DropChannels(0.5)", "give the indices of channels"),

@@ -67,7 +67,7 @@ def test_adapters_lead_from_shape_to_shape_and_are_told(
 ) -> None:
     members = [model_of(*first), model_of(*second, seed=1)]
     (planned,) = Chain.plan(members)
-    fitted = Chain(train="later").fuse(members)
+    fitted = Chain(training="later").fuse(members)
     assert fitted.adapters == (planned,)
     assert planned.layers == layers
     assert fitted.to_dict()["adapters"][0]["before"] == 2
@@ -96,7 +96,7 @@ def adapted() -> list[keras.Model]:
 def test_a_trained_chain_learns_and_leaves_its_members_alone(how: str) -> None:
     members = adapted()
     before = [state(member) for member in members]
-    chain = Chain(train=how, epochs=8, batch_size=32, learning_rate=1e-2)  # type: ignore[arg-type]
+    chain = Chain(training=how, epochs=8, batch_size=32, learning_rate=1e-2)  # type: ignore[arg-type]
     fitted = chain.fuse(members, labelled())
     assert len(fitted.losses) == (1 if how == "joint" else 2)
     assert fitted.losses[-1] < 0.4
@@ -108,8 +108,8 @@ def test_a_trained_chain_learns_and_leaves_its_members_alone(how: str) -> None:
 def test_a_stage_trains_its_member_and_adapter_only_and_frozen_layers_stay_frozen() -> None:
     members = adapted()
     members[0].layers[0].trainable = False
-    untrained = Chain(train="later").fuse(members).model
-    chain = Chain(train="stages", epochs=1, learning_rate=1e-2)
+    untrained = Chain(training="later").fuse(members).model
+    chain = Chain(training="stages", epochs=1, learning_rate=1e-2)
     model = chain.fuse(members, labelled()).model
     frozen, start = (m.get_layer("member_1").layers[1] for m in (model, untrained))
     assert not frozen.trainable
@@ -138,9 +138,9 @@ def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
     with pytest.raises(FusionError, match="at least two members"):
         Chain()([f])
     with pytest.raises(FusionError, match="needs training data"):
-        Chain(train="joint")([f, f])
+        Chain(training="joint")([f, f])
     with pytest.raises(FusionError, match="unknown"):
-        Chain(train="never")  # type: ignore[arg-type]
+        Chain(training="never")  # type: ignore[arg-type]
     with pytest.raises(FusionError, match="without new layers .before member 2"):
         Chain()(adapted())
     tokens = keras.Sequential([keras.Input((5,), dtype="int32"), L.Embedding(9, 2)])

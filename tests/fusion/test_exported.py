@@ -62,7 +62,7 @@ def chained() -> tuple[keras.Model, Any]:
     picture = keras.Sequential([keras.Input((4, 4, 2)), L.Conv2D(3, 3, activation="relu")])
     wider = keras.Sequential([keras.Input((5, 5, 3)), L.Flatten(), L.Dense(3, "softmax")])
     members = [net(L.Dense(5, "relu")), picture, wider]
-    return Chain(train="joint", epochs=1)(members, (X, (X[:, 0] > 0).astype(int))), X
+    return Chain(training="joint", epochs=1)(members, (X, (X[:, 0] > 0).astype(int))), X
 
 
 def souped() -> tuple[keras.Model, Any]:

@@ -32,7 +32,7 @@ def fuse(
         str | None,
         typer.Option(
             "--with",
-            help="A fusion as in Python: Stack(), Cascade(cost=0.5), Chain(train='joint'), "
+            help="A fusion as in Python: Stack(), Cascade(cost=0.5), Chain(training='joint'), "
             "Boost(rounds=3), BestMember(), Average('learn', space='logit', calibrate=True).",
         ),
     ] = None,

@@ -96,7 +96,7 @@ def test_members_that_share_frozen_layers_are_found():
 
 def test_models_without_members_side_by_side_are_refused():
     soup = Soup(check=False)([TEAM[0], TEAM[0]])
-    chain = Chain(train=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
+    chain = Chain(training=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
     for model in (TEAM[0], soup, chain):
         with pytest.raises(FusionError, match="No members .* give them, explain"):
             explain(model, HELD_OUT)

@@ -53,7 +53,7 @@ class Chain(TrainedFusion):
     with the adapter before it in turn, from the first to the last, while the others stand still.
 
     Args:
-        train: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
+        training: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
             them yourself.
         epochs: passes over the data, in each stage.
         batch_size: samples a step, for arrays.
@@ -61,11 +61,11 @@ class Chain(TrainedFusion):
         seed: of new weights, the order of samples and random layers.
 
     Example:
-        >>> Chain(train="stages", epochs=3).to_dict()["train"]
+        >>> Chain(training="stages", epochs=3).to_dict()["training"]
         'stages'
     """
 
-    train: Training = None
+    training: Training = None
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -75,15 +75,16 @@ class Chain(TrainedFusion):
         check_whole("Chain: epochs", self.epochs, 1, EPOCHS)
         check_rate("Chain: learning_rate", self.learning_rate)
         check_seed(self.seed)
-        if self.train not in (None, "joint", "stages", "later"):
+        if self.training not in (None, "joint", "stages", "later"):
             raise FusionError(
-                f"Chain(train={self.train!r}) is unknown: use 'joint', 'stages', 'later' or None."
+                f"Chain(training={self.training!r}) is unknown: use 'joint', 'stages', 'later' or "
+                "None."
             )
 
     @property
     def data(self) -> DataNeed:
         """Data to train on, where it trains."""
-        return "training" if self.train in ("joint", "stages") else "none"
+        return "training" if self.training in ("joint", "stages") else "none"
 
     def fuse(
         self,
@@ -99,7 +100,7 @@ class Chain(TrainedFusion):
             members: two or more built models; all but the first take one tensor, and all but
                 the last give one. They are copied, never changed.
             data: training data, `(x, y)` arrays or a dataset: inputs of the first member and
-                labels of the last. Only for `train`.
+                labels of the last. Only where `training` needs it.
             validation: data of the same form; with it each stage ends with the weights of its best
                 epoch.
             allow_in_sample: has no effect, since members are trained on the data.
@@ -115,7 +116,8 @@ class Chain(TrainedFusion):
         graphs = _checked(given)
         if self.data == "training" and data is None:
             raise FusionError(
-                f"Chain(train='{self.train}') needs training data: call it with (members, (x, y))."
+                f"Chain(training='{self.training}') needs training data: call it with (members, "
+                "(x, y))."
             )
         with seeded(self.seed):
             model, adapters, stages = _compose(graphs)
@@ -128,11 +130,11 @@ class Chain(TrainedFusion):
 
     def _check_trained(self, adapters: Sequence[Adapter]) -> None:
         new = [adapter for adapter in adapters if adapter.layers]
-        if self.train is None and new:
+        if self.training is None and new:
             raise FusionError(
                 f"The members do not fit together without new layers ({new[0]}), which know "
-                "nothing yet: use Chain(train='joint') or 'stages' with training data, or 'later' "
-                "to train the result yourself."
+                "nothing yet: use Chain(training='joint') or 'stages' with training data, or "
+                "'later' to train the result yourself."
             )
 
     @staticmethod
@@ -151,7 +153,7 @@ class Chain(TrainedFusion):
     def _schedule(self, stages: list[list[keras.Layer]]) -> list[list[list[keras.Layer]]]:
         if self.data == "none":
             return []
-        return [stages] if self.train == "joint" else [[stage] for stage in stages]
+        return [stages] if self.training == "joint" else [[stage] for stage in stages]
 
     def _train(
         self,
