@@ -199,7 +199,7 @@ def test_fuse_learns_weights_on_held_out_data(
     assert shown["test"]["n"] == 359
 
 
-def test_members_with_their_classes_in_another_order_are_refused_with_the_mend(
+def test_members_with_their_classes_in_another_order_are_refused_with_a_fix(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = keras.saving.load_model(folder / "m0.keras")
@@ -314,7 +314,7 @@ def test_merge_makes_one_file_of_several_without_data(
         ("Average('learn', per_class=True)", r"weights for each class, loss \S+ \(shared: \S+\);"),
     ],
 )
-def test_fuse_says_which_temperatures_and_weights_it_fitted(
+def test_fuse_prints_the_temperatures_and_weights_that_it_fitted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fusion: str, shown: str
 ) -> None:
     code, said, _ = run(
@@ -326,7 +326,7 @@ def test_fuse_says_which_temperatures_and_weights_it_fitted(
     assert re.search(shown, said.replace("\n", " "))
 
 
-def test_explain_says_the_same_of_a_fused_file_and_of_its_members(
+def test_explain_prints_the_same_for_a_fused_file_and_its_members(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members, team = (folder / "m0.keras", folder / "m1.keras"), tmp_path / "team.keras"
@@ -385,7 +385,7 @@ def test_optimize_writes_a_model_a_record_and_a_report(
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="from JAX, Keras needs jax2onnx")
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*might cause the trace to be incorrect")
-def test_an_onnx_file_says_what_the_model_says(
+def test_an_onnx_file_predicts_what_the_model_predicts(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
@@ -560,7 +560,7 @@ def test_wrong_data_is_refused_before_any_training(
     assert not (tmp_path / "run" / "candidates").exists()
 
 
-def test_a_soup_is_made_of_two_files_and_says_its_weights(
+def test_a_soup_is_made_of_two_files_and_prints_its_weights(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     same, out = folder / "m0.keras", tmp_path / "soup.keras"

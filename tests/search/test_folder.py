@@ -25,13 +25,13 @@ def begun(path: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize(
-    ("key", "says"),
+    ("key", "message"),
     [("model", "models"), ("data", "data"), ("settings", "budget, trials"), ("backend", "backend")],
 )
-def test_another_run_is_refused_by_what_differs(tmp_path: Path, key: str, says: str) -> None:
+def test_another_run_is_refused_by_what_differs(tmp_path: Path, key: str, message: str) -> None:
     folder = begun(tmp_path)
     folder.check(KNOWN)
-    with pytest.raises(InputError, match=f"a run with other .*{says}.*give out= another folder"):
+    with pytest.raises(InputError, match=f"a run with other .*{message}.*give out= another folder"):
         folder.check({**KNOWN, key: "another"})
 
 

@@ -142,7 +142,7 @@ assert not any(name.split(".")[0] == "saikei" for name in sys.modules)
 
 
 @pytest.mark.slow
-def test_the_best_model_loads_without_saikei_and_says_the_same(
+def test_the_best_model_loads_without_saikei_and_predicts_the_same(
     finished: Finished, tmp_path: Path
 ) -> None:
     x = data().validation[0] if data().validation else None

@@ -27,16 +27,16 @@ def training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "says"),
+    ("budget", "message"),
     [
         (sk.Budget(macs=1), r"cannot be reached: macs can be brought down to 74 "),
         (sk.Budget(params=0.001), r"cannot be reached: params can be brought down to \d+"),
     ],
 )
 def test_an_impossible_budget_is_refused_with_the_smallest_that_can_be_reached(
-    budget: sk.Budget, says: str, tmp_path: Path
+    budget: sk.Budget, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(BudgetError, match=says):
+    with pytest.raises(BudgetError, match=message):
         search(dense(), tmp_path / "run", budget=budget)
     assert not (tmp_path / "run").exists()
 
@@ -108,10 +108,10 @@ def test_models_that_do_not_belong_together_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("models", "says"), [([], "no model to optimize"), (["m.keras"], "got a str")]
+    ("models", "message"), [([], "no model to optimize"), (["m.keras"], "got a str")]
 )
-def test_what_is_no_model_is_refused(models: list[Any], says: str) -> None:
-    with pytest.raises(InputError, match=says):
+def test_what_is_no_model_is_refused(models: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         search(models, None)
 
 
@@ -121,7 +121,7 @@ def test_a_name_is_made_for_each_of_several_models() -> None:
     assert list(originals.name_models([a])) == list(originals.name_models(a)) == ["original"]
 
 
-def test_a_cascade_is_told_apart_from_its_members() -> None:
+def test_a_cascade_is_distinguished_from_its_members() -> None:
     def member(width: int) -> keras.Model:
         x = keras.Input((4,))
         hidden = layers.Dense(width)(x)

@@ -12,7 +12,8 @@ from saikei.runs.candidate import Candidate
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Outputs
 from saikei.search.averages import AveragePlan, Sibling, choose_averages
-from saikei.search.execute import RunContext, cost_record
+from saikei.search.execute import RunContext
+from saikei.search.gauge import cost_record
 
 
 @dataclass(frozen=True)

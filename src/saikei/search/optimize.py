@@ -25,9 +25,10 @@ from saikei.runs.record import Decision, Run, RunSettings
 from saikei.scoring.observed import held_out
 from saikei.search.averages import KEPT
 from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
-from saikei.search.execute import Gauge, RunContext
+from saikei.search.execute import RunContext
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder, locked
+from saikei.search.gauge import Gauge
 from saikei.search.make_averages import make_averages
 from saikei.search.originals import (
     Originals,

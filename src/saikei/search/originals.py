@@ -21,8 +21,8 @@ from saikei.runs.record import Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
 from saikei.search.averages import mean_of
-from saikei.search.execute import Gauge
 from saikei.search.folder import RunFolder
+from saikei.search.gauge import Gauge
 from saikei.search.plan import edit_for
 from saikei.search.space import Point
 

@@ -1,0 +1,71 @@
+"""`Gauge`: measures the costs of models, all for the same size of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei.calibration.sizes import sizes_of
+from saikei.costs import Profile, profile
+from saikei.graph import Graph, read, sized
+from saikei.runs.candidate import Cost
+
+PROFILE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """How costs are measured: at the same size for all models, with or without latency.
+
+    Args:
+        inputs: Shape of a sample of each input; `None` if the models define it.
+        layers: Shape of a sample for each layer whose output size depends on the data, by name.
+        latency: Whether to measure the latency.
+    """
+
+    inputs: tuple[tuple[int, ...], ...] | None = None
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    latency: bool = True
+
+    @classmethod
+    def of(cls, models: Iterable[keras.Model], data: Any, latency: bool) -> Gauge:
+        """A gauge at the size of the data, if a model takes inputs of any size."""
+        for model in models:
+            graph = read(model)
+            if sized(graph).sizes:
+                sizes = sizes_of(graph, data, model)
+                inputs = tuple(sizes.pop(name) for name in _input_names(graph))
+                return cls(inputs, sizes, latency)
+        return cls(latency=latency)
+
+    def sizes(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
+        """Shape of a sample for each input and layer whose size the model leaves open."""
+        graph = read(model)
+        shapes = dict(zip(_input_names(graph), self.inputs or (), strict=False))
+        return {n: s for n, s in {**shapes, **self.layers}.items() if n in sized(graph).sizes}
+
+    def profile(self, model: keras.Model) -> Profile:
+        """Costs of a model, layer by layer."""
+        return profile(model, PROFILE_BATCH, self.latency, self.sizes(model) or None)
+
+    def cost(self, model: keras.Model) -> Cost:
+        """Total costs of a model, as a record."""
+        return cost_record(self.profile(model))
+
+
+def _input_names(graph: Graph) -> list[str]:
+    return [graph.calls[ref.call].operation for ref in graph.input_refs()]
+
+
+def cost_record(measured: Profile) -> Cost:
+    """The totals of a profile, as a record."""
+    return Cost(
+        params=measured.params,
+        macs=measured.macs,
+        activation_bytes=measured.activation_bytes,
+        latency=measured.latency,
+        batch_size=measured.batch_size,
+    )
