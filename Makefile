@@ -14,6 +14,7 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The tests are bound by compiling models, which uses one core each. A file's tests share what they
 # train, so they stay in one process.
 WORKERS ?= 2
+export TF_NUM_INTRAOP_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 # Whatever environment is active, only ours counts.

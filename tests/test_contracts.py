@@ -119,7 +119,20 @@ def named(case: Any) -> str:
     return type(case[0]).__name__
 
 
-@pytest.mark.parametrize("case", EDIT_CASES, ids=named)
+def first_of_each(cases: list[Any]) -> list[Any]:
+    return list({named(case): case for case in reversed(cases)}.values())
+
+
+def each(cases: list[Any]) -> list[Any]:
+    """All cases, those among the slow tests that are not the first of their class."""
+    quick = [id(case) for case in first_of_each(cases)]
+    return [
+        pytest.param(case, id=named(case), marks=() if id(case) in quick else pytest.mark.slow)
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize("case", each(EDIT_CASES))
 def test_an_edit_is_one(case: EditCase) -> None:
     assert_is_edit(case.edit, case.model(), case.data, alone=False)
 
@@ -192,16 +205,15 @@ FUSION_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", FUSION_CASES, ids=named)
+@pytest.mark.parametrize("case", each(FUSION_CASES))
 def test_a_fusion_is_one(case: FusionCase) -> None:
     assert_is_fusion(case.fusion, case.members(), case.data, alone=False)
 
 
 def test_what_they_give_loads_in_a_process_without_saikei() -> None:
-    edits = {named(case): case for case in EDIT_CASES}.values()
     # A cascade is a model of a class of Saikei's.
-    fusions = [case for case in FUSION_CASES if named(case) != "Cascade"]
-    edited = [case.edit(case.model(), case.data) for case in edits]
+    fusions = [case for case in first_of_each(FUSION_CASES) if named(case) != "Cascade"]
+    edited = [case.edit(case.model(), case.data) for case in first_of_each(EDIT_CASES)]
     assert_loads_alone([*edited, *(c.fusion(c.members(), c.data) for c in fusions)])
 
 

@@ -79,8 +79,20 @@ PRODUCERS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PRODUCERS)
-@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False, "epsilon": 0.1}])
+OPTIONS: list[dict[str, Any]] = [{"scale": False}, {"center": False, "epsilon": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in PRODUCERS),
+        *(
+            pytest.param(name, options, marks=() if name == "separable2d" else pytest.mark.slow)
+            for name in PRODUCERS
+            for options in OPTIONS
+        ),
+    ],
+)
 def test_it_goes_into_every_kind_of_linear_layer_before_it(
     name: str, options: dict[str, Any]
 ) -> None:
@@ -275,7 +287,9 @@ def test_a_model_with_two_outputs_one_of_which_is_normalised_keeps_both() -> Non
     assert_folds_all(functional((5,), body))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
+)
 def test_random_graphs_predict_the_same(seed: int) -> None:
     steps = ["conv", "normalised", "nested", "merged", "concatenated", "normalised", "dense"]
     order = np.random.default_rng(seed).permutation(steps * 2)

@@ -51,7 +51,7 @@ def apply(name: str, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("new", NAMES)
-@pytest.mark.parametrize("old", ["relu6", "prelu"])
+@pytest.mark.parametrize("old", ["relu6", pytest.param("prelu", marks=pytest.mark.slow)])
 def test_every_function_takes_the_place_of_every_other(old: str, new: str) -> None:
     if old == new:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -44,9 +45,13 @@ def small() -> keras.Model:
     return keras.Model(x, L.Dense(2, name="head")(y))
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize("strides", [1, 2, None])
+@pytest.mark.parametrize(
+    ("rank", "padding", "strides"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[0] != 2 and case[2] != 2 else ())
+        for case in itertools.product([1, 2, 3], ["valid", "same"], [1, 2, None])
+    ],
+)
 def test_max_and_average_change_places(rank: int, padding: str, strides: int | None) -> None:
     maximum, average = (
         getattr(L, f"{kind}Pooling{rank}D")(3, strides, padding) for kind in ("Max", "Average")
@@ -90,7 +95,7 @@ def test_pooling_operations_are_found(name: str) -> None:
     np.testing.assert_allclose(run(changed, batch(model)), run(want, batch(model)), atol=1e-6)
 
 
-@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("new", ["conv", "depthwise_conv"])
 @pytest.mark.parametrize(("size", "strides"), [(2, 2), (3, 2), (3, 1)])
 def test_a_convolution_starts_as_the_average(rank: int, new: str, size: int, strides: int) -> None:

@@ -363,6 +363,7 @@ def test_a_member_with_nan_is_refused_by_name(base: keras.Model, family: list[ke
             soup([family[1], broken], HELD)
 
 
+@pytest.mark.slow
 def test_a_soup_takes_part_in_the_choice_of_fusions(family: list[keras.Model]) -> None:
     nested = nested_score(Soup(), family, HELD, folds=2)
     assert nested.score.n == ROWS
