@@ -8,13 +8,12 @@ from dataclasses import replace
 import keras
 
 from saikei.errors import FusionError
+from saikei.fusion.members import Members
 from saikei.graph import (
     Graph,
     Operation,
     TensorRef,
-    build,
     new_operation,
-    read,
     redirect,
     replace_operations,
     unused_name,
@@ -29,44 +28,42 @@ _ENDING = frozenset(
 _LAYERS = frozenset({"Activation", "Softmax", "ops.Softmax", "ops.Sigmoid"})
 
 
-def last_activation(member: keras.Model, what_for: str) -> str:
-    """The activation of a member's one output: `"softmax"`, `"sigmoid"` or `"linear"`.
+def last_activation(members: Members, what_for: str) -> str:
+    """The activation of the members' one output: `"softmax"`, `"sigmoid"` or `"linear"`.
 
     Args:
-        member: a built model.
+        members: with equal outputs.
         what_for: the fusion that needs it, for messages.
 
     Raises:
         FusionError: when there are several outputs, or the activation is another.
     """
-    outputs = read_outputs(member).each
+    outputs, name = members.outputs[0].each, members.models[0].name
     if len(outputs) != 1:
         raise FusionError(
-            f"{what_for} needs members with one output, and '{member.name}' gives {len(outputs)}: "
+            f"{what_for} needs members with one output, and '{name}' gives {len(outputs)}: "
             "give models of one of them."
         )
     activation = outputs[0].activation
     if activation not in ("softmax", "sigmoid", "linear"):
         raise FusionError(
             f"{what_for} needs members that end in softmax, sigmoid or nothing, and "
-            f"'{member.name}' ends in {activation}: rebuild it without."
+            f"'{name}' ends in {activation}: rebuild it without."
         )
     return activation
 
 
-def to_logits(member: keras.Model, name: str) -> keras.Model:
-    """A copy of a member that gives logits; of one that ends in no activation, just a copy.
+def to_logits(graph: Graph) -> Graph:
+    """The graph of a member without its last activation, if it has one.
 
     Args:
-        member: a built model with one output; it is not changed.
-        name: of the copy.
+        graph: of a member with one output.
 
     Raises:
         FusionError: when its last activation cannot be removed.
     """
-    graph = read(member)
-    if read_outputs(member).each[0].activation == "linear":
-        return build(graph, name)
+    if read_outputs(graph).each[0].activation == "linear":
+        return graph
     (output,) = graph.output_refs()
     ends = []
     while graph.operations[graph.calls[output.call].operation].kind == JOINED:
@@ -74,18 +71,18 @@ def to_logits(member: keras.Model, name: str) -> keras.Model:
         output = ends[-1].inputs()[0]
     operation = graph.operations[graph.calls[output.call].operation]
     if operation.kind in _LAYERS and not _has_axis(graph, output):
-        return build(redirect(graph, {output: graph.calls[output.call].inputs()[0]}), name)
+        return redirect(graph, {output: graph.calls[output.call].inputs()[0]})
     config = operation.config or {}
     calls = [call for call in graph.calls if call.operation == operation.name]
     readers = [c for c in graph.calls if output in c.inputs() and c not in ends]
     if not _ends_in_it(operation) or len(calls) > 1 or readers:
         raise FusionError(
-            f"The activation that '{member.name}' ends in cannot be removed from layer "
+            f"The activation that '{graph.name}' ends in cannot be removed from layer "
             f"'{operation.name}' ({operation.kind}): end the model in a Dense layer or in an "
             "Activation layer."
         )
     linear = replace(operation, config={**config, "activation": "linear"})
-    return build(graph.with_operations({operation.name: linear}), name)
+    return graph.with_operations({operation.name: linear})
 
 
 def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:

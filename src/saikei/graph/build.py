@@ -71,15 +71,17 @@ def layers_of(graph: Graph, model: keras.Model) -> dict[str, Any]:
     return found
 
 
-def fresh_model(model: keras.Model, seed: int) -> keras.Model:
+def fresh_model(model: keras.Model | Graph, seed: int, name: str | None = None) -> keras.Model:
     """The same architecture with newly initialised weights.
 
     Args:
-        model: a built model; it is not changed.
+        model: a built model, or its graph; it is not changed.
         seed: seed of the initialisers. One that carries a seed of its own in its config keeps it.
+        name: the name of the new model; `None` for the same name.
     """
+    graph = model if isinstance(model, Graph) else read(model)
     with seeded(seed):
-        return _Builder(read(model), load=False).model(model.name)
+        return _Builder(graph, load=False).model(name or graph.name)
 
 
 class _Builder:

@@ -20,7 +20,12 @@ from saikei.scoring.task import Task
 
 
 def observe(
-    model: keras.Model, data: Any, batch_size: int = 256, loss: Any = None, metric: Any = None
+    model: keras.Model,
+    data: Any,
+    batch_size: int = 256,
+    loss: Any = None,
+    metric: Any = None,
+    outputs: Outputs | None = None,
 ) -> tuple[Labelled, list[Array]]:
     """Predict data with a model, and count what the loss counts of its labels.
 
@@ -30,6 +35,7 @@ def observe(
         batch_size: samples a step, for arrays.
         loss: a Keras loss or its name; `None` as for `infer_tasks`.
         metric: as for `evaluate`; `None` takes the metric of the task.
+        outputs: the model's outputs, where it was read already.
 
     Returns:
         The labels, and one array of predictions for each output.
@@ -39,8 +45,8 @@ def observe(
         InputError: when there is no such metric, or the model has several outputs.
     """
     predicted = predict_all(model, data, batch_size)
-    tasks = infer_tasks(model, predicted.y, loss)
-    labels = counted_labels(model, tasks, predicted)
+    tasks = infer_tasks(model, predicted.y, loss, outputs)
+    labels = counted_labels(model, tasks, predicted, outputs)
     if metric is None:
         return Labelled(tasks, labels), predicted.outputs
     if len(tasks) != 1:

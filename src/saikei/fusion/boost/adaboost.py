@@ -14,7 +14,7 @@ import numpy as np
 from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
-from saikei.graph import copy_model, fresh_model
+from saikei.graph import Graph, build, fresh_model
 from saikei.scoring.task import Task
 from saikei.training import fit
 
@@ -58,20 +58,20 @@ class AdaBoostRounds:
         if self.validation is not None:
             self._held_total = np.zeros((len(self.validation), self._count))
 
-    def keep(self, model: keras.Model) -> None:
+    def keep(self, model: Graph) -> None:
         """Take a trained model as the first member.
 
         Raises:
             FusionError: when it is no better than chance, or makes no errors.
         """
-        if not self._accept(copy_model(model, "member_1")):
+        if not self._accept(build(model, "member_1")):
             raise FusionError(f"Boost(keep_first=True): {self.ended}: train it, or another first.")
 
-    def add(self, architecture: keras.Model, seed: int) -> bool:
+    def add(self, architecture: Graph, seed: int) -> bool:
         """Train another member on the rows with their present weights.
 
         Args:
-            architecture: the model whose structure is trained from new weights.
+            architecture: the graph whose structure is trained from new weights.
             seed: seed of the new weights and of the training.
 
         Returns:
@@ -80,7 +80,7 @@ class AdaBoostRounds:
         if self.ended is not None:
             return False
         settings = self.settings
-        member = copy_model(fresh_model(architecture, seed), f"member_{len(self.parts) + 1}")
+        member = fresh_model(architecture, seed, f"member_{len(self.parts) + 1}")
         fit(
             member,
             self.train.to_fit(self.train.x, self.weights),

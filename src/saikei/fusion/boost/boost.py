@@ -19,6 +19,7 @@ from saikei.fusion.boost.gradient import GradientRounds
 from saikei.fusion.boost.series import TrainingData, TrainingSettings, sum_model, vote_term
 from saikei.fusion.logits import last_activation
 from saikei.fusion.members import AnyMembers, Members
+from saikei.graph import Graph
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
 from saikei.scoring.inference import flat_labels, flat_weights
 from saikei.scoring.observed import observe
@@ -151,10 +152,9 @@ class Boost(TrainedFusion):
         architectures = self._architectures(given)
         if data is None:
             raise FusionError("Boost needs training data: call it with (members, (x, y)).")
-        first = given.models[0]
-        activation = last_activation(first, "Boost")
-        train = _training_data(first, data, "train")
-        held = None if validation is None else _training_data(first, validation, "validation")
+        activation = last_activation(given, "Boost")
+        train = _training_data(given, data, "train")
+        held = None if validation is None else _training_data(given, validation, "validation")
         settings = TrainingSettings(
             activation, self.epochs, self.batch_size, self.learning_rate, self.shrinkage
         )
@@ -166,11 +166,9 @@ class Boost(TrainedFusion):
             rounds = AdaBoostRounds(settings, train, held)
             term = vote_term(train.task)
         self._run(rounds, architectures)
-        return _fitted(sum_model(first, rounds.parts, activation, term), rounds)
+        return _fitted(sum_model(given, rounds.parts, activation, term), rounds)
 
-    def _run(
-        self, rounds: GradientRounds | AdaBoostRounds, architectures: Sequence[keras.Model]
-    ) -> None:
+    def _run(self, rounds: GradientRounds | AdaBoostRounds, architectures: Sequence[Graph]) -> None:
         seeds = np.random.SeedSequence(self.seed).generate_state(len(architectures)) >> 1
         for number, (model, seed) in enumerate(zip(architectures, seeds, strict=True)):
             if number == 0 and self.keep_first:
@@ -183,10 +181,10 @@ class Boost(TrainedFusion):
                 "the first."
             )
 
-    def _architectures(self, members: Members) -> list[keras.Model]:
+    def _architectures(self, members: Members) -> list[Graph]:
         if len(members) != 1 or self.rounds is None:
             members.check_alike()
-        return list(islice(cycle(members.models), self.rounds or len(members)))
+        return list(islice(cycle(members.graphs), self.rounds or len(members)))
 
 
 def _fitted(model: keras.Model, rounds: GradientRounds | AdaBoostRounds) -> BoostFit:
@@ -201,8 +199,9 @@ def _fitted(model: keras.Model, rounds: GradientRounds | AdaBoostRounds) -> Boos
     )
 
 
-def _training_data(model: keras.Model, data: Any, name: str) -> TrainingData:
+def _training_data(members: Members, data: Any, name: str) -> TrainingData:
     arrays = gathered(data, name)
-    labelled, _ = observe(model, arrays.parts)
-    (y,), (weights,) = flat_labels(model, arrays.y), flat_weights(arrays.weights, 1)
+    model, outputs = members.models[0], members.outputs[0]
+    labelled, _ = observe(model, arrays.parts, outputs=outputs)
+    (y,), (weights,) = flat_labels(model, arrays.y, outputs), flat_weights(arrays.weights, 1)
     return TrainingData(ArrayData(arrays.x, y, weights), labelled)

@@ -13,7 +13,7 @@ from saikei.batches import Array
 from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
 from saikei.fusion.logits import to_logits
 from saikei.fusion.members import new_inputs
-from saikei.graph import Graph, fresh_model
+from saikei.graph import Graph, build, fresh_model
 from saikei.training import fit
 
 _LONGEST_STEP = 4.0
@@ -43,21 +43,21 @@ class GradientRounds:
     _scores: Array | None = None
     _held_scores: Array | None = None
 
-    def keep(self, model: keras.Model) -> None:
+    def keep(self, model: Graph) -> None:
         """Take a trained model as the first member."""
-        self._accept(to_logits(model, "member_1"), 1.0)
+        self._accept(build(to_logits(model), "member_1"), 1.0)
 
-    def add(self, architecture: keras.Model, seed: int) -> bool:
+    def add(self, architecture: Graph, seed: int) -> bool:
         """Train another member on top of the sum.
 
         Args:
-            architecture: the model whose structure is trained from new weights.
+            architecture: the graph whose structure is trained from new weights.
             seed: seed of the new weights and of the training.
 
         Returns:
             Whether the member made the loss lower; otherwise it is left out.
         """
-        member = to_logits(fresh_model(architecture, seed), f"member_{len(self.parts) + 1}")
+        member = fresh_model(to_logits(architecture), seed, f"member_{len(self.parts) + 1}")
         self._fit(member, seed)
         scores = predicted(member, self.train.x)
         step = 1.0 if self._scores is None else self._best_step(scores)

@@ -11,11 +11,9 @@ import numpy as np
 from keras import ops, tree
 
 from saikei.batches import Array, ArrayData, for_keras
-from saikei.fusion.members import new_inputs
-from saikei.graph import read
+from saikei.fusion.members import Members, new_inputs
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
-from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
 
 Term = Callable[[Any, float, int], Any]
@@ -114,18 +112,18 @@ def predicted(model: keras.Model, x: Any) -> Array:
 
 
 def sum_model(
-    first: keras.Model, parts: Sequence[Part], activation: str, term: Term | None = None
+    members: Members, parts: Sequence[Part], activation: str, term: Term | None = None
 ) -> keras.Model:
     """One model that gives the sum of the parts.
 
     Args:
-        first: the model whose inputs and outputs the sum has.
+        members: as they were given; the sum has their inputs and outputs.
         parts: the members, at least one.
         activation: applied to the sum; `"linear"` for none.
         term: computes a term of the sum from a member's output, its step and its number (from 1);
             `None` for the output times the step.
     """
-    inputs = new_inputs(read(first))
+    inputs = new_inputs(members.graphs[0])
     terms = []
     for number, part in enumerate(parts, start=1):
         (output,) = tree.flatten(part.model(inputs))
@@ -133,7 +131,7 @@ def sum_model(
     total = keras.layers.Add(name="sum")(terms)
     if activation != "linear":
         total = keras.layers.Activation(activation, name=activation)(total)
-    return keras.Model(inputs, read_outputs(first).pack([total]), name="boost")
+    return keras.Model(inputs, members.outputs[0].pack([total]), name="boost")
 
 
 def _scaled(output: Any, step: float, number: int) -> Any:

@@ -19,6 +19,7 @@ from saikei.graph import Graph, Operation, build, layers_of
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import counted_labels
+from saikei.scoring.outputs import read_outputs
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.score import Score
 
@@ -45,8 +46,9 @@ class WeightScorer:
         if recalibrates and statistics(graph):
             self._inputs = calibration_inputs(graph, data)
         predicted = predict_all(self._network, data)
-        tasks = infer_tasks(model, predicted.y)
-        labels = counted_labels(model, tasks, predicted)
+        outputs = read_outputs(graph)
+        tasks = infer_tasks(model, predicted.y, outputs=outputs)
+        labels = counted_labels(model, tasks, predicted, outputs)
         self.labelled = Labelled.of(tasks, labels, predicted.outputs)
         self._prior = self.labelled.prior(predicted.outputs)
 
