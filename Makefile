@@ -14,7 +14,6 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The tests are bound by compiling models, which uses one core each. A file's tests share what they
 # train, so they stay in one process.
 WORKERS ?= 2
-export TF_NUM_INTRAOP_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 # Whatever environment is active, only ours counts.
@@ -50,6 +49,9 @@ types: $(STAMP)  ## check types
 
 layers: $(STAMP)  ## check that dependencies point one way
 	$(BIN)/lint-imports
+
+# The networks are small: a process needs no more than its own core.
+tests tests-slow: export TF_NUM_INTRAOP_THREADS ?= 1
 
 tests: $(STAMP)  ## run the tests, without the slow ones
 	$(PYTEST)

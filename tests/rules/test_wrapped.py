@@ -267,6 +267,7 @@ def test_merged_weights_are_normalised_by_what_they_give() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_student_is_like_its_teacher_behind_the_wrapper() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 3, 6, 6, 2)).astype("float32"), rng.integers(0, 2, 32)

@@ -22,6 +22,7 @@ def run(model: Any, train: Any, validation: Any = None, **changes: Any) -> Resul
     return sk.optimize(model, train, validation, sk.Budget(macs=0.5), **{**settings, **changes})
 
 
+@pytest.mark.slow
 def test_the_untrained_cut_ships_where_training_made_it_worse(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
