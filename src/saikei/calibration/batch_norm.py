@@ -34,7 +34,7 @@ def refit_batch_norm(operation: Operation, pairs: Sequence[Pair]) -> Operation:
     weights = operation.weights
     numbers = {name: w.numpy().astype(np.float64) for name, w in weights.items()}
     slope = numbers.get("gamma", 1.0) / np.sqrt(numbers["moving_variance"] + epsilon)
-    # A channel that is constant on the samples says nothing about its scale.
+    # The scale of a channel that is constant on the samples cannot be fitted.
     moving = variance > 1e-12 * np.square(mean) + 1e-20
     slope = np.where(moving, covariance / np.where(moving, variance, 1.0), slope)
     variance = np.where(moving, variance, numbers["moving_variance"])

@@ -1,7 +1,7 @@
 """Ridge least squares from normal equations, shrunk towards weights that are there already.
 
 With the weights W₀ at hand and the residuals R = Y - X W₀, the change Δ minimises
-‖XΔ - R‖² + λ‖Δ‖², so (XᵀX + λI) Δ = XᵀR: a direction that the samples say nothing about keeps
+‖XΔ - R‖² + λ‖Δ‖², so (XᵀX + λI) Δ = XᵀR: a direction in which the samples do not vary keeps
 its old weight, and the fit is never worse on the samples than W₀ is.
 """
 

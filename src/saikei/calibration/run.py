@@ -66,7 +66,7 @@ class Run:
         self._readers.update(also)
 
     def replace(self, operation: Operation) -> None:
-        """Let an operation of the same name take a place; calls that ran already stay."""
+        """Replace an operation by one of the same name; calls that ran already stay."""
         self.graph = self.graph.with_operations({operation.name: operation})
         self._instances.pop(operation.name, None)
 

@@ -1,9 +1,10 @@
 """Biases of several axes, which Keras adds along the wrong axis when all but one are 1.
 
 On TensorFlow, `keras.ops.add` takes every summand with one axis of more than one number for a bias
-of the channels, and adds it along axis 1 where that has the same size, wherever the numbers stand.
-So the biases `(heads, width)` in attention and in `EinsumDense` are wrong where the width is 1 and
-a sequence is as long as there are heads. No cut may make such a bias, or change the size of one.
+of the channels, and adds it along axis 1 where that has the same size, even if it belongs to
+another axis. So the biases `(heads, width)` in attention and in `EinsumDense` are wrong where the
+width is 1 and a sequence is as long as there are heads. No cut may make such a bias, or change the
+size of one.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ REASON = "Keras adds a bias with one such axis wrongly on TensorFlow, when a seq
 
 
 def is_bias_of_several_axes(name: str, shape: Shape) -> bool:
-    """Whether a weight is a bias whose numbers stand on two axes or more.
+    """Whether a weight is a bias of two axes or more.
 
     Args:
         name: the weight's name in its layer.
-        shape: of the weight.
+        shape: the shape of the weight.
     """
     return name.split("/")[-1].split("#")[0] == "bias" and len(shape) > 1
 

@@ -29,8 +29,8 @@ class Factorize(SplittingEdit):
 
     A `Dense` layer of shape (in, out) becomes one of (in, rank), linear and without bias, and
     one of (rank, out) with the name, the bias and the activation. `EinsumDense` layers that
-    multiply by one matrix are split likewise, and an `Embedding` becomes a thinner table and a
-    `Dense` layer. Convolutions are split in one of two schemes:
+    multiply by one matrix are split in the same way, and an `Embedding` becomes a thinner table
+    and a `Dense` layer. Convolutions are split in one of two schemes:
 
     - `"channel"`: the whole window to `rank` channels, then 1×1 to all (Zhang et al., 2016). In
       a grouped convolution, `rank` channels in each group;
@@ -47,8 +47,8 @@ class Factorize(SplittingEdit):
             lost, relative to each layer's own, is smallest.
         energy: instead of `keep`: the smallest rank that keeps this share of the sum of squares
             of each kernel, up to 1.
-        layers: only these; empty for all that fit.
-        exclude: not these.
+        layers: the names of the layers to change; all that fit when empty.
+        exclude: the names of layers that stay as they are.
         scheme: of convolutions; `"auto"` takes what loses less, or costs less, layer by layer.
         compensate: refit the layers to what they gave before, by least squares on the data;
             nothing is trained. Only done when data is given.

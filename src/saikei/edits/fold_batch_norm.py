@@ -121,7 +121,7 @@ def _add_reason(refused: dict[str, str], name: str, reason: str) -> None:
 
 
 def _follow(graph: Graph, routes: list[Route]) -> Graph:
-    """Change the layers that take what the routes lead to them, and lead around the others."""
+    """Change the layers that take a scale and shift, and bypass the BatchNormalization layers."""
     changed: dict[str, Operation] = {}
     around: dict[TensorRef, TensorRef] = {}
     for route in routes:

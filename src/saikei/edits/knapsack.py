@@ -33,8 +33,9 @@ def removal_order(
     Args:
         channel_map: a graph with its channels.
         groups: the groups that may be cut.
-        scores: errors in one unit for all groups.
-        budget: what is to be saved. For a latency, which is not counted, MACs stand in.
+        scores: the errors of the channels, in one unit for all groups.
+        budget: the costs that should be saved. For a latency, which is not counted, MACs are
+            used.
 
     Returns:
         Channel numbers, all but those that have to stay.

@@ -35,9 +35,9 @@ class RemoveLayers(RefittingEdit):
             many. Rounded, and at least one.
         ranking: `"output"` (how much the model's outputs change, as a share of their variance),
             `"loss"` (how much the loss on the labels grows), `"influence"` (the cosine distance
-            between what a part gives and what takes its place, as in ShortGPT), or `"weights"`
-            (the branch's share of the sum, guessed from weights; it cannot tell for layers
-            without a shortcut, which then stay). All but the last look at data, and are asked
+            between a part's output and the tensor that replaces it, as in ShortGPT), or `"weights"`
+            (the branch's share of the sum, guessed from weights; layers without a
+            shortcut have no score, and stay). All but the last need data, and are computed
             again after each part that goes. By default `"output"` with data, `"weights"`
             without.
         kinds: of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`

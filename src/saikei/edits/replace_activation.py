@@ -26,7 +26,7 @@ from saikei.graph import Graph, Operation, new_operation, replace_operations, un
 
 @dataclass(frozen=True, init=False)
 class ReplaceActivation(RefittingEdit):
-    """Put another activation function in the place of one, wherever the model holds it.
+    """Replace an activation function by another, wherever the model has it.
 
     `activation=` arguments of dense and convolutional layers, activation layers and `keras.ops`
     operations are all found. A function with parameters of its own becomes a layer of its own
@@ -46,10 +46,10 @@ class ReplaceActivation(RefittingEdit):
             your own, or `"any"`. `"relu"` is also a `ReLU` layer with a maximum or a threshold;
             with a slope it is `"leaky_relu"`, with a maximum of 6 `"relu6"`.
         new: a name of `keras.activations` (but `"glu"`), or `"prelu"`.
-        layers: only these, by name.
-        exclude: not these.
-        compensate: with data, whether the layers are then refitted, by least squares, to what
-            they gave before.
+        layers: the names of the layers to change; all that fit when empty.
+        exclude: the names of layers that stay as they are.
+        compensate: with data, whether the layers are then refitted, by least squares, to their
+            outputs before the edit.
         parameters: of the new function, by the names that Keras gives them: `negative_slope`
             (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold` (`relu`), `alpha`
             (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so on. For `prelu`:

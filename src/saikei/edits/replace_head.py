@@ -10,7 +10,7 @@ import keras
 
 from saikei.edits.base import Edit
 from saikei.edits.heads.given import layer_from, normalised
-from saikei.edits.heads.new_head import POOLINGS, Asked, built_on, of_classes, put_behind
+from saikei.edits.heads.new_head import POOLINGS, HeadRequest, built_on, of_classes, put_behind
 from saikei.edits.heads.places import cut_at, old_head, output_number, replaced_head
 from saikei.edits.replacing.functions import asked_function
 from saikei.errors import EditError
@@ -25,8 +25,8 @@ Head: TypeAlias = keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]
 class ReplaceHead(Edit):
     """Cut a model at a layer, and put a new head there, or none.
 
-    What is left of the model gives exactly what it gave. The weights of a new head are fresh, but
-    for those of a model that is given as the head.
+    The outputs of the layers that are left stay exactly the same. The weights of a new head are
+    fresh, except those of a model that is given as the head.
 
     Args:
         at: the layer, or the model within the model, whose output the new head reads. By default
@@ -79,8 +79,8 @@ class ReplaceHead(Edit):
             if len(refs) > 1:
                 shown = ", ".join(f"'{graph.calls[ref.call].operation}'" for ref in refs)
                 raise EditError(
-                    f"Model '{graph.name}' has {len(refs)} outputs ({shown}): tell ReplaceHead "
-                    "which gets the new head, output=0 for one, or where to cut all of them off, "
+                    f"Model '{graph.name}' has {len(refs)} outputs ({shown}): name the "
+                    "output that gets the new head, as in output=0, or cut all of them off, "
                     "at=…."
                 )
             number = 0
@@ -111,7 +111,7 @@ class ReplaceHead(Edit):
         given = graph.output_refs()
         outputs = given if self.output is None else [given[output_number(graph, self.output)]]
         old = replaced_head(graph, outputs) if self.at else old_head(graph, outputs[0])
-        asked = Asked(self.classes, self.activation, self.pooling)
+        asked = HeadRequest(self.classes, self.activation, self.pooling)
         return of_classes(graph.spec(ref), where, old, self.at is not None, asked)
 
 

@@ -36,10 +36,10 @@ _FIX = "keep the size of its input (size=…), or choose other layers"
 
 @dataclass(frozen=True)
 class ReplacePooling(RefittingEdit):
-    """Put another pooling in the place of pooling layers and operations.
+    """Replace pooling layers and operations by others, or by convolutions.
 
-    Sizes behind are worked out anew; where a layer cannot take its new input (a `Dense` behind
-    a `Flatten`, say), the edit is refused and nothing is changed.
+    The shapes after it are computed again; where a layer cannot take its new input (for example a
+    `Dense` after a `Flatten`), the edit is refused and nothing is changed.
 
     The edit is approximate, except for `"conv"` and `"depthwise_conv"` in the place of an
     average pooling without padding: they start as the same function. With padding `"same"` they
@@ -55,7 +55,7 @@ class ReplacePooling(RefittingEdit):
               otherwise;
             - `"adaptive"`, `"adaptive_max"`, `"adaptive_average"`: as many windows as give the
               output size `size`, the present one by default. Where Keras has no such layer,
-              windows of one size stand in;
+              windows of one size are used;
             - `"global"`, `"global_max"`, `"global_average"`: over all of space, with spatial
               axes of size 1 in the place of a pooling that has some;
             - `"depthwise_conv"`, `"conv"`: a convolution with the windows and strides of the
@@ -145,7 +145,7 @@ class ReplacePooling(RefittingEdit):
         return self.old == "any" or set(asked) <= {pooling.form, pooling.reduction}
 
     def _chain(self, graph: Graph, operation: Operation, old: Pooling) -> list[Operation]:
-        """What comes in the place of an operation; nothing where it is so already."""
+        """The replacement of an operation; empty where it is as asked already."""
         call = calls_of(graph, operation.name)[0]
         shape = graph.spec(call.inputs()[0]).shape
         settings = {
@@ -169,7 +169,7 @@ class ReplacePooling(RefittingEdit):
         return [new_operation(operation.name, layer)]
 
     def _pooling(self, old: Pooling, output_size: tuple[int | None, ...]) -> Pooling:
-        """What an old pooling becomes."""
+        """The pooling that replaces an old one."""
         form, reduction = old.form, old.reduction
         for part in self.new.split("_"):
             if part in _FORMS:

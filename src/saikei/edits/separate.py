@@ -36,8 +36,8 @@ class Separate(SplittingEdit):
             of the MACs of these layers, or a `Budget` for the model: only as many as it takes,
             those of the least error first.
         depth_multiplier: filters for each input channel; with more the error is less.
-        layers: only these; empty for all that fit.
-        exclude: not these.
+        layers: the names of the layers to change; all that fit when empty.
+        exclude: the names of layers that stay as they are.
         compensate: refit the layers to what they gave before, by least squares on the data;
             nothing is trained. Only done when data is given.
 

@@ -36,8 +36,8 @@ class Sparsify(Edit):
         pattern: `"unstructured"` puts zeros anywhere. `"n:m"`, as in `"2:4"`, leaves n of every m
             weights along the input axis; inputs past the last whole group stay dense, and so do
             kernels without such an axis (depthwise ones).
-        layers: only these; empty for all that have kernels.
-        exclude: not these.
+        layers: the names of the layers to change; all that have kernels when empty.
+        exclude: the names of layers that stay as they are.
         scope: `"layer"` gives every kernel this sparsity; `"global"` ranks the weights of all
             kernels together, by their squares relative to the sum of those that are not smaller in
             the same kernel (Lee et al., 2021). Other than for `PruneChannels`, `"layer"` is the

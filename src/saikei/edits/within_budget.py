@@ -24,10 +24,10 @@ def largest_within(
     Args:
         channel_map: a graph with its channels.
         budget: the limits; shares are of this graph.
-        mask_for: the mask of a kept share.
+        mask_for: gives the mask for a kept share.
 
     Raises:
-        BudgetError: when even the smallest cut is too large; it says how small that is.
+        BudgetError: when even the smallest cut is too large; the message has how small that is.
     """
     check_countable(channel_map.graph, budget)
     timed = budget.latency is not None

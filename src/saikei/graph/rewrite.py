@@ -13,7 +13,7 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
-from saikei.graph.describe import kind_of, layer_config
+from saikei.graph.describe import kind_of, layer_config, unused
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.instantiate import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.per_step import spec_of
@@ -47,10 +47,7 @@ def new_operation(
 
 def unused_name(graph: Graph, name: str, also: Collection[str] = ()) -> str:
     """The name, with a number where an operation of the graph or of `also` has it already."""
-    taken = {*graph.operations, *also}
-    if name not in taken:
-        return name
-    return next(n for n in (f"{name}_{i}" for i in itertools.count(1)) if n not in taken)
+    return unused(name, {*graph.operations, *also})
 
 
 def replace_operations(graph: Graph, chains: Mapping[str, Sequence[Operation]]) -> Graph:

@@ -75,14 +75,14 @@ def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import jax
 
     weights = _floating(model)
-    place = {id(weight): position for position, weight in enumerate(weights)}
+    index = {id(weight): position for position, weight in enumerate(weights)}
 
     def value(values: list[Any], x: Any, y: Any) -> Any:
         trained = [
-            values[place[id(v)]] if id(v) in place else v.value for v in model.trainable_variables
+            values[index[id(v)]] if id(v) in index else v.value for v in model.trainable_variables
         ]
         others = [
-            values[place[id(v)]] if id(v) in place else v.value
+            values[index[id(v)]] if id(v) in index else v.value
             for v in model.non_trainable_variables
         ]
         outputs, _ = model.stateless_call(trained, others, x, training=False)

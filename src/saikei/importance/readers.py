@@ -1,4 +1,4 @@
-"""Who reads a group's channels: the tensors that carry them, and the weights that meet them."""
+"""Where a group's channels are read: in which tensors, and by which weights."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def in_channels(
     """
     flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
     order = np.argsort(group.channels, kind="stable")
-    place = np.searchsorted(group.channels[order], channels).clip(max=group.size - 1)
-    column = order[place]
+    index = np.searchsorted(group.channels[order], channels).clip(max=group.size - 1)
+    column = order[index]
     own = np.flatnonzero(group.channels[column] == channels)
     column = column[own]
     turn = _occurrences(column)
@@ -127,7 +127,7 @@ def in_channels(
 
 
 def _occurrences(values: Vector) -> Vector:
-    """For each entry, how many equal ones stand before it."""
+    """For each entry, the number of equal ones before it."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(values) else order

@@ -50,7 +50,7 @@ class Pattern:
 
 
 def smallest(scores: Array, count: int) -> Mask:
-    """Where the `count` smallest scores stand; equal ones in the order of their indices."""
+    """A mask of the `count` smallest scores; of equal ones, those of the lower index."""
     flat = scores.ravel()
     mask = np.zeros(flat.shape, dtype=bool)
     if count > 0:
@@ -82,7 +82,7 @@ def lamp(array: Array) -> Array:
 
 
 def group_zeros(array: Array, axes: tuple[int, ...], of: int, zeros: int) -> Mask:
-    """Where the smallest `zeros` of every `of` weights along the axes stand.
+    """A mask of the smallest `zeros` of every `of` weights along the axes.
 
     Args:
         array: a kernel.

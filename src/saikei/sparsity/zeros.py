@@ -1,4 +1,4 @@
-"""Zeros that stand in a kernel already, and whether they are meant to stay."""
+"""Zeros that a kernel has already, and whether they are meant to stay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
 
     Args:
         name: the weight's own name or path, such as `"kernel"` or `"query/kernel"`.
-        shape: of the weight.
+        shape: the shape of the weight.
     """
     last = name.split("/")[-1].split("#")[0]
     return last.endswith("kernel") and len(shape) >= 2

@@ -3,7 +3,7 @@
 The mean square of every tensor is worked out from the layers' weights, as if channels were
 independent: a normalisation gives γ² + β² whatever it reads, a linear layer Σw²/outputs times
 what it reads plus b², a ReLU half of it, a sum the sum. The share of the branch in the sum is
-then a score. It knows nothing of the data, and nothing of what the layers behind make of it.
+then a score. It ignores the data, and what later layers do with the sum.
 """
 
 from __future__ import annotations

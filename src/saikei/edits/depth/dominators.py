@@ -1,4 +1,4 @@
-"""Who depends on whom in a graph, and what nobody needs when tensors are led around it."""
+"""Which calls of a graph depend on which, and which are not needed when tensors are bypassed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NORMALISATIONS = {
 }
 
 
-# Of what these read, only the shape matters.
+# Only the shape of the inputs of these matters.
 _OF_SHAPE = {"ops.FullLike", "ops.OnesLike", "ops.Shape", "ops.ZerosLike"}
 
 
@@ -39,7 +39,7 @@ def dominators(graph: Graph) -> list[int]:
     """For each call, the calls that every path to it from an input passes, as bits."""
     found: list[int] = []
     for index, call in enumerate(graph.calls):
-        # Constants are on no path, so they leave what the others say as it is.
+        # Constants are on no path, so they do not change the dominators of the others.
         bits = -1
         operation = graph.operations[call.operation]
         if operation.kind == "InputLayer":
@@ -58,11 +58,11 @@ def _of_shape_alone(operation: Operation) -> bool:
 
 
 def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset[int]:
-    """The calls that no output needs when tensors are led around.
+    """The calls that no output needs when tensors are bypassed.
 
     Args:
         graph: the graph.
-        around: for each tensor that is led around, the earlier one that is read instead.
+        around: for each tensor that is bypassed, the earlier one that is read instead.
     """
 
     def source(ref: TensorRef) -> TensorRef:

@@ -47,7 +47,7 @@ class Gate(keras.layers.Layer):
         return ops.where(ops.cast(self.open, "float32") > 0.5, given, taken)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Masks go the way of the first tensor."""
+        """The mask of the first tensor."""
         return previous_mask[0] if isinstance(previous_mask, (list, tuple)) else previous_mask
 
 
@@ -68,17 +68,17 @@ class CosineDistance(keras.layers.Layer):
         return 1 - ops.sum(given * taken, axis=-1) / ops.maximum(lengths, 1e-30)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        """A number a sample has no steps to mask."""
+        """No mask, as the output has no steps."""
 
 
 class GatedModel:
-    """Runs a graph with tensors led around some of its units, without building it anew.
+    """Runs a graph with some of its units bypassed, without building it again.
 
     Args:
         graph: the graph.
-        around: for each tensor that can be led around, the earlier one in its place.
-        inputs: of the samples, nested as the graph nests its inputs.
-        distances: measure also how far each such tensor is from the one in its place.
+        around: for each tensor that can be bypassed, the earlier tensor that replaces it.
+        inputs: the inputs of the samples, nested as the graph nests its inputs.
+        distances: whether to measure the distance of each such tensor to its replacement.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class GatedModel:
         """The model's outputs, flattened, and the mean distances where they are measured.
 
         Args:
-            shut: the tensors that are led around.
+            shut: the tensors that are bypassed.
         """
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)
@@ -111,7 +111,7 @@ class GatedModel:
         return found[: self._outputs], {ref: float(np.mean(far)) for ref, far in measured}
 
     def _with_gates(self, graph: Graph, distances: bool) -> Graph:
-        """The graph with a gate behind each tensor that can be led around."""
+        """The graph with a gate after each tensor that can be bypassed."""
         writer = _Writer(graph)
         measured: list[TensorRef] = []
         for index, call in enumerate(graph.calls):
@@ -165,7 +165,7 @@ class _Writer:
         return TensorRef(len(self._calls) - 1, 0)
 
     def graph(self, also: list[TensorRef]) -> Graph:
-        """The new graph, with other outputs behind the old ones."""
+        """The new graph, with more outputs after the old ones."""
         inputs = [self.moved[ref] for ref in self._graph.input_refs()]
         outputs = [self.moved[ref] for ref in self._graph.output_refs()]
         name = self._graph.name

@@ -10,7 +10,7 @@ from saikei.edits.folding.no_ops import is_no_op
 from saikei.edits.folding.readers import OUTPUT, readers
 from saikei.graph import Graph, TensorRef
 
-# Longer chains of layers are no longer a layer.
+# Longer chains are not considered.
 LONGEST = 3
 _ACTIVATIONS = {"Activation", "ELU", "LeakyReLU", "PReLU", "ReLU"}
 _FUNCTIONS = {
@@ -35,7 +35,7 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True)
 class _Layer:
-    """A call with a kernel, and the normalisation and activation behind it.
+    """A call with a kernel, and the normalisation and activation after it.
 
     Args:
         name: of the operation with the kernel.
@@ -51,7 +51,7 @@ class _Layer:
 
 
 def plain_units(graph: Graph) -> list[Unit]:
-    """Layers, with the normalisation and activation behind them, that keep the shape.
+    """Layers, with the normalisation and activation after them, that keep the shape.
 
     Where a single layer changes the shape, up to three in a row that together keep it. Shorter
     chains come first, and no two overlap. What gives an output of the model stays.

@@ -15,11 +15,11 @@ class PlannedUnit:
     Args:
         name: for `RemoveLayers(layers=…)` or `exclude`.
         kind: `"residual"`, `"projection"`, `"block"` or `"plain"`.
-        layers: what it consists of.
-        params: parameters that go with it alone.
-        macs: multiply-accumulates per sample that go with it alone.
-        score: what the ranking says of it while all others are there; `None` where the ranking
-            cannot tell, so that it stays.
+        layers: the names of its layers.
+        params: the number of parameters that go when it alone goes.
+        macs: the multiply-accumulates per sample that go when it alone goes.
+        score: its score while all others are there; `None` where the ranking has none, so that
+            it stays.
         order: 1 for the first that goes; `None` where it stays or goes within another one.
     """
 
@@ -37,9 +37,9 @@ class RemovalPlan:
     """What `RemoveLayers` would do; printed, it is a table.
 
     Args:
-        ranking: what scores mean: see `RemoveLayers`.
+        ranking: the ranking that made the scores; see `RemoveLayers`.
         units: all parts that can be left out, in the order in which they are called.
-        edit: leaves out the same without looking at data again.
+        edit: an edit that leaves out the same parts without data.
     """
 
     ranking: str

@@ -25,18 +25,18 @@ SAMPLES = 256
 
 
 class Ranking(ABC):
-    """Scores units, the least harm first."""
+    """Scores units by the harm of leaving them out."""
 
     @abstractmethod
     def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
-        """What leaving out each unit would do, in the ranking's own measure.
+        """The harm of leaving out each unit, in the ranking's own measure.
 
         Args:
             units: the units.
-            gone: the tensors that are led around already.
+            gone: the tensors that are bypassed already.
 
         Returns:
-            A number for each, `None` where the ranking cannot tell.
+            A number for each unit, `None` where the ranking has none.
         """
 
 
@@ -49,12 +49,12 @@ class ByWeights(Ranking):
         )
 
     def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
-        """The same whatever is gone."""
+        """The scores, which do not depend on what is gone."""
         return [self._shares[unit.name] for unit in units]
 
 
 class ByInfluence(Ranking):
-    """Block influence: 1 − cos between what a unit gives and what takes its place.
+    """Block influence: 1 − cos between a unit's output and the tensor that replaces it.
 
     Men et al., ShortGPT, 2024; the angle is between all numbers of a sample. Measured again
     when units are gone.
@@ -65,13 +65,13 @@ class ByInfluence(Ranking):
         self._model = GatedModel(graph, _gates(units), inputs, distances=True)
 
     def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
-        """The sum over what each unit gives."""
+        """The sum over the outputs of each unit."""
         _, distances = self._model.run(gone)
         return [sum(distances[ref] for ref in unit.around if ref not in gone) for unit in units]
 
 
 class _ByTrial(Ranking):
-    """Leave each unit out in turn and look at the model's outputs."""
+    """Leave each unit out in turn and compare the model's outputs."""
 
     def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
         # Outputs before and after, in float64 too.

@@ -100,7 +100,7 @@ def _begins(graph: Graph, unit: Unit, merge: int) -> bool:
 
 
 def _linear_from(graph: Graph, ref: TensorRef, others: int) -> int | None:
-    """How many kernels stand between a tensor and the first that the other branch reads too.
+    """The number of kernels between a tensor and the first that the other branch reads too.
 
     `None` where there is more than a linear layer and pooling, or nothing.
     """
@@ -121,7 +121,7 @@ def _linear_from(graph: Graph, ref: TensorRef, others: int) -> int | None:
 
 
 def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
-    """Residual units that follow each other and belong together: attention and what is behind.
+    """Residual units that follow each other and belong together: attention and feed-forward.
 
     A block begins with attention and ends before the next attention that does not follow
     attention at once, so that a decoder's attention to itself and to the encoder stay together.
@@ -133,13 +133,13 @@ def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
     by_output = {next(iter(unit.around)): unit for unit in residual}
     follows: dict[str, Unit] = {}
     for unit in residual:
-        ref = _behind_norms(graph, next(iter(unit.around.values())))
+        ref = _before_norms(graph, next(iter(unit.around.values())))
         if ref in by_output:
             follows[by_output[ref].name] = unit
-    behind = {unit.name for unit in follows.values()}
+    later = {unit.name for unit in follows.values()}
     blocks = []
     for first in residual:
-        if first.name in behind:
+        if first.name in later:
             continue
         chain = [first]
         while chain[-1].name in follows:
@@ -148,8 +148,8 @@ def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
     return [block for block in blocks if block is not None]
 
 
-def _behind_norms(graph: Graph, ref: TensorRef) -> TensorRef:
-    """The tensor before normalisations, as they stand between blocks that normalise last."""
+def _before_norms(graph: Graph, ref: TensorRef) -> TensorRef:
+    """The tensor before normalisations, which are between blocks that normalise last."""
     while graph.operations[graph.calls[ref.call].operation].kind in NORMALISATIONS:
         ref = graph.calls[ref.call].inputs()[0]
     return ref

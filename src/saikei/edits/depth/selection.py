@@ -19,10 +19,10 @@ def removal_order(
     """Take out the unit that does the least harm for each unit in it, again and again.
 
     Args:
-        units: that may go, all of them known to the ranking.
-        ranking: asked again at each step.
-        count: of the smallest units that go in all; one that contains others counts as many. All
-            go when not given.
+        units: the units that may go; the ranking has scores for all of them.
+        ranking: the ranking, which scores again at each step.
+        count: how many of the smallest units go in all; one that contains others counts as many.
+            All go when not given.
     """
     left, small = list(units), leaves(units)
     gone: set[TensorRef] = set()
@@ -51,12 +51,12 @@ def within_budget(
 
     Args:
         graph: the graph.
-        units: that may go.
-        ranking: of them.
+        units: the units that may go.
+        ranking: the ranking of the units.
         budget: the limits; shares are of this graph.
 
     Raises:
-        BudgetError: when it is not kept even without all of them; it says what is reached.
+        BudgetError: when it is not kept even without all of them; the message has what is reached.
         EditError: when the graph keeps it as it is.
     """
     check_countable(graph, budget)
@@ -84,7 +84,7 @@ def _size(unit: Unit, small: Sequence[Unit]) -> int:
 
 
 def all_around(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:
-    """The tensors that are led around without any of the units."""
+    """The tensors that are bypassed when all the units are left out."""
     return {given: taken for unit in units for given, taken in unit.around.items()}
 
 

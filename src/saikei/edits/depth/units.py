@@ -23,9 +23,9 @@ class Unit:
         kind: `"residual"`: the shortcut is what the branch reads; `"projection"`: it is a linear
             layer or pooling of that; `"block"`: residual units that belong together, such as
             attention and feed-forward; `"plain"`: a chain without a shortcut, with as many
-            channels behind as before.
-        around: the tensors that it gives, and which earlier ones take their place without it.
-        calls: what is not needed without it.
+            channels at its end as at its start.
+        around: the tensors that it gives, and the earlier ones that replace them without it.
+        calls: the calls that are not needed without it.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Unit:
 def make_unit(
     graph: Graph, name: str, kind: UnitKind, around: Mapping[TensorRef, TensorRef]
 ) -> Unit | None:
-    """The unit that is left out by leading tensors around it.
+    """The unit that is left out by bypassing it.
 
     Returns:
         `None` where that leaves nothing to compute between an input and an output of the model,
-        or where the tensors that change places have another shape or dtype.
+        or where a tensor and its replacement differ in shape or dtype.
     """
     outputs, inputs = set(graph.output_refs()), set(graph.input_refs())
     for given, taken in around.items():

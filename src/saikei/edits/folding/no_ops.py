@@ -58,8 +58,8 @@ def _always(case: _Case) -> bool:
     return True
 
 
-def _entries(**wanted: object) -> Callable[[_Case], bool]:
-    return lambda case: all(case.all(key, value) for key, value in wanted.items())
+def _entries(**expected: object) -> Callable[[_Case], bool]:
+    return lambda case: all(case.all(key, value) for key, value in expected.items())
 
 
 def _reshape(case: _Case) -> bool:
@@ -91,7 +91,7 @@ def _activation(case: _Case) -> bool:
 
 
 def _maker(graph: Graph, ref: TensorRef) -> Operation:
-    """The operation that made a tensor, behind those that do nothing."""
+    """The operation that made a tensor, before those that do nothing."""
     while graph.calls[ref.call].inputs() and is_no_op(graph, ref.call):
         ref = graph.calls[ref.call].inputs()[0]
     return graph.operations[graph.calls[ref.call].operation]
@@ -113,7 +113,7 @@ def activation_name(operation: Operation) -> str | None:
     return None
 
 
-# In a recurrent layer, say, the activation is not the last thing that happens.
+# In other layers, such as recurrent ones, the activation is not applied last.
 _APPLY_THEIR_ACTIVATION_LAST = {
     "Activation",
     "Conv1D",

@@ -1,4 +1,4 @@
-"""Who reads a tensor, and which calls may be left out without a mask going another way."""
+"""Which calls read a tensor, and helpers about masks and training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from saikei.graph import Call, Graph, Operation, TensorRef, value_inputs
 
-# The call that stands for the model's own outputs among the readers of a tensor.
+# Among the readers of a tensor, this means that it is an output of the model.
 OUTPUT = -1
 
 
@@ -36,6 +36,6 @@ def passes_masks(operation: Operation) -> bool:
 
 
 def forced_to_train(call: Call) -> bool:
-    """Whether the call says `training=True`, as for dropout that stays on when predicting."""
+    """Whether the call has `training=True`, as for dropout that stays on when predicting."""
     training: Any = call.kwargs.get("training")
     return bool(training)

@@ -1,4 +1,4 @@
-"""Which layers a BatchNormalization's scale and shift end up in, led back or led on."""
+"""Which layers take a BatchNormalization's scale and shift: those before it, or those after it."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def route_back(graph: Graph, readers: Readers, call: int, affine: Affine) -> Rou
     shares: dict[int, Affine] = {}
     pending = [(graph.calls[call].inputs()[0], affine)]
     while pending:
-        ref, wanted = pending.pop()
+        ref, needed = pending.pop()
         maker = graph.calls[ref.call]
         if len(readers[ref]) != 1:
             raise CannotFoldError(f"what '{maker.operation}' gives is read elsewhere too")
         if graph.operations[maker.operation].weights or not maker.inputs():
-            shares[ref.call] = wanted
+            shares[ref.call] = needed
         else:
-            pending.extend(_through(graph, ref.call, wanted))
+            pending.extend(_through(graph, ref.call, needed))
     return Route(call, shares, ahead=False)
 
 
@@ -99,7 +99,7 @@ def _through(graph: Graph, index: int, affine: Affine) -> list[tuple[TensorRef, 
     if kind in ("Concatenate", "ops.Concatenate"):
         return _through_concatenate(graph, index, affine)
     if kind in (STEPS, JOINED):
-        # The axis of the steps, behind the batch, goes or comes back.
+        # The axis of the steps, after the batch axis, goes or comes back.
         lost = 1 if kind == STEPS else -1
         if affine.axis + lost < 1:
             raise CannotFoldError(f"'{call.operation}' joins the axis that it scales")

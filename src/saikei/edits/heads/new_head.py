@@ -1,4 +1,4 @@
-"""A new head: layers that are built on a tensor of a graph, and put behind it."""
+"""A new head: layers that are built on a tensor of a graph, and put after it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ POOLINGS = ("avg", "max")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a head of classes is asked to be; see `ReplaceHead`."""
+class HeadRequest:
+    """The arguments of a head of `classes`; see `ReplaceHead`."""
 
     classes: int
     activation: str | None
@@ -29,16 +29,16 @@ class Asked:
 
 
 def of_classes(
-    spec: TensorSpec, where: str, old: OldHead, at: bool, asked: Asked
+    spec: TensorSpec, where: str, old: OldHead, at: bool, asked: HeadRequest
 ) -> list[keras.Layer]:
     """The layers of a head for a number of classes.
 
     Args:
-        spec: of the tensor that it reads.
-        where: what gives that tensor, for messages.
+        spec: the shape and dtype of the tensor that it reads.
+        where: the layer that gives that tensor, for messages.
         old: the head that it replaces.
         at: whether the model is cut elsewhere than before the old head's last layer.
-        asked: what was asked for.
+        asked: the arguments of the new head.
 
     Raises:
         EditError: when the activation or the form of the new head is not known.
@@ -47,7 +47,7 @@ def of_classes(
     function = old.activation if asked.activation is None else asked.activation
     if function is None:
         raise EditError(
-            "ReplaceHead cannot tell by what function the old head ends: give "
+            "The activation at the end of the old head is unknown: give "
             "activation='softmax', 'sigmoid' or 'linear'."
         )
     if classes == 1 and function == "softmax":
@@ -82,9 +82,9 @@ def built_on(spec: TensorSpec, head: keras.Model | Sequence[keras.Layer], where:
     """The graph of a head, which reads one tensor.
 
     Args:
-        spec: of the tensor that it will read.
+        spec: the shape and dtype of the tensor that it will read.
         head: a built model, whose weights are kept, or layers that are not built.
-        where: what gives the tensor, for messages.
+        where: the layer that gives the tensor, for messages.
 
     Raises:
         EditError: when the head cannot read the tensor.
@@ -132,23 +132,23 @@ def put_behind(graph: Graph, ref: TensorRef, head: Graph, number: int | None) ->
     names: dict[str, str] = {}
     for name in head.operations:
         names[name] = unused_name(kept, name, names.values())
-    places, calls = {head.input_refs()[0]: ref}, list(kept.calls)
+    refs, calls = {head.input_refs()[0]: ref}, list(kept.calls)
     for index, call in enumerate(head.calls):
         if head.operations[call.operation].kind == "InputLayer":
             continue
         args, kwargs = tree.map_structure(
-            lambda leaf: places[leaf] if isinstance(leaf, TensorRef) else leaf,
+            lambda leaf: refs[leaf] if isinstance(leaf, TensorRef) else leaf,
             (call.args, dict(call.kwargs)),
         )
         calls.append(Call(names[call.operation], args, kwargs, call.outputs))
         for position in range(len(call.outputs)):
-            places[TensorRef(index, position)] = TensorRef(len(calls) - 1, position)
+            refs[TensorRef(index, position)] = TensorRef(len(calls) - 1, position)
     operations = {
         names[name]: replace(operation, name=names[name])
         for name, operation in head.operations.items()
         if operation.kind != "InputLayer"
     }
-    made: Any = tree.map_structure(places.__getitem__, head.outputs)
+    made: Any = tree.map_structure(refs.__getitem__, head.outputs)
     if number is not None:
         others.insert(number, tree.flatten(made)[0])
         made = tree.pack_sequence_as(graph.outputs, others)

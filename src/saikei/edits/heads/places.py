@@ -1,4 +1,4 @@
-"""Where a model is cut for a new head, and what stood behind."""
+"""Where a model is cut for a new head, and the head that is cut off."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OldHead:
         layer: the last layer with weights.
         reads: the tensor that it reads.
         activation: what it ends in; `None` where that is no function of one name.
-        plain: whether nothing but activations and dropout stands behind the layer.
+        plain: whether nothing but activations and dropout comes after the layer.
     """
 
     layer: Operation
@@ -88,7 +88,7 @@ def _no_head(graph: Graph, operation: Operation, inputs: Sequence[TensorRef]) ->
         )
     names = ", ".join(f"'{graph.calls[ref.call].operation}'" for ref in inputs)
     return (
-        f"ReplaceHead cannot tell where the head of model '{graph.name}' begins, since "
+        f"It is not clear where the head of model '{graph.name}' begins, since "
         f"'{operation.name}' ({operation.kind}) reads several tensors: name the layer to cut at, "
         f"such as ReplaceHead(at=…) with one of {names} or '{operation.name}'."
     )

@@ -21,13 +21,13 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
 
     Args:
         graph: the graph; shares are of it.
-        options: of each layer that may be split.
+        options: the options of each layer that may be split.
         budget: the limits.
         edit: the edit's name, for messages.
 
     Raises:
         EditError: when the graph keeps the budget as it is.
-        BudgetError: when no choice keeps it; it says how near one comes.
+        BudgetError: when no choice keeps it; the message has how near one comes.
     """
     check_countable(graph, budget)
     counts = count_costs(map_channels(graph))

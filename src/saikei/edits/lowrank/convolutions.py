@@ -32,7 +32,7 @@ class _Conv:
         operation: the layer.
         config: its settings.
         kernel: of shape `(*window, in / groups, out)`.
-        calls: what its calls read and make.
+        calls: the inputs and outputs of its calls.
     """
 
     operation: Operation
@@ -88,16 +88,16 @@ def split_conv(graph: Graph, operation: Operation, scheme: str = "auto") -> Spli
     conv = _read(graph, operation)
     if isinstance(conv, str):
         return conv
-    ways = []
+    schemes = []
     if scheme in ("auto", "channel"):
-        ways.append(_by_channel(conv))
+        schemes.append(_by_channel(conv))
     if scheme in ("auto", "spatial") and conv.window[0] > 1 and product(conv.window[1:]) > 1:
-        ways.append(_by_axis(conv))
-    if not ways:
+        schemes.append(_by_axis(conv))
+    if not schemes:
         window = "×".join(map(str, conv.window))
         return f"has a window of {window}, which has not two axes to split between"
     macs = conv.positions_made() * conv.kernel.size
-    return Splits(operation.name, conv.kernel.size, macs, tuple(ways))
+    return Splits(operation.name, conv.kernel.size, macs, tuple(schemes))
 
 
 def _read(graph: Graph, operation: Operation) -> _Conv | str:
@@ -208,9 +208,9 @@ def split_depthwise(graph: Graph, operation: Operation) -> Splits | str:
         )
 
     per_rank = conv.given * (product(conv.window) + conv.made)
-    way = Split("depthwise", spectrum, per_rank, conv.positions_made() * per_rank, chain)
+    split = Split("depthwise", spectrum, per_rank, conv.positions_made() * per_rank, chain)
     macs = conv.positions_made() * conv.kernel.size
-    return Splits(operation.name, conv.kernel.size, macs, (way,))
+    return Splits(operation.name, conv.kernel.size, macs, (split,))
 
 
 def _why_not_depthwise(conv: _Conv) -> str | None:

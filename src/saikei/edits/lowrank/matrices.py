@@ -42,8 +42,8 @@ def split_dense(graph: Graph, operation: Operation) -> Splits | str:
 
     times = sum(positions(call, -1) for call in shapes_of_calls(graph, operation.name))
     thin = sum(kernel.shape)
-    way = Split("svd", spectrum, thin, times * thin, chain)
-    return Splits(operation.name, kernel.size, times * kernel.size, (way,))
+    split = Split("svd", spectrum, thin, times * thin, chain)
+    return Splits(operation.name, kernel.size, times * kernel.size, (split,))
 
 
 def split_embedding(graph: Graph, operation: Operation) -> Splits | str:
@@ -71,8 +71,8 @@ def split_embedding(graph: Graph, operation: Operation) -> Splits | str:
         )
 
     times = sum(positions(call, -1) for call in shapes_of_calls(graph, operation.name))
-    way = Split("svd", spectrum, sum(table.shape), times * table.shape[1], chain)
-    return Splits(operation.name, table.size, 0, (way,))
+    split = Split("svd", spectrum, sum(table.shape), times * table.shape[1], chain)
+    return Splits(operation.name, table.size, 0, (split,))
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class _Product:
     """An einsum equation that is a plain matrix product over some axes.
 
     Args:
-        given: labels of the input, `kernel` and `made` likewise; `...` stands for more axes.
+        given: the labels of the input's axes; `...` stands for more axes.
+        kernel: the labels of the kernel's axes.
+        made: the labels of the output's axes.
         contracted: labels of the kernel that are summed over, in the kernel's order.
         free: those that are not.
     """
@@ -150,12 +152,12 @@ def split_einsum(graph: Graph, operation: Operation) -> Splits | str:
 
     times = sum(call.rows * product(call.given.shape[1:]) for call in calls) // rows
     thin = rows + kernel.size // rows
-    way = Split("svd", spectrum, thin, times * thin, chain)
-    return Splits(operation.name, kernel.size, times * kernel.size, (way,))
+    split = Split("svd", spectrum, thin, times * thin, chain)
+    return Splits(operation.name, kernel.size, times * kernel.size, (split,))
 
 
 def _middle_shape(equation: str, given: list[Shape], rank: int) -> tuple[int | None, ...]:
-    """The output shape that Keras wants of a first factor: without the batch and the ellipsis."""
+    """The `output_shape` of a first factor for Keras: without the batch and the ellipsis."""
     read, made = re.fullmatch(r"(.*),.*->(.*)", equation).groups()  # type: ignore[union-attr]
     sizes: dict[str, int | None] = {}
     for shape in given:

@@ -1,4 +1,4 @@
-"""What each layer could become, and the choice over all layers that loses least."""
+"""The options of each layer, and the choice over all layers that loses least."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ STEPS = 60
 
 @dataclass(frozen=True)
 class Options:
-    """What a layer could become: row 0 is as it is, each other a split of some rank that pays.
+    """The options of a layer: row 0 is the layer itself, each other a split that is smaller.
 
     Args:
         splits: the layer and its splits.
-        way: for each row, the index of the split; -1 in row 0.
-        rank: for each row; 0 in row 0.
-        loss: share of the kernel's energy (sum of squares) that is lost.
-        costs: columns by name, `"params"` and `"macs"`, of the kernels alone.
+        scheme: for each row, the index of the split; -1 in row 0.
+        rank: for each row, the rank; 0 in row 0.
+        loss: for each row, the share of the kernel's energy (sum of squares) that is lost.
+        costs: for each row, the `"params"` and `"macs"` of the kernels alone.
     """
 
     splits: Splits
-    way: Array
+    scheme: Array
     rank: Array
     loss: Array
     costs: Mapping[str, Array]
@@ -41,13 +41,13 @@ class Options:
 
     def split(self, row: int) -> Split:
         """The split of a row above 0."""
-        return self.splits.ways[int(self.way[row])]
+        return self.splits.schemes[int(self.scheme[row])]
 
     def only(self, rows: Array) -> Options:
         """The layer as it is, and some of the rows."""
         rows = np.concatenate([[0], rows[rows > 0]]).astype(int)
         costs = {name: column[rows] for name, column in self.costs.items()}
-        return Options(self.splits, self.way[rows], self.rank[rows], self.loss[rows], costs)
+        return Options(self.splits, self.scheme[rows], self.rank[rows], self.loss[rows], costs)
 
 
 def paying_options(splits: Splits) -> Options:
@@ -56,21 +56,23 @@ def paying_options(splits: Splits) -> Options:
     A table that is looked up has no MACs, so any product of tables costs some: there the
     parameters decide alone.
     """
-    way, rank, loss = [np.array([-1])], [np.array([0])], [np.array([0.0])]
+    scheme, rank, loss = [np.array([-1])], [np.array([0])], [np.array([0.0])]
     params, macs = [np.array([splits.params])], [np.array([splits.macs])]
-    for index, split in enumerate(splits.ways):
+    for index, split in enumerate(splits.schemes):
         ranks = np.arange(1, split.spectrum.rank + 1)
         pays = ranks * split.params_per_rank < splits.params
         if splits.macs:
             pays &= ranks * split.macs_per_rank <= splits.macs
         ranks = ranks[pays]
-        way.append(np.full(len(ranks), index))
+        scheme.append(np.full(len(ranks), index))
         rank.append(ranks)
         loss.append(split.spectrum.losses()[pays])
         params.append(ranks * split.params_per_rank)
         macs.append(ranks * split.macs_per_rank)
     costs = {"params": np.concatenate(params), "macs": np.concatenate(macs)}
-    return Options(splits, np.concatenate(way), np.concatenate(rank), np.concatenate(loss), costs)
+    return Options(
+        splits, np.concatenate(scheme), np.concatenate(rank), np.concatenate(loss), costs
+    )
 
 
 def least_loss_within(options: Sequence[Options], limits: Mapping[str, float]) -> list[int] | None:
@@ -78,11 +80,11 @@ def least_loss_within(options: Sequence[Options], limits: Mapping[str, float]) -
 
     A knapsack with a choice in each layer. A price on cost is bisected: at each price every
     layer takes what is cheapest in energy lost and cost together, which is the best choice for
-    the cost that comes out. What the limits leave then goes to whatever gains most by it.
+    the cost that comes out. What is left of the limits then goes to the layers that gain most.
 
     Args:
-        options: of each layer; the energy lost counts relative to each layer's own.
-        limits: on the sum of each cost over these layers.
+        options: the options of each layer; the energy lost is relative to each layer's own.
+        limits: the limit on the sum of each cost over these layers.
 
     Returns:
         Rows, or `None` where the limits cannot be kept.

@@ -1,4 +1,4 @@
-"""What an edit that splits layers will do, as a value that prints as a table."""
+"""The plan of an edit that splits layers, which prints as a table, and the splitting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LayerSplit:
         rank: of the product (the depth multiplier, where the scheme is depthwise).
         full_rank: the rank at which the product would be exact.
         energy: share of the kernel's sum of squares that is kept.
-        params: of the kernel, before and after.
+        params: the number of parameters of the kernel, before and after.
         macs: multiply-accumulates per sample, before and after.
     """
 
@@ -40,7 +40,7 @@ class LayerSplit:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """What will be split, and what not; printed, it is a table.
+    """Which layers will be split, and which not; printed, it is a table.
 
     Args:
         splits: one for each layer that is split, in the graph's order.
@@ -67,24 +67,24 @@ def planned(
     """The plan of a choice.
 
     Args:
-        options: of each layer.
-        rows: the chosen one of each.
-        left_alone: why other layers are not split.
-        kept: why a layer stays that could be split.
+        options: the options of each layer.
+        rows: the index of the chosen option of each layer.
+        left_alone: why other layers are not split, by name.
+        kept: why layers stay that could be split.
     """
     splits, reasons = [], dict(left_alone)
     for layer, row in zip(options, rows, strict=True):
         if row == 0:
             reasons[layer.layer] = kept
             continue
-        way = layer.split(row)
+        split = layer.split(row)
         params, macs = ((int(c[0]), int(c[row])) for c in layer.costs.values())
         splits.append(
             LayerSplit(
                 layer=layer.layer,
-                scheme=way.scheme,
+                scheme=split.scheme,
                 rank=int(layer.rank[row]),
-                full_rank=way.spectrum.rank,
+                full_rank=split.spectrum.rank,
                 energy=1.0 - float(layer.loss[row]),
                 params=params,
                 macs=macs,

@@ -1,4 +1,4 @@
-"""What a split is: a way to write a layer as two thinner ones, for any rank."""
+"""A split: how to write a layer as two thinner ones, for any rank."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Chain = tuple[Operation, Operation]
 
 @dataclass(frozen=True)
 class Split:
-    """One way to write a layer as two thinner ones.
+    """One scheme that writes a layer as two thinner ones.
 
     Args:
         scheme: `"svd"`, `"channel"`, `"spatial"` or `"depthwise"`.
@@ -37,24 +37,24 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """All the ways to split a layer.
+    """All the schemes that can split a layer.
 
     Args:
         layer: its name.
-        params: of its kernel.
+        params: the number of parameters of its kernel.
         macs: multiply-accumulates per sample of all its calls; 0 for a table that is looked up.
-        ways: at least one.
+        schemes: the splits; at least one.
     """
 
     layer: str
     params: int
     macs: int
-    ways: tuple[Split, ...]
+    schemes: tuple[Split, ...]
 
 
 @dataclass(frozen=True)
 class CallShapes:
-    """What one call of a layer reads and makes, at full size, for as many rows a sample."""
+    """The input and output of one call of a layer, at full size, and its rows per sample."""
 
     given: TensorSpec
     made: TensorSpec
@@ -70,7 +70,7 @@ def shapes_of_calls(graph: Graph, name: str) -> list[CallShapes]:
 
 
 def positions(call: CallShapes, channel_axis: int) -> int:
-    """Where a call makes its channels for one sample; sizes that stay unknown count as 1."""
+    """At how many positions a call makes its channels for one sample; unknown sizes count as 1."""
     shape = call.made.shape
     channel_axis %= len(shape)
     return call.rows * product(

@@ -145,7 +145,7 @@ def find_options(edit: SplittingEdit, graph: Graph) -> Splittable:
 
 def _smallest(options: Options) -> str:
     splits = options.splits
-    way = min(splits.ways, key=lambda way: (way.params_per_rank, way.macs_per_rank))
-    if way.params_per_rank < splits.params:
-        return f"rank 1 needs {way.macs_per_rank:,} MACs, and it has {splits.macs:,}"
-    return f"rank 1 needs {way.params_per_rank:,} weights, and it has {splits.params:,}"
+    best = min(splits.schemes, key=lambda one: (one.params_per_rank, one.macs_per_rank))
+    if best.params_per_rank < splits.params:
+        return f"rank 1 needs {best.macs_per_rank:,} MACs, and it has {splits.macs:,}"
+    return f"rank 1 needs {best.params_per_rank:,} weights, and it has {splits.params:,}"

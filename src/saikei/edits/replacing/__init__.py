@@ -1,1 +1,1 @@
-"""What the edits that put one layer in the place of another are made of."""
+"""Parts of the edits that replace one layer by another."""

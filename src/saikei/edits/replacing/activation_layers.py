@@ -54,13 +54,13 @@ def activation_layer(function: Function, **settings: Any) -> Any:
 def prelu_operation(
     function: Function, name: str, spec: TensorSpec, channel_axis: int, **settings: Any
 ) -> Operation:
-    """A PReLU with its weights: one slope for each channel unless `shared_axes` says otherwise.
+    """A PReLU with its weights: one slope for each channel unless `shared_axes` is given.
 
     Args:
         function: a `"prelu"` whose `alpha` is a number.
-        name: of the operation.
-        spec: of the tensor it acts on.
-        channel_axis: which axis of the tensor carries the channels.
+        name: the name of the operation.
+        spec: the shape and dtype of its input.
+        channel_axis: the axis of the channels.
         settings: `dtype` and `trainable` of the layer.
 
     Raises:

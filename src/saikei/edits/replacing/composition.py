@@ -52,7 +52,7 @@ def stacked(kernel: Array, first: Sizes, middle: int) -> tuple[Array, Array]:
     error = np.inf
     for _ in range(_steps(goal, first, second, middle)):
         other = _solve(one, goal, second)
-        # The transpose of a product is the product of transposes, the other way round.
+        # The transpose of a product is the product of transposes, in reverse order.
         one = _swap(_solve(_swap(other), _swap(goal), first))
         before, error = error, float(np.linalg.norm(compose(one, other) - goal))
         if error <= _TOLERANCE * size or before - error < _PROGRESS * error:
@@ -88,22 +88,22 @@ def _start(goal: Array, first: Sizes, second: Sizes, middle: int) -> tuple[Array
 
 
 def _solve(one: Array, goal: Array, second: Sizes) -> Array:
-    """The second kernel that comes nearest to the goal behind the first, by normal equations."""
+    """The second kernel that, after the first, is nearest to the goal, by normal equations."""
     middle, outer = one.shape[-1], goal.shape[-1]
     taps = list(np.ndindex(*one.shape[:-2]))
-    places = list(np.ndindex(*second))
+    positions = list(np.ndindex(*second))
     # Column blocks of the linear map are shifts of the first kernel, so their products depend
     # on the difference of the shifts alone.
     products: dict[Sizes, Array] = {}
     for i, other in _pairs(taps):
         shift = tuple(b - a for a, b in zip(i, other, strict=True))
         products[shift] = products.get(shift, 0.0) + one[i].T @ one[other]
-    count = len(places)
+    count = len(positions)
     gram = np.zeros((count, middle, count, middle))
     right = np.zeros((count, middle, outer))
-    for row, j in enumerate(places):
+    for row, j in enumerate(positions):
         right[row] = sum(one[i].T @ goal[_sum(i, j)] for i in taps)
-        for column, other in enumerate(places):
+        for column, other in enumerate(positions):
             shift = tuple(a - b for a, b in zip(j, other, strict=True))
             if shift in products:
                 gram[row, :, column, :] = products[shift]

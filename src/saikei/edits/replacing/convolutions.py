@@ -1,4 +1,4 @@
-"""Convolutions with other kernels, as chains of operations that compute at the same places."""
+"""Convolutions with other kernels, as chains of operations that compute at the same positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saikei.edits.replacing.poolings import as_sizes, spatial
 from saikei.edits.replacing.selection import calls_of
 from saikei.graph import Graph, Operation, new_operation, new_weight, unused_name
 
-# Correlation of neighbours that a kernel's lost taps are made good by; see `folding`.
+# The assumed correlation of neighbouring inputs, by which lost taps are added; see `folding`.
 CORRELATION = 0.9
 
 PLAIN = frozenset({"Conv1D", "Conv2D", "Conv3D"})
@@ -50,31 +50,31 @@ def axes_of(graph: Graph, operation: Operation) -> tuple[Axis, ...]:
 
 
 def folding(old: int, new: int, offset: int, correlation: float) -> Array:
-    """What each new tap takes of the old ones, shape `(new, old)`.
+    """How the weights of new taps are made of the old ones: a matrix of shape `(new, old)`.
 
-    An old tap without a place goes to the nearest new one, times ρ^distance. That is the least
-    squares fit of the output for inputs whose neighbours correlate by ρ, those at distance d by
-    ρ^d (a first-order Markov signal). With ρ = 0 the kernel is cropped; an old tap that has its
-    place keeps its weight.
+    The weight of an old tap that has no new one is added to the nearest, times ρ^distance. That is
+    the least squares fit of the output for inputs whose neighbours correlate by ρ, those at
+    distance d by ρ^d (a first-order Markov signal). With ρ = 0 the kernel is cropped; an old tap that has a new
+    one keeps its weight.
 
     Args:
         old: number of old taps.
         new: number of new taps.
-        offset: how many old taps lie before the first new one, below 0 where new ones come first.
+        offset: how many old taps are before the first new one, below 0 where new ones come first.
         correlation: ρ, of inputs that neighbouring taps read.
     """
     matrix = np.zeros((new, old))
     for tap in range(old):
-        place = min(max(tap - offset, 0), new - 1)
-        distance = abs(tap - offset - place)
-        matrix[place, tap] = correlation**distance if distance else 1.0
+        nearest = min(max(tap - offset, 0), new - 1)
+        distance = abs(tap - offset - nearest)
+        matrix[nearest, tap] = correlation**distance if distance else 1.0
     return matrix
 
 
 def resized(
     graph: Graph, operation: Operation, kernel: Sizes, correlation: float
 ) -> list[Operation]:
-    """A convolution with a kernel of another size in the middle of the old one's place.
+    """A convolution with a kernel of another size, at the middle of the old one.
 
     Raises:
         ValueError: when an input size would have to be known.
@@ -88,7 +88,7 @@ def resized(
     for position, (axis, size, offset) in enumerate(
         zip(axes, kernel, placement.offsets, strict=True)
     ):
-        # Taps that lie apart read inputs that correlate less.
+        # Taps that are further apart read inputs that correlate less.
         matrix = folding(axis.kernel, size, offset, correlation**axis.dilation)
         array = np.moveaxis(np.tensordot(matrix, array, (1, position)), 0, position)
     config = {**(operation.config or {}), "kernel_size": kernel}
@@ -105,7 +105,7 @@ def one_after_another(
 ) -> list[Operation]:
     """Two convolutions with smaller kernels whose composition is near the old kernel.
 
-    The padding of both is put before the first one, so that what lies between is not cut off at
+    The padding of both is put before the first one, so that the tensor between is not cut off at
     the border: the pair computes what the composed kernel would.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Activation functions as values, whichever way a model holds them."""
+"""Activation functions as values, in whatever form a model has them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _NAMES = (
     "softsign soft_shrink hard_shrink threshold exponential linear softmax log_softmax sparsemax"
 )
 
-# Parameters and what they are where nothing is said, as in keras.activations. PReLU's `alpha`
-# of None is settled when it is known what it replaces.
+# Parameters and their defaults, as in keras.activations. PReLU's `alpha` of None is settled when
+# it is known which function it replaces.
 PARAMETERS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         **{name: {} for name in _NAMES.split()},
@@ -83,7 +83,7 @@ BOUNDED = frozenset(
 
 @dataclass(frozen=True)
 class Function:
-    """An activation function with all its parameters, in one form whatever it was written as.
+    """An activation function with all its parameters, in one form however it was written.
 
     Args:
         name: as in `keras.activations`, or `"prelu"`; anything else is a user's own function.
@@ -100,12 +100,12 @@ class Function:
 
     @property
     def bounded(self) -> bool:
-        """Whether its values lie between two constants, as those of a gate do."""
+        """Whether its values are between two constants, as those of a gate are."""
         return self.name in BOUNDED or self.parameters.get("max_value") is not None
 
     @property
     def plain(self) -> bool:
-        """Whether its name alone says it all, so that an `activation=` argument can hold it."""
+        """Whether its parameters are the defaults, so that its name is a valid `activation=`."""
         if self.name in ("prelu", "threshold"):
             return False
         return self.known and dict(self.parameters) == dict(PARAMETERS[self.name])
@@ -113,8 +113,8 @@ class Function:
     def __str__(self) -> str:
         """The name, with the parameters that are not the usual ones."""
         usual = PARAMETERS.get(self.name, {})
-        said = [f"{k}={v}" for k, v in self.parameters.items() if usual.get(k) != v]
-        return f"{self.name}({', '.join(said)})" if said else self.name
+        shown = [f"{k}={v}" for k, v in self.parameters.items() if usual.get(k) != v]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
 def function(name: str, parameters: Mapping[str, Any]) -> Function:
@@ -184,8 +184,8 @@ def asked_function(edit: str, name: str, parameters: Mapping[str, Any]) -> Funct
     if canonical_name(name) not in PARAMETERS:
         if name == "glu":
             raise EditError(
-                f"{edit}: 'glu' halves the channels, so it cannot take the place of an "
-                "activation: use another, 'silu' for one."
+                f"{edit}: 'glu' halves the channels, so it cannot replace an "
+                "activation: use another, such as 'silu'."
             )
         near = difflib.get_close_matches(str(name), [*PARAMETERS, *_ALIASES], n=1, cutoff=0.0)
         raise EditError(f"{edit}: unknown activation {name!r}, did you mean '{near[0]}'?")

@@ -1,6 +1,6 @@
-"""Where a kernel's taps lie: along one axis, tap i of output o reads o·stride − left + i·dilation.
+"""The inputs that a kernel reads: on one axis, tap i of output o reads o·stride − left + i·dilation.
 
-A kernel of another size computes at the same places when its taps lie where old ones lay, so
+A kernel of another size computes at the same positions when its taps read where old ones read, so
 that what it leaves out or adds is whole taps, and the outputs are as many.
 """
 
@@ -37,19 +37,19 @@ class Axis:
         found = set(self._pads(self.kernel))
         if len(found) > 1:
             raise ValueError(
-                f"how padding 'same' with stride {self.stride} lies depends on the input's size, "
+                f"where padding 'same' with stride {self.stride} starts depends on the input size, "
                 "which is not known or not the same in all calls: give the model a fixed input size"
             )
         return found.pop()
 
     def kept_padding(self, kernel: int) -> int | None:
-        """How many old taps lie before the first new one if the padding stays what it is.
+        """How many old taps are before the first new one if the padding stays as it is.
 
         Args:
             kernel: the new number of taps.
 
         Returns:
-            The number, below 0 where new taps come first; `None` where taps would lie between
+            The number, below 0 where new taps come first; `None` where taps would be between
             old ones, or a smaller kernel would not be the middle of the old one.
         """
         if self.padding == "causal":
@@ -62,7 +62,7 @@ class Axis:
         if shifts or shift % self.dilation:
             return None
         offset, spare = shift // self.dilation, self.kernel - kernel
-        # A larger kernel is padded by as much more, so it covers all old taps wherever they lie.
+        # A larger kernel is padded by as much more, so it covers all old taps in any case.
         if spare > 0 and offset not in (spare // 2, spare - spare // 2):
             return None
         return offset
@@ -86,10 +86,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a new kernel lies over the old one.
+    """The position of a new kernel relative to the old one.
 
     Args:
-        offsets: for each axis, how many old taps lie before the first new one; below 0 where
+        offsets: for each axis, how many old taps are before the first new one; below 0 where
             new ones come first.
         pads: for each axis, what the input is padded with before and after (cropped where it is
             below 0), for a convolution without padding; `None` where the padding stays.

@@ -1,4 +1,4 @@
-"""Pooling as a value, whichever layer or operation does it, and as a Keras layer."""
+"""Pooling as a value, from a layer or operation, and as a Keras layer."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Pooling:
             settings: `name`, `dtype` and `trainable` of the layer.
 
         Raises:
-            ValueError: when the installed Keras has no such layer and none can stand in.
+            ValueError: when the installed Keras has no such layer and no other can be used.
         """
         shared = {"data_format": self.data_format, **settings}
         name = f"{self.reduction.capitalize()}Pooling{self.rank}D"
@@ -96,7 +96,7 @@ class Pooling:
         if any(out > size for out, size in zip(wanted, sizes, strict=True)):
             raise ValueError(f"its output size {wanted} is above its input size {input_size}")
         steps = [size // out for out, size in zip(wanted, sizes, strict=True)]
-        # One window does not slide: any stride will do, and equal ones are the most welcome.
+        # One window does not slide, so any stride will do; equal ones fit most layers.
         step = max((s for out, s in zip(wanted, steps, strict=True) if out > 1), default=1)
         strides = tuple(s if out > 1 else step for out, s in zip(wanted, steps, strict=True))
         windows = tuple(

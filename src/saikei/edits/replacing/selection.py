@@ -1,4 +1,4 @@
-"""Which layers a replacing edit means, and errors in the edit's own name."""
+"""Helpers of the replacing edits: calls, outputs, data formats, errors in the edit's name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saikei.errors import EditError, ModelError
 from saikei.graph import Call, Graph, Operation, value_inputs
 from saikei.rules.wrapping import JOINED, STEPS
 
-# What a layer keeps as it is: a tensor that passes them is still what the layer before gave.
+# Layers that hand on their input element by element.
 _CARRIERS = frozenset(
     {"Identity", "Dropout", "Reshape", "Flatten", "Permute", STEPS, JOINED}
     | {f"SpatialDropout{n}D" for n in (1, 2, 3)}
@@ -23,7 +23,7 @@ def in_the_name_of(edit: str, fix: str) -> Iterator[None]:
     """Turn what the graph cannot take into an error of the edit.
 
     Args:
-        edit: the edit's name.
+        edit: the name of the edit.
         fix: what the user can do, as a clause.
     """
     try:
@@ -58,7 +58,7 @@ def output_operations(graph: Graph) -> set[str]:
 
 
 def channels_first(graph: Graph, index: int) -> bool:
-    """Whether channels stand in axis 1 of what a call gives: the nearest data format tells.
+    """Whether channels are axis 1 of a call's output, by the nearest data format before it.
 
     Args:
         graph: the graph.
