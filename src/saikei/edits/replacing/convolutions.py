@@ -54,8 +54,8 @@ def folding(old: int, new: int, offset: int, correlation: float) -> Array:
 
     The weight of an old tap that has no new one is added to the nearest, times ρ^distance. That is
     the least squares fit of the output for inputs whose neighbours correlate by ρ, those at
-    distance d by ρ^d (a first-order Markov signal). With ρ = 0 the kernel is cropped; an old tap that has a new
-    one keeps its weight.
+    distance d by ρ^d (a first-order Markov signal). With ρ = 0 the kernel is cropped; an old tap
+    that has a new one keeps its weight.
 
     Args:
         old: number of old taps.

@@ -1,4 +1,4 @@
-"""The inputs that a kernel reads: on one axis, tap i of output o reads o·stride − left + i·dilation.
+"""The inputs that a kernel reads: per axis, tap i of output o reads o·stride − left + i·dilation.
 
 A kernel of another size computes at the same positions when its taps read where old ones read, so
 that what it leaves out or adds is whole taps, and the outputs are as many.
