@@ -17,10 +17,8 @@ import keras
 
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
-from saikei.errors import BudgetError, ModelError
+from saikei.errors import BudgetError
 from saikei.graph import read
-from saikei.graph.internals import flattened_layers
-from saikei.graph.own_functions import own_objects, unsavable
 from saikei.runs.record import Decision, Run, RunSettings
 from saikei.scoring.observed import held_out
 from saikei.search.averages import KEPT
@@ -34,6 +32,7 @@ from saikei.search.originals import (
     Originals,
     check_reachable,
     choose_teacher,
+    custom_objects,
     measure_originals,
     name_models,
     store_originals,
@@ -123,7 +122,7 @@ def optimize(
             "omit that, or limit macs or params."
         )
     named = name_models(models)
-    custom = _custom_objects(named)
+    custom = custom_objects(named)
     trials = at_least("trials", len(first_points(list(named))) if trials is None else trials, 1)
     effort = Effort(epochs, batch_size, seed)
     labelled = with_labels(named, train, validation, test)
@@ -205,26 +204,42 @@ def _search(
             folder=folder,
             gauge=gauge,
         )
-        trial_results = run_trials(context, trials, effort, bars)
-        bars.working_on("averaging")
-        candidates = (*originals.candidates, *trial_results.candidates)
-        outputs = {c.name: folder.outputs(c.name) for c in candidates}
-        averages = make_averages(candidates, outputs, context, effort.seed)
+        decisions = (*noted, teacher.decision)
+        results, earlier = _make_candidates(context, originals, decisions, trials, effort, bars)
         bars.working_on("deciding")
-        search_results = SearchResults(
-            candidates=(*candidates, *averages.candidates),
-            outputs={**outputs, **averages.outputs},
-            decisions=(*noted, teacher.decision, *trial_results.decisions, averages.decision),
-            baseline=originals.baseline,
-        )
         sizes = gauge.sizes(originals.models[originals.baseline.name])
         settings = _settings(budget, originals, trials, effort, sizes)
         session = Session(settings, data.samples, fingerprint, started)
-        run = conclude(search_results, context, session, test)
-        write_run(
-            replace(run, seconds=time.perf_counter() - clock + trial_results.earlier), context
-        )
+        run = conclude(results, context, session, test)
+        write_run(replace(run, seconds=time.perf_counter() - clock + earlier), context)
         bars.finish()
+
+
+def _make_candidates(
+    context: RunContext,
+    originals: Originals,
+    decisions: tuple[Decision, ...],
+    trials: int,
+    effort: Effort,
+    bars: SearchProgress,
+) -> tuple[SearchResults, float]:
+    """Run the trials and make the averages.
+
+    Returns:
+        All candidates, and the seconds of training in earlier sessions.
+    """
+    tried = run_trials(context, trials, effort, bars)
+    bars.working_on("averaging")
+    candidates = (*originals.candidates, *tried.candidates)
+    outputs = {c.name: context.folder.outputs(c.name) for c in candidates}
+    averages = make_averages(candidates, outputs, context, effort.seed)
+    results = SearchResults(
+        candidates=(*candidates, *averages.candidates),
+        outputs={**outputs, **averages.outputs},
+        decisions=(*decisions, *tried.decisions, averages.decision),
+        baseline=originals.baseline,
+    )
+    return results, tried.earlier
 
 
 def _calibration(model: keras.Model, train: Any) -> Any:
@@ -274,24 +289,3 @@ def _path_of(out: str | Path | None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-
-
-def _custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
-    """Custom classes and functions of the given models, to load candidates with.
-
-    Raises:
-        ModelError: If a layer holds a function that cannot be saved in a file.
-    """
-    found: dict[str, Any] = {}
-    for name, model in models.items():
-        for operation in read(model).operations.values():
-            if (what := unsavable(operation.source)) is not None:
-                raise ModelError(
-                    f"Layer '{operation.name}' of model '{name}' holds a function ({what}) that "
-                    "cannot be saved in a file, as a run needs: make it a named function (def), "
-                    "made of keras.ops if possible."
-                )
-            found.update(own_objects(operation.source))
-            classes = map(type, flattened_layers(operation.source))
-            found.update({c.__name__: c for c in classes if not c.__module__.startswith("keras.")})
-    return found

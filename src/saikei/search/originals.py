@@ -9,11 +9,13 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.errors import BudgetError, EditError, InputError
+from saikei.errors import BudgetError, EditError, InputError, ModelError
 from saikei.fusion import Average
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import Members, check_members
-from saikei.graph import copy_model
+from saikei.graph import copy_model, read
+from saikei.graph.internals import flattened_layers
+from saikei.graph.own_functions import own_objects, unsavable
 from saikei.models import CascadeModel
 from saikei.runs.candidate import Candidate, Cost
 from saikei.runs.front import goodness
@@ -78,6 +80,27 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
         return {"original": given[0]}
     check_members(given)
     return {f"original-{number}": model for number, model in enumerate(given, start=1)}
+
+
+def custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
+    """Custom classes and functions of the given models, to load candidates with.
+
+    Raises:
+        ModelError: If a layer holds a function that cannot be saved in a file.
+    """
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        for operation in read(model).operations.values():
+            if (what := unsavable(operation.source)) is not None:
+                raise ModelError(
+                    f"Layer '{operation.name}' of model '{name}' holds a function ({what}) that "
+                    "cannot be saved in a file, as a run needs: make it a named function (def), "
+                    "made of keras.ops if possible."
+                )
+            found.update(own_objects(operation.source))
+            classes = map(type, flattened_layers(operation.source))
+            found.update({c.__name__: c for c in classes if not c.__module__.startswith("keras.")})
+    return found
 
 
 def measure_originals(
