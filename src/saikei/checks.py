@@ -88,21 +88,6 @@ def check_text(array: NDArray[Any], label: str) -> None:
             )
 
 
-def check_shapes(model: keras.Model, x: Any, name: str = "given") -> None:
-    """Refuse inputs of other shapes than a model takes; a dictionary may hold others besides.
-
-    Args:
-        model: a built model.
-        x: arrays as it takes them.
-        name: the name of the data, for messages.
-
-    Raises:
-        DataError: naming the input, its shape and the one that the model takes.
-    """
-    if getattr(model, "inputs", None) is not None:
-        _inputs_by_name(model, x, name)
-
-
 def _inputs_by_name(
     model: keras.Model, x: Any, name: str, batch: bool = False
 ) -> list[tuple[str, Any, NDArray[Any]]]:

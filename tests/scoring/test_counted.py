@@ -11,9 +11,9 @@ import pytest
 import saikei as sk
 from saikei.errors import DataError
 from saikei.scoring.inference import infer_task
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import observe
 from saikei.scoring.predictions import predict_all
-from saikei.scoring.score import paired_difference
 
 layers = keras.layers
 N, T, C = 21, 5, 4
@@ -227,10 +227,10 @@ def test_differences_are_paired_over_what_counts(tagger: keras.Model) -> None:
     task = infer_task(tagger, TAGS)
     labels = observe(tagger, (X, TAGS))[0].labels[0]
     first, second = (RNG.random((N, T, C)) for _ in range(2))
-    value, low, high = paired_difference(task, labels, first, second)
+    found = Labelled((task,), (labels,)).difference([first], [second])
     hits = [(p.argmax(-1) == TAGS)[REAL].mean() for p in (first, second)]
-    assert value == pytest.approx(hits[0] - hits[1])
-    assert low < value < high
+    assert found.value == pytest.approx(hits[0] - hits[1])
+    assert found.low < found.value < found.high
 
 
 def test_distillation_weighs_labels_and_teacher_alike() -> None:

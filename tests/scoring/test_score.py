@@ -14,10 +14,11 @@ from saikei.scoring import (
     Task,
     evaluate,
     infer_task,
-    paired_difference,
     sample_losses,
     score_predictions,
 )
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.score import Difference
 
 MULTICLASS = Task("multiclass", None, "accuracy", False, sparse=True, outputs=3)
 REGRESSION = Task("regression", None, "mse", False, sparse=False, outputs=1)
@@ -85,11 +86,12 @@ def test_pairing_narrows_the_interval():
     y = rng.normal(size=300)
     shared = rng.normal(size=300)
     a, b = y + shared, y + shared + 0.1 * rng.normal(size=300)
-    difference, low, high = paired_difference(REGRESSION, y, a[:, None], b[:, None])
+    labelled = Labelled.of([REGRESSION], [y])
+    difference = labelled.difference([a[:, None]], [b[:, None]])
     scores = [score_predictions(REGRESSION, y, p[:, None]) for p in (a, b)]
-    assert difference == pytest.approx(scores[0].value - scores[1].value)
-    assert high - low < 0.5 * (scores[0].high - scores[0].low)
-    assert paired_difference(REGRESSION, y, a[:, None], a[:, None]) == (0.0, 0.0, 0.0)
+    assert difference.value == pytest.approx(scores[0].value - scores[1].value)
+    assert difference.high - difference.low < 0.5 * (scores[0].high - scores[0].low)
+    assert labelled.difference([a[:, None]], [a[:, None]]) == Difference(0.0, 0.0, 0.0)
 
 
 def test_a_shuffling_dataset_is_scored_with_its_own_labels():

@@ -15,7 +15,7 @@ from saikei.graph import copy_model
 from saikei.scoring import evaluate
 from saikei.training import fit
 from saikei.training.prepared import prepare
-from saikei.training.rate import knows
+from saikei.training.rate import beats_constant
 from tests.training.nets import redundant_regressor
 
 STALE = "ignore::saikei.errors.TrainingWarning"
@@ -186,4 +186,4 @@ def test_padding_and_rows_of_no_weight_do_not_make_a_model_look_trained():
 
 
 def known(model, data):
-    return knows(model, prepare(model, data, None, None, 32))
+    return beats_constant(model, prepare(model, data, None, None, 32))

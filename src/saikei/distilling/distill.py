@@ -26,7 +26,7 @@ from saikei.training.loop import train as run
 from saikei.training.plan import Plan, is_number, verbosity
 from saikei.training.prepared import Prepared, compile_fresh, prepare
 from saikei.training.provenance import recording, training_rows
-from saikei.training.rate import knows, suited_rate
+from saikei.training.rate import beats_constant, suited_rate
 from saikei.training.sparsity import HasTarget, holding_zeros
 from saikei.training.targets import Targets
 
@@ -180,10 +180,10 @@ def distill(
         own_errors,
     ):
         compile_distiller(distiller, ready.tasks, optimizer, ready.labelled)
-        knowing = partial(knows, student, ready, None if ready.labelled else targets.labels)
+        beats = partial(beats_constant, student, ready, None if ready.labelled else targets.labels)
         try:
             return run(
-                distiller, student, batches, ready.validation, whole_plan, ready.steps, knowing
+                distiller, student, batches, ready.validation, whole_plan, ready.steps, beats
             )
         finally:
             compile_fresh(student, ready.tasks, plan.learning_rate)

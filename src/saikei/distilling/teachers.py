@@ -26,7 +26,7 @@ from saikei.training.targets import Targets
 
 How = Literal["auto", "stored", "live"]
 _KEY = "teacher"
-# Outputs of a teacher are stored up to this size; "stored" knows no limit.
+# Outputs of a teacher are stored up to this size; with "stored" there is no limit.
 MOST_STORED_BYTES = 2**30
 
 Shape = tuple[int | None, ...]

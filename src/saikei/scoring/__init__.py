@@ -6,7 +6,6 @@ from saikei.scoring.inference import infer_task, infer_tasks
 from saikei.scoring.predictions import predict
 from saikei.scoring.score import (
     Score,
-    paired_difference,
     per_sample,
     sample_losses,
     score_predictions,
@@ -21,7 +20,6 @@ __all__ = [
     "evaluate",
     "infer_task",
     "infer_tasks",
-    "paired_difference",
     "per_sample",
     "predict",
     "sample_losses",

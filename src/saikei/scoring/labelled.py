@@ -128,6 +128,9 @@ class Labelled:
     def difference(self, first: Sequence[Any], second: Sequence[Any]) -> Difference:
         """The score of the first predictions minus that of the second, paired by row.
 
+        Pairing leaves out what both find easy or hard, so the interval is narrower than those of
+        the two scores.
+
         Args:
             first: predictions, one array `(n, …)` for each output.
             second: other predictions for the same rows.

@@ -186,21 +186,6 @@ def _each_loss(task: Task, y: Array, pred: Array) -> Array:
     return np.asarray(-(y * log_p).sum(axis=-1))
 
 
-def paired_difference(
-    task: Task, y_true: Any, pred_a: Any, pred_b: Any
-) -> tuple[float, float, float]:
-    """How much better a is than b in the metric, on the same samples.
-
-    Pairing leaves out what both find easy or hard, so the interval is narrower than the two
-    scores' own.
-
-    Returns:
-        The metric of a minus that of b, and its 95 % interval `(difference, low, high)`.
-    """
-    difference = per_sample(task, y_true, pred_a) - per_sample(task, y_true, pred_b)
-    return mean_interval(difference, labels_for(task, y_true).rows())
-
-
 def mean_interval(values: Array, importance: Array | None = None) -> tuple[float, float, float]:
     """A mean with Student's 95 % interval; from one value, or equal ones, no wider than it.
 

@@ -151,7 +151,7 @@ class BestState(keras.callbacks.Callback):
         if self.epoch is not None:
             self._trained.set_weights(self._weights)
 
-    def settle(self, yardstick: Yardstick, knows: Callable[[], bool]) -> None:
+    def settle(self, yardstick: Yardstick, beats_constant: Callable[[], bool]) -> None:
         """Compare what training has left with the first state, and keep the better one.
 
         Callbacks may have put other weights back than these, and without validation nothing has
@@ -159,7 +159,7 @@ class BestState(keras.callbacks.Callback):
 
         Args:
             yardstick: what states are compared by.
-            knows: whether the model, as it is when this is called, does better than a constant.
+            beats_constant: whether the model does better than a constant, as it is when called.
                 Without validation, only such weights are kept against those after training.
 
         Warns:
@@ -174,7 +174,7 @@ class BestState(keras.callbacks.Callback):
             after = yardstick.loss()
             trained = self._trained.get_weights()
             self._trained.set_weights(self.first)
-            if not after <= before and (yardstick.validates or knows()):
+            if not after <= before and (yardstick.validates or beats_constant()):
                 self.epoch = 0
             else:
                 self._trained.set_weights(trained)

@@ -15,7 +15,7 @@ from saikei.training.loop import train as run
 from saikei.training.plan import Plan, verbosity
 from saikei.training.prepared import Prepared, compile_for, compile_fresh, prepare
 from saikei.training.provenance import recording
-from saikei.training.rate import knows, suited_rate
+from saikei.training.rate import beats_constant, suited_rate
 from saikei.training.sparsity import HasTarget, holding_zeros
 
 # For weights that are fresh, or no better than a constant.
@@ -117,8 +117,8 @@ def fit(
         compile_for(model, ready.tasks, optimizer)
         try:
             batches = ready.batches(batch_size, seed)
-            knowing = partial(knows, model, ready)
-            history = run(model, model, batches, ready.validation, whole_plan, ready.steps, knowing)
+            beats = partial(beats_constant, model, ready)
+            history = run(model, model, batches, ready.validation, whole_plan, ready.steps, beats)
         finally:
             # The schedule has run out: a later model.fit would learn nothing.
             compile_fresh(model, ready.tasks, plan.learning_rate)

@@ -49,7 +49,7 @@ def train(
     validation: ArrayData | Any | None,
     plan: Plan,
     steps: int | None,
-    knows: Callable[[], bool],
+    beats_constant: Callable[[], bool],
 ) -> keras.callbacks.History:
     """Run a compiled trainer (the model itself, or a distiller around it) over the data.
 
@@ -64,7 +64,7 @@ def train(
         validation: arrays or a dataset; `None` compares the first and the last state.
         plan: how long and how fast.
         steps: batches an epoch; `None` where the data does not know.
-        knows: whether the model does better than a constant; see `BestState.settle`.
+        beats_constant: whether the model does better than a constant; see `BestState.settle`.
 
     Returns:
         The history, with `val_loss` and the validation metrics of the model. It also has
@@ -106,7 +106,7 @@ def train(
         if bar is not None:
             bar.close()
     _check_finite(model, history, best.first, plan, data)
-    best.settle(yardstick, knows)
+    best.settle(yardstick, beats_constant)
     history.start, history.best_epoch = best.start, best.epoch
     history.learning_rate = plan.learning_rate
     return history

@@ -29,7 +29,7 @@ HELD_OUT = 8
 _SAMPLES = 512
 _BATCH = 32
 # Weights that do better than the best constant by so much know something.
-_KNOWS = 0.9
+_CLEARLY = 0.9
 
 
 def suited_rate(
@@ -49,13 +49,13 @@ def suited_rate(
 
     Args:
         model: the model that is to be trained; compiled.
-        ready: its data.
-        fresh: the rate for weights that know nothing yet.
+        ready: the data of the model.
+        fresh: the rate for weights that are fresh, or no better than a constant.
         trainer: compiles what is fitted, the model or a distiller around it, with an optimizer.
         batches: the training batches, in the order to train in.
         labels: a function from inputs to labels, where the data has none; `None` otherwise.
     """
-    if not knows(model, ready, labels):
+    if not beats_constant(model, ready, labels):
         return fresh
     some = some_batches(batches, STEPS + HELD_OUT)
     optimizer = adam(model, RATES[0])
@@ -76,12 +76,14 @@ def suited_rate(
     return RATES[int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))]
 
 
-def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | None = None) -> bool:
-    """Whether a model does better than the best constant outputs, on some of the training data.
+def beats_constant(
+    model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | None = None
+) -> bool:
+    """Whether a model is clearly better than the best constant outputs, on some training data.
 
     Args:
         model: a compiled model.
-        ready: its data.
+        ready: the data of the model.
         labels: a function from inputs to labels, where the data has none; `None` otherwise.
     """
     some = _some(ready)
@@ -99,7 +101,7 @@ def knows(model: keras.Model, ready: Prepared, labels: Callable[[Any], Any] | No
         # A loss that takes labels of a form of its own, outputs that are not finite, or nothing
         # of these rows counts.
         return False
-    return ours - least < _KNOWS * (theirs - least)
+    return ours - least < _CLEARLY * (theirs - least)
 
 
 def _some(ready: Prepared) -> ArrayData:
