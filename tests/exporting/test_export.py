@@ -115,7 +115,7 @@ def test_a_saved_model_is_run_with_words_too(maker: Any, tmp_path: Path) -> None
     [
         (bins, "onnx", "cannot do the operation Bucketize of 'table_1/bins_1/Bucketize'"),
         (words, "onnx", "cannot do the operation LookupTableFindV2 of 'texts_1/words_1/"),
-        (lambda: fourier(), "litert", r"operations of TensorFlow that LiteRT has not \(.*FFT"),
+        (lambda: fourier(), "litert", r"operations of TensorFlow that LiteRT lacks \(.*FFT"),
     ],
 )
 def test_a_file_that_its_runtime_cannot_run_is_an_error_and_not_left_behind(

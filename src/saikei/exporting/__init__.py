@@ -1,4 +1,4 @@
-"""Models for other runtimes, written by Keras and believed when the runtime has run them."""
+"""Models as files for other runtimes, written by Keras and checked by running them there."""
 
 from saikei.exporting.export import ENDINGS, Exported, export_model
 

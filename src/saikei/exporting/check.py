@@ -26,11 +26,12 @@ _TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-
 
 
 def trial(model: Any, data: Any = None) -> Trial:
-    """Inputs, and what a model predicts of them.
+    """Inputs, and the model's predictions for them.
 
     Args:
         model: a built model.
-        data: inputs as it takes them, of which the first samples are used; `None` makes them up.
+        data: inputs as the model takes them, of which the first 4 samples are used; `None` makes
+            random ones.
 
     Raises:
         ModelError: when the model itself cannot predict any made-up inputs.
@@ -70,17 +71,17 @@ def _predict(model: Any, inputs: Any) -> list[Array]:
 
 
 def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, what: str) -> float:
-    """The largest difference between what a runtime and the model compute.
+    """The largest difference between the outputs of a runtime and of the model.
 
     Args:
-        run: the exported file.
-        inputs: as the model takes them.
-        wanted: what the model gives for them.
+        run: function that runs the exported file.
+        inputs: inputs as the model takes them.
+        wanted: the model's outputs for them.
         graph: graph of the model.
         what: the runtime and the file, for messages.
 
     Raises:
-        WorkError: when the runtime cannot run it, or it gives something else.
+        WorkError: when the runtime cannot run the file, or gives other outputs.
     """
     try:
         outputs = run(inputs)

@@ -1,4 +1,4 @@
-"""What of a model other runtimes need: no layers that only train, and weights as constants."""
+"""A model as other runtimes need it: without training-only layers, and weights as constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`export_model`: a model as a file for another runtime, which has run it before it is kept."""
+"""`export_model`: a model as a file for another runtime, kept once the runtime has run it."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Exported:
     """An exported file.
 
     Args:
-        path: path of it.
-        format: as Keras names it.
-        difference: the largest between what its runtime and the model computed.
-        samples: what they were compared on, `"made-up"` or `"given"`.
+        path: path of the file.
+        format: Keras's name of the format.
+        difference: largest difference between the outputs of its runtime and of the model.
+        samples: inputs that they were compared on: `"made-up"` or `"given"`.
         one_by_one: whether the file takes a single sample at a time.
     """
 
@@ -52,7 +52,7 @@ class Exported:
     one_by_one: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """The fields as values that fit into JSON."""
         return {
             "out": str(self.path),
             "format": self.format,
@@ -85,8 +85,8 @@ def export_model(
         model: a built model; it is not changed.
         path: path of the file to write, or of the folder of a SavedModel.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"tf_saved_model"`.
-        data: inputs to compare on, as the model takes them; `None` makes some up.
-        overwrite: whether the file may exist.
+        data: inputs to compare on, as the model takes them; `None` makes random ones.
+        overwrite: whether an existing file may be replaced.
 
     Returns:
         What was written, and how far it is from the model.
@@ -120,7 +120,7 @@ def export_model(
 
 
 def _one_by_one(model: keras.Model, draft: Path, case: Trial, error: WorkError) -> float:
-    """Export for single samples, where batches of any size want operations of TensorFlow."""
+    """Export for single samples, where batches of any size need operations of TensorFlow."""
     missing = _beyond_litert(draft)
     try:
         return _tried(model, draft, "litert", case, alone=True)
@@ -129,7 +129,7 @@ def _one_by_one(model: keras.Model, draft: Path, case: Trial, error: WorkError) 
         if not names:
             raise error from None
         raise _failed(
-            model, "litert", f"it needs operations of TensorFlow that LiteRT has not ({names})."
+            model, "litert", f"it needs operations of TensorFlow that LiteRT lacks ({names})."
         ) from error
 
 
@@ -138,7 +138,7 @@ def _beyond_litert(draft: Path) -> list[str]:
 
 
 def _tried(model: keras.Model, draft: Path, to: str, case: Trial, alone: bool = False) -> float:
-    """Write a file, run it, and say how far it is from the model."""
+    """Write a file, run it, and return its largest difference to the model."""
     runtime, _, open_file = _OPEN[to]
     written = _write(model, draft, to, alone)
     try:
@@ -192,7 +192,7 @@ def _placeholder(tensor: Any) -> Any:
 
 
 def _put(folder: Path, path: Path, overwrite: bool) -> None:
-    """Move what was written, which may be several files, to where it belongs."""
+    """Move the written files to their folder."""
     made = sorted(folder.iterdir())
     for one in made:
         check_target(path.parent / one.name, "", overwrite)

@@ -29,7 +29,7 @@ def open_onnx(path: Path, model: Any) -> Run:
 
     Args:
         path: path of the file.
-        model: that it was exported from.
+        model: the model that was exported.
     """
     import onnxruntime
 
@@ -54,7 +54,7 @@ def open_litert(path: Path, model: Any) -> Run:
 
     Args:
         path: path of the file.
-        model: that it was exported from.
+        model: the model that was exported.
     """
     import tensorflow as tf
 
@@ -84,7 +84,7 @@ def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the ot
 
     Args:
         path: path of the folder.
-        model: that it was exported from.
+        model: the model that was exported.
     """
     import tensorflow as tf
 
@@ -102,7 +102,7 @@ def open_openvino(path: Path, model: Any) -> Run:
 
     Args:
         path: path of the `.xml` file.
-        model: that it was exported from.
+        model: the model that was exported.
     """
     import openvino
 

@@ -28,15 +28,15 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     """Build a Functional model from a graph: new layers, new variables, the graph's numbers.
 
     Args:
-        graph: what to build.
-        name: the model's name; the graph's own when not given.
+        graph: the graph to build.
+        name: name of the model; `None` takes the graph's.
 
     Returns:
         An uncompiled `keras.Model`.
 
     Raises:
-        ModelError: when a layer cannot be made again from its config, or its weights do not
-            have the shapes that the graph says.
+        ModelError: when a layer cannot be made again from its config, or its weights have other
+            shapes than in the graph.
     """
     with seeded(0):
         model = _Builder(graph, load=True).model(name or graph.name)
@@ -49,17 +49,17 @@ def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
 
     Args:
         model: a built model; it is not changed.
-        name: the copy's name; the model's own when not given.
+        name: name of the copy; `None` takes the model's.
     """
     return build(read(model), name)
 
 
 def layers_of(graph: Graph, model: keras.Model) -> dict[str, Any]:
-    """The layer of a built model for each operation, also of those that a `TimeDistributed` wraps.
+    """The layers of a built model by operation, with those that a `TimeDistributed` wraps.
 
     Args:
-        graph: what the model was built from.
-        model: as `build` has made it.
+        graph: the graph that the model was built from.
+        model: the model that `build` has made.
     """
     wrapped = [w.layer for w in model.layers if isinstance(w, keras.layers.TimeDistributed)]
     found = {layer.name: layer for layer in model.layers}
@@ -76,8 +76,8 @@ def fresh_model(model: keras.Model | Graph, seed: int, name: str | None = None) 
 
     Args:
         model: a built model, or its graph; it is not changed.
-        seed: seed of the initialisers. One that carries a seed of its own in its config keeps it.
-        name: the name of the new model; `None` for the same name.
+        seed: seed of the initialisers. An initialiser with a seed in its config keeps that.
+        name: name of the new model; `None` takes the same name.
     """
     graph = model if isinstance(model, Graph) else read(model)
     with seeded(seed):
@@ -91,7 +91,7 @@ class _Builder:
         self._made: dict[str, Any] = {}
         self._tensors: dict[TensorRef, Any] = {}
         regions = regions_of(graph.operations, graph.calls)
-        # A tensor between the steps of a sequence is no output that a `TimeDistributed` gives.
+        # A `TimeDistributed` cannot give a tensor from between its steps as an output.
         shown = any(regions[ref.call] for ref in graph.output_refs())
         self._regions = tuple(() for _ in regions) if shown else regions
         self._wrappers: dict[str, list[tuple[Any, Any]]] = {}
@@ -104,7 +104,7 @@ class _Builder:
         return keras.Model(inputs, outputs, name=name)
 
     def _run_region(self, region: tuple[int, ...]) -> None:
-        """Make the calls outside of every `TimeDistributed`, or those in one."""
+        """Make the calls of one region: outside of every `TimeDistributed`, or within one."""
         for index, call in enumerate(self._graph.calls):
             if self._regions[index] != region or region[-1:] == (index,):
                 continue
@@ -115,7 +115,7 @@ class _Builder:
                 self._tensors[TensorRef(index, position)] = tensor
 
     def _run_wrapped(self, call: Call) -> Any:
-        """Call what lies between the two ends of a `TimeDistributed`, wrapped in one again."""
+        """Wrap the calls between the two ends of a `TimeDistributed` in one again, and call it."""
         result, whole = call.inputs()[:2]
         region = self._regions[result.call]
         if result.call == region[-1]:
@@ -141,7 +141,7 @@ class _Builder:
         if inner is None:
             inner = keras.Model(self._tensors[start], self._tensors[result], name=config["inner"])
         name = config["wrapper"]["name"]
-        # A layer that is wrapped alone goes by the wrapper's name, and may be called elsewhere too.
+        # A layer that is wrapped alone has the wrapper's name, and may be called elsewhere too.
         beside = {
             other.operation
             for other, at in zip(self._graph.calls, self._regions, strict=True)

@@ -1,9 +1,9 @@
 """The sizes of a graph's tensors once its inputs have full shapes.
 
 Keras leaves sizes open: those of axes that a model takes at any size, and some that follow from
-its input, as behind `EinsumDense(output_shape=(None, 8))` or a `Lambda`. Here each call is asked
-again what it returns, for inputs of a full shape. Nothing is computed, and the graph that an edit
-changes keeps its open axes: these sizes are for counting.
+its input, as behind `EinsumDense(output_shape=(None, 8))` or a `Lambda`. Here the output shapes of
+each call are computed again for inputs of a full shape. No data is computed, and the graph that an
+edit changes keeps its open axes: these sizes are for counting costs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from saikei.graph.flat import Call, Graph, Operation, Shape, TensorRef, TensorSp
 from saikei.graph.instantiate import cheap_initialisers, instantiate, seeded
 from saikei.graph.per_step import steps_of
 
-# What an axis of unknown size is assumed to be: the first that the model can take. Powers of 2
+# Sizes that are assumed for an axis of unknown size: the first that the model can take. Powers of 2
 # come first, as networks that halve their input several times take nothing else.
 ASSUMED = (128, 64, 32, 16, 8, 4, 2, 1, *(2**n for n in range(8, 18)), 96, 224, 100, 1000)
 # Kinds that may join the batch axis with another one, so that it holds more than one sample.
@@ -37,12 +37,12 @@ class Sized:
 
     Args:
         graph: the same calls with full shapes. The first axis is `None` where it is the batch;
-            other axes are where nothing but data can tell their size.
-        batch: how many samples the first axes are of that have a size.
-        sizes: for each input with axes of unknown size, the shape of a sample that was taken;
-            likewise for layers whose output's size depends on the data. Axes are `None` of which
-            nothing was given and nothing could be assumed.
-        assumed: those of them of which nothing was given.
+            other axes are `None` where their size depends on the data.
+        batch: number of samples that first axes with a size stand for.
+        sizes: for each input with axes of unknown size, the shape of a sample, without the batch
+            axis, that was used. Layers whose output's size depends on the data have an entry too.
+            An axis is `None` where no size was given and none could be assumed.
+        assumed: the names in `sizes` for which no shape was given.
     """
 
     graph: Graph
@@ -57,11 +57,11 @@ class Sized:
 
 
 class _SizeError(Exception):
-    """The model cannot take inputs of these sizes; the message says why."""
+    """The model cannot take inputs of these sizes, for the reason in the message."""
 
 
 def sized(graph: Graph) -> Sized:
-    """The graph with full shapes: of the sizes in `graph.sizes`, or else of assumed ones.
+    """The graph with full shapes, for the sizes in `graph.sizes` or for assumed ones.
 
     Raises:
         ModelError: when the model cannot take inputs of the sizes that are given.
@@ -120,7 +120,7 @@ def _is_open(spec: TensorSpec) -> bool:
 
 
 class _Rerun:
-    """Asks call after call for the shapes that it returns."""
+    """Computes the output shapes of call after call."""
 
     def __init__(self, graph: Graph, batch: int, size: int) -> None:
         self._graph, self._batch, self._size = graph, batch, size
@@ -154,7 +154,7 @@ class _Rerun:
         made = []
         for spec, shape in zip(call.outputs, found, strict=True):
             wanted = (None, *given) if given and _is_open(spec) else (None,) * len(shape)
-            # What the graph knows holds: a layer that an edit has cut may still be as it was.
+            # Sizes in the graph come first: the source of a layer that an edit has cut is not cut.
             size = [
                 next((s for s in sizes if s is not None), None)
                 for sizes in zip(spec.shape, wanted, shape, strict=True)
@@ -171,7 +171,7 @@ class _Rerun:
         return None in shape[1:] and all(None not in self._full[r].shape[1:] for r in call.inputs())
 
     def _returned(self, call: Call) -> list[Shape]:
-        """The shapes that a call returns; those in the graph where it cannot be asked."""
+        """The shapes that a call returns; those in the graph where they cannot be computed."""
         operation = self._graph.operations[call.operation]
         try:
             return _ask(operation, *self._arguments(call, full=True))

@@ -1,4 +1,4 @@
-"""What the graph says of a Keras layer or operation: its kind, config, weights and name."""
+"""A Keras layer or operation as the graph describes it: its kind, config, weights and name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unused(name: str, taken: Collection[str]) -> str:
 
 
 def layer_config(operation: Any) -> dict[str, Any] | None:
-    """What the class's `from_config` takes; `None` where it has none."""
+    """The config for the class's `from_config`; `None` where the layer gives none."""
     try:
         with named_functions(operation):
             config = dict(operation.get_config())
@@ -41,9 +41,9 @@ def layer_config(operation: Any) -> dict[str, Any] | None:
 
 
 def _common_config(operation: Any) -> dict[str, Any] | None:
-    """What every layer takes, of one whose class takes nothing else; `None` for others.
+    """The config of a layer whose class takes only what every layer takes; `None` for others.
 
-    Keras cannot tell the arguments of an `Identity` that was made with a dtype policy.
+    Keras gives none for an `Identity` that was made with a dtype policy.
     """
     if not isinstance(operation, keras.Layer):
         return None
@@ -57,7 +57,7 @@ def _common_config(operation: Any) -> dict[str, Any] | None:
 def _unbuilt(config: Any) -> Any:
     """The config of layers within a layer without the shapes that they were built for.
 
-    They would be the old ones once a layer before it is cut.
+    Once a layer before them is cut, these shapes would be wrong.
     """
     if isinstance(config, (list, tuple)) and any(isinstance(part, dict) for part in config):
         return [_unbuilt(part) for part in config]
@@ -72,8 +72,8 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
 
     Args:
         name: name of the operation.
-        operation: what it is read from.
-        untraced: why its `call` could not be traced.
+        operation: the Keras object.
+        untraced: why its `call` could not be traced; `None` where it was, or had no need.
     """
     if _is_spectral(operation):
         return _spectral(name, operation)
@@ -134,8 +134,8 @@ def _weights(operation: Any, pairs: Collection[tuple[Any, Any]]) -> dict[str, We
     """Weights by name, in the order given.
 
     Args:
-        operation: whose they are.
-        pairs: for each the variable, and where its numbers are.
+        operation: operation that has the weights.
+        pairs: each variable, with the object that holds its numbers.
     """
     names = weight_names(operation, [variable for variable, _ in pairs])
     return {
@@ -153,14 +153,14 @@ def _trains(operation: Any, variable: Any, source: Any) -> bool:
 
 
 def weight_names(operation: Any, variables: Iterable[Any]) -> list[str]:
-    """What weights of an operation are to it, each once.
+    """Names of weights by their place in an operation, each used once.
 
-    A weight of its own goes by the name that its class gives it (`"kernel"`), one of a layer in it
-    by the attribute that holds that layer (`"forward_layer/cell/kernel"`). Keras's own paths do
-    not tell: they are others once a model was saved and loaded.
+    A weight of the layer itself has the name that its class gives it (`"kernel"`), one of a layer
+    within it begins with the attribute that holds that layer (`"forward_layer/cell/kernel"`).
+    Keras's own paths cannot be used: they change when a model is saved and loaded.
 
     Args:
-        operation: whose they are.
+        operation: operation that has the weights.
         variables: some or all of them.
     """
     roles = _roles(operation, "") if isinstance(operation, keras.Layer) else {}
@@ -176,7 +176,7 @@ def weight_names(operation: Any, variables: Iterable[Any]) -> list[str]:
 
 
 def _roles(layer: Any, prefix: str) -> dict[int, str]:
-    """What each weight of a layer and of those in it is to the layer, by the variable's `id`."""
+    """The name of each weight of a layer and of those in it, by the variable's `id`."""
     roles = {
         id(variable): prefix + own_name(attribute, variable)
         for attribute, variable in internals.held_weights(layer)
@@ -191,7 +191,7 @@ def own_name(attribute: str, variable: Any) -> str:
     """The name that the class gives a weight; the attribute where Keras has made one up.
 
     Args:
-        attribute: of the layer that holds the weight.
+        attribute: attribute of the layer that holds the weight.
         variable: the weight.
     """
     made_up = re.fullmatch(r"variable(_\d+)?", variable.name)

@@ -21,7 +21,7 @@ class Ones(keras.Operation):
     """As many ones as an axis is long; the reader puts operations of Keras in its place.
 
     Args:
-        axis: the axis.
+        axis: position of the axis.
         dtype: dtype of the ones.
     """
 

@@ -1,7 +1,7 @@
 """The flat graph: operations, the calls made of them, and the tensors between.
 
 A value, not a model: nothing here calls Keras. Edits make a new `Graph` from an old one.
-An `Operation` that stands in two calls is a shared layer.
+An `Operation` with two calls is a shared layer.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class TensorSpec:
     Args:
         shape: batch axis first, `None` where unknown.
         dtype: its name.
-        steps: for a tensor inside a `TimeDistributed`, how many steps of a sample it is worked
-            out for, outermost first; the shape is that of one of them.
+        steps: for a tensor inside a `TimeDistributed`, the number of steps of a sample, outermost
+            first; `shape` is that of one step.
     """
 
     shape: Shape
@@ -50,12 +50,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight of an operation: its shape and where its numbers are.
+    """One weight of an operation: its shape, and the object that holds its numbers.
 
     Args:
         key: identity of the variable; two weights with one key are one tied variable.
-        shape: the array's shape.
-        source: where the numbers are: an array, or a variable or the like with `numpy()`.
+        shape: shape of the array.
+        source: the numbers: an array, or a variable or similar object with `numpy()`.
         trainable: whether gradients move it.
     """
 
@@ -77,13 +77,13 @@ class Weight:
 
 @dataclass(frozen=True)
 class Quantised:
-    """A quantised layer's mode, and what it is in floating point.
+    """A quantised layer's mode, and the same layer in floating point.
 
     Args:
-        mode: as Keras names it, such as `"int8"`.
+        mode: Keras's name of the mode, such as `"int8"`.
         kind: kind of the layer in floating point.
-        config: likewise.
-        weights: likewise; `None` where it is not known.
+        config: config of the layer in floating point.
+        weights: weights of the layer in floating point; `None` where they are not known.
     """
 
     mode: str
@@ -101,7 +101,7 @@ class Spectral:
     """A `SpectralNormalization` around a layer: it scales the kernel at each step of training.
 
     Args:
-        config: what it is made with, besides the layer.
+        config: its config, without the layer.
         source: the Keras object that it was read from.
     """
 
@@ -118,13 +118,13 @@ class Operation:
         kind: `"Conv2D"` for Keras's layers, `"ops.Add"` for `keras.ops`,
             `"module.Class"` for anything else; with its mode for a layer that is quantised, as
             `"Dense[int8]"`. Rules are looked up by it.
-        config: what the class's `from_config` takes; `None` where it has none.
+        config: config for the class's `from_config`; `None` where the object gives none.
         weights: its weights, in the order in which the class keeps them.
         source: the Keras object that it was read from.
         untraced: why its `call` could not be traced, for a layer of the user's own.
-        quantised: how it is quantised; `None` where it is not.
-        spectral: what normalises its kernel in training; the other fields but `weights` are of the
-            layer within. `None` where nothing does.
+        quantised: mode and floating-point form of a quantised layer; `None` for other layers.
+        spectral: the `SpectralNormalization` around the layer, whose weights are then among
+            `weights`; `None` where there is none.
     """
 
     name: str
@@ -173,8 +173,8 @@ class Call:
     Args:
         operation: the operation's name.
         args: positional arguments, a nested structure with `TensorRef` leaves for tensors.
-        kwargs: keyword arguments, likewise.
-        outputs: one spec for each output tensor, flattened.
+        kwargs: keyword arguments, with `TensorRef` for tensors too.
+        outputs: shape and dtype of each output tensor, flattened.
     """
 
     operation: str
@@ -204,15 +204,15 @@ class Graph:
 
     Args:
         name: the model's name.
-        operations: by name.
+        operations: the operations by name.
         calls: topologically ordered; inputs are calls of kind `"InputLayer"`.
         inputs: nested structure of `TensorRef`, as the model takes it.
         outputs: nested structure of `TensorRef`, as the model gives it.
-        marks: what is known of the model's past; see `lineage`.
-        ends: for layers and nested models that are several operations, by name, the operation that
-            gives what they give.
-        sizes: for inputs with axes of unknown size, the shape of a sample to count costs by; see
-            `concrete`.
+        marks: records of the model's history; see `lineage`.
+        ends: for layers and nested models that became several operations, by name, the operation
+            whose output is theirs.
+        sizes: for inputs with axes of unknown size, the shape of a sample, without the batch axis,
+            for which costs are counted; see `concrete`.
     """
 
     name: str

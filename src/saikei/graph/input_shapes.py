@@ -1,4 +1,4 @@
-"""The sizes that a user gives for axes of unknown size."""
+"""Sizes that a user gives for axes of unknown size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def with_input_shape(graph: Graph, input_shape: InputShape) -> Graph:
             on the data.
 
     Raises:
-        ModelError: naming what does not fit the model.
+        ModelError: with the name of the input that does not fit the model.
     """
     given = _by_name(graph, input_shape)
     shapes = _open_shapes(graph)

@@ -22,7 +22,7 @@ from saikei.graph.state import build_as_saved, carry_state
 def seeded(seed: int) -> Iterator[None]:
     """Draw the seeds that Keras makes for unseeded initialisers and dropouts from `seed`.
 
-    Keras takes them from Python's global generator, whose state is put back afterwards.
+    Keras takes them from Python's global generator, whose state is restored at the end.
     """
     state = random.getstate()
     random.seed(seed)
@@ -45,7 +45,7 @@ def instantiate(operation: Operation) -> Any:
                 f"made again from. {_fix(operation)}."
             )
         return internals.detached_copy(operation.source)
-    # Classes take things out of their config; those of layers within it are the graph's too.
+    # Classes remove entries from the config that they are given, also from those within it.
     config: dict[str, Any] = _copied(operation.config)
     if "name" in config:
         config["name"] = operation.name
@@ -79,7 +79,7 @@ def _copied(config: Any) -> Any:
 
 
 def _fix(operation: Operation) -> str:
-    """What helps where a layer is not made again from its config."""
+    """A fix for a layer that cannot be made again from its config."""
     if type(operation.source).__module__.startswith("keras."):
         return (
             f"It is a layer of Keras {keras.version()}, so build the model with another layer in "
@@ -90,10 +90,10 @@ def _fix(operation: Operation) -> str:
 
 @contextmanager
 def preloaded(operation: Operation, instance: Any) -> Iterator[dict[int, str]]:
-    """Let the layer make its own variables with their final numbers.
+    """Let the layer create its own variables with their final numbers.
 
-    Keras would first make them with others, which is half of the time of a build. Variables
-    that the layer does not make by `add_weight`, or in a layer within it, are loaded later.
+    Creating them with other numbers first takes half of the time of a build. Variables that are
+    not created by `add_weight`, or belong to a layer within it, are loaded later.
 
     Yields:
         The name of each variable that has its numbers, by the variable's `id`.
@@ -131,7 +131,7 @@ def _numbers_of(weight: Weight) -> Callable[..., Any]:
         array = weight.numpy()
         if keras.config.backend() == "tensorflow":
             if str(array.dtype) == dtype:
-                # The variable copies it; a tensor in between would only take time.
+                # The variable copies the array; a tensor in between would take time.
                 return array
         elif array is weight.source:
             # The others let the variable and the array share memory.
@@ -147,13 +147,13 @@ def load_weights(
     """Give a built layer the numbers of an operation, and its state outside of weights.
 
     Args:
-        operation: whose weights.
-        instance: the layer.
-        loaded: the names of weights that have their numbers already, by the variable's `id`.
+        operation: operation that has the weights.
+        instance: the built layer.
+        loaded: names of weights that have their numbers already, by the variable's `id`.
 
     Raises:
         ModelError: when the layer has other weights than the operation, or of other shapes, or
-            its state cannot be carried.
+            its state cannot be copied.
     """
     variables = internals.own_weights(instance)
     if len(variables) != len(operation.weights):
@@ -183,7 +183,7 @@ def load_weights(
 
 
 def keep_preprocessing(operation: Operation, instance: Any) -> None:
-    """Give a layer with fresh weights what was adapted to data, and not trained."""
+    """Give a layer with new weights the state that comes from `adapt`, not from training."""
     if operation.kind == "Normalization":
         load_weights(operation, instance)
     carry_state(operation.source, instance)
@@ -192,11 +192,11 @@ def keep_preprocessing(operation: Operation, instance: Any) -> None:
 def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weight]]:
     """The weights of an operation in the order in which a layer made of it has them.
 
-    It is another one where a layer is quantised from the beginning and not once it is built.
+    The order differs between a layer that is quantised from the start and one quantised later.
 
     Args:
-        operation: whose weights.
-        instance: the layer, built.
+        operation: operation that has the weights.
+        instance: the built layer.
     """
     names = weight_names(instance, internals.own_weights(instance))
     if operation.quantised is None or set(names) != set(operation.weights):

@@ -1,7 +1,7 @@
-"""Everything that Saikei uses of Keras beyond its public surface, in one place.
+"""Everything that Saikei uses of Keras beyond its public interface.
 
 Keras exports `operations`, `inputs` and `outputs` of a model. Which call made a tensor, with
-which arguments, is kept in `KerasHistory` and `Node`, which it does not export.
+which arguments, is stored in `KerasHistory` and `Node`, which it does not export.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_graph_model(operation: object) -> bool:
     """Whether a model's function is exactly its own symbolic graph.
 
     True for Functional and Sequential models that are built, and for subclasses of them that
-    do not override `call`, or say by `computes_its_graph` that theirs gives the same.
+    do not override `call`, or declare by `computes_its_graph` that theirs gives the same.
     """
     if isinstance(operation, keras.Sequential):
         return type(operation).call is keras.Sequential.call and operation._functional is not None
@@ -53,7 +53,7 @@ def declared_inputs(model: Any) -> Any:
 
 
 def standard_inputs(model: Any, inputs: Any) -> list[Any]:
-    """What a model is called with, as it hands it to its input layers: flat, in its dtypes."""
+    """The inputs of a model as it passes them to its input layers: flat, in its dtypes."""
     return list(_functional(model)._standardize_inputs(inputs))
 
 
@@ -104,22 +104,22 @@ def own_weights(layer: Any) -> list[Any]:
 
 
 def held_weights(layer: Any) -> list[tuple[str, Any]]:
-    """The weights that a layer holds itself, each with the attribute that it is."""
+    """The weights that a layer holds itself, each with its attribute."""
     held = layer._trainable_variables + layer._non_trainable_variables
     attributes = {id(v): name for name, v in vars(layer).items() if isinstance(v, keras.Variable)}
     return [(attributes.get(id(variable), variable.name), variable) for variable in held]
 
 
 def held_layers(layer: Any) -> list[tuple[str, Any]]:
-    """The layers that a layer holds itself, each with its attribute, or its place in one."""
+    """The layers that a layer holds itself, each with its attribute, or its position in one."""
     places: dict[int, str] = {}
-    # On torch a layer is a module, which keeps its attributes that are layers in a place apart.
+    # On torch a layer is a module, which keeps attributes that are layers in a separate dict.
     for name, value in (*vars(layer).items(), *vars(layer).get("_modules", {}).items()):
         if isinstance(value, keras.Layer):
             places.setdefault(id(value), name)
     for name, value in vars(layer).items():
-        # Keras and the backends keep books of their own of the same layers.
-        if isinstance(value, (list, tuple, dict)) and name not in _BOOKS:
+        # Keras and the backends keep lists of their own of the same layers.
+        if isinstance(value, (list, tuple, dict)) and name not in _INTERNAL_LISTS:
             parts = value.items() if isinstance(value, dict) else enumerate(value)
             for key, part in () if name.startswith("_self_") else parts:
                 places.setdefault(id(part), f"{name}/{key}")
@@ -127,13 +127,13 @@ def held_layers(layer: Any) -> list[tuple[str, Any]]:
     return [(places.get(id(part), f"layers/{number}"), part) for number, part in held]
 
 
-_BOOKS = frozenset({"_layers", "_modules"})
+_INTERNAL_LISTS = frozenset({"_layers", "_modules"})
 
 
 def numbers(variable: Any) -> np.ndarray:
     """A variable's numbers as a read-only array, without a copy where the backend has them so.
 
-    They stay as they are when the variable is assigned to.
+    They do not change when the variable is assigned to.
     """
     tensorflow = keras.config.backend() == "tensorflow"
     if tensorflow and isinstance(variable, keras.Variable) and variable.dtype == "float32":
@@ -155,7 +155,7 @@ def flattened_layers(layer: Any) -> list[Any]:
 def use_assigned_statistics(layer: Any) -> None:
     """Let every `Normalization` in a layer compute with its weights.
 
-    It computes with constants that it makes of them when it is built, adapted or loaded.
+    It computes with constants that it makes from them when it is built, adapted or loaded.
     """
     for part in flattened_layers(layer):
         if isinstance(part, keras.layers.Normalization) and part.built:
@@ -163,7 +163,7 @@ def use_assigned_statistics(layer: Any) -> None:
 
 
 def detached_copy(operation: Any) -> Any:
-    """A copy of a stateless operation that stands in no graph yet."""
+    """A copy of a stateless operation that is in no graph yet."""
     twin = object.__new__(type(operation))
     twin.__dict__.update(operation.__dict__)
     twin._inbound_nodes = []
@@ -234,7 +234,7 @@ def set_mask(tensor: Any, mask: Any) -> None:
 
 
 def history_of(tensor: Any) -> Any:
-    """What a symbolic tensor remembers of the call that made it, or `None`."""
+    """Keras's record of the call that made a symbolic tensor, or `None`."""
     return getattr(tensor, "_keras_history", None)
 
 
@@ -246,7 +246,7 @@ def autocast(variable: Any, dtype: str) -> str:
 
 @contextmanager
 def forgotten_nodes(layer: Any) -> Iterator[None]:
-    """Take back the nodes that calls of the layer and of those in it leave on them."""
+    """Remove the nodes that calls within the block leave on the layer and on those in it."""
     layers = flattened_layers(layer)
     counts = [(len(part._inbound_nodes), len(part._outbound_nodes)) for part in layers]
     try:
@@ -296,16 +296,16 @@ _PENDING = "uninitialized_variables"
 def declared_bytes(config: Mapping[str, Any], custom: Mapping[str, Any] | None = None) -> int:
     """Bytes of all weights that a config declares.
 
-    The model is made without values for its weights, and forgotten.
+    The model is made without values for its weights, and discarded.
 
     Args:
         config: config of a model, as in `config.json` of a `.keras` file.
-        custom: classes and functions by name that Keras does not know.
+        custom: classes and functions that Keras does not know, by name.
     """
     pending = global_state.get_global_attribute(_PENDING, [], set_to_default=True)
     before = len(pending)
-    # What is in the file decides what Keras raises. It will again when the file is loaded, and
-    # has taken no more memory by then than is counted here.
+    # Depending on the file Keras raises any error, and raises it again when the file is loaded.
+    # Until then it takes no more memory than is counted here.
     with contextlib.suppress(Exception), keras.StatelessScope(initialize_variables=False):
         keras.saving.deserialize_keras_object(
             {**config, "compile_config": None}, custom_objects=custom, safe_mode=True

@@ -1,8 +1,8 @@
-"""What is known of a model's past, kept in the process and handed on to what is made of it.
+"""Records of a model's history, kept in the process and passed on to the models made from it.
 
-A mark is any object, and stands on a model and on its layers, by weak references: it goes when
-they go, is never saved with them, and follows a layer into every model that uses it.
-`read` collects a model's marks and `build` puts them on the new model.
+A mark is any object. It is attached to a model and to its layers by weak references: it is deleted
+with them, never saved, and follows a layer into every model that uses it. `read` collects a model's
+marks and `build` attaches them to the new model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class IgnoredClass:
 
     Args:
         number: number of the class.
-        classes: width of the output that the loss is of; `None` where unknown.
+        classes: width of the output that the loss is for; `None` where unknown.
     """
 
     number: int
@@ -63,12 +63,12 @@ def marks_of(model: keras.Model) -> Marks:
 
 
 def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False) -> None:
-    """Put marks on a model and on its layers that have weights.
+    """Attach marks to a model and to its layers that have weights.
 
     Args:
         model: any Keras model.
-        marks: what to add; a mark that is there already is not added again.
-        trainable_only: leave out layers that are frozen.
+        marks: the marks; one that is attached already is not added again.
+        trainable_only: whether to leave out layers that are frozen.
     """
     new = tuple(marks)
     for layer in internals.flattened_layers(model) if new else ():
@@ -80,22 +80,22 @@ def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False)
 
 
 def ignored_number(marks: Marks) -> int | None:
-    """The one class number that marks name as left out; `None` where they name none or several."""
+    """The class number that marks leave out; `None` where they leave out none or several."""
     found = {one.number for one in marks if isinstance(one, IgnoredClass)}
     return found.pop() if len(found) == 1 else None
 
 
 def ignored_classes(model: keras.Model) -> tuple[IgnoredClass, ...]:
-    """What the losses that a model is compiled with leave out, for each output that they fit."""
+    """The class numbers that the losses of a compiled model leave out, with their outputs."""
     given = getattr(model, "loss", None)
     if given is None:
         return ()
     found = []
     losses, outputs = tree.flatten(given), list(getattr(model, "outputs", None) or ())
-    for place, loss in enumerate(losses):
+    for index, loss in enumerate(losses):
         number = getattr(loss, "ignore_class", None)
         if number is not None:
-            matched = len(outputs) == len(losses) and outputs[place].shape
+            matched = len(outputs) == len(losses) and outputs[index].shape
             found.append(IgnoredClass(int(number), matched[-1] if matched else None))
     return tuple(found)
 

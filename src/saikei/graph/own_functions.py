@@ -45,7 +45,7 @@ class Applied(keras.Layer):
     Args:
         function: function of one tensor.
         name: name of the layer.
-        dtype: its dtype policy.
+        dtype: dtype policy of the layer.
     """
 
     def __init__(self, function: Any, name: str, dtype: Any) -> None:
@@ -54,7 +54,7 @@ class Applied(keras.Layer):
         self.built = True
 
     def call(self, inputs: Any) -> Any:
-        """What the function gives."""
+        """The result of the function."""
         return self.function(inputs)
 
 
@@ -93,12 +93,12 @@ def apart(layer: Any) -> tuple[Any, Any] | None:
 
 
 def whole(operation: Any) -> Any:
-    """The layer that `apart` has taken an activation from; any other operation itself."""
+    """The layer that `apart` has split an activation from; any other operation itself."""
     return vars(operation).get("_taken_from", operation)
 
 
 def _is_taken_apart(layer: Any) -> bool:
-    """Whether a layer's activation is no setting that its class and a file could keep."""
+    """Whether a layer's activation cannot be kept as a setting in its config."""
     if not type(layer).__module__.startswith("keras."):
         return False
     function = getattr(layer, "activation", None)
@@ -112,7 +112,7 @@ def _is_taken_apart(layer: Any) -> bool:
 
 
 def is_own(function: Any) -> bool:
-    """Whether a function is none of Keras's activations, which a config holds by name."""
+    """Whether a function is not one of Keras's activations, which a config holds by name."""
     if function is None or not callable(function) or isinstance(function, (keras.Layer, type)):
         return False
     namesake = _namesake(function)
@@ -209,7 +209,7 @@ def own_objects(layer: Any) -> dict[str, Any]:
     """The functions and classes that are not Keras's in a layer, by the names that Keras uses.
 
     Args:
-        layer: the layer; what it holds as attributes, and the layers in it, are looked at.
+        layer: the layer; its attributes and the layers in it are searched.
     """
     found: dict[str, Any] = {}
     for part in internals.flattened_layers(layer):
@@ -222,7 +222,7 @@ def own_objects(layer: Any) -> dict[str, Any]:
 
 
 def unsavable(layer: Any) -> str | None:
-    """What a layer holds that no file can, such as a lambda; `None` where there is nothing."""
+    """A kind of object in a layer that cannot be saved, such as a lambda; `None` for none."""
     found = [function for _, _, function in _holders(layer)]
     lambdas = [p for p in internals.flattened_layers(layer) if type(p) is keras.layers.Lambda]
     for function in (*found, *(part.function for part in lambdas)):

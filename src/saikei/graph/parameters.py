@@ -1,8 +1,8 @@
 """Weights that a `call` uses itself, as layers of Keras.
 
-`x * self.gamma` needs a weight that is no layer's own. It becomes an `EinsumDense` that is called
-on a single one, so that its output is its kernel: a core layer that trains, saves and loads
-anywhere. Its kernel has the variable's shape and is the same variable to the graph.
+In `x * self.gamma` the weight belongs to no layer of Keras. It becomes an `EinsumDense` that is
+called on a single one, so that its output is its kernel: a core layer that trains, saves and loads
+anywhere. Its kernel has the variable's shape, and the graph treats both as one variable.
 """
 
 from __future__ import annotations

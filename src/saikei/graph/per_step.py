@@ -1,8 +1,8 @@
-"""What `TimeDistributed` wraps, as calls of a graph: each step of a sequence a sample of its own.
+"""The layers that a `TimeDistributed` wraps, as calls of a graph on single steps of a sequence.
 
 A call of a `TimeDistributed` is read as `Steps`, the calls of what it wraps, and `Joined`. Between
-these two, tensors have no axis of steps, so that a wrapped layer or model is to everything else
-what it would be on its own. `build` wraps what lies between them in a `TimeDistributed` again.
+these two, tensors have no axis of steps, so that a wrapped layer or model is treated like one that
+is not wrapped. `build` wraps the calls between the two in a `TimeDistributed` again.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ class Steps(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, x: Any, mask: Any = None) -> Any:
-        """Let every step be a sample; the mask of a step goes with it."""
+        """Make every step a sample, with its mask."""
         steps = _flattened(x)
         if mask is not None:
             internals.set_mask(steps, _flattened(mask))
         return steps
 
     def compute_output_spec(self, x: Any, *_: Any, **__: Any) -> Any:
-        """Without the axis of the steps."""
+        """The shape without the axis of the steps."""
         batch, steps, *rest = x.shape
         rows = None if batch is None or steps is None else batch * steps
         return keras.KerasTensor((rows, *rest), dtype=x.dtype)
 
     def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
-        """As the tensor."""
+        """The mask, reshaped like the tensor."""
         return None if previous_mask is None else _flattened(previous_mask)
 
 
@@ -50,9 +50,9 @@ class Joined(keras.layers.Layer):
     """`[(batch · steps, …), (batch, steps, …)]` → the first with the axes of the second.
 
     Args:
-        wrapper: the config of the `TimeDistributed`, without the layer in it.
-        inner: the name of the layer or model in it.
-        wrapped: the `TimeDistributed` that it was read from.
+        wrapper: config of the `TimeDistributed`, without the layer in it.
+        inner: name of the layer or model in it.
+        wrapped: the `TimeDistributed` that this end was read from.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Joined(keras.layers.Layer):
     ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.wrapper, self.inner = dict(wrapper), inner
-        # In a function, so that Keras does not take it for a layer in this one.
+        # In a function, so that Keras does not track it as a layer of this one.
         self.wrapped: Callable[[], Any] = lambda: wrapped
         self.supports_masking = True
 
     def call(self, inputs: Any, **_: Any) -> Any:
-        """Put the steps of a sequence together again."""
+        """Join the steps of each sequence again."""
         steps, whole = inputs
         sizes = [
             own if own is not None else size
@@ -78,16 +78,16 @@ class Joined(keras.layers.Layer):
         return ops.reshape(steps, (*sizes, *rest))
 
     def compute_output_spec(self, inputs: Any, *_: Any, **__: Any) -> Any:
-        """With the batch and the steps of the second tensor."""
+        """The shape with the batch and the steps of the second tensor."""
         steps, whole = inputs
         return keras.KerasTensor((*whole.shape[:2], *steps.shape[1:]), dtype=steps.dtype)
 
     def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
-        """The mask of the sequence, as `TimeDistributed` hands it on."""
+        """The mask of the sequence, as `TimeDistributed` passes it on."""
         return previous_mask[1] if previous_mask else None
 
     def get_config(self) -> dict[str, Any]:
-        """With the wrapper's."""
+        """The config, with the wrapper's."""
         return {**super().get_config(), "wrapper": self.wrapper, "inner": self.inner}
 
 
@@ -103,36 +103,36 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
     """The two ends of what a `TimeDistributed` wraps.
 
     Args:
-        wrapper: the layer.
-        name: name of the first end; the second goes by the wrapper's.
+        wrapper: the `TimeDistributed`.
+        name: name of the first end; the second has the wrapper's name.
     """
-    # Without the layer in it, which need not be one that can be written down.
+    # Without the layer in it, which may have no config.
     config = keras.Layer.get_config(wrapper)
     return Steps(name=name), Joined(config, wrapper.layer.name, wrapper, name=wrapper.name)
 
 
 def a_step_of(tensor: Any) -> Any:
-    """A symbolic tensor like one step of another."""
+    """A symbolic tensor with the shape and dtype of one step of another."""
     return keras.KerasTensor((None, *tensor.shape[2:]), dtype=tensor.dtype)
 
 
 def spec_of(tensor: Any, kind: str, given: Sequence[TensorSpec]) -> TensorSpec:
-    """Shape and dtype of a tensor that a call makes, and for how many steps of what.
+    """Shape, dtype and steps of a tensor that a call makes.
 
     Args:
-        tensor: symbolic.
+        tensor: the symbolic tensor.
         kind: kind of the operation that makes it.
-        given: what the call reads.
+        given: specs of the tensors that the call reads.
     """
     return TensorSpec(tuple(tensor.shape), str(tensor.dtype), steps_of(kind, given))
 
 
 def steps_of(kind: str, given: Sequence[TensorSpec]) -> Shape:
-    """For how many steps of a sample a call is made: see `TensorSpec`.
+    """The number of steps of a sample for which a call is made; see `TensorSpec`.
 
     Args:
         kind: kind of the operation.
-        given: what the call reads.
+        given: specs of the tensors that the call reads.
     """
     if kind == JOINED:
         return given[1].steps
@@ -141,7 +141,7 @@ def steps_of(kind: str, given: Sequence[TensorSpec]) -> Shape:
 
 
 def value_inputs(operation: Operation, call: Call) -> list[Any]:
-    """The tensors that a call reads, but not one of which only the shape matters to it."""
+    """The tensors whose values a call reads; one of which it reads only the shape is left out."""
     refs = call.inputs()
     return refs[:1] if operation.kind == JOINED else refs
 
@@ -150,9 +150,9 @@ Region: TypeAlias = tuple[int, ...]
 
 
 def regions_of(operations: Mapping[str, Operation], calls: Sequence[Call]) -> tuple[Region, ...]:
-    """For each call, the calls of `Steps` that it lies behind, outermost first.
+    """For each call, the calls of `Steps` that open the regions around it, outermost first.
 
-    A call of `Steps` lies in the region that it opens, one of `Joined` outside of it.
+    A call of `Steps` belongs to the region that it opens, one of `Joined` does not.
     """
     found: list[Region] = []
     for index, call in enumerate(calls):
@@ -183,11 +183,11 @@ def wrapped_by(graph: Graph, name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """What a call of a `TimeDistributed` computes for a step.
+    """The computation of a `TimeDistributed` for a step.
 
     Args:
-        calls: what is equal for two calls that compute the same: see `wrapped_calls`.
-        alone: the layer that is all of it, by name; `None` where it takes a model.
+        calls: a value that is equal for two calls that compute the same; see `wrapped_calls`.
+        alone: name of the layer if it is only one; `None` where it takes a model.
     """
 
     calls: Any
@@ -195,11 +195,11 @@ class Wrapped:
 
 
 def wrapped_calls(graph: Graph, regions: Sequence[Region], result: TensorRef) -> Wrapped:
-    """What a tensor is worked out by from a step.
+    """The calls by which a tensor is computed from a step.
 
     Args:
         graph: the graph.
-        regions: of its calls.
+        regions: regions of its calls.
         result: a tensor in a region.
 
     Raises:

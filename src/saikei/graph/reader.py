@@ -1,4 +1,4 @@
-"""Walking a model and what is nested in it, and collecting operations and calls."""
+"""Goes through a model, its nested models and traced layers, and records operations and calls."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ FIRST = TensorRef(0, 0)
 
 @dataclass
 class Level:
-    """One model or layer that is being walked.
+    """One model or layer that is being read.
 
     Args:
-        prefix: prefix of the names of its operations where they are taken.
-        training: what a surrounding call fixes `training` to.
-        trace: where its steps stand; `None` for a model whose tensors know their steps.
+        prefix: beginning of the names of its operations where their own are taken.
+        training: the `training` argument of a surrounding call; `None` where none gives one.
+        trace: the steps of a traced layer; `None` for a model, whose tensors hold their steps.
         outer: the level in which the layer is called, for a traced one.
         layer: the traced layer; `None` for models.
         fresh: whether its operations were made just now, so that Keras numbered their names.
-        start: the tensor that constants are worked out from: the first input of the model, or of
+        start: the tensor that constants are computed from: the first input of the model, or of
             the steps that the level is called for.
         known: the tensors that have been recorded, by id.
     """
@@ -82,9 +82,9 @@ class Reader:
             for layer in internals.flattened_layers(model)
             for attribute, variable in internals.held_weights(layer)
         }
-        # Variables that a call uses itself: who does, and the operation made for them.
+        # Variables that a call uses itself: the layer, and the operation made for them.
         self._users: dict[int, tuple[Any, str, str]] = {}
-        # Layers that stand in the graph without the activation of their own.
+        # Layers that are recorded without their activation, which follows them.
         self._parts: dict[int, tuple[Any, Any] | None] = {}
         # The two ends of each `TimeDistributed`.
         self._ends: dict[int, tuple[Steps, Joined]] = {}
@@ -107,13 +107,13 @@ class Reader:
         return [self._resolve(level, tensor) for tensor in outputs]
 
     def _note_end(self, step: Step, refs: list[TensorRef]) -> None:
-        """Which operation gives what a layer or model gives that is more than one operation."""
+        """Note the operation whose output is that of a layer or model that became several."""
         name = step.operation.name
         if len(refs) != 1 or refs[0].output or not isinstance(step.operation, keras.Layer):
             return
         last = self.calls[refs[0].call].operation
         if self.ends.setdefault(name, last) != last:
-            # Two of that name: it does not tell.
+            # Two layers have that name, so it identifies none.
             self.ends[name] = name
 
     def _resolve(self, level: Level, tensor: Any) -> TensorRef:

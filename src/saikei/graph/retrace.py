@@ -1,8 +1,8 @@
-"""What a layer's own `call` does, as steps on symbolic tensors.
+"""The steps of a layer's own `call` on symbolic tensors.
 
 Keras keeps a composite layer or a subclassed model as one node. Here its `call` is run on
 symbolic tensors, once as in training and once as in inference, and the calls that it makes are
-collected. What it does to Keras's books is taken back.
+collected. Nodes that Keras records on the way are removed.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a call of a layer does.
+    """The steps of a call of a layer.
 
     Args:
-        outputs: what it returns, a nested structure of symbolic tensors.
+        outputs: the returned nested structure of symbolic tensors.
         stand_ins: for the tensors that the steps start from, by id, the tensor of the outer
             graph, the variable or the array that each stands for.
         steps: for each tensor that is made on the way, by id, the call that makes it.
-        alive: keeps the tensors that are known by id.
+        alive: objects that are identified by their id, so that they are not deleted.
     """
 
     outputs: Any
@@ -68,11 +68,11 @@ def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
     Args:
         layer: a built layer or model. It is not changed.
         args: positional arguments with symbolic tensors.
-        kwargs: keyword arguments, likewise.
+        kwargs: keyword arguments with symbolic tensors.
 
     Where that fails, the call is run as if the backend were NumPy: code that uses functions of a
-    backend, which know no symbolic tensors, then falls back on `keras.ops`. Where that fails too,
-    so are the layers in it run, whatever they say of the shapes that they return.
+    backend, which take no symbolic tensors, then falls back on `keras.ops`. Where that fails too,
+    the `call` of the layers in it is run, even where they declare the shapes that they return.
 
     Raises:
         UntraceableError: when it cannot be run so, or does something that calls of layers and
@@ -120,7 +120,7 @@ class _StandIns:
         self.alive: list[Any] = []
 
     def tensor(self, leaf: Any) -> Any:
-        """Of an argument; masks that it carries come along."""
+        """The stand-in of an argument, with its mask."""
         if not isinstance(leaf, keras.KerasTensor):
             return leaf
         fresh = self._fresh(leaf, str(leaf.dtype))
@@ -130,7 +130,7 @@ class _StandIns:
         return fresh
 
     def variable(self, variable: Any) -> Any:
-        """Of a variable; one that holds no real numbers is a constant."""
+        """The stand-in of a variable; one that holds no real numbers is a constant."""
         if not keras.backend.is_float_dtype(variable.dtype):
             return keras.ops.convert_to_tensor(to_numpy(variable.value))
         dtype = str(variable.dtype)
@@ -139,7 +139,7 @@ class _StandIns:
         return self._fresh(variable, dtype)
 
     def constant(self, leaf: Any) -> Any:
-        """Of an array that a layer with weights is called on."""
+        """The stand-in of an array that a layer with weights is called on."""
         if not keras.ops.is_tensor(leaf) and not isinstance(leaf, np.ndarray):
             return leaf
         array = to_numpy(leaf)
@@ -157,7 +157,7 @@ class _StandIns:
 
 
 def _run(layer: Any, args: Any, kwargs: Any, stand_ins: _StandIns) -> tuple[Any, list[Step]]:
-    """What one run of the layer's call returns, and its steps in order."""
+    """The returned structure of one run of the layer's call, and its steps in order."""
     weights = len(internals.own_weights(layer))
     with (
         internals.forgotten_nodes(layer),
@@ -212,7 +212,7 @@ def ordered_steps(
         producer: from a tensor to the call that made it.
 
     Raises:
-        UntraceableError: when a tensor comes from nowhere.
+        UntraceableError: when no known call made a tensor.
     """
     ordered: list[Step] = []
     done: set[int] = set()
@@ -284,7 +284,7 @@ def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
 
 
 def step_key(operation: Any, args: Any, kwargs: Any) -> Any:
-    """What two calls of operations have in common that give the same; `None` for layers."""
+    """A key that is equal for calls of operations with equal results; `None` for layers."""
     if isinstance(operation, keras.Layer):
         return None
     nesting = repr(tree.map_structure(lambda _: 0, (args, kwargs)))
@@ -313,6 +313,6 @@ def _plain(structure: Any, number: dict[int, Any]) -> list[Any]:
             array = to_numpy(leaf)
             plain.append((array.shape, str(array.dtype), array.tobytes()))
         else:
-            # Not a number is no number, not even itself.
+            # NaN is not equal to itself.
             plain.append(repr(leaf) if isinstance(leaf, float) else leaf)
     return plain

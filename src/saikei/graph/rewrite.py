@@ -1,4 +1,4 @@
-"""Change which operations a graph calls: put others in their place, lead tensors around them."""
+"""Change which operations a graph calls: replace operations, redirect tensors around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Wei
 from saikei.graph.instantiate import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.per_step import spec_of
 
-# Variables are known by their `id`, which is never negative, so these are nobody's.
+# Variables are identified by their `id`, which is never negative, so these keys are unused.
 _new_keys = itertools.count(-1, -1)
 
 
@@ -26,8 +26,8 @@ def new_weight(array: np.ndarray, trainable: bool = True) -> Weight:
     """A weight that no model has yet.
 
     Args:
-        array: its numbers.
-        trainable: whether gradients move it.
+        array: the numbers.
+        trainable: whether training changes it.
     """
     return Weight(next(_new_keys), tuple(array.shape), array, trainable)
 
@@ -38,9 +38,9 @@ def new_operation(
     """An operation that no model has yet.
 
     Args:
-        name: its name; see `unused_name`.
-        layer: a Keras layer that is not built: it gives the class and the config.
-        weights: by name, in the order in which the built layer keeps them.
+        name: name of the operation; see `unused_name`.
+        layer: a Keras layer that is not built, for the class and the config.
+        weights: weights by name, in the order of the built layer.
     """
     return Operation(name, kind_of(layer), layer_config(layer), dict(weights or {}), layer)
 
@@ -54,7 +54,7 @@ def replace_operations(graph: Graph, chains: Mapping[str, Sequence[Operation]]) 
     """Put a chain of operations in the place of each named one, in all of its calls.
 
     The last operation of a chain takes the replaced one's name by custom, so that layers can be
-    followed by name through several edits. The shapes of all tensors behind are worked out anew.
+    followed by name through several edits. The shapes of all tensors behind are computed again.
 
     Args:
         graph: the graph; it is not changed.
@@ -80,11 +80,11 @@ def replace_operations(graph: Graph, chains: Mapping[str, Sequence[Operation]]) 
 
 
 def redirect(graph: Graph, refs: Mapping[TensorRef, TensorRef]) -> Graph:
-    """Let whatever reads a tensor read another one instead, and drop what is dead then.
+    """Replace tensors where they are read, and drop calls that no output depends on then.
 
     Args:
         graph: the graph; it is not changed.
-        refs: for each tensor that is led around, an earlier one that takes its place.
+        refs: for each tensor that is replaced, an earlier one to read instead.
 
     Raises:
         ModelError: when a layer behind cannot take the new shapes.
@@ -193,7 +193,7 @@ def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
 
 
 def _outputs(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """What the operation gives for symbolic tensors."""
+    """The outputs of the operation for symbolic tensors."""
     instance = instantiate(operation)
     try:
         with cheap_initialisers(instance):

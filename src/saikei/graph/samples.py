@@ -37,7 +37,7 @@ def random_inputs(
     Args:
         graph: graph of the model.
         rows: number of samples; an input of fixed batch size gets that many.
-        generator: of the values.
+        generator: source of the random numbers.
         unknown: size of axes whose size is unknown.
         sizes: shape of a sample, without the batch axis, by the name of the input; it comes before
             `unknown`.
@@ -112,14 +112,14 @@ def _random_values(
 
 
 def _bound(parts: list[Any], dtype: str) -> int:
-    """Below which every whole number is looked up, counted or one-hot encoded by all layers."""
+    """The smallest number of entries of the layers that look up or encode whole numbers."""
     sizes = [
         getattr(part, "input_dim", None) or getattr(part, "num_tokens", None)
         for part in parts
         if isinstance(part, (keras.layers.Embedding, keras.layers.CategoryEncoding))
     ]
     known = [int(size) for size in sizes if size]
-    # Without such layers, what looks numbers up has at least two of them.
+    # Without such layers two are safe: whatever looks numbers up has two entries at least.
     return min(known, default=256 if dtype == "uint8" else 2)
 
 

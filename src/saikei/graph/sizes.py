@@ -1,4 +1,4 @@
-"""Where an unknown size of a tensor comes from: the model input that has it too."""
+"""The model input that has the same unknown size as a tensor."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def origin(
 ) -> TensorRef:
     """The first model input whose axis of that number has the same unknown size, or the tensor.
 
-    Positions and masks that every block of a model works out anew from its own input become the
-    same for all of them, and do not depend on what the blocks compute.
+    Positions and masks that every block of a model computes from its own input become the same for
+    all blocks, and do not depend on what the blocks compute.
 
     Args:
-        operations: by name.
-        calls: those before, in order.
+        operations: the operations by name.
+        calls: the calls so far, in order.
         ref: the tensor.
-        axis: which axis of it; its size is unknown.
+        axis: position of the axis, whose size is unknown.
     """
     # Of other tensors, one of unknown size 1 may have been broadcast.
     inputs, seen, open_refs = [], {ref}, [ref]

@@ -1,7 +1,7 @@
 """State that layers keep outside of their weights and config: vocabularies, tables, own numbers.
 
 Keras saves it by `save_assets` and `save_own_variables`, and builds layers whose state needs it
-by `build_from_config`. Whatever makes a layer again has to carry it over.
+by `build_from_config`. Whoever makes a layer again has to copy it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def keeps_state(layer: Any) -> bool:
 
 
 def fits_no_cut(layer: Any) -> bool:
-    """Whether a layer, or one in it, keeps what would have to be cut with its weights.
+    """Whether a layer, or one in it, has state that would have to be cut with its weights.
 
-    Nothing is known of the form of assets, of numbers beside the variables, and of the record that
-    a layer of the user's own is built from.
+    The form of assets, of numbers besides the variables, and of the build config of a user's own
+    layer is unknown.
     """
 
     def other_numbers(part: Any) -> bool:
@@ -43,7 +43,7 @@ def fits_no_cut(layer: Any) -> bool:
 
 
 def state_of(layer: Any) -> dict[str, bytes]:
-    """What a layer and those in it keep outside of weights and config, by the name it has there.
+    """The state of a layer and those in it outside of weights and config, by name.
 
     Args:
         layer: a built layer or model.
@@ -61,7 +61,7 @@ def state_of(layer: Any) -> dict[str, bytes]:
 
 
 def differing_state(one: Any, other: Any) -> list[str]:
-    """The names of what two layers keep outside of weights and config where it is not the same.
+    """The names of state outside of weights and config that differs between two layers.
 
     Raises:
         ModelError: when a layer cannot write its state.
@@ -81,7 +81,7 @@ def carry_state(source: Any, target: Any) -> None:
         target: one made from the same config, which has its own weights already; they stay.
 
     Raises:
-        ModelError: naming the layer whose state cannot be carried, and why.
+        ModelError: with the layer whose state cannot be copied, and the reason.
     """
     parts, twins = internals.flattened_layers(source), internals.flattened_layers(target)
     if source is target or not any(map(keeps_state, parts)):
@@ -102,7 +102,7 @@ def carry_state(source: Any, target: Any) -> None:
 
 
 def build_as_saved(source: Any, target: Any) -> None:
-    """Build layers of the user's own as Keras does when it loads them: from their own record.
+    """Build layers of the user's own as Keras does when it loads them: from their build config.
 
     Args:
         source: a built layer.
@@ -172,7 +172,7 @@ def _idf_weights(lookup: Any) -> Any:
 
 
 def _carry_vocabulary(part: Any, twin: Any) -> None:
-    """Of a lookup, directly: Keras writes words on lines, and reads a line break as their end."""
+    """Copy the vocabulary directly: Keras writes a word on a line, and some contain line breaks."""
     if dict(_kept(part)) == dict(_kept(twin)):
         return
     words, weights = part.get_vocabulary(), _idf_weights(part)
@@ -180,8 +180,8 @@ def _carry_vocabulary(part: Any, twin: Any) -> None:
         twin.set_vocabulary(words, weights)
     broken = any(word and word.splitlines() != [word] for word in map(str, words))
     if broken or twin.input_vocabulary is not None:
-        # So that they stand in the config: those that it was made with have been replaced since,
-        # or the file could not be read again.
+        # In the config too: the words it was made with have been replaced, or contain line breaks,
+        # with which a saved file could not be read again.
         special = len(words) - len(part.get_vocabulary(include_special_tokens=False))
         twin.input_vocabulary = words[special:]
         twin.input_idf_weights = None if weights is None else weights[special:].tolist()
@@ -207,7 +207,7 @@ def _carry_files(part: Any, twin: Any) -> None:
 
 
 def _stored(part: Any) -> dict[str, tuple[np.ndarray, int | None]]:
-    """What a layer writes among its variables: numbers, and which variable they are of."""
+    """The arrays that a layer writes, each with the index of the variable that it is of."""
     store: dict[str, Any] = {}
     with _named(part, "write its variables", "save_own_variables()"):
         part.save_own_variables(store)
@@ -223,7 +223,7 @@ def _stored(part: Any) -> dict[str, tuple[np.ndarray, int | None]]:
 
 
 def _carry_numbers(part: Any, twin: Any) -> None:
-    """Read as from a file, but with the twin's own numbers for what is a variable."""
+    """Load the arrays as from a file, but with the twin's own numbers for its variables."""
     own = [np.array(internals.numbers(variable)) for variable in twin.variables]
     store = {
         key: array if place is None else own[place] for key, (array, place) in _stored(part).items()

@@ -1,4 +1,4 @@
-"""Weights whose numbers have to be worked out: of layers that are quantised, or have LoRA.
+"""Weights whose numbers have to be computed: of layers that are quantised, or have LoRA.
 
 `model.quantize` packs kernels into whole numbers with scales, which cannot be cut or compared
 like plain weights. A graph keeps such a layer whole, under a kind of its own (`"Dense[int8]"`),
@@ -28,12 +28,12 @@ _POLICIES = ("QuantizedDTypePolicy", "QuantizedFloat8DTypePolicy", "Int4DTypePol
 
 @dataclass(frozen=True)
 class FloatWeight:
-    """A quantised weight in floating point; worked out when it is read.
+    """A quantised weight in floating point, computed when it is read.
 
     Args:
         shape: shape of the kernel or table.
         dtype: dtype of the layer's variables.
-        compute: the numbers.
+        compute: function that computes the numbers.
     """
 
     shape: Shape
@@ -47,11 +47,11 @@ class FloatWeight:
 
 @dataclass(frozen=True)
 class FloatTwin:
-    """What a quantised layer is in floating point.
+    """A quantised layer in floating point.
 
     Args:
         weights: for each of its weights, in the order of a layer that is not quantised, the
-            variable and where its numbers are (the variable itself where it is not packed).
+            variable and the object with its numbers (the variable itself where it is not packed).
         config: config of the layer.
     """
 
@@ -63,8 +63,8 @@ def float_twin(layer: Any, config: Mapping[str, Any] | None) -> FloatTwin | None
     """The floating-point twin of a layer with quantised parts; `None` where they are not known.
 
     Args:
-        layer: the layer.
-        config: what its class is made from.
+        layer: the quantised layer.
+        config: config of the layer.
     """
     weights = _in_order(layer)
     if weights is None:
@@ -203,13 +203,13 @@ _FACTORS = (
 
 @dataclass(frozen=True)
 class MergedWeight:
-    """A kernel or table with the product of its low-rank factors; worked out when it is read.
+    """A kernel or table plus the product of its low-rank factors, computed when it is read.
 
     Args:
         base: the frozen variable.
         first: the factor whose rows are the base's.
         second: the factor whose columns are the base's.
-        scale: by what their product is multiplied.
+        scale: factor of their product.
     """
 
     base: Any
@@ -219,12 +219,12 @@ class MergedWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the base."""
+        """The same as of the base."""
         return tuple(self.base.shape)
 
     @property
     def dtype(self) -> str:
-        """That of the base."""
+        """The same as of the base."""
         return str(self.base.dtype)
 
     def numpy(self) -> np.ndarray:
@@ -238,7 +238,7 @@ class MergedWeight:
 def merged_weights(layer: Any) -> Iterator[tuple[Any, MergedWeight]]:
     """The layer, and those in it, with LoRA, each with its merged weight.
 
-    Layers that are quantised besides are left out: their sum is no number of theirs.
+    Layers that are quantised too are left out: their kernel is packed.
     """
     for part in internals.flattened_layers(layer):
         if not getattr(part, "lora_enabled", False) or internals.quantisation_of(part):

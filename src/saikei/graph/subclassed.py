@@ -15,7 +15,7 @@ from saikei.graph.untraceable import UntraceableError
 
 
 def traced_model(model: Any) -> tuple[Any, Trace]:
-    """What a subclassed model's `call` does.
+    """The steps of a subclassed model's `call`.
 
     Args:
         model: a model that has been called, or built for a known input shape.
@@ -113,10 +113,10 @@ def untraceable_model(model: Any, error: UntraceableError) -> ModelError:
 
 
 def check_weights(model: Any, graph: Graph) -> None:
-    """What tracing cannot put right: weights made in a call, and weights held twice.
+    """Refuse weights that are made in a call, and weights that two layers hold.
 
     Raises:
-        ModelError: when there are such.
+        ModelError: with the weight and its layer.
     """
     own = {id(variable) for variable in model.variables}
     places: dict[int, str] = {}

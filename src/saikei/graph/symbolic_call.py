@@ -12,7 +12,7 @@ from keras.src.backend.common.keras_tensor import any_symbolic_tensors
 from saikei.graph import internals
 from saikei.graph.symbolic_ops import FUNCTIONS, METHODS, activation_swaps
 
-# Where an attribute stands, its name, and its old and new value.
+# The dict that holds an attribute, the attribute's name, and its old and new value.
 _Swap: TypeAlias = tuple[dict[str, Any], str, Any, Any]
 
 
@@ -24,19 +24,19 @@ def symbolic_body(
     backend_name: str,
     inside: bool = False,
 ) -> Iterator[list[Any]]:
-    """Calls of the layer run its `call` on the symbolic tensors instead of working out shapes.
+    """Within the block, calling the layer runs its `call` on the symbolic tensors.
 
     While it runs, attributes of the layer, and of those in it, that hold variables hold
-    stand-ins, and what it would change or read of other variables is noted. Layers in it are
-    called as usual, but where Keras cannot work out what they return, they too are run.
+    stand-ins, and changes and reads of other variables are noted. Layers in it are called as
+    usual; where Keras cannot compute what they return, their `call` is run too.
 
     Args:
         layer: the layer.
-        stand_in: from a variable to what stands in for it.
-        lift: from a constant that a layer with weights is called on to a symbolic tensor.
-        backend_name: what the layer is told when it asks Keras for the backend.
-        inside: run layers in it that have a `call` of their own too, whatever they say of the
-            shape that they return.
+        stand_in: function from a variable to the symbolic tensor that replaces it.
+        lift: function from a constant that a layer with weights is called on to a symbolic tensor.
+        backend_name: name that Keras returns when the layer asks for the backend.
+        inside: whether to run the `call` of layers in it too, even where these declare the shape
+            that they return.
 
     Yields:
         A list that gets `(what call returned, what it did besides)`. The tensors that the layer

@@ -110,7 +110,7 @@ def _reshape(x: Any, newshape: Any) -> Any:
 
 
 def _rest_filled(x: Any, target: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The target with the size that its -1 stands for, where its unknown sizes are those of `x`.
+    """The target with a size in the place of -1, where its unknown sizes are those of `x`.
 
     `reshape(x, (batch, length, -1))` joins the heads of `x`, if that has the two as its first.
     """
@@ -253,7 +253,7 @@ def _indices(x: Any, axis: int) -> Any:
 
 
 def _multiplied(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Products of symbolic tensors; of two masks what both let through, as not everywhere."""
+    """Products of symbolic tensors; of two masks their conjunction, which not all backends give."""
 
     def product(x: Any, other: Any) -> Any:
         dtypes = {str(getattr(factor, "dtype", None)) for factor in (x, other)}
@@ -302,16 +302,16 @@ _STAND_INS: dict[Callable[..., Any], Callable[..., Any]] = {_HARD_SILU: _hard_si
 
 
 def activation_swaps(layers: list[Any]) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
-    """Where such a function stands by name, as `(attributes, name, function, stand-in)`.
+    """Attributes that hold such a function, as `(attributes, name, function, replacement)`.
 
     Args:
-        layers: whose attributes are looked at, besides `keras.activations`.
+        layers: layers whose attributes are searched, besides `keras.activations`.
     """
     for attributes in (vars(keras.activations), *map(vars, layers)):
         for name, value in attributes.items():
             try:
                 new = _STAND_INS.get(value)
             except TypeError:
-                continue  # No function: it cannot be looked up.
+                continue  # Not hashable, so it is no function.
             if new is not None:
                 yield attributes, name, value, new

@@ -1,4 +1,4 @@
-"""Why a `call` cannot be run on symbolic tensors, and what helps."""
+"""Reasons why a `call` cannot be run on symbolic tensors, and fixes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _FUNCTIONS = (FunctionType, MethodType, partial)
 
 
 class UntraceableError(Exception):
-    """A layer's `call` cannot be run on symbolic tensors; the message says why.
+    """A layer's `call` cannot be run on symbolic tensors, for the reason in the message.
 
     Args:
-        reason: why.
-        fix: what helps, as a sentence without its full stop.
+        reason: the reason.
+        fix: a fix, as a sentence without its full stop.
     """
 
     def __init__(self, reason: str, fix: str = _USUAL_FIX) -> None:
@@ -46,14 +46,14 @@ class UntraceableError(Exception):
 
 
 def check_functions(operation: Any, arguments: Any) -> None:
-    """Refuse operations that are handed functions: what those do is no step of the graph.
+    """Refuse operations that take functions, whose steps would not be in the graph.
 
     Args:
         operation: a layer or operation.
-        arguments: of a call of it.
+        arguments: arguments of a call of it.
 
     Raises:
-        UntraceableError: naming the operation.
+        UntraceableError: with the name of the operation.
     """
     if isinstance(operation, keras.Layer):
         return
@@ -73,7 +73,7 @@ def _hands_functions(name: str) -> UntraceableError:
 
 
 def why_they_differ(repeats: bool) -> UntraceableError:
-    """Why a run in training does other things than one in inference.
+    """The reason why a run in training has other steps than one at inference.
 
     Args:
         repeats: whether another run in inference does the same as the first.
@@ -89,7 +89,7 @@ def why_they_differ(repeats: bool) -> UntraceableError:
 
 
 def failure(error: Exception) -> UntraceableError:
-    """What an error in a run on symbolic tensors means, with the line that it comes from."""
+    """The reason for an error in a run on symbolic tensors, with the line of the user's code."""
     found: BaseException = error
     frames = _user_frames(found)
     # Where Keras cannot add the arguments to an error of JAX, the first error is the context.

@@ -1,4 +1,4 @@
-"""The tensors inside a model while it runs: its own layers, called in the order of its graph."""
+"""Values of tensors inside a model: its own layers are called in the order of its graph."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def tensor_values(
     refs: Sequence[TensorRef],
     training: bool | None = None,
 ) -> list[Any]:
-    """Run a model and look at tensors on the way, also at those in nested models.
+    """Run a model and return tensors on the way, also those in nested models.
 
     Unlike a new model between the same tensors, this adds nothing to the model: no layer is
     built or connected anew.
 
     Args:
-        graph: what `read` says of the model; its operations are the model's own.
+        graph: the graph that `read` gives for the model.
         model: the model.
         inputs: tensors or arrays, as the model takes them.
-        refs: the tensors to look at.
-        training: as in a call of the model.
+        refs: the tensors to return.
+        training: the argument of a call of the model.
 
     Returns:
         The tensors, in the order of `refs`; gradients pass through them.
@@ -54,7 +54,7 @@ def tensor_values(
             (call.args, dict(call.kwargs)),
         )
         if training is not None and internals.takes_training(operation):
-            # As Functional models do: over what the layer was told when it was connected.
+            # As in Functional models, this replaces the argument of the recorded call.
             kwargs = {**kwargs, "training": training}
         outputs = operation(*args, **kwargs)
         for position, output in enumerate(tree.flatten(outputs)):
@@ -65,10 +65,10 @@ def tensor_values(
 def check_runs_as_read(graph: Graph, model: Any) -> None:
     """Refuse models of which calling the graph's operations is not quite calling the model.
 
-    What a `call` of one's own does is known from one run of it, in which it was not training.
+    The steps of a `call` of the user's own are known from runs of it on symbolic tensors only.
 
     Raises:
-        ModelError: naming a layer that was found by running a `call`.
+        ModelError: with a layer that was found by running a `call`.
     """
     own = internals.own_operations(model) if internals.is_graph_model(model) else set()
     regions = regions_of(graph.operations, graph.calls)

@@ -123,7 +123,7 @@ def _flow(
 
 
 def _attended(call: CallView, rank: int) -> int:
-    """Over how many axes attention goes; all but batch and width when the config says nothing."""
+    """The number of axes that attention goes over; without a setting, all but batch and width."""
     axes = call.config.get("attention_axes")
     return rank - 2 if axes is None else len(axes) if isinstance(axes, (list, tuple)) else 1
 

@@ -41,7 +41,7 @@ class CallView:
     slots: tuple[int | str, ...] = ()
 
     def find(self, name: str, position: int) -> tuple[int, ...]:
-        """Where in `arguments` an argument stands, given by name or by position."""
+        """The positions in `arguments` of an argument, given by name or by position."""
         return tuple(at for at, slot in enumerate(self.slots) if slot in (name, position))
 
     def tensors(self, name: str, position: int) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ def axis_of(config_axis: int, rank: int) -> int:
 
 
 def channel_axis(call: CallView, rank: int) -> int:
-    """The channel axis that the `data_format` of the call's config says."""
+    """The channel axis by the `data_format` in the call's config."""
     return 1 if call.config.get("data_format") == "channels_first" else rank - 1
 
 

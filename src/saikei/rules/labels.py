@@ -44,7 +44,7 @@ class Rescale:
     Args:
         weights: names of the weights.
         labels: the vector whose share of kept labels counts.
-        power: of that share.
+        power: exponent of that share.
     """
 
     weights: tuple[str, ...]
@@ -89,7 +89,7 @@ class Flow:
 
 @dataclass
 class LabelSource:
-    """Hands out labels that nobody has yet, and remembers for whom.
+    """Makes labels that are not in use yet, and records the operation that each is for.
 
     Args:
         outer: where labels can stay on one of several axes only (a reshape that splits or
