@@ -116,7 +116,7 @@ def test_what_is_assumed_is_printed_and_no_latency_is_measured_of_it() -> None:
     assert costs.latency is None and costs.assumed == ("image",)
     note = "the size of 'image' is unknown and assumed to be 128×128×1"
     assert note in str(costs)
-    assert costs.to_dict()["sizes"] == {"image": (128, 128, 1)}
+    assert costs.to_dict()["sizes"] == {"image": [128, 128, 1]}
     assert costs.macs == sk.profile(unet(128), latency=False).macs
     asked = sk.profile(unet(None), input_shape=(16, 16, 1))
     assert asked.latency is not None and "taken to be 16×16×1" in str(asked)

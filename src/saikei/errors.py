@@ -1,7 +1,7 @@
 """The errors that Saikei raises, as one small family.
 
-`InputError` means that what was handed in is wrong; its message ends with a fix (the command
-line exits with 2); `WorkError` means that the work itself failed (exit 1).
+`InputError` means that an argument, a model, a file or data is wrong; its message ends with a fix
+(the command line exits with 2). `WorkError` means that the work itself failed (exit 1).
 """
 
 import re

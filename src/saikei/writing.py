@@ -53,14 +53,15 @@ def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Write a file in another folder, then move it to its path in one step.
+    """Write a file or folder in another folder, then move it to its path in one step.
 
     An existing file stays until the new one is complete. A link of that name is replaced, and the
     file that it points to stays as it is.
 
     Args:
-        path: path of the file to write.
-        write: function that writes the file whose path it is given: same name, another folder.
+        path: path of the file or folder to write.
+        write: function that writes to the path that it is given: same name, another folder. It may
+            make a folder of it, which replaces an existing one.
 
     Returns:
         The path.
@@ -71,6 +72,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     with refused_by_disk(path), draft_folder(path.parent) as folder:
         draft = folder / path.name
         write(draft)
+        if draft.is_dir():
+            remove(path)
         os.replace(draft, path)
     return path
 

@@ -200,7 +200,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Graph:
-    """A model as operations and calls; the calls stand in an order that can be run.
+    """A model as operations and calls; the calls are in an order that can be run.
 
     Args:
         name: the model's name.

@@ -102,7 +102,7 @@ def _with_true_text_shapes(graph: Graph) -> Graph:
         try:
             graph = replace_operations(graph, {operation.name: (drop, operation)})
         except ModelError:
-            # What reads it wants the axis that Keras works out, and would fail on data.
+            # The next layer needs the axis that Keras computes, and would fail on data.
             continue
     return graph
 

@@ -354,7 +354,7 @@ def _training(level: Level, step: Step) -> bool | None:
 
 
 def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:
-    """The refs handed to a nested model, in the order of its own inputs."""
+    """The refs that a nested model is called on, in the order of its own inputs."""
     given = args[0] if args else kwargs.get("inputs")
     if isinstance(given, dict):
         struct, _ = internals.structures(model)

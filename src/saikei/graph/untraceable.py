@@ -22,7 +22,7 @@ _AT_INFERENCE = (
 _SAME_EACH_TIME = "Let layers of Keras draw random numbers, such as keras.layers.GaussianNoise"
 BUILT_BEFORE = "Make its layers in __init__, and call it on data once"
 _TAKING_FUNCTIONS = "associative_scan|cond|fori_loop|map|scan|switch|vectorized_map|while_loop"
-# What can be traced in the place of operations that are handed functions.
+# What can be traced instead of operations that take functions.
 _WITHOUT_FUNCTIONS = {
     "cond": "compute both results and choose with keras.ops.where",
     "switch": "compute all results and choose with keras.ops.where",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from saikei.reading import holds_json, read_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
 from saikei.scoring.labelled import Outputs
-from saikei.writing import DRAFT, draft_folder, refused_by_disk, remove, write_text, write_whole
+from saikei.writing import DRAFT, refused_by_disk, remove, write_text, write_whole
 
 LOCK = ".lock"
 _WHAT = {
@@ -160,9 +159,8 @@ class RunFolder:
 
     def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
         """Store a finished candidate, completely or not at all."""
-        place = self.candidates / candidate.name
-        with refused_by_disk(place), draft_folder(self.candidates) as folder:
-            draft = folder / candidate.name
+
+        def write(draft: Path) -> None:
             draft.mkdir()
             if model is not None:
                 # A copy is not compiled: the file holds the model without optimizer state.
@@ -173,8 +171,8 @@ class RunFolder:
             np.savez(draft / "validation.npz", *outputs)
             text = json.dumps(to_jsonable(candidate), indent=1)
             (draft / "result.json").write_text(text, encoding="utf-8")
-            remove(place)
-            os.replace(draft, place)
+
+        write_whole(self.candidates / candidate.name, write)
 
     def outputs(self, name: str) -> Outputs:
         """The outputs of a finished candidate on the validation samples.

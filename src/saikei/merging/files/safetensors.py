@@ -19,6 +19,7 @@ import numpy as np
 
 from saikei.errors import ModelError
 from saikei.merging.files.store import Entry, Store
+from saikei.reading import parse_json
 from saikei.writing import reserve
 
 _TYPES: Mapping[str, Any] = MappingProxyType(
@@ -92,10 +93,9 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 0 < length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
             raise ModelError(f"'{path}' is no safetensors file: its header has no such length.")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError, MemoryError) as error:
-            raise ModelError(f"'{path}' is no safetensors file: its header is no JSON.") from error
+        header = parse_json(
+            file.read(length), f"'{path}' is no safetensors file: its header", ModelError
+        )
     if not isinstance(header, dict):
         raise ModelError(f"'{path}' is no safetensors file: its header is no JSON object.")
     return header, 8 + length
