@@ -225,8 +225,8 @@ def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
         Multimodal()(members(), ({**x, "image": np.full_like(x["image"], np.nan)}, y))
     builds = {"a": lambda: copy_model(plain), "b": lambda: copy_model(plain)}
     crossed = sk.cross_fit(builds, (x["row"], y), 2, epochs=1, progress=False)
-    with pytest.raises(FusionError, match="no predictions from cross_fit"):
-        Multimodal()(crossed)  # type: ignore[arg-type]
+    with pytest.raises(FusionError, match="not the predictions of cross_fit"):
+        Multimodal()(crossed)
     for wrong in (
         {"on": "inputs"},
         {"fallback": "hope"},
