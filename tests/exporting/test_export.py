@@ -168,8 +168,9 @@ def test_inputs_by_name_are_enough_for_a_model_whose_inputs_have_another_order(
     # Sequences of a made-up length are too short.
     cropped = L.GlobalAveragePooling1D()(L.Cropping1D(300)(source[0]))
     keras.Model(source, L.Dense(2)(L.Subtract()([cropped, source[1]]))).save(tmp_path / "m.keras")
-    x = np.random.default_rng(0).normal(size=(5, 602, 2)).astype("float32")
-    np.savez(tmp_path / "x.npz", **{"x_test.b": x, "x_test.a": 9 * x[:, 0]})
+    # As NumPy has numbers, not as the model takes them.
+    x = np.random.default_rng(0).normal(size=(5, 602, 2))
+    np.savez(tmp_path / "x.npz", **{"x_test.b": x, "x_test.a": (9 * x[:, 0]).astype(int)})
     out = ["--format", "onnx", "--out", str(tmp_path / "net.onnx"), "--json"]
     assert main(["export", str(tmp_path / "m.keras"), *out]) == 2
     assert "give inputs that it takes, with --data" in capsys.readouterr().err

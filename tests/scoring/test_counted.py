@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -33,11 +34,11 @@ def tagger() -> keras.Model:
     return make_tagger(0)
 
 
-def make_tagger(seed: int, masks: bool = True) -> keras.Model:
+def make_tagger(seed: int, masks: bool = True, link: str = "softmax") -> keras.Model:
     keras.utils.set_random_seed(seed)
     x = keras.Input((None,), dtype="int32", name="x")
     hidden = layers.Embedding(9, 6, mask_zero=masks)(x)
-    return keras.Model(x, layers.Dense(C, activation="softmax", name="tags")(hidden))
+    return keras.Model(x, layers.Dense(C, activation=link, name="tags")(hidden))
 
 
 @pytest.mark.parametrize("weights", [None, ROW_WEIGHTS, POSITION_WEIGHTS], ids=["", "row", "place"])
@@ -221,6 +222,36 @@ def test_an_average_of_calibrated_members_or_of_logits_keeps_the_mask(space: Any
     said = [(twin.predict(X, verbose=0),) for twin in twins]
     (expected,) = combined.predict(sk.fusion.evidence.MemberOutputs(tuple(said)))
     np.testing.assert_allclose(with_masks.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-6)
+
+
+TABLE = ((0.2, 0.8, 0.0), (0.5, 0.2, 0.3), (0.0, 1.0, 0.0), (0.3, 0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("link", "members", "fusion"),
+    [
+        *(
+            (link, members, sk.Average(how="median"))
+            for link in ("softmax", "sigmoid", "linear")
+            for members in (2, 3)
+        ),
+        ("softmax", 6, sk.Average(how="median", space="logit")),
+        ("sigmoid", 3, sk.Average(how="median", space="logit")),
+        ("softmax", 3, sk.Average(TABLE)),
+    ],
+)
+def test_a_median_and_weights_for_each_class_keep_the_mask(
+    link: str, members: int, fusion: sk.Average, tmp_path: Path
+) -> None:
+    fused = fusion([make_tagger(seed, link=link) for seed in range(members)])
+    # By operations, without layers that keep masks.
+    twin = fusion([make_tagger(seed, False, link) for seed in range(members)])
+    fused.save(tmp_path / "fused.keras")
+    for model in (fused, keras.saving.load_model(tmp_path / "fused.keras")):
+        np.testing.assert_array_equal(model(X)._keras_mask, REAL)
+        wanted = twin.predict(X, verbose=0)
+        given = model.predict(X, verbose=0)
+        np.testing.assert_allclose(given[REAL], wanted[REAL], rtol=1e-4, atol=1e-6)
 
 
 def test_differences_are_paired_over_what_counts(tagger: keras.Model) -> None:

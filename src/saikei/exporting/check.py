@@ -12,6 +12,7 @@ from saikei.checks import check_inputs
 from saikei.errors import ModelError, WorkError, in_one_line
 from saikei.exporting.runtimes import Array, Run, operation_in
 from saikei.graph import Graph, read
+from saikei.graph.internals import declared_inputs
 from saikei.graph.samples import random_inputs
 from saikei.tensors import to_numpy
 
@@ -39,7 +40,7 @@ def trial(model: Any, data: Any = None) -> Trial:
     """
     if data is not None:
         check_inputs(model, data, "given")
-        inputs = tree.map_structure(lambda one: np.asarray(one)[:ROWS], _nested(model, data))
+        inputs = _as_taken(model, data)
         return inputs, _predict(model, inputs)
     graph = read(model)
     open_axes = any(None in graph.spec(ref).shape[1:] for ref in graph.input_refs())
@@ -58,11 +59,26 @@ def trial(model: Any, data: Any = None) -> Trial:
     ) from first
 
 
-def _nested(model: Any, data: Any) -> Any:
-    """Inputs that come by name, nested as the model takes them: a file's inputs go by order."""
-    if not isinstance(data, dict) or isinstance(model.input, dict):
-        return data
-    return tree.pack_sequence_as(model.input, [data[tensor.name] for tensor in model.inputs])
+def _as_taken(model: Any, data: Any) -> Any:
+    """Inputs in the nesting and the types of the model's: a file's go by order and type."""
+    taken = declared_inputs(model)
+    if taken is None:
+        return tree.map_structure(lambda one: np.asarray(one)[:ROWS], data)
+    if isinstance(data, dict):
+        # It may hold others besides, and be in another order.
+        named = taken if isinstance(taken, dict) else {t.name: t for t in tree.flatten(taken)}
+        flat = [data[name] for name in named]
+        specs = list(named.values())
+        order = [id(one) for one in tree.flatten(taken)]
+        pairs = sorted(zip(flat, specs, strict=True), key=lambda pair: order.index(id(pair[1])))
+    else:
+        pairs = list(zip(tree.flatten(data), tree.flatten(taken), strict=True))
+    return tree.pack_sequence_as(taken, [_typed(np.asarray(a)[:ROWS], one) for a, one in pairs])
+
+
+def _typed(array: Array, tensor: Any) -> Array:
+    known = tensor.dtype in ("float16", "float32", "float64") or "int" in tensor.dtype
+    return array.astype(tensor.dtype) if known and array.dtype.kind in "biuf" else array
 
 
 def _predict(model: Any, inputs: Any) -> list[Array]:

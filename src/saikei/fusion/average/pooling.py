@@ -22,6 +22,7 @@ from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.average.class_weights import ClassWeights
 from saikei.fusion.average.greedy import Selection
+from saikei.fusion.average.masked import median, pooled_logits
 from saikei.fusion.average.weights import FittedWeights
 from saikei.fusion.base import listed
 from saikei.fusion.evidence import MemberOutputs
@@ -165,8 +166,10 @@ class OutputPool:
             logits: as for `prepare`.
         """
         used = self.used
-        ready = self.prepare(parts, form, logits)
         last = form.format(name)
+        if logits is not None and self.needs_layers:
+            return self._in_layers([(i, logits[i]) for i in used], form, name)
+        ready = self.prepare(parts, form, logits)
         if self.how == "median":
             pooled = _median([ready[i] for i in used])
         else:
@@ -182,6 +185,41 @@ class OutputPool:
                 logits_of(pooled, "sigmoid"), "sigmoid", form.format(f"{name}_sigmoid")
             )
         return pooled
+
+    @property
+    def needs_layers(self) -> bool:
+        """Whether pooling takes operations, which lose masks, where layers would keep them."""
+        table = self.per_class and self.link == "softmax" and self.space != "logit"
+        return self.how == "median" or table
+
+    def _in_layers(self, used: Sequence[tuple[int, Any]], form: str, name: str) -> Any:
+        """The pooled output, by layers alone.
+
+        Args:
+            used: numbers and logits of the members that count.
+            form: into which the names of layers are put.
+            name: of the last layer.
+        """
+        temperatures = self.temperatures or (1.0,) * self.members
+        parts = [
+            part
+            if temperatures[i] == 1.0
+            else layers.Rescaling(1 / temperatures[i], dtype="float32")(part)
+            for i, part in used
+        ]
+        if self.link != "linear" and self.space != "logit":
+            table = [self._weights(i).tolist() for i, _ in used] if self.per_class else None
+            pooled = pooled_logits(self.link, parts, table)
+            return _squashed(pooled, self.link, form.format(f"{name}_{self.link}"))
+        if self.link == "softmax":
+            parts = [layers.Activation("log_softmax", dtype="float32")(part) for part in parts]
+        middle = median(parts)
+        pooled = middle[0]
+        if len(middle) > 1:
+            pooled = layers.Average(dtype="float32", name=form.format(name))(middle)
+        if self.link == "linear":
+            return pooled
+        return _squashed(pooled, self.link, form.format(f"{name}_{self.link}"))
 
     def _weights(self, member: int) -> Array:
         """The weights of a member, `(1,)` or `(classes,)`."""
@@ -239,7 +277,8 @@ class Pool:
     def takes_logits(self) -> bool:
         """Whether any output is computed from the members' logits."""
         return any(
-            pool.link != "linear" and (pool.space == "logit" or pool.temperatures is not None)
+            (pool.link != "linear" and (pool.space == "logit" or pool.temperatures is not None))
+            or pool.needs_layers
             for pool in self.each
         )
 
