@@ -105,3 +105,26 @@ def test_fusions_refuse_members_that_are_no_numbers() -> None:
     bad.get_layer("d0").kernel.assign(np.full((6, 4), np.nan))
     with pytest.raises(FusionError, match="Member 2 holds NaN or infinite numbers in 'kernel' of"):
         Soup(check=False, align=False)([good, bad])
+
+
+@pytest.mark.parametrize("wrong", [{}, "x", b"x", object(), (1, 2), -1, True, float("nan")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (Stack, "seed"),
+        (Boost, "shrinkage"),
+        (Boost, "epochs"),
+        (Cascade, "certainty"),
+        (Cascade, "cost"),
+        (Factorize, "layers"),
+        (Sparsify, "exclude"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_refused_in_one_line(
+    kind: Any, name: str, wrong: Any
+) -> None:
+    if name in ("layers", "exclude") and wrong == {}:
+        return
+    with pytest.raises((EditError, FusionError), match=f"{name}=|: {name}") as caught:
+        kind(**{**({"keep": 0.5} if kind is Factorize else {}), name: wrong})
+    assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from saikei.errors import FusionError, InputError
 
@@ -14,6 +15,11 @@ BAGS = 1_000
 FOLDS = 1_000
 EPOCHS = 100_000
 POINTS = 1_001
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def check_whole(
@@ -66,6 +72,5 @@ def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -
     Raises:
         InputError: of that kind.
     """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and 0 < value <= 10):  # type: ignore[arg-type,operator]
+    if not (is_number(value) and 0 < value <= 10):
         raise kind(f"{name}={value!r}: give a number above 0 and at most 10, 0.001 for one.")

@@ -20,10 +20,11 @@ from saikei.distilling.teacher_batches import TeacherBatches
 from saikei.distilling.teachers import How, answer_distiller, check_how, check_suited, targets_of
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import IgnoredClass, mark, read
+from saikei.limits import is_number
 from saikei.scoring.class_weights import ClassWeight, weighed
 from saikei.training.loop import seed_random_layers
 from saikei.training.loop import train as run
-from saikei.training.plan import Plan, is_number, verbosity
+from saikei.training.plan import Plan, verbosity
 from saikei.training.prepared import Prepared, compile_fresh, prepare
 from saikei.training.provenance import recording, training_rows
 from saikei.training.rate import beats_constant, suited_rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -56,12 +57,14 @@ class Edit(Jsonable, ABC):
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
             if name in ("layers", "exclude"):
-                if isinstance(value, str):
+                several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
+                names = tuple(value) if several else ()
+                if not several or not all(isinstance(one, str) for one in names):
+                    example = f", ({value!r},)" if isinstance(value, str) else ""
                     raise EditError(
-                        f"{type(self).__name__}({name}={value!r}): give a tuple of names, "
-                        f"({value!r},)."
+                        f"{type(self).__name__}({name}={value!r}): give a tuple of names{example}."
                     )
-                object.__setattr__(self, name, tuple(value))
+                object.__setattr__(self, name, names)
             elif isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         self.check_arguments()

@@ -5,25 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import keras
 
 from saikei.errors import InputError
 from saikei.graph.internals import flattened_layers
-from saikei.limits import EPOCHS, check_seed, check_whole
+from saikei.limits import EPOCHS, check_seed, check_whole, is_number
 
 WARM_UP_SHARE = 0.05
 # In float16 the square of a small gradient is 0, and a division by Keras's 1e-7 overflows.
 _EPSILON_IN_HALF = 1e-3
 # Gradients below 6e-8 are 0 in float16; losses are scaled by as much as does not overflow.
 _FIRST_SCALE = 2.0**10
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number."""
-    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def verbosity(progress: bool, verbose: Any) -> int:

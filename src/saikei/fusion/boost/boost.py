@@ -20,7 +20,7 @@ from saikei.fusion.boost.series import TrainingData, TrainingSettings, sum_model
 from saikei.fusion.logits import last_activation
 from saikei.fusion.members import AnyMembers, Members
 from saikei.graph import Graph
-from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole
+from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole, is_number
 from saikei.scoring.inference import flat_labels, flat_weights
 from saikei.scoring.observed import observe
 
@@ -107,9 +107,9 @@ class Boost(TrainedFusion):
         check_whole("Boost: epochs", self.epochs, 1, EPOCHS)
         check_rate("Boost: learning_rate", self.learning_rate)
         check_seed(self.seed)
-        if not 0 < self.shrinkage <= 1:
+        if not (is_number(self.shrinkage) and 0 < self.shrinkage <= 1):
             raise FusionError(
-                f"Boost(shrinkage={self.shrinkage}): use a number above 0 and at most 1."
+                f"Boost(shrinkage={self.shrinkage!r}): use a number above 0 and at most 1."
             )
 
     @property

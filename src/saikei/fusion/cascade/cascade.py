@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import get_args
 
 from saikei.errors import FusionError
@@ -18,7 +20,7 @@ from saikei.fusion.cascade.policies import Goal
 from saikei.fusion.evidence import Evidence
 from saikei.fusion.members import Members
 from saikei.graph import build
-from saikei.limits import check_seed
+from saikei.limits import check_seed, is_number
 from saikei.models import CascadeModel, Combine, Confidence
 from saikei.models.exits import check_choice, check_thresholds
 
@@ -77,20 +79,24 @@ class Cascade(OutputFusion[ExitHead]):
             raise FusionError(f"Cascade takes one of {' and '.join(given)}: leave the rest out.")
         for name in ("target", "cost"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise FusionError(f"Cascade({name}={value}): give a number above 0.")
+            if value is not None and not (is_number(value) and value > 0):
+                raise FusionError(f"Cascade({name}={value!r}): give a number above 0.")
         if self.absolute and not 0 < (self.target or 0) < 1:
             raise FusionError(
                 f"Cascade(target={self.target}, absolute=True): an accuracy is between 0 and 1."
             )
-        if self.certainty is not None and not 0 < self.certainty < 1:
+        certain = self.certainty is None or (is_number(self.certainty) and 0 < self.certainty < 1)
+        if not certain:
             raise FusionError(
-                f"Cascade(certainty={self.certainty}): use a number between 0 and 1, or None."
+                f"Cascade(certainty={self.certainty!r}): use a number between 0 and 1, or None."
             )
         for name in ("thresholds", "costs"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, tuple(float(number) for number in value))
+                given = tuple(value) if isinstance(value, Iterable) else ()
+                if not given or not all(isinstance(number, Real) for number in given):
+                    raise FusionError(f"Cascade({name}={value!r}): give a tuple of numbers.")
+                object.__setattr__(self, name, tuple(float(number) for number in given))
 
     @property
     def data(self) -> DataNeed:
