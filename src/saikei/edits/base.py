@@ -56,7 +56,7 @@ class Edit(Jsonable, ABC):
 
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
-            if name in ("layers", "exclude"):
+            if name in ("layers", "exclude", "kinds"):
                 several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
                 names = tuple(value) if several else ()
                 if not several or not all(isinstance(one, str) for one in names):

@@ -76,6 +76,8 @@ class Stack(OutputFusion[StackHead]):
             raise FusionError(f"on={self.on!r} is unknown: use 'outputs' or 'features'.")
         check_whole("folds", self.folds, 2, FOLDS)
         check_seed(self.seed)
+        if not isinstance(self.below, (tuple, list)):
+            raise FusionError(f"below={self.below!r}: give a tuple of Stack and Average values.")
         object.__setattr__(self, "below", tuple(self.below))
         _check_below(self)
 
