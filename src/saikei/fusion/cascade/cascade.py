@@ -93,10 +93,10 @@ class Cascade(OutputFusion[ExitHead]):
         for name in ("thresholds", "costs"):
             value = getattr(self, name)
             if value is not None:
-                given = tuple(value) if isinstance(value, Iterable) else ()
-                if not given or not all(isinstance(number, Real) for number in given):
+                numbers = tuple(value) if isinstance(value, Iterable) else ()
+                if not numbers or not all(isinstance(number, Real) for number in numbers):
                     raise FusionError(f"Cascade({name}={value!r}): give a tuple of numbers.")
-                object.__setattr__(self, name, tuple(float(number) for number in given))
+                object.__setattr__(self, name, tuple(float(number) for number in numbers))
 
     @property
     def data(self) -> DataNeed:
