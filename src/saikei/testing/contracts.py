@@ -93,8 +93,9 @@ def assert_is_fusion(
     """Check what every fusion has to do.
 
     A fusion is a frozen dataclass that goes through JSON. It leaves the members and the data as
-    they were, gives the same result each time, and refuses to fuse no members at all with one
-    line. The result saves and loads, also where Saikei is not installed.
+    they were, gives the same result each time and a report of it that is JSON-ready, and refuses
+    with one line to fuse no members at all, or without the data that it needs. The result saves
+    and loads, also where Saikei is not installed.
 
     Args:
         fusion: the fusion.
@@ -120,8 +121,8 @@ def assert_is_fusion(
         (None, 3)
     """
     before, rows = [_state(member) for member in members], _bytes(data)
-    fused = fusion([*members], data)
-    name = type(fusion).__name__
+    fitted = fusion.fuse([*members], data)
+    fused, name = fitted.model, type(fusion).__name__
     assert not any(fused is one for one in members), f"{name} gave back one of its members."
     assert [_state(one) for one in members] == before, f"{name} changed a member."
     assert _bytes(data) == rows, f"{name} changed the data that it was given."
@@ -129,7 +130,11 @@ def assert_is_fusion(
     _assert_same(
         again([*members], data), fused, tolerance, f"{name} gave another result through JSON"
     )
+    json.dumps(fitted.to_dict(), allow_nan=False)
+    assert "\n" not in fitted.summary, f"{name}: the summary is longer than a line."
     _assert_refuses(lambda: fusion([], data), f"{name} of no members")
+    if fusion.data != "none":
+        _assert_refuses(lambda: fusion([*members]), f"{name} without data")
     _assert_saves(fused, tolerance)
     if alone:
         assert_loads_alone([fused], tolerance)
