@@ -261,14 +261,14 @@ def test_a_teacher_with_other_outputs_is_refused_by_name():
         quick(net(), net(5, name="large"), (X, CLASSES))
 
 
-def test_a_teacher_that_says_nan_is_refused():
+def test_a_teacher_that_predicts_nan_is_refused():
     broken = net(seed=1, name="broken")
     broken.set_weights([weight * np.nan for weight in broken.get_weights()])
     with pytest.raises(DataError, match="'broken' gives NaN"):
         quick(net(), broken, (X, CLASSES))
 
 
-def test_a_teacher_with_more_inputs_teaches_by_its_predictions_as_the_message_tells():
+def test_a_teacher_with_more_inputs_teaches_by_its_predictions_as_the_message_proposes():
     a, b = keras.Input((4,)), keras.Input((2,))
     teacher = keras.Model([a, b], layers.Dense(3, "softmax")(layers.Concatenate()([a, b])))
     with pytest.raises(ModelError, match=r"has inputs.*StoredTeacher\(teacher.predict\(x\)\)"):
@@ -283,7 +283,7 @@ def test_of_a_teacher_with_more_outputs_the_one_that_fits_is_named():
     teacher = keras.Model(a, [layers.Dense(1)(a), layers.Dense(3, "softmax")(a)])
     with pytest.raises(ModelError, match="has outputs") as refused:
         quick(net(), teacher, (X, CLASSES))
-    code = str(refused.value).rsplit("question, ", 1)[1].rstrip(".")
+    code = str(refused.value).rsplit("same outputs, ", 1)[1].rstrip(".")
     assert code == "keras.Model(teacher.inputs, teacher.outputs[1])"
     fitting = eval(code, {"keras": keras, "teacher": teacher})
     quick(net(), fitting, (X, CLASSES))
