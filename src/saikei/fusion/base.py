@@ -195,7 +195,7 @@ class OutputFusion(Fusion, Generic[HeadT]):
         It is the same for all folds, so that it is counted once.
 
         Args:
-            evidence: of all rows.
+            evidence: labels and predictions of all rows.
         """
         return self
 
@@ -266,7 +266,7 @@ def connected(
     Args:
         members: with equal inputs and outputs.
         head: fitted.
-        name: of the model.
+        name: the name of the model.
         parts: what the head reads beside the outputs.
     """
     inputs, outputs = connect(members, parts)
@@ -278,8 +278,8 @@ def only_models(fusion: Fusion, members: AnyMembers) -> Members:
     """The members of a fusion that cannot be fitted to stored predictions.
 
     Args:
-        fusion: for the message.
-        members: as they were given.
+        fusion: the fusion that the message names.
+        members: the members as they were given.
 
     Raises:
         FusionError: when they are predictions from `cross_fit`.

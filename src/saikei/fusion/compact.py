@@ -62,7 +62,7 @@ def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
     """Tensors that are equal to an earlier one, with that earlier one.
 
     Args:
-        graph: of a model.
+        graph: the graph of a model.
         trainable: whether outputs of trainable layers are included.
     """
     same: dict[TensorRef, TensorRef] = {}

@@ -61,7 +61,7 @@ class Evidence:
     Args:
         labelled: the labels of the rows; they score predictions.
         predictions: outputs of the members, and their features and inputs where these are needed.
-        digests: of the rows; they are not in the order of the labels where data is a dataset.
+        digests: digests of the rows; they are not in the order of the labels where data is a dataset.
         members: the members, read.
         data: the data as it was given; `None` for predictions from `cross_fit`.
     """
@@ -230,7 +230,7 @@ def _penultimate(graph: Graph) -> list[TensorRef]:
     """The tensors that the last layers with weights read, on the way to every output.
 
     Args:
-        graph: of a model.
+        graph: the graph of a model.
 
     Raises:
         FusionError: when there is no such layer, or its features are no vectors.

@@ -57,7 +57,7 @@ def to_logits(graph: Graph) -> Graph:
     """The graph of a member without its last activation, if it has one.
 
     Args:
-        graph: of a member with one output.
+        graph: the graph of a member with one output.
 
     Raises:
         FusionError: when its last activation cannot be removed.
@@ -89,7 +89,7 @@ def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
     """A member's graph with its outputs, and behind them all its logits.
 
     Args:
-        graph: of a member.
+        graph: the graph of a member.
         activations: the last activation of each output.
 
     Returns:

@@ -1,7 +1,7 @@
-"""What an average would lose if each member joined it, worked out for all of them at once.
+"""The loss of an average if one more member joined it, computed for all members at once.
 
 The sum of the predictions that are in already is kept, so that a round costs one product of a
-matrix and a vector, and for a log-loss only the probabilities of what happened count.
+matrix and a vector, and a log-loss needs only the probabilities of the true labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saikei.scoring.counted import as_labels
 
 # The logarithm of a product of so many probabilities stands for as many logarithms.
 _BLOCK = 16
-# What is certain to be more than this above the least need not be known exactly.
+# A loss that is certainly more than this above the least need not be exact.
 MARGIN = 1e-5
 
 
@@ -25,10 +25,10 @@ class Candidates(Protocol):
     """Members that may join an average."""
 
     def joined(self, members: NDArray[np.int64] | None = None) -> Array:
-        """What the average would lose with each member, one value for each.
+        """The loss of the average with each member, one value for each.
 
         Args:
-            members: of which; `None` for all. Of all, a value that is more than `MARGIN` above
+            members: indices of members; `None` for all. Of all, a value more than `MARGIN` above
                 the least may be lower than the true one, if the true one is so too.
         """
 
@@ -37,10 +37,10 @@ class Candidates(Protocol):
 
 
 def candidates_of(loss: Loss, among: NDArray[np.int64]) -> Candidates:
-    """The members that a loss is of.
+    """The candidates for an average of a loss.
 
     Args:
-        loss: of an average.
+        loss: the loss of an average as a function of its weights.
         among: which of its members may join, ascending.
     """
     if isinstance(loss, Squares):
@@ -56,8 +56,8 @@ class MixtureCandidates:
     """Log-loss: see `saikei.fusion.average.objectives.Mixture`.
 
     It is convex, so its tangent at the average so far, one product of a matrix and a vector, bounds
-    what each member would make of it from below; only members whose bound is low enough to win
-    are worked out. The longer the selection lasts, the shorter the step and the closer the bound.
+    the loss with each member from below; only members whose bound is low enough to win are
+    computed. The longer the selection lasts, the shorter the step and the closer the bound.
     """
 
     def __init__(self, probabilities: Array, importance: Array, scale: float) -> None:
@@ -108,7 +108,7 @@ class MixtureCandidates:
         return self._total * float(np.log(count)) - logs
 
     def take(self, member: int) -> None:
-        """Add what a member gave to what happened."""
+        """Add a member's probabilities of the true labels."""
         self._sum += self._each[member]
         self._count += 1
 
@@ -119,7 +119,7 @@ def _block(least: float) -> int:
 
 
 class SquareCandidates:
-    """Squared error, by inner products of the members' residuals: no row is looked at again."""
+    """Squared error, by inner products of the members' residuals, without the rows."""
 
     def __init__(self, residuals: Array) -> None:
         self._products = residuals.T @ residuals / len(residuals)

@@ -25,8 +25,8 @@ def by_name(members: Members) -> Members:
     """Members that take a dictionary of their inputs.
 
     Args:
-        members: those that take dictionaries keep their names, for others the names of their
-            input layers count.
+        members: the members; those with dictionaries of inputs keep these names, others take
+            the names of their input layers.
 
     Raises:
         FusionError: when an input has no name, or one that is kept for availability.

@@ -227,7 +227,7 @@ def coalitions_of(head: Head, predictions: MemberOutputs, prior: tuple[Array, ..
 
     Args:
         head: fitted.
-        predictions: of the rows to be explained.
+        predictions: the members' predictions of the rows to be explained.
         prior: see `Labelled.prior`.
     """
     if isinstance(head, WeightedMean):

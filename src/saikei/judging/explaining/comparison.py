@@ -51,7 +51,7 @@ class OutputComparison:
     """Members and fusion compared on one output.
 
     Args:
-        kind: of the task.
+        kind: the kind of the task.
         agreement: `(members, members)`: the share of labels for which two members predict the
             same; for numbers the correlation of their predictions, less the labels' means.
         error_correlation: `(members, members)`: the correlation of being wrong (1) or right
@@ -60,7 +60,7 @@ class OutputComparison:
             the recall of each class or label, NaN where it does not occur; for numbers, the
             squared error of each.
         counts: how often each class or label occurs, for numbers the rows, `(classes,)`.
-        calibration: of each member, and last of the fusion; empty for numbers.
+        calibration: the curve of each member, and last of the fusion; empty for numbers.
     """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"]

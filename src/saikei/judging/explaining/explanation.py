@@ -24,7 +24,7 @@ class MemberPart:
     """What one member is worth. Gains and losses are in the unit of `Explanation.metric`.
 
     Args:
-        name: of the member.
+        name: the name of the member.
         alone: the score of this member alone.
         shapley: its Shapley value: by how much it lowers the metric, averaged over the orders in
             which members can join. Above 0 it helps. The values of all members sum to
