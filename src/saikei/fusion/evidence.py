@@ -61,7 +61,7 @@ class Evidence:
     Args:
         labelled: the labels of the rows; they score predictions.
         predictions: outputs of the members, and their features and inputs where these are needed.
-        digests: digests of the rows; they are not in the order of the labels where data is a dataset.
+        digests: digests of the rows, of a dataset in another order than the labels.
         members: the members, read.
         data: the data as it was given; `None` for predictions from `cross_fit`.
     """
