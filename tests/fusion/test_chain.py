@@ -147,5 +147,5 @@ def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
     with pytest.raises(FusionError, match="takes int32"):
         Chain()([f, tokens])
     anything = model_of((None, 3), L.GlobalAveragePooling1D())
-    with pytest.raises(FusionError, match="Nothing leads from"):
+    with pytest.raises(FusionError, match="No adapter leads from"):
         Chain()([f, anything])

@@ -1,4 +1,4 @@
-"""Whether members mean the same: what their shapes and activations cannot tell, data can."""
+"""Whether members have classes in one order and expect the same preprocessing, by data."""
 
 from saikei.fusion.agreement.check import check_agreement
 

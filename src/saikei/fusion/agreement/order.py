@@ -77,7 +77,7 @@ def other_order(task: Task, labels: Any, outputs: Array, seed: int = 0) -> Order
     votes = votes[votes != 0]
     if not len(votes) or _chance(votes) > P_VALUE:
         return None
-    return Order(tuple(int(place) for place in order), tuple(int(one) for one in moved))
+    return Order(tuple(int(column) for column in order), tuple(int(one) for one in moved))
 
 
 def _counted(labels: Labels, outputs: Array, seed: int, large: bool) -> tuple[Array, Array]:

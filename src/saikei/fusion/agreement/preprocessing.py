@@ -53,7 +53,7 @@ class BetterPreprocessing:
     Args:
         preprocessing: the one with the lowest loss.
         losses: the mean loss on the inputs as they are, and on prepared inputs.
-        right: the share of rows that are right, likewise; `None` for regression.
+        right: the share of right rows on both; `None` for regression.
     """
 
     preprocessing: Preprocessing

@@ -16,7 +16,6 @@ from saikei.errors import FusionError
 from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
 from saikei.graph import Graph, build, fresh_model
 from saikei.scoring.task import Task
-from saikei.training import fit
 
 # By what a member has to be better than chance, as a share of the weighted rows.
 _EDGE = 1e-9
@@ -79,18 +78,9 @@ class AdaBoostRounds:
         """
         if self.ended is not None:
             return False
-        settings = self.settings
         member = fresh_model(architecture, seed, f"member_{len(self.parts) + 1}")
-        fit(
-            member,
-            self.train.to_fit(self.train.x, self.weights),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            loss=self.train.task.loss,
-            seed=seed,
-            progress=False,
-        )
+        rows = self.train.to_fit(self.train.x, self.weights)
+        self.settings.train(member, rows, self.train.task.loss, seed)
         return self._accept(member)
 
     def _accept(self, member: keras.Model) -> bool:

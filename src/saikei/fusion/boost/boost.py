@@ -134,8 +134,8 @@ class Boost(TrainedFusion):
             data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
                 read into memory.
             validation: data of the same form; with it the series ends before the first member that
-                makes the validation loss no better, and otherwise before one that makes the
-                training loss no better.
+                does not lower the validation loss, and otherwise before one that does not lower the
+                training loss.
             allow_in_sample: has no effect, since members are trained on the data.
 
         Returns:

@@ -14,7 +14,6 @@ from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, pre
 from saikei.fusion.logits import to_logits
 from saikei.fusion.members import new_inputs
 from saikei.graph import Graph, build, fresh_model
-from saikei.training import fit
 
 _LONGEST_STEP = 4.0
 # What a round has to lower the loss by, relative to it, to count.
@@ -64,26 +63,18 @@ class GradientRounds:
         return self._accept(member, step, scores) if step > 0 else self._end()
 
     def _fit(self, member: keras.Model, seed: int) -> None:
-        settings, offset = self.settings, self._scores
+        offset, activation = self._scores, self.settings.activation
         if offset is None:
             offset = np.zeros_like(predicted(member, self.train.x))
         inputs = new_inputs(self.interface)
         below = keras.Input(offset.shape[1:], name="sum_so_far")
         (own,) = tree.flatten(member(inputs))
         output = keras.layers.Add()([own, below])
-        if settings.activation != "linear":
-            output = keras.layers.Activation(settings.activation)(output)
+        if activation != "linear":
+            output = keras.layers.Activation(activation)(output)
         x = [*tree.flatten(self.train.x), offset.astype("float32")]
-        fit(
-            keras.Model([*tree.flatten(inputs), below], output),
-            self.train.to_fit(x),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            loss=self.train.task.loss,
-            seed=seed,
-            progress=False,
-        )
+        model = keras.Model([*tree.flatten(inputs), below], output)
+        self.settings.train(model, self.train.to_fit(x), self.train.task.loss, seed)
 
     def _best_step(self, scores: Array) -> float:
         below = self._scores

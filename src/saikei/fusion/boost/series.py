@@ -15,6 +15,7 @@ from saikei.fusion.members import Members, new_inputs
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task
+from saikei.training import fit
 
 Term = Callable[[Any, float, int], Any]
 
@@ -58,7 +59,7 @@ class TrainingData:
 
         Args:
             x: inputs of the model that is fitted.
-            weights: in the place of the data's own; whatever their sum, the mean becomes 1.
+            weights: sample weights instead of the data's own, `(n,)`; they are scaled to mean 1.
         """
         weights = self.data.weights if weights is None else weights
         if weights is None:
@@ -83,6 +84,26 @@ class TrainingSettings:
     batch_size: int
     learning_rate: float
     shrinkage: float
+
+    def train(self, model: keras.Model, data: tuple[Any, ...], loss: Any, seed: int) -> None:
+        """Train a model.
+
+        Args:
+            model: the model; its weights change.
+            data: `(x, y)` or `(x, y, sample_weight)` arrays.
+            loss: as Keras's `compile` takes it.
+            seed: seed of the order of rows and of random layers.
+        """
+        fit(
+            model,
+            data,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            loss=loss,
+            seed=seed,
+            progress=False,
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ def sum_model(
     """One model that gives the sum of the parts.
 
     Args:
-        members: as they were given; the sum has their inputs and outputs.
+        members: the given members, whose inputs and outputs the sum has.
         parts: the members, at least one.
         activation: applied to the sum; `"linear"` for none.
         term: computes a term of the sum from a member's output, its step and its number (from 1);

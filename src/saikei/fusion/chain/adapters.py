@@ -1,4 +1,4 @@
-"""Layers that turn what one member gives into what the next one takes."""
+"""Layers that bring the output of one member into the shape of the next one's input."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers
 
 @dataclass(frozen=True)
 class Adapter(ToDict):
-    """What stands between two members of a chain.
+    """The layers between two members of a chain.
 
     Args:
-        before: the place of the member that it feeds, counted from 1.
-        given: the shape that the member before gives, batch axis first.
-        taken: the shape that the next member takes.
-        layers: the kinds of its layers, in order; none where the shapes fit.
+        before: the number of the member behind the adapter, from 1.
+        given: the shape of the output of the member before it, batch axis first.
+        taken: the shape of the input of the member behind it.
+        layers: the kinds of its layers, in order; empty where the shapes fit.
     """
 
     before: int
@@ -32,25 +32,25 @@ class Adapter(ToDict):
     layers: tuple[str, ...]
 
     def __str__(self) -> str:
-        way = " → ".join(self.layers) or "nothing"
-        return f"before member {self.before}: {self.given} to {self.taken} by {way}"
+        layers = " → ".join(self.layers) or "nothing"
+        return f"before member {self.before}: {self.given} to {self.taken} by {layers}"
 
 
 def adapter_layers(given: TensorSpec, taken: TensorSpec, before: int) -> list[keras.Layer]:
-    """New layers that lead from one shape to another; none where it fits already.
+    """New layers from one shape to another; none where the shapes fit already.
 
     Vectors, and sequences, images and volumes with the channels last, go through a Dense layer
     or a 1×1 convolution where the channels differ, and images through a Resizing where their
-    size does. Between tensors of different rank stands a Flatten, a Dense layer of the size of
-    what is wanted, and a Reshape.
+    size does. Tensors of different rank are connected by a Flatten, a Dense layer of the size of
+    the input that is needed, and a Reshape.
 
     Args:
-        given: what comes in.
-        taken: what has to come out.
-        before: the place of the member that takes it, counted from 1, for names and messages.
+        given: the output of the member before.
+        taken: the input of the member behind.
+        before: the number of the member behind, from 1, for names and messages.
 
     Raises:
-        FusionError: when no such layers can lead there.
+        FusionError: when no such layers connect the shapes.
     """
     if not keras.backend.is_float_dtype(taken.dtype):
         raise FusionError(
@@ -66,8 +66,8 @@ def adapter_layers(given: TensorSpec, taken: TensorSpec, before: int) -> list[ke
         found = _through_a_vector(given.shape, taken.shape, prefix)
     if found is None:
         raise FusionError(
-            f"Nothing leads from {given.shape}, which member {before - 1} gives, to "
-            f"{taken.shape}, which member {before} takes: put layers between them that do, for "
+            f"No adapter leads from {given.shape}, the output of member {before - 1}, to "
+            f"{taken.shape}, the input of member {before}: put layers between them that do, for "
             "example a Reshape, and give their model as a member."
         )
     return found
@@ -75,7 +75,7 @@ def adapter_layers(given: TensorSpec, taken: TensorSpec, before: int) -> list[ke
 
 def _fits(given: Sequence[int | None], taken: Sequence[int | None]) -> bool:
     return len(given) == len(taken) and all(
-        want in (None, have) for have, want in zip(given[1:], taken[1:], strict=True)
+        needed in (None, have) for have, needed in zip(given[1:], taken[1:], strict=True)
     )
 
 
@@ -98,7 +98,7 @@ def _same_rank(
 
 
 def _mixing(spatial: int, channels: int, name: str) -> keras.Layer:
-    """A linear map of the channels at each place."""
+    """A linear map of the channels at each position."""
     if spatial in _CONVOLUTIONS:
         return _CONVOLUTIONS[spatial](channels, 1, data_format="channels_last", name=name)
     return keras.layers.Dense(channels, name=name)

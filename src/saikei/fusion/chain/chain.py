@@ -1,4 +1,4 @@
-"""`Chain`: serial fusion, in which each member reads what the one before it gives."""
+"""`Chain`: serial fusion, in which each member reads the output of the one before it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ChainFit(Fitted):
 
     Args:
         model: the fused model.
-        adapters: what was put between the members, one entry for each gap.
+        adapters: the layers between the members, one entry for each pair of neighbours.
         losses: the training loss at the end of each stage: one for `"joint"`, one for each
             member for `"stages"`, none without training.
     """
@@ -45,20 +45,20 @@ class ChainFit(Fitted):
 
 @dataclass(frozen=True)
 class Chain(TrainedFusion):
-    """The composition of the members, `yₙ ∘ … ∘ y₂ ∘ y₁`: data runs through them in their order.
+    """The composition of the members, `yₙ ∘ … ∘ y₂ ∘ y₁`: data passes through them in order.
 
-    Where what a member gives has another shape than what the next one takes, an adapter of new
-    layers stands between them; `plan` lists them. New layers know nothing yet, so a chain that
-    has any has to be trained: all of it together, or stage by stage, which trains each member
-    with the adapter before it in turn, from the first to the last, while the others stand still.
+    Where the output of a member has another shape than the input of the next, an adapter of new
+    layers is put between them; `plan` lists them. New layers are untrained, so a chain that has any
+    has to be trained: all of it together, or stage by stage, which trains each member with the
+    adapter before it in turn, from the first to the last, while the others are frozen.
 
     Args:
         training: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
             them yourself.
         epochs: passes over the data, in each stage.
         batch_size: samples a step, for arrays.
-        learning_rate: at its peak.
-        seed: of new weights, the order of samples and random layers.
+        learning_rate: peak of the learning rate.
+        seed: seed of new weights, of the order of samples and of random layers.
 
     Example:
         >>> Chain(training="stages", epochs=3).to_dict()["training"]
@@ -109,7 +109,8 @@ class Chain(TrainedFusion):
             A model of plain Keras layers, compiled when it was trained, and how it was trained.
 
         Raises:
-            FusionError: when a member cannot stand where it does, or there is no data to train on.
+            FusionError: when a member has several inputs or outputs inside the chain, no adapter is
+                possible, or there is no data to train on.
             DataError: when the data does not fit.
         """
         given = only_models(self, members)
@@ -132,14 +133,14 @@ class Chain(TrainedFusion):
         new = [adapter for adapter in adapters if adapter.layers]
         if self.training is None and new:
             raise FusionError(
-                f"The members do not fit together without new layers ({new[0]}), which know "
-                "nothing yet: use Chain(training='joint') or 'stages' with training data, or "
+                f"The members do not fit together without new layers ({new[0]}), which are "
+                "untrained: use Chain(training='joint') or 'stages' with training data, or "
                 "'later' to train the result yourself."
             )
 
     @staticmethod
     def plan(members: AnyMembers) -> tuple[Adapter, ...]:
-        """What would stand between the members, without making anything.
+        """The adapters between the members, without building anything.
 
         Args:
             members: as for `fuse`.
@@ -164,10 +165,10 @@ class Chain(TrainedFusion):
         validation: Any,
     ) -> float:
         chosen = {id(layer) for stage in trained for layer in stage}
-        still = [layer for stage in stages for layer in stage if id(layer) not in chosen]
-        frozen = [part for layer in still for part in flattened_layers(layer)]
+        frozen_stages = [layer for stage in stages for layer in stage if id(layer) not in chosen]
+        frozen = [part for layer in frozen_stages for part in flattened_layers(layer)]
         before = [part.trainable for part in frozen]
-        for layer in still:
+        for layer in frozen_stages:
             layer.trainable = False
         try:
             history = fit(
