@@ -39,5 +39,5 @@ def members() -> list[keras.Model]:
     return [member(0.8, seed=1), member(0.4, 16, seed=2), member(0.05, 64, seed=3)]
 
 
-def said(model: keras.Model, x: Any, **how: Any) -> np.ndarray:
+def predicted(model: keras.Model, x: Any, **how: Any) -> np.ndarray:
     return np.asarray(keras.tree.flatten(model.predict(x, verbose=0, **how))[0])

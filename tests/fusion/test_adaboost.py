@@ -50,18 +50,18 @@ def boosted(kind, rounds=4, **arguments):
 
 
 def own_votes(model, kind, number):
-    said = model.get_layer(f"member_{number}").predict(X, verbose=0)
-    if said.shape[1] > 1:
-        return said.argmax(axis=1)
-    return (said[:, 0] > (0 if kind == "logit" else 0.5)).astype(int)
+    predicted = model.get_layer(f"member_{number}").predict(X, verbose=0)
+    if predicted.shape[1] > 1:
+        return predicted.argmax(axis=1)
+    return (predicted[:, 0] > (0 if kind == "logit" else 0.5)).astype(int)
 
 
 def by_hand(predictions, labels, count, start=None):
     """SAMME as the paper's algorithm 2 has it, one row weight at a time."""
     w = np.full(len(labels), 1 / len(labels)) if start is None else start / start.sum()
     alphas, errors, history = [], [], [w]
-    for said in predictions:
-        wrong = said != labels
+    for predicted in predictions:
+        wrong = predicted != labels
         errors.append(w[wrong].sum() / w.sum())
         alphas.append(np.log((1 - errors[-1]) / errors[-1]) + np.log(count - 1))
         w = w * np.exp(alphas[-1] * wrong)
@@ -80,12 +80,12 @@ def by_hand(predictions, labels, count, start=None):
 )
 def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(kind):
     fitted, labels, count = boosted(kind), data(kind)[1], CLASSES[kind]
-    said = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
-    assert len(said) >= 2
-    alphas, errors, _ = by_hand(said, labels, count)
+    predicted = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
+    assert len(predicted) >= 2
+    alphas, errors, _ = by_hand(predicted, labels, count)
     assert fitted.steps == pytest.approx(alphas, rel=1e-6)
     assert fitted.errors == pytest.approx(errors, rel=1e-6)
-    totals = sum(a * np.eye(count)[v] for a, v in zip(alphas, said, strict=True))
+    totals = sum(a * np.eye(count)[v] for a, v in zip(alphas, predicted, strict=True))
     expected = np.exp(totals) / np.exp(totals).sum(axis=1, keepdims=True)
     outputs = fitted.model.predict(X, verbose=0)
     if kind == "logits":
@@ -104,11 +104,11 @@ class Given(ClassifierMixin, BaseEstimator):
     queue: ClassVar[list[np.ndarray]] = []
 
     def fit(self, x, y, sample_weight=None):
-        self.classes_, self.said = np.unique(y), self.queue.pop(0)
+        self.classes_, self.predicted = np.unique(y), self.queue.pop(0)
         return self
 
     def predict(self, x):
-        return self.said
+        return self.predicted
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_after_a_round_its_member_is_as_bad_as_chance_and_the_loss_never_goes_up
     start /= start.sum()
     total, weights, last, bound = np.zeros((200, count)), start, 1.0, 1.0
     for _ in range(rounds):
-        said = np.where(rng.random(200) < share, rng.integers(0, count, size=200), labels)
-        error = float(weights[said != labels].sum())
+        predicted = np.where(rng.random(200) < share, rng.integers(0, count, size=200), labels)
+        error = float(weights[predicted != labels].sum())
         if not 0 < error < 1 - 1 / count:
             return
         alpha = adaboost.member_weight(error, count)
         assert alpha > 0
-        total = total + alpha * np.eye(count)[said]
+        total = total + alpha * np.eye(count)[predicted]
         weights = adaboost.row_weights(total, labels, start)
         assert weights.sum() == pytest.approx(1)
-        assert weights[said != labels].sum() == pytest.approx(1 - 1 / count)
+        assert weights[predicted != labels].sum() == pytest.approx(1 - 1 / count)
         loss = adaboost.mean_loss(total, labels, start)
         # Each round's factor is known: for two classes it is 2 √(error (1 - error)).
         bound *= count * (1 - error) * np.exp(-alpha * (1 - 1 / count))
@@ -182,8 +182,8 @@ def test_rows_of_weight_nothing_do_not_count():
     start = np.concatenate([np.ones(240), np.zeros(240)])
     boost = Boost(rounds=3, method="samme", keep_first=False, **FAST)
     fitted = boost.fuse([weak("sigmoid")], (x, y, start))
-    said = [own_votes(fitted.model, "sigmoid", i + 1) for i in range(len(fitted.steps))]
-    assert fitted.errors == pytest.approx(by_hand(said, DISC, 2)[1], rel=1e-5)
+    predicted = [own_votes(fitted.model, "sigmoid", i + 1) for i in range(len(fitted.steps))]
+    assert fitted.errors == pytest.approx(by_hand(predicted, DISC, 2)[1], rel=1e-5)
 
 
 def test_gradient_boosting_honours_weights_of_rows_too():

@@ -117,7 +117,7 @@ def test_a_boosted_model_is_saved_loaded_and_knows_what_it_was_trained_on(tmp_pa
         sk.Average("learn")([model, model], (x, wave(x)))
 
 
-def test_what_cannot_be_boosted_is_refused_with_the_mend() -> None:
+def test_what_cannot_be_boosted_is_refused_with_the_fix() -> None:
     x = plane()
     with pytest.raises(FusionError, match="needs training data"):
         Boost(rounds=2)([weak(L.Dense(1))])

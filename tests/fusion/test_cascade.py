@@ -16,7 +16,7 @@ from saikei.fusion.cascade.fitting import fit_exits
 from saikei.fusion.cascade.policies import Goal, front
 from saikei.fusion.cascade.stage_table import StageTable
 from saikei.models import Exits
-from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, said
+from tests.fusion.cascade_nets import CLASSES, labels, member, members, predicted, rows
 
 
 def macs_of(model: keras.Model) -> int:
@@ -58,7 +58,7 @@ def test_thresholds_are_searched_jointly_to_the_optimum(seed: int) -> None:
 
 
 @pytest.mark.parametrize("stages", [2, 3, 4, 6])
-def test_a_policy_does_on_rows_what_the_search_says(stages: int) -> None:
+def test_a_policy_does_on_rows_what_the_search_reports(stages: int) -> None:
     table = random_table(300, stages)
     policies = front(table)
     assert all(np.diff([p.cost for p in policies]) > 0)
@@ -68,7 +68,7 @@ def test_a_policy_does_on_rows_what_the_search_says(stages: int) -> None:
         assert table.spent(policy.thresholds).mean() == pytest.approx(policy.cost)
 
 
-def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
+def test_a_fit_keeps_its_target_and_reports_what_it_costs() -> None:
     x = rows(4000)
     data = x, labels(x)
     made = members()
@@ -95,7 +95,7 @@ def test_a_fit_keeps_its_target_and_says_what_it_costs() -> None:
     )
 
 
-def test_the_target_is_missed_on_new_rows_no_more_often_than_it_says() -> None:
+def test_the_target_is_missed_on_new_rows_no_more_often_than_promised() -> None:
     """The guard against a fit's own optimism, which without it misses every other time."""
     from saikei.fusion.cascade.fitting import fit_exits
     from saikei.fusion.cascade.policies import Goal
@@ -155,7 +155,7 @@ def test_members_stay_as_they_are_and_out_of_fold_predictions_are_taken() -> Non
         {"small": lambda: member(0.8), "large": lambda: member(0.1, 16)}, (x, y), 2, epochs=1
     )
     cascade = Cascade(target=0.5, certainty=None)(crossed)
-    assert said(cascade, x).shape == (300, CLASSES)
+    assert predicted(cascade, x).shape == (300, CLASSES)
 
 
 def test_what_a_cascade_was_fitted_on_is_known() -> None:
@@ -165,7 +165,7 @@ def test_what_a_cascade_was_fitted_on_is_known() -> None:
         Cascade(target=0.9)([cascade, member(0.0, seed=5)], (x, labels(x)))
 
 
-def test_what_makes_no_cascade_is_refused_with_the_mend() -> None:
+def test_what_makes_no_cascade_is_refused_with_the_fix() -> None:
     x = rows(100)
     data = x, labels(x)
     t = keras.Input((8,))

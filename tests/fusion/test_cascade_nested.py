@@ -19,7 +19,7 @@ from saikei.fusion.evidence import connect, gather
 from saikei.models import Exits
 from saikei.models.cascade import CascadeModel
 from saikei.training.folds import make_folds
-from tests.fusion.cascade_nets import CLASSES, labels, member, members, rows, said
+from tests.fusion.cascade_nets import CLASSES, labels, member, members, predicted, rows
 
 X = rows(400)
 Y = labels(X)
@@ -37,19 +37,19 @@ QUICK = (("margin", "last"), ("entropy", "average"))
     ("confidence", "combine"),
     [pytest.param(*how, marks=() if how in QUICK else pytest.mark.slow) for how in HOWS],
 )
-def test_the_combiner_says_what_the_cascade_predicts(confidence, combine):
+def test_the_head_predicts_what_the_cascade_predicts(confidence, combine):
     how = {"confidence": confidence, "combine": combine, "costs": COSTS}
     fusion = Cascade(target=0.7, certainty=None, **how)
     combiner = fusion.fit_head(gather(members(), (X, Y)))
     fused = fusion(members(), (X, Y))
     held = rows(150, seed=3)
-    told = gather(members(), (held, labels(held))).predictions
+    stored = gather(members(), (held, labels(held))).predictions
     expected, stages = fused.predict_stages(held)
-    np.testing.assert_array_equal(combiner.stages(told), stages)
-    np.testing.assert_allclose(combiner.predict(told)[0], expected, atol=1e-6)
+    np.testing.assert_array_equal(combiner.stages(stored), stages)
+    np.testing.assert_allclose(combiner.predict(stored)[0], expected, atol=1e-6)
     inputs, tensors = connect(members(), False, False)
     graph = keras.Model(inputs, combiner.connect(tensors, "cascade")[0])
-    np.testing.assert_allclose(said(graph, held), expected, atol=1e-6)
+    np.testing.assert_allclose(predicted(graph, held), expected, atol=1e-6)
     assert combiner.fitted == fusion.fuse(members(), (X, Y)).head.fitted
     json.dumps(combiner.to_dict())
 
@@ -61,7 +61,7 @@ def test_a_nested_score_is_that_of_cascades_fitted_to_the_other_folds():
     for fold in folds:
         fused = fusion(members(), (X[fold.train], Y[fold.train]))
         np.testing.assert_allclose(
-            nested.outputs[0][fold.test], said(fused, X[fold.test]), atol=1e-6
+            nested.outputs[0][fold.test], predicted(fused, X[fold.test]), atol=1e-6
         )
     right = nested.outputs[0].argmax(axis=1) == Y
     assert nested.score.value == pytest.approx(right.mean())
@@ -117,30 +117,30 @@ def test_a_cascade_is_chosen_where_it_is_better():
     assert type(choice.rivals[0].fusion) is Cascade
 
 
-def test_a_fold_without_thresholds_says_why():
+def test_a_fold_without_thresholds_reports_why():
     with pytest.raises(FusionError, match="No thresholds keep"):
         nested_score(Cascade(target=0.99999), members(), (X[:60], Y[:60]), 3)
 
 
 @cache
-def told_by_team():
+def stored_evidence():
     return gather(members(), (X[:50], Y[:50]))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1.2), min_size=2, max_size=2), st.booleans())
-def test_any_thresholds_give_each_row_what_one_of_its_stages_says(thresholds, average):
+def test_any_thresholds_give_each_row_what_one_of_its_stages_predicts(thresholds, average):
     how = {"thresholds": tuple(thresholds), "combine": "average" if average else "last"}
-    evidence = told_by_team()
+    evidence = stored_evidence()
     combiner = Cascade(**how, costs=COSTS).fit_head(evidence)
     outputs = [one[0] for one in evidence.predictions.outputs]
     stages = combiner.stages(evidence.predictions)
     exits = Exits(tuple(thresholds), combine=how["combine"])
-    for row, (told, stage) in enumerate(
+    for row, (stored, stage) in enumerate(
         zip(combiner.predict(evidence.predictions)[0], stages, strict=True)
     ):
         seen = [output[row : row + 1] for output in outputs[: stage + 1]]
-        np.testing.assert_allclose(told, exits.output(seen)[0], atol=1e-6)
+        np.testing.assert_allclose(stored, exits.output(seen)[0], atol=1e-6)
         assert stage == 2 or bool(exits.leaves(seen)[0])
         assert not any(bool(exits.leaves(seen[:k])[0]) for k in range(1, stage + 1))
     assert combiner.fitted.shares[0] == 1.0

@@ -133,7 +133,7 @@ def test_the_first_may_take_several_inputs_and_the_last_give_several_outputs() -
         Chain()([last, last])
 
 
-def test_what_cannot_be_chained_is_refused_with_the_mend() -> None:
+def test_what_cannot_be_chained_is_refused_with_the_fix() -> None:
     f = model_of((6,), L.Dense(5))
     with pytest.raises(FusionError, match="at least two members"):
         Chain()([f])

@@ -44,7 +44,7 @@ def member(seed, units=3, activation="softmax", width=5):
     return net
 
 
-def say(model, x=X):
+def outputs_of(model, x=X):
     """The model's outputs, without the price of tracing a predict function."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
 
@@ -54,20 +54,20 @@ def team(units=3, activation="softmax", count=3):
 
 
 def truth_of(members, noise=0.3):
-    """Classes that the members' scores say something about, in an odd mixture."""
-    told = sum(w * say(m) for w, m in zip((3, -2, 4, 1), members, strict=False))
-    return (told + noise * RNG.normal(size=told.shape)).argmax(-1)
+    """Classes that the members' scores depend on, in an odd mixture."""
+    mixed = sum(w * outputs_of(m) for w, m in zip((3, -2, 4, 1), members, strict=False))
+    return (mixed + noise * RNG.normal(size=mixed.shape)).argmax(-1)
 
 
 def log_loss(model, y):
     """As `evaluate` has it, without the price of tracing a predict function."""
-    outputs, labels = keras.tree.flatten(say(model)), flat_labels(model, y)
+    outputs, labels = keras.tree.flatten(outputs_of(model)), flat_labels(model, y)
     each = zip(infer_tasks(model, y), labels, outputs, strict=True)
     return sum(float(sample_losses(task, part, output).mean()) for task, part, output in each)
 
 
 def probabilities(members):
-    return np.concatenate([say(m).astype(float) for m in members], axis=1)
+    return np.concatenate([outputs_of(m).astype(float) for m in members], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
         columns = np.log(np.clip(columns, 1e-6, 1 - 1e-6))
     with threadpool_limits(1):
         expected = estimator.fit(columns, y).predict_proba(columns)
-    np.testing.assert_allclose(say(stack(members, (X, y))), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(stack(members, (X, y))), expected, atol=1e-5)
 
 
 QUICK = (("binary", True), ("multiclass", False), ("multilabel", True))
@@ -110,13 +110,13 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
     units = {"binary": 1, "two-classes": 2}.get(kind, 3)
     activation = "sigmoid" if kind in ("binary", "multilabel") else "softmax"
     members = team(units, None if logits else activation)
-    told = sum(w * say(m) for w, m in zip((3, -2, 4), members, strict=True))
-    told = told - told.mean(0)
+    mixed = sum(w * outputs_of(m) for w, m in zip((3, -2, 4), members, strict=True))
+    mixed = mixed - mixed.mean(0)
     if activation == "sigmoid":
-        y = (told > 0).astype(int)
+        y = (mixed > 0).astype(int)
         y = y[:, 0] if kind == "binary" else y.astype("float32")
     else:
-        y = (told + 0.1 * RNG.normal(size=told.shape)).argmax(-1)
+        y = (mixed + 0.1 * RNG.normal(size=mixed.shape)).argmax(-1)
         y = np.eye(units)[y] if kind == "one-hot" else y
     if logits and kind == "multilabel":
         for one in members:
@@ -125,7 +125,10 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
     fitted = stack.fuse(members, (X, y)).head
     fused = stack(members, (X, y))
     np.testing.assert_allclose(
-        say(fused), fitted.predict(gather(members, (X, y)).predictions)[0], atol=1e-4, rtol=1e-4
+        outputs_of(fused),
+        fitted.predict(gather(members, (X, y)).predictions)[0],
+        atol=1e-4,
+        rtol=1e-4,
     )
     if logits:
         fused.compile(loss=members[0].loss if kind == "multilabel" else None)
@@ -134,7 +137,7 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
 
 def test_what_validates_is_kept_among_probabilities_and_log_probabilities():
     members = team()
-    logs = np.log(np.clip(sum(say(m) for m in members), 1e-6, None))
+    logs = np.log(np.clip(sum(outputs_of(m) for m in members), 1e-6, None))
     fitted = Stack(folds=3).fuse(members, (X, logs.argmax(-1))).to_dict()["outputs"][0]
     losses = {name: min(each.values()) for name, each in fitted["losses"].items()}
     assert set(losses) == {
@@ -169,12 +172,17 @@ def test_an_opinion_pool_is_found_where_members_are_to_be_pooled():
 @pytest.mark.parametrize("units", [1, 2])
 def test_numbers_are_stacked_by_least_squares(estimator, units):
     members = team(units, None)
-    y = say(members[0]) - 2 * say(members[1]) + 5 + 0.01 * RNG.normal(size=(240, units))
+    y = (
+        outputs_of(members[0])
+        - 2 * outputs_of(members[1])
+        + 5
+        + 0.01 * RNG.normal(size=(240, units))
+    )
     y = y.astype("float32")
     fused = Stack(estimator)(members, (X, y))
-    assert np.mean((say(fused) - y) ** 2) < 2e-4
+    assert np.mean((outputs_of(fused) - y) ** 2) < 2e-4
     expected = LinearRegression().fit(probabilities(members), y).predict(probabilities(members))
-    np.testing.assert_allclose(say(fused), expected.reshape(240, units), atol=0.02)
+    np.testing.assert_allclose(outputs_of(fused), expected.reshape(240, units), atol=0.02)
 
 
 def test_features_and_raw_inputs_say_what_outputs_do_not():
@@ -231,16 +239,16 @@ def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph
     stack = Stack(folds=3, below=lower)
     fused = stack(members, (X, y))
     fitted = stack.fuse(members, (X, y)).head
-    told = fitted.predict(gather(members, (X, y), parts=["features"]).predictions)[0]
-    np.testing.assert_allclose(say(fused), told, atol=1e-4)
+    mixed = fitted.predict(gather(members, (X, y), parts=["features"]).predictions)[0]
+    np.testing.assert_allclose(outputs_of(fused), mixed, atol=1e-4)
     assert stack.complexity > max(one.complexity for one in lower)
 
 
 @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_keras_model_is_trained_and_appended(own):
     members = team(2)
-    # Not linear in what the members say: which of them is sure decides.
-    margins = [say(m)[:, 1] - 0.5 for m in members[:2]]
+    # Not linear in the members' outputs: the most confident member decides.
+    margins = [outputs_of(m)[:, 1] - 0.5 for m in members[:2]]
     y = ((margins[0] - margins[0].mean()) * (margins[1] - margins[1].mean()) > 0).astype(int)
     meta = "mlp"
     if own:
@@ -262,7 +270,7 @@ def test_the_same_seed_gives_the_same_stack():
     y = truth_of(members)
     for meta in ("auto", "mlp"):
         one, two = (Stack(meta, folds=3, seed=4)(members, (X, y)) for _ in range(2))
-        np.testing.assert_array_equal(say(one), say(two))
+        np.testing.assert_array_equal(outputs_of(one), outputs_of(two))
 
 
 def test_a_stack_is_fitted_to_cross_fit_and_deploys_its_models():

@@ -15,7 +15,7 @@ from saikei.errors import EditError, ModelError
 from saikei.graph import copy_model
 from saikei.modelfile import load_model
 from saikei.models import CascadeModel, Exits
-from tests.fusion.cascade_nets import PROJECTION, labels, member, members, rows, said
+from tests.fusion.cascade_nets import PROJECTION, labels, member, members, predicted, rows
 
 CONFIDENCES = ("max_probability", "margin", "entropy", "agreement")
 PAIRS = tuple(zip(CONFIDENCES, ("last", "average") * 2, strict=True))
@@ -27,10 +27,10 @@ def test_threshold_0_gives_the_first_member_and_one_above_1_the_last(
 ) -> None:
     x, made = rows(50), members()
     first = Cascade(thresholds=(0, 0), confidence=confidence, combine=combine)(made)
-    np.testing.assert_array_equal(said(first, x), said(made[0], x))
+    np.testing.assert_array_equal(predicted(first, x), predicted(made[0], x))
     never = Cascade(thresholds=(1.1, 1.1), confidence=confidence, combine=combine)(made)
-    end = said(made[2], x) if combine == "last" else said(sk.Average()(made), x)
-    np.testing.assert_allclose(said(never, x), end, atol=1e-6)
+    end = predicted(made[2], x) if combine == "last" else predicted(sk.Average()(made), x)
+    np.testing.assert_allclose(predicted(never, x), end, atol=1e-6)
 
 
 @pytest.mark.parametrize(("confidence", "combine"), PAIRS)
@@ -43,7 +43,7 @@ def test_each_row_gets_what_the_stage_at_which_it_leaves_says(
         thresholds = (0.1, 0.7)
     cascade = Cascade(thresholds=thresholds, confidence=confidence, combine=combine)(made)
     outputs, stages = cascade.predict_stages(x, 7)
-    each = [said(one, x) for one in made]
+    each = [predicted(one, x) for one in made]
     for row, stage in enumerate(stages):
         parts = [one[row] for one in each[: stage + 1]]
         expected = parts[-1] if combine == "last" else np.mean(parts, axis=0)
@@ -104,20 +104,20 @@ def test_predictions_do_not_depend_on_the_batches_or_the_order(batch_size: int) 
     shuffled, moved = cascade.predict_stages(x[order], batch_size)
     np.testing.assert_allclose(shuffled, expected[order], atol=1e-6)
     np.testing.assert_array_equal(moved, stages[order])
-    np.testing.assert_allclose(said(cascade, x[:1]), expected[:1], atol=1e-6)
+    np.testing.assert_allclose(predicted(cascade, x[:1]), expected[:1], atol=1e-6)
 
 
 def test_as_a_function_a_batch_and_a_plain_model_it_says_the_same(tmp_path: Any) -> None:
     x = rows(64)
     for combine in ("last", "average"):
         cascade = Cascade(thresholds=(0.7, 0.6), combine=combine)(members())
-        expected = said(cascade, x)
+        expected = predicted(cascade, x)
         called = keras.ops.convert_to_numpy(cascade(x))
         np.testing.assert_allclose(called, expected, atol=1e-6)
         np.testing.assert_allclose(cascade.predict_on_batch(x), expected, atol=1e-6)
         plain = copy_model(cascade)
         assert type(plain).__module__.startswith("keras.")
-        np.testing.assert_allclose(said(plain, x), expected, atol=1e-6)
+        np.testing.assert_allclose(predicted(plain, x), expected, atol=1e-6)
 
 
 def test_a_cascade_is_saved_and_loaded(tmp_path: Any) -> None:
@@ -130,7 +130,7 @@ def test_a_cascade_is_saved_and_loaded(tmp_path: Any) -> None:
     for loaded in (load_model(path), keras.saving.load_model(path)):
         assert isinstance(loaded, CascadeModel)
         assert loaded.exits == cascade.exits and loaded.shares == cascade.shares
-        np.testing.assert_array_equal(said(loaded, x), said(cascade, x))
+        np.testing.assert_array_equal(predicted(loaded, x), predicted(cascade, x))
         assert loaded.evaluate(x, y, verbose=0) == pytest.approx(cascade.evaluate(x, y, verbose=0))
 
 
@@ -142,7 +142,7 @@ def test_evaluate_measures_what_predict_says() -> None:
         cascade.evaluate(x, y)
     cascade.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     result = cascade.evaluate(x, y, verbose=0, return_dict=True)
-    assert result["accuracy"] == pytest.approx((said(cascade, x).argmax(axis=1) == y).mean())
+    assert result["accuracy"] == pytest.approx((predicted(cascade, x).argmax(axis=1) == y).mean())
     assert result["loss"] == pytest.approx(sk.evaluate(cascade, (x, y)).loss, rel=1e-4)
     weight = np.arange(90.0)
     plain = copy_model(cascade)
@@ -171,8 +171,8 @@ def test_datasets_are_predicted_evaluated_and_fitted_to() -> None:
     made = members()
     cascade = Cascade(cost=0.5, certainty=None)(made, Batches(x, y))
     assert cascade.exits == Cascade(cost=0.5, certainty=None)(made, (x, y)).exits
-    np.testing.assert_allclose(said(cascade, Batches(x, y)), said(cascade, x), atol=1e-6)
-    assert len(said(cascade, Batches(x, y), steps=2)) == 32
+    np.testing.assert_allclose(predicted(cascade, Batches(x, y)), predicted(cascade, x), atol=1e-6)
+    assert len(predicted(cascade, Batches(x, y), steps=2)) == 32
     cascade.compile(loss="sparse_categorical_crossentropy")
     assert cascade.evaluate(Batches(x, y), verbose=0) == pytest.approx(
         cascade.evaluate(x, y, verbose=0), rel=1e-5
@@ -192,7 +192,7 @@ def test_inputs_and_the_output_may_be_dictionaries() -> None:
     plain = Cascade(thresholds=(0.6,))([member(0.8, seed=1), member(0.05, seed=2)])
     result = cascade.predict(split, verbose=0)
     assert list(result) == ["class"]
-    np.testing.assert_allclose(result["class"], said(plain, x), atol=1e-6)
+    np.testing.assert_allclose(result["class"], predicted(plain, x), atol=1e-6)
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(cascade(split)["class"]), result["class"], atol=1e-6
     )
@@ -209,7 +209,7 @@ def test_binary_members_and_logits_leave_by_their_probabilities() -> None:
     x = rows(80)
     made = [binary(0.8, 1), binary(0.1, 2)]
     cascade = Cascade(thresholds=(0.8,))(made)
-    p = said(made[0], x)[:, 0]
+    p = predicted(made[0], x)[:, 0]
     _, stages = cascade.predict_stages(x)
     np.testing.assert_array_equal(stages == 0, np.maximum(p, 1 - p) >= 0.8)
     logits = [member(0.8, seed=1, end="linear"), member(0.05, seed=2, end="linear")]
@@ -236,8 +236,10 @@ def test_half_precision_members_make_a_cascade() -> None:
         keras.config.set_dtype_policy(policy)
     x = rows(32)
     cascade = Cascade(thresholds=(0.7,))(made)
-    assert said(cascade, x).dtype == np.float16
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(cascade(x)), said(cascade, x), atol=2e-3)
+    assert predicted(cascade, x).dtype == np.float16
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(cascade(x)), predicted(cascade, x), atol=2e-3
+    )
 
 
 def test_an_edit_says_that_it_would_lose_the_exits() -> None:

@@ -12,7 +12,7 @@ import pytest
 from saikei import Cascade
 from saikei.errors import ModelError
 from saikei.models import CascadeModel
-from tests.fusion.cascade_nets import members, rows, said
+from tests.fusion.cascade_nets import members, predicted, rows
 
 needs_tensorflow = pytest.mark.skipif(
     keras.config.backend() != "tensorflow", reason="exports from TensorFlow"
@@ -51,7 +51,7 @@ def test_a_saved_model_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
     model.export(tmp_path / "cascade", verbose=False)
     loaded = tf.saved_model.load(str(tmp_path / "cascade"))
     for batch in (x, x[:1], x[7:9]):
-        np.testing.assert_allclose(loaded.serve(batch).numpy(), said(model, batch), atol=1e-6)
+        np.testing.assert_allclose(loaded.serve(batch).numpy(), predicted(model, batch), atol=1e-6)
     graph = loaded.signatures["serving_default"].graph.as_graph_def()
     kinds = {node.op for part in graph.library.function for node in part.node_def}
     assert kinds & {"If", "StatelessIf"}
@@ -69,7 +69,7 @@ def test_onnx_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
     session = runtime.InferenceSession(path)
     for batch in (x, x[:1], x[7:9]):
         (out,) = session.run(None, {session.get_inputs()[0].name: batch})
-        np.testing.assert_allclose(out, said(model, batch), atol=1e-5)
+        np.testing.assert_allclose(out, predicted(model, batch), atol=1e-5)
 
 
 @needs_tensorflow
@@ -87,7 +87,7 @@ def test_litert_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
         interpreter.set_tensor(taken["index"], x[row : row + 1])
         interpreter.invoke()
         np.testing.assert_allclose(
-            interpreter.get_tensor(given["index"]), said(model, x[row : row + 1]), atol=1e-5
+            interpreter.get_tensor(given["index"]), predicted(model, x[row : row + 1]), atol=1e-5
         )
     assert "IF" in {one["op_name"] for one in interpreter._get_ops_details()}
 

@@ -13,7 +13,7 @@ ORDER = [2, 0, 1, 3]
 
 
 def shuffled(array, order):
-    """Outputs of which `order` says where each class is found."""
+    """Outputs with each class in the column that `order` has for it."""
     return array[..., np.argsort(order)]
 
 
