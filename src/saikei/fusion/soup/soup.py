@@ -13,7 +13,7 @@ from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import DataNeed, Fusion, only_models
-from saikei.fusion.members import AnyMembers
+from saikei.fusion.members import AnyMembers, Members
 from saikei.fusion.soup.architecture import (
     check_numbers,
     same_architecture,
@@ -79,12 +79,12 @@ class Soup(Fusion):
     def fuse(
         self, members: AnyMembers, data: Any = None, *, allow_in_sample: bool = False
     ) -> SoupFit:
-        """Merge the members, and report what was measured on the way.
+        """Merge the members, and report what was measured.
 
         Args:
             members: two or more built models of one architecture; they are not changed.
             data: held-out `(x, y)` or a dataset.
-            allow_in_sample: take data that a member was trained on too.
+            allow_in_sample: measure even on rows that a member was trained on.
 
         Raises:
             FusionError: when the members differ in more than their weights, there is a loss
@@ -93,6 +93,18 @@ class Soup(Fusion):
         """
         given = only_models(self, members)
         base = load_model(self.base) if isinstance(self.base, (str, Path)) else self.base
+        prepared = self._prepared(given, base, data, allow_in_sample)
+        points = self.points if self.check else 0
+        made = merge_members(prepared, find_method(self.method), self.align, points)
+        inherit_rows(made.model, [*given.models, *([base] if base is not None else [])])
+        if isinstance(self.method, (Greedy, Fisher)):
+            record_rows(made.model, digest_data(prepared.data), "Soup")
+        return made
+
+    def _prepared(
+        self, given: Members, base: keras.Model | None, data: Any, allow_in_sample: bool
+    ) -> PreparedMembers:
+        """The members' weights, checked, and their losses where there is data."""
         graphs = same_architecture(given, base)
         numbers = [tensors(graph, graphs[0]) for graph in graphs]
         check_numbers(numbers)
@@ -111,13 +123,7 @@ class Soup(Fusion):
             check_agreement(given, labelled.tasks, labelled.labels, predictions, held)
             losses = [labelled.loss(outputs) for outputs in predictions]
         names = [member.name for member in given.models]
-        prepared = PreparedMembers(graphs[0], names, numbers, root, kept, scorer, held, losses)
-        points = self.points if self.check else 0
-        made = merge_members(prepared, find_method(self.method), self.align, points)
-        inherit_rows(made.model, [*given.models, *([base] if base is not None else [])])
-        if isinstance(self.method, (Greedy, Fisher)):
-            record_rows(made.model, digest_data(held), "Soup")
-        return made
+        return PreparedMembers(graphs[0], names, numbers, root, kept, scorer, held, losses)
 
     def _check_data(self, data: Any, graph: Graph) -> None:
         if data is not None:
