@@ -165,7 +165,7 @@ def mean_loss(total: Array, classes: Array, weights: Array) -> float:
     Args:
         total: the sum of weighted votes `(n, K)`.
         classes: the true classes, `(n,)`.
-        weights: of the rows at the start, with sum 1.
+        weights: row weights at the start, `(n,)`, with sum 1.
     """
     return float(weights @ np.exp(_log_losses(total, classes)))
 
@@ -176,7 +176,7 @@ def row_weights(total: Array, classes: Array, weights: Array) -> Array:
     Args:
         total: the sum of weighted votes `(n, K)`.
         classes: the true classes, `(n,)`.
-        weights: of the rows at the start.
+        weights: row weights at the start, `(n,)`.
 
     Returns:
         float64 `(n,)`, with sum 1.

@@ -91,7 +91,7 @@ class TrainingSettings:
         Args:
             model: the model; its weights change.
             data: `(x, y)` or `(x, y, sample_weight)` arrays.
-            loss: as Keras's `compile` takes it.
+            loss: the loss, as Keras's `compile` takes it.
             seed: seed of the order of rows and of random layers.
         """
         fit(

@@ -27,7 +27,7 @@ def open_exits(
     """Exits for these members with all thresholds 0: every row leaves at the first.
 
     Args:
-        members: with equal inputs and outputs.
+        members: two or more, with equal inputs and outputs.
         tasks: the tasks of their outputs; `None` to infer the task from the activations.
         confidence: how confidence is measured.
         combine: how a stage combines the members' outputs.
