@@ -16,6 +16,7 @@ import saikei as sk
 from saikei import Average, Cascade, choose, nested_score
 from saikei.errors import FusionError
 from saikei.fusion.evidence import connect, gather
+from saikei.fusion.members import Members
 from saikei.models import Exits
 from saikei.models.cascade import CascadeModel
 from saikei.training.folds import make_folds
@@ -47,7 +48,7 @@ def test_the_head_predicts_what_the_cascade_predicts(confidence, combine):
     expected, stages = fused.predict_stages(held)
     np.testing.assert_array_equal(combiner.stages(stored), stages)
     np.testing.assert_allclose(combiner.predict(stored)[0], expected, atol=1e-6)
-    inputs, tensors = connect(members(), False, False)
+    inputs, tensors = connect(Members.of(members()))
     graph = keras.Model(inputs, combiner.connect(tensors, "cascade")[0])
     np.testing.assert_allclose(predicted(graph, held), expected, atol=1e-6)
     assert combiner.fitted == fusion.fuse(members(), (X, Y)).head.fitted
@@ -148,5 +149,5 @@ def test_any_thresholds_give_each_row_what_one_of_its_stages_predicts(thresholds
 
 def test_outputs_of_other_tasks_make_no_cascade():
     line = [keras.Sequential([keras.Input((8,)), L.Dense(1)]) for _ in range(2)]
-    with pytest.raises(FusionError, match="member 1 gives regression"):
+    with pytest.raises(FusionError, match="gives regression outputs"):
         Cascade(costs=(1, 2)).fit_head(gather(line, (X, X[:, 0])))
