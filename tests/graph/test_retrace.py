@@ -738,3 +738,22 @@ def test_a_call_around_a_row_of_layers_is_read() -> None:
 def test_a_row_of_layers_with_a_call_of_its_own_has_to_be_built() -> None:
     with pytest.raises(ModelError, match="is not built"):
         read(DoubledInARow([L.Dense(8)]))
+
+
+@keras.saving.register_keras_serializable("tests")
+class TwoLayers(keras.Model):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first, self.second = L.Dense(8, activation="relu"), L.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        return self.second(self.first(x))
+
+
+def test_a_subclassed_model_is_read_from_a_file_as_it_was_built(tmp_path: Path) -> None:
+    model = TwoLayers()
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    expected = ops.convert_to_numpy(model(x))
+    model.save(tmp_path / "model.keras")
+    copied = copy_model(keras.models.load_model(tmp_path / "model.keras"))
+    np.testing.assert_allclose(ops.convert_to_numpy(copied(x)), expected, rtol=1e-5, atol=1e-6)

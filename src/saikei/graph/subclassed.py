@@ -151,7 +151,8 @@ def _named_inputs(shapes: Any, name: str, dtype: str) -> Any:
     """Inputs in the structure of the shapes; Keras wants those of a dictionary named by key."""
     if isinstance(shapes, dict):
         return {key: _named_inputs(shape, str(key), dtype) for key, shape in shapes.items()}
-    if isinstance(shapes, list) or any(isinstance(part, (list, tuple)) for part in shapes):
+    # A shape itself is a list too where the model was loaded from a file.
+    if any(isinstance(part, (list, tuple, dict)) for part in shapes):
         parts = enumerate(shapes)
         return type(shapes)(_named_inputs(part, f"{name}_{i}", dtype) for i, part in parts)
     return keras.Input(tuple(shapes[1:]), dtype=dtype, name=name)
