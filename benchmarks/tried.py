@@ -7,8 +7,9 @@ For each network of `trained_models.py`, against the untouched original:
   its package makes it and as it is loaded from a `.keras` file;
 - *cut*, *refitted*, *distilled*: R² of the outputs on inputs that no fit has seen, at half of the
   MACs: cut by magnitude alone; cut with the other half of the inputs as data; then distilled from
-  the original on those inputs, without labels;
-- *exported*: max|Δ| of the refitted model's ONNX file in ONNX Runtime.
+  the original on half of those inputs, without labels, where the other half chooses the epoch;
+  where no epoch is better, the refitted model stays and the two figures are equal;
+- *exported*: max|Δ| of the refitted model's ONNX file in ONNX Runtime, on real inputs.
 
 Each network has a process of its own: a crash, a hang or a fault is a row.
 
@@ -255,6 +256,9 @@ def document(rows: list[dict[str, Any]]) -> str:
         f"| {name} | `{each.package}` | {(each.load.__doc__ or '').strip()} | {each.inputs} |"
         for name, each in MODELS.items()
     )
+    measured = {row["network"] for row in rows}
+    missing = [name for name in MODELS if name not in measured]
+    rest = f"\n\nNot measured yet: {', '.join(missing)}." if missing else ""
     verdict = f"{len(faulty)} fail: {', '.join(faulty)}." if faulty else "None fails."
     return f"""# Trained networks of public packages
 
@@ -265,8 +269,8 @@ python benchmarks/tried.py --rows rows.jsonl --markdown docs/tried.md
 ```
 
 with Keras {keras.__version__} ({keras.config.backend()}) and Python {platform.python_version()} on
-{os.cpu_count()} cores, in {sum(row["seconds"] for row in rows) / 60:.0f} minutes. The packages are
-downloaded by the script and only read; none of their files is kept here.
+{os.cpu_count()} cores. The packages are downloaded by the script and only read; none of their files
+is kept here. Rows that `rows.jsonl` has already are not measured again.{rest}
 
 {chr(10).join([*heading(COLUMNS), *map(line, rows)])}
 
