@@ -202,7 +202,7 @@ def test_what_makes_no_cascade_is_refused_with_the_fix() -> None:
         Cascade(costs=(1, 2))(members(), data)
     cascade = Cascade(thresholds=(0.5, 0.5))(members())
     with pytest.raises(FusionError, match="train its members"):
-        cascade.fuse(x, data[1])
+        cascade.fit(x, data[1])
     with pytest.raises(DataError, match="no rows"):
         cascade.predict(x[:0])
     with pytest.raises(FusionError, match="callbacks"):
