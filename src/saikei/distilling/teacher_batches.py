@@ -20,6 +20,7 @@ from saikei.batches import (
 )
 from saikei.checks import input_count
 from saikei.errors import DataError
+from saikei.scoring.predictions import bytes_of_outputs, rows_at_once
 from saikei.tensors import to_floats
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.prepared import Prepared, ShuffledBatches
@@ -36,14 +37,27 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     Args:
         teacher: a built model.
         x: arrays, as the model takes them.
-        batch_size: samples at a time.
+        batch_size: samples at a time, or fewer where their outputs are large.
+
+    Returns:
+        Arrays `(n, …)`, nested as the outputs. They are filled part by part: `predict` of all at
+        once would need several times their memory.
 
     Raises:
         DataError: when an output is not finite.
     """
-    outputs = tree.map_structure(
-        to_floats, teacher.predict(for_keras(x), batch_size=batch_size, verbose=0)
-    )
+    count = len(tree.flatten(x)[0])
+    rows = rows_at_once(bytes_of_outputs(teacher, x), batch_size)
+    outputs: Any = None
+    for start in range(0, count, rows):
+        part = tree.map_structure(lambda leaf, start=start: leaf[start : start + rows], x)
+        found = tree.map_structure(
+            to_floats, teacher.predict(for_keras(part), batch_size=min(rows, batch_size), verbose=0)
+        )
+        if outputs is None:
+            outputs = tree.map_structure(lambda o: np.empty((count, *o.shape[1:]), o.dtype), found)
+        for whole, piece in zip(tree.flatten(outputs), tree.flatten(found), strict=True):
+            whole[start : start + rows] = piece
     check_finite(outputs, f"Teacher '{teacher.name}'")
     return outputs
 

@@ -94,12 +94,12 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
         return
     check_inputs(model, arrays.x, "given")
     masked, start = with_masks(model, arrays.x), 0
-    rows = _rows_at_once(_bytes_of_a_row(model), batch_size)
+    rows = rows_at_once(_bytes_of_a_row(model), batch_size)
     while start < len(arrays):
         predicted = _of_arrays(masked, arrays.take(slice(start, start + rows)), batch_size)
         yield predicted
         start += rows
-        rows = _rows_at_once(sum(one[0].nbytes for one in predicted.outputs), batch_size)
+        rows = rows_at_once(sum(one[0].nbytes for one in predicted.outputs), batch_size)
 
 
 def bytes_of_outputs(model: keras.Model, x: Any) -> int:
@@ -124,8 +124,13 @@ def _bytes_of_a_row(model: keras.Model) -> int | None:
     return int(sum(4 * math.prod(shape) for shape in shapes))
 
 
-def _rows_at_once(each: int | None, batch_size: int) -> int:
-    """Whole batches as far as they are small, less than one batch where they are not."""
+def rows_at_once(each: int | None, batch_size: int) -> int:
+    """How many rows to predict at once, so that their outputs stay within 64 MiB.
+
+    Args:
+        each: bytes of the outputs of a row; `None` where they are unknown.
+        batch_size: rows a step of the model; the result is a multiple of it, or less than it.
+    """
     if each is None:
         return min(batch_size, _FIRST)
     most = max(1, _AT_ONCE // max(1, each))

@@ -15,7 +15,7 @@ from saikei.errors import DataError
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.masks import with_masks
 from saikei.scoring.observed import counted_labels
-from saikei.scoring.predictions import Predictions
+from saikei.scoring.predictions import Predictions, bytes_of_outputs, rows_at_once
 from saikei.training.best import Yardstick, some_batches
 from saikei.training.plan import adam
 from saikei.training.prepared import Prepared
@@ -86,7 +86,7 @@ def beats_constant(
         ready: the data of the model.
         labels: a function from inputs to labels, where the data has none; `None` otherwise.
     """
-    some = _some(ready)
+    some = _some(model, ready)
     if labels is not None:
         some = replace(some, y=labels(some.x))
     outputs, masks = with_masks(model, some.x).predict(some.x, _BATCH)
@@ -104,11 +104,13 @@ def beats_constant(
     return ours - least < _CLEARLY * (theirs - least)
 
 
-def _some(ready: Prepared) -> ArrayData:
+def _some(model: keras.Model, ready: Prepared) -> ArrayData:
+    """Rows of the training data, as many as their outputs leave memory for."""
     if ready.arrays is None:
         return first_batch(ready.dataset, "train", labels=ready.labelled)
+    most = min(_SAMPLES, rows_at_once(bytes_of_outputs(model, ready.arrays.x), _BATCH))
     # Not the first ones: arrays may be sorted by class.
-    rows = np.random.default_rng(0).permutation(len(ready.arrays))[:_SAMPLES]
+    rows = np.random.default_rng(0).permutation(len(ready.arrays))[:most]
     return ready.arrays.take(np.sort(rows))
 
 
