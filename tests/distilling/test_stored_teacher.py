@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from saikei.distilling import StoredTeacher, distill
+from saikei.distilling.teacher_batches import outputs_for
 from saikei.errors import DataError, InputError, ModelError
 from saikei.fusion import Average, Cascade
 from saikei.graph.internals import flattened_layers
@@ -54,7 +55,7 @@ def quick(student, teacher, train=(X, CLASSES), validation=None, **arguments):
 
 @pytest.fixture(scope="module")
 def taught():
-    """What students hear from the model itself."""
+    """The losses of a student that learns from the model itself."""
     return quick(net(2), net(1))
 
 
@@ -308,3 +309,20 @@ def test_ways_that_there_are_not_are_refused():
         quick(net(2), stored, teacher_predictions="live")
     with pytest.raises(InputError, match="features with a StoredTeacher"):
         quick(net(2), stored, features="auto")
+
+
+def test_outputs_that_are_large_are_predicted_part_by_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    teacher, sizes = net(1), []
+    whole, predict = teacher.predict(X, verbose=0), teacher.predict
+
+    def counted(x, **arguments):
+        sizes.append(len(x))
+        return predict(x, **arguments)
+
+    monkeypatch.setattr(teacher, "predict", counted)
+    # Three float32 numbers a row: room for 16 rows at once.
+    monkeypatch.setattr("saikei.scoring.predictions._AT_ONCE", 3 * 4 * 16)
+    np.testing.assert_allclose(outputs_for(teacher, X), whole, rtol=1e-6)
+    assert sizes == [16, 16, 16, 16, 6]
