@@ -71,7 +71,7 @@ class Run:
         self._instances.pop(operation.name, None)
 
     def step(self, index: int) -> Outcome:
-        """Run the call that is next, keep its outputs, and let go of what nobody reads more."""
+        """Run the next call, keep its outputs, and drop what no later call reads."""
         outcome = self._outcome(index, self._values)
         for position, value in enumerate(outcome.after):
             if self._readers[TensorRef(index, position)]:

@@ -52,7 +52,7 @@ def assert_is_edit(
         The edited model.
 
     Raises:
-        AssertionError: when the edit breaks one of these promises; the message says which.
+        AssertionError: when the edit breaks one of these promises; the message names it.
 
     Example:
         >>> import keras
@@ -110,7 +110,7 @@ def assert_is_fusion(
         The fused model.
 
     Raises:
-        AssertionError: when the fusion breaks one of these promises; the message says which.
+        AssertionError: when the fusion breaks one of these promises; the message names it.
 
     Example:
         >>> import keras

@@ -32,7 +32,7 @@ class CutCheck:
         total: how many there were.
         error: largest difference of an output, relative to that output's largest value.
         spread: how much the outputs differ between samples, likewise. Where it is near 0 no
-            signal reaches the outputs, and the error says nothing.
+            signal reaches the outputs, and the error shows nothing.
         loaded: whether the error is that of the saved and loaded model too.
     """
 

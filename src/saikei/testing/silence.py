@@ -18,7 +18,7 @@ from saikei.testing.twins import with_twins
 def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> Graph:
     """The graph with every weight that makes a dropped channel set to zero.
 
-    Where a rule says that the other channels change when a silent one goes (statistics over
+    Where a rule states that the other channels change when a silent one goes (statistics over
     channels), a twin of the operation stands in its place, which leaves the dropped ones out.
 
     Args:

@@ -127,7 +127,7 @@ def greedy(
         candidates.take(best)
         if ties is not None:
             ties.take(best)
-    # The first of equally good prefixes, whatever rounding says.
+    # The first of equally good prefixes, whatever the rounding error.
     count = int(np.argmax(np.array(after) <= min(after) + _EQUAL)) + 1
     return taken[:count], after[:count]
 
