@@ -113,7 +113,7 @@ def test_data_that_is_no_text_is_refused_before_anything_is_written(
     assert not (tmp_path / "e.keras").exists()
     gaps = X.astype(object)
     gaps[3, 0] = None
-    with pytest.raises(DataError, match="NoneType in row 3, and text is wanted: fill it"):
+    with pytest.raises(DataError, match="NoneType in row 3, and the model takes text: fill it"):
         sk.fit(model, (gaps, Y), progress=False)
     with pytest.raises(DataError, match="unpickled"):
         load_npz(tmp_path / "objects.npz")

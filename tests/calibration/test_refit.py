@@ -218,7 +218,7 @@ def test_weights_keep_their_type_and_whether_they_are_trained(dtype: str) -> Non
         (lambda x: np.full_like(x, np.nan), "NaN"),
         (lambda x: x[:0], "empty|samples"),
         (lambda x: [x, x], "2 inputs"),
-        (lambda x: {"other": x}, "no input"),
+        (lambda x: {"other": x}, "name them alike"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(spoil: object, message: str) -> None:

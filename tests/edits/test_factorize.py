@@ -110,17 +110,17 @@ def test_a_convolution_split_at_full_rank_computes_the_same(case: str, scheme: s
         assert "has not two axes" in splits
         return
     assert not isinstance(splits, str)
-    (way,) = splits.ways
-    assert way.scheme == scheme
-    chain = way.chain("basis", way.spectrum.rank)
+    (split_once,) = splits.schemes
+    assert split_once.scheme == scheme
+    chain = split_once.chain("basis", split_once.spectrum.rank)
     split = build(replace_operations(graph, {"conv": chain}))
     assert distance(model, split) < 1e-5
     assert split.get_layer("conv").activation is layer.activation
     # The costs that the choice is made by are those of the model that comes out.
     bias = layer.filters if layer.use_bias else 0
     costs = profile(split, latency=False)
-    assert costs.params - bias == way.params_per_rank * way.spectrum.rank
-    assert costs.macs == way.macs_per_rank * way.spectrum.rank
+    assert costs.params - bias == split_once.params_per_rank * split_once.spectrum.rank
+    assert costs.macs == split_once.macs_per_rank * split_once.spectrum.rank
     before = profile(model, latency=False)
     assert (before.params - bias, before.macs) == (splits.params, splits.macs)
 

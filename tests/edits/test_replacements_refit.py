@@ -27,7 +27,6 @@ def model() -> keras.Model:
         (ReplaceActivation, {"old": "relu", "new": "elu"}),
         (ReplaceActivation, {"old": "relu", "new": "prelu", "alpha": 0.3}),
         (ReplaceKernel, {"old": 5, "new": 3}),
-        (ReplaceKernel, {"old": 5, "new": 3, "how": "stack"}),
         (ReplacePooling, {"new": "average", "old": "max"}),
     ],
 )

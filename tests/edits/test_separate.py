@@ -68,15 +68,15 @@ def test_at_full_multiplier_a_separated_convolution_computes_the_same(case: str)
     graph = read(model)
     splits = split_depthwise(graph, graph.operations["conv"])
     assert not isinstance(splits, str)
-    (way,) = splits.ways
+    (scheme,) = splits.schemes
     window = int(np.prod(layer.kernel_size))
-    assert way.spectrum.rank == min(window, layer.filters)
-    separated = build(replace_operations(graph, {"conv": way.chain("deep", way.spectrum.rank)}))
+    assert scheme.spectrum.rank == min(window, layer.filters)
+    separated = build(replace_operations(graph, {"conv": scheme.chain("deep", scheme.spectrum.rank)}))
     assert distance(model, separated) < 1e-5
     bias = layer.filters if layer.use_bias else 0
     costs = profile(separated, latency=False)
-    assert costs.params - bias == way.params_per_rank * way.spectrum.rank
-    assert costs.macs == way.macs_per_rank * way.spectrum.rank
+    assert costs.params - bias == scheme.params_per_rank * scheme.spectrum.rank
+    assert costs.macs == scheme.macs_per_rank * scheme.spectrum.rank
 
 
 @pytest.mark.parametrize("multiplier", [1, 2])

@@ -223,7 +223,7 @@ def test_wrong_arguments_are_refused_with_the_mend():
         explain_predictions(task, said, y, names=["a", "b"])
     with pytest.raises(DataError, match="Member 2 predicts NaN"):
         explain_predictions(task, [said[0], np.full_like(said[1], np.nan), said[2]], y)
-    with pytest.raises(DataError, match="Labels of shape"):
+    with pytest.raises(DataError, match="89 labels do not fit 90 predictions"):
         explain_predictions(task, said, y[:-1])
 
 

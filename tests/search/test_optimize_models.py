@@ -89,11 +89,11 @@ def test_a_training_that_diverges_is_left_out_and_not_tried_again(
 ) -> None:
     train, validation, model = huge()
     arguments: dict[str, Any] = {"trials": 2, "epochs": 1, "progress": False, "out": tmp_path / "r"}
-    with pytest.raises(WorkError, match="each training diverged"):
+    with pytest.raises(WorkError, match="every training diverged"):
         sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     before = (tmp_path / "r" / "study.db").read_bytes()
     monkeypatch.delattr("saikei.search.execute.distill")
-    with pytest.raises(WorkError, match="each training diverged"):
+    with pytest.raises(WorkError, match="every training diverged"):
         sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     assert (tmp_path / "r" / "study.db").read_bytes() == before
 

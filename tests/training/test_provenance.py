@@ -182,7 +182,7 @@ def test_learned_weights_are_refused_on_rows_of_a_member_and_counted_as_a_fit():
     with pytest.raises(FusionError, match="Member 2"):
         sk.Average("learn")(members, TRAIN)
     with pytest.raises(FusionError, match="Member 2"):
-        sk.Average("learn").fit(members, TRAIN)
+        sk.Average("learn").fuse(members, TRAIN)
     sk.Average("learn")(members, TRAIN, allow_in_sample=True)
     fused = sk.Average("learn")(members, HELD_OUT)
     assert in_sample(fused) == 90

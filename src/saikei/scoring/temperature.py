@@ -50,7 +50,7 @@ def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:
         DataError: when the labels do not fit the logits.
 
     Example:
-        >>> from saikei.training import Task
+        >>> from saikei.scoring import Task
         >>> task = Task("binary", None, "accuracy", from_logits=True, sparse=False, outputs=1)
         >>> unsure = np.log(3) * np.array([[1], [1], [1], [-1]])  # three in four are right
         >>> round(fit_temperature(task, 2 * unsure, np.array([1, 1, 0, 0])).value, 3)

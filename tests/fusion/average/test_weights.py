@@ -161,7 +161,7 @@ def test_impossible_input_gets_one_clear_line():
     y, predictions = random_case(SPARSE, 2, 10, 1.0, seed=0)
     with pytest.raises(FusionError, match="at least two members"):
         fit_weights(SPARSE, predictions[:1], y)
-    with pytest.raises(DataError, match="Labels of shape"):
+    with pytest.raises(DataError, match="5 labels do not fit 10 predictions"):
         fit_weights(SPARSE, predictions, y[:5])
     predictions[1][0, 0] = np.nan
     with pytest.raises(DataError, match="Member 2 predicts NaN"):
