@@ -120,7 +120,7 @@ def test_a_model_given_as_the_head_keeps_its_weights_and_is_not_changed() -> Non
     new = ReplaceHead(head=head)(model)
     np.testing.assert_allclose(values(new), values(head, part(model, "hidden")), rtol=1e-5)
     assert len(head.layers[0]._inbound_nodes) == calls
-    with pytest.raises(EditError, match="cannot be written as JSON: give the layers of the model as a list"):
+    with pytest.raises(EditError, match="as JSON: give the layers of the model as a list"):
         ReplaceHead(head=head).to_dict()
 
 

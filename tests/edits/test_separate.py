@@ -71,7 +71,8 @@ def test_at_full_multiplier_a_separated_convolution_computes_the_same(case: str)
     (scheme,) = splits.schemes
     window = int(np.prod(layer.kernel_size))
     assert scheme.spectrum.rank == min(window, layer.filters)
-    separated = build(replace_operations(graph, {"conv": scheme.chain("deep", scheme.spectrum.rank)}))
+    chain = scheme.chain("deep", scheme.spectrum.rank)
+    separated = build(replace_operations(graph, {"conv": chain}))
     assert distance(model, separated) < 1e-5
     bias = layer.filters if layer.use_bias else 0
     costs = profile(separated, latency=False)
