@@ -81,6 +81,18 @@ def test_a_perfect_score_still_has_an_interval():
     assert 0.8 < score.low < 0.9
 
 
+def test_no_interval_leaves_the_range_of_its_metric():
+    # One label of four is wrong in one row of thirty, and one row has nearly all of the error.
+    labels = Task("binary", None, "binary_accuracy", False, sparse=False, outputs=4)
+    y = np.zeros((30, 4))
+    p = np.full((30, 4), 0.1)
+    p[0, 0] = 0.9
+    score = score_predictions(labels, y, p)
+    assert 0.9 < score.low < score.value < score.high == 1.0
+    numbers = score_predictions(REGRESSION, np.zeros((30, 1)), np.eye(30)[:, :1])
+    assert 0.0 == numbers.low < numbers.value < numbers.high
+
+
 def test_pairing_narrows_the_interval():
     rng = np.random.default_rng(0)
     y = rng.normal(size=300)

@@ -107,6 +107,8 @@ def score_rows(
         value, low, high = right / count, float(interval.low), float(interval.high)
     else:
         value, low, high = mean_interval(each, importance)
+        # No accuracy is above 1, and neither it nor a squared error is below 0.
+        low, high = max(low, 0.0), min(high, 1.0) if task.greater_is_better else high
     return Score(task.metric, value, low, high, count, task.greater_is_better, loss)
 
 
