@@ -67,7 +67,7 @@ def commands() -> dict[str, set[str]]:
     """The options of each command of the command line."""
     group = get_command(app)
     return {
-        name: {option for parameter in command.params for option in parameter.opts}
+        name: {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         for name, command in group.commands.items()
     }
 
