@@ -60,15 +60,15 @@ def opened_zip(
     """A zip archive whose members are whole, and no larger than such files are.
 
     Args:
-        path: path of the file.
-        what: kind of file that it should be, for messages: ".keras file".
-        fix: end of the messages: "save it with model.save".
-        kind: class of the error to raise.
-        ratio: how many times its size it may unpack to.
-        floor: number of bytes that a file of any size may unpack to.
+        path: Path of the file.
+        what: Kind of file that it should be, for messages: ".keras file".
+        fix: End of the messages: "save it with model.save".
+        kind: Class of the error to raise.
+        ratio: How many times its size it may unpack to.
+        floor: Number of bytes that a file of any size may unpack to.
 
     Raises:
-        InputError: of that kind, when it is no archive, is damaged, or unpacks to too much.
+        InputError: Of that kind, when it is no archive, is damaged, or unpacks to too much.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -89,15 +89,15 @@ def check_growth(
     """Refuse what would take far more memory than it takes on the disk.
 
     Args:
-        unpacked: number of bytes in memory.
-        stored: number of bytes on the disk.
-        what: name of the file, for the message.
-        kind: class of the error to raise.
-        ratio: how many times the stored bytes may be unpacked.
-        floor: number of bytes that a file of any size may unpack to.
+        unpacked: Number of bytes in memory.
+        stored: Number of bytes on the disk.
+        what: Name of the file, for the message.
+        kind: Class of the error to raise.
+        ratio: How many times the stored bytes may be unpacked.
+        floor: Number of bytes that a file of any size may unpack to.
 
     Raises:
-        InputError: of that kind.
+        InputError: Of that kind.
     """
     if unpacked > max(floor, ratio * stored):
         raise kind(
@@ -110,12 +110,12 @@ def check_memory(needed: int, what: str, kind: type[InputError]) -> None:
     """Refuse what does not fit into the memory that is free.
 
     Args:
-        needed: number of bytes.
-        what: what needs them, for the message.
-        kind: class of the error to raise.
+        needed: Number of bytes.
+        what: What needs them, for the message.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: of that kind.
+        InputError: Of that kind.
     """
     free = _free_memory()
     if free is not None and needed > free:
@@ -132,16 +132,16 @@ def opened_hdf5(
     """An HDF5 file that keeps all its data itself, and whose data does not grow when it is read.
 
     Args:
-        raw: the bytes of the file; closed at the end.
-        what: name of the file, to begin messages with.
-        stored: number of bytes of the file.
-        kind: class of the error to raise.
+        raw: The bytes of the file; closed at the end.
+        what: Name of the file, to begin messages with.
+        stored: Number of bytes of the file.
+        kind: Class of the error to raise.
 
     Returns:
         The file, and the bytes of all its data sets in memory.
 
     Raises:
-        InputError: of that kind, when it cannot be read.
+        InputError: Of that kind, when it cannot be read.
     """
     with raw:
         try:
@@ -190,13 +190,13 @@ def check_arrays(
     """Refuse arrays in a NumPy archive whose data is incomplete, or that do not fit into memory.
 
     Args:
-        archive: an `.npz`, of `opened_zip`.
-        names: names of the members that are to be read.
-        path: path of the file, for messages.
-        kind: class of the error to raise.
+        archive: An `.npz`, of `opened_zip`.
+        names: Names of the members that are to be read.
+        path: Path of the file, for messages.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: of that kind, naming the array.
+        InputError: Of that kind, naming the array.
     """
     needed = 0
     for name in names:
@@ -222,11 +222,11 @@ def damage_named(what: str, kind: type[InputError]) -> Iterator[None]:
     """Turn what a library raises for damaged bytes in the block into an error that names the file.
 
     Args:
-        what: name of the file, to begin the message with.
-        kind: class of the error to raise.
+        what: Name of the file, to begin the message with.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: of that kind; one that is raised in the block stays as it is.
+        InputError: Of that kind; one that is raised in the block stays as it is.
     """
     try:
         yield
@@ -241,8 +241,8 @@ def member_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
     """A member of an archive as a file that can be read from any position.
 
     Args:
-        archive: an archive of `opened_zip`.
-        info: entry of the member.
+        archive: An archive of `opened_zip`.
+        info: Entry of the member.
     """
     if info.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(info))
@@ -254,8 +254,8 @@ def member_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
     """Position of the first byte of a member, behind its header, which gives its own length.
 
     Args:
-        archive: an archive of `opened_zip`.
-        info: entry of a member that is not compressed.
+        archive: An archive of `opened_zip`.
+        info: Entry of a member that is not compressed.
     """
     with Path(str(archive.filename)).open("rb") as raw:
         raw.seek(info.header_offset)
@@ -342,7 +342,7 @@ def in_units(count: int) -> str:
     """A number of bytes in the largest unit that gives a whole number, such as `"3 MiB"`.
 
     Args:
-        count: number of bytes.
+        count: Number of bytes.
     """
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":

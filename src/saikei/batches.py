@@ -29,9 +29,9 @@ class ArrayData:
     """Data that is in memory: nested structures of arrays with one sample a row.
 
     Args:
-        x: inputs, as the model takes them.
-        y: labels, as the model gives outputs; `None` where there are none.
-        weights: sample weights, if any.
+        x: Inputs, as the model takes them.
+        y: Labels, as the model gives outputs; `None` where there are none.
+        weights: Sample weights, if any.
     """
 
     x: Any
@@ -65,14 +65,14 @@ def parts_of(given: Any, name: str, inputs: int = 1) -> tuple[Any, Any, Any]:
 
     Args:
         given: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each nested in any way.
-        name: the name of the argument, for messages.
-        inputs: how many inputs the model takes; a list of as many arrays is its inputs.
+        name: The name of the argument, for messages.
+        inputs: How many inputs the model takes; a list of as many arrays is its inputs.
 
     Returns:
         All three; `None` for labels or weights that there are not.
 
     Raises:
-        DataError: when there are more parts than three, or none.
+        DataError: When there are more parts than three, or none.
     """
     if not isinstance(given, (tuple, list)):
         return given, None, None
@@ -94,14 +94,14 @@ def as_arrays(
     """Data that was handed in as arrays; `None` for any kind of dataset.
 
     Args:
-        data: what a caller handed in: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
-        name: the argument's name, for messages.
-        labels: whether there have to be some.
-        inputs: how many inputs the model takes.
-        as_is: whether float64 stays, rather than becoming what Keras computes in.
+        data: What a caller handed in: `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        name: The argument's name, for messages.
+        labels: Whether there have to be some.
+        inputs: How many inputs the model takes.
+        as_is: Whether float64 stays, rather than becoming what Keras computes in.
 
     Raises:
-        DataError: when the arrays are empty or of different lengths, hold no numbers, or labels
+        DataError: When the arrays are empty or of different lengths, hold no numbers, or labels
             are needed and there are none.
     """
     if not _is_in_memory(data):
@@ -117,7 +117,7 @@ def need_labels(y: Any, name: str) -> None:
     """Refuse data without labels where they are needed.
 
     Raises:
-        DataError: when there are none.
+        DataError: When there are none.
     """
     from keras import tree
 
@@ -129,11 +129,11 @@ def sample_count(data: Any, name: str) -> int:
     """How many samples there are, in all arrays alike.
 
     Args:
-        data: arrays with one sample a row, nested in any way; `None` counts as no array.
-        name: the name of the argument, for messages.
+        data: Arrays with one sample a row, nested in any way; `None` counts as no array.
+        name: The name of the argument, for messages.
 
     Raises:
-        DataError: when the arrays have different lengths, or none has a sample.
+        DataError: When the arrays have different lengths, or none has a sample.
     """
     from keras import tree
 
@@ -190,10 +190,10 @@ def for_keras(x: Any) -> Any:
     """Inputs as `keras.Model.fit` and `predict` take them: texts as tensors, all else as it is.
 
     Args:
-        x: arrays, nested in any way.
+        x: Arrays, nested in any way.
 
     Raises:
-        DataError: when an array of objects holds something else than texts.
+        DataError: When an array of objects holds something else than texts.
     """
     import keras
     from keras import tree
@@ -225,7 +225,7 @@ def dataset_length(dataset: Any, name: str) -> int | None:
     """Batches in one pass over a dataset; `None` where it does not know.
 
     Raises:
-        DataError: when the dataset never ends.
+        DataError: When the dataset never ends.
     """
     import keras
 
@@ -251,16 +251,16 @@ def dataset_batches(
     """One pass over a dataset, each batch with its parts as they came.
 
     Args:
-        dataset: a `tf.data.Dataset`, `keras.utils.PyDataset`, torch `DataLoader` or any other
+        dataset: A `tf.data.Dataset`, `keras.utils.PyDataset`, torch `DataLoader` or any other
             iterable of batches.
-        name: the argument's name, for messages.
-        labels: whether there have to be some.
-        inputs: how many inputs the model takes.
-        some: whether the caller takes a few batches and never comes back, so that the data may be
+        name: The argument's name, for messages.
+        labels: Whether there have to be some.
+        inputs: How many inputs the model takes.
+        some: Whether the caller takes a few batches and never comes back, so that the data may be
             without end, and readable only once.
 
     Raises:
-        DataError: when it is no dataset, can be read only once, never ends, or has no labels
+        DataError: When it is no dataset, can be read only once, never ends, or has no labels
             where they are needed.
     """
     import keras
@@ -281,7 +281,7 @@ def first_batch(dataset: Any, name: str, *, labels: bool = True, inputs: int = 1
     """The first batch of a dataset, as arrays.
 
     Raises:
-        DataError: when there is none, or it holds no labels where they are needed.
+        DataError: When there is none, or it holds no labels where they are needed.
     """
     batches = dataset_batches(dataset, name, labels=labels, inputs=inputs)
     batch = next(batches, None)
@@ -294,7 +294,7 @@ def to_arrays(batch: ArrayData, name: str) -> ArrayData:
     """A batch as arrays of one length.
 
     Raises:
-        DataError: when it holds single samples, or its arrays have different lengths.
+        DataError: When it holds single samples, or its arrays have different lengths.
     """
     from keras import tree
 
@@ -311,7 +311,7 @@ def join_batches(batches: Sequence[ArrayData], name: str) -> ArrayData:
     """Batches one behind the other.
 
     Raises:
-        DataError: when there is none, or they have other nesting or shapes than each other.
+        DataError: When there is none, or they have other nesting or shapes than each other.
     """
     from keras import tree
 
@@ -334,12 +334,12 @@ def check_dataset(dataset: Any, name: str, once: bool = False) -> None:
     """Refuse what is no dataset, or one that can be read only once.
 
     Args:
-        dataset: what was handed in, and is no arrays.
-        name: the name of the argument, for messages.
-        once: whether one pass is all that is needed.
+        dataset: What was handed in, and is no arrays.
+        name: The name of the argument, for messages.
+        once: Whether one pass is all that is needed.
 
     Raises:
-        DataError: naming its type.
+        DataError: Naming its type.
     """
     if hasattr(dataset, "__next__") and not once:
         raise DataError(

@@ -33,12 +33,12 @@ class Budget(Jsonable):
     to 1, and milliseconds per batch above.
 
     Args:
-        macs: multiply-accumulates per sample; `None` for no limit, as for the others.
-        params: number of parameters, trainable or not.
-        latency: milliseconds for one batch.
+        macs: Multiply-accumulates per sample; `None` for no limit, as for the others.
+        params: Number of parameters, trainable or not.
+        latency: Milliseconds for one batch.
 
     Raises:
-        BudgetError: when no limit is given, or one is not positive or a share above 1.
+        BudgetError: When no limit is given, or one is not positive or a share above 1.
 
     Example:
         >>> print(Budget(macs=0.25, params=100_000))
@@ -65,10 +65,10 @@ class Budget(Jsonable):
         """The limits as absolute numbers.
 
         Args:
-            original: what shares are shares of.
+            original: What shares are shares of.
 
         Raises:
-            BudgetError: when a share of the latency is asked for and it was not measured.
+            BudgetError: When a share of the latency is asked for and it was not measured.
         """
         return {
             name: value * _cost(original, name) if _is_share(value) else float(value)
@@ -96,9 +96,9 @@ class Budget(Jsonable):
         """The error for a budget that cannot be kept.
 
         Args:
-            reached: the lowest costs that were reached.
-            original: what shares are shares of.
-            by: how the costs were brought down, as "cutting channels".
+            reached: The lowest costs that were reached.
+            original: What shares are shares of.
+            by: How the costs were brought down, as "cutting channels".
         """
         parts = [
             f"{name} can be brought down to {_number(name, _cost(reached, name))} "

@@ -33,13 +33,13 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
     """Refuse inputs of other shapes than a model takes, or that hold something else than numbers.
 
     Args:
-        model: a built model; where its inputs are not known, only the values are checked.
-        x: arrays as it takes them; a dictionary may hold others besides.
-        name: the name of the data, for messages.
-        batch: whether they come from a dataset.
+        model: A built model; where its inputs are not known, only the values are checked.
+        x: Arrays as it takes them; a dictionary may hold others besides.
+        name: The name of the data, for messages.
+        batch: Whether they come from a dataset.
 
     Raises:
-        DataError: naming the input, and its shape and the one that the model takes, or the first
+        DataError: Naming the input, and its shape and the one that the model takes, or the first
             row with NaN.
     """
     from keras import tree
@@ -62,11 +62,11 @@ def check_text(array: NDArray[Any], label: str) -> None:
     """Refuse an array for an input that takes text, where it holds something else.
 
     Args:
-        array: one row for each sample.
-        label: what it is, for messages.
+        array: One row for each sample.
+        label: What it is, for messages.
 
     Raises:
-        DataError: naming the array and the first row, or a backend that has no text.
+        DataError: Naming the array and the first row, or a backend that has no text.
     """
     import keras
 
@@ -106,18 +106,18 @@ def arrays_by_input(
     """Match arrays to the inputs of a model, and check their shapes.
 
     Args:
-        shapes: the shape of each input, batch axis first, in the order of the model's inputs.
-        x: arrays nested in any way, in that order; or a dictionary by name, which may hold others
+        shapes: The shape of each input, batch axis first, in the order of the model's inputs.
+        x: Arrays nested in any way, in that order; or a dictionary by name, which may hold others
             besides.
-        name: the name of the data, for messages.
-        model: the name of the model, for messages.
-        batch: whether the arrays come from a dataset.
+        name: The name of the data, for messages.
+        model: The name of the model, for messages.
+        batch: Whether the arrays come from a dataset.
 
     Returns:
         For each input its name, what its array is called in messages, and the array.
 
     Raises:
-        DataError: when an input is missing, or an array has another shape than its input.
+        DataError: When an input is missing, or an array has another shape than its input.
     """
     from keras import tree
 
@@ -150,14 +150,14 @@ def check_shape(
     """Refuse an array of another shape than an input.
 
     Args:
-        array: one sample a row.
-        expected: the shape of the input, `None` where any size will do.
-        label: what the array is, for messages.
-        model: the name of the model, for messages.
-        batch: whether it comes from a dataset.
+        array: One sample a row.
+        expected: The shape of the input, `None` where any size will do.
+        label: What the array is, for messages.
+        model: The name of the model, for messages.
+        batch: Whether it comes from a dataset.
 
     Raises:
-        DataError: with both shapes and what to do.
+        DataError: With both shapes and what to do.
     """
     if _fits(array.shape[1:], expected[1:]) and array.ndim == len(expected):
         return
@@ -189,11 +189,11 @@ def check_values(array: NDArray[Any], label: str) -> None:
     """Refuse an array that is empty, or holds something else than numbers.
 
     Args:
-        array: one row for each sample.
-        label: what it is, for messages.
+        array: One row for each sample.
+        label: What it is, for messages.
 
     Raises:
-        DataError: naming the array and, of NaN, the first row.
+        DataError: Naming the array and, of NaN, the first row.
     """
     if array.dtype.kind == "V":
         raise DataError(

@@ -36,10 +36,10 @@ class ToDict:
     """Base of frozen dataclasses whose fields can be written as JSON.
 
     Attributes:
-        json_error: what `to_dict` raises, and `from_dict` of a `Jsonable`.
-        json_omits: fields that `to_dict` leaves out, such as a model.
-        json_adds: properties that it writes beside the fields.
-        json_omits_defaults: whether it leaves out the fields that have their default.
+        json_error: What `to_dict` raises, and `from_dict` of a `Jsonable`.
+        json_omits: Fields that `to_dict` leaves out, such as a model.
+        json_adds: Properties that it writes beside the fields.
+        json_omits_defaults: Whether it leaves out the fields that have their default.
     """
 
     json_error: ClassVar[type[InputError]] = InputError
@@ -51,7 +51,7 @@ class ToDict:
         """The fields as values that fit into JSON.
 
         Raises:
-            InputError: when a value is something that JSON cannot hold.
+            InputError: When a value is something that JSON cannot hold.
         """
         keywords, hints = _keywords(type(self)), _hints(type(self))
         written: dict[str, Any] = {}
@@ -87,7 +87,7 @@ class Jsonable(ToDict):
         """The inverse of `to_dict`; arguments with a default may be missing.
 
         Raises:
-            InputError: when an argument is missing or unknown, or the constructor refuses it.
+            InputError: When an argument is missing or unknown, or the constructor refuses it.
         """
         if not isinstance(arguments, Mapping):
             raise cls.json_error(
@@ -161,7 +161,7 @@ def to_jsonable(value: Any) -> Any:
     """A record as dicts, lists and scalars that `json` can write.
 
     Args:
-        value: a dataclass, a mapping with text keys, a sequence, an array, a path, a scalar or
+        value: A dataclass, a mapping with text keys, a sequence, an array, a path, a scalar or
             `None`.
     """
     if isinstance(value, ToDict):
@@ -183,12 +183,12 @@ def from_jsonable(kind: type[Record], value: Any) -> Record:
     """The inverse of `to_jsonable` for a dataclass.
 
     Args:
-        kind: the dataclass to make; its fields may be scalars, `X | None`, `tuple[X, ...]`,
+        kind: The dataclass to make; its fields may be scalars, `X | None`, `tuple[X, ...]`,
             `Mapping[str, X]`, `Any` and other such dataclasses.
-        value: what `json` read.
+        value: What `json` read.
 
     Raises:
-        InputError: when a field is missing, unknown, or not of the kind's type.
+        InputError: When a field is missing, unknown, or not of the kind's type.
     """
     made: Record = _read(kind, value, kind.__name__)
     return made

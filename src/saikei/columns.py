@@ -9,8 +9,8 @@ def in_columns(rows: Sequence[Sequence[str]], right: Container[int] = ()) -> str
     """Rows as lines, their cells padded to the width of each column.
 
     Args:
-        rows: rows with the same number of cells; a heading is one of them.
-        right: positions of the columns that are aligned to the right, as numbers are.
+        rows: Rows with the same number of cells; a heading is one of them.
+        right: Positions of the columns that are aligned to the right, as numbers are.
     """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

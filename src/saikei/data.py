@@ -34,9 +34,9 @@ class Splits:
     """The parts of a data set, each `(x, y)` with one sample a row.
 
     Args:
-        train: the part to train on.
-        validation: the part to choose by; `None` where it has to be held out.
-        test: the part to score once, at the end; `None` where there is none.
+        train: The part to train on.
+        validation: The part to choose by; `None` where it has to be held out.
+        test: The part to score once, at the end; `None` where there is none.
     """
 
     train: Arrays
@@ -50,15 +50,15 @@ def arrays(data: Any, name: str = "given", *, labels: bool = True, inputs: int =
     Args:
         data: `(x, y)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or a torch `DataLoader`;
             without labels also `x`, `(x,)` or `(x, None)`, or a dataset of inputs.
-        name: the name of the argument, for messages.
-        labels: whether there have to be some.
-        inputs: how many inputs the model takes; a list of as many arrays is its inputs.
+        name: The name of the argument, for messages.
+        labels: Whether there have to be some.
+        inputs: How many inputs the model takes; a list of as many arrays is its inputs.
 
     Returns:
         `(x, y)`, nested as they came; `y` is `None` where there are no labels.
 
     Raises:
-        DataError: when there are no labels and they are needed, there are sample weights, there
+        DataError: When there are no labels and they are needed, there are sample weights, there
             are numbers where arrays should be, or the dataset is empty, endless or of an unknown
             kind.
     """
@@ -76,14 +76,14 @@ def gathered(
     """Any data as arrays, with its sample weights.
 
     Args:
-        data: what `arrays` takes, also with sample weights.
-        name: the name of the argument, for messages.
-        labels: whether there have to be some.
-        inputs: how many inputs the model takes; a list of as many arrays is its inputs.
-        as_is: whether float64 stays, rather than becoming the type that Keras computes in.
+        data: What `arrays` takes, also with sample weights.
+        name: The name of the argument, for messages.
+        labels: Whether there have to be some.
+        inputs: How many inputs the model takes; a list of as many arrays is its inputs.
+        as_is: Whether float64 stays, rather than becoming the type that Keras computes in.
 
     Raises:
-        DataError: when it is empty, endless, without labels that are needed, or its parts do not
+        DataError: When it is empty, endless, without labels that are needed, or its parts do not
             fit together.
     """
     found = as_arrays(data, name, labels=labels, inputs=inputs, as_is=as_is)
@@ -104,12 +104,12 @@ def check_data(model: keras.Model, data: Any, name: str = "train") -> None:
     `saikei.scoring.infer_task` to check.
 
     Args:
-        model: a built model.
-        data: what `arrays` takes.
-        name: the name of the data, for messages.
+        model: A built model.
+        data: What `arrays` takes.
+        name: The name of the data, for messages.
 
     Raises:
-        DataError: when it is empty, holds NaN or infinite numbers, has other shapes than the
+        DataError: When it is empty, holds NaN or infinite numbers, has other shapes than the
             model's inputs, or another number of labels than of samples.
     """
     from keras import tree
@@ -126,10 +126,10 @@ def hold_out(
     """Split a random part off.
 
     Args:
-        data: what `arrays` takes, also with sample weights.
-        share: the part of the samples that is held out, between 0 and 1.
-        seed: the seed of the choice.
-        stratify: hold out the same share of each class; the only sample of its class stays in
+        data: What `arrays` takes, also with sample weights.
+        share: The part of the samples that is held out, between 0 and 1.
+        seed: The seed of the choice.
+        stratify: Hold out the same share of each class; the only sample of its class stays in
             the rest. Labels are classes when they are one whole number or one one-hot row a
             sample, and neither part is too small to have all of them; other labels are split
             at random.
@@ -138,7 +138,7 @@ def hold_out(
         The rest and the part held out, both in the order in which they came.
 
     Raises:
-        DataError: when the share leaves one of the two empty, or the arrays have different
+        DataError: When the share leaves one of the two empty, or the arrays have different
             lengths.
     """
     from sklearn.model_selection import train_test_split

@@ -21,7 +21,7 @@ def digits(seed: int = 0) -> Splits:
     """The 1,797 handwritten digits that scikit-learn ships, 60 / 20 / 20 % by class.
 
     Args:
-        seed: the seed of the split.
+        seed: The seed of the split.
 
     Returns:
         Images `(n, 8, 8, 1)`, float32 from 0 to 1, and class numbers `(n,)`.
@@ -42,14 +42,14 @@ def fashion_mnist(validation: int = 10_000, folder: Path = FASHION_MNIST) -> Spl
     download.
 
     Args:
-        validation: how many of the 60,000 training samples to hold out, from the end.
-        folder: the folder of the four files, if they are installed.
+        validation: How many of the 60,000 training samples to hold out, from the end.
+        folder: The folder of the four files, if they are installed.
 
     Returns:
         Images `(n, 28, 28, 1)`, float32 from 0 to 1, and class numbers `(n,)`.
 
     Raises:
-        DataError: when the data is neither installed nor to be downloaded, or is damaged.
+        DataError: When the data is neither installed nor to be downloaded, or is damaged.
     """
     (x, y), test = _installed(folder) if folder.is_dir() else _downloaded()
     if not 0 < validation < len(x):

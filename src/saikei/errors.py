@@ -63,8 +63,8 @@ def in_one_line(error: BaseException, limit: int = 300) -> str:
     arguments: only the reason is kept, without codes for the colours of a terminal.
 
     Args:
-        error: the error.
-        limit: largest number of characters.
+        error: The error.
+        limit: Largest number of characters.
     """
     message = str(error).split("\n\nArguments received")[0].rsplit("Exception encountered: ")[-1]
     bold = message.split("\x1b[1m")[-1]
@@ -78,7 +78,7 @@ def printable(text: str) -> str:
     Names in files of unknown origin may contain such characters.
 
     Args:
-        text: text to be printed.
+        text: Text to be printed.
     """
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
@@ -87,9 +87,9 @@ def listed(parts: Iterable[str], most: int = 12, between: str = "; ") -> str:
     """The first parts of a message, and how many more there are.
 
     Args:
-        parts: the parts, such as names or clauses.
-        most: the largest number that is shown.
-        between: what separates them.
+        parts: The parts, such as names or clauses.
+        most: The largest number that is shown.
+        between: What separates them.
     """
     parts = list(parts)
     more = f"{between.rstrip()} and {len(parts) - most} more" if len(parts) > most else ""
@@ -100,7 +100,7 @@ def quoted(names: Iterable[Any], most: int = 5) -> str:
     """The first names in quotes, and how many more there are.
 
     Args:
-        names: the names.
-        most: the largest number that is shown.
+        names: The names.
+        most: The largest number that is shown.
     """
     return listed((f"'{name}'" for name in names), most, ", ")

@@ -32,14 +32,14 @@ def check_whole(
     """Refuse a value that is no whole number, or too small or too large.
 
     Args:
-        name: name of the argument, for messages.
-        value: value of the argument.
-        least: smallest value that is allowed.
-        most: largest value that is allowed; `None` for no bound.
-        kind: class of the error to raise.
+        name: Name of the argument, for messages.
+        value: Value of the argument.
+        least: Smallest value that is allowed.
+        most: Largest value that is allowed; `None` for no bound.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: of that kind, with the least and the most that are allowed.
+        InputError: Of that kind, with the least and the most that are allowed.
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
@@ -51,12 +51,12 @@ def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "
     """Refuse a value that is no seed.
 
     Args:
-        seed: value of the argument.
-        kind: class of the error to raise.
-        name: name of the argument, for messages.
+        seed: Value of the argument.
+        kind: Class of the error to raise.
+        name: Name of the argument, for messages.
 
     Raises:
-        InputError: of that kind.
+        InputError: Of that kind.
     """
     check_whole(name, seed, 0, SEED, kind)
 
@@ -65,12 +65,12 @@ def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -
     """Refuse a value that is no learning rate.
 
     Args:
-        name: name of the argument, for messages.
-        value: value of the argument.
-        kind: class of the error to raise.
+        name: Name of the argument, for messages.
+        value: Value of the argument.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: of that kind.
+        InputError: Of that kind.
     """
     if not (is_number(value) and 0 < value <= 10):
         raise kind(f"{name}={value!r}: give a number above 0 and at most 10, 0.001 for one.")

@@ -60,7 +60,7 @@ def as_loss(loss: Any) -> Any:
     one shape.
 
     Raises:
-        InputError: when no loss has that name.
+        InputError: When no loss has that name.
     """
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", None)
     if not isinstance(loss, keras.losses.Loss) and name in _BY_FUNCTION:
@@ -107,9 +107,9 @@ def leaves_out_nan(loss: Any, y: Any, shape: tuple[int | None, ...]) -> bool:
     """Whether a loss of the caller's own is a finite number where labels are NaN.
 
     Args:
-        loss: a loss object or function.
-        y: labels `(n, …)`, some of them NaN.
-        shape: the shape of the output, batch axis first.
+        loss: A loss object or function.
+        y: Labels `(n, …)`, some of them NaN.
+        shape: The shape of the output, batch axis first.
     """
     if describe_loss(loss) is not None or not callable(loss):
         return False
@@ -134,10 +134,10 @@ def default_loss(
     """The usual loss of a kind of task: log-loss, or squared error for regression.
 
     Args:
-        kind: the kind of the task, as in `Task`.
-        sparse: whether labels are class numbers.
-        from_logits: whether outputs are logits.
-        ignored: a class number that is left out.
+        kind: The kind of the task, as in `Task`.
+        sparse: Whether labels are class numbers.
+        from_logits: Whether outputs are logits.
+        ignored: A class number that is left out.
     """
     if kind == "regression":
         return keras.losses.MeanSquaredError()

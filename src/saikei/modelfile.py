@@ -38,15 +38,15 @@ def load_model(
     size, and its checksums with its content.
 
     Args:
-        path: path of the file.
-        custom: classes and functions that Keras does not know, by name.
-        compiled: whether the model is compiled as it was.
+        path: Path of the file.
+        custom: Classes and functions that Keras does not know, by name.
+        compiled: Whether the model is compiled as it was.
 
     Returns:
         The model, built, with the loss that it was compiled with.
 
     Raises:
-        ModelError: when there is no such file, it is no `.keras` file, is damaged, would take far
+        ModelError: When there is no such file, it is no `.keras` file, is damaged, would take far
             more memory than it has bytes, cannot be read, or holds a model that was never built.
     """
     import keras
@@ -87,10 +87,10 @@ def check_model_file(path: Path) -> None:
     """Refuse a `.keras` file that is missing or damaged, without loading it.
 
     Args:
-        path: path of the file.
+        path: Path of the file.
 
     Raises:
-        ModelError: with the reason.
+        ModelError: With the reason.
     """
     _read_frame(path)
 
@@ -129,16 +129,16 @@ def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) ->
     """Write a `.keras` file, completely or not at all.
 
     Args:
-        model: a built model.
-        path: path of the file, with the ending `.keras`.
-        overwrite: whether an existing file may be replaced.
+        model: A built model.
+        path: Path of the file, with the ending `.keras`.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         The path.
 
     Raises:
-        InputError: as `check_target` does.
-        WorkError: when it cannot be written; an existing file is left as it was.
+        InputError: As `check_target` does.
+        WorkError: When it cannot be written; an existing file is left as it was.
     """
     path = check_target(path, ".keras", overwrite)
     return write_whole(path, lambda draft: model.save(draft))

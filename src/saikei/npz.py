@@ -27,10 +27,10 @@ class Archive:
     """The parts of a data set in a file, each `(x, y)` or `None` where the file has none.
 
     Args:
-        path: the path of the file.
-        train: the part to train on.
-        validation: the part to choose by, or to fit a fusion to.
-        test: the part to score once, at the end.
+        path: The path of the file.
+        train: The part to train on.
+        validation: The part to choose by, or to fit a fusion to.
+        test: The part to score once, at the end.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class Archive:
             part: `"train"`, `"validation"` or `"test"`.
 
         Raises:
-            DataError: when the file has none.
+            DataError: When the file has none.
         """
         found: Arrays | None = getattr(self, part)
         if found is None:
@@ -59,14 +59,14 @@ def load_npz(path: str | Path, labels: bool = True) -> Archive:
     """Read a data set from a NumPy file; nothing in it is unpickled.
 
     Args:
-        path: an `.npz` with the arrays `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`,
+        path: An `.npz` with the arrays `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`,
             or some of these pairs. A model with several inputs or outputs takes one array for
             each, with its name behind a dot, such as `x_train.image`. Arrays whose names do not
             begin with `x_` or `y_` are left alone.
-        labels: whether each part has to have some; where not, it may be `x_train` alone.
+        labels: Whether each part has to have some; where not, it may be `x_train` alone.
 
     Raises:
-        DataError: when the file cannot be read, holds no such arrays, or the arrays are empty, of
+        DataError: When the file cannot be read, holds no such arrays, or the arrays are empty, of
             different lengths, hold NaN or infinite numbers, or something else than numbers, and
             texts among the inputs.
     """
@@ -96,12 +96,12 @@ def read_arrays(path: Path, fix: str, prefixes: tuple[str, ...] = ("",)) -> dict
     """Arrays from a NumPy archive, after a look at what they would take; nothing is unpickled.
 
     Args:
-        path: the path of the file.
-        fix: the end of a message, with what to do.
-        prefixes: the prefixes of the names to read.
+        path: The path of the file.
+        fix: The end of a message, with what to do.
+        prefixes: The prefixes of the names to read.
 
     Raises:
-        DataError: when the file cannot be read, or would unpack to too much.
+        DataError: When the file cannot be read, or would unpack to too much.
     """
     with opened_zip(path, _WHAT, fix, DataError, DATA_RATIO, DATA_FLOOR) as archive:
         members = [name for name in archive.namelist() if name.startswith(prefixes)]

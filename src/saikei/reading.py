@@ -17,12 +17,12 @@ def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any
     """The value in a JSON file.
 
     Args:
-        path: path of the file.
-        what: kind of file, to begin messages with: "The recipe".
-        kind: class of the error to raise.
+        path: Path of the file.
+        what: Kind of file, to begin messages with: "The recipe".
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: when the file cannot be read, is too large, or is not JSON.
+        InputError: When the file cannot be read, is too large, or is not JSON.
     """
     try:
         # Read by its size and one byte more: a pipe or a device has none.
@@ -42,8 +42,8 @@ def holds_json(path: Path, value: Any) -> bool:
     """Whether a JSON file holds a value, and is not damaged.
 
     Args:
-        path: path of the file.
-        value: the value, as `json` reads it.
+        path: Path of the file.
+        value: The value, as `json` reads it.
     """
     try:
         # As text, in which NaN is NaN.
@@ -56,12 +56,12 @@ def parse_json(text: str | bytes, what: str, kind: type[InputError] = InputError
     """The value in JSON text.
 
     Args:
-        text: the text, or its bytes.
-        what: name of the text, to begin messages with.
-        kind: class of the error to raise.
+        text: The text, or its bytes.
+        what: Name of the text, to begin messages with.
+        kind: Class of the error to raise.
 
     Raises:
-        InputError: when the text is not JSON, or nested too deep.
+        InputError: When the text is not JSON, or nested too deep.
     """
     try:
         return json.loads(text)

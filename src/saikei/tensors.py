@@ -17,7 +17,7 @@ def to_numpy(value: Any) -> Array:
     """A tensor, a list or an array as an array of the same dtype.
 
     Args:
-        value: tensor, list or array. A single bfloat16 number of TensorFlow is converted too.
+        value: Tensor, list or array. A single bfloat16 number of TensorFlow is converted too.
     """
     import keras
 
@@ -61,8 +61,8 @@ def is_half(dtype: Any, but: str = "") -> bool:
     """Whether a dtype holds floating-point numbers of 16 bits or less.
 
     Args:
-        dtype: a dtype, or its name.
-        but: name of a dtype for which the answer is `False`.
+        dtype: A dtype, or its name.
+        but: Name of a dtype for which the answer is `False`.
     """
     name = str(dtype)
     return name != but and (name in ("float16", "bfloat16") or name.startswith("float8"))
@@ -72,7 +72,7 @@ def rounding(dtype: Any) -> float:
     """The relative rounding error of a dtype, or of one of that name: 2⁻⁸ for bfloat16.
 
     Args:
-        dtype: a floating-point dtype, or its name.
+        dtype: A floating-point dtype, or its name.
     """
     bits = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
     return 2.0 ** -bits.get(str(dtype), 24)

@@ -20,15 +20,15 @@ def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
     """Refuse a path that cannot be written to, before any work is done.
 
     Args:
-        path: path of the file or folder to write.
-        ending: ending that its name must have; empty for any.
-        overwrite: whether the path may exist already.
+        path: Path of the file or folder to write.
+        ending: Ending that its name must have; empty for any.
+        overwrite: Whether the path may exist already.
 
     Returns:
         The path.
 
     Raises:
-        InputError: when the name is wrong, the file exists, or its folder does not, or cannot be
+        InputError: When the name is wrong, the file exists, or its folder does not, or cannot be
             written to.
     """
     path = Path(path)
@@ -59,15 +59,15 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     file that it points to stays as it is.
 
     Args:
-        path: path of the file or folder to write.
-        write: function that writes to the path that it is given: same name, another folder. It may
+        path: Path of the file or folder to write.
+        write: Function that writes to the path that it is given: same name, another folder. It may
             make a folder of it, which replaces an existing one.
 
     Returns:
         The path.
 
     Raises:
-        DiskError: when the file cannot be written.
+        DiskError: When the file cannot be written.
     """
     with refused_by_disk(path), draft_folder(path.parent) as folder:
         draft = folder / path.name
@@ -82,11 +82,11 @@ def write_text(path: Path, text: str) -> Path:
     """Write a text file, as `write_whole` does.
 
     Args:
-        path: path of the file.
-        text: text to write, in UTF-8.
+        path: Path of the file.
+        text: Text to write, in UTF-8.
 
     Raises:
-        DiskError: when the file cannot be written.
+        DiskError: When the file cannot be written.
     """
     return write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8"))
 
@@ -99,7 +99,7 @@ def draft_folder(parent: Path) -> Iterator[Path]:
     there.
 
     Args:
-        parent: folder to make it in, on the disk that its files are moved to.
+        parent: Folder to make it in, on the disk that its files are moved to.
     """
     folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=parent))
     try:
@@ -114,11 +114,11 @@ def reserve(path: Path, size: int) -> None:
     If a file is mapped into memory and the disk is full later, the process would be killed.
 
     Args:
-        path: path of an existing file.
-        size: number of bytes that it will have.
+        path: Path of an existing file.
+        size: Number of bytes that it will have.
 
     Raises:
-        OSError: when there is not enough space.
+        OSError: When there is not enough space.
     """
     with path.open("r+b") as file:
         if not hasattr(os, "posix_fallocate"):
@@ -137,7 +137,7 @@ def remove(path: Path) -> None:
     """Delete a file, a link (not its target), or a folder with everything in it, if it exists.
 
     Args:
-        path: path of the file, link or folder.
+        path: Path of the file, link or folder.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -150,10 +150,10 @@ def refused_by_disk(path: Path) -> Iterator[None]:
     """Turn errors of the operating system in the block into a `DiskError` with the file's name.
 
     Args:
-        path: path of the file or folder that is written.
+        path: Path of the file or folder that is written.
 
     Raises:
-        DiskError: with the reason of the operating system.
+        DiskError: With the reason of the operating system.
     """
     try:
         yield

@@ -20,10 +20,10 @@ def affordable(graph: Graph, inputs: Any, tensors: int, limit: int = LIMIT) -> A
     """Some of the samples, as many as can be held at once; the same ones at every call.
 
     Args:
-        graph: that is run on them.
-        inputs: nested as the graph nests its inputs, one sample a row.
-        tensors: how many of the size of the largest are alive at once.
-        limit: bytes that these may take.
+        graph: That is run on them.
+        inputs: Nested as the graph nests its inputs, one sample a row.
+        tensors: How many of the size of the largest are alive at once.
+        limit: Bytes that these may take.
 
     Returns:
         All of them, or a random choice: never fewer than five, where there are as many.
@@ -35,10 +35,10 @@ def fewer(graph: Graph, samples: Samples, tensors: int, limit: int = LIMIT) -> S
     """The same of samples with labels.
 
     Args:
-        graph: as for `affordable`.
-        samples: to choose from.
-        tensors: as for `affordable`.
-        limit: as for `affordable`.
+        graph: As for `affordable`.
+        samples: To choose from.
+        tensors: As for `affordable`.
+        limit: As for `affordable`.
     """
     most = max(FEWEST, limit // (tensors * max(_largest(graph, samples.inputs), 1)))
     if most >= len(samples):

@@ -22,8 +22,8 @@ def refit_batch_norm(operation: Operation, pairs: Sequence[Pair]) -> Operation:
     are kept in gamma and beta where the layer has these, and in the statistics where not.
 
     Args:
-        operation: a `BatchNormalization`.
-        pairs: for each of its calls, its input and the wanted output, of one shape.
+        operation: A `BatchNormalization`.
+        pairs: For each of its calls, its input and the wanted output, of one shape.
     """
     config = operation.config or {}
     given, wanted = (_columns(arrays, config["axis"]) for arrays in zip(*pairs, strict=True))

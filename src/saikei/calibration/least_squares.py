@@ -31,7 +31,7 @@ class NormalEquations:
         cross: XᵀR, `(systems, features + 1, outputs)`.
         square: ‖R‖².
         target: ‖Y - mean‖² or any scale to judge ‖R‖² by.
-        rows: how many.
+        rows: How many.
     """
 
     gram: Matrix
@@ -83,7 +83,7 @@ class NormalEquations:
 
         Args:
             ridge: λ relative to the mean of the diagonal of XᵀX.
-            intercept: whether a constant may be added; it is not shrunk.
+            intercept: Whether a constant may be added; it is not shrunk.
         """
         return np.stack(
             [
@@ -103,11 +103,11 @@ def best_change(
     """The change by all rows, with the ridge that does best on rows held out.
 
     Args:
-        fit: the rows to fit on.
-        held_out: the rows to choose the ridge by; it may have none.
-        intercept: whether a constant may be added.
-        ridges: to choose among.
-        rounded: from a change to what is left of it in the precision of the weights.
+        fit: The rows to fit on.
+        held_out: The rows to choose the ridge by; it may have none.
+        intercept: Whether a constant may be added.
+        ridges: To choose among.
+        rounded: From a change to what is left of it in the precision of the weights.
 
     Returns:
         The change, or `None` where no ridge makes the residuals of the held-out rows smaller.

@@ -77,8 +77,8 @@ class LinearForm(ABC):
         """What is left of a change where the layer computes in half precision.
 
         Args:
-            operation: the layer.
-            change: as for `changed`.
+            operation: The layer.
+            change: As for `changed`.
         """
         dtype = getattr(operation.source, "compute_dtype", "float32")
         if not is_half(dtype):

@@ -55,14 +55,14 @@ def refit(
     original than it was before its fit.
 
     Args:
-        original: what to come close to.
-        edited: what to fit; its structure stays. It is not changed.
-        data: what `keras.Model.fit` takes.
-        kept: where an edit left out channels, which are left, by operation; see `kept_outputs`.
-        samples: how many samples to use.
+        original: What to come close to.
+        edited: What to fit; its structure stays. It is not changed.
+        data: What `keras.Model.fit` takes.
+        kept: Where an edit left out channels, which are left, by operation; see `kept_outputs`.
+        samples: How many samples to use.
 
     Raises:
-        DataError: when the data does not fit the original.
+        DataError: When the data does not fit the original.
     """
     # An input and an output, of both graphs, before and after the activation.
     inputs = affordable(original, calibration_inputs(original, data, samples), tensors=6)
@@ -211,10 +211,10 @@ def fit_linear(
     """A linear layer fitted to wanted outputs.
 
     Args:
-        operation: the layer; its weights are what the fit is shrunk towards.
-        form: how it is linear.
-        pairs: for each of its calls, its input and the wanted output before the activation.
-        free_mean: whether a constant offset of its outputs does not matter, because
+        operation: The layer; its weights are what the fit is shrunk towards.
+        form: How it is linear.
+        pairs: For each of its calls, its input and the wanted output before the activation.
+        free_mean: Whether a constant offset of its outputs does not matter, because
             normalisation follows.
 
     Returns:

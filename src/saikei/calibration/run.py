@@ -26,8 +26,8 @@ class Value:
     """A tensor of all samples.
 
     Args:
-        array: one sample a row.
-        mask: which steps count, where a layer left such a mask.
+        array: One sample a row.
+        mask: Which steps count, where a layer left such a mask.
     """
 
     array: Array
@@ -39,8 +39,8 @@ class Outcome:
     """What a call gave.
 
     Args:
-        before: its output tensors before the fused activation.
-        after: its output tensors.
+        before: Its output tensors before the fused activation.
+        after: Its output tensors.
     """
 
     before: tuple[Value, ...]
@@ -51,9 +51,9 @@ class Run:
     """Values of a graph's tensors, worked out call by call in order.
 
     Args:
-        graph: the graph; its operations may be replaced between calls, see `replace`.
-        inputs: nested as the graph nests its inputs.
-        also: tensors that are kept to the end.
+        graph: The graph; its operations may be replaced between calls, see `replace`.
+        inputs: Nested as the graph nests its inputs.
+        also: Tensors that are kept to the end.
     """
 
     def __init__(self, graph: Graph, inputs: Any, also: Iterable[TensorRef] = ()) -> None:

@@ -33,8 +33,8 @@ class Samples:
     """Chosen samples.
 
     Args:
-        inputs: nested as the graph nests its inputs, one sample a row.
-        labels: nested as they came; `None` where the data has none.
+        inputs: Nested as the graph nests its inputs, one sample a row.
+        labels: Nested as they came; `None` where the data has none.
     """
 
     inputs: Any
@@ -47,7 +47,7 @@ class Samples:
         """Inputs and labels.
 
         Raises:
-            DataError: when there are no labels.
+            DataError: When there are no labels.
         """
         if self.labels is None:
             raise DataError(
@@ -66,12 +66,12 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
     takes inputs of any size and the batches differ in it, those of the commonest size.
 
     Args:
-        graph: of the model that the inputs are for.
-        data: what `keras.Model.fit` takes, or inputs alone; sample weights are left aside.
-        samples: how many to choose; all where there are fewer.
+        graph: Of the model that the inputs are for.
+        data: What `keras.Model.fit` takes, or inputs alone; sample weights are left aside.
+        samples: How many to choose; all where there are fewer.
 
     Raises:
-        DataError: when the data does not fit the graph's inputs, is empty, or holds NaN.
+        DataError: When the data does not fit the graph's inputs, is empty, or holds NaN.
     """
     count = len(graph.input_refs())
     whole = as_arrays(data, _NAME, labels=False, inputs=count, as_is=True)

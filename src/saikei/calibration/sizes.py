@@ -21,12 +21,12 @@ def sizes_of(graph: Graph, data: Any, model: keras.Model) -> dict[str, tuple[int
     """The shape of a sample of the data for each input, and for layers whose output depends on it.
 
     Args:
-        graph: as read of the model that the data is for.
-        data: what `keras.Model.fit` takes; of a dataset, the first batch is looked at.
-        model: the model; it is run on a batch where a size follows from what is in the data.
+        graph: As read of the model that the data is for.
+        data: What `keras.Model.fit` takes; of a dataset, the first batch is looked at.
+        model: The model; it is run on a batch where a size follows from what is in the data.
 
     Raises:
-        DataError: when the data does not fit the graph's inputs.
+        DataError: When the data does not fit the graph's inputs.
     """
     arrays = tree.flatten(calibration_inputs(graph, data, samples=1))
     names = [graph.calls[ref.call].operation for ref in graph.input_refs()]

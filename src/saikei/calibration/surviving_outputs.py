@@ -18,8 +18,8 @@ def kept_outputs(channel_map: ChannelMap, keep: BoolMask) -> Kept:
     """What a mask over channels leaves of the first output of every operation.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
     """
     found: dict[str, tuple[BoolMask | None, ...]] = {}
     for call, flow in zip(channel_map.graph.calls, channel_map.flows, strict=True):

@@ -30,12 +30,12 @@ def channel_groups(model: keras.Model) -> ChannelGroups:
     """Which channels of which layers can only be cut together.
 
     Args:
-        model: a built Functional or Sequential model.
+        model: A built Functional or Sequential model.
 
     Returns:
         One `ChannelGroup` for each set of layers that share channels; `str()` of it is a table.
 
     Raises:
-        ModelError: when the model cannot be read.
+        ModelError: When the model cannot be read.
     """
     return ChannelGroups(map_channels(read(model)).groups)

@@ -18,8 +18,8 @@ def is_bias_of_several_axes(name: str, shape: Shape) -> bool:
     """Whether a weight is a bias of two axes or more.
 
     Args:
-        name: the weight's name in its layer.
-        shape: the shape of the weight.
+        name: The weight's name in its layer.
+        shape: The shape of the weight.
     """
     return name.split("/")[-1].split("#")[0] == "bias" and len(shape) > 1
 

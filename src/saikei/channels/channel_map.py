@@ -27,14 +27,14 @@ class ChannelMap:
     """The labels of a whole graph, resolved to channels.
 
     Args:
-        graph: the graph.
-        flows: the flow of labels through each call, by its rule.
-        channel_of: for each label, its channel's number.
-        weights: labels of each axis of each weight, by variable key.
+        graph: The graph.
+        flows: The flow of labels through each call, by its rule.
+        channel_of: For each label, its channel's number.
+        weights: Labels of each axis of each weight, by variable key.
         produced: `(variable key, axis)` of the weight axes whose channels their layer makes.
         blocks: `(first label, size, layer)` of each run of labels that a layer made.
-        reasons: for each pinned channel, why.
-        unknown: layers whose kind has no rule, with the reason.
+        reasons: For each pinned channel, why.
+        unknown: Layers whose kind has no rule, with the reason.
     """
 
     graph: Graph

@@ -17,11 +17,11 @@ class Member:
     """One axis of one weight that carries a group's channels.
 
     Args:
-        operation: the layer's name.
-        weight: the weight's name in the layer.
-        axis: which axis of the weight.
-        channels: for each index of the axis, its channel's number.
-        produces: whether the layer makes these channels (a kernel's output axis, a bias, a
+        operation: The layer's name.
+        weight: The weight's name in the layer.
+        axis: Which axis of the weight.
+        channels: For each index of the axis, its channel's number.
+        produces: Whether the layer makes these channels (a kernel's output axis, a bias, a
             scale) rather than reads them.
     """
 
@@ -37,14 +37,14 @@ class ChannelGroup:
     """Channels that layers share.
 
     Args:
-        name: the layer that makes the channels first.
-        channels: the numbers of the channels, in that layer's order.
-        blocks: the channels that each layer makes, by its name; at least one channel of each
+        name: The layer that makes the channels first.
+        channels: The numbers of the channels, in that layer's order.
+        blocks: The channels that each layer makes, by its name; at least one channel of each
             block has to stay.
-        members: the weight axes that carry the channels.
-        pinned: why none of the channels can be cut; `None` where some can.
-        free: for each channel, whether it can be cut.
-        pairs: the weight axes of which at least two indices have to stay: the name of the weight,
+        members: The weight axes that carry the channels.
+        pinned: Why none of the channels can be cut; `None` where some can.
+        free: For each channel, whether it can be cut.
+        pairs: The weight axes of which at least two indices have to stay: the name of the weight,
             and the channel of each index.
     """
 

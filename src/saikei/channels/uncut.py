@@ -19,8 +19,8 @@ class Uncut:
     """The layers that make no channel that can be cut.
 
     Args:
-        share: of all parameters, those in such layers.
-        reasons: why, by layer; the layer with the most parameters first.
+        share: Of all parameters, those in such layers.
+        reasons: Why, by layer; the layer with the most parameters first.
     """
 
     share: float
@@ -33,7 +33,7 @@ def uncut_layers(channel_map: ChannelMap) -> Uncut:
     Layers that make the model's outputs are not among them: those always stay.
 
     Args:
-        channel_map: of the model.
+        channel_map: Of the model.
     """
     sizes: dict[str, int] = {}
     reasons: dict[str, str] = {}

@@ -102,7 +102,7 @@ def typed_fusion(weights: str | None, with_: str | None) -> Fusion:
         with_: `--with`.
 
     Raises:
-        InputError: when both are given, or one is malformed.
+        InputError: When both are given, or one is malformed.
     """
     from saikei.cli.steps import parse_call
     from saikei.fusion import Average, Fusion
@@ -151,7 +151,7 @@ def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
     """Data with the availability of each input, which a multimodal model takes too.
 
     Args:
-        fused: any model.
+        fused: Any model.
         data: `(x, y)`.
     """
     from saikei.fusion import fill_missing

@@ -18,9 +18,9 @@ class Counts:
     """Costs that are counted, not measured; it fits `saikei.budget.Costs`.
 
     Args:
-        params: number of parameters.
-        macs: multiply-accumulates per sample.
-        latency: always `None`: it is not measured.
+        params: Number of parameters.
+        macs: Multiply-accumulates per sample.
+        latency: Always `None`: it is not measured.
     """
 
     params: int
@@ -32,8 +32,8 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
     """Parameters and MACs of a graph, or of what a cut leaves of it, without building a model.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays; `None` keeps all.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays; `None` keeps all.
     """
     macs = params = 0
     seen: set[int] = set()
@@ -57,9 +57,9 @@ def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None)
     """Multiply-accumulates of one call for one sample.
 
     Args:
-        channel_map: a graph with its channels; unknown sizes are those of `saikei.graph.sized`.
-        index: position of the call in the graph's calls.
-        keep: for each channel, whether it stays; `None` keeps all.
+        channel_map: A graph with its channels; unknown sizes are those of `saikei.graph.sized`.
+        index: Position of the call in the graph's calls.
+        keep: For each channel, whether it stays; `None` keeps all.
 
     Returns:
         The number; `None` for a layer with weights and no rule, and where a size is unknown.
@@ -83,7 +83,7 @@ def check_countable(graph: Graph, budget: Budget) -> None:
     """Refuse a budget on MACs where some depend on a size that is unknown.
 
     Raises:
-        BudgetError: with the name of such a layer.
+        BudgetError: With the name of such a layer.
     """
     if budget.macs is None or not sized(graph).unknown():
         return
@@ -114,9 +114,9 @@ def sample_bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
     """Bytes of one sample of a tensor, of which a sample may have several rows.
 
     Args:
-        spec: the tensor in the graph.
-        full: the same tensor with the sizes of `saikei.graph.sized`.
-        batch: number of samples for which those sizes hold.
+        spec: The tensor in the graph.
+        full: The same tensor with the sizes of `saikei.graph.sized`.
+        batch: Number of samples for which those sizes hold.
     """
     rows = full.shape[0] if spec.shape[:1] == (None,) else None
     return full.bytes_per_sample() * (rows or batch) // batch
@@ -126,8 +126,8 @@ def peak_bytes(graph: Graph, full: Sized) -> int:
     """The most bytes of tensors that are alive at once for one sample, while calls run in order.
 
     Args:
-        graph: graph of the model.
-        full: the same graph with the sizes of its tensors.
+        graph: Graph of the model.
+        full: The same graph with the sizes of its tensors.
     """
     # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.
     same: dict[TensorRef, TensorRef] = {}

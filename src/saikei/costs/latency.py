@@ -30,14 +30,14 @@ def measure_latency(
     """Median time of `predict_on_batch` on random input, in milliseconds.
 
     Args:
-        model: a built model.
-        batch_size: samples in the batch.
-        repeats: at least 3 runs and at most this many, after a warm-up that is not counted.
-        seconds: no further run is started after this time.
-        sizes: for inputs with axes of unknown size, the shape of a sample.
+        model: A built model.
+        batch_size: Samples in the batch.
+        repeats: At least 3 runs and at most this many, after a warm-up that is not counted.
+        seconds: No further run is started after this time.
+        sizes: For inputs with axes of unknown size, the shape of a sample.
 
     Raises:
-        ModelError: when an input axis other than the batch has no known size.
+        ModelError: When an input axis other than the batch has no known size.
     """
     batch = _random_batch(model, batch_size, sizes)
     # Compiling happens here. A private copy of the compiled function is not needed: Keras
@@ -70,9 +70,9 @@ def profiled_latency(
     """Milliseconds of one batch: at worst, and as expected for a cascade.
 
     Args:
-        model: a built model.
-        batch_size: samples in the batch.
-        full: the model's graph with the sizes of its tensors.
+        model: A built model.
+        batch_size: Samples in the batch.
+        full: The model's graph with the sizes of its tensors.
 
     Returns:
         The latency, which for a cascade is that of a batch for which all members run, and the one
@@ -100,8 +100,8 @@ def expected_macs(cascade: CascadeModel, full: Sized) -> float | None:
     """Mean MACs per sample of a cascade; `None` where the rows that members see are unknown.
 
     Args:
-        cascade: the model.
-        full: its graph with the sizes of its tensors.
+        cascade: The model.
+        full: Its graph with the sizes of its tensors.
     """
     if cascade.shares is None:
         return None

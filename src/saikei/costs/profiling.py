@@ -36,15 +36,15 @@ class LayerProfile:
     """The cost of one call of a layer.
 
     Args:
-        name: the layer's name; a shared layer has one entry for each call.
-        kind: its kind.
-        output_shape: shape of its first output, batch axis first, at the sizes of the profile.
-        params: number of its parameters; 0 at the later calls of a shared layer.
-        macs: multiply-accumulates per sample; `None` where no rule counts them, or a size is
+        name: The layer's name; a shared layer has one entry for each call.
+        kind: Its kind.
+        output_shape: Shape of its first output, batch axis first, at the sizes of the profile.
+        params: Number of its parameters; 0 at the later calls of a shared layer.
+        macs: Multiply-accumulates per sample; `None` where no rule counts them, or a size is
             unknown.
-        activation_bytes: size of its outputs for one sample, in bytes.
-        pinned: why its channels cannot be cut; `None` where they can, or where it has none.
-        zeros: number of exact zeros in its sparse kernels; 0 at the later calls of a shared
+        activation_bytes: Size of its outputs for one sample, in bytes.
+        pinned: Why its channels cannot be cut; `None` where they can, or where it has none.
+        zeros: Number of exact zeros in its sparse kernels; 0 at the later calls of a shared
             layer.
     """
 
@@ -63,22 +63,22 @@ class Profile(ToDict):
     """What a model costs; printed, it is a table of its layers.
 
     Args:
-        params: number of parameters; tied ones are counted once.
-        macs: multiply-accumulates per sample of dense and convolutional layers.
-        activation_bytes: the most bytes of activations that are alive at once for one sample
+        params: Number of parameters; tied ones are counted once.
+        macs: Multiply-accumulates per sample of dense and convolutional layers.
+        activation_bytes: The most bytes of activations that are alive at once for one sample
             when the layers run in order, at inference.
-        latency: median milliseconds of one `predict_on_batch`; `None` if not measured.
-        batch_size: number of samples in the batch that the latency is measured on.
-        layers: one entry for each call.
-        sizes: for each input with axes of unknown size, the shape of a sample, without the batch
+        latency: Median milliseconds of one `predict_on_batch`; `None` if not measured.
+        batch_size: Number of samples in the batch that the latency is measured on.
+        layers: One entry for each call.
+        sizes: For each input with axes of unknown size, the shape of a sample, without the batch
             axis, for which MACs, memory and latency are given. Layers whose output's size depends
             on the data have an entry too. An axis is `None` where its size is not known; what
             depends on it is not counted.
-        assumed: the names in `sizes` whose shape was assumed, because none was given.
-        expected_macs: mean MACs per sample of a cascade, of which `macs` and `latency` are the
+        assumed: The names in `sizes` whose shape was assumed, because none was given.
+        expected_macs: Mean MACs per sample of a cascade, of which `macs` and `latency` are the
             worst case, in which all members run. `None` for other models, and where it is unknown
             how many rows each member sees.
-        expected_latency: mean milliseconds per batch of a cascade; `None` as for `expected_macs`.
+        expected_latency: Mean milliseconds per batch of a cascade; `None` as for `expected_macs`.
     """
 
     params: int
@@ -163,10 +163,10 @@ def profile(
     """Count and measure what a model costs at inference.
 
     Args:
-        model: a built model.
-        batch_size: number of samples in the batch for the latency; it changes nothing else.
-        latency: whether to measure the latency; without it, nothing is run.
-        input_shape: for models that take inputs of any size, the shape of a sample without the
+        model: A built model.
+        batch_size: Number of samples in the batch for the latency; it changes nothing else.
+        latency: Whether to measure the latency; without it, nothing is run.
+        input_shape: For models that take inputs of any size, the shape of a sample without the
             batch axis, as `(224, 224, 3)`; of several inputs a mapping from their names, or one
             for each in their order.
 
@@ -175,7 +175,7 @@ def profile(
         size is assumed, which the profile shows, and the latency is not measured.
 
     Raises:
-        ModelError: when the model cannot be read, or does not take that `input_shape`.
+        ModelError: When the model cannot be read, or does not take that `input_shape`.
     """
     graph = read(model)
     if input_shape is not None:

@@ -25,11 +25,11 @@ def keep_per_layer(
     """Keep the same share, or the same number, of every group.
 
     Args:
-        channel_map: a graph with its channels.
-        groups: the groups that may be cut.
-        scores: importance of each channel.
-        keep: a share of each group, or a number of channels.
-        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut.
+        scores: Importance of each channel.
+        keep: A share of each group, or a number of channels.
+        multiple_of: Kept numbers are rounded to multiples of it where the group allows.
     """
     mask = np.ones(channel_map.count, dtype=bool)
     for group in groups:
@@ -48,11 +48,11 @@ def keep_globally(
     """Keep the best channels of all groups together.
 
     Args:
-        channel_map: a graph with its channels.
-        groups: the groups that may be cut.
-        scores: importance of each channel, comparable between groups.
-        keep: a share of all their channels, or a number of channels.
-        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut.
+        scores: Importance of each channel, comparable between groups.
+        keep: A share of all their channels, or a number of channels.
+        multiple_of: Kept numbers are rounded to multiples of it where the group allows.
     """
     mask = np.ones(channel_map.count, dtype=bool)
     if not groups:
@@ -81,12 +81,12 @@ def keep_in_order(
     """Keep all but the first channels of an order.
 
     Args:
-        channel_map: a graph with its channels.
-        groups: the groups that may be cut.
-        scores: importance of each channel, which within a group the order follows.
-        order: the channels that may go, first those that go first; see `removal_order`.
-        keep: a share of the order that stays, or a number of channels.
-        multiple_of: kept numbers are rounded to multiples of it where the group allows.
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut.
+        scores: Importance of each channel, which within a group the order follows.
+        order: The channels that may go, first those that go first; see `removal_order`.
+        keep: A share of the order that stays, or a number of channels.
+        multiple_of: Kept numbers are rounded to multiples of it where the group allows.
     """
     share = keep if isinstance(keep, float) else min(keep / max(len(order), 1), 1.0)
     gone = np.zeros(channel_map.count, dtype=bool)

@@ -40,18 +40,18 @@ class Edit(Jsonable, ABC):
         """The edited graph. Pure: the given graph is not changed.
 
         Args:
-            graph: the graph to edit.
-            data: calibration data, for edits that use it.
+            graph: The graph to edit.
+            data: Calibration data, for edits that use it.
 
         Raises:
-            EditError: when the edit cannot be applied, or would change nothing.
+            EditError: When the edit cannot be applied, or would change nothing.
         """
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range. Subclasses that take any give this.
 
         Raises:
-            EditError: naming the argument, and what to give instead.
+            EditError: Naming the argument, and what to give instead.
         """
 
     def __post_init__(self) -> None:
@@ -73,10 +73,10 @@ class Edit(Jsonable, ABC):
         """Refuse `layers` and `exclude` that name what the model does not have.
 
         Args:
-            graph: the graph that the edit is applied to.
+            graph: The graph that the edit is applied to.
 
         Raises:
-            EditError: naming a layer that is unknown, or both chosen and excluded.
+            EditError: Naming a layer that is unknown, or both chosen and excluded.
         """
         edit = type(self).__name__
         layers, exclude = (tuple(getattr(self, name, ())) for name in ("layers", "exclude"))
@@ -92,7 +92,7 @@ class Edit(Jsonable, ABC):
         """Whether `layers` and `exclude` allow a layer to be changed.
 
         Args:
-            name: the name of the layer.
+            name: The name of the layer.
         """
         layers, exclude = getattr(self, "layers", ()), getattr(self, "exclude", ())
         return name not in exclude and (not layers or name in layers)
@@ -103,20 +103,20 @@ class Edit(Jsonable, ABC):
         """Edit a model.
 
         Args:
-            model: a built Functional or Sequential model; it is not changed.
-            data: calibration data, for edits that use it: what `keras.Model.fit` takes. A budget
+            model: A built Functional or Sequential model; it is not changed.
+            data: Calibration data, for edits that use it: what `keras.Model.fit` takes. A budget
                 counts axes of unknown size as long as they are in it.
-            input_shape: for a budget on a model that takes inputs of any size, the shape of a
+            input_shape: For a budget on a model that takes inputs of any size, the shape of a
                 sample that costs are counted for, in the place of that of the data; see `profile`.
 
         Returns:
             A new, uncompiled model with the old weights carried over.
 
         Raises:
-            ModelError: when the model cannot be read.
-            EditError: when the edit cannot be applied, or would change nothing; for a cascade,
+            ModelError: When the model cannot be read.
+            EditError: When the edit cannot be applied, or would change nothing; for a cascade,
                 whose exits would be lost.
-            WorkError: when the model that was built does not keep the budget.
+            WorkError: When the model that was built does not keep the budget.
         """
         if isinstance(model, CascadeModel):
             raise EditError(
@@ -134,7 +134,7 @@ class RefittingEdit(Edit):
     """An edit after which the layers that are left are refitted to data, if it is given.
 
     Attributes:
-        compensate: whether to refit, by least squares, each layer to what it gave before.
+        compensate: Whether to refit, by least squares, each layer to what it gave before.
     """
 
     compensate: bool
@@ -168,12 +168,12 @@ def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
     """Count a built model, where the edit was to reach a budget.
 
     Args:
-        edit: the edit that was applied.
-        graph: the graph that the budget's shares are shares of.
-        edited: the model that was built.
+        edit: The edit that was applied.
+        graph: The graph that the budget's shares are shares of.
+        edited: The model that was built.
 
     Raises:
-        WorkError: when the model costs more than was counted before it was built.
+        WorkError: When the model costs more than was counted before it was built.
     """
     budgets = [value for value in vars(edit).values() if isinstance(value, Budget)]
     for budget in budgets:

@@ -16,13 +16,13 @@ def check_amount(edit: str, argument: str, amount: Any, unit: str) -> None:
     """Refuse an amount that is no share, no whole number of at least 1 and no budget.
 
     Args:
-        edit: the name of the edit, for the message.
-        argument: the name of its argument.
-        amount: the value.
-        unit: what a whole number counts, as "a number of channels".
+        edit: The name of the edit, for the message.
+        argument: The name of its argument.
+        amount: The value.
+        unit: What a whole number counts, as "a number of channels".
 
     Raises:
-        EditError: with what to give instead.
+        EditError: With what to give instead.
     """
     given = f"{edit}({argument}={amount!r})"
     if isinstance(amount, bool) or not isinstance(amount, (float, int, Budget)):
@@ -37,11 +37,11 @@ def check_finite_weights(edit: str, graph: Graph) -> None:
     """Refuse a graph with NaN or infinite numbers among its weights.
 
     Args:
-        edit: the name of the edit, for the message.
-        graph: the graph that it is applied to.
+        edit: The name of the edit, for the message.
+        graph: The graph that it is applied to.
 
     Raises:
-        EditError: naming the first such weight and its layer.
+        EditError: Naming the first such weight and its layer.
     """
     for name, operation in graph.operations.items():
         for key, weight in operation.weights.items():

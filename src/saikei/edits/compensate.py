@@ -19,14 +19,14 @@ def cut_and_compensate(
     """The graph with only the kept channels; the layers that are left may make up for the others.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
-        data: what `keras.Model.fit` takes, or `None`.
-        compensate: whether to refit to the data, or, without any, to fold what is constant.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
+        data: What `keras.Model.fit` takes, or `None`.
+        compensate: Whether to refit to the data, or, without any, to fold what is constant.
 
     Raises:
-        EditError: when a pinned channel would go, or a layer would be left without any.
-        DataError: when the data does not fit the model.
+        EditError: When a pinned channel would go, or a layer would be left without any.
+        DataError: When the data does not fit the model.
     """
     if not compensate:
         return cut(channel_map, keep)
@@ -39,13 +39,13 @@ def cut_and_refit(channel_map: ChannelMap, keep: BoolMask, data: Any) -> Graph:
     """The graph with only the kept channels, its layers refitted to what they gave before.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
-        data: what `keras.Model.fit` takes.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
+        data: What `keras.Model.fit` takes.
 
     Raises:
-        EditError: when a pinned channel would go, or a layer would be left without any.
-        DataError: when the data does not fit the model.
+        EditError: When a pinned channel would go, or a layer would be left without any.
+        DataError: When the data does not fit the model.
     """
     smaller = cut_and_fold(channel_map, keep)
     return refit(channel_map.graph, smaller, data, kept=kept_outputs(channel_map, keep))
@@ -55,11 +55,11 @@ def cut_and_fold(channel_map: ChannelMap, keep: BoolMask) -> Graph:
     """The graph with only the kept channels; constant ones that go are added to biases.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
 
     Raises:
-        EditError: when a pinned channel would go, or a layer would be left without any.
+        EditError: When a pinned channel would go, or a layer would be left without any.
     """
     check_keep(channel_map, keep)
     return cut(replace(channel_map, graph=fold_constants(channel_map, keep)), keep)

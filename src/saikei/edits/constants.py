@@ -36,8 +36,8 @@ def fold_constants(channel_map: ChannelMap, keep: BoolMask) -> Graph:
     """The graph with what constant channels give, of those that go, in their readers' biases.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
 
     Returns:
         A graph of the same shapes; cutting the channels from it then leaves its function as it

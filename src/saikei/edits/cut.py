@@ -20,14 +20,14 @@ def cut(channel_map: ChannelMap, keep: BoolMask) -> Graph:
     """The graph with only the kept channels. Pure: the old graph is unchanged.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays.
 
     Returns:
         A new graph whose weights, configs and constants are smaller.
 
     Raises:
-        EditError: when a pinned channel would go, or a layer would be left without any.
+        EditError: When a pinned channel would go, or a layer would be left without any.
     """
     check_keep(channel_map, keep)
     graph = channel_map.graph

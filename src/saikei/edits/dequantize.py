@@ -22,11 +22,11 @@ class Dequantize(Edit):
     too.
 
     Args:
-        layers: the names of the layers to change; all that are quantised when empty.
-        exclude: the names of layers that stay quantised.
+        layers: The names of the layers to change; all that are quantised when empty.
+        exclude: The names of layers that stay quantised.
 
     Raises:
-        EditError: when no chosen layer is quantised, or one is in another mode.
+        EditError: When no chosen layer is quantised, or one is in another mode.
 
     Example:
         >>> edit = Dequantize(exclude=("head",))

@@ -23,9 +23,9 @@ class DropChannels(Edit):
     """Cut the named output channels of layers, and with them whatever is tied to them.
 
     Args:
-        channels: for each layer by name, the indices of the output channels that go. Naming
+        channels: For each layer by name, the indices of the output channels that go. Naming
             a channel in one of several tied layers is enough.
-        compensate: with data, refit the layers that are left by least squares to what they gave
+        compensate: With data, refit the layers that are left by least squares to what they gave
             before; without, add what constant channels gave to the biases of their readers.
 
     Example:

@@ -41,20 +41,20 @@ class Factorize(SplittingEdit):
     this one is closest to the original's. A layer that no rank makes smaller is left alone.
 
     Args:
-        keep: how much stays: a share of each layer's cost (`float` up to 1; parameters or MACs,
+        keep: How much stays: a share of each layer's cost (`float` up to 1; parameters or MACs,
             whichever is the larger share), a rank (`int`), or a `Budget` for the model. Within a
             budget each layer gets its own rank, or stays whole, so that the sum of the energy
             lost, relative to each layer's own, is smallest.
-        energy: instead of `keep`: the smallest rank that keeps this share of the sum of squares
+        energy: Instead of `keep`: the smallest rank that keeps this share of the sum of squares
             of each kernel, up to 1.
-        layers: the names of the layers to change; all that fit when empty.
-        exclude: the names of layers that stay as they are.
-        scheme: of convolutions; `"auto"` takes what loses less, or costs less, layer by layer.
-        compensate: refit the layers to what they gave before, by least squares on the data;
+        layers: The names of the layers to change; all that fit when empty.
+        exclude: The names of layers that stay as they are.
+        scheme: Of convolutions; `"auto"` takes what loses less, or costs less, layer by layer.
+        compensate: Refit the layers to what they gave before, by least squares on the data;
             nothing is trained. Only done when data is given.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = Factorize(energy=0.9, exclude=("classes",))

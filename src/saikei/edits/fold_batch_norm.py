@@ -28,8 +28,8 @@ class FoldBatchNorm(Edit):
     batch any more, so use this on a model that is done.
 
     Args:
-        layers: only these BatchNormalization layers, by name; all that can be when empty.
-        exclude: layers that stay as they are, by name.
+        layers: Only these BatchNormalization layers, by name; all that can be when empty.
+        exclude: Layers that stay as they are, by name.
 
     Example:
         >>> edit = FoldBatchNorm(exclude=("bn_1",))

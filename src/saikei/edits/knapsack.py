@@ -31,10 +31,10 @@ def removal_order(
     """The channels in the order in which they go, the best bargains first.
 
     Args:
-        channel_map: a graph with its channels.
-        groups: the groups that may be cut.
-        scores: the errors of the channels, in one unit for all groups.
-        budget: the costs that should be saved. For a latency, which is not counted, MACs are
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut.
+        scores: The errors of the channels, in one unit for all groups.
+        budget: The costs that should be saved. For a latency, which is not counted, MACs are
             used.
 
     Returns:

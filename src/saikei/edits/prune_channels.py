@@ -32,10 +32,10 @@ class PruneChannels(Edit):
     """Cut filters, units and whatever is tied to them, the least important first.
 
     Args:
-        keep: how much stays: a share of the channels (`float` up to 1), a number of channels
+        keep: How much stays: a share of the channels (`float` up to 1), a number of channels
             (`int`, of each group in layer scope, of all groups together in global scope, where it
             has to be at least the number of groups), or a `Budget`: as many channels as it allows.
-        importance: what is kept. From weights alone: `"magnitude"` (their L2 norm), `"l1"`,
+        importance: What is kept. From weights alone: `"magnitude"` (their L2 norm), `"l1"`,
             `"bn_scale"`, `"geometric_median"`; from data: `"reconstruction"` (what the others
             cannot make up for), `"activation"`, `"apoz"`; from data with labels: `"taylor"`,
             `"hessian"`; or `"random"`. Or a function of a `ChannelMap`, a
@@ -44,17 +44,17 @@ class PruneChannels(Edit):
         scope: `"layer"` keeps the same share of every group; `"global"` weighs the channels of
             all groups against each other. Under a budget, reconstruction errors are weighed
             against the cost that a channel saves; other scores are ranked.
-        multiple_of: keep multiples of this number of channels, for hardware that likes them.
-        layers: the layers whose output channels may go; all when empty. What is tied to them
+        multiple_of: Keep multiples of this number of channels, for hardware that likes them.
+        layers: The layers whose output channels may go; all when empty. What is tied to them
             is cut with them.
-        exclude: layers whose output channels stay.
-        seed: of the random importance.
-        compensate: make up for what goes, without training: constant channels are added to the
+        exclude: Layers whose output channels stay.
+        seed: Of the random importance.
+        compensate: Make up for what goes, without training: constant channels are added to the
             biases of what reads them, and when data is given, the layers that are left are
             refitted by least squares to what they gave before.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = PruneChannels(keep=0.5, importance="random", seed=1)
@@ -87,8 +87,8 @@ class PruneChannels(Edit):
         Called with the same data, the plan gives the same model as this edit.
 
         Args:
-            model: a built model.
-            data: for an importance that looks at data.
+            model: A built model.
+            data: For an importance that looks at data.
         """
         channel_map = map_channels(read_with_sizes(model, data))
         return dropped(channel_map, self._mask(channel_map, data), self.compensate)

@@ -55,7 +55,7 @@ class Recipe(Edit):
     """Edits that are applied one after the other; the model is built once, at the end.
 
     Args:
-        edits: the edits, in order.
+        edits: The edits, in order.
 
     Example:
         >>> recipe = Recipe([PruneChannels(keep=0.5)])
@@ -97,7 +97,7 @@ class Recipe(Edit):
         """The inverse of `to_dict`.
 
         Raises:
-            EditError: when an edit is unknown or its arguments do not fit.
+            EditError: When an edit is unknown or its arguments do not fit.
         """
         if not isinstance(arguments, Mapping):
             raise EditError("The recipe is not a JSON object with a list 'edits'.")
@@ -111,7 +111,7 @@ class Recipe(Edit):
         """Read a recipe from JSON text.
 
         Raises:
-            EditError: when the text is no JSON, or not a recipe.
+            EditError: When the text is no JSON, or not a recipe.
         """
         return cls.from_dict(parse_json(text, "The recipe", EditError))
 

@@ -30,7 +30,7 @@ class RemoveLayers(RefittingEdit):
     activation. `plan` lists them.
 
     Args:
-        remove: how much goes: a share of the parts that can (`float` up to 1), a number of them
+        remove: How much goes: a share of the parts that can (`float` up to 1), a number of them
             (`int`), or a `Budget`: as many as it takes. A part that contains others counts as
             many. Rounded, and at least one.
         ranking: `"output"` (how much the model's outputs change, as a share of their variance),
@@ -40,17 +40,17 @@ class RemoveLayers(RefittingEdit):
             shortcut have no score, and stay). All but the last need data, and are computed
             again after each part that goes. By default `"output"` with data, `"weights"`
             without.
-        kinds: of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
+        kinds: Of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
             (Wx + f(x) becomes Wx), `"block"` (attention and feed-forward together) and
             `"plain"` (a layer or a short chain, outside of the other kinds given).
-        layers: only these: names of parts, or of layers in them; all when empty. With
+        layers: Only these: names of parts, or of layers in them; all when empty. With
             `remove=1.0` exactly these go, and nothing is ranked.
-        exclude: names of parts, or of layers in them, that stay.
-        compensate: refit the layers that are left to what they gave before, by least squares on
+        exclude: Names of parts, or of layers in them, that stay.
+        compensate: Refit the layers that are left to what they gave before, by least squares on
             the data; nothing is trained. Only done when data is given.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = RemoveLayers(0.25, ranking="influence", kinds=("residual", "block"))
@@ -82,11 +82,11 @@ class RemoveLayers(RefittingEdit):
         """What can be left out, what each part is worth and costs, and which would go.
 
         Args:
-            model: a built model.
-            data: for a ranking that looks at data: what `keras.Model.fit` takes.
+            model: A built model.
+            data: For a ranking that looks at data: what `keras.Model.fit` takes.
 
         Raises:
-            EditError: as when the edit is applied.
+            EditError: As when the edit is applied.
         """
         graph = read_with_sizes(model, data)
         units = self._units(graph)

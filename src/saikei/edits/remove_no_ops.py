@@ -26,8 +26,8 @@ class RemoveNoOps(Edit):
     so does dropout that is called with `training=True`.
 
     Args:
-        layers: only these, by name; all that do nothing when empty.
-        exclude: layers that stay, by name.
+        layers: Only these, by name; all that do nothing when empty.
+        exclude: Layers that stay, by name.
 
     Example:
         >>> edit = RemoveNoOps(exclude=("dropout",))

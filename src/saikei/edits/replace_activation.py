@@ -42,15 +42,15 @@ class ReplaceActivation(RefittingEdit):
     α = 0, Leaky ReLU and PReLU with its slope.
 
     Args:
-        old: which function: a name of `keras.activations`, `"prelu"`, the name of a function of
+        old: Which function: a name of `keras.activations`, `"prelu"`, the name of a function of
             your own, or `"any"`. `"relu"` is also a `ReLU` layer with a maximum or a threshold;
             with a slope it is `"leaky_relu"`, with a maximum of 6 `"relu6"`.
-        new: a name of `keras.activations` (but `"glu"`), or `"prelu"`.
-        layers: the names of the layers to change; all that fit when empty.
-        exclude: the names of layers that stay as they are.
-        compensate: with data, whether the layers are then refitted, by least squares, to their
+        new: A name of `keras.activations` (but `"glu"`), or `"prelu"`.
+        layers: The names of the layers to change; all that fit when empty.
+        exclude: The names of layers that stay as they are.
+        compensate: With data, whether the layers are then refitted, by least squares, to their
             outputs before the edit.
-        parameters: of the new function, by the names that Keras gives them: `negative_slope`
+        parameters: Of the new function, by the names that Keras gives them: `negative_slope`
             (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold` (`relu`), `alpha`
             (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so on. For `prelu`:
             `alpha`, its first value (where not given, the slope of the function that it
@@ -58,7 +58,7 @@ class ReplaceActivation(RefittingEdit):
             `shared_axes` (where not given, every axis but the channels').
 
     Raises:
-        EditError: when there is no such function or parameter.
+        EditError: When there is no such function or parameter.
 
     Example:
         >>> edit = ReplaceActivation("relu", "leaky_relu", negative_slope=0.1)

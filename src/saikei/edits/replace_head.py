@@ -29,23 +29,23 @@ class ReplaceHead(Edit):
     fresh, except those of a model that is given as the head.
 
     Args:
-        at: the layer, or the model within the model, whose output the new head reads. By default
+        at: The layer, or the model within the model, whose output the new head reads. By default
             it reads what the last layer with weights before the output reads, so that the old head
             is taken off.
-        classes: how many numbers the new head gives: a layer of the kind of the old head's, or a
+        classes: How many numbers the new head gives: a layer of the kind of the old head's, or a
             Dense layer.
-        activation: what a head of `classes` ends in; by default what the old head ends in.
-        head: the new head instead: a layer of Keras or a list of them (or of their configs, as
+        activation: What a head of `classes` ends in; by default what the old head ends in.
+        head: The new head instead: a layer of Keras or a list of them (or of their configs, as
             `{"class_name": "Dense", "config": {"units": 3}}`), or a model. Without `classes` and
             `head` the model ends where it is cut.
-        output: which output gets the new head, by name or number; the others stay. By default
+        output: Which output gets the new head, by name or number; the others stay. By default
             `at` cuts all of them off.
-        pooling: how a head of `classes` makes vectors of maps and sequences: `"avg"` or `"max"`.
-        call: which call of a layer that is called several times, from 0.
-        seed: of the new weights.
+        pooling: How a head of `classes` makes vectors of maps and sequences: `"avg"` or `"max"`.
+        call: Which call of a layer that is called several times, from 0.
+        seed: Of the new weights.
 
     Raises:
-        EditError: when an argument is out of range, or arguments contradict each other.
+        EditError: When an argument is out of range, or arguments contradict each other.
 
     Example:
         >>> edit = ReplaceHead(at="pool", classes=3, activation="softmax")

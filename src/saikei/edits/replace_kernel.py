@@ -40,12 +40,12 @@ class ReplaceKernel(RefittingEdit):
     A larger kernel starts as the same function. Otherwise the edit is approximate.
 
     Args:
-        old: the size of the kernels to replace, a number or one for each axis; `"any"` for all.
-        new: the new size, a number or one for each axis. With `how="stack"`, the size of the
+        old: The size of the kernels to replace, a number or one for each axis; `"any"` for all.
+        new: The new size, a number or one for each axis. With `how="stack"`, the size of the
             first of two kernels: 3 makes two 3×3 of a 5×5, and a 3×3 and a 5×5 of a 7×7.
-        layers: the names of the layers to change; all that fit when empty.
-        exclude: the names of layers that stay as they are.
-        how: how the new weights are made:
+        layers: The names of the layers to change; all that fit when empty.
+        exclude: The names of layers that stay as they are.
+        how: How the new weights are made:
 
             - `"crop"`: a smaller kernel is the middle of the old one;
             - `"resample"`, which is what `"auto"` does: the middle, with the taps that are lost
@@ -53,14 +53,14 @@ class ReplaceKernel(RefittingEdit):
             - `"stack"`: two kernels in a row, fitted by alternating least squares.
 
             A causal convolution keeps its last taps rather than the middle.
-        middle: the number of channels between two stacked kernels, or a share of the layer's own
+        middle: The number of channels between two stacked kernels, or a share of the layer's own
             filters (`float`); by default as many as the layer has filters. No more are made
             than the fit can use.
-        compensate: with data, whether the layers are then refitted, by least squares, to their
+        compensate: With data, whether the layers are then refitted, by least squares, to their
             outputs before the edit.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = ReplaceKernel(5, 3, how="stack")

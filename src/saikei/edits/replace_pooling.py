@@ -46,10 +46,10 @@ class ReplacePooling(RefittingEdit):
     differ from it at the border, where the average does not count the padding.
 
     Args:
-        old: the kind of the poolings to replace: `"max"`, `"average"`, `"adaptive"`, `"global"`,
+        old: The kind of the poolings to replace: `"max"`, `"average"`, `"adaptive"`, `"global"`,
             `"global_average"` and so on, or `"any"`. Global poolings, which squeeze-and-excite
             has too, stay as they are unless `old` begins with `"global"` or `layers` names them.
-        new: what they become:
+        new: What they become:
 
             - `"max"`, `"average"`: the same windows (or output size, or everything), reduced
               otherwise;
@@ -61,15 +61,15 @@ class ReplacePooling(RefittingEdit):
             - `"depthwise_conv"`, `"conv"`: a convolution with the windows and strides of the
               pooling and without bias, which starts as the average: one kernel for each channel,
               or a full kernel with a diagonal. A global pooling's window is the whole input.
-        layers: the names of the layers to change; all that fit when empty.
-        exclude: the names of layers that stay as they are.
-        size: the size of the windows (their strides stay), or the output size of an adaptive
+        layers: The names of the layers to change; all that fit when empty.
+        exclude: The names of layers that stay as they are.
+        size: The size of the windows (their strides stay), or the output size of an adaptive
             pooling: a number for all axes, or one for each; by default as before.
-        compensate: with data, whether the layers are then refitted, by least squares, to their
+        compensate: With data, whether the layers are then refitted, by least squares, to their
             outputs before the edit.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = ReplacePooling("max", "average")

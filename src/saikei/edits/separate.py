@@ -35,14 +35,14 @@ class Separate(SplittingEdit):
         keep: `None` separates every layer that becomes smaller by it. A share (`float` up to 1)
             of the MACs of these layers, or a `Budget` for the model: only as many as it takes,
             those of the least error first.
-        depth_multiplier: filters for each input channel; with more the error is less.
-        layers: the names of the layers to change; all that fit when empty.
-        exclude: the names of layers that stay as they are.
-        compensate: refit the layers to what they gave before, by least squares on the data;
+        depth_multiplier: Filters for each input channel; with more the error is less.
+        layers: The names of the layers to change; all that fit when empty.
+        exclude: The names of layers that stay as they are.
+        compensate: Refit the layers to what they gave before, by least squares on the data;
             nothing is trained. Only done when data is given.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = Separate(keep=0.5, depth_multiplier=2)

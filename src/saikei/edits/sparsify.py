@@ -31,13 +31,13 @@ class Sparsify(Edit):
     prune", 2017).
 
     Args:
-        sparsity: share of zeros, from 0 to below 1; `None` is that of the pattern, and 0.5 where
+        sparsity: Share of zeros, from 0 to below 1; `None` is that of the pattern, and 0.5 where
             the pattern is `"unstructured"`.
         pattern: `"unstructured"` puts zeros anywhere. `"n:m"`, as in `"2:4"`, leaves n of every m
             weights along the input axis; inputs past the last whole group stay dense, and so do
             kernels without such an axis (depthwise ones).
-        layers: the names of the layers to change; all that have kernels when empty.
-        exclude: the names of layers that stay as they are.
+        layers: The names of the layers to change; all that have kernels when empty.
+        exclude: The names of layers that stay as they are.
         scope: `"layer"` gives every kernel this sparsity; `"global"` ranks the weights of all
             kernels together, by their squares relative to the sum of those that are not smaller in
             the same kernel (Lee et al., 2021). Other than for `PruneChannels`, `"layer"` is the
@@ -45,7 +45,7 @@ class Sparsify(Edit):
             in another, so there is no cost to weigh.
 
     Raises:
-        EditError: when an argument is out of range.
+        EditError: When an argument is out of range.
 
     Example:
         >>> edit = Sparsify(0.8, exclude=("classes",))
@@ -76,8 +76,8 @@ class Sparsify(Edit):
         """Which kernels would have how many zeros.
 
         Args:
-            model: a built model.
-            data: not used.
+            model: A built model.
+            data: Not used.
         """
         return SparsityPlan(tuple(self._zeros(read(model))))
 
@@ -110,7 +110,7 @@ class SparsityPlan:
     """The zeros of every kernel; printed, it is a table.
 
     Args:
-        kernels: in the graph's order.
+        kernels: In the graph's order.
     """
 
     kernels: tuple[KernelZeros, ...]

@@ -22,12 +22,12 @@ def largest_within(
     """Bisect the kept share for the largest cut graph that keeps the budget.
 
     Args:
-        channel_map: a graph with its channels.
-        budget: the limits; shares are of this graph.
-        mask_for: gives the mask for a kept share.
+        channel_map: A graph with its channels.
+        budget: The limits; shares are of this graph.
+        mask_for: Gives the mask for a kept share.
 
     Raises:
-        BudgetError: when even the smallest cut is too large; the message has how small that is.
+        BudgetError: When even the smallest cut is too large; the message has how small that is.
     """
     check_countable(channel_map.graph, budget)
     timed = budget.latency is not None

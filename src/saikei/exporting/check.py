@@ -30,13 +30,13 @@ def trial(model: Any, data: Any = None) -> Trial:
     """Inputs, and the model's predictions for them.
 
     Args:
-        model: a built model.
-        data: inputs as the model takes them, of which the first 4 samples are used; `None` makes
+        model: A built model.
+        data: Inputs as the model takes them, of which the first 4 samples are used; `None` makes
             random ones.
 
     Raises:
-        ModelError: when the model itself cannot predict any made-up inputs.
-        DataError: when the data does not fit the model.
+        ModelError: When the model itself cannot predict any made-up inputs.
+        DataError: When the data does not fit the model.
     """
     if data is not None:
         check_inputs(model, data, "given")
@@ -90,14 +90,14 @@ def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, wha
     """The largest difference between the outputs of a runtime and of the model.
 
     Args:
-        run: function that runs the exported file.
-        inputs: inputs as the model takes them.
-        wanted: the model's outputs for them.
-        graph: graph of the model.
-        what: the runtime and the file, for messages.
+        run: Function that runs the exported file.
+        inputs: Inputs as the model takes them.
+        wanted: The model's outputs for them.
+        graph: Graph of the model.
+        what: The runtime and the file, for messages.
 
     Raises:
-        WorkError: when the runtime cannot run the file, or gives other outputs.
+        WorkError: When the runtime cannot run the file, or gives other outputs.
     """
     try:
         outputs = run(inputs)

@@ -28,7 +28,7 @@ def deployable(model: keras.Model) -> keras.Model:
     """A flat copy that predicts the same, without dropout, noise and augmentation.
 
     Args:
-        model: a built model; it is not changed. A cascade stays one.
+        model: A built model; it is not changed. A cascade stays one.
     """
     if isinstance(model, CascadeModel):
         members = [deployable(member) for member in model.members]
@@ -117,8 +117,8 @@ class Constant(keras.layers.Layer):
     """Gives an array, for a vector with a single 1. It is only exported, never saved.
 
     Args:
-        array: what it gives.
-        **kwargs: of the layer.
+        array: What it gives.
+        **kwargs: Of the layer.
     """
 
     def __init__(self, array: Any, **kwargs: Any) -> None:

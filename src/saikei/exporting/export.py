@@ -38,11 +38,11 @@ class Exported:
     """An exported file.
 
     Args:
-        path: path of the file.
+        path: Path of the file.
         format: Keras's name of the format.
-        difference: largest difference between the outputs of its runtime and of the model.
-        samples: inputs that they were compared on: `"made-up"` or `"given"`.
-        one_by_one: whether the file takes a single sample at a time.
+        difference: Largest difference between the outputs of its runtime and of the model.
+        samples: Inputs that they were compared on: `"made-up"` or `"given"`.
+        one_by_one: Whether the file takes a single sample at a time.
     """
 
     path: Path
@@ -82,19 +82,19 @@ def export_model(
     Dropout, noise and augmentation, which do nothing when a model predicts, are left out.
 
     Args:
-        model: a built model; it is not changed.
-        path: path of the file to write, or of the folder of a SavedModel.
+        model: A built model; it is not changed.
+        path: Path of the file to write, or of the folder of a SavedModel.
         format: `"onnx"`, `"litert"`, `"openvino"` or `"tf_saved_model"`.
-        data: inputs to compare on, as the model takes them; `None` makes random ones.
-        overwrite: whether an existing file may be replaced.
+        data: Inputs to compare on, as the model takes them; `None` makes random ones.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         What was written, and how far it is from the model.
 
     Raises:
-        InputError: when the format is unknown, the path cannot be written to, a package is
+        InputError: When the format is unknown, the path cannot be written to, a package is
             missing, or the model cannot predict.
-        WorkError: when Keras cannot export the model, or the runtime cannot run the file or
+        WorkError: When Keras cannot export the model, or the runtime cannot run the file or
             computes something else. Nothing is left behind then.
     """
     if format not in ENDINGS:

@@ -28,8 +28,8 @@ def open_onnx(path: Path, model: Any) -> Run:
     """An ONNX file, by onnxruntime.
 
     Args:
-        path: path of the file.
-        model: the model that was exported.
+        path: Path of the file.
+        model: The model that was exported.
     """
     import onnxruntime
 
@@ -53,8 +53,8 @@ def open_litert(path: Path, model: Any) -> Run:
     """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used.
 
     Args:
-        path: path of the file.
-        model: the model that was exported.
+        path: Path of the file.
+        model: The model that was exported.
     """
     import tensorflow as tf
 
@@ -83,8 +83,8 @@ def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the ot
     """A SavedModel, by TensorFlow.
 
     Args:
-        path: path of the folder.
-        model: the model that was exported.
+        path: Path of the folder.
+        model: The model that was exported.
     """
     import tensorflow as tf
 
@@ -101,8 +101,8 @@ def open_openvino(path: Path, model: Any) -> Run:
     """An OpenVINO file, by OpenVINO.
 
     Args:
-        path: path of the `.xml` file.
-        model: the model that was exported.
+        path: Path of the `.xml` file.
+        model: The model that was exported.
     """
     import openvino
 
@@ -121,7 +121,7 @@ def needs_tensorflow(path: Path) -> list[str]:
     """The operations of TensorFlow in a LiteRT file, which LiteRT itself does not have.
 
     Args:
-        path: path of the file.
+        path: Path of the file.
     """
     import tensorflow as tf
 

@@ -25,7 +25,7 @@ class Fitted(ToDict, ABC):
     """A fused model and how it was fitted; each fusion adds what is its own.
 
     Args:
-        model: the fused model.
+        model: The fused model.
     """
 
     json_omits: ClassVar[tuple[str, ...]] = ("model",)
@@ -48,16 +48,16 @@ class Fusion(Jsonable, ABC):
         """Fuse the members into one model: `fuse(…).model`.
 
         Args:
-            members: as for `fuse`.
-            data: as for `fuse`.
-            allow_in_sample: as for `fuse`.
+            members: As for `fuse`.
+            data: As for `fuse`.
+            allow_in_sample: As for `fuse`.
 
         Returns:
             An uncompiled Keras model.
 
         Raises:
-            FusionError: as `fuse` does.
-            DataError: as `fuse` does.
+            FusionError: As `fuse` does.
+            DataError: As `fuse` does.
         """
         return self.fuse(members, data, allow_in_sample=allow_in_sample).model
 
@@ -70,16 +70,16 @@ class Fusion(Jsonable, ABC):
         It is not named `fit`, since `saikei.fit` trains a model in place, and this makes a new one.
 
         Args:
-            members: a list of built models; they are copied, never changed. Fusions of outputs
+            members: A list of built models; they are copied, never changed. Fusions of outputs
                 take what `cross_fit` gives too, instead of members and data.
             data: `(x, y)` arrays or a dataset of the kind that `data` names.
-            allow_in_sample: fit even on rows that a member is known to be trained on. Fusions that
+            allow_in_sample: Fit even on rows that a member is known to be trained on. Fusions that
                 train on their data always do.
 
         Raises:
-            FusionError: when the members do not fit each other or the fusion, there is no data, or
+            FusionError: When the members do not fit each other or the fusion, there is no data, or
                 a member was trained on some of it.
-            DataError: when the data does not fit the members.
+            DataError: When the data does not fit the members.
         """
 
     @property
@@ -116,14 +116,14 @@ class TrainedFusion(Fusion):
         """Train, and report how; see `Fusion.fuse`.
 
         Args:
-            members: a list of built models; they are copied, never changed.
-            data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset.
-            validation: data of the same form, by which training is stopped.
-            allow_in_sample: has no effect: what is trained here may see these rows again.
+            members: A list of built models; they are copied, never changed.
+            data: Training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset.
+            validation: Data of the same form, by which training is stopped.
+            allow_in_sample: Has no effect: what is trained here may see these rows again.
 
         Raises:
-            FusionError: when the members do not fit each other, or there is no data.
-            DataError: when the data does not fit the members.
+            FusionError: When the members do not fit each other, or there is no data.
+            DataError: When the data does not fit the members.
         """
 
 
@@ -160,8 +160,8 @@ class FittedHead(Fitted, Generic[HeadT]):
     """A fused model whose head was fitted to predictions.
 
     Args:
-        model: the fused model.
-        head: what the model computes from the members' outputs.
+        model: The fused model.
+        head: What the model computes from the members' outputs.
     """
 
     head: HeadT
@@ -195,7 +195,7 @@ class OutputFusion(Fusion, Generic[HeadT]):
         It is the same for all folds, so that it is counted once.
 
         Args:
-            evidence: labels and predictions of all rows.
+            evidence: Labels and predictions of all rows.
         """
         return self
 
@@ -204,11 +204,11 @@ class OutputFusion(Fusion, Generic[HeadT]):
         """Fit the head to predictions.
 
         Args:
-            evidence: labels and predictions; without rows where the fusion needs no data.
+            evidence: Labels and predictions; without rows where the fusion needs no data.
 
         Raises:
-            FusionError: when the members do not fit the fusion.
-            DataError: when there are too few rows.
+            FusionError: When the members do not fit the fusion.
+            DataError: When there are too few rows.
         """
 
     @abstractmethod
@@ -216,8 +216,8 @@ class OutputFusion(Fusion, Generic[HeadT]):
         """The members and the head as one model; `connected` does it for a `GraphHead`.
 
         Args:
-            members: the models that the fused model is made of.
-            head: fitted.
+            members: The models that the fused model is made of.
+            head: Fitted.
         """
 
     def fuse(
@@ -226,19 +226,19 @@ class OutputFusion(Fusion, Generic[HeadT]):
         """Fit the head, and build one model of it and the members; see `Fusion.fuse`.
 
         Args:
-            members: two or more built models with the same inputs and outputs; they are copied,
+            members: Two or more built models with the same inputs and outputs; they are copied,
                 never changed. Or what `cross_fit` gives, instead of members and data.
-            data: held-out `(x, y)` arrays or a dataset. A fused model that is fitted to it counts
+            data: Held-out `(x, y)` arrays or a dataset. A fused model that is fitted to it counts
                 as trained on it.
-            allow_in_sample: fit even on rows that a member is known to be trained on.
+            allow_in_sample: Fit even on rows that a member is known to be trained on.
 
         Returns:
             The model and its head.
 
         Raises:
-            FusionError: when the members do not fit each other or the fusion, there is no data,
+            FusionError: When the members do not fit each other or the fusion, there is no data,
                 or a member was trained on some of it.
-            DataError: when the data does not fit the members.
+            DataError: When the data does not fit the members.
         """
         members = Members.of(members)
         evidence = self._evidence(members, data, allow_in_sample)
@@ -264,10 +264,10 @@ def connected(
     """One model of the members side by side and a head on their outputs.
 
     Args:
-        members: with equal inputs and outputs.
-        head: fitted.
-        name: the name of the model.
-        parts: what the head reads beside the outputs.
+        members: With equal inputs and outputs.
+        head: Fitted.
+        name: The name of the model.
+        parts: What the head reads beside the outputs.
     """
     inputs, outputs = connect(members, parts)
     packed = members.outputs[0].pack(head.connect(outputs, name))
@@ -278,11 +278,11 @@ def only_models(fusion: Fusion, members: AnyMembers) -> Members:
     """The members of a fusion that cannot be fitted to stored predictions.
 
     Args:
-        fusion: the fusion that the message names.
-        members: the members as they were given.
+        fusion: The fusion that the message names.
+        members: The members as they were given.
 
     Raises:
-        FusionError: when they are predictions from `cross_fit`.
+        FusionError: When they are predictions from `cross_fit`.
     """
     read = Members.of(members)
     if read.cross_fit is not None:

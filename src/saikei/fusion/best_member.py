@@ -21,8 +21,8 @@ class PickedMember(ToDict):
     """The head that gives the output of one member.
 
     Args:
-        index: the index of the member, from 0.
-        losses: the loss of each member on the data of the choice, nats or squared error.
+        index: The index of the member, from 0.
+        losses: The loss of each member on the data of the choice, nats or squared error.
     """
 
     index: int

@@ -25,8 +25,8 @@ def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
     average are taken into the layers that it averages where these are linear.
 
     Args:
-        model: any built model, such as a fused one; it is not changed.
-        trainable: whether trainable layers are merged too. The function stays the same, but they
+        model: Any built model, such as a fused one; it is not changed.
+        trainable: Whether trainable layers are merged too. The function stays the same, but they
             are trained as one layer from then on.
 
     Returns:
@@ -49,7 +49,7 @@ def compacted(model: keras.Model) -> keras.Model:
     """A fused model, made `compact` where it has frozen layers with equal weights.
 
     Args:
-        model: the result of a fusion.
+        model: The result of a fusion.
     """
     graph = read(model)
     repeated = equal_tensors(graph, trainable=False)
@@ -62,8 +62,8 @@ def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
     """Tensors that are equal to an earlier one, with that earlier one.
 
     Args:
-        graph: the graph of a model.
-        trainable: whether outputs of trainable layers are included.
+        graph: The graph of a model.
+        trainable: Whether outputs of trainable layers are included.
     """
     same: dict[TensorRef, TensorRef] = {}
     known: dict[str, list[int]] = {}

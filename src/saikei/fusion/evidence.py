@@ -34,10 +34,10 @@ class MemberOutputs:
     """What a fusion head is computed from: arrays `(n, …)`, or symbolic tensors in a graph.
 
     Args:
-        outputs: for each member its outputs, flattened.
-        features: for each member the inputs of its last layer with weights, `(n, width)`; empty
+        outputs: For each member its outputs, flattened.
+        features: For each member the inputs of its last layer with weights, `(n, width)`; empty
             where they are not needed.
-        raw: the inputs of the members, each flattened to `(n, width)`; empty where they are not
+        raw: The inputs of the members, each flattened to `(n, width)`; empty where they are not
             needed.
     """
 
@@ -59,11 +59,11 @@ class Evidence:
     """Labels, and the members' predictions of the same rows.
 
     Args:
-        labelled: the labels of the rows; they score predictions.
-        predictions: outputs of the members, and their features and inputs where these are needed.
-        digests: digests of the rows, of a dataset in another order than the labels.
-        members: the members, read.
-        data: the data as it was given; `None` for predictions from `cross_fit`.
+        labelled: The labels of the rows; they score predictions.
+        predictions: Outputs of the members, and their features and inputs where these are needed.
+        digests: Digests of the rows, of a dataset in another order than the labels.
+        members: The members, read.
+        data: The data as it was given; `None` for predictions from `cross_fit`.
     """
 
     labelled: Labelled
@@ -87,7 +87,7 @@ class Evidence:
         """Evidence for a fusion that needs no data: it holds the members alone.
 
         Args:
-            members: with equal inputs and outputs.
+            members: With equal inputs and outputs.
         """
         return cls(Labelled((), ()), MemberOutputs(()), np.empty(0, np.uint64), members)
 
@@ -109,15 +109,15 @@ def gather(
     """Predict data with all members in one pass, or take their out-of-fold predictions.
 
     Args:
-        members: models, or what `cross_fit` gives.
-        data: held-out `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
-        allow_in_sample: take data that a member was trained on too.
-        parts: what is needed beside the outputs: `"features"` of the members, `"inputs"`.
+        members: Models, or what `cross_fit` gives.
+        data: Held-out `(x, y)` arrays or a dataset; `None` with what `cross_fit` gives.
+        allow_in_sample: Take data that a member was trained on too.
+        parts: What is needed beside the outputs: `"features"` of the members, `"inputs"`.
 
     Raises:
-        FusionError: when the members do not fit each other, were trained on some of the data, or
+        FusionError: When the members do not fit each other, were trained on some of the data, or
             there is no data; for features, when they come from `cross_fit`.
-        DataError: when the data does not fit the members, or a prediction is not finite.
+        DataError: When the data does not fit the members, or a prediction is not finite.
     """
     members = Members.of(members)
     if members.cross_fit is not None:
@@ -169,8 +169,8 @@ def connect(members: Members, parts: Collection[Part] = ()) -> tuple[Any, Member
     """Copies of the members on one set of new inputs, and their outputs as symbolic tensors.
 
     Args:
-        members: with equal inputs and outputs.
-        parts: as for `gather`.
+        members: With equal inputs and outputs.
+        parts: As for `gather`.
     """
     features = "features" in parts
     inputs, tensors = side_by_side(members, _penultimate if features else None)
@@ -230,10 +230,10 @@ def _penultimate(graph: Graph) -> list[TensorRef]:
     """The tensors that the last layers with weights read, on the way to every output.
 
     Args:
-        graph: the graph of a model.
+        graph: The graph of a model.
 
     Raises:
-        FusionError: when there is no such layer, or its features are no vectors.
+        FusionError: When there is no such layer, or its features are no vectors.
     """
     found: dict[TensorRef, None] = {}
     waiting = list(reversed(graph.output_refs()))

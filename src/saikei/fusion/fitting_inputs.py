@@ -14,9 +14,9 @@ def how_to_fit(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], alone: 
     """Advice that makes the second of two members take the inputs of the first.
 
     Args:
-        ours: the inputs of the first member.
-        theirs: the inputs of the second member.
-        alone: whether each member has one input, which is this.
+        ours: The inputs of the first member.
+        theirs: The inputs of the second member.
+        alone: Whether each member has one input, which is this.
 
     Returns:
         A sentence without its full stop: code where layers of Keras lead from one to the other.

@@ -32,11 +32,11 @@ def last_activation(members: Members, what_for: str) -> str:
     """The activation of the members' one output: `"softmax"`, `"sigmoid"` or `"linear"`.
 
     Args:
-        members: with equal outputs.
-        what_for: the fusion that needs it, for messages.
+        members: With equal outputs.
+        what_for: The fusion that needs it, for messages.
 
     Raises:
-        FusionError: when there are several outputs, or the activation is another.
+        FusionError: When there are several outputs, or the activation is another.
     """
     outputs, name = members.outputs[0].each, members.models[0].name
     if len(outputs) != 1:
@@ -57,10 +57,10 @@ def to_logits(graph: Graph) -> Graph:
     """The graph of a member without its last activation, if it has one.
 
     Args:
-        graph: the graph of a member with one output.
+        graph: The graph of a member with one output.
 
     Raises:
-        FusionError: when its last activation cannot be removed.
+        FusionError: When its last activation cannot be removed.
     """
     if read_outputs(graph).each[0].activation == "linear":
         return graph
@@ -89,8 +89,8 @@ def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
     """A member's graph with its outputs, and behind them all its logits.
 
     Args:
-        graph: the graph of a member.
-        activations: the last activation of each output.
+        graph: The graph of a member.
+        activations: The last activation of each output.
 
     Returns:
         `None` where the last activation of an output cannot be removed.

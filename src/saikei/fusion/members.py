@@ -22,10 +22,10 @@ class Members:
     """The members of a fusion, each read once: fusions pass this on instead of reading again.
 
     Args:
-        models: the members as they were given; of `CrossFit` the model of the first fold for each
+        models: The members as they were given; of `CrossFit` the model of the first fold for each
             name.
-        graphs: the graph of each of these models.
-        cross_fit: where the members come from, if that is `cross_fit`.
+        graphs: The graph of each of these models.
+        cross_fit: Where the members come from, if that is `cross_fit`.
     """
 
     models: tuple[keras.Model, ...]
@@ -37,11 +37,11 @@ class Members:
         """Read members, unless they were read already.
 
         Args:
-            given: models, what `cross_fit` gives, or `Members`, which are returned unchanged.
+            given: Models, what `cross_fit` gives, or `Members`, which are returned unchanged.
 
         Raises:
-            FusionError: when something else than a model is among them.
-            ModelError: when a member cannot be read.
+            FusionError: When something else than a model is among them.
+            ModelError: When a member cannot be read.
         """
         if isinstance(given, Members):
             return given
@@ -108,7 +108,7 @@ class Members:
         """Check that there are two members or more.
 
         Raises:
-            FusionError: when there are not.
+            FusionError: When there are not.
         """
         if len(self) >= 2:
             return
@@ -128,7 +128,7 @@ class Members:
         besides, for example members for images and members for tables.
 
         Raises:
-            FusionError: naming the members that differ, and what to do.
+            FusionError: Naming the members that differ, and what to do.
         """
         self.check_several()
         interfaces = [_Interface(*each) for each in zip(self.graphs, self.outputs, strict=True)]
@@ -149,7 +149,7 @@ def check_models(members: Any) -> None:
     """Check that members are models: one, or a list of some.
 
     Raises:
-        FusionError: naming the type of the first that is no model.
+        FusionError: Naming the type of the first that is no model.
     """
     if isinstance(members, keras.Model):
         return
@@ -166,8 +166,8 @@ def check_members(members: Sequence[keras.Model]) -> None:
     """Check that models can be fused; see `Members.check_alike`.
 
     Raises:
-        FusionError: naming the members that differ, and what to do.
-        ModelError: when a member cannot be read.
+        FusionError: Naming the members that differ, and what to do.
+        ModelError: When a member cannot be read.
     """
     Members.of(members).check_alike()
 
@@ -250,8 +250,8 @@ def side_by_side(
     """Copies of the members called on one set of new inputs.
 
     Args:
-        members: with equal inputs and outputs; they are not changed.
-        also: names tensors inside a member's graph that are needed as well.
+        members: With equal inputs and outputs; they are not changed.
+        also: Names tensors inside a member's graph that are needed as well.
 
     Returns:
         The inputs, nested as the first member takes them, or a dictionary with those of all
@@ -276,8 +276,8 @@ def inputs_of(graph: Graph, inputs: Any) -> Any:
     """The inputs of one member among those of all: those of its names, or all of them.
 
     Args:
-        graph: the member's graph.
-        inputs: arrays or tensors, nested as `side_by_side` gives them.
+        graph: The member's graph.
+        inputs: Arrays or tensors, nested as `side_by_side` gives them.
     """
     return (
         {name: inputs[name] for name in graph.inputs} if isinstance(graph.inputs, dict) else inputs
@@ -298,7 +298,7 @@ def mean_model(members: Members) -> keras.Model:
     """One model that gives the mean of the members' outputs.
 
     Args:
-        members: with equal inputs and outputs; they are not changed.
+        members: With equal inputs and outputs; they are not changed.
     """
     inputs, outputs = side_by_side(members)
     means = [

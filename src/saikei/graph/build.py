@@ -28,14 +28,14 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     """Build a Functional model from a graph: new layers, new variables, the graph's numbers.
 
     Args:
-        graph: the graph to build.
-        name: name of the model; `None` takes the graph's.
+        graph: The graph to build.
+        name: Name of the model; `None` takes the graph's.
 
     Returns:
         An uncompiled `keras.Model`.
 
     Raises:
-        ModelError: when a layer cannot be made again from its config, or its weights have other
+        ModelError: When a layer cannot be made again from its config, or its weights have other
             shapes than in the graph.
     """
     with seeded(0):
@@ -48,8 +48,8 @@ def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
     """The same function with variables of its own, as a flat Functional model.
 
     Args:
-        model: a built model; it is not changed.
-        name: name of the copy; `None` takes the model's.
+        model: A built model; it is not changed.
+        name: Name of the copy; `None` takes the model's.
     """
     return build(read(model), name)
 
@@ -58,8 +58,8 @@ def layers_of(graph: Graph, model: keras.Model) -> dict[str, Any]:
     """The layers of a built model by operation, with those that a `TimeDistributed` wraps.
 
     Args:
-        graph: the graph that the model was built from.
-        model: the model that `build` has made.
+        graph: The graph that the model was built from.
+        model: The model that `build` has made.
     """
     wrapped = [w.layer for w in model.layers if isinstance(w, keras.layers.TimeDistributed)]
     found = {layer.name: layer for layer in model.layers}
@@ -75,9 +75,9 @@ def fresh_model(model: keras.Model | Graph, seed: int, name: str | None = None) 
     """The same architecture with newly initialised weights.
 
     Args:
-        model: a built model, or its graph; it is not changed.
-        seed: seed of the initialisers. An initialiser with a seed in its config keeps that.
-        name: name of the new model; `None` takes the same name.
+        model: A built model, or its graph; it is not changed.
+        seed: Seed of the initialisers. An initialiser with a seed in its config keeps that.
+        name: Name of the new model; `None` takes the same name.
     """
     graph = model if isinstance(model, Graph) else read(model)
     with seeded(seed):

@@ -36,13 +36,13 @@ class Sized:
     """A graph with the sizes of its tensors.
 
     Args:
-        graph: the same calls with full shapes. The first axis is `None` where it is the batch;
+        graph: The same calls with full shapes. The first axis is `None` where it is the batch;
             other axes are `None` where their size depends on the data.
-        batch: number of samples that first axes with a size stand for.
-        sizes: for each input with axes of unknown size, the shape of a sample, without the batch
+        batch: Number of samples that first axes with a size stand for.
+        sizes: For each input with axes of unknown size, the shape of a sample, without the batch
             axis, that was used. Layers whose output's size depends on the data have an entry too.
             An axis is `None` where no size was given and none could be assumed.
-        assumed: the names in `sizes` for which no shape was given.
+        assumed: The names in `sizes` for which no shape was given.
     """
 
     graph: Graph
@@ -64,7 +64,7 @@ def sized(graph: Graph) -> Sized:
     """The graph with full shapes, for the sizes in `graph.sizes` or for assumed ones.
 
     Raises:
-        ModelError: when the model cannot take inputs of the sizes that are given.
+        ModelError: When the model cannot take inputs of the sizes that are given.
     """
     found: Sized | None = vars(graph).get(_CACHE)
     if found is None:

@@ -71,9 +71,9 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
     """A layer or operation of Keras as an operation of a graph.
 
     Args:
-        name: name of the operation.
-        operation: the Keras object.
-        untraced: why its `call` could not be traced; `None` where it was, or had no need.
+        name: Name of the operation.
+        operation: The Keras object.
+        untraced: Why its `call` could not be traced; `None` where it was, or had no need.
     """
     if _is_spectral(operation):
         return _spectral(name, operation)
@@ -134,8 +134,8 @@ def _weights(operation: Any, pairs: Collection[tuple[Any, Any]]) -> dict[str, We
     """Weights by name, in the order given.
 
     Args:
-        operation: operation that has the weights.
-        pairs: each variable, with the object that holds its numbers.
+        operation: Operation that has the weights.
+        pairs: Each variable, with the object that holds its numbers.
     """
     names = weight_names(operation, [variable for variable, _ in pairs])
     return {
@@ -160,8 +160,8 @@ def weight_names(operation: Any, variables: Iterable[Any]) -> list[str]:
     Keras's own paths cannot be used: they change when a model is saved and loaded.
 
     Args:
-        operation: operation that has the weights.
-        variables: some or all of them.
+        operation: Operation that has the weights.
+        variables: Some or all of them.
     """
     roles = _roles(operation, "") if isinstance(operation, keras.Layer) else {}
     names: list[str] = []
@@ -191,8 +191,8 @@ def own_name(attribute: str, variable: Any) -> str:
     """The name that the class gives a weight; the attribute where Keras has made one up.
 
     Args:
-        attribute: attribute of the layer that holds the weight.
-        variable: the weight.
+        attribute: Attribute of the layer that holds the weight.
+        variable: The weight.
     """
     made_up = re.fullmatch(r"variable(_\d+)?", variable.name)
     return attribute.lstrip("_") if made_up else str(variable.name)

@@ -21,8 +21,8 @@ class Ones(keras.Operation):
     """As many ones as an axis is long; the reader puts operations of Keras in its place.
 
     Args:
-        axis: position of the axis.
-        dtype: dtype of the ones.
+        axis: Position of the axis.
+        dtype: Dtype of the ones.
     """
 
     def __init__(self, axis: int, dtype: str) -> None:
@@ -46,8 +46,8 @@ class Dimension:
     """The unknown size of an axis of a symbolic tensor.
 
     Args:
-        tensor: the symbolic tensor.
-        axis: which axis of it.
+        tensor: The symbolic tensor.
+        axis: Which axis of it.
     """
 
     def __init__(self, tensor: Any, axis: int) -> None:
@@ -136,7 +136,7 @@ def joined_its_batch(tensor: Any) -> bool:
     axes no longer follow from the model's inputs.
 
     Args:
-        tensor: a symbolic tensor.
+        tensor: A symbolic tensor.
     """
     seen, open_tensors = {id(tensor)}, [tensor]
     while open_tensors:

@@ -32,9 +32,9 @@ class TensorSpec:
     """Shape (batch axis first, `None` where unknown) and dtype of a tensor.
 
     Args:
-        shape: batch axis first, `None` where unknown.
-        dtype: its name.
-        steps: for a tensor inside a `TimeDistributed`, the number of steps of a sample, outermost
+        shape: Batch axis first, `None` where unknown.
+        dtype: Its name.
+        steps: For a tensor inside a `TimeDistributed`, the number of steps of a sample, outermost
             first; `shape` is that of one step.
     """
 
@@ -53,10 +53,10 @@ class Weight:
     """One weight of an operation: its shape, and the object that holds its numbers.
 
     Args:
-        key: identity of the variable; two weights with one key are one tied variable.
-        shape: shape of the array.
-        source: the numbers: an array, or a variable or similar object with `numpy()`.
-        trainable: whether gradients move it.
+        key: Identity of the variable; two weights with one key are one tied variable.
+        shape: Shape of the array.
+        source: The numbers: an array, or a variable or similar object with `numpy()`.
+        trainable: Whether gradients move it.
     """
 
     key: int
@@ -81,9 +81,9 @@ class Quantised:
 
     Args:
         mode: Keras's name of the mode, such as `"int8"`.
-        kind: kind of the layer in floating point.
-        config: config of the layer in floating point.
-        weights: weights of the layer in floating point; `None` where they are not known.
+        kind: Kind of the layer in floating point.
+        config: Config of the layer in floating point.
+        weights: Weights of the layer in floating point; `None` where they are not known.
     """
 
     mode: str
@@ -101,8 +101,8 @@ class Spectral:
     """A `SpectralNormalization` around a layer: it scales the kernel at each step of training.
 
     Args:
-        config: its config, without the layer.
-        source: the Keras object that it was read from.
+        config: Its config, without the layer.
+        source: The Keras object that it was read from.
     """
 
     config: Mapping[str, Any]
@@ -114,16 +114,16 @@ class Operation:
     """A layer or a `keras.ops` operation, apart from the calls made of it.
 
     Args:
-        name: unique in its graph.
+        name: Unique in its graph.
         kind: `"Conv2D"` for Keras's layers, `"ops.Add"` for `keras.ops`,
             `"module.Class"` for anything else; with its mode for a layer that is quantised, as
             `"Dense[int8]"`. Rules are looked up by it.
-        config: config for the class's `from_config`; `None` where the object gives none.
-        weights: its weights, in the order in which the class keeps them.
-        source: the Keras object that it was read from.
-        untraced: why its `call` could not be traced, for a layer of the user's own.
-        quantised: mode and floating-point form of a quantised layer; `None` for other layers.
-        spectral: the `SpectralNormalization` around the layer, whose weights are then among
+        config: Config for the class's `from_config`; `None` where the object gives none.
+        weights: Its weights, in the order in which the class keeps them.
+        source: The Keras object that it was read from.
+        untraced: Why its `call` could not be traced, for a layer of the user's own.
+        quantised: Mode and floating-point form of a quantised layer; `None` for other layers.
+        spectral: The `SpectralNormalization` around the layer, whose weights are then among
             `weights`; `None` where there is none.
     """
 
@@ -171,10 +171,10 @@ class Call:
     """One call of an operation.
 
     Args:
-        operation: the operation's name.
-        args: positional arguments, a nested structure with `TensorRef` leaves for tensors.
-        kwargs: keyword arguments, with `TensorRef` for tensors too.
-        outputs: shape and dtype of each output tensor, flattened.
+        operation: The operation's name.
+        args: Positional arguments, a nested structure with `TensorRef` leaves for tensors.
+        kwargs: Keyword arguments, with `TensorRef` for tensors too.
+        outputs: Shape and dtype of each output tensor, flattened.
     """
 
     operation: str
@@ -203,15 +203,15 @@ class Graph:
     """A model as operations and calls; the calls are in an order that can be run.
 
     Args:
-        name: the model's name.
-        operations: the operations by name.
-        calls: topologically ordered; inputs are calls of kind `"InputLayer"`.
-        inputs: nested structure of `TensorRef`, as the model takes it.
-        outputs: nested structure of `TensorRef`, as the model gives it.
-        marks: records of the model's history; see `lineage`.
-        ends: for layers and nested models that became several operations, by name, the operation
+        name: The model's name.
+        operations: The operations by name.
+        calls: Topologically ordered; inputs are calls of kind `"InputLayer"`.
+        inputs: Nested structure of `TensorRef`, as the model takes it.
+        outputs: Nested structure of `TensorRef`, as the model gives it.
+        marks: Records of the model's history; see `lineage`.
+        ends: For layers and nested models that became several operations, by name, the operation
             whose output is theirs.
-        sizes: for inputs with axes of unknown size, the shape of a sample, without the batch axis,
+        sizes: For inputs with axes of unknown size, the shape of a sample, without the batch axis,
             for which costs are counted; see `concrete`.
     """
 

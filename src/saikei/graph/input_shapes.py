@@ -21,14 +21,14 @@ def with_input_shape(graph: Graph, input_shape: InputShape) -> Graph:
     """The graph with the sizes by which its costs are counted.
 
     Args:
-        graph: graph of the model.
-        input_shape: the shape of a sample without the batch axis, as `(224, 224, 3)`; of several
+        graph: Graph of the model.
+        input_shape: The shape of a sample without the batch axis, as `(224, 224, 3)`; of several
             inputs a mapping from their names, or one shape for each in their order. A mapping may
             leave out inputs whose size is known, and may name layers whose output's size depends
             on the data.
 
     Raises:
-        ModelError: with the name of the input that does not fit the model.
+        ModelError: With the name of the input that does not fit the model.
     """
     given = _by_name(graph, input_shape)
     shapes = _open_shapes(graph)

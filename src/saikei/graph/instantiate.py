@@ -36,7 +36,7 @@ def instantiate(operation: Operation) -> Any:
     """A new layer or operation, not yet built, from an operation of a graph.
 
     Raises:
-        ModelError: when its class cannot make it from its config.
+        ModelError: When its class cannot make it from its config.
     """
     if operation.config is None:
         if operation.weights:
@@ -147,12 +147,12 @@ def load_weights(
     """Give a built layer the numbers of an operation, and its state outside of weights.
 
     Args:
-        operation: operation that has the weights.
-        instance: the built layer.
-        loaded: names of weights that have their numbers already, by the variable's `id`.
+        operation: Operation that has the weights.
+        instance: The built layer.
+        loaded: Names of weights that have their numbers already, by the variable's `id`.
 
     Raises:
-        ModelError: when the layer has other weights than the operation, or of other shapes, or
+        ModelError: When the layer has other weights than the operation, or of other shapes, or
             its state cannot be copied.
     """
     variables = internals.own_weights(instance)
@@ -195,8 +195,8 @@ def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weig
     The order differs between a layer that is quantised from the start and one quantised later.
 
     Args:
-        operation: operation that has the weights.
-        instance: the built layer.
+        operation: Operation that has the weights.
+        instance: The built layer.
     """
     names = weight_names(instance, internals.own_weights(instance))
     if operation.quantised is None or set(names) != set(operation.weights):

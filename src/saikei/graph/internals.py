@@ -299,8 +299,8 @@ def declared_bytes(config: Mapping[str, Any], custom: Mapping[str, Any] | None =
     The model is made without values for its weights, and discarded.
 
     Args:
-        config: config of a model, as in `config.json` of a `.keras` file.
-        custom: classes and functions that Keras does not know, by name.
+        config: Config of a model, as in `config.json` of a `.keras` file.
+        custom: Classes and functions that Keras does not know, by name.
     """
     pending = global_state.get_global_attribute(_PENDING, [], set_to_default=True)
     before = len(pending)

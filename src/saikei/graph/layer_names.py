@@ -17,13 +17,13 @@ def check_layer_names(
     """Refuse layer names that the model does not have, and suggest the nearest.
 
     Args:
-        given: the names.
-        graph: the graph of the model.
-        edit: the name of the edit, for the message.
-        known: the names that are allowed; those of all operations when not given.
+        given: The names.
+        graph: The graph of the model.
+        edit: The name of the edit, for the message.
+        known: The names that are allowed; those of all operations when not given.
 
     Raises:
-        EditError: naming the first layer that is not allowed.
+        EditError: Naming the first layer that is not allowed.
     """
     given = list(given)
     for name in given:

@@ -25,8 +25,8 @@ class IgnoredClass:
     """A class number that the loss of a model leaves out, such as 255 for pixels without a label.
 
     Args:
-        number: number of the class.
-        classes: width of the output that the loss is for; `None` where unknown.
+        number: Number of the class.
+        classes: Width of the output that the loss is for; `None` where unknown.
     """
 
     number: int
@@ -40,7 +40,7 @@ class CompiledLosses:
     They stay with the graph: a model that is built from it is not compiled.
 
     Args:
-        each: a Keras loss, its name or a function for each output; `None` for an output without.
+        each: A Keras loss, its name or a function for each output; `None` for an output without.
     """
 
     each: tuple[Any, ...]
@@ -53,7 +53,7 @@ def marks_of(model: keras.Model) -> Marks:
     """The marks of a model and of every layer in it, each once, oldest first.
 
     Args:
-        model: any Keras model, built or not.
+        model: Any Keras model, built or not.
     """
     found: dict[int, Any] = {}
     for layer in internals.flattened_layers(model):
@@ -66,9 +66,9 @@ def mark(model: keras.Model, marks: Iterable[Any], trainable_only: bool = False)
     """Attach marks to a model and to its layers that have weights.
 
     Args:
-        model: any Keras model.
-        marks: the marks; one that is attached already is not added again.
-        trainable_only: whether to leave out layers that are frozen.
+        model: Any Keras model.
+        marks: The marks; one that is attached already is not added again.
+        trainable_only: Whether to leave out layers that are frozen.
     """
     new = tuple(marks)
     for layer in internals.flattened_layers(model) if new else ():

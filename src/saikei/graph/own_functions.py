@@ -43,9 +43,9 @@ class Applied(keras.Layer):
     """A function as a layer, to run it on symbolic tensors.
 
     Args:
-        function: function of one tensor.
-        name: name of the layer.
-        dtype: dtype policy of the layer.
+        function: Function of one tensor.
+        name: Name of the layer.
+        dtype: Dtype policy of the layer.
     """
 
     def __init__(self, function: Any, name: str, dtype: Any) -> None:
@@ -74,7 +74,7 @@ def apart(layer: Any) -> tuple[Any, Any] | None:
     """A layer without its activation, and the activation, where tracing shows what that does.
 
     Args:
-        layer: a built layer, which is not changed.
+        layer: A built layer, which is not changed.
 
     Returns:
         The layer with a linear activation, with the same variables, and a layer that applies the
@@ -209,7 +209,7 @@ def own_objects(layer: Any) -> dict[str, Any]:
     """The functions and classes that are not Keras's in a layer, by the names that Keras uses.
 
     Args:
-        layer: the layer; its attributes and the layers in it are searched.
+        layer: The layer; its attributes and the layers in it are searched.
     """
     found: dict[str, Any] = {}
     for part in internals.flattened_layers(layer):

@@ -31,9 +31,9 @@ def parameter_layer(variable: Any, dtype: str, name: str) -> tuple[Any, Weight]:
     """A layer, not yet built, that turns a vector with a single 1 into a variable's value.
 
     Args:
-        variable: a variable with real numbers.
-        dtype: dtype of the value.
-        name: the layer's name.
+        variable: A variable with real numbers.
+        dtype: Dtype of the value.
+        name: The layer's name.
 
     Returns:
         The layer, whose output has the shape `(1, *shape)`, and its kernel.

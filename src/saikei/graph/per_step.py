@@ -50,9 +50,9 @@ class Joined(keras.layers.Layer):
     """`[(batch · steps, …), (batch, steps, …)]` → the first with the axes of the second.
 
     Args:
-        wrapper: config of the `TimeDistributed`, without the layer in it.
-        inner: name of the layer or model in it.
-        wrapped: the `TimeDistributed` that this end was read from.
+        wrapper: Config of the `TimeDistributed`, without the layer in it.
+        inner: Name of the layer or model in it.
+        wrapped: The `TimeDistributed` that this end was read from.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
     """The two ends of what a `TimeDistributed` wraps.
 
     Args:
-        wrapper: the `TimeDistributed`.
-        name: name of the first end; the second has the wrapper's name.
+        wrapper: The `TimeDistributed`.
+        name: Name of the first end; the second has the wrapper's name.
     """
     # Without the layer in it, which may have no config.
     config = keras.Layer.get_config(wrapper)
@@ -120,9 +120,9 @@ def spec_of(tensor: Any, kind: str, given: Sequence[TensorSpec]) -> TensorSpec:
     """Shape, dtype and steps of a tensor that a call makes.
 
     Args:
-        tensor: the symbolic tensor.
-        kind: kind of the operation that makes it.
-        given: specs of the tensors that the call reads.
+        tensor: The symbolic tensor.
+        kind: Kind of the operation that makes it.
+        given: Specs of the tensors that the call reads.
     """
     return TensorSpec(tuple(tensor.shape), str(tensor.dtype), steps_of(kind, given))
 
@@ -131,8 +131,8 @@ def steps_of(kind: str, given: Sequence[TensorSpec]) -> Shape:
     """The number of steps of a sample for which a call is made; see `TensorSpec`.
 
     Args:
-        kind: kind of the operation.
-        given: specs of the tensors that the call reads.
+        kind: Kind of the operation.
+        given: Specs of the tensors that the call reads.
     """
     if kind == JOINED:
         return given[1].steps
@@ -186,8 +186,8 @@ class Wrapped:
     """The computation of a `TimeDistributed` for a step.
 
     Args:
-        calls: a value that is equal for two calls that compute the same; see `wrapped_calls`.
-        alone: name of the layer if it is only one; `None` where it takes a model.
+        calls: A value that is equal for two calls that compute the same; see `wrapped_calls`.
+        alone: Name of the layer if it is only one; `None` where it takes a model.
     """
 
     calls: Any
@@ -198,12 +198,12 @@ def wrapped_calls(graph: Graph, regions: Sequence[Region], result: TensorRef) ->
     """The calls by which a tensor is computed from a step.
 
     Args:
-        graph: the graph.
-        regions: regions of its calls.
-        result: a tensor in a region.
+        graph: The graph.
+        regions: Regions of its calls.
+        result: A tensor in a region.
 
     Raises:
-        ModelError: when it needs a tensor from outside that is not the step.
+        ModelError: When it needs a tensor from outside that is not the step.
     """
     start = regions[result.call][-1]
     needed, stack = {start}, [result.call]

@@ -24,13 +24,13 @@ def read(model: keras.Model) -> Graph:
     once on symbolic tensors to see which layers and operations they call.
 
     Args:
-        model: a built model. It is not changed.
+        model: A built model. It is not changed.
 
     Returns:
         The flat graph. Its weights refer to the model's variables; nothing is copied.
 
     Raises:
-        ModelError: when the object is no model, is not built, or cannot be traced.
+        ModelError: When the object is no model, is not built, or cannot be traced.
     """
     _check_readable(model)
     held = {id(layer) for layer in internals.flattened_layers(model)}

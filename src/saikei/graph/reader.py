@@ -41,15 +41,15 @@ class Level:
     """One model or layer that is being read.
 
     Args:
-        prefix: beginning of the names of its operations where their own are taken.
-        training: the `training` argument of a surrounding call; `None` where none gives one.
-        trace: the steps of a traced layer; `None` for a model, whose tensors hold their steps.
-        outer: the level in which the layer is called, for a traced one.
-        layer: the traced layer; `None` for models.
-        fresh: whether its operations were made just now, so that Keras numbered their names.
-        start: the tensor that constants are computed from: the first input of the model, or of
+        prefix: Beginning of the names of its operations where their own are taken.
+        training: The `training` argument of a surrounding call; `None` where none gives one.
+        trace: The steps of a traced layer; `None` for a model, whose tensors hold their steps.
+        outer: The level in which the layer is called, for a traced one.
+        layer: The traced layer; `None` for models.
+        fresh: Whether its operations were made just now, so that Keras numbered their names.
+        start: The tensor that constants are computed from: the first input of the model, or of
             the steps that the level is called for.
-        known: the tensors that have been recorded, by id.
+        known: The tensors that have been recorded, by id.
     """
 
     prefix: str

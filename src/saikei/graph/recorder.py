@@ -16,9 +16,9 @@ class Recorder:
     """Collects the operations and calls of a model that is being read.
 
     Args:
-        own: names of the model's own layers, which keep them; those of nested models give way.
-        opaque: for layers whose `call` cannot be traced, by `id`, the reason.
-        layers: every layer in the model. Operations that are none of them were made in a call.
+        own: Names of the model's own layers, which keep them; those of nested models give way.
+        opaque: For layers whose `call` cannot be traced, by `id`, the reason.
+        layers: Every layer in the model. Operations that are none of them were made in a call.
     """
 
     def __init__(self, own: set[str], opaque: dict[int, str], layers: Iterable[Any]) -> None:
@@ -50,12 +50,12 @@ class Recorder:
         """Record a call, and its operation unless it is recorded already.
 
         Args:
-            operation: the layer or operation of Keras that is called.
-            prefix: what its name begins with where the name itself is taken.
-            args: positional arguments, with `TensorRef` for tensors.
-            kwargs: keyword arguments, with `TensorRef` for tensors.
-            outputs: the symbolic tensors that the call returns, flattened.
-            fresh: whether the call was made by a trace; of equal ones only the first is kept.
+            operation: The layer or operation of Keras that is called.
+            prefix: What its name begins with where the name itself is taken.
+            args: Positional arguments, with `TensorRef` for tensors.
+            kwargs: Keyword arguments, with `TensorRef` for tensors.
+            outputs: The symbolic tensors that the call returns, flattened.
+            fresh: Whether the call was made by a trace; of equal ones only the first is kept.
 
         Returns:
             The refs of the outputs.

@@ -49,11 +49,11 @@ class Trace:
     """The steps of a call of a layer.
 
     Args:
-        outputs: the returned nested structure of symbolic tensors.
-        stand_ins: for the tensors that the steps start from, by id, the tensor of the outer
+        outputs: The returned nested structure of symbolic tensors.
+        stand_ins: For the tensors that the steps start from, by id, the tensor of the outer
             graph, the variable or the array that each stands for.
-        steps: for each tensor that is made on the way, by id, the call that makes it.
-        alive: objects that are identified by their id, so that they are not deleted.
+        steps: For each tensor that is made on the way, by id, the call that makes it.
+        alive: Objects that are identified by their id, so that they are not deleted.
     """
 
     outputs: Any
@@ -66,16 +66,16 @@ def trace(layer: Any, args: Any, kwargs: Any) -> Trace:
     """Run a layer's `call` on stand-ins of symbolic arguments.
 
     Args:
-        layer: a built layer or model. It is not changed.
-        args: positional arguments with symbolic tensors.
-        kwargs: keyword arguments with symbolic tensors.
+        layer: A built layer or model. It is not changed.
+        args: Positional arguments with symbolic tensors.
+        kwargs: Keyword arguments with symbolic tensors.
 
     Where that fails, the call is run as if the backend were NumPy: code that uses functions of a
     backend, which take no symbolic tensors, then falls back on `keras.ops`. Where that fails too,
     the `call` of the layers in it is run, even where they declare the shapes that they return.
 
     Raises:
-        UntraceableError: when it cannot be run so, or does something that calls of layers and
+        UntraceableError: When it cannot be run so, or does something that calls of layers and
             operations do not show.
     """
     own = keras.config.backend()
@@ -207,12 +207,12 @@ def ordered_steps(
     """The calls behind `outputs`, each after those that it reads from.
 
     Args:
-        outputs: symbolic tensors.
-        known: the ids of the tensors to stop at.
-        producer: from a tensor to the call that made it.
+        outputs: Symbolic tensors.
+        known: The ids of the tensors to stop at.
+        producer: From a tensor to the call that made it.
 
     Raises:
-        UntraceableError: when no known call made a tensor.
+        UntraceableError: When no known call made a tensor.
     """
     ordered: list[Step] = []
     done: set[int] = set()

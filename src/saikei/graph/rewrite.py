@@ -26,8 +26,8 @@ def new_weight(array: np.ndarray, trainable: bool = True) -> Weight:
     """A weight that no model has yet.
 
     Args:
-        array: the numbers.
-        trainable: whether training changes it.
+        array: The numbers.
+        trainable: Whether training changes it.
     """
     return Weight(next(_new_keys), tuple(array.shape), array, trainable)
 
@@ -38,9 +38,9 @@ def new_operation(
     """An operation that no model has yet.
 
     Args:
-        name: name of the operation; see `unused_name`.
-        layer: a Keras layer that is not built, for the class and the config.
-        weights: weights by name, in the order of the built layer.
+        name: Name of the operation; see `unused_name`.
+        layer: A Keras layer that is not built, for the class and the config.
+        weights: Weights by name, in the order of the built layer.
     """
     return Operation(name, kind_of(layer), layer_config(layer), dict(weights or {}), layer)
 
@@ -57,13 +57,13 @@ def replace_operations(graph: Graph, chains: Mapping[str, Sequence[Operation]]) 
     followed by name through several edits. The shapes of all tensors behind are computed again.
 
     Args:
-        graph: the graph; it is not changed.
-        chains: for each operation by name, those that come in its place, each with one tensor
+        graph: The graph; it is not changed.
+        chains: For each operation by name, those that come in its place, each with one tensor
             in and one out. An empty chain leaves the operation out. A chain of one operation
             may have any number of inputs and outputs; it is called with the same arguments.
 
     Raises:
-        ModelError: when a layer behind cannot take the new shapes.
+        ModelError: When a layer behind cannot take the new shapes.
     """
     operations: dict[str, Operation] = {}
     for name, operation in graph.operations.items():
@@ -83,11 +83,11 @@ def redirect(graph: Graph, refs: Mapping[TensorRef, TensorRef]) -> Graph:
     """Replace tensors where they are read, and drop calls that no output depends on then.
 
     Args:
-        graph: the graph; it is not changed.
-        refs: for each tensor that is replaced, an earlier one to read instead.
+        graph: The graph; it is not changed.
+        refs: For each tensor that is replaced, an earlier one to read instead.
 
     Raises:
-        ModelError: when a layer behind cannot take the new shapes.
+        ModelError: When a layer behind cannot take the new shapes.
     """
 
     def target(ref: TensorRef) -> TensorRef:

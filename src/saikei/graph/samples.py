@@ -35,13 +35,13 @@ def random_inputs(
     of images from 0 to 255, noise around 0 would leave little but the offset.
 
     Args:
-        graph: graph of the model.
-        rows: number of samples; an input of fixed batch size gets that many.
-        generator: source of the random numbers.
-        unknown: size of axes whose size is unknown.
-        sizes: shape of a sample, without the batch axis, by the name of the input; it comes before
+        graph: Graph of the model.
+        rows: Number of samples; an input of fixed batch size gets that many.
+        generator: Source of the random numbers.
+        unknown: Size of axes whose size is unknown.
+        sizes: Shape of a sample, without the batch axis, by the name of the input; it comes before
             `unknown`.
-        below: whole numbers are drawn from 0 up to this; by default up to the smallest number of
+        below: Whole numbers are drawn from 0 up to this; by default up to the smallest number of
             entries that an embedding or encoding of the model has.
 
     Returns:
@@ -49,7 +49,7 @@ def random_inputs(
         that the model knows and one that it does not.
 
     Raises:
-        ModelError: when the model takes text on a backend that has none.
+        ModelError: When the model takes text on a backend that has none.
     """
 
     def one(ref: TensorRef) -> Array:

@@ -36,10 +36,10 @@ def origin(
     all blocks, and do not depend on what the blocks compute.
 
     Args:
-        operations: the operations by name.
-        calls: the calls so far, in order.
-        ref: the tensor.
-        axis: position of the axis, whose size is unknown.
+        operations: The operations by name.
+        calls: The calls so far, in order.
+        ref: The tensor.
+        axis: Position of the axis, whose size is unknown.
     """
     # Of other tensors, one of unknown size 1 may have been broadcast.
     inputs, seen, open_refs = [], {ref}, [ref]

@@ -46,10 +46,10 @@ def state_of(layer: Any) -> dict[str, bytes]:
     """The state of a layer and those in it outside of weights and config, by name.
 
     Args:
-        layer: a built layer or model.
+        layer: A built layer or model.
 
     Raises:
-        ModelError: when a layer cannot write its state.
+        ModelError: When a layer cannot write its state.
     """
     state: dict[str, bytes] = {}
     for number, part in enumerate(internals.flattened_layers(layer)):
@@ -64,7 +64,7 @@ def differing_state(one: Any, other: Any) -> list[str]:
     """The names of state outside of weights and config that differs between two layers.
 
     Raises:
-        ModelError: when a layer cannot write its state.
+        ModelError: When a layer cannot write its state.
     """
     if one is other:
         return []
@@ -77,11 +77,11 @@ def carry_state(source: Any, target: Any) -> None:
     """Give a built layer the state that another one of its kind has outside of its weights.
 
     Args:
-        source: a built layer or model; it is not changed.
-        target: one made from the same config, which has its own weights already; they stay.
+        source: A built layer or model; it is not changed.
+        target: One made from the same config, which has its own weights already; they stay.
 
     Raises:
-        ModelError: with the layer whose state cannot be copied, and the reason.
+        ModelError: With the layer whose state cannot be copied, and the reason.
     """
     parts, twins = internals.flattened_layers(source), internals.flattened_layers(target)
     if source is target or not any(map(keeps_state, parts)):
@@ -105,11 +105,11 @@ def build_as_saved(source: Any, target: Any) -> None:
     """Build layers of the user's own as Keras does when it loads them: from their build config.
 
     Args:
-        source: a built layer.
-        target: one made from its config, which is not built.
+        source: A built layer.
+        target: One made from its config, which is not built.
 
     Raises:
-        ModelError: when that fails.
+        ModelError: When that fails.
     """
     pairs = zip(
         internals.flattened_layers(source), internals.flattened_layers(target), strict=False

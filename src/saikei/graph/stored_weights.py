@@ -31,9 +31,9 @@ class FloatWeight:
     """A quantised weight in floating point, computed when it is read.
 
     Args:
-        shape: shape of the kernel or table.
-        dtype: dtype of the layer's variables.
-        compute: function that computes the numbers.
+        shape: Shape of the kernel or table.
+        dtype: Dtype of the layer's variables.
+        compute: Function that computes the numbers.
     """
 
     shape: Shape
@@ -50,9 +50,9 @@ class FloatTwin:
     """A quantised layer in floating point.
 
     Args:
-        weights: for each of its weights, in the order of a layer that is not quantised, the
+        weights: For each of its weights, in the order of a layer that is not quantised, the
             variable and the object with its numbers (the variable itself where it is not packed).
-        config: config of the layer.
+        config: Config of the layer.
     """
 
     weights: tuple[tuple[Any, Any], ...]
@@ -63,8 +63,8 @@ def float_twin(layer: Any, config: Mapping[str, Any] | None) -> FloatTwin | None
     """The floating-point twin of a layer with quantised parts; `None` where they are not known.
 
     Args:
-        layer: the quantised layer.
-        config: config of the layer.
+        layer: The quantised layer.
+        config: Config of the layer.
     """
     weights = _in_order(layer)
     if weights is None:
@@ -206,10 +206,10 @@ class MergedWeight:
     """A kernel or table plus the product of its low-rank factors, computed when it is read.
 
     Args:
-        base: the frozen variable.
-        first: the factor whose rows are the base's.
-        second: the factor whose columns are the base's.
-        scale: factor of their product.
+        base: The frozen variable.
+        first: The factor whose rows are the base's.
+        second: The factor whose columns are the base's.
+        scale: Factor of their product.
     """
 
     base: Any

@@ -18,13 +18,13 @@ def traced_model(model: Any) -> tuple[Any, Trace]:
     """The steps of a subclassed model's `call`.
 
     Args:
-        model: a model that has been called, or built for a known input shape.
+        model: A model that has been called, or built for a known input shape.
 
     Returns:
         The nested structure of symbolic inputs, and the trace that starts from them.
 
     Raises:
-        ModelError: when its input shape is unknown or its `call` cannot be traced.
+        ModelError: When its input shape is unknown or its `call` cannot be traced.
     """
     shapes = internals.input_shapes(model)
     if not model.built:
@@ -116,7 +116,7 @@ def check_weights(model: Any, graph: Graph) -> None:
     """Refuse weights that are made in a call, and weights that two layers hold.
 
     Raises:
-        ModelError: with the weight and its layer.
+        ModelError: With the weight and its layer.
     """
     own = {id(variable) for variable in model.variables}
     places: dict[int, str] = {}

@@ -31,11 +31,11 @@ def symbolic_body(
     usual; where Keras cannot compute what they return, their `call` is run too.
 
     Args:
-        layer: the layer.
-        stand_in: function from a variable to the symbolic tensor that replaces it.
-        lift: function from a constant that a layer with weights is called on to a symbolic tensor.
-        backend_name: name that Keras returns when the layer asks for the backend.
-        inside: whether to run the `call` of layers in it too, even where these declare the shape
+        layer: The layer.
+        stand_in: Function from a variable to the symbolic tensor that replaces it.
+        lift: Function from a constant that a layer with weights is called on to a symbolic tensor.
+        backend_name: Name that Keras returns when the layer asks for the backend.
+        inside: Whether to run the `call` of layers in it too, even where these declare the shape
             that they return.
 
     Yields:

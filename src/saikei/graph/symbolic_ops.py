@@ -305,7 +305,7 @@ def activation_swaps(layers: list[Any]) -> Iterator[tuple[dict[str, Any], str, A
     """Attributes that hold such a function, as `(attributes, name, function, replacement)`.
 
     Args:
-        layers: layers whose attributes are searched, besides `keras.activations`.
+        layers: Layers whose attributes are searched, besides `keras.activations`.
     """
     for attributes in (vars(keras.activations), *map(vars, layers)):
         for name, value in attributes.items():

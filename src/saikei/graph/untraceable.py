@@ -36,8 +36,8 @@ class UntraceableError(Exception):
     """A layer's `call` cannot be run on symbolic tensors, for the reason in the message.
 
     Args:
-        reason: the reason.
-        fix: a fix, as a sentence without its full stop.
+        reason: The reason.
+        fix: A fix, as a sentence without its full stop.
     """
 
     def __init__(self, reason: str, fix: str = _USUAL_FIX) -> None:
@@ -49,11 +49,11 @@ def check_functions(operation: Any, arguments: Any) -> None:
     """Refuse operations that take functions, whose steps would not be in the graph.
 
     Args:
-        operation: a layer or operation.
-        arguments: arguments of a call of it.
+        operation: A layer or operation.
+        arguments: Arguments of a call of it.
 
     Raises:
-        UntraceableError: with the name of the operation.
+        UntraceableError: With the name of the operation.
     """
     if isinstance(operation, keras.Layer):
         return
@@ -76,7 +76,7 @@ def why_they_differ(repeats: bool) -> UntraceableError:
     """The reason why a run in training has other steps than one at inference.
 
     Args:
-        repeats: whether another run in inference does the same as the first.
+        repeats: Whether another run in inference does the same as the first.
     """
     if repeats:
         return UntraceableError(

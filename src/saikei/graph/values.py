@@ -29,11 +29,11 @@ def tensor_values(
     built or connected anew.
 
     Args:
-        graph: the graph that `read` gives for the model.
-        model: the model.
-        inputs: tensors or arrays, as the model takes them.
-        refs: the tensors to return.
-        training: the argument of a call of the model.
+        graph: The graph that `read` gives for the model.
+        model: The model.
+        inputs: Tensors or arrays, as the model takes them.
+        refs: The tensors to return.
+        training: The argument of a call of the model.
 
     Returns:
         The tensors, in the order of `refs`; gradients pass through them.
@@ -68,7 +68,7 @@ def check_runs_as_read(graph: Graph, model: Any) -> None:
     The steps of a `call` of the user's own are known from runs of it on symbolic tensors only.
 
     Raises:
-        ModelError: with a layer that was found by running a `call`.
+        ModelError: With a layer that was found by running a `call`.
     """
     own = internals.own_operations(model) if internals.is_graph_model(model) else set()
     regions = regions_of(graph.operations, graph.calls)

@@ -33,10 +33,10 @@ class Criterion:
     """A function that scores channels, and what it needs.
 
     Args:
-        score: takes a graph with its channels, a generator and samples, and returns one number
+        score: Takes a graph with its channels, a generator and samples, and returns one number
             for each channel; the higher, the more the channel matters.
-        needs: the data that it needs: none, inputs, or inputs with labels.
-        error: whether scores are errors in one unit for all groups, so that it makes sense to
+        needs: The data that it needs: none, inputs, or inputs with labels.
+        error: Whether scores are errors in one unit for all groups, so that it makes sense to
             weigh them against what a channel costs. Other scores compare a channel with the
             others of its group only.
     """

@@ -19,9 +19,9 @@ def activation(
     """Mean |a| of each channel over the tensors in which it is read, relative to its group's.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: what to run the graph on.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: What to run the graph on.
     """
     return relative_to_group(channel_map, _mean(channel_map, samples, np.abs))
 
@@ -34,9 +34,9 @@ def apoz(
     Hu et al., "Network Trimming", 2016.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: what to run the graph on.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: What to run the graph on.
     """
     return relative_to_group(channel_map, _mean(channel_map, samples, lambda array: array != 0))
 

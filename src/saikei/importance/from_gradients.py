@@ -40,9 +40,9 @@ def taylor(
     """First order: the mean over small batches of |∂L/∂z|, relative to the group's mean.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: with labels.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: With labels.
     """
     total = np.zeros(channel_map.count)
     for batch in _batches(channel_map, samples):
@@ -61,9 +61,9 @@ def hessian(
     Relative to the group's mean.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: with labels.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: With labels.
     """
     total = np.zeros(channel_map.count)
     for batch in _batches(channel_map, samples):
@@ -79,11 +79,11 @@ def _batches(channel_map: ChannelMap, samples: Samples | None) -> Iterator[list[
     For channels that no weights read, those that make them.
 
     Args:
-        channel_map: a graph with its channels.
-        samples: with labels.
+        channel_map: A graph with its channels.
+        samples: With labels.
 
     Raises:
-        EditError: when the labels do not fit the outputs.
+        EditError: When the labels do not fit the outputs.
     """
     assert samples is not None
     model = build(channel_map.graph)

@@ -29,9 +29,9 @@ def magnitude(
     the group's mean makes scores of groups of different fan-in comparable.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used; criteria share one signature.
-        samples: not used.
+        channel_map: A graph with its channels.
+        generator: Not used; criteria share one signature.
+        samples: Not used.
     """
     squares = np.zeros(channel_map.count)
     for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
@@ -46,9 +46,9 @@ def l1(
     """L1 norm of each channel's producing weights, relative to its group's mean.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: not used.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: Not used.
     """
     sums = np.zeros(channel_map.count)
     for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
@@ -64,9 +64,9 @@ def geometric_median(
     A channel whose weights are in the middle of the others' can be replaced by them.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: not used.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: Not used.
     """
     scores = np.zeros(channel_map.count)
     axes = list(weight_axes(channel_map, produced=True))
@@ -92,12 +92,12 @@ def bn_scale(
     score by the norm of their weights.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: not used.
-        samples: not used.
+        channel_map: A graph with its channels.
+        generator: Not used.
+        samples: Not used.
 
     Raises:
-        EditError: when no BatchNormalization of the model has a scale.
+        EditError: When no BatchNormalization of the model has a scale.
     """
     scales, seen = np.zeros(channel_map.count), np.zeros(channel_map.count, dtype=bool)
     for operation, name, weight, _, channels in weight_axes(channel_map, produced=True):
@@ -124,8 +124,8 @@ def random_scores(
     """One uniform number in (0, 1] for each channel.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: where the numbers come from.
-        samples: not used.
+        channel_map: A graph with its channels.
+        generator: Where the numbers come from.
+        samples: Not used.
     """
     return 1.0 - generator.random(channel_map.count)

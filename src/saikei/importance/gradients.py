@@ -23,8 +23,8 @@ def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], lis
     gradient by whole numbers, as of a quantised kernel, is 0.
 
     Args:
-        model: a built model.
-        loss: of the flattened outputs and the labels.
+        model: A built model.
+        loss: Of the flattened outputs and the labels.
     """
     makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     gradients = makers[keras.backend.backend()](model, loss)

@@ -29,12 +29,12 @@ def objective(
     within [0, 1] are too where labels are 0 and 1, and others are logits.
 
     Args:
-        outputs: the outputs of the model on some samples, flattened.
-        labels: labels of the same samples, nested as outputs are.
-        marks: the marks of the model's graph.
+        outputs: The outputs of the model on some samples, flattened.
+        labels: Labels of the same samples, nested as outputs are.
+        marks: The marks of the model's graph.
 
     Raises:
-        EditError: when labels do not fit the outputs.
+        EditError: When labels do not fit the outputs.
     """
     flat = tree.flatten(labels)
     if len(flat) != len(outputs):

@@ -23,8 +23,8 @@ def weight_axes(
     """Axes of multiplying weights that carry channels; tied variables once.
 
     Args:
-        channel_map: a graph with its channels.
-        produced: whether those that make channels, or those that read them.
+        channel_map: A graph with its channels.
+        produced: Whether those that make channels, or those that read them.
 
     Yields:
         The operation's and the weight's name, the weight, the axis, and for each index of the

@@ -23,10 +23,10 @@ class ReadAxis:
     """One axis of one tensor that carries channels to a call that reads them.
 
     Args:
-        call: the call's number.
-        ref: the tensor.
-        axis: which axis of the tensor.
-        channels: for each index of the axis, its channel's number.
+        call: The call's number.
+        ref: The tensor.
+        axis: Which axis of the tensor.
+        channels: For each index of the axis, its channel's number.
         weights: `(variable key, operation, weight, axis)` of the weights that are multiplied
             with it; none where the tensor is what a layer makes and no weights read it.
     """
@@ -63,8 +63,8 @@ def read_arrays(
     """Run a graph, and give each tensor that carries channels to a reader.
 
     Args:
-        channel_map: a graph with its channels.
-        samples: what to run it on.
+        channel_map: A graph with its channels.
+        samples: What to run it on.
     """
     of_call: dict[int, list[ReadAxis]] = defaultdict(list)
     for carrier in read_axes(channel_map):
@@ -106,10 +106,10 @@ def in_channels(
     """An array as `(rows, channels of the group)`; what repeats a channel makes more rows.
 
     Args:
-        array: a tensor or a weight.
-        axis: the axis that carries channels.
-        channels: for each index of the axis, its channel's number.
-        group: whose channels to take, in its order. Where the axis carries one less often than
+        array: A tensor or a weight.
+        axis: The axis that carries channels.
+        channels: For each index of the axis, its channel's number.
+        group: Whose channels to take, in its order. Where the axis carries one less often than
             another, its missing rows are 0.
     """
     flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])

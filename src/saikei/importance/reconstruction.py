@@ -39,9 +39,9 @@ def reconstruction(
     compute of it, so it means the same in every group.
 
     Args:
-        channel_map: a graph with its channels.
-        generator: of the choice of rows.
-        samples: what to run the graph on.
+        channel_map: A graph with its channels.
+        generator: Of the choice of rows.
+        samples: What to run the graph on.
     """
     assert samples is not None
     scores = np.zeros(channel_map.count)
@@ -57,7 +57,7 @@ class _View:
     """A group as one reader sees it.
 
     Args:
-        inverse: of the covariance of the channels that are left.
+        inverse: Of the covariance of the channels that are left.
         gram: W Wᵀ of the weights, changed as the others make up for those that went.
         total: tr(Wᵀ C W), what the reader computes of the group.
     """

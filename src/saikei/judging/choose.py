@@ -23,11 +23,11 @@ class Rival:
     """One of the fusions that were compared.
 
     Args:
-        fusion: the fusion.
-        score: its nested score.
-        behind: how much higher its nested loss is than the lowest, nats or squared error.
-        error: the standard error of that difference, over the same rows.
-        complexity: see `Fusion.complexity`.
+        fusion: The fusion.
+        score: Its nested score.
+        behind: How much higher its nested loss is than the lowest, nats or squared error.
+        error: The standard error of that difference, over the same rows.
+        complexity: See `Fusion.complexity`.
     """
 
     fusion: Fusion
@@ -57,10 +57,10 @@ class Choice:
     """What was chosen, and why.
 
     Args:
-        fusion: the chosen fusion.
-        model: the fused model, fitted to all data.
-        rivals: all fusions that were compared, ordered by nested loss.
-        reason: one sentence.
+        fusion: The chosen fusion.
+        model: The fused model, fitted to all data.
+        rivals: All fusions that were compared, ordered by nested loss.
+        reason: One sentence.
     """
 
     fusion: Fusion
@@ -117,19 +117,19 @@ def choose(
     single member always takes part, as the simplest of all.
 
     Args:
-        fusions: one fusion or more.
-        members: as in `nested_score`.
-        data: as in `nested_score`.
-        folds: as in `nested_score`.
-        seed: seed of the folds.
-        allow_in_sample: as in `nested_score`.
+        fusions: One fusion or more.
+        members: As in `nested_score`.
+        data: As in `nested_score`.
+        folds: As in `nested_score`.
+        seed: Seed of the folds.
+        allow_in_sample: As in `nested_score`.
 
     Returns:
         The choice, with a model that is fitted on all the data.
 
     Raises:
-        FusionError: when there is no fusion, or as `nested_score` does.
-        DataError: as `nested_score` does.
+        FusionError: When there is no fusion, or as `nested_score` does.
+        DataError: As `nested_score` does.
     """
     if isinstance(fusions, Fusion) or not fusions:
         raise FusionError("There is nothing to choose from: give a list of fusions.")

@@ -57,25 +57,25 @@ def explain(
     member's mean prediction.
 
     Args:
-        fused: a model that `Average`, `Cascade`, `Multimodal` or `Stack` made, loaded from a file
+        fused: A model that `Average`, `Cascade`, `Multimodal` or `Stack` made, loaded from a file
             or not; members of weight 0 have been left out of it. Or its members: two or more
             models, or what `cross_fit` gives.
         data: `(x, y)` arrays or a dataset that neither members nor fusion were fitted to; `None`
             with what `cross_fit` gives.
-        fusion: the fusion of the members, where members are given: any `OutputFusion`, such as
+        fusion: The fusion of the members, where members are given: any `OutputFusion`, such as
             `Average`, `Stack`, `Cascade` or `BestMember`; an equal average by default. A fusion
             that is fitted is fitted for each fold to the other folds.
         metric: `"loss"`, log-loss or squared error, summed over outputs; or `"accuracy"`, of one
             output with classes.
-        folds: as in `nested_score`.
-        orders: how many orders of joining to draw for more than 12 members.
-        seed: seed of the orders and the folds.
-        allow_in_sample: explain even on rows that a part was trained on.
+        folds: As in `nested_score`.
+        orders: How many orders of joining to draw for more than 12 members.
+        seed: Seed of the orders and the folds.
+        allow_in_sample: Explain even on rows that a part was trained on.
 
     Raises:
-        FusionError: when the members cannot be found in the model or do not fit each other, the
+        FusionError: When the members cannot be found in the model or do not fit each other, the
             fusion cannot be explained, or a part was trained on some of the data.
-        DataError: when the data does not fit the members.
+        DataError: When the data does not fit the members.
 
     Example:
         >>> import numpy as np
@@ -133,19 +133,19 @@ def explain_predictions(
     """Explain a weighted mean of stored predictions.
 
     Args:
-        tasks: what the output learns, or one for each output.
-        predictions: one entry for each member: `(n, …, outputs)`, or for several outputs a list
+        tasks: What the output learns, or one for each output.
+        predictions: One entry for each member: `(n, …, outputs)`, or for several outputs a list
             of such arrays. They should come from data that no member was trained on.
-        y: labels, or a list of labels for each output.
-        weights: one weight for each member; equal ones when not given.
-        names: the names of the members; `member_1` and so on when not given.
-        metric: as in `explain`.
-        orders: as in `explain`.
-        seed: seed of the orders.
+        y: Labels, or a list of labels for each output.
+        weights: One weight for each member; equal ones when not given.
+        names: The names of the members; `member_1` and so on when not given.
+        metric: As in `explain`.
+        orders: As in `explain`.
+        seed: Seed of the orders.
 
     Raises:
-        FusionError: when there are fewer than two members, or an argument is out of range.
-        DataError: when predictions are not finite, or do not fit each other or the labels.
+        FusionError: When there are fewer than two members, or an argument is out of range.
+        DataError: When predictions are not finite, or do not fit each other or the labels.
     """
     if isinstance(tasks, Task):
         tasks, predictions, y = (tasks,), [[one] for one in predictions], [y]
@@ -204,17 +204,17 @@ def _explained(
     """Compute the explanation from the fused outputs of all coalitions.
 
     Args:
-        tasks: what each output learns.
-        labels: the labels of each output.
-        coalitions: the fused outputs for any coalition.
-        names: the names of the members.
-        metric: the loss that members lower.
-        orders: how many orders to draw, where there are too many members for exact values.
-        seed: seed of the orders.
+        tasks: What each output learns.
+        labels: The labels of each output.
+        coalitions: The fused outputs for any coalition.
+        names: The names of the members.
+        metric: The loss that members lower.
+        orders: How many orders to draw, where there are too many members for exact values.
+        seed: Seed of the orders.
 
     Raises:
-        FusionError: when the metric is unknown, or there is none like it of the tasks.
-        DataError: when predictions do not fit the labels.
+        FusionError: When the metric is unknown, or there is none like it of the tasks.
+        DataError: When predictions do not fit the labels.
     """
     game = game_of(tasks, labels, coalitions, metric)
     count = game.members

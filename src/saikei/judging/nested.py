@@ -25,11 +25,11 @@ class NestedScore:
     """The score of a fusion that was fitted anew for each fold, on the other folds.
 
     Args:
-        score: over the rows of all folds, with its 95 % interval.
-        losses: the loss of each of these rows (nats or squared error) times the row's weight,
+        score: Over the rows of all folds, with its 95 % interval.
+        losses: The loss of each of these rows (nats or squared error) times the row's weight,
             float64 `(rows,)`; their mean is the loss.
-        rows: indices of these rows in the data, ascending.
-        outputs: the fusion's predictions of these rows, one array for each output.
+        rows: Indices of these rows in the data, ascending.
+        outputs: The fusion's predictions of these rows, one array for each output.
     """
 
     score: Score
@@ -58,18 +58,18 @@ def nested_score(
     of other folds, whose predictions the fusion is fitted to; no member predicts its own rows.
 
     Args:
-        fusion: any fusion; an `OutputFusion` is fitted to stored predictions, others are built and
+        fusion: Any fusion; an `OutputFusion` is fitted to stored predictions, others are built and
             run for every fold.
-        members: two or more models, or what `cross_fit` gives.
-        data: held-out `(x, y)` or a dataset; `None` with what `cross_fit` gives.
-        folds: as in `cross_fit`; `None` takes five, or those of `cross_fit`. Give a
+        members: Two or more models, or what `cross_fit` gives.
+        data: Held-out `(x, y)` or a dataset; `None` with what `cross_fit` gives.
+        folds: As in `cross_fit`; `None` takes five, or those of `cross_fit`. Give a
             `TimeSeriesSplit` again where rows are ordered in time.
-        seed: seed of the folds.
-        allow_in_sample: score even on rows that a member was trained on.
+        seed: Seed of the folds.
+        allow_in_sample: Score even on rows that a member was trained on.
 
     Raises:
-        FusionError: as the fusion does, and when a fusion that needs models gets predictions.
-        DataError: when the data does not fit the members, or a class is missing from a fold.
+        FusionError: As the fusion does, and when a fusion that needs models gets predictions.
+        DataError: When the data does not fit the members, or a class is missing from a fold.
     """
     nest = Nest.of([fusion], members, data, folds, seed, allow_in_sample)
     return nest.score(fusion)
@@ -80,10 +80,10 @@ class Nest:
     """Evidence and folds, on which several fusions can be scored alike.
 
     Args:
-        evidence: labels and predictions of the members.
-        folds: over its rows.
-        data: the data as arrays; `None` for what `cross_fit` gives.
-        allow_in_sample: whether fusions may be fitted to rows that a member was trained on.
+        evidence: Labels and predictions of the members.
+        folds: Over its rows.
+        data: The data as arrays; `None` for what `cross_fit` gives.
+        allow_in_sample: Whether fusions may be fitted to rows that a member was trained on.
     """
 
     evidence: Evidence

@@ -14,13 +14,13 @@ def check_share(name: str, value: object, zero: bool = True, one: bool = True) -
     """Refuse a value that is no number from 0 to 1.
 
     Args:
-        name: the name of the argument.
-        value: its value.
-        zero: whether 0 itself is allowed.
-        one: whether 1 itself is allowed.
+        name: The name of the argument.
+        value: Its value.
+        zero: Whether 0 itself is allowed.
+        one: Whether 1 itself is allowed.
 
     Raises:
-        FusionError: naming the bounds.
+        FusionError: Naming the bounds.
     """
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     if not fits or (value == 0 and not zero) or (value == 1 and not one):
@@ -32,11 +32,11 @@ def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]
     """Weights as floats, once they are finite, at least 0, and sum to 1.
 
     Args:
-        weights: one for each member.
-        of: a supplement for messages, such as " of class 2".
+        weights: One for each member.
+        of: A supplement for messages, such as " of class 2".
 
     Raises:
-        FusionError: naming the sum, or what else is wrong.
+        FusionError: Naming the sum, or what else is wrong.
     """
     try:
         numbers = tuple(float(weight) for weight in weights)

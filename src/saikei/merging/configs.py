@@ -14,8 +14,8 @@ def stripped(value: Any, but: Sequence[str] = ()) -> Any:
     """A config without the settings that make no difference once there are weights.
 
     Args:
-        value: a config, or a part of one.
-        but: further keys to leave out.
+        value: A config, or a part of one.
+        but: Further keys to leave out.
     """
     if isinstance(value, Mapping):
         return {

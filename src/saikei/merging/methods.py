@@ -21,10 +21,10 @@ class MemberTensors:
     """One tensor of every member.
 
     Args:
-        name: the name of the tensor, the same in every member.
-        arrays: one array for each member, of one shape and floating type.
-        given_base: the tensor of the base; `None` without a base.
-        out: the array to write to; `None` for a new one.
+        name: The name of the tensor, the same in every member.
+        arrays: One array for each member, of one shape and floating type.
+        given_base: The tensor of the base; `None` without a base.
+        out: The array to write to; `None` for a new one.
     """
 
     name: str
@@ -37,7 +37,7 @@ class MemberTensors:
         """The tensor of the base.
 
         Raises:
-            FusionError: when there is none.
+            FusionError: When there is none.
         """
         if self.given_base is None:
             raise FusionError("The method needs the tensor of a base: give one.")
@@ -48,7 +48,7 @@ class Merge(ABC):
     """A way to merge the tensors of several members into one. Subclasses are frozen dataclasses.
 
     Attributes:
-        needs_base: whether it merges differences to a base that all members were fine-tuned from.
+        needs_base: Whether it merges differences to a base that all members were fine-tuned from.
     """
 
     needs_base: ClassVar[bool] = False
@@ -63,13 +63,13 @@ class Merge(ABC):
         """Merge one tensor.
 
         Args:
-            name: the name of the tensor, the same in every member.
-            arrays: one array for each member, of one shape and floating type.
-            base: the tensor of the base, for methods that need one; else `None`.
-            out: the array to write to; `None` for a new one.
+            name: The name of the tensor, the same in every member.
+            arrays: One array for each member, of one shape and floating type.
+            base: The tensor of the base, for methods that need one; else `None`.
+            out: The array to write to; `None` for a new one.
 
         Raises:
-            FusionError: when the arrays do not fit each other or the method, or hold NaN.
+            FusionError: When the arrays do not fit each other or the method, or hold NaN.
         """
         self.check_count(len(arrays))
         return self._merged(MemberTensors(name, arrays, base, out))
@@ -82,7 +82,7 @@ class Merge(ABC):
         """Refuse a number of members that the method cannot take.
 
         Raises:
-            FusionError: naming the number that it takes.
+            FusionError: Naming the number that it takes.
         """
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Linear(Merge):
     """The weighted mean of the members, `Σ wᵢ xᵢ`.
 
     Args:
-        weights: one for each member, at least 0, with sum 1; `None` for equal ones.
+        weights: One for each member, at least 0, with sum 1; `None` for equal ones.
 
     Example:
         >>> import numpy as np
@@ -125,7 +125,7 @@ class Ema(Merge):
     """The exponential moving average of checkpoints in the order of training.
 
     Args:
-        decay: the weight of the average so far when a checkpoint is added, 0 to 1.
+        decay: The weight of the average so far when a checkpoint is added, 0 to 1.
 
     Example:
         >>> Ema(0.5).weights(3)
@@ -151,7 +151,7 @@ class Slerp(Merge):
     """Between two members on a sphere, tensor by tensor (Shoemake, 1985).
 
     Args:
-        t: position between the first and the second, 0 to 1.
+        t: Position between the first and the second, 0 to 1.
     """
 
     t: float = 0.5
@@ -193,7 +193,7 @@ class Ties(Merge):
     the sign of their sum is elected, and those that have it are averaged.
 
     Args:
-        density: the share of the differences that stay, above 0 and at most 1.
+        density: The share of the differences that stay, above 0 and at most 1.
         scale: λ, factor of the merged difference.
     """
 
@@ -213,12 +213,12 @@ class Dare(Merge):
     """Drop differences to the base at random, and rescale the others (Yu et al., 2023).
 
     Args:
-        drop: the probability that a difference is dropped, at least 0 and below 1.
-        consensus: how the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
+        drop: The probability that a difference is dropped, at least 0 and below 1.
+        consensus: How the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
             TIES.
         scale: λ, factor of the merged difference.
-        rescale: whether the remaining differences are divided by `1 − drop`.
-        seed: seed of the dropping.
+        rescale: Whether the remaining differences are divided by `1 − drop`.
+        seed: Seed of the dropping.
     """
 
     drop: float = 0.9
@@ -262,7 +262,7 @@ class Fisher:
     Matena and Raffel, 2022. The information is the empirical one, of the labels of held-out data.
 
     Args:
-        samples: the number of rows that it is measured on; all where there are fewer.
+        samples: The number of rows that it is measured on; all where there are fewer.
     """
 
     samples: int = 512
@@ -282,7 +282,7 @@ class Greedy:
     Wortsman et al., "Model soups", 2022. Measured on held-out data.
 
     Args:
-        metric: how the mean is scored, `"loss"` or `"accuracy"`.
+        metric: How the mean is scored, `"loss"` or `"accuracy"`.
     """
 
     metric: Literal["loss", "accuracy"] = "loss"

@@ -46,7 +46,7 @@ def find_method(method: object) -> Method:
     """A method by its name; a method itself is returned as it is.
 
     Raises:
-        FusionError: when it is unknown.
+        FusionError: When it is unknown.
     """
     if isinstance(method, (Merge, Fisher, Greedy)):
         return method
@@ -62,7 +62,7 @@ def method_from_dict(record: Mapping[str, Any]) -> Method:
     """The inverse of a method's `to_dict`.
 
     Raises:
-        FusionError: when there is no such method.
+        FusionError: When there is no such method.
     """
     kind = METHODS.get(str(record.get("method")))
     if kind is None:

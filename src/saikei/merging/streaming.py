@@ -25,12 +25,12 @@ class MergedFile(ToDict):
     """The merged file.
 
     Args:
-        path: the path of the new file.
-        tensors: how many tensors it holds.
-        nbytes: the size of the tensors in bytes.
-        correlation: the least correlation of a member's kernels with those of the first member, or
+        path: The path of the new file.
+        tensors: How many tensors it holds.
+        nbytes: The size of the tensors in bytes.
+        correlation: The least correlation of a member's kernels with those of the first member, or
             of the base; `None` where it was not measured.
-        kept: names of tensors that are no floats and were copied from the first member.
+        kept: Names of tensors that are no floats and were copied from the first member.
     """
 
     path: Path
@@ -56,24 +56,24 @@ def merge_files(
     the first file.
 
     Args:
-        paths: two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
+        paths: Two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
             tensors of the same names, shapes and types.
-        out: the new file, of the same kind; what else the first file holds is copied.
-        method: as in `Soup`, except `"greedy"` and `"fisher"`, which need data.
-        base: the file of the model that the members were fine-tuned from, for methods that need it.
-        check: whether members whose kernels do not correlate are refused: the mean of networks of
+        out: The new file, of the same kind; what else the first file holds is copied.
+        method: As in `Soup`, except `"greedy"` and `"fisher"`, which need data.
+        base: The file of the model that the members were fine-tuned from, for methods that need it.
+        check: Whether members whose kernels do not correlate are refused: the mean of networks of
             different seeds is useless. `Soup` measures the loss and aligns channels; here there is
             no data.
-        overwrite: whether an existing file may be replaced.
+        overwrite: Whether an existing file may be replaced.
 
     Returns:
         The merged file, which is written whole or not at all.
 
     Raises:
-        FusionError: naming the file and the tensor that does not fit, or the argument to fix.
-        ModelError: when a file cannot be read.
-        InputError: when the file cannot be written at this path.
-        WorkError: when the disk is full.
+        FusionError: Naming the file and the tensor that does not fit, or the argument to fix.
+        ModelError: When a file cannot be read.
+        InputError: When the file cannot be written at this path.
+        WorkError: When the disk is full.
     """
     merge = _streaming(method, len(paths), base)
     kinds = {files.ending(Path(path)) for path in (*paths, out)}

@@ -20,15 +20,15 @@ def check_correlation(stores: Sequence[Store], with_base: bool) -> float | None:
     """The least correlation of the members' kernels, over a sample of each.
 
     Args:
-        stores: the tensors of the members, and those of a base behind them.
-        with_base: whether the last store is a base, which all members are compared with;
+        stores: The tensors of the members, and those of a base behind them.
+        with_base: Whether the last store is a base, which all members are compared with;
             otherwise they are compared with the first member.
 
     Returns:
         The least correlation; `None` without kernels.
 
     Raises:
-        FusionError: naming a file whose kernels do not correlate.
+        FusionError: Naming a file whose kernels do not correlate.
     """
     root = stores[-1] if with_base else stores[0]
     kernels = [

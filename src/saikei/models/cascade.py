@@ -33,12 +33,12 @@ class CascadeModel(keras.Model):
 
     Args:
         members: Functional models with the same inputs and one output each, with distinct names.
-        exits: when rows leave.
-        shares: for each member the share of rows that it is expected to see; `None` if unknown.
-        name: the name of the model.
+        exits: When rows leave.
+        shares: For each member the share of rows that it is expected to see; `None` if unknown.
+        name: The name of the model.
 
     Raises:
-        FusionError: when there are not as many thresholds as members but the last.
+        FusionError: When there are not as many thresholds as members but the last.
     """
 
     # `call` computes the same as the graph of layers, in which all members run.
@@ -71,9 +71,9 @@ class CascadeModel(keras.Model):
         """Run member after member until all rows of the batch have left.
 
         Args:
-            inputs: as the members take them.
-            training: ignored; a cascade is not trained, so members always run as in inference.
-            mask: ignored.
+            inputs: As the members take them.
+            training: Ignored; a cascade is not trained, so members always run as in inference.
+            mask: Ignored.
         """
         return self._packed(self._from_stage(0, inputs, (), None))
 
@@ -81,10 +81,10 @@ class CascadeModel(keras.Model):
         """The output of the cascade from a stage on; for rows that left before, it is not used.
 
         Args:
-            stage: the index of the member that runs.
-            inputs: the inputs of the whole batch.
-            earlier: the outputs of the members before it.
-            gone: which rows have left before, booleans `(batch,)`; `None` at the first stage.
+            stage: The index of the member that runs.
+            inputs: The inputs of the whole batch.
+            earlier: The outputs of the members before it.
+            gone: Which rows have left before, booleans `(batch,)`; `None` at the first stage.
         """
         (output,) = tree.flatten(self.members[stage](inputs, training=False))
         outputs = (*earlier, keras.ops.cast(output, self.outputs[0].dtype))
@@ -107,14 +107,14 @@ class CascadeModel(keras.Model):
         """Outputs, and the stage at which each row left.
 
         Args:
-            x: arrays as the members take them, one sample a row.
-            batch_size: rows in a batch of a member; 32 when not given.
+            x: Arrays as the members take them, one sample a row.
+            batch_size: Rows in a batch of a member; 32 when not given.
 
         Returns:
             Outputs `(n, …)`, and stages, int `(n,)`: the index of the last member that has run.
 
         Raises:
-            DataError: when there are no rows.
+            DataError: When there are no rows.
         """
         arrays = tree.map_structure(_as_numpy, x)
         rows = np.arange(len(tree.flatten(arrays)[0]))
@@ -161,15 +161,15 @@ class CascadeModel(keras.Model):
         """Outputs of every row; later members run only on the rows that need them.
 
         Args:
-            x: arrays, or a dataset that `keras.Model.predict` takes.
-            batch_size: rows in a batch of a member, for arrays; 32 when not given.
-            verbose: ignored; there is no progress bar.
-            steps: batches to take of a dataset; all when not given.
-            callbacks: refused.
+            x: Arrays, or a dataset that `keras.Model.predict` takes.
+            batch_size: Rows in a batch of a member, for arrays; 32 when not given.
+            verbose: Ignored; there is no progress bar.
+            steps: Batches to take of a dataset; all when not given.
+            callbacks: Refused.
 
         Raises:
-            DataError: when there are no rows.
-            FusionError: when there are callbacks.
+            DataError: When there are no rows.
+            FusionError: When there are callbacks.
         """
         if callbacks:
             raise FusionError("A cascade's predict calls no callbacks: leave them out.")
@@ -185,7 +185,7 @@ class CascadeModel(keras.Model):
         """Outputs of one batch; later members run only on the rows that need them.
 
         Args:
-            x: arrays as the members take them.
+            x: Arrays as the members take them.
         """
         return self._packed(self.predict_stages(x, len(tree.flatten(x)[0]) or 1)[0])
 
@@ -234,7 +234,7 @@ class CascadeModel(keras.Model):
         The arguments and what is returned are those of `keras.Model.evaluate`.
 
         Raises:
-            ModelError: when the model is not compiled.
+            ModelError: When the model is not compiled.
         """
         if self._score_as is None:
             raise ModelError(
@@ -264,7 +264,7 @@ class CascadeModel(keras.Model):
         """Refused: exits have no gradient.
 
         Raises:
-            FusionError: always.
+            FusionError: Always.
         """
         raise FusionError(
             "A cascade is not trained as a whole: train its members, then fuse them again."
@@ -276,12 +276,12 @@ class CascadeModel(keras.Model):
         In ONNX, LiteRT, OpenVINO and SavedModel that is an `If` (from JAX, a `Case`).
 
         Args:
-            filepath: the path of the file or folder to write.
-            format: the format, as in `keras.Model.export`.
-            **kwargs: further arguments of `keras.Model.export`.
+            filepath: The path of the file or folder to write.
+            format: The format, as in `keras.Model.export`.
+            **kwargs: Further arguments of `keras.Model.export`.
 
         Raises:
-            ModelError: on the torch backend, whose exporters follow no branch.
+            ModelError: On the torch backend, whose exporters follow no branch.
         """
         if keras.config.backend() == "torch":
             raise ModelError(
@@ -318,8 +318,8 @@ def select(exits: Exits, outputs: Sequence[Any]) -> Any:
     """The output of a cascade of which all members have run, in a graph.
 
     Args:
-        exits: when rows leave.
-        outputs: one symbolic tensor `(batch, classes)` for each member, all of one type.
+        exits: When rows leave.
+        outputs: One symbolic tensor `(batch, classes)` for each member, all of one type.
     """
     averages = exits.combine == "average"
     stages = [

@@ -26,7 +26,7 @@ class Exits(Jsonable):
     threshold; the last stage has none. Where a confidence is not a number, it counts as 0.
 
     Args:
-        thresholds: one for each member but the last; 0 lets every row go, and one above 1 none.
+        thresholds: One for each member but the last; 0 lets every row go, and one above 1 none.
         confidence: `"max_probability"`, of the most probable class; `"margin"` of it over the
             next one; `"entropy"`, 1 - H(p) / log(classes); `"agreement"`, the overlap
             Σ min(pₖ, q) of member k's probabilities with the mean q of those before it, which is
@@ -34,7 +34,7 @@ class Exits(Jsonable):
         combine: `"last"`: the output of a stage is that of its member; `"average"`: the mean of
             the members up to it, in probabilities or logits, as they give them.
         kind: `"binary"`, one output, or `"multiclass"`.
-        from_logits: whether members give logits rather than probabilities.
+        from_logits: Whether members give logits rather than probabilities.
     """
 
     json_error: ClassVar[type[FusionError]] = FusionError
@@ -58,7 +58,7 @@ class Exits(Jsonable):
         """The output of the cascade at a stage.
 
         Args:
-            outputs: one array or tensor `(n, classes)` for each member up to this stage.
+            outputs: One array or tensor `(n, classes)` for each member up to this stage.
         """
         if self.combine == "last" or len(outputs) == 1:
             return outputs[-1]
@@ -68,7 +68,7 @@ class Exits(Jsonable):
         """Which rows leave at a stage that is not the last, booleans `(n,)`.
 
         Args:
-            outputs: one array or tensor `(n, classes)` for each member up to this stage.
+            outputs: One array or tensor `(n, classes)` for each member up to this stage.
         """
         return self.confidences(outputs) >= self.thresholds[len(outputs) - 1]
 
@@ -76,7 +76,7 @@ class Exits(Jsonable):
         """The confidences at a stage, float32 `(n,)`.
 
         Args:
-            outputs: one array or tensor `(n, classes)` for each member up to this stage.
+            outputs: One array or tensor `(n, classes)` for each member up to this stage.
         """
         numpy = all(isinstance(one, np.ndarray) for one in outputs)
         # The two have functions of the same names, so that there is one formula.
@@ -108,7 +108,7 @@ def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
     """Refuse an argument that is none of the known values.
 
     Raises:
-        FusionError: naming the known values.
+        FusionError: Naming the known values.
     """
     if value not in known:
         raise FusionError(f"{name}={value!r} is unknown: use one of {', '.join(known)}.")
@@ -118,7 +118,7 @@ def check_thresholds(thresholds: Sequence[float], members: int) -> None:
     """Refuse thresholds of another number than there are exits.
 
     Raises:
-        FusionError: with both numbers.
+        FusionError: With both numbers.
     """
     if len(thresholds) != members - 1:
         raise FusionError(

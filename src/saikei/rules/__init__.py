@@ -69,7 +69,7 @@ def register_rule(rule: Rule) -> Callable[[type], type]:
     """A class decorator that gives a user's own layer a rule.
 
     Args:
-        rule: how labels pass through the layer and what it costs.
+        rule: How labels pass through the layer and what it costs.
 
     Returns:
         The decorator; it returns the class unchanged.

@@ -35,7 +35,7 @@ def mixes_channels(activation: Any) -> str | None:
     """Why a fused `activation=` argument needs all channels together; `None` if it does not.
 
     Args:
-        activation: the config entry: a name, `None`, or a serialised function or layer.
+        activation: The config entry: a name, `None`, or a serialised function or layer.
     """
     name = activation
     if isinstance(activation, dict):

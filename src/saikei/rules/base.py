@@ -18,15 +18,15 @@ class CallView:
     """One call of an operation, as a rule sees it: shapes and settings, no Keras objects.
 
     Args:
-        operation: the operation's name.
-        kind: its kind.
-        config: its settings.
-        weights: the shape of each weight.
-        inputs: the shape of each input tensor, batch axis first.
-        outputs: the shape of each output tensor.
-        arguments: all arguments, flattened; `None` stands where a tensor is.
-        tensor_positions: where in `arguments` the inputs stand.
-        slots: for each of `arguments`, the number of the positional argument or the name of the
+        operation: The operation's name.
+        kind: Its kind.
+        config: Its settings.
+        weights: The shape of each weight.
+        inputs: The shape of each input tensor, batch axis first.
+        outputs: The shape of each output tensor.
+        arguments: All arguments, flattened; `None` stands where a tensor is.
+        tensor_positions: Where in `arguments` the inputs stand.
+        slots: For each of `arguments`, the number of the positional argument or the name of the
             keyword argument that it belongs to.
     """
 
@@ -76,8 +76,8 @@ class Rule:
     """How the labels of a kind of operation pass, and what a call of it costs.
 
     Args:
-        flow: from a call and the labels of its inputs to a `Flow`.
-        macs: multiply-accumulates of one call for one index of the first axis of its first input,
+        flow: From a call and the labels of its inputs to a `Flow`.
+        macs: Multiply-accumulates of one call for one index of the first axis of its first input,
             which is a sample as a rule. Operations that only add, compare or move values count
             none, as is the custom; `None` where they are not known.
     """

@@ -41,8 +41,8 @@ class Equation:
         """Multiply-accumulates for one sample; none where nothing is summed.
 
         Args:
-            shapes: of the operands.
-            batch: the letter of the batch axis.
+            shapes: Of the operands.
+            batch: The letter of the batch axis.
         """
         letters = set("".join(self.operands))
         if len(self.operands) < 2 or letters <= set(self.result):
@@ -55,8 +55,8 @@ def parse(subscripts: str, ranks: Sequence[int]) -> Equation | None:
     """An einsum string with its ellipses written out; `None` where it is not well-formed.
 
     Args:
-        subscripts: such as `"...ij,jk->...ik"`.
-        ranks: ranks of the operands.
+        subscripts: Such as `"...ij,jk->...ik"`.
+        ranks: Ranks of the operands.
     """
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")

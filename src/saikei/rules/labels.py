@@ -42,9 +42,9 @@ class Rescale:
     it divides by less, and the query weights make up for it.
 
     Args:
-        weights: names of the weights.
-        labels: the vector whose share of kept labels counts.
-        power: exponent of that share.
+        weights: Names of the weights.
+        labels: The vector whose share of kept labels counts.
+        power: Exponent of that share.
     """
 
     weights: tuple[str, ...]
@@ -57,21 +57,21 @@ class Flow:
     """How labels pass through one call.
 
     Args:
-        outputs: labels of each output tensor.
-        weights: labels of each axis of each weight, by weight name.
-        sizes: config entries that are channel counts: a vector stands for the number of its
+        outputs: Labels of each output tensor.
+        weights: Labels of each axis of each weight, by weight name.
+        sizes: Config entries that are channel counts: a vector stands for the number of its
             labels that are kept; tuples nest, and anything else stays as it is. `"a/b"` is the
             entry `b` of the entry `a`.
-        settings: labels of config entries that are arrays.
-        constants: labels of constant arrays among the arguments, by their flat position.
-        arguments: arguments that are channel counts, by their flat position, written like
+        settings: Labels of config entries that are arrays.
+        constants: Labels of constant arrays among the arguments, by their flat position.
+        arguments: Arguments that are channel counts, by their flat position, written like
             `sizes`; slices nest too.
-        ties: vectors that this call makes equal.
-        pins: labels that this call makes uncuttable.
-        produces: for each weight, its axes whose channels the call makes; when not given, those
+        ties: Vectors that this call makes equal.
+        pins: Labels that this call makes uncuttable.
+        produces: For each weight, its axes whose channels the call makes; when not given, those
             whose labels the outputs have.
-        rescale: weights that a cut multiplies by a number.
-        inexact: why the other channels change when a silent one goes; `None` where they do not.
+        rescale: Weights that a cut multiplies by a number.
+        inexact: Why the other channels change when a silent one goes; `None` where they do not.
     """
 
     outputs: tuple[Labels, ...]
@@ -92,9 +92,9 @@ class LabelSource:
     """Makes labels that are not in use yet, and records the operation that each is for.
 
     Args:
-        outer: where labels can stay on one of several axes only (a reshape that splits or
+        outer: Where labels can stay on one of several axes only (a reshape that splits or
             joins axes), whether it is the last but one of them rather than the last.
-        chosen: labels that had to choose.
+        chosen: Labels that had to choose.
     """
 
     count: int = 0
@@ -106,9 +106,9 @@ class LabelSource:
         """`size` new labels for the operation `owner`.
 
         Args:
-            size: how many.
-            owner: the operation's name.
-            part: what they are, where the operation makes labels of several kinds.
+            size: How many.
+            owner: The operation's name.
+            part: What they are, where the operation makes labels of several kinds.
         """
         start = self.count
         self.count += size
@@ -119,8 +119,8 @@ class LabelSource:
         """One of several axes to carry labels; remembered, so that another can be tried.
 
         Args:
-            axes: at least two axes, in order.
-            vectors: the labels at stake.
+            axes: At least two axes, in order.
+            vectors: The labels at stake.
         """
         self.chosen.extend(vectors)
         return axes[-2] if self.outer else axes[-1]

@@ -26,7 +26,7 @@ def tie_axis(
     """One axis of tensors that are combined element by element.
 
     Args:
-        parts: size and labels of the axis in each tensor.
+        parts: Size and labels of the axis in each tensor.
 
     Returns:
         The labels of the result's axis, and the ties and pins that follow.

@@ -13,8 +13,8 @@ def quantised(rule: Rule, mode: str) -> Rule:
     """The rule of a quantised layer.
 
     Args:
-        rule: rule of the layer in floating point, whose weights a `CallView` shows.
-        mode: as Keras names it.
+        rule: Rule of the layer in floating point, whose weights a `CallView` shows.
+        mode: As Keras names it.
     """
 
     def flow(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:

@@ -39,11 +39,11 @@ class _Cell:
     """A cell of a recurrent layer.
 
     Args:
-        kind: a key of the tables above.
-        config: its settings, or those of the layer that is made of it alone.
-        weights: the call's.
-        prefix: prefix of the names of its own weights.
-        path: path of the number of its units in the call's config.
+        kind: A key of the tables above.
+        config: Its settings, or those of the layer that is made of it alone.
+        weights: The call's.
+        prefix: Prefix of the names of its own weights.
+        path: Path of the number of its units in the call's config.
     """
 
     kind: str
@@ -98,11 +98,11 @@ def _cells(
     """The cells of a recurrent layer, from the first on; `None` where one has no rule.
 
     Args:
-        call: call of the layer, or of one around it.
-        kind: kind of the layer.
-        config: config of the layer.
-        path: path of that config in the call's.
-        prefix: prefix of the names of the layer's weights.
+        call: Call of the layer, or of one around it.
+        kind: Kind of the layer.
+        config: Config of the layer.
+        path: Path of that config in the call's.
+        prefix: Prefix of the names of the layer's weights.
     """
     plain = kind.rstrip("123D") if kind.startswith("ConvLSTM") else kind
     if plain in _GATES:

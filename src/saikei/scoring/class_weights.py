@@ -24,19 +24,19 @@ def weigh_classes(
     """Data with sample weights by class.
 
     Args:
-        model: whose one output is of classes.
+        model: Whose one output is of classes.
         data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is gathered; weights
             that are there are multiplied.
-        class_weight: a weight for each class number, 1 for those that are not named; or
+        class_weight: A weight for each class number, 1 for those that are not named; or
             `"balanced"`, which makes all classes count the same, with mean 1.
-        loss: a Keras loss; `None` as for `saikei.fit`.
+        loss: A Keras loss; `None` as for `saikei.fit`.
 
     Returns:
         `(x, y, sample_weight)`: one weight for each row, or for each position.
 
     Raises:
-        InputError: when the output is not of classes, or the weights are no weights.
-        DataError: when the data does not fit the model.
+        InputError: When the output is not of classes, or the weights are no weights.
+        DataError: When the data does not fit the model.
     """
     whole = gathered(data, inputs=input_count(model), as_is=False)
     tasks = infer_tasks(model, whole.y, loss)
@@ -65,7 +65,7 @@ def weighed(model: keras.Model, train: Any, class_weight: ClassWeight | None, lo
     """What `fit` and `distill` train on: the data, with weights by class where there are some.
 
     Raises:
-        InputError: as `weigh_classes` does, and for a dataset, which is not read into memory.
+        InputError: As `weigh_classes` does, and for a dataset, which is not read into memory.
     """
     if class_weight is None:
         return train

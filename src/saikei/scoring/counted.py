@@ -23,10 +23,10 @@ class Labels:
     """The labels of one output.
 
     Args:
-        values: one row for each sample. What does not count is a 0.
-        importance: how much each row `(n,)`, position `(n, …)` or label counts, with mean 1 over
+        values: One row for each sample. What does not count is a 0.
+        importance: How much each row `(n,)`, position `(n, …)` or label counts, with mean 1 over
             the whole data; `None` where all count the same.
-        scale: the factor of a loss: as in Keras a loss is a sum of weighted losses divided
+        scale: The factor of a loss: as in Keras a loss is a sum of weighted losses divided
             by how many there are, not by the sum of their weights. So it is the mean weight.
     """
 
@@ -106,14 +106,14 @@ def count(
     """Labels, and how much each of them counts.
 
     Args:
-        values: labels of one output.
-        known: which of them are labels at all, booleans of their shape; `None` for all.
-        mask: booleans of the output's rows or positions, or `None`: what is `False` is padding.
-        weights: the weights of the rows or positions, or `None`.
-        name: the name of the data, for messages.
+        values: Labels of one output.
+        known: Which of them are labels at all, booleans of their shape; `None` for all.
+        mask: Booleans of the output's rows or positions, or `None`: what is `False` is padding.
+        weights: The weights of the rows or positions, or `None`.
+        name: The name of the data, for messages.
 
     Raises:
-        DataError: when mask or weights do not fit the labels, weights are negative or not
+        DataError: When mask or weights do not fit the labels, weights are negative or not
             finite, or nothing counts.
     """
     values, counted, importance = count_raw(values, known, mask, weights, name)
@@ -142,7 +142,7 @@ def count_raw(
         `None` for all; and how much they count, or `None` where all count the same.
 
     Raises:
-        DataError: when mask or weights do not fit the labels, or weights are negative or not
+        DataError: When mask or weights do not fit the labels, or weights are negative or not
             finite.
     """
     counted: Array | None = None

@@ -39,20 +39,20 @@ def evaluate(
     not depend on how the data is cut into batches.
 
     Args:
-        model: a built model; it need not be compiled.
+        model: A built model; it need not be compiled.
         data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset that `keras.Model.fit`
             takes. Weights are one number for each sample, or for each position.
-        batch_size: samples a step, for arrays.
-        loss: a Keras loss, one for each output, or `None` for the one that the model is
+        batch_size: Samples a step, for arrays.
+        loss: A Keras loss, one for each output, or `None` for the one that the model is
             compiled with, or that suits its outputs and the labels.
-        metric: what to report: a name of scikit-learn or Keras, such as `"auc"`, `"f1"` or
+        metric: What to report: a name of scikit-learn or Keras, such as `"auc"`, `"f1"` or
             `"balanced_accuracy"`, a Keras metric or a function; see
             `saikei.scoring.metrics.find_metric`. Its interval comes from a bootstrap, for which
             the predictions are kept. `None` takes the accuracy or the squared error.
 
     Raises:
-        DataError: when the data is empty or does not fit the model, or nothing of it counts.
-        InputError: when there is no such metric, or the model has several outputs.
+        DataError: When the data is empty or does not fit the model, or nothing of it counts.
+        InputError: When there is no such metric, or the model has several outputs.
     """
     if metric is not None:
         labelled, outputs = observe(model, data, batch_size, loss, metric)

@@ -32,14 +32,14 @@ def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
     labels of 0 and 1, and regression otherwise.
 
     Args:
-        model: a built model.
-        y: labels: class numbers `(n,)`, one-hot or multilabel rows `(n, classes)`, or numbers
+        model: A built model.
+        y: Labels: class numbers `(n,)`, one-hot or multilabel rows `(n, classes)`, or numbers
             of the output's shape.
-        loss: a Keras loss or its name.
+        loss: A Keras loss or its name.
 
     Raises:
-        DataError: when the labels do not fit the output.
-        ModelError: when the model has several outputs (see `infer_tasks`), or no readable
+        DataError: When the labels do not fit the output.
+        ModelError: When the model has several outputs (see `infer_tasks`), or no readable
             graph.
     """
     tasks = infer_tasks(model, y, loss)
@@ -59,9 +59,9 @@ class Inference:
     """The outputs and losses of a model, read once for labels that come in batches.
 
     Args:
-        model: a built model.
-        loss: a Keras loss or its name; `None` as for `infer_task`.
-        outputs: the outputs of the model, where it was read already.
+        model: A built model.
+        loss: A Keras loss or its name; `None` as for `infer_task`.
+        outputs: The outputs of the model, where it was read already.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Inference:
         """The task of each output.
 
         Raises:
-            DataError: when the labels do not fit an output.
+            DataError: When the labels do not fit an output.
         """
         labels, given = self.labels(y), self._losses
         names = [f"output {i} of model '{self._name}'" for i in range(len(given))]
@@ -98,12 +98,12 @@ def flat_labels(model: keras.Model, y: Any, outputs: Outputs | None = None) -> l
     """The labels of each output, in the order of the model's flattened outputs.
 
     Args:
-        model: a built model.
-        y: labels, nested as the model nests its outputs.
-        outputs: the outputs of the model, where it was read already.
+        model: A built model.
+        y: Labels, nested as the model nests its outputs.
+        outputs: The outputs of the model, where it was read already.
 
     Raises:
-        DataError: when there are not as many label arrays as outputs, or their names differ.
+        DataError: When there are not as many label arrays as outputs, or their names differ.
     """
     return _flat_labels(model.name, outputs or read_outputs(model), y)
 
@@ -156,7 +156,7 @@ def flat_weights(weights: Any, outputs: int) -> list[Array | None]:
     """Sample weights for each output: one array counts for all of them.
 
     Raises:
-        DataError: when there are weights for another number of outputs.
+        DataError: When there are weights for another number of outputs.
     """
     if weights is None:
         return [None] * outputs

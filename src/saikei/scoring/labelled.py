@@ -35,11 +35,11 @@ class Labelled:
     """Labels of some rows, so that a model's outputs for them can be scored.
 
     Args:
-        tasks: what each output learns.
-        labels: the labels of each output, with how much each of them counts.
-        x: the inputs of the rows, nested as the models take them; `None` where only outputs that
+        tasks: What each output learns.
+        labels: The labels of each output, with how much each of them counts.
+        x: The inputs of the rows, nested as the models take them; `None` where only outputs that
             are known already are scored.
-        metric: what to score by; `None` takes the metric of the task.
+        metric: What to score by; `None` takes the metric of the task.
     """
 
     tasks: tuple[Task, ...]
@@ -54,13 +54,13 @@ class Labelled:
         """Labels that are not all `Labels` yet.
 
         Args:
-            tasks: what each output learns.
-            labels: one array, or `Labels`, for each output.
-            outputs: predictions for the same rows, one array for each output, to whose shapes
+            tasks: What each output learns.
+            labels: One array, or `Labels`, for each output.
+            outputs: Predictions for the same rows, one array for each output, to whose shapes
                 the labels are brought; `None` leaves the shapes as they are.
 
         Raises:
-            DataError: when labels are NaN, none counts, or they do not fit the outputs.
+            DataError: When labels are NaN, none counts, or they do not fit the outputs.
         """
         if outputs is None:
             pairs = zip(tasks, labels, strict=True)
@@ -93,13 +93,13 @@ class Labelled:
         """The log-loss (nats) or squared error of each row, summed over the outputs.
 
         Args:
-            outputs: predictions, one array `(n, …)` for each output.
+            outputs: Predictions, one array `(n, …)` for each output.
 
         Returns:
             float64 `(n,)`; its mean is the loss.
 
         Raises:
-            DataError: when predictions are of another length than labels, or not finite.
+            DataError: When predictions are of another length than labels, or not finite.
         """
         each = zip(self.tasks, self.labels, outputs, strict=True)
         return np.asarray(sum(sample_losses(*one) for one in each))
@@ -112,10 +112,10 @@ class Labelled:
         """The metric of one output, or the summed loss of several.
 
         Args:
-            outputs: predictions, one array `(n, …)` for each output.
+            outputs: Predictions, one array `(n, …)` for each output.
 
         Raises:
-            DataError: when predictions are of another length than labels, or not finite.
+            DataError: When predictions are of another length than labels, or not finite.
         """
         if self.metric is not None:
             return self.metric.score(self.tasks[0], self.labels[0], outputs[0])
@@ -132,8 +132,8 @@ class Labelled:
         the two scores.
 
         Args:
-            first: predictions, one array `(n, …)` for each output.
-            second: other predictions for the same rows.
+            first: Predictions, one array `(n, …)` for each output.
+            second: Other predictions for the same rows.
         """
         if self.metric is not None:
             one = self.tasks[0], self.labels[0], first[0], second[0]
@@ -150,7 +150,7 @@ class Labelled:
         """Constant predictions equal to the label frequencies.
 
         Args:
-            outputs: arrays of the shapes to give.
+            outputs: Arrays of the shapes to give.
 
         Returns:
             For each output one constant for each index of its last axis: the mean of the labels,

@@ -25,11 +25,11 @@ def links_of(activations: Sequence[str], tasks: Sequence[Task] = ()) -> tuple[Li
     """What each output went through: it decides what its logits are.
 
     Args:
-        activations: the last one of each output.
-        tasks: what each output learns, where that is known.
+        activations: The last one of each output.
+        tasks: What each output learns, where that is known.
 
     Raises:
-        FusionError: when an output is no probability although it went through softmax or sigmoid,
+        FusionError: When an output is no probability although it went through softmax or sigmoid,
             or is one although it went through neither.
     """
     known: dict[str, Link] = {"softmax": "softmax", "sigmoid": "sigmoid"}
@@ -65,9 +65,9 @@ def logits_of(output: Any, link: Link, least: float | None = None) -> Any:
     """The logits of an output, up to a constant for each row; float32 where it is probabilities.
 
     Args:
-        output: an array or a symbolic tensor, `(n, …, classes)`.
-        link: what it went through.
-        least: how close to 0, and under a sigmoid to 1, a probability may come; `None` takes what
+        output: An array or a symbolic tensor, `(n, …, classes)`.
+        link: What it went through.
+        least: How close to 0, and under a sigmoid to 1, a probability may come; `None` takes what
             float32 can tell apart.
     """
     if link == "linear":

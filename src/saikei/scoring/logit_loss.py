@@ -22,9 +22,9 @@ def logit_loss(task: Task, members: Sequence[Array], labels: Labels) -> ValueAnd
     """Log-loss of a weighted sum of logits: convex, as a log-sum-exp of something linear.
 
     Args:
-        task: what the output learns: classes or labels.
-        members: the logits of each member, `(n, …, outputs)`.
-        labels: the labels of the same rows, in the shape that the task has them in.
+        task: What the output learns: classes or labels.
+        members: The logits of each member, `(n, …, outputs)`.
+        labels: The labels of the same rows, in the shape that the task has them in.
 
     Returns:
         A function of one weight for each member that gives the mean loss (nats) and its gradient.

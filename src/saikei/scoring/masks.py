@@ -18,8 +18,8 @@ class Masked:
     """A model, and which of its outputs have a mask.
 
     Args:
-        model: a built model.
-        places: the indices of the outputs that have one.
+        model: A built model.
+        places: The indices of the outputs that have one.
     """
 
     def __init__(self, model: keras.Model, places: tuple[int, ...]) -> None:
@@ -30,8 +30,8 @@ class Masked:
         """Outputs, flattened, and for each its mask.
 
         Args:
-            x: arrays, as the model takes them.
-            batch_size: samples a step.
+            x: Arrays, as the model takes them.
+            batch_size: Samples a step.
         """
         return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
 
@@ -52,8 +52,8 @@ def with_masks(model: keras.Model, x: Any) -> Masked:
     """Look at which outputs of a model have a mask: where they are computed, as Keras does.
 
     Args:
-        model: a built model.
-        x: inputs as it takes them, of which the first row is tried.
+        model: A built model.
+        x: Inputs as it takes them, of which the first row is tried.
     """
     if type(model).predict is not keras.Model.predict or not may_mask(model):
         # A cascade predicts in its own order of rows, and its members end in one row each.
@@ -68,10 +68,10 @@ def shared_masks(masks: Sequence[Array | None], members: int, outputs: int) -> l
     """For each output the positions that any member counts, as in Keras's merging layers.
 
     Args:
-        masks: the masks of the outputs of the first member, then of the second, and so on; any
+        masks: The masks of the outputs of the first member, then of the second, and so on; any
             that follow are not used. An output without a mask is ignored.
-        members: how many there are.
-        outputs: how many outputs each member has.
+        members: How many there are.
+        outputs: How many outputs each member has.
     """
     found: list[Array | None] = []
     for place in range(outputs):

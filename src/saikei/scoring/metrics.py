@@ -32,9 +32,9 @@ class Metric:
     """A number that measures how good predictions are.
 
     Args:
-        name: the name that it was given by.
-        greater_is_better: whether a higher value is a better model.
-        function: a function of labels, predictions and weights of those that count, `(k,)` or
+        name: The name that it was given by.
+        greater_is_better: Whether a higher value is a better model.
+        function: A function of labels, predictions and weights of those that count, `(k,)` or
             `(k, width)`.
     """
 
@@ -46,13 +46,13 @@ class Metric:
         """The metric with a 95 % interval, by bootstrap over the samples.
 
         Args:
-            task: what the output learns.
-            labels: an array, or `Labels`.
+            task: What the output learns.
+            labels: An array, or `Labels`.
             outputs: `(n, …, outputs)`.
-            seed: of the bootstrap.
+            seed: Of the bootstrap.
 
         Raises:
-            DataError: when the metric is not defined on this data.
+            DataError: When the metric is not defined on this data.
         """
         known = as_labels(labels)
         parts = _Counted.of(task, known, outputs)
@@ -130,14 +130,14 @@ def find_metric(given: Any, task: Task) -> Metric:
     """A metric that was given by name, as one of Keras, or as a function.
 
     Args:
-        given: a name of scikit-learn's scorers (`"roc_auc"`, `"f1"`, `"balanced_accuracy"`,
+        given: A name of scikit-learn's scorers (`"roc_auc"`, `"f1"`, `"balanced_accuracy"`,
             `"neg_mean_absolute_error"`, …) or of Keras's metrics, `"auc"`, `"pr_auc"`; a Keras
             metric; or a function of labels and predictions, and of `sample_weight` if it takes
             some, of which more is better.
-        task: what the output learns.
+        task: What the output learns.
 
     Raises:
-        InputError: when there is no such metric.
+        InputError: When there is no such metric.
     """
     if isinstance(given, Metric):
         return given

@@ -30,19 +30,19 @@ def observe(
     """Predict data with a model, and count what the loss counts of its labels.
 
     Args:
-        model: a built model.
+        model: A built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset.
-        batch_size: samples a step, for arrays.
-        loss: a Keras loss or its name; `None` as for `infer_tasks`.
-        metric: as for `evaluate`; `None` takes the metric of the task.
-        outputs: the model's outputs, where it was read already.
+        batch_size: Samples a step, for arrays.
+        loss: A Keras loss or its name; `None` as for `infer_tasks`.
+        metric: As for `evaluate`; `None` takes the metric of the task.
+        outputs: The model's outputs, where it was read already.
 
     Returns:
         The labels, and one array of predictions for each output.
 
     Raises:
-        DataError: when the data does not fit the model, or nothing of it counts.
-        InputError: when there is no such metric, or the model has several outputs.
+        DataError: When the data does not fit the model, or nothing of it counts.
+        InputError: When there is no such metric, or the model has several outputs.
     """
     predicted = predict_all(model, data, batch_size)
     tasks = infer_tasks(model, predicted.y, loss, outputs)
@@ -61,13 +61,13 @@ def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> L
     """Arrays that a model, and others of the same task, can be scored on many times.
 
     Args:
-        model: a built model; the loss that it is compiled with, if any, decides the task.
+        model: A built model; the loss that it is compiled with, if any, decides the task.
         data: `(x, y)` or `(x, y, sample_weight)` arrays.
-        metric: as for `evaluate`; `None` takes the metric of the task.
+        metric: As for `evaluate`; `None` takes the metric of the task.
 
     Raises:
-        DataError: when the data does not fit the model, or nothing of it counts.
-        InputError: when there is no such metric, or the model has several outputs.
+        DataError: When the data does not fit the model, or nothing of it counts.
+        InputError: When there is no such metric, or the model has several outputs.
     """
     labelled, _ = observe(model, data, metric=metric)
     return replace(labelled, x=data[0])
@@ -82,14 +82,14 @@ def counted_labels(
     """The labels of each output, with what counts of them.
 
     Args:
-        model: whose outputs the labels are of.
-        tasks: what each output learns.
-        predicted: labels, weights and the masks of the outputs, or data, whose masks are not
+        model: Whose outputs the labels are of.
+        tasks: What each output learns.
+        predicted: Labels, weights and the masks of the outputs, or data, whose masks are not
             known.
-        read: the model's outputs, where it was read already.
+        read: The model's outputs, where it was read already.
 
     Raises:
-        DataError: when labels, weights or masks do not fit each other, or nothing counts.
+        DataError: When labels, weights or masks do not fit each other, or nothing counts.
     """
     labels = flat_labels(model, predicted.y, read)
     weights = flat_weights(predicted.weights, len(labels))

@@ -44,8 +44,8 @@ class Output:
     """One output of a model.
 
     Args:
-        shape: batch axis first, `None` where unknown.
-        activation: the last activation, such as `"softmax"`; `"linear"` where there is none. A
+        shape: Batch axis first, `None` where unknown.
+        activation: The last activation, such as `"softmax"`; `"linear"` where there is none. A
             mean of outputs with one activation has that activation: a mean of probabilities is
             a probability.
     """
@@ -59,8 +59,8 @@ class Outputs:
     """All outputs of a model.
 
     Args:
-        structure: how the model nests them (a leaf, list, tuple or dict).
-        each: the outputs, flattened.
+        structure: How the model nests them (a leaf, list, tuple or dict).
+        each: The outputs, flattened.
     """
 
     structure: Any
@@ -75,10 +75,10 @@ def read_outputs(model: keras.Model | Graph) -> Outputs:
     """Look at what comes out of a model.
 
     Args:
-        model: a built Functional or Sequential model, or its graph, where it was read already.
+        model: A built Functional or Sequential model, or its graph, where it was read already.
 
     Raises:
-        ModelError: when the model is none, is not built, or has no graph that can be read.
+        ModelError: When the model is none, is not built, or has no graph that can be read.
     """
     graph = model if isinstance(model, Graph) else read(model)
     each = tuple(
@@ -150,8 +150,8 @@ def mean_terms(graph: Graph, ref: TensorRef) -> list[tuple[TensorRef, float]] | 
     """What a tensor is the weighted mean of, and the weights; `None` where it is no mean.
 
     Args:
-        graph: the graph of a model.
-        ref: a tensor of it: the output of an `Average`, or of an `Add` of `Rescaling` layers
+        graph: The graph of a model.
+        ref: A tensor of it: the output of an `Average`, or of an `Add` of `Rescaling` layers
             whose scales sum to 1, each one number.
     """
     call = graph.calls[ref.call]

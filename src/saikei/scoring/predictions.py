@@ -27,10 +27,10 @@ class Predictions:
     """What a model predicts of some rows, beside the labels and weights in the data.
 
     Args:
-        y: labels, in the structure of the data.
-        weights: sample weights, in the structure of the data; `None` without any.
-        outputs: one array `(n, …)` for each output, flattened.
-        masks: for each output booleans of its rows or positions; `None` where it has no mask.
+        y: Labels, in the structure of the data.
+        weights: Sample weights, in the structure of the data; `None` without any.
+        outputs: One array `(n, …)` for each output, flattened.
+        masks: For each output booleans of its rows or positions; `None` where it has no mask.
     """
 
     y: Any
@@ -43,15 +43,15 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
     """Labels and outputs of every sample, from one pass over the data.
 
     Args:
-        model: a built model.
+        model: A built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset, as for `predict_all`.
-        batch_size: samples a step, for arrays.
+        batch_size: Samples a step, for arrays.
 
     Returns:
         The labels in the structure of the data, and one array `(n, …)` for each output, flattened.
 
     Raises:
-        DataError: as `predict_all` does.
+        DataError: As `predict_all` does.
     """
     predicted = predict_all(model, data, batch_size)
     return predicted.y, predicted.outputs
@@ -61,13 +61,13 @@ def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predict
     """The outputs for every sample, beside labels, weights and masks, from one pass over the data.
 
     Args:
-        model: a built model.
+        model: A built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset. A dataset may come
             shuffled: labels and outputs are gathered in the same pass.
-        batch_size: samples a step, for arrays.
+        batch_size: Samples a step, for arrays.
 
     Raises:
-        DataError: when the data is empty, endless or without labels, or has other shapes than
+        DataError: When the data is empty, endless or without labels, or has other shapes than
             the model takes.
     """
     arrays = as_arrays(data, "given", inputs=input_count(model))
@@ -81,12 +81,12 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
     """The same in parts of one or several batches, so that not all outputs are held at once.
 
     Args:
-        model: a built model.
+        model: A built model.
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset, as for `predict_all`.
-        batch_size: samples a step, for arrays.
+        batch_size: Samples a step, for arrays.
 
     Raises:
-        DataError: as `predict_all` does.
+        DataError: As `predict_all` does.
     """
     arrays = as_arrays(data, "given", inputs=input_count(model))
     if arrays is None:
@@ -106,8 +106,8 @@ def bytes_of_outputs(model: keras.Model, x: Any) -> int:
     """The bytes of all outputs of one row.
 
     Args:
-        model: a built model.
-        x: arrays as it takes them; where an axis is of unknown size, the first row is tried.
+        model: A built model.
+        x: Arrays as it takes them; where an axis is of unknown size, the first row is tried.
     """
     known = _bytes_of_a_row(model)
     if known is not None:
@@ -128,8 +128,8 @@ def rows_at_once(each: int | None, batch_size: int) -> int:
     """How many rows to predict at once, so that their outputs stay within 64 MiB.
 
     Args:
-        each: bytes of the outputs of a row; `None` where they are unknown.
-        batch_size: rows a step of the model; the result is a multiple of it, or less than it.
+        each: Bytes of the outputs of a row; `None` where they are unknown.
+        batch_size: Rows a step of the model; the result is a multiple of it, or less than it.
     """
     if each is None:
         return min(batch_size, _FIRST)

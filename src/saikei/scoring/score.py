@@ -26,14 +26,14 @@ class Score(Jsonable):
     """A metric on n samples.
 
     Args:
-        name: the name of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels),
+        name: The name of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels),
             `"mse"`, or `"loss"` for several outputs.
-        value: the metric.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        n: number of samples.
-        greater_is_better: whether a higher value is a better model.
-        loss: mean log-loss in nats, or squared error for regression; summed over outputs.
+        value: The metric.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Number of samples.
+        greater_is_better: Whether a higher value is a better model.
+        loss: Mean log-loss in nats, or squared error for regression; summed over outputs.
     """
 
     name: str
@@ -74,12 +74,12 @@ def score_predictions(task: Task, y_true: Any, y_pred: Any) -> Score:
     count the same, otherwise Student's for the (weighted) mean over samples.
 
     Args:
-        task: what the output learns.
-        y_true: labels, as the task has them: an array or `Labels`.
+        task: What the output learns.
+        y_true: Labels, as the task has them: an array or `Labels`.
         y_pred: `(n, …, outputs)`, probabilities, or logits where the task is from logits.
 
     Raises:
-        DataError: when the predictions are of another length than the labels, or not finite.
+        DataError: When the predictions are of another length than the labels, or not finite.
     """
     labels = labels_for(task, y_true)
     each, importance = per_sample(task, labels, y_pred), labels.rows()
@@ -93,11 +93,11 @@ def score_rows(
     """Score one output by what is known of each row.
 
     Args:
-        task: what the output learns.
-        each: the metric of each row, times how much it counts, `(n,)`.
-        importance: how much each row counts, `(n,)`, with mean 1.
-        loss: the mean loss.
-        right_or_wrong: whether the metric of a row is 1 or 0, when it counts fully.
+        task: What the output learns.
+        each: The metric of each row, times how much it counts, `(n,)`.
+        importance: How much each row counts, `(n,)`, with mean 1.
+        loss: The mean loss.
+        right_or_wrong: Whether the metric of a row is 1 or 0, when it counts fully.
     """
     counted = importance > 0
     count = int(counted.sum())
@@ -119,8 +119,8 @@ def per_sample(task: Task, y_true: Any, y_pred: Any) -> Array:
     over all of them is the metric.
 
     Args:
-        task: what the output learns.
-        y_true: labels, as the task has them: an array or `Labels`.
+        task: What the output learns.
+        y_true: Labels, as the task has them: an array or `Labels`.
         y_pred: `(n, …, outputs)`.
 
     Returns:
@@ -145,8 +145,8 @@ def sample_losses(task: Task, y_true: Any, y_pred: Any) -> Array:
     that count differently it is multiplied by how much each counts; the mean is the loss.
 
     Args:
-        task: what the output learns.
-        y_true: labels, as the task has them: an array or `Labels`.
+        task: What the output learns.
+        y_true: Labels, as the task has them: an array or `Labels`.
         y_pred: `(n, …, outputs)`.
     """
     labels, pred = _together(task, y_true, y_pred)
@@ -192,8 +192,8 @@ def mean_interval(values: Array, importance: Array | None = None) -> tuple[float
     """A mean with Student's 95 % interval; from one value, or equal ones, no wider than it.
 
     Args:
-        values: the value of each sample, times how much it counts, `(n,)`.
-        importance: how much each counts; `None` for all the same. The mean is then a ratio of
+        values: The value of each sample, times how much it counts, `(n,)`.
+        importance: How much each counts; `None` for all the same. The mean is then a ratio of
             two sums, and so is its error: that of the residuals (Cochran, "Sampling Techniques",
             1977).
     """

@@ -25,11 +25,11 @@ class Task:
     Args:
         kind: `"binary"` (one probability), `"multiclass"` (one of the last axis),
             `"multilabel"` (any of the last axis) or `"regression"`.
-        loss: a Keras loss; the mean over the batch is minimised.
+        loss: A Keras loss; the mean over the batch is minimised.
         metric: `"accuracy"`, `"binary_accuracy"` or `"mse"`.
-        from_logits: whether the outputs are logits rather than probabilities.
-        sparse: whether labels are class numbers rather than one-hot rows.
-        outputs: size of the outputs' last axis.
+        from_logits: Whether the outputs are logits rather than probabilities.
+        sparse: Whether labels are class numbers rather than one-hot rows.
+        outputs: Size of the outputs' last axis.
     """
 
     kind: Kind
@@ -63,7 +63,7 @@ class Task:
         """The metric as Keras computes it during training.
 
         Args:
-            plain: take one of Keras's own, which every file can hold, although it counts labels
+            plain: Take one of Keras's own, which every file can hold, although it counts labels
                 that the loss ignores.
         """
         if self.kind == "regression":
@@ -82,11 +82,11 @@ def labels_for(task: Task, y: Any) -> Labels:
     """Labels of an output, with what counts of them.
 
     Args:
-        task: what the output learns.
-        y: an array, or `Labels`, which stay as they are.
+        task: What the output learns.
+        y: An array, or `Labels`, which stay as they are.
 
     Raises:
-        DataError: when labels are NaN, or none counts.
+        DataError: When labels are NaN, or none counts.
     """
     if isinstance(y, Labels):
         return y
@@ -103,12 +103,12 @@ def labels_of(task: Task, prediction: Array, y: Any) -> Labels:
     """Labels in the shape that predictions call for, with what counts of them.
 
     Args:
-        task: what the output learns.
+        task: What the output learns.
         prediction: `(n, …, outputs)`.
-        y: an array, or `Labels`.
+        y: An array, or `Labels`.
 
     Raises:
-        DataError: when the labels do not fit the predictions, or there are none.
+        DataError: When the labels do not fit the predictions, or there are none.
     """
     labels, shape = labels_for(task, y), prediction.shape
     values = labels.values
@@ -138,13 +138,13 @@ def check_finite_labels(name: str, loss: Any, shape: tuple[int | None, ...], y: 
     """Refuse labels that are NaN or infinite, unless the loss leaves them out.
 
     Args:
-        name: what the labels are for, for messages.
-        loss: a loss object, or `None`.
-        shape: the shape of the output, batch axis first.
-        y: labels `(n, …)`.
+        name: What the labels are for, for messages.
+        loss: A loss object, or `None`.
+        shape: The shape of the output, batch axis first.
+        y: Labels `(n, …)`.
 
     Raises:
-        DataError: with how many rows are affected, and the first of them.
+        DataError: With how many rows are affected, and the first of them.
     """
     if y.dtype.kind != "f" or np.isfinite(y).all() or leaves_out_nan(loss, y, shape):
         return
@@ -160,8 +160,8 @@ class KnownAccuracy(keras.metrics.SparseCategoricalAccuracy):
     """The share of labels whose class is the most likely, without those that a loss ignores.
 
     Args:
-        ignored: the class number that does not count.
-        **arguments: of `keras.metrics.SparseCategoricalAccuracy`.
+        ignored: The class number that does not count.
+        **arguments: Of `keras.metrics.SparseCategoricalAccuracy`.
     """
 
     def __init__(self, ignored: int, **arguments: Any) -> None:

@@ -26,10 +26,10 @@ class Temperature(ToDict):
     """A fitted temperature.
 
     Args:
-        value: the number that logits are divided by; below 1 the model was too unsure, above 1 too
+        value: The number that logits are divided by; below 1 the model was too unsure, above 1 too
             sure.
-        loss: mean log-loss with it, nats.
-        loss_before: mean log-loss without it.
+        loss: Mean log-loss with it, nats.
+        loss_before: Mean log-loss without it.
     """
 
     value: float
@@ -41,13 +41,13 @@ def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:
     """The temperature of the lowest log-loss, between 0.05 and 20.
 
     Args:
-        task: what the output learns: classes or labels.
+        task: What the output learns: classes or labels.
         logits: `(n, …, outputs)`; under a softmax, logarithms of probabilities are logits too.
-        y: labels.
+        y: Labels.
 
     Raises:
-        FusionError: for a regression, which has no temperature.
-        DataError: when the labels do not fit the logits.
+        FusionError: For a regression, which has no temperature.
+        DataError: When the labels do not fit the logits.
 
     Example:
         >>> from saikei.scoring import Task

@@ -11,9 +11,9 @@ def input_axes(operation: Operation, name: str, rank: int) -> tuple[int, ...] | 
     """The axes that a kernel's products are summed over, but those of a convolution's window.
 
     Args:
-        operation: the layer.
-        name: the weight's name in it.
-        rank: of the weight.
+        operation: The layer.
+        name: The weight's name in it.
+        rank: Of the weight.
 
     Returns:
         Positions, or `None` where there is no such axis (a depthwise kernel) or none is known.

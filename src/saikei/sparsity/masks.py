@@ -31,7 +31,7 @@ class Pattern:
         """From `"2:4"`; `None` for `"unstructured"`.
 
         Raises:
-            EditError: when it is neither.
+            EditError: When it is neither.
         """
         if text == "unstructured":
             return None
@@ -85,10 +85,10 @@ def group_zeros(array: Array, axes: tuple[int, ...], of: int, zeros: int) -> Mas
     """A mask of the smallest `zeros` of every `of` weights along the axes.
 
     Args:
-        array: a kernel.
-        axes: its input axes; several are taken as one, in their order.
-        of: size of a group. What is left of the axis after whole groups has no zeros.
-        zeros: in each group.
+        array: A kernel.
+        axes: Its input axes; several are taken as one, in their order.
+        of: Size of a group. What is left of the axis after whole groups has no zeros.
+        zeros: In each group.
     """
     front = np.moveaxis(magnitude(array), axes, range(len(axes)))
     length = int(np.prod(front.shape[: len(axes)]))

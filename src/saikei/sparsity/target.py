@@ -22,11 +22,11 @@ class KernelZeros:
     """The zeros that one kernel should have.
 
     Args:
-        layer: the layer of the kernel; the first of several that share it.
-        weight: the name of the weight in the layer.
-        key: the identity of the variable.
-        zeros: for each weight, whether it should be zero; of the kernel's shape.
-        note: which part stays dense and why; empty where none does.
+        layer: The layer of the kernel; the first of several that share it.
+        weight: The name of the weight in the layer.
+        key: The identity of the variable.
+        zeros: For each weight, whether it should be zero; of the kernel's shape.
+        note: Which part stays dense and why; empty where none does.
     """
 
     layer: str
@@ -41,10 +41,10 @@ class SparsityTarget:
     """A sparsity for the kernels of some layers.
 
     Args:
-        sparsity: the share of zeros, from 0 to below 1.
-        pattern: how many of each few weights are zero; `None` for zeros anywhere.
-        layers: the names of the layers; all that have kernels when empty.
-        exclude: the names of layers that stay dense.
+        sparsity: The share of zeros, from 0 to below 1.
+        pattern: How many of each few weights are zero; `None` for zeros anywhere.
+        layers: The names of the layers; all that have kernels when empty.
+        exclude: The names of layers that stay dense.
         scope: `"layer"` gives every kernel the same share, `"global"` ranks all together.
     """
 
@@ -58,12 +58,12 @@ class SparsityTarget:
         """The zeros of every kernel.
 
         Args:
-            graph: the graph with the kernels, which are not changed.
-            progress: how far towards the sparsity, from 0 to 1, as a share of the zeros (of
+            graph: The graph with the kernels, which are not changed.
+            progress: How far towards the sparsity, from 0 to 1, as a share of the zeros (of
                 each group, where there is a pattern).
 
         Raises:
-            EditError: when a layer is unknown or has no kernel.
+            EditError: When a layer is unknown or has no kernel.
         """
         found = list(self._kernels(graph))
         if self.pattern is not None:

@@ -19,8 +19,8 @@ def is_kernel(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a weight is a kernel, which can be sparse: not a bias, a scale or a table.
 
     Args:
-        name: the weight's own name or path, such as `"kernel"` or `"query/kernel"`.
-        shape: the shape of the weight.
+        name: The weight's own name or path, such as `"kernel"` or `"query/kernel"`.
+        shape: The shape of the weight.
     """
     last = name.split("/")[-1].split("#")[0]
     return last.endswith("kernel") and len(shape) >= 2

@@ -40,19 +40,19 @@ def assert_is_edit(
     is not installed.
 
     Args:
-        edit: the edit.
-        model: a built model that the edit can be applied to.
-        data: calibration data, for edits that use it.
-        alone: whether to load the result in a process without Saikei as well. This takes some
+        edit: The edit.
+        model: A built model that the edit can be applied to.
+        data: Calibration data, for edits that use it.
+        alone: Whether to load the result in a process without Saikei as well. This takes some
             seconds; `assert_loads_alone` checks many results in one process.
-        tolerance: the largest difference of an output that counts as rounding, relative to the
+        tolerance: The largest difference of an output that counts as rounding, relative to the
             largest value of that output.
 
     Returns:
         The edited model.
 
     Raises:
-        AssertionError: when the edit breaks one of these promises; the message names it.
+        AssertionError: When the edit breaks one of these promises; the message names it.
 
     Example:
         >>> import keras
@@ -98,19 +98,19 @@ def assert_is_fusion(
     and loads, also where Saikei is not installed.
 
     Args:
-        fusion: the fusion.
-        members: built models that the fusion can fuse.
-        data: what the fusion is fitted to or trained on, where it needs data.
-        alone: whether to load the result in a process without Saikei as well; `False` where the
+        fusion: The fusion.
+        members: Built models that the fusion can fuse.
+        data: What the fusion is fitted to or trained on, where it needs data.
+        alone: Whether to load the result in a process without Saikei as well; `False` where the
             result is a model of a class of Saikei's. See `assert_is_edit`.
-        tolerance: the largest difference of an output that counts as rounding, relative to the
+        tolerance: The largest difference of an output that counts as rounding, relative to the
             largest value of that output.
 
     Returns:
         The fused model.
 
     Raises:
-        AssertionError: when the fusion breaks one of these promises; the message names it.
+        AssertionError: When the fusion breaks one of these promises; the message names it.
 
     Example:
         >>> import keras
@@ -161,11 +161,11 @@ def assert_loads_alone(models: Sequence[keras.Model], tolerance: float = 1e-5) -
     """Check that models load in a process without Saikei, and compute there what they do here.
 
     Args:
-        models: built models; they are saved to a temporary folder, and one process loads them all.
-        tolerance: the largest difference of an output, relative to its largest value.
+        models: Built models; they are saved to a temporary folder, and one process loads them all.
+        tolerance: The largest difference of an output, relative to its largest value.
 
     Raises:
-        AssertionError: when a model cannot be loaded without Saikei, or computes something else.
+        AssertionError: When a model cannot be loaded without Saikei, or computes something else.
     """
     with tempfile.TemporaryDirectory() as folder:
         expected = []

@@ -28,12 +28,12 @@ class CutCheck:
     """What the oracle found.
 
     Args:
-        cut: how many channels were cut.
-        total: how many there were.
-        error: largest difference of an output, relative to that output's largest value.
-        spread: how much the outputs differ between samples, likewise. Where it is near 0 no
+        cut: How many channels were cut.
+        total: How many there were.
+        error: Largest difference of an output, relative to that output's largest value.
+        spread: How much the outputs differ between samples, likewise. Where it is near 0 no
             signal reaches the outputs, and the error shows nothing.
-        loaded: whether the error is that of the saved and loaded model too.
+        loaded: Whether the error is that of the saved and loaded model too.
     """
 
     cut: int
@@ -58,24 +58,24 @@ def assert_cuts_exactly(
     otherwise.
 
     Args:
-        model: a built model; it is not changed.
-        share: of the channels of each group that go.
-        seed: of the choice of channels, and of the random input.
-        readers: also zero the weights that read the channels. Needed where an activation
+        model: A built model; it is not changed.
+        share: Of the channels of each group that go.
+        seed: Of the choice of channels, and of the random input.
+        readers: Also zero the weights that read the channels. Needed where an activation
             turns 0 into something else (a sigmoid): the channel is then silent only in
             what it does to others.
-        tolerance: on the largest difference relative to the largest output; when not given, 1e-5,
+        tolerance: On the largest difference relative to the largest output; when not given, 1e-5,
             and eight rounding errors where the model computes in half precision.
-        loaded: whether to save and load the model and cut that too; when not given, wherever
+        loaded: Whether to save and load the model and cut that too; when not given, wherever
             Keras can save it.
-        inputs: what to compare the outputs on, in the structure that the model takes; random
+        inputs: What to compare the outputs on, in the structure that the model takes; random
             numbers when not given.
 
     Returns:
         How much was cut and how large the difference was.
 
     Raises:
-        AssertionError: when the cut model differs from the silenced one, or when the loaded model
+        AssertionError: When the cut model differs from the silenced one, or when the loaded model
             has other channels than the model.
     """
     check = check_cut(model, share, seed, readers, loaded, inputs)
@@ -146,8 +146,8 @@ def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | Non
     """The model as it comes out of a `.keras` file that it was saved to.
 
     Args:
-        model: a built model; its own layers and functions need not be registered with Keras.
-        must: whether it is an error that Keras cannot save or load the model (a class without
+        model: A built model; its own layers and functions need not be registered with Keras.
+        must: Whether it is an error that Keras cannot save or load the model (a class without
             `get_config()`, a layer that is wrapped and called itself too); when not, there is no
             loaded model.
     """
@@ -204,8 +204,8 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
     kernels before a ReLU, which lets half of it through, grow by the root of 2 (He et al., 2015).
 
     Args:
-        model: changed in place.
-        seed: of the new values.
+        model: Changed in place.
+        seed: Of the new values.
     """
     generator = np.random.default_rng(seed)
     for weight in model.weights:

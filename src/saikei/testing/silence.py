@@ -22,9 +22,9 @@ def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> G
     channels), a twin of the operation stands in its place, which leaves the dropped ones out.
 
     Args:
-        channel_map: a graph with its channels.
-        keep: for each channel, whether it stays as it is.
-        readers: also zero the weights that read dropped channels.
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays as it is.
+        readers: Also zero the weights that read dropped channels.
     """
     operations = {}
     for name, operation in channel_map.graph.operations.items():

@@ -27,9 +27,9 @@ def with_twins(graph: Graph, channel_map: ChannelMap, keep: BoolMask) -> Graph:
     """The graph with a twin in the place of each call that its rule calls inexact.
 
     Args:
-        graph: the graph of `channel_map`, perhaps with other numbers.
-        channel_map: the channels.
-        keep: for each channel, whether its values count.
+        graph: The graph of `channel_map`, perhaps with other numbers.
+        channel_map: The channels.
+        keep: For each channel, whether its values count.
     """
     operations, calls = dict(graph.operations), list(graph.calls)
     for index, flow in enumerate(channel_map.flows):
@@ -84,11 +84,11 @@ class KeptStatistics(keras.layers.Layer):
     """A normalisation whose statistics are of the kept indices alone; the others give 0.
 
     Args:
-        kind: of the operation.
-        settings: its config.
-        masks: for each axis of the input, 1 for each index that counts, 0 for the others.
-        shapes: of its weights, by name.
-        passes_mask: whether Keras's mask of the input's steps goes on to the output.
+        kind: Of the operation.
+        settings: Its config.
+        masks: For each axis of the input, 1 for each index that counts, 0 for the others.
+        shapes: Of its weights, by name.
+        passes_mask: Whether Keras's mask of the input's steps goes on to the output.
     """
 
     def __init__(
@@ -177,8 +177,8 @@ class OfKept(keras.layers.Layer):
     """An operation without weights, applied to the kept indices of its first input.
 
     Args:
-        operation: the operation.
-        masks: for each axis of the first input, 1 for each index that is kept; `None` for one
+        operation: The operation.
+        masks: For each axis of the first input, 1 for each index that is kept; `None` for one
             that it does not reduce.
     """
 

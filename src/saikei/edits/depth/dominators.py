@@ -61,8 +61,8 @@ def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset
     """The calls that no output needs when tensors are bypassed.
 
     Args:
-        graph: the graph.
-        around: for each tensor that is bypassed, the earlier one that is read instead.
+        graph: The graph.
+        around: For each tensor that is bypassed, the earlier one that is read instead.
     """
 
     def source(ref: TensorRef) -> TensorRef:

@@ -17,8 +17,8 @@ def find_units(graph: Graph, kinds: Collection[str]) -> list[Unit]:
     Plain layers within a larger unit that is found too are not units of their own.
 
     Args:
-        graph: the graph.
-        kinds: see `Unit`.
+        graph: The graph.
+        kinds: See `Unit`.
     """
     residual = residual_units(graph)
     units = residual if "residual" in kinds else []
@@ -39,14 +39,14 @@ def choose_units(
     """Those that the user lets go.
 
     Args:
-        graph: the graph.
-        units: all that there are.
-        layers: names of units, or of layers: then the smallest units that these are in; all
+        graph: The graph.
+        units: All that there are.
+        layers: Names of units, or of layers: then the smallest units that these are in; all
             units when empty.
-        exclude: names of units or of layers in units that stay.
+        exclude: Names of units or of layers in units that stay.
 
     Raises:
-        EditError: when a name is in no unit.
+        EditError: When a name is in no unit.
     """
     inside = {unit.name: {unit.name, *unit.layers(graph)} for unit in units}
     for name in (*layers, *exclude):

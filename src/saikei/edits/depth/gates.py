@@ -75,10 +75,10 @@ class GatedModel:
     """Runs a graph with some of its units bypassed, without building it again.
 
     Args:
-        graph: the graph.
-        around: for each tensor that can be bypassed, the earlier tensor that replaces it.
-        inputs: the inputs of the samples, nested as the graph nests its inputs.
-        distances: whether to measure the distance of each such tensor to its replacement.
+        graph: The graph.
+        around: For each tensor that can be bypassed, the earlier tensor that replaces it.
+        inputs: The inputs of the samples, nested as the graph nests its inputs.
+        distances: Whether to measure the distance of each such tensor to its replacement.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class GatedModel:
         """The model's outputs, flattened, and the mean distances where they are measured.
 
         Args:
-            shut: the tensors that are bypassed.
+            shut: The tensors that are bypassed.
         """
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)

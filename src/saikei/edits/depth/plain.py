@@ -38,10 +38,10 @@ class _Layer:
     """A call with a kernel, and the normalisation and activation after it.
 
     Args:
-        name: of the operation with the kernel.
-        reads: its input.
-        gives: the output of the last call.
-        read_by: the one call that reads this; `None` where there is none or several.
+        name: Of the operation with the kernel.
+        reads: Its input.
+        gives: The output of the last call.
+        read_by: The one call that reads this; `None` where there is none or several.
     """
 
     name: str

@@ -13,12 +13,12 @@ class PlannedUnit:
     """A part of a model that can be left out.
 
     Args:
-        name: for `RemoveLayers(layers=…)` or `exclude`.
+        name: For `RemoveLayers(layers=…)` or `exclude`.
         kind: `"residual"`, `"projection"`, `"block"` or `"plain"`.
-        layers: the names of its layers.
-        params: the number of parameters that go when it alone goes.
-        macs: the multiply-accumulates per sample that go when it alone goes.
-        score: its score while all others are there; `None` where the ranking has none, so that
+        layers: The names of its layers.
+        params: The number of parameters that go when it alone goes.
+        macs: The multiply-accumulates per sample that go when it alone goes.
+        score: Its score while all others are there; `None` where the ranking has none, so that
             it stays.
         order: 1 for the first that goes; `None` where it stays or goes within another one.
     """
@@ -37,9 +37,9 @@ class RemovalPlan:
     """What `RemoveLayers` would do; printed, it is a table.
 
     Args:
-        ranking: the ranking that made the scores; see `RemoveLayers`.
-        units: all parts that can be left out, in the order in which they are called.
-        edit: an edit that leaves out the same parts without data.
+        ranking: The ranking that made the scores; see `RemoveLayers`.
+        units: All parts that can be left out, in the order in which they are called.
+        edit: An edit that leaves out the same parts without data.
     """
 
     ranking: str

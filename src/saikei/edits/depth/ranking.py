@@ -32,8 +32,8 @@ class Ranking(ABC):
         """The harm of leaving out each unit, in the ranking's own measure.
 
         Args:
-            units: the units.
-            gone: the tensors that are bypassed already.
+            units: The units.
+            gone: The tensors that are bypassed already.
 
         Returns:
             A number for each unit, `None` where the ranking has none.
@@ -140,14 +140,14 @@ def make_ranking(name: str | None, graph: Graph, units: Sequence[Unit], data: An
     """The ranking of this name, ready to score.
 
     Args:
-        name: one of `RANKINGS`; by default `"output"` with data and `"weights"` without.
-        graph: the graph.
-        units: all that will be scored.
-        data: what `keras.Model.fit` takes.
+        name: One of `RANKINGS`; by default `"output"` with data and `"weights"` without.
+        graph: The graph.
+        units: All that will be scored.
+        data: What `keras.Model.fit` takes.
 
     Raises:
-        EditError: when the ranking looks at data and there is none.
-        DataError: when the data does not fit the model.
+        EditError: When the ranking looks at data and there is none.
+        DataError: When the data does not fit the model.
     """
     chosen = name or ("weights" if data is None else "output")
     if chosen != "weights" and data is None:

@@ -127,8 +127,8 @@ def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
     attention at once, so that a decoder's attention to itself and to the encoder stay together.
 
     Args:
-        graph: the graph.
-        residual: its residual units.
+        graph: The graph.
+        residual: Its residual units.
     """
     by_output = {next(iter(unit.around)): unit for unit in residual}
     follows: dict[str, Unit] = {}

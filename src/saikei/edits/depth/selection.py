@@ -19,9 +19,9 @@ def removal_order(
     """Take out the unit that does the least harm for each unit in it, again and again.
 
     Args:
-        units: the units that may go; the ranking has scores for all of them.
-        ranking: the ranking, which scores again at each step.
-        count: how many of the smallest units go in all; one that contains others counts as many.
+        units: The units that may go; the ranking has scores for all of them.
+        ranking: The ranking, which scores again at each step.
+        count: How many of the smallest units go in all; one that contains others counts as many.
             All go when not given.
     """
     left, small = list(units), leaves(units)
@@ -50,14 +50,14 @@ def within_budget(
     """Take units out until the graph keeps a budget.
 
     Args:
-        graph: the graph.
-        units: the units that may go.
-        ranking: the ranking of the units.
-        budget: the limits; shares are of this graph.
+        graph: The graph.
+        units: The units that may go.
+        ranking: The ranking of the units.
+        budget: The limits; shares are of this graph.
 
     Raises:
-        BudgetError: when it is not kept even without all of them; the message has what is reached.
-        EditError: when the graph keeps it as it is.
+        BudgetError: When it is not kept even without all of them; the message has what is reached.
+        EditError: When the graph keeps it as it is.
     """
     check_countable(graph, budget)
     table = CostTable(graph)

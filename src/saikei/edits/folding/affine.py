@@ -30,8 +30,8 @@ class Affine:
     Args:
         scale: `(channels,)`.
         shift: `(channels,)`.
-        axis: of the tensor, batch axis first.
-        rank: of the tensor.
+        axis: Of the tensor, batch axis first.
+        rank: Of the tensor.
     """
 
     scale: Array
@@ -56,8 +56,8 @@ def of_batch_norm(operation: Operation, rank: int) -> Affine:
     """What a `BatchNormalization` does at inference.
 
     Args:
-        operation: the layer; without `scale` or `center`, these are 1 and 0.
-        rank: of its input.
+        operation: The layer; without `scale` or `center`, these are 1 and 0.
+        rank: Of its input.
     """
     config = operation.config or {}
     numbers = {name: _float64(weight) for name, weight in operation.weights.items()}
@@ -79,7 +79,7 @@ def fold_behind(operation: Operation, affine: Affine) -> Operation:
     """The layer that gives its output scaled and shifted.
 
     Raises:
-        CannotFoldError: when the layer is not linear up to its output, or the axis is not that
+        CannotFoldError: When the layer is not linear up to its output, or the axis is not that
             of its channels.
     """
     kernels, activation = _WEIGHTS.get(operation.kind), (operation.config or {}).get("activation")
@@ -103,7 +103,7 @@ def fold_ahead(operation: Operation, affine: Affine) -> Operation:
     """The layer that gives, for the plain input, what it gave for one scaled and shifted.
 
     Raises:
-        CannotFoldError: when the layer is not linear, or pads with zeros that would have to be
+        CannotFoldError: When the layer is not linear, or pads with zeros that would have to be
             shifted.
     """
     kernels = _WEIGHTS.get(operation.kind)

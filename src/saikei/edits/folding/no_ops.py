@@ -21,8 +21,8 @@ def is_no_op(graph: Graph, index: int) -> bool:
     """Whether a call's one output is its one input, in value, shape and dtype.
 
     Args:
-        graph: the graph.
-        index: of the call.
+        graph: The graph.
+        index: Of the call.
     """
     call = graph.calls[index]
     operation = graph.operations[call.operation]

@@ -22,9 +22,9 @@ class Route:
     """Where one BatchNormalization call's scale and shift go.
 
     Args:
-        call: of the BatchNormalization.
-        shares: for each call that takes some of it, what it takes.
-        ahead: whether these calls read it; otherwise they come before.
+        call: Of the BatchNormalization.
+        shares: For each call that takes some of it, what it takes.
+        ahead: Whether these calls read it; otherwise they come before.
     """
 
     call: int
@@ -35,7 +35,7 @@ class Route:
         """The layers that take it, changed.
 
         Raises:
-            CannotFoldError: when one of them cannot.
+            CannotFoldError: When one of them cannot.
         """
         fold = fold_ahead if self.ahead else fold_behind
         return {
@@ -50,13 +50,13 @@ def route_back(graph: Graph, readers: Readers, call: int, affine: Affine) -> Rou
     """Lead a scale and shift back to the linear layers before, through what lets them pass.
 
     Args:
-        graph: the graph.
-        readers: of its tensors.
-        call: the BatchNormalization's.
-        affine: what it does.
+        graph: The graph.
+        readers: Of its tensors.
+        call: The BatchNormalization's.
+        affine: What it does.
 
     Raises:
-        CannotFoldError: when they cannot be led back without changing what others read.
+        CannotFoldError: When they cannot be led back without changing what others read.
     """
     shares: dict[int, Affine] = {}
     pending = [(graph.calls[call].inputs()[0], affine)]
@@ -76,7 +76,7 @@ def route_ahead(graph: Graph, readers: Readers, call: int, affine: Affine) -> Ro
     """Lead a scale and shift on to the layers that read it.
 
     Raises:
-        CannotFoldError: when something else than a call reads it, namely whoever reads the
+        CannotFoldError: When something else than a call reads it, namely whoever reads the
             model's outputs.
     """
     reading = readers[TensorRef(call, 0)]
@@ -170,8 +170,8 @@ def agreeing(graph: Graph, routes: list[Route]) -> tuple[list[Route], dict[str, 
     take the same; and weights that two layers share cannot change for one of them.
 
     Args:
-        graph: the graph.
-        routes: all in one direction.
+        graph: The graph.
+        routes: All in one direction.
 
     Returns:
         The routes, and for each other BatchNormalization by name, the reason.

@@ -17,10 +17,10 @@ def normalised(head: Any) -> keras.Model | tuple[dict[str, Any], ...] | None:
     """A head as a model with weights, or as configs of layers.
 
     Args:
-        head: a layer, a config of one, several of these, or a model.
+        head: A layer, a config of one, several of these, or a model.
 
     Raises:
-        EditError: naming what is none of these.
+        EditError: Naming what is none of these.
     """
     if isinstance(head, keras.Sequential) and not head.built:
         head = head.layers
@@ -70,7 +70,7 @@ def layer_from(config: Mapping[str, Any]) -> keras.Layer:
     """A new layer from its config.
 
     Raises:
-        EditError: when Keras makes no layer of it.
+        EditError: When Keras makes no layer of it.
     """
     try:
         layer = keras.saving.deserialize_keras_object(copy.deepcopy(dict(config)))

@@ -34,14 +34,14 @@ def of_classes(
     """The layers of a head for a number of classes.
 
     Args:
-        spec: the shape and dtype of the tensor that it reads.
-        where: the layer that gives that tensor, for messages.
-        old: the head that it replaces.
-        at: whether the model is cut elsewhere than before the old head's last layer.
-        asked: the arguments of the new head.
+        spec: The shape and dtype of the tensor that it reads.
+        where: The layer that gives that tensor, for messages.
+        old: The head that it replaces.
+        at: Whether the model is cut elsewhere than before the old head's last layer.
+        asked: The arguments of the new head.
 
     Raises:
-        EditError: when the activation or the form of the new head is not known.
+        EditError: When the activation or the form of the new head is not known.
     """
     classes, pooling = asked.classes, asked.pooling
     function = old.activation if asked.activation is None else asked.activation
@@ -82,12 +82,12 @@ def built_on(spec: TensorSpec, head: keras.Model | Sequence[keras.Layer], where:
     """The graph of a head, which reads one tensor.
 
     Args:
-        spec: the shape and dtype of the tensor that it will read.
-        head: a built model, whose weights are kept, or layers that are not built.
-        where: the layer that gives the tensor, for messages.
+        spec: The shape and dtype of the tensor that it will read.
+        head: A built model, whose weights are kept, or layers that are not built.
+        where: The layer that gives the tensor, for messages.
 
     Raises:
-        EditError: when the head cannot read the tensor.
+        EditError: When the head cannot read the tensor.
     """
     try:
         tensor = keras.Input(batch_shape=spec.shape, dtype=spec.dtype)
@@ -111,13 +111,13 @@ def put_behind(graph: Graph, ref: TensorRef, head: Graph, number: int | None) ->
     """A graph that gives what a head gives on one of its tensors.
 
     Args:
-        graph: the model's.
-        ref: the tensor that the head reads.
-        head: its graph.
-        number: which output it replaces; with `None` all of them.
+        graph: The model's.
+        ref: The tensor that the head reads.
+        head: Its graph.
+        number: Which output it replaces; with `None` all of them.
 
     Raises:
-        EditError: when several outputs would take the place of one.
+        EditError: When several outputs would take the place of one.
     """
     new = head.output_refs()
     if number is not None and len(new) != 1:

@@ -25,10 +25,10 @@ class OldHead:
     """What gives an output, from its last layer with weights on.
 
     Args:
-        layer: the last layer with weights.
-        reads: the tensor that it reads.
-        activation: what it ends in; `None` where that is no function of one name.
-        plain: whether nothing but activations and dropout comes after the layer.
+        layer: The last layer with weights.
+        reads: The tensor that it reads.
+        activation: What it ends in; `None` where that is no function of one name.
+        plain: Whether nothing but activations and dropout comes after the layer.
     """
 
     layer: Operation
@@ -41,7 +41,7 @@ def old_head(graph: Graph, output: TensorRef) -> OldHead:
     """The head of an output.
 
     Raises:
-        EditError: when the output has no layer with weights that alone gives it.
+        EditError: When the output has no layer with weights that alone gives it.
     """
     ref, activations, plain = output, list[str | None](), True
     while True:
@@ -98,12 +98,12 @@ def cut_at(graph: Graph, layer: str, number: int | None) -> TensorRef:
     """What a layer, or a nested model, gives.
 
     Args:
-        graph: of the model.
-        layer: its name.
-        number: which of its calls, from 0; may be left out where there is one.
+        graph: Of the model.
+        layer: Its name.
+        number: Which of its calls, from 0; may be left out where there is one.
 
     Raises:
-        EditError: when there is no such layer or call, or it is an input.
+        EditError: When there is no such layer or call, or it is an input.
     """
     name = graph.ends.get(layer, layer)
     if name not in graph.operations:
@@ -139,7 +139,7 @@ def output_number(graph: Graph, output: int | str) -> int:
     """Which of the outputs, in their order, a number or a name means.
 
     Raises:
-        EditError: when the model has no such output.
+        EditError: When the model has no such output.
     """
     refs = graph.output_refs()
     if isinstance(output, int) and 0 <= output < len(refs):

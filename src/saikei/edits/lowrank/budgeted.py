@@ -20,14 +20,14 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
     """A row for each layer, so that the whole graph keeps the budget.
 
     Args:
-        graph: the graph; shares are of it.
-        options: the options of each layer that may be split.
-        budget: the limits.
-        edit: the edit's name, for messages.
+        graph: The graph; shares are of it.
+        options: The options of each layer that may be split.
+        budget: The limits.
+        edit: The edit's name, for messages.
 
     Raises:
-        EditError: when the graph keeps the budget as it is.
-        BudgetError: when no choice keeps it; the message has how near one comes.
+        EditError: When the graph keeps the budget as it is.
+        BudgetError: When no choice keeps it; the message has how near one comes.
     """
     check_countable(graph, budget)
     counts = count_costs(map_channels(graph))

@@ -29,10 +29,10 @@ class _Conv:
     """A convolution laid out for splitting.
 
     Args:
-        operation: the layer.
-        config: its settings.
-        kernel: of shape `(*window, in / groups, out)`.
-        calls: the inputs and outputs of its calls.
+        operation: The layer.
+        config: Its settings.
+        kernel: Of shape `(*window, in / groups, out)`.
+        calls: The inputs and outputs of its calls.
     """
 
     operation: Operation

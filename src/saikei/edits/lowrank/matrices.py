@@ -80,11 +80,11 @@ class _Product:
     """An einsum equation that is a plain matrix product over some axes.
 
     Args:
-        given: the labels of the input's axes; `...` stands for more axes.
-        kernel: the labels of the kernel's axes.
-        made: the labels of the output's axes.
-        contracted: labels of the kernel that are summed over, in the kernel's order.
-        free: those that are not.
+        given: The labels of the input's axes; `...` stands for more axes.
+        kernel: The labels of the kernel's axes.
+        made: The labels of the output's axes.
+        contracted: Labels of the kernel that are summed over, in the kernel's order.
+        free: Those that are not.
     """
 
     given: str

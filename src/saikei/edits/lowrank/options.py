@@ -21,11 +21,11 @@ class Options:
     """The options of a layer: row 0 is the layer itself, each other a split that is smaller.
 
     Args:
-        splits: the layer and its splits.
-        scheme: for each row, the index of the split; -1 in row 0.
-        rank: for each row, the rank; 0 in row 0.
-        loss: for each row, the share of the kernel's energy (sum of squares) that is lost.
-        costs: for each row, the `"params"` and `"macs"` of the kernels alone.
+        splits: The layer and its splits.
+        scheme: For each row, the index of the split; -1 in row 0.
+        rank: For each row, the rank; 0 in row 0.
+        loss: For each row, the share of the kernel's energy (sum of squares) that is lost.
+        costs: For each row, the `"params"` and `"macs"` of the kernels alone.
     """
 
     splits: Splits
@@ -83,8 +83,8 @@ def least_loss_within(options: Sequence[Options], limits: Mapping[str, float]) -
     the cost that comes out. What is left of the limits then goes to the layers that gain most.
 
     Args:
-        options: the options of each layer; the energy lost is relative to each layer's own.
-        limits: the limit on the sum of each cost over these layers.
+        options: The options of each layer; the energy lost is relative to each layer's own.
+        limits: The limit on the sum of each cost over these layers.
 
     Returns:
         Rows, or `None` where the limits cannot be kept.

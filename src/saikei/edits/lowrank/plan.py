@@ -15,13 +15,13 @@ class LayerSplit:
     """How one layer is split.
 
     Args:
-        layer: its name.
+        layer: Its name.
         scheme: `"svd"`, `"channel"`, `"spatial"` or `"depthwise"`.
-        rank: of the product (the depth multiplier, where the scheme is depthwise).
-        full_rank: the rank at which the product would be exact.
-        energy: share of the kernel's sum of squares that is kept.
-        params: the number of parameters of the kernel, before and after.
-        macs: multiply-accumulates per sample, before and after.
+        rank: Of the product (the depth multiplier, where the scheme is depthwise).
+        full_rank: The rank at which the product would be exact.
+        energy: Share of the kernel's sum of squares that is kept.
+        params: The number of parameters of the kernel, before and after.
+        macs: Multiply-accumulates per sample, before and after.
     """
 
     layer: str
@@ -43,8 +43,8 @@ class SplitPlan:
     """Which layers will be split, and which not; printed, it is a table.
 
     Args:
-        splits: one for each layer that is split, in the graph's order.
-        left_alone: why, for every other layer of a kind that could be.
+        splits: One for each layer that is split, in the graph's order.
+        left_alone: Why, for every other layer of a kind that could be.
     """
 
     splits: tuple[LayerSplit, ...]
@@ -67,10 +67,10 @@ def planned(
     """The plan of a choice.
 
     Args:
-        options: the options of each layer.
-        rows: the index of the chosen option of each layer.
-        left_alone: why other layers are not split, by name.
-        kept: why layers stay that could be split.
+        options: The options of each layer.
+        rows: The index of the chosen option of each layer.
+        left_alone: Why other layers are not split, by name.
+        kept: Why layers stay that could be split.
     """
     splits, reasons = [], dict(left_alone)
     for layer, row in zip(options, rows, strict=True):

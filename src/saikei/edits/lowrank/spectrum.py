@@ -20,10 +20,10 @@ class Spectrum:
     which is below the precision of float32 weights.
 
     Args:
-        matrices: of shape `(stack, rows, columns)`, finite.
+        matrices: Of shape `(stack, rows, columns)`, finite.
 
     Attributes:
-        energies: for each rank from 1 up, the squared singular value that it adds, summed over
+        energies: For each rank from 1 up, the squared singular value that it adds, summed over
             the stack; largest first.
     """
 

@@ -22,10 +22,10 @@ class Split:
 
     Args:
         scheme: `"svd"`, `"channel"`, `"spatial"` or `"depthwise"`.
-        spectrum: of the layer's kernel, laid out for this scheme.
-        params_per_rank: parameters of both kernels for each rank.
-        macs_per_rank: multiply-accumulates per sample for each rank, of all the layer's calls.
-        chain: the two layers, given the first one's name and the rank.
+        spectrum: Of the layer's kernel, laid out for this scheme.
+        params_per_rank: Parameters of both kernels for each rank.
+        macs_per_rank: Multiply-accumulates per sample for each rank, of all the layer's calls.
+        chain: The two layers, given the first one's name and the rank.
     """
 
     scheme: str
@@ -40,10 +40,10 @@ class Splits:
     """All the schemes that can split a layer.
 
     Args:
-        layer: its name.
-        params: the number of parameters of its kernel.
-        macs: multiply-accumulates per sample of all its calls; 0 for a table that is looked up.
-        schemes: the splits; at least one.
+        layer: Its name.
+        params: The number of parameters of its kernel.
+        macs: Multiply-accumulates per sample of all its calls; 0 for a table that is looked up.
+        schemes: The splits; at least one.
     """
 
     layer: str
@@ -105,11 +105,11 @@ def changed(
     """A new operation like another one, with other settings and its weights' dtype.
 
     Args:
-        operation: gives the class, the dtype, and whether it is trained.
-        name: of the new operation.
-        config: all its settings but the name.
-        weights: its arrays; a bias is taken over as it is.
-        cls: another class to make.
+        operation: Gives the class, the dtype, and whether it is trained.
+        name: Of the new operation.
+        config: All its settings but the name.
+        weights: Its arrays; a bias is taken over as it is.
+        cls: Another class to make.
     """
     with found_functions(operation.source):
         layer = (cls or type(operation.source)).from_config({**config, "name": name})

@@ -28,8 +28,8 @@ class Splittable:
     """The layers that could be split, and the others.
 
     Args:
-        options: the options of each layer that becomes smaller at some rank, in the graph's order.
-        left_alone: the reason for each other chosen layer, by name.
+        options: The options of each layer that becomes smaller at some rank, in the graph's order.
+        left_alone: The reason for each other chosen layer, by name.
     """
 
     options: tuple[Options, ...]
@@ -45,9 +45,9 @@ class SplittingEdit(RefittingEdit):
     """An edit that writes layers as products of two thinner ones.
 
     Attributes:
-        keep: a `Budget`, or how much of each layer, or of all layers together, stays.
-        layers: only these; empty for all that can be split.
-        exclude: not these.
+        keep: A `Budget`, or how much of each layer, or of all layers together, stays.
+        layers: Only these; empty for all that can be split.
+        exclude: Not these.
     """
 
     keep: Any
@@ -76,11 +76,11 @@ class SplittingEdit(RefittingEdit):
         """Which layers would be split, at which rank, and what is kept and saved.
 
         Args:
-            model: a built model.
-            data: for the sizes that MACs are counted at, in a model that takes any size.
+            model: A built model.
+            data: For the sizes that MACs are counted at, in a model that takes any size.
 
         Raises:
-            EditError: when no layer would be split.
+            EditError: When no layer would be split.
         """
         found, rows = self._choice(read_with_sizes(model, data))
         return planned(found.options, rows, found.left_alone, self.reason_to_stay)
@@ -111,11 +111,11 @@ def find_options(edit: SplittingEdit, graph: Graph) -> Splittable:
     """The ranks that make a layer smaller, for each chosen layer of a kind that can be split.
 
     Args:
-        edit: the edit, which chooses.
-        graph: the graph.
+        edit: The edit, which chooses.
+        graph: The graph.
 
     Raises:
-        EditError: when a layer that `layers` names is of a kind that cannot be split.
+        EditError: When a layer that `layers` names is of a kind that cannot be split.
     """
     splitters = edit.splitters
     options, left_alone = [], {}

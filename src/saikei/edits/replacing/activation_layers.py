@@ -37,7 +37,7 @@ def activation_layer(function: Function, **settings: Any) -> Any:
     """A function other than PReLU as a layer that is not built.
 
     Args:
-        function: with parameters as a Keras layer has them.
+        function: With parameters as a Keras layer has them.
         settings: `name`, `dtype` and `trainable` of the layer.
     """
     if function.plain:
@@ -57,14 +57,14 @@ def prelu_operation(
     """A PReLU with its weights: one slope for each channel unless `shared_axes` is given.
 
     Args:
-        function: a `"prelu"` whose `alpha` is a number.
-        name: the name of the operation.
-        spec: the shape and dtype of its input.
-        channel_axis: the axis of the channels.
+        function: A `"prelu"` whose `alpha` is a number.
+        name: The name of the operation.
+        spec: The shape and dtype of its input.
+        channel_axis: The axis of the channels.
         settings: `dtype` and `trainable` of the layer.
 
     Raises:
-        ValueError: when an axis that is not shared has no known size.
+        ValueError: When an axis that is not shared has no known size.
     """
     rank = len(spec.shape)
     shared = function.parameters["shared_axes"]

@@ -23,14 +23,14 @@ def averaging_convolution(
     differs at the border, where an average pooling does not count the padding.
 
     Args:
-        pooling: over windows.
-        channels: how many there are.
-        depthwise: one kernel for each channel; otherwise a full kernel whose diagonal is set.
-        name: of the operation.
+        pooling: Over windows.
+        channels: How many there are.
+        depthwise: One kernel for each channel; otherwise a full kernel whose diagonal is set.
+        name: Of the operation.
         settings: `dtype` and `trainable` of the layer.
 
     Raises:
-        ValueError: when there is no such layer.
+        ValueError: When there is no such layer.
     """
     shared = {
         "strides": pooling.strides,

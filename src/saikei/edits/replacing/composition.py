@@ -38,8 +38,8 @@ def stacked(kernel: Array, first: Sizes, middle: int) -> tuple[Array, Array]:
 
     Args:
         kernel: `(*taps, in, out)`.
-        first: taps of the first kernel; the second has `taps − first + 1`.
-        middle: number of channels between, at most `stack_limit`.
+        first: Taps of the first kernel; the second has `taps − first + 1`.
+        middle: Number of channels between, at most `stack_limit`.
 
     Returns:
         `(*first, in, middle)` and `(*second, middle, out)`.

@@ -58,9 +58,9 @@ def folding(old: int, new: int, offset: int, correlation: float) -> Array:
     that has a new one keeps its weight.
 
     Args:
-        old: number of old taps.
-        new: number of new taps.
-        offset: how many old taps are before the first new one, below 0 where new ones come first.
+        old: Number of old taps.
+        new: Number of new taps.
+        offset: How many old taps are before the first new one, below 0 where new ones come first.
         correlation: ρ, of inputs that neighbouring taps read.
     """
     matrix = np.zeros((new, old))
@@ -77,7 +77,7 @@ def resized(
     """A convolution with a kernel of another size, at the middle of the old one.
 
     Raises:
-        ValueError: when an input size would have to be known.
+        ValueError: When an input size would have to be known.
     """
     axes = axes_of(graph, operation)
     placement = place(axes, kernel)
@@ -109,7 +109,7 @@ def one_after_another(
     the border: the pair computes what the composed kernel would.
 
     Raises:
-        ValueError: when an input size would have to be known.
+        ValueError: When an input size would have to be known.
     """
     axes = axes_of(graph, operation)
     pads = [axis.pads() for axis in axes]

@@ -86,8 +86,8 @@ class Function:
     """An activation function with all its parameters, in one form however it was written.
 
     Args:
-        name: as in `keras.activations`, or `"prelu"`; anything else is a user's own function.
-        parameters: every parameter that the function has.
+        name: As in `keras.activations`, or `"prelu"`; anything else is a user's own function.
+        parameters: Every parameter that the function has.
     """
 
     name: str
@@ -179,7 +179,7 @@ def asked_function(edit: str, name: str, parameters: Mapping[str, Any]) -> Funct
     """The function that an edit's arguments ask for.
 
     Raises:
-        EditError: when there is no such function, or it has no such parameter.
+        EditError: When there is no such function, or it has no such parameter.
     """
     if canonical_name(name) not in PARAMETERS:
         if name == "glu":

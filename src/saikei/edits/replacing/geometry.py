@@ -15,11 +15,11 @@ class Axis:
     """One spatial axis of a convolution.
 
     Args:
-        kernel: number of taps.
-        stride: step between outputs.
-        dilation: step between taps.
+        kernel: Number of taps.
+        stride: Step between outputs.
+        dilation: Step between taps.
         padding: `"valid"`, `"same"` or `"causal"`.
-        sizes: of the input along the axis in each call, `None` where it is not known.
+        sizes: Of the input along the axis in each call, `None` where it is not known.
     """
 
     kernel: int
@@ -32,7 +32,7 @@ class Axis:
         """How much is padded before and after.
 
         Raises:
-            ValueError: when that depends on a size that is not known, or differs by call.
+            ValueError: When that depends on a size that is not known, or differs by call.
         """
         found = set(self._pads(self.kernel))
         if len(found) > 1:
@@ -46,7 +46,7 @@ class Axis:
         """How many old taps are before the first new one if the padding stays as it is.
 
         Args:
-            kernel: the new number of taps.
+            kernel: The new number of taps.
 
         Returns:
             The number, below 0 where new taps come first; `None` where taps would be between
@@ -89,9 +89,9 @@ class Placement:
     """The position of a new kernel relative to the old one.
 
     Args:
-        offsets: for each axis, how many old taps are before the first new one; below 0 where
+        offsets: For each axis, how many old taps are before the first new one; below 0 where
             new ones come first.
-        pads: for each axis, what the input is padded with before and after (cropped where it is
+        pads: For each axis, what the input is padded with before and after (cropped where it is
             below 0), for a convolution without padding; `None` where the padding stays.
     """
 
@@ -103,11 +103,11 @@ def place(axes: Sequence[Axis], kernel: Sequence[int]) -> Placement:
     """Lay a kernel of another size over the middle of the old one.
 
     Args:
-        axes: of the convolution.
-        kernel: the new number of taps along each.
+        axes: Of the convolution.
+        kernel: The new number of taps along each.
 
     Raises:
-        ValueError: when an input size would have to be known.
+        ValueError: When an input size would have to be known.
     """
     kept = [axis.kept_padding(size) for axis, size in zip(axes, kernel, strict=True)]
     known = tuple(offset for offset in kept if offset is not None)

@@ -29,14 +29,14 @@ class Pooling:
     """What a pooling does.
 
     Args:
-        reduction: the largest value or the mean.
-        form: over windows that slide, over as many as give an output size, or over everything.
-        rank: how many spatial axes there are.
+        reduction: The largest value or the mean.
+        form: Over windows that slide, over as many as give an output size, or over everything.
+        rank: How many spatial axes there are.
         data_format: `"channels_last"` or `"channels_first"`.
-        size: of the window, or of an adaptive pooling's output; empty where it is global.
-        strides: of the window.
+        size: Of the window, or of an adaptive pooling's output; empty where it is global.
+        strides: Of the window.
         padding: `"valid"` or `"same"`, of a window.
-        keepdims: whether a global pooling keeps spatial axes of size 1.
+        keepdims: Whether a global pooling keeps spatial axes of size 1.
     """
 
     reduction: Reduction
@@ -56,11 +56,11 @@ class Pooling:
         """The pooling as a Keras layer that is not built.
 
         Args:
-            input_size: sizes of the spatial axes that it pools.
+            input_size: Sizes of the spatial axes that it pools.
             settings: `name`, `dtype` and `trainable` of the layer.
 
         Raises:
-            ValueError: when the installed Keras has no such layer and no other can be used.
+            ValueError: When the installed Keras has no such layer and no other can be used.
         """
         shared = {"data_format": self.data_format, **settings}
         name = f"{self.reduction.capitalize()}Pooling{self.rank}D"
@@ -82,10 +82,10 @@ class Pooling:
         windows are as large as the largest of the adaptive pooling, so they overlap more.
 
         Args:
-            input_size: sizes of the spatial axes.
+            input_size: Sizes of the spatial axes.
 
         Raises:
-            ValueError: when a size is not known, or too small.
+            ValueError: When a size is not known, or too small.
         """
         if self.form == "window":
             return self

@@ -23,8 +23,8 @@ def in_the_name_of(edit: str, fix: str) -> Iterator[None]:
     """Turn what the graph cannot take into an error of the edit.
 
     Args:
-        edit: the name of the edit.
-        fix: what the user can do, as a clause.
+        edit: The name of the edit.
+        fix: What the user can do, as a clause.
     """
     try:
         yield
@@ -61,8 +61,8 @@ def channels_first(graph: Graph, index: int) -> bool:
     """Whether channels are axis 1 of a call's output, by the nearest data format before it.
 
     Args:
-        graph: the graph.
-        index: number of the call.
+        graph: The graph.
+        index: Number of the call.
     """
     waiting, seen = [index], {index}
     while waiting:
@@ -84,9 +84,9 @@ def policy_of(operation: Operation, dtype: str, weighted: bool) -> Any:
     """The dtype policy for what replaces an operation.
 
     Args:
-        operation: what is replaced. One of `keras.ops` has no policy and computes as it is fed.
-        dtype: of what it gives.
-        weighted: whether the replacement has weights, which half precision keeps in full.
+        operation: What is replaced. One of `keras.ops` has no policy and computes as it is fed.
+        dtype: Of what it gives.
+        weighted: Whether the replacement has weights, which half precision keeps in full.
     """
     policy = (operation.config or {}).get("dtype")
     if policy is not None and "Quantized" not in str(policy):

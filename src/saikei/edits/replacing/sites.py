@@ -36,9 +36,9 @@ class Site:
     """A layer or operation that applies an activation function.
 
     Args:
-        operation: its name.
-        function: what it applies.
-        fused: whether it does something else before.
+        operation: Its name.
+        function: What it applies.
+        fused: Whether it does something else before.
     """
 
     operation: str
@@ -68,7 +68,7 @@ def chosen_sites(
     """The sites that an edit means.
 
     Raises:
-        EditError: when a named layer does not have the function, or no layer has.
+        EditError: When a named layer does not have the function, or no layer has.
     """
     found = sites(graph)
     if layers:

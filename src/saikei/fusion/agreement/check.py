@@ -42,15 +42,15 @@ def check_agreement(
     wrong alike pass.
 
     Args:
-        members: members with equal inputs and outputs.
-        tasks: what each output learns.
-        labels: the labels of each output, with how much each counts.
-        outputs: for each member one array of predictions for each output.
+        members: Members with equal inputs and outputs.
+        tasks: What each output learns.
+        labels: The labels of each output, with how much each counts.
+        outputs: For each member one array of predictions for each output.
         data: `(x, y)` arrays or a dataset; it is read only where one member is far worse than
             another.
 
     Raises:
-        FusionError: naming the member that differs, and how to fix it.
+        FusionError: Naming the member that differs, and how to fix it.
     """
     truths = [labels_of(*one) for one in zip(tasks, outputs[0], labels, strict=True)]
     for index, (task, truth) in enumerate(zip(tasks, truths, strict=True)):

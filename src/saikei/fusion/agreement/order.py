@@ -29,8 +29,8 @@ class Order:
     """Outputs that fit the labels better in another order.
 
     Args:
-        columns: for each class (label, target) the output that belongs to it.
-        moved: the classes whose output has another index than their own.
+        columns: For each class (label, target) the output that belongs to it.
+        moved: The classes whose output has another index than their own.
     """
 
     columns: tuple[int, ...]
@@ -45,10 +45,10 @@ def other_order(task: Task, labels: Any, outputs: Array, seed: int = 0) -> Order
     weak model have no such order.
 
     Args:
-        task: what the output learns.
-        labels: an array or `Labels`, in the shape of the task.
-        outputs: predictions, `(n, …, outputs)`.
-        seed: seed of the halves, and of the rows that are drawn from very many.
+        task: What the output learns.
+        labels: An array or `Labels`, in the shape of the task.
+        outputs: Predictions, `(n, …, outputs)`.
+        seed: Seed of the halves, and of the rows that are drawn from very many.
 
     Returns:
         `None` for outputs in the order of the labels, for one output that is not of a class, and
@@ -119,9 +119,9 @@ class _Columns:
 
     Args:
         truth: `(positions, classes)`, sparse where labels are classes.
-        given: predictions, `(positions, classes)`.
-        of_row: how many positions a row has: 1, or those of a map.
-        exclusive: whether one class is right at each position.
+        given: Predictions, `(positions, classes)`.
+        of_row: How many positions a row has: 1, or those of a map.
+        exclusive: Whether one class is right at each position.
     """
 
     truth: Any

@@ -32,9 +32,9 @@ class Preprocessing:
     """A common way to prepare inputs.
 
     Args:
-        done: what is done to the inputs, in words.
+        done: What is done to the inputs, in words.
         code: Python code that does it in a graph, to the symbolic tensor `x`.
-        change: does the same to an array.
+        change: Does the same to an array.
     """
 
     done: str
@@ -51,9 +51,9 @@ class BetterPreprocessing:
     """Preprocessing under which a model is far better than on the inputs as they are.
 
     Args:
-        preprocessing: the one with the lowest loss.
-        losses: the mean loss on the inputs as they are, and on prepared inputs.
-        right: the share of right rows on both; `None` for regression.
+        preprocessing: The one with the lowest loss.
+        losses: The mean loss on the inputs as they are, and on prepared inputs.
+        right: The share of right rows on both; `None` for regression.
     """
 
     preprocessing: Preprocessing
@@ -76,12 +76,12 @@ def better_preprocessing(
     lower the loss at least as far as the best temperature would.
 
     Args:
-        model: a built model.
-        tasks: what each output learns.
-        x: inputs of the model, arrays nested as it takes them.
-        labels: one array, or `Labels`, for each output.
-        best: the mean skill of the best member.
-        seed: seed of the rows that are tried, at most 2,048.
+        model: A built model.
+        tasks: What each output learns.
+        x: Inputs of the model, arrays nested as it takes them.
+        labels: One array, or `Labels`, for each output.
+        best: The mean skill of the best member.
+        seed: Seed of the rows that are tried, at most 2,048.
     """
     inputs = [np.asarray(one) for one in tree.flatten(x)]
     if not any(map(_is_numeric, inputs)) or any(one.dtype.kind not in "biuf" for one in inputs):

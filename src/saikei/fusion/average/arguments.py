@@ -23,11 +23,11 @@ def checked_given(weights: Sequence[Any]) -> tuple[Any, ...]:
     """Given weights as nested tuples of floats.
 
     Args:
-        weights: one for each member; for one output a row of such for each class; or for several
+        weights: One for each member; for one output a row of such for each class; or for several
             outputs a list of such tables.
 
     Raises:
-        FusionError: when they are no numbers, negative, or do not sum to 1: it names the class
+        FusionError: When they are no numbers, negative, or do not sum to 1: it names the class
             and the sum.
     """
     if levels_of(weights) > len(_LEVELS):
@@ -56,12 +56,12 @@ def for_outputs(
     """Checked weights as one entry for each output: shared ones, or a table.
 
     Args:
-        weights: as `checked_given` gives them.
-        members: the number of members.
-        widths: the number of classes of each output.
+        weights: As `checked_given` gives them.
+        members: The number of members.
+        widths: The number of classes of each output.
 
     Raises:
-        FusionError: when there are not as many as members, classes or outputs.
+        FusionError: When there are not as many as members, classes or outputs.
     """
     levels = levels_of(weights)
     if levels == 1:
@@ -92,7 +92,7 @@ def check_axes(weights: Any, space: Any, how: Any, per_class: Any, calibrate: An
     """Check the arguments of `Average`, whose weights are checked already.
 
     Raises:
-        FusionError: naming what is unknown or does not fit, and what to do.
+        FusionError: Naming what is unknown or does not fit, and what to do.
     """
     if how == "geometric":
         raise FusionError(

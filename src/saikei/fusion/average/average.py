@@ -41,24 +41,24 @@ class Average(OutputFusion[WeightedMean | Pool]):
             class (with several outputs, a list of such tables); or fitted to data that no member
             was trained on: `"learn"` for the best convex ones, with their optimality gap, or
             `"greedy"` for those of greedy selection (see `saikei.fusion.select_weights`).
-        rounds: how many members greedy selection takes, with replacement.
-        bags: how many greedy selections, each among half of the members, are averaged; 1 selects
+        rounds: How many members greedy selection takes, with replacement.
+        bags: How many greedy selections, each among half of the members, are averaged; 1 selects
             once, among all.
-        metric: what greedy selection improves: `"loss"` or `"accuracy"`.
-        seed: seed of the bags.
-        space: the space in which outputs after softmax or sigmoid are averaged: `"probability"`,
+        metric: What greedy selection improves: `"loss"` or `"accuracy"`.
+        seed: Seed of the bags.
+        space: The space in which outputs after softmax or sigmoid are averaged: `"probability"`,
             or `"logit"`, which is the geometric mean of the probabilities, scaled to sum 1. Other
             outputs are averaged as they are. `None` averages what the members give.
         how: `"mean"`, or `"median"`, which takes no weights; after a softmax it is scaled to
             sum 1.
-        per_class: whether learned weights differ by class (by output for a regression). A mean of
+        per_class: Whether learned weights differ by class (by output for a regression). A mean of
             probabilities under a softmax is then scaled to sum 1, and its weights are a local
             minimum, not worse than the best shared ones; all other fits have a bound on their gap.
-        calibrate: whether the logits of each member are divided by a temperature first, which is
+        calibrate: Whether the logits of each member are divided by a temperature first, which is
             fitted to the held-out data before the weights. Outputs of a regression stay unscaled.
 
     Raises:
-        FusionError: when weights are negative or do not sum to 1, or the arguments do not fit
+        FusionError: When weights are negative or do not sum to 1, or the arguments do not fit
             each other.
 
     Example:

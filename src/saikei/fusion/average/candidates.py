@@ -28,7 +28,7 @@ class Candidates(Protocol):
         """The loss of the average with each member, one value for each.
 
         Args:
-            members: indices of members; `None` for all. Of all, a value more than `MARGIN` above
+            members: Indices of members; `None` for all. Of all, a value more than `MARGIN` above
                 the least may be lower than the true one, if the true one is so too.
         """
 
@@ -40,8 +40,8 @@ def candidates_of(loss: Loss, among: NDArray[np.int64]) -> Candidates:
     """The candidates for an average of a loss.
 
     Args:
-        loss: the loss of an average as a function of its weights.
-        among: which of its members may join, ascending.
+        loss: The loss of an average as a function of its weights.
+        among: Which of its members may join, ascending.
     """
     if isinstance(loss, Squares):
         return SquareCandidates(loss.residuals[:, among])
@@ -169,7 +169,7 @@ class AccuracyCandidates:
 
     Args:
         predictions: `(members, n, …, classes)`.
-        labels: class numbers, or one row a sample with the largest at the true class; with what
+        labels: Class numbers, or one row a sample with the largest at the true class; with what
             counts of them.
     """
 

@@ -33,11 +33,11 @@ class ClassWeights(ToDict):
     """Weights for each class, and how good they are.
 
     Args:
-        values: nested by output, class and member: weights of at least 0, with sum 1 over the
+        values: Nested by output, class and member: weights of at least 0, with sum 1 over the
             members.
-        loss: mean log-loss (nats) or squared error on the data of the fit, summed over outputs.
-        shared_loss: the loss with the best weights that all classes share.
-        gap: a bound: no weights have a loss lower than `loss - gap`; `None` where the problem is
+        loss: Mean log-loss (nats) or squared error on the data of the fit, summed over outputs.
+        shared_loss: The loss with the best weights that all classes share.
+        gap: A bound: no weights have a loss lower than `loss - gap`; `None` where the problem is
             not convex, so that there is no bound.
     """
 
@@ -53,13 +53,13 @@ def fit_class_weights(
     """Find weights for each class that lower the loss of the average; deterministic.
 
     Args:
-        tasks: what each output learns.
-        predictions: for each member, `(n, …, outputs)` of each output.
-        y: labels of each output.
+        tasks: What each output learns.
+        predictions: For each member, `(n, …, outputs)` of each output.
+        y: Labels of each output.
 
     Raises:
-        FusionError: when there are fewer than two members.
-        DataError: when predictions are not finite, or do not fit each other or the labels.
+        FusionError: When there are fewer than two members.
+        DataError: When predictions are not finite, or do not fit each other or the labels.
     """
     members = [finite(member, number) for number, member in enumerate(predictions, start=1)]
     found = []

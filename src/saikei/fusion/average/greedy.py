@@ -40,10 +40,10 @@ class Selection(ToDict):
     """Members that were selected, and the weights that follow.
 
     Args:
-        values: one weight for each member: the share of all picks that are its own.
-        picks: indices of the members in the order in which they were taken, up to the best
+        values: One weight for each member: the share of all picks that are its own.
+        picks: Indices of the members in the order in which they were taken, up to the best
             prefix; of several bags one after the other.
-        losses: the loss, or the share of errors, after each of the picks.
+        losses: The loss, or the share of errors, after each of the picks.
     """
 
     values: tuple[float, ...]
@@ -64,19 +64,19 @@ def select_weights(
     """Weights of an average by greedy selection.
 
     Args:
-        tasks: what the output learns, or one for each output.
-        predictions: one entry for each member: `(n, …, outputs)`, or for several outputs a list
+        tasks: What the output learns, or one for each output.
+        predictions: One entry for each member: `(n, …, outputs)`, or for several outputs a list
             of such arrays. They should come from data that no member was trained on.
-        y: labels, or a list of labels for each output.
-        rounds: how many members to take; of these the prefix of the lowest loss is kept.
-        bags: how many selections, each among a random half of the members, whose weights are
+        y: Labels, or a list of labels for each output.
+        rounds: How many members to take; of these the prefix of the lowest loss is kept.
+        bags: How many selections, each among a random half of the members, whose weights are
             averaged; 1 selects once, among all.
         metric: `"loss"` (log-loss or squared error), or `"accuracy"`, of one multiclass output.
-        seed: seed of the bags.
+        seed: Seed of the bags.
 
     Raises:
-        FusionError: when there are fewer than two members, or an argument is out of range.
-        DataError: when predictions are not finite, or do not fit each other or the labels.
+        FusionError: When there are fewer than two members, or an argument is out of range.
+        DataError: When predictions are not finite, or do not fit each other or the labels.
     """
     if isinstance(tasks, Task):
         tasks, predictions, y = (tasks,), [[one] for one in predictions], [y]
@@ -105,9 +105,9 @@ def greedy(
     """Take members one by one, with replacement, and keep the best prefix.
 
     Args:
-        candidates: the loss with each candidate, which is minimised.
-        rounds: how many members to take.
-        ties: another loss, which decides between members of equal loss.
+        candidates: The loss with each candidate, which is minimised.
+        rounds: How many members to take.
+        ties: Another loss, which decides between members of equal loss.
 
     Returns:
         Indices of the members that were taken, and the loss after each.

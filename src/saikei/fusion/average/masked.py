@@ -23,7 +23,7 @@ def median(parts: Sequence[Any]) -> list[Any]:
     """The middle tensor, entry by entry, or the two in the middle, the lower first.
 
     Args:
-        parts: of one shape, symbolic.
+        parts: Of one shape, symbolic.
     """
     ordered = [*parts]
     # Odd-even transposition: as many rounds as there are parts put any order right.
@@ -40,8 +40,8 @@ def pooled_logits(
 
     Args:
         link: `"softmax"` or `"sigmoid"`.
-        logits: of each member, symbolic.
-        weights: of each member, one for each class, for a softmax; `None` for the median.
+        logits: Of each member, symbolic.
+        weights: Of each member, one for each class, for a softmax; `None` for the median.
 
     Returns:
         A tensor that a softmax or a sigmoid turns into the probabilities; before a softmax up to

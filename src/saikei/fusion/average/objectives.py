@@ -33,7 +33,7 @@ class Mixture:
     Args:
         probabilities: p, `(rows, members)`: each member's probability of the true label.
         importance: a, `(rows,)`, with sum 1.
-        scale: the number of outputs that the loss is summed over, times the mean weight of a label.
+        scale: The number of outputs that the loss is summed over, times the mean weight of a label.
     """
 
     probabilities: Array
@@ -46,8 +46,8 @@ class Convex:
     """Any other convex loss.
 
     Args:
-        objective: its value and gradient at given weights.
-        members: the number of weights.
+        objective: Its value and gradient at given weights.
+        members: The number of weights.
     """
 
     objective: ValueAndGradient
@@ -61,12 +61,12 @@ def loss_of(tasks: Sequence[Task], members: Sequence[Sequence[Array]], y: Sequen
     """The loss of an average of predictions, summed over outputs, as a function of its weights.
 
     Args:
-        tasks: what each output learns.
-        members: for each member, its predictions of each output, `(n, …, outputs)`.
-        y: labels of each output.
+        tasks: What each output learns.
+        members: For each member, its predictions of each output, `(n, …, outputs)`.
+        y: Labels of each output.
 
     Raises:
-        DataError: when the labels do not fit the predictions.
+        DataError: When the labels do not fit the predictions.
     """
     stacked = [
         (task, [member[i] for member in members], labels_of(task, members[0][i], y[i]))

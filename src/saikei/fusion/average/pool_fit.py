@@ -34,14 +34,14 @@ def equal_pool(
     """A pool in which all members count the same.
 
     Args:
-        activations: the last activation of each output.
-        space: as for `OutputPool`.
-        how: as for `OutputPool`.
-        members: the number of members.
-        tasks: what the outputs learn, where the fit depends on their logits.
+        activations: The last activation of each output.
+        space: As for `OutputPool`.
+        how: As for `OutputPool`.
+        members: The number of members.
+        tasks: What the outputs learn, where the fit depends on their logits.
 
     Raises:
-        FusionError: when the outputs do not fit the space.
+        FusionError: When the outputs do not fit the space.
     """
     equal = (1 / members,) * members
     links = links_of(activations, tasks)
@@ -52,16 +52,16 @@ def fit_pool(pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | Non
     """Fit temperatures, then weights.
 
     Args:
-        pool: its weights stay where none are learned.
-        evidence: labels and predictions of the members.
-        calibrate: whether temperatures are fitted.
-        learn: finds weights from tasks, predictions and labels; `None` keeps the weights.
+        pool: Its weights stay where none are learned.
+        evidence: Labels and predictions of the members.
+        calibrate: Whether temperatures are fitted.
+        learn: Finds weights from tasks, predictions and labels; `None` keeps the weights.
 
     Returns:
         The fitted pool.
 
     Raises:
-        FusionError: when there is nothing to calibrate.
+        FusionError: When there is nothing to calibrate.
     """
     temperatures = None
     if calibrate:
@@ -82,7 +82,7 @@ def _calibrated(
     """A pool with the temperatures that fit the evidence best.
 
     Raises:
-        FusionError: when no output is of classes or labels.
+        FusionError: When no output is of classes or labels.
     """
     if all(task.kind == "regression" for task in evidence.tasks):
         raise FusionError("A regression has no probabilities to calibrate: leave calibrate out.")

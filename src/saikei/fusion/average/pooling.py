@@ -41,7 +41,7 @@ class CalibratedFit:
     """Temperatures of the members, and the weights that were fitted after them.
 
     Args:
-        temperatures: for each output those of the members; `None` for a regression.
+        temperatures: For each output those of the members; `None` for a regression.
         weights: `None` where they are given, equal or, for a median, absent.
     """
 
@@ -64,15 +64,15 @@ class OutputPool:
     """How the members' outputs become one.
 
     Args:
-        link: the activation of the members' outputs.
-        space: the space in which they are pooled; `None` for the space that they are in.
+        link: The activation of the members' outputs.
+        space: The space in which they are pooled; `None` for the space that they are in.
         how: `"mean"` or `"median"`.
-        weights: one for each member; or for each class a tuple of such. A median only uses which
+        weights: One for each member; or for each class a tuple of such. A median only uses which
             weights are not 0.
-        temperatures: one for each member; `None` without calibration.
+        temperatures: One for each member; `None` without calibration.
 
     Raises:
-        FusionError: when the members do not give what the space needs.
+        FusionError: When the members do not give what the space needs.
     """
 
     link: Link
@@ -121,9 +121,9 @@ class OutputPool:
         """The members' outputs, calibrated, in the space in which they are pooled.
 
         Args:
-            parts: the outputs of the members.
-            form: the format string for the names of layers.
-            logits: the members' outputs before their last activation, where these are known.
+            parts: The outputs of the members.
+            form: The format string for the names of layers.
+            logits: The members' outputs before their last activation, where these are known.
         """
         temperatures = self.temperatures or (1.0,) * len(parts)
         known = logits or (None,) * len(parts)
@@ -160,10 +160,10 @@ class OutputPool:
         """The pooled output.
 
         Args:
-            parts: the outputs of the members, arrays or symbolic tensors.
-            form: the format string for the names of layers.
-            name: the name of the last layer.
-            logits: as for `prepare`.
+            parts: The outputs of the members, arrays or symbolic tensors.
+            form: The format string for the names of layers.
+            name: The name of the last layer.
+            logits: As for `prepare`.
         """
         used = self.used
         last = form.format(name)
@@ -196,9 +196,9 @@ class OutputPool:
         """The pooled output, by layers alone.
 
         Args:
-            used: numbers and logits of the members that count.
-            form: into which the names of layers are put.
-            name: of the last layer.
+            used: Numbers and logits of the members that count.
+            form: Into which the names of layers are put.
+            name: Of the last layer.
         """
         temperatures = self.temperatures or (1.0,) * self.members
         parts = [
@@ -261,8 +261,8 @@ class Pool:
     """An average of any kind: one `OutputPool` for each output.
 
     Args:
-        each: the pool of each output.
-        fitted: how it was fitted; `None` where nothing was.
+        each: The pool of each output.
+        fitted: How it was fitted; `None` where nothing was.
     """
 
     each: tuple[OutputPool, ...]
@@ -331,9 +331,9 @@ class Pool:
         """The pooled outputs in a graph.
 
         Args:
-            predictions: the members' outputs as symbolic tensors.
-            name: the name of the last layer.
-            logits: the members' outputs before their last activation, where these are known. They
+            predictions: The members' outputs as symbolic tensors.
+            name: The name of the last layer.
+            logits: The members' outputs before their last activation, where these are known. They
                 go through layers, where probabilities go through operations, which lose masks.
         """
         prefix = "{}" if name == "average" else f"{name}_{{}}"

@@ -28,8 +28,8 @@ class SimplexMinimum:
 
     Args:
         weights: float64 `(members,)`, at least 0, with sum 1.
-        value: the objective there.
-        gap: how far the value can at most lie above the true minimum.
+        value: The objective there.
+        gap: How far the value can at most lie above the true minimum.
     """
 
     weights: Array
@@ -126,8 +126,8 @@ def any_convex(value_and_gradient: ValueAndGradient, members: int) -> SimplexMin
     """Minimise any smooth convex objective, by sequential quadratic programming.
 
     Args:
-        value_and_gradient: the objective.
-        members: the number of weights.
+        value_and_gradient: The objective.
+        members: The number of weights.
     """
     result = optimize.minimize(
         value_and_gradient,
@@ -151,11 +151,11 @@ def line_search(
     """Halve the step until it goes down enough; `None` when rounding allows no more.
 
     Args:
-        objective: gives a value and its gradient, of the shape of the weights.
-        start: weights, one or several rows on the simplex.
-        direction: to weights that are on the simplex too.
-        value: of the objective at the start.
-        gradient: of the objective at the start.
+        objective: Gives a value and its gradient, of the shape of the weights.
+        start: Weights, one or several rows on the simplex.
+        direction: To weights that are on the simplex too.
+        value: Of the objective at the start.
+        gradient: Of the objective at the start.
 
     Returns:
         The weights found, with the objective's value and gradient there.

@@ -22,8 +22,8 @@ class WeightedMean:
     """The weighted mean of the members' outputs.
 
     Args:
-        weights: one for each member, with sum 1.
-        fitted: how the weights were fitted; `None` where they are equal or given.
+        weights: One for each member, with sum 1.
+        fitted: How the weights were fitted; `None` where they are equal or given.
     """
 
     weights: tuple[float, ...]

@@ -21,10 +21,10 @@ class FittedWeights(ToDict):
     """Weights of an average and how good they are.
 
     Args:
-        values: one for each member, at least 0, with sum 1.
-        loss: the average's mean log-loss (nats) or squared error on the data of the fit, summed
+        values: One for each member, at least 0, with sum 1.
+        loss: The average's mean log-loss (nats) or squared error on the data of the fit, summed
             over outputs.
-        gap: a bound: no weights have a loss lower than `loss - gap`.
+        gap: A bound: no weights have a loss lower than `loss - gap`.
     """
 
     values: tuple[float, ...]
@@ -39,14 +39,14 @@ def fit_weights(tasks: Task | Sequence[Task], predictions: Sequence[Any], y: Any
     order of the members does not matter.
 
     Args:
-        tasks: what the output learns, or one for each output.
-        predictions: one entry for each member: `(n, …, outputs)`, or for several outputs a list
+        tasks: What the output learns, or one for each output.
+        predictions: One entry for each member: `(n, …, outputs)`, or for several outputs a list
             of such arrays. They should come from data that no member was trained on.
-        y: labels, or a list of labels for each output.
+        y: Labels, or a list of labels for each output.
 
     Raises:
-        FusionError: when there are fewer than two members.
-        DataError: when predictions are not finite, or do not fit each other or the labels.
+        FusionError: When there are fewer than two members.
+        DataError: When predictions are not finite, or do not fit each other or the labels.
     """
     if isinstance(tasks, Task):
         return fit_weights((tasks,), [[one] for one in predictions], [y])
@@ -66,7 +66,7 @@ def _distinct(predictions: Sequence[Any]) -> tuple[list[list[Array]], Any]:
     """The distinct members, and for each member the index of the one that it equals.
 
     Raises:
-        DataError: when predictions are not finite.
+        DataError: When predictions are not finite.
     """
     unique: list[list[Array]] = []
     of_member: list[int] = []
@@ -84,11 +84,11 @@ def finite(member: Sequence[Any], number: int) -> list[Array]:
     """A member's predictions as arrays.
 
     Args:
-        member: the predictions of each of its outputs.
-        number: its number, counted from 1, for messages.
+        member: The predictions of each of its outputs.
+        number: Its number, counted from 1, for messages.
 
     Raises:
-        DataError: when they are not finite.
+        DataError: When they are not finite.
     """
     arrays = [np.asarray(part) for part in member]
     # A sum is infinite or NaN where one of its terms is; the other way round it may be too large.

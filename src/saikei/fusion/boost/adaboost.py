@@ -26,15 +26,15 @@ class AdaBoostRounds:
     """The weighted votes so far.
 
     Args:
-        settings: how each member is trained.
-        train: the data to train on.
-        validation: held-out data that decides when to stop; `None` to stop by the training loss.
-        parts: the members so far.
-        ended: why no more members are added; `None` as long as more may be.
-        weights: weights of the training rows for the next member, float64 `(n,)`, with sum 1.
+        settings: How each member is trained.
+        train: The data to train on.
+        validation: Held-out data that decides when to stop; `None` to stop by the training loss.
+        parts: The members so far.
+        ended: Why no more members are added; `None` as long as more may be.
+        weights: Weights of the training rows for the next member, float64 `(n,)`, with sum 1.
 
     Raises:
-        FusionError: when the output is not of classes, one for each row.
+        FusionError: When the output is not of classes, one for each row.
     """
 
     settings: TrainingSettings
@@ -61,7 +61,7 @@ class AdaBoostRounds:
         """Take a trained model as the first member.
 
         Raises:
-            FusionError: when it is no better than chance, or makes no errors.
+            FusionError: When it is no better than chance, or makes no errors.
         """
         if not self._accept(build(model, "member_1")):
             raise FusionError(f"Boost(keep_first=True): {self.ended}: train it, or another first.")
@@ -70,8 +70,8 @@ class AdaBoostRounds:
         """Train another member on the rows with their present weights.
 
         Args:
-            architecture: the graph whose structure is trained from new weights.
-            seed: seed of the new weights and of the training.
+            architecture: The graph whose structure is trained from new weights.
+            seed: Seed of the new weights and of the training.
 
         Returns:
             Whether the member was added; otherwise `ended` holds the reason.
@@ -153,7 +153,7 @@ def member_weight(error: float, classes: int) -> float:
     """α of a member: log((1 - error) / error) + log(K - 1), above 0 if it is better than chance.
 
     Args:
-        error: the share of the weighted rows that it gets wrong, above 0 and below 1.
+        error: The share of the weighted rows that it gets wrong, above 0 and below 1.
         classes: K.
     """
     return float(np.log1p(-error) - np.log(error) + np.log(classes - 1))
@@ -163,9 +163,9 @@ def mean_loss(total: Array, classes: Array, weights: Array) -> float:
     """The mean exponential loss.
 
     Args:
-        total: the sum of weighted votes `(n, K)`.
-        classes: the true classes, `(n,)`.
-        weights: row weights at the start, `(n,)`, with sum 1.
+        total: The sum of weighted votes `(n, K)`.
+        classes: The true classes, `(n,)`.
+        weights: Row weights at the start, `(n,)`, with sum 1.
     """
     return float(weights @ np.exp(_log_losses(total, classes)))
 
@@ -174,9 +174,9 @@ def row_weights(total: Array, classes: Array, weights: Array) -> Array:
     """Weights of the rows for the next member: in proportion to their exponential loss so far.
 
     Args:
-        total: the sum of weighted votes `(n, K)`.
-        classes: the true classes, `(n,)`.
-        weights: row weights at the start, `(n,)`.
+        total: The sum of weighted votes `(n, K)`.
+        classes: The true classes, `(n,)`.
+        weights: Row weights at the start, `(n,)`.
 
     Returns:
         float64 `(n,)`, with sum 1.

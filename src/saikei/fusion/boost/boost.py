@@ -32,14 +32,14 @@ class BoostFit(Fitted):
     """A boosted model and how it came about.
 
     Args:
-        model: the fused model.
-        steps: the factor of each member's output, 1 for a first member that is kept as it is; of
+        model: The fused model.
+        steps: The factor of each member's output, 1 for a first member that is kept as it is; of
             SAMME the weights α of the members' votes.
-        losses: the training loss after each round: log-loss (nats), squared error, or AdaBoost's
+        losses: The training loss after each round: log-loss (nats), squared error, or AdaBoost's
             exponential loss.
-        validation_losses: the same on validation data; empty without any.
-        errors: of AdaBoost, the share of the weighted rows that each member gets wrong.
-        ended: why there are fewer members than rounds; `None` when there are not.
+        validation_losses: The same on validation data; empty without any.
+        errors: Of AdaBoost, the share of the weighted rows that each member gets wrong.
+        ended: Why there are fewer members than rounds; `None` when there are not.
     """
 
     steps: tuple[float, ...]
@@ -71,15 +71,15 @@ class Boost(TrainedFusion):
     overconfident.
 
     Args:
-        rounds: how many members are summed up; `None` for as many as are given. When it is more,
+        rounds: How many members are summed up; `None` for as many as are given. When it is more,
             their architectures take turns.
-        keep_first: whether the first member is used as it is, for one that is trained already;
+        keep_first: Whether the first member is used as it is, for one that is trained already;
             otherwise it is trained from new weights like the others.
         shrinkage: ν, above 0 and at most 1.
-        epochs: passes over the data, for each member.
-        batch_size: samples a step.
-        learning_rate: peak of the learning rate.
-        seed: seed of the new weights, of the order of samples and of random layers.
+        epochs: Passes over the data, for each member.
+        batch_size: Samples a step.
+        learning_rate: Peak of the learning rate.
+        seed: Seed of the new weights, of the order of samples and of random layers.
         method: `"gradient"` or `"samme"`.
 
     Example:
@@ -128,25 +128,25 @@ class Boost(TrainedFusion):
         """Train the series, and report how.
 
         Args:
-            members: built models with the same inputs and the same single output; one is enough
+            members: Built models with the same inputs and the same single output; one is enough
                 with `rounds`. They are copied, never changed; of all but a kept first one only
                 the architecture is used.
-            data: training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
+            data: Training data, `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is
                 read into memory.
-            validation: data of the same form; with it the series ends before the first member that
+            validation: Data of the same form; with it the series ends before the first member that
                 does not lower the validation loss, and otherwise before one that does not lower the
                 training loss.
-            allow_in_sample: has no effect, since members are trained on the data.
+            allow_in_sample: Has no effect, since members are trained on the data.
 
         Returns:
             An uncompiled model of plain Keras layers, the weighted sum of the members, and how it
             was trained.
 
         Raises:
-            FusionError: when the members cannot be summed, there is no data, or the first
+            FusionError: When the members cannot be summed, there is no data, or the first
                 member that is trained lowers no loss; with AdaBoost also when the output
                 is not of classes, or a first member that is kept is no better than chance.
-            DataError: when the data does not fit the members.
+            DataError: When the data does not fit the members.
         """
         given = only_models(self, members)
         architectures = self._architectures(given)

@@ -25,12 +25,12 @@ class GradientRounds:
     """The sum so far.
 
     Args:
-        interface: the graph of a member, whose inputs the sum has.
-        settings: how each member is trained.
-        train: the data to train on.
-        validation: held-out data that decides when to stop; `None` to stop by the training loss.
-        parts: the members of the sum.
-        ended: why no more members are added; `None` as long as more may be.
+        interface: The graph of a member, whose inputs the sum has.
+        settings: How each member is trained.
+        train: The data to train on.
+        validation: Held-out data that decides when to stop; `None` to stop by the training loss.
+        parts: The members of the sum.
+        ended: Why no more members are added; `None` as long as more may be.
     """
 
     interface: Graph
@@ -50,8 +50,8 @@ class GradientRounds:
         """Train another member on top of the sum.
 
         Args:
-            architecture: the graph whose structure is trained from new weights.
-            seed: seed of the new weights and of the training.
+            architecture: The graph whose structure is trained from new weights.
+            seed: Seed of the new weights and of the training.
 
         Returns:
             Whether the member made the loss lower; otherwise it is left out.

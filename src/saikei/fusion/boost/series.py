@@ -25,8 +25,8 @@ class TrainingData:
     """Data in memory, with the labels of its one output.
 
     Args:
-        data: inputs, labels and sample weights, as `fit` takes them.
-        labelled: the labels, with what counts of them.
+        data: Inputs, labels and sample weights, as `fit` takes them.
+        labelled: The labels, with what counts of them.
     """
 
     data: ArrayData
@@ -58,8 +58,8 @@ class TrainingData:
         """The arguments `(x, y)` or `(x, y, sample_weight)` for `fit`.
 
         Args:
-            x: inputs of the model that is fitted.
-            weights: sample weights instead of the data's own, `(n,)`; they are scaled to mean 1.
+            x: Inputs of the model that is fitted.
+            weights: Sample weights instead of the data's own, `(n,)`; they are scaled to mean 1.
         """
         weights = self.data.weights if weights is None else weights
         if weights is None:
@@ -73,10 +73,10 @@ class TrainingSettings:
 
     Args:
         activation: `"softmax"`, `"sigmoid"` or `"linear"`: applied to the sum.
-        epochs: passes over the data.
-        batch_size: samples a step.
-        learning_rate: peak of the learning rate.
-        shrinkage: factor of the best step.
+        epochs: Passes over the data.
+        batch_size: Samples a step.
+        learning_rate: Peak of the learning rate.
+        shrinkage: Factor of the best step.
     """
 
     activation: str
@@ -89,10 +89,10 @@ class TrainingSettings:
         """Train a model.
 
         Args:
-            model: the model; its weights change.
+            model: The model; its weights change.
             data: `(x, y)` or `(x, y, sample_weight)` arrays.
-            loss: the loss, as Keras's `compile` takes it.
-            seed: seed of the order of rows and of random layers.
+            loss: The loss, as Keras's `compile` takes it.
+            seed: Seed of the order of rows and of random layers.
         """
         fit(
             model,
@@ -111,11 +111,11 @@ class Part:
     """A member of the sum.
 
     Args:
-        model: gives the term of the sum, or the scores that a vote is made of.
-        step: factor of the term.
-        loss: training loss of the sum up to this member.
-        validation_loss: the same on validation data; `None` without any.
-        error: of AdaBoost, the share of the weighted rows that it gets wrong; `None` for
+        model: Gives the term of the sum, or the scores that a vote is made of.
+        step: Factor of the term.
+        loss: Training loss of the sum up to this member.
+        validation_loss: The same on validation data; `None` without any.
+        error: Of AdaBoost, the share of the weighted rows that it gets wrong; `None` for
             gradient boosting.
     """
 
@@ -138,10 +138,10 @@ def sum_model(
     """One model that gives the sum of the parts.
 
     Args:
-        members: the given members, whose inputs and outputs the sum has.
-        parts: the members, at least one.
-        activation: applied to the sum; `"linear"` for none.
-        term: computes a term of the sum from a member's output, its step and its number (from 1);
+        members: The given members, whose inputs and outputs the sum has.
+        parts: The members, at least one.
+        activation: Applied to the sum; `"linear"` for none.
+        term: Computes a term of the sum from a member's output, its step and its number (from 1);
             `None` for the output times the step.
     """
     inputs = new_inputs(members.graphs[0])

@@ -41,19 +41,19 @@ class Cascade(OutputFusion[ExitHead]):
     Wang et al., "Wisdom of Committees" (2022).
 
     Args:
-        target: the accuracy to keep, as a share of the last member's; 0.99 when neither `cost`
+        target: The accuracy to keep, as a share of the last member's; 0.99 when neither `cost`
             nor `thresholds` is given.
-        absolute: whether `target` is an accuracy instead of a share.
-        cost: the mean cost to keep, as a share of the last member's.
-        thresholds: fixed thresholds, one for each member but the last; 0 lets every row leave, a
+        absolute: Whether `target` is an accuracy instead of a share.
+        cost: The mean cost to keep, as a share of the last member's.
+        thresholds: Fixed thresholds, one for each member but the last; 0 lets every row leave, a
             number above 1 none. `None` to choose them on data.
-        confidence: how confidence is measured, see `saikei.models.Exits`.
+        confidence: How confidence is measured, see `saikei.models.Exits`.
         combine: `"last"` for the output of the last member that has run, `"average"` for the mean
             of all that have.
-        certainty: the probability with which the goal is kept on new rows, between 0 and 1; `None`
+        certainty: The probability with which the goal is kept on new rows, between 0 and 1; `None`
             to choose by all rows, without a guarantee for new rows.
-        costs: the cost of each member, in any unit; MACs when not given.
-        seed: seed of the split into halves.
+        costs: The cost of each member, in any unit; MACs when not given.
+        seed: Seed of the split into halves.
 
     Example:
         >>> Cascade(target=0.98, confidence="margin").to_dict()["target"]
@@ -112,10 +112,10 @@ class Cascade(OutputFusion[ExitHead]):
         """The same cascade with the members' MACs as its costs, where none are given.
 
         Args:
-            evidence: holds the members.
+            evidence: Holds the members.
 
         Raises:
-            FusionError: when MACs cannot be counted.
+            FusionError: When MACs cannot be counted.
         """
         costs = member_costs(evidence.members.deployed, self.costs, evidence.data)
         return replace(self, costs=costs)
@@ -124,12 +124,12 @@ class Cascade(OutputFusion[ExitHead]):
         """Choose the thresholds by stored predictions.
 
         Args:
-            evidence: labels, and the members' predictions.
+            evidence: Labels, and the members' predictions.
 
         Raises:
-            FusionError: when no thresholds keep the target, the members are no classifiers, or
+            FusionError: When no thresholds keep the target, the members are no classifiers, or
                 their costs are not known.
-            DataError: when there are too few rows to split.
+            DataError: When there are too few rows to split.
         """
         members = evidence.members
         tasks = evidence.tasks if len(evidence) else None

@@ -31,11 +31,11 @@ def certified(
     Multiple Risks with Pareto Testing", 2023).
 
     Args:
-        path: policies, the safest first.
-        goal: the goal to keep.
-        chosen_by: the rows that the path was computed from.
-        checked_by: other rows.
-        certainty: the probability with which the goal is to be kept, between 0 and 1.
+        path: Policies, the safest first.
+        goal: The goal to keep.
+        chosen_by: The rows that the path was computed from.
+        checked_by: Other rows.
+        certainty: The probability with which the goal is to be kept, between 0 and 1.
 
     Returns:
         The policy, or `None` if not even the first keeps the goal.
@@ -58,8 +58,8 @@ def best_bet(margins: np.ndarray, lowest: float, unseen: int) -> float:
 
     Args:
         margins: `(n,)`, none below `lowest`.
-        lowest: the lowest possible margin, below 0.
-        unseen: how many margins of the lowest kind are added.
+        lowest: The lowest possible margin, below 0.
+        unseen: How many margins of the lowest kind are added.
     """
     seen, counts = np.unique(np.append(margins, [lowest] * unseen), return_counts=True)
 
@@ -78,7 +78,7 @@ def p_value(bets: Sequence[float], margins: np.ndarray) -> float:
     variables by betting", 2024). The same holds for the mean capital of several bets.
 
     Args:
-        bets: shares of capital, chosen without these rows.
+        bets: Shares of capital, chosen without these rows.
         margins: `(n,)`.
     """
     grown = [float(np.log1p(bet * margins).sum()) for bet in bets]

@@ -27,13 +27,13 @@ def open_exits(
     """Exits for these members with all thresholds 0: every row leaves at the first.
 
     Args:
-        members: two or more, with equal inputs and outputs.
-        tasks: the tasks of their outputs; `None` to infer the task from the activations.
-        confidence: how confidence is measured.
-        combine: how a stage combines the members' outputs.
+        members: Two or more, with equal inputs and outputs.
+        tasks: The tasks of their outputs; `None` to infer the task from the activations.
+        confidence: How confidence is measured.
+        combine: How a stage combines the members' outputs.
 
     Raises:
-        FusionError: when they are not classifiers with one output of one class for a row.
+        FusionError: When they are not classifiers with one output of one class for a row.
     """
     outputs = members.outputs[0].each
     kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
@@ -78,12 +78,12 @@ def member_costs(
     """The cost of each member on one row: MACs where no other costs are given.
 
     Args:
-        members: the members.
-        given: the costs that were given; `None` to count MACs.
-        data: inputs of the size at which MACs are counted, for members that take any size.
+        members: The members.
+        given: The costs that were given; `None` to count MACs.
+        data: Inputs of the size at which MACs are counted, for members that take any size.
 
     Raises:
-        FusionError: when costs are not one positive number for each member, or MACs cannot be
+        FusionError: When costs are not one positive number for each member, or MACs cannot be
             counted.
     """
     if given is not None:
@@ -97,7 +97,7 @@ def check_costs(given: tuple[float, ...], members: int) -> None:
     """Refuse costs that are not one positive number for each member.
 
     Raises:
-        FusionError: with the numbers.
+        FusionError: With the numbers.
     """
     if len(given) != members or not all(cost > 0 for cost in given):
         raise FusionError(

@@ -27,14 +27,14 @@ class CascadeFit(ToDict):
     """When rows leave a cascade, and how accurate and costly it is on held-out rows.
 
     Args:
-        exits: the thresholds, and how confidence is measured.
-        shares: for each member the share of rows that it sees.
-        accuracy: the accuracy of the cascade.
-        last_accuracy: the accuracy of the last member alone.
-        costs: the cost of each member on one row: MACs, or the numbers that were given.
-        mean_cost: the mean cost of the cascade on one row, in the same unit.
-        rows: the number of held-out rows that all this was measured on.
-        certainty: the probability with which the goal is kept on new rows; `None` where thresholds
+        exits: The thresholds, and how confidence is measured.
+        shares: For each member the share of rows that it sees.
+        accuracy: The accuracy of the cascade.
+        last_accuracy: The accuracy of the last member alone.
+        costs: The cost of each member on one row: MACs, or the numbers that were given.
+        mean_cost: The mean cost of the cascade on one row, in the same unit.
+        rows: The number of held-out rows that all this was measured on.
+        certainty: The probability with which the goal is kept on new rows; `None` where thresholds
             were given, or chosen and measured on the same rows, which is optimistic.
     """
 
@@ -53,8 +53,8 @@ class ExitHead:
     """A fitted cascade over stored predictions: each row gets the output of the stage it leaves at.
 
     Args:
-        exits: thresholds, and how confidence is measured.
-        fitted: what was measured on held-out rows; `None` without any.
+        exits: Thresholds, and how confidence is measured.
+        fitted: What was measured on held-out rows; `None` without any.
     """
 
     exits: Exits
@@ -91,9 +91,9 @@ def make_stage_table(exits: Exits, evidence: Evidence, costs: Sequence[float]) -
     """Tabulate what each stage predicts of held-out rows, and what it costs.
 
     Args:
-        exits: how confidence is measured; the thresholds are not used.
-        evidence: labels, and the predictions of members with one output.
-        costs: the cost of each member alone.
+        exits: How confidence is measured; the thresholds are not used.
+        evidence: Labels, and the predictions of members with one output.
+        costs: The cost of each member alone.
     """
     (task,), (labels,) = evidence.tasks, evidence.labels
     outputs = [member[0] for member in evidence.predictions.outputs]
@@ -115,10 +115,10 @@ def measure_exits(
     """Measure shares, accuracy and cost of exits on rows.
 
     Args:
-        exits: the exits, with their thresholds.
-        table: the rows.
-        costs: the cost of each member alone.
-        certainty: the certainty with which the exits were chosen; `None` without one.
+        exits: The exits, with their thresholds.
+        table: The rows.
+        costs: The cost of each member alone.
+        certainty: The certainty with which the exits were chosen; `None` without one.
     """
     stages = table.stages(exits.thresholds)
     return CascadeFit(
@@ -144,17 +144,17 @@ def fit_exits(
     """Choose thresholds that keep a goal, and measure them.
 
     Args:
-        exits: how confidence is measured; its thresholds are replaced.
-        table: all held-out rows.
-        goal: the goal to keep.
-        costs: the cost of each member alone.
-        certainty: the probability with which the goal is to be kept on new rows; `None` to keep it
+        exits: How confidence is measured; its thresholds are replaced.
+        table: All held-out rows.
+        goal: The goal to keep.
+        costs: The cost of each member alone.
+        certainty: The probability with which the goal is to be kept on new rows; `None` to keep it
             on these, without a guarantee for new rows.
-        seed: seed of the split into halves.
+        seed: Seed of the split into halves.
 
     Raises:
-        FusionError: when no thresholds keep the goal.
-        DataError: when there are too few rows to split.
+        FusionError: When no thresholds keep the goal.
+        DataError: When there are too few rows to split.
     """
     if certainty is None:
         path, checked = goal.path(front(table)), table
@@ -189,7 +189,7 @@ def _check_saving(goal: Goal, costs: tuple[float, ...]) -> None:
     """Refuse members of which no cascade could save cost.
 
     Raises:
-        FusionError: when the first member, which runs on every row, costs what the last does.
+        FusionError: When the first member, which runs on every row, costs what the last does.
     """
     if goal.kind != "cost" and costs[0] >= costs[-1]:
         raise FusionError(

@@ -20,9 +20,9 @@ class Policy:
     """Thresholds, with their accuracy and cost on the rows that they were chosen by.
 
     Args:
-        thresholds: one for each stage but the last.
-        accuracy: the share of rows that are right.
-        cost: the mean cost of a row, in units of the last member's.
+        thresholds: One for each stage but the last.
+        accuracy: The share of rows that are right.
+        cost: The mean cost of a row, in units of the last member's.
     """
 
     thresholds: tuple[float, ...]
@@ -39,7 +39,7 @@ def front(table: StageTable) -> list[Policy]:
     stage are a histogram of the rows over the candidates, summed up along each axis.
 
     Args:
-        table: the rows to choose by.
+        table: The rows to choose by.
     """
     stages = table.confidences.shape[1]
     each = max(3, int(_COMBINATIONS ** (1 / stages)))
@@ -80,10 +80,10 @@ def _leaving(passed: list[Array], sizes: list[int], values: Array, last: bool) -
     is among them, and goes on otherwise.
 
     Args:
-        passed: for each stage up to this one, how many candidates each row passes, int `(n,)`.
-        sizes: the number of candidates at each stage.
-        values: what is summed, `(n,)`.
-        last: whether this is the last stage, where all remaining rows leave.
+        passed: For each stage up to this one, how many candidates each row passes, int `(n,)`.
+        sizes: The number of candidates at each stage.
+        values: What is summed, `(n,)`.
+        last: Whether this is the last stage, where all remaining rows leave.
     """
     shape = [size + 1 for size in sizes[: len(passed)]]
     flat = np.ravel_multi_index(passed, shape)
@@ -115,7 +115,7 @@ class Goal:
     Args:
         kind: `"share"` of the last member's accuracy, `"accuracy"`, or `"cost"` in units of the
             last member's.
-        bound: the number.
+        bound: The number.
     """
 
     kind: Literal["share", "accuracy", "cost"]

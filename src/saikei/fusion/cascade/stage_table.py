@@ -17,12 +17,12 @@ class StageTable:
     """Confidence, correctness and cost of each stage on each row.
 
     Args:
-        confidences: at each stage but the last, float32 `(n, stages - 1)`.
-        right: whether the stage's output is right, `(n, stages)`.
-        last_right: whether the last member alone is right, `(n,)`.
-        costs: the cost of the members up to each stage, in units of the last member's,
+        confidences: At each stage but the last, float32 `(n, stages - 1)`.
+        right: Whether the stage's output is right, `(n, stages)`.
+        last_right: Whether the last member alone is right, `(n,)`.
+        costs: The cost of the members up to each stage, in units of the last member's,
             `(stages,)`.
-        given: how much each row counts, above 0 and at most 1, `(n,)`; `None` for all the same.
+        given: How much each row counts, above 0 and at most 1, `(n,)`; `None` for all the same.
     """
 
     confidences: Array
@@ -67,8 +67,8 @@ def stages_of(confidences: Array, thresholds: Sequence[float]) -> Array:
     """The stage at which each row leaves, `(n,)`.
 
     Args:
-        confidences: at each stage but the last, `(n, stages - 1)`.
-        thresholds: one for each stage but the last.
+        confidences: At each stage but the last, `(n, stages - 1)`.
+        thresholds: One for each stage but the last.
     """
     leaves = confidences >= np.asarray(thresholds, dtype=confidences.dtype)
     last = np.ones((len(confidences), 1), dtype=bool)
@@ -79,8 +79,8 @@ def stage_confidences(exits: Exits, outputs: Sequence[Array]) -> Array:
     """The confidences at each stage but the last, `(n, stages - 1)`.
 
     Args:
-        exits: how confidence is measured; the thresholds are not used.
-        outputs: one array for each member, `(n, …)`.
+        exits: How confidence is measured; the thresholds are not used.
+        outputs: One array for each member, `(n, …)`.
     """
     return np.stack(
         [exits.confidences(outputs[:count]) for count in range(1, len(outputs))], axis=1

@@ -20,10 +20,10 @@ class Adapter(ToDict):
     """The layers between two members of a chain.
 
     Args:
-        before: the number of the member behind the adapter, from 1.
-        given: the shape of the output of the member before it, batch axis first.
-        taken: the shape of the input of the member behind it.
-        layers: the kinds of its layers, in order; empty where the shapes fit.
+        before: The number of the member behind the adapter, from 1.
+        given: The shape of the output of the member before it, batch axis first.
+        taken: The shape of the input of the member behind it.
+        layers: The kinds of its layers, in order; empty where the shapes fit.
     """
 
     before: int
@@ -45,12 +45,12 @@ def adapter_layers(given: TensorSpec, taken: TensorSpec, before: int) -> list[ke
     the input that is needed, and a Reshape.
 
     Args:
-        given: the output of the member before.
-        taken: the input of the member behind.
-        before: the number of the member behind, from 1, for names and messages.
+        given: The output of the member before.
+        taken: The input of the member behind.
+        before: The number of the member behind, from 1, for names and messages.
 
     Raises:
-        FusionError: when no such layers connect the shapes.
+        FusionError: When no such layers connect the shapes.
     """
     if not keras.backend.is_float_dtype(taken.dtype):
         raise FusionError(

@@ -28,9 +28,9 @@ class ChainFit(Fitted):
     """A chain and how it came about.
 
     Args:
-        model: the fused model.
-        adapters: the layers between the members, one entry for each pair of neighbours.
-        losses: the training loss at the end of each stage: one for `"joint"`, one for each
+        model: The fused model.
+        adapters: The layers between the members, one entry for each pair of neighbours.
+        losses: The training loss at the end of each stage: one for `"joint"`, one for each
             member for `"stages"`, none without training.
     """
 
@@ -55,10 +55,10 @@ class Chain(TrainedFusion):
     Args:
         training: `"joint"` or `"stages"`; `None` where no adapter is needed, or `"later"` to train
             them yourself.
-        epochs: passes over the data, in each stage.
-        batch_size: samples a step, for arrays.
-        learning_rate: peak of the learning rate.
-        seed: seed of new weights, of the order of samples and of random layers.
+        epochs: Passes over the data, in each stage.
+        batch_size: Samples a step, for arrays.
+        learning_rate: Peak of the learning rate.
+        seed: Seed of new weights, of the order of samples and of random layers.
 
     Example:
         >>> Chain(training="stages", epochs=3).to_dict()["training"]
@@ -97,21 +97,21 @@ class Chain(TrainedFusion):
         """Compose the members, train them where that is asked, and report how.
 
         Args:
-            members: two or more built models; all but the first take one tensor, and all but
+            members: Two or more built models; all but the first take one tensor, and all but
                 the last give one. They are copied, never changed.
-            data: training data, `(x, y)` arrays or a dataset: inputs of the first member and
+            data: Training data, `(x, y)` arrays or a dataset: inputs of the first member and
                 labels of the last. Only where `training` needs it.
-            validation: data of the same form; with it each stage ends with the weights of its best
+            validation: Data of the same form; with it each stage ends with the weights of its best
                 epoch.
-            allow_in_sample: has no effect, since members are trained on the data.
+            allow_in_sample: Has no effect, since members are trained on the data.
 
         Returns:
             A model of plain Keras layers, compiled when it was trained, and how it was trained.
 
         Raises:
-            FusionError: when a member has several inputs or outputs inside the chain, no adapter is
+            FusionError: When a member has several inputs or outputs inside the chain, no adapter is
                 possible, or there is no data to train on.
-            DataError: when the data does not fit.
+            DataError: When the data does not fit.
         """
         given = only_models(self, members)
         graphs = _checked(given)
@@ -143,7 +143,7 @@ class Chain(TrainedFusion):
         """The adapters between the members, without building anything.
 
         Args:
-            members: as for `fuse`.
+            members: As for `fuse`.
         """
         graphs = _checked(Members.of(members))
         return tuple(
@@ -192,7 +192,7 @@ def _checked(members: Members) -> Sequence[Graph]:
     """The members' graphs.
 
     Raises:
-        FusionError: when there are fewer than two, or one has several inputs or outputs inside.
+        FusionError: When there are fewer than two, or one has several inputs or outputs inside.
     """
     members.check_several()
     graphs = members.graphs

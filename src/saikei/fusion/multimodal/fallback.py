@@ -23,8 +23,8 @@ class StandIns:
     """Constants that replace the outputs and features of members.
 
     Args:
-        constants: one row `(1, …)` of each output and each feature.
-        activations: the last activation of each output.
+        constants: One row `(1, …)` of each output and each feature.
+        activations: The last activation of each output.
     """
 
     constants: MemberOutputs
@@ -38,8 +38,8 @@ class StandIns:
 
         Args:
             fallback: `"zeros"` gives zeros, others the means of the predictions.
-            predictions: predictions of rows in which no input is missing.
-            activations: the last activation of each output.
+            predictions: Predictions of rows in which no input is missing.
+            activations: The last activation of each output.
         """
         if fallback == "zeros":
             zeros = predictions.map(lambda array: np.zeros((1, *array.shape[1:]), np.float32))
@@ -51,8 +51,8 @@ class StandIns:
         """The predictions when the inputs of some members are missing.
 
         Args:
-            predictions: the predictions with all inputs.
-            missing: the indices of these members.
+            predictions: The predictions with all inputs.
+            missing: The indices of these members.
         """
 
         def swapped(real: Any, constant: Any) -> Any:
@@ -73,8 +73,8 @@ class StandIns:
         """The same in a graph.
 
         Args:
-            predictions: the members' outputs as symbolic tensors.
-            there: for each member 1 in rows that have all of its inputs, and 0 in others,
+            predictions: The members' outputs as symbolic tensors.
+            there: For each member 1 in rows that have all of its inputs, and 0 in others,
                 `(batch, 1)`.
         """
 
@@ -105,9 +105,9 @@ def constant_layer(rows: Any, constant: Array, name: str, activation: str = "lin
     """A constant for every row, kept as the bias of a layer.
 
     Args:
-        rows: any tensor `(batch, 1)`.
+        rows: Any tensor `(batch, 1)`.
         constant: `(1, …)`.
-        name: the name of the layer.
+        name: The name of the layer.
         activation: `"softmax"` or `"sigmoid"`, through which probabilities are given, as the
             members do, so that the output is still read as probabilities.
     """
@@ -145,12 +145,12 @@ def mean_of_those_there(
     """The weighted mean of the members that have their inputs; the prior where none has.
 
     Args:
-        outputs: one output of each member.
-        weights: one for each member.
-        there: as for `StandIns.connect`.
-        prior: the output without any member, `(1, …)`.
-        name: begins the names of the layers.
-        activation: the last activation of the outputs; the mean of probabilities goes through it
+        outputs: One output of each member.
+        weights: One for each member.
+        there: As for `StandIns.connect`.
+        prior: The output without any member, `(1, …)`.
+        name: Begins the names of the layers.
+        activation: The last activation of the outputs; the mean of probabilities goes through it
             again, so that it is read as such.
     """
     total: Any = 0.0

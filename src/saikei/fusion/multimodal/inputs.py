@@ -25,11 +25,11 @@ def by_name(members: Members) -> Members:
     """Members that take a dictionary of their inputs.
 
     Args:
-        members: the members; those with dictionaries of inputs keep these names, others take
+        members: The members; those with dictionaries of inputs keep these names, others take
             the names of their input layers.
 
     Raises:
-        FusionError: when an input has no name, or one that is kept for availability.
+        FusionError: When an input has no name, or one that is kept for availability.
     """
     each = zip(members.models, members.graphs, strict=True)
     named = (_by_name(model.name, graph, number) for number, (model, graph) in enumerate(each, 1))
@@ -66,8 +66,8 @@ def fill_missing(model: keras.Model, x: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs for a multimodal model from those that are there.
 
     Args:
-        model: made by `Multimodal`.
-        x: arrays by name, one sample a row. Inputs that are left out count as missing in all
+        model: Made by `Multimodal`.
+        x: Arrays by name, one sample a row. Inputs that are left out count as missing in all
             rows; `<name>_available`, `(n,)` or `(n, 1)` with 1 where a row has the input and 0
             where it has not, may be given for single rows.
 
@@ -75,7 +75,7 @@ def fill_missing(model: keras.Model, x: Mapping[str, Any]) -> dict[str, Any]:
         All inputs of the model: zeros for those that are missing, and availabilities.
 
     Raises:
-        DataError: when there is no array at all, or one that the model does not know.
+        DataError: When there is no array at all, or one that the model does not know.
 
     Example:
         >>> import keras, numpy as np
@@ -117,11 +117,11 @@ def with_all_inputs(members: Members, data: Any) -> tuple[Any, ...]:
     """Data in memory that has all inputs of the members.
 
     Args:
-        members: members that take dictionaries.
+        members: Members that take dictionaries.
         data: `(x, y)` or a dataset.
 
     Raises:
-        DataError: when its inputs are not named, or one that a member reads is not among them or
+        DataError: When its inputs are not named, or one that a member reads is not among them or
             not finite.
     """
     x, *rest = gathered(data).parts

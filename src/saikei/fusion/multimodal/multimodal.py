@@ -31,10 +31,10 @@ class MultimodalFit(Fitted):
     """A multimodal model, and its scores when an input is missing.
 
     Args:
-        model: the fused model.
-        fallback: what replaces a member without its inputs.
-        score: the score on the data of the fit, with all inputs.
-        without: for each input the score when it is missing in all rows.
+        model: The fused model.
+        fallback: What replaces a member without its inputs.
+        score: The score on the data of the fit, with all inputs.
+        without: For each input the score when it is missing in all rows.
     """
 
     fallback: Fallback
@@ -60,11 +60,11 @@ class Multimodal(Fusion):
     Args:
         on: `"outputs"`: the weighted mean of the members' outputs; `"features"`: one new last
             layer over the features of all, fitted as in `Stack(on="features")`.
-        fallback: what replaces a member without its inputs. `"mean"`: its mean output on the data
+        fallback: What replaces a member without its inputs. `"mean"`: its mean output on the data
             of the fit; `"zeros"`: zeros instead of its features, for `"features"` only; `"drop"`:
             the mean of the other members, for `"outputs"` only.
-        weights: the weights for `"outputs"`, as in `Average`.
-        seed: seed of the folds that fit the new layer.
+        weights: The weights for `"outputs"`, as in `Average`.
+        seed: Seed of the folds that fit the new layer.
 
     Example:
         >>> Multimodal(on="features", fallback="zeros").to_dict()["fallback"]
@@ -107,15 +107,15 @@ class Multimodal(Fusion):
         """Fuse the members, and score the model also for when an input is missing.
 
         Args:
-            members: two or more built models with the same outputs; they are copied, never
+            members: Two or more built models with the same outputs; they are copied, never
                 changed. Their inputs are distinguished by name.
-            data: held-out `(x, y)` or a dataset, with a dictionary of all inputs as x.
-            allow_in_sample: fit even on rows that a member was trained on.
+            data: Held-out `(x, y)` or a dataset, with a dictionary of all inputs as x.
+            allow_in_sample: Fit even on rows that a member was trained on.
 
         Raises:
-            FusionError: when the members do not fit each other, an input has no name, there is
+            FusionError: When the members do not fit each other, an input has no name, there is
                 no data, or a member was trained on some of it.
-            DataError: when the data does not fit the members.
+            DataError: When the data does not fit the members.
         """
         given = only_models(self, members)
         given.check_several()

@@ -31,9 +31,9 @@ class Alignment:
     """A network with its channels in the order of another's.
 
     Args:
-        numbers: its weights, by name.
-        source: for each channel the channel that it was before.
-        moved: how many channels changed their index.
+        numbers: Its weights, by name.
+        source: For each channel the channel that it was before.
+        moved: How many channels changed their index.
         distance: Euclidean distance to the other network, over the weights that have channels.
     """
 
@@ -52,9 +52,9 @@ def align(symmetries: Symmetries, target: Tensors, numbers: Tensors) -> Alignmen
     other axis as unknown too, and the nearer of both results is taken.
 
     Args:
-        symmetries: the permutations that keep the function of their architecture.
-        target: the weights of the other network, by name.
-        numbers: the weights of the network.
+        symmetries: The permutations that keep the function of their architecture.
+        target: The weights of the other network, by name.
+        numbers: The weights of the network.
     """
     matcher = _Matcher(symmetries, _wide(symmetries, target), _wide(symmetries, numbers))
     source = max(map(matcher.descend, matcher.starts()), key=matcher.likeness)
@@ -105,7 +105,7 @@ class _Matcher:
         """An order matched orbit by orbit.
 
         Args:
-            self_known: whether the order of the channels that are being matched counts as known
+            self_known: Whether the order of the channels that are being matched counts as known
                 on the other axis of a weight that has them on two axes.
         """
         source = self._symmetries.identity()
@@ -212,8 +212,8 @@ class AlignedMembers:
     """Members after alignment.
 
     Args:
-        members: the weights of each member.
-        moved: for each member how many of its channels changed their index.
+        members: The weights of each member.
+        moved: For each member how many of its channels changed their index.
     """
 
     members: tuple[Tensors, ...]
@@ -226,13 +226,13 @@ def align_members(
     """Put the channels of members in the order of the base, or else of the first member.
 
     Args:
-        graph: the graph of the first member.
-        members: the weights of each member.
-        base: the weights of the base; `None` without one.
-        scorer: checks on data that no member's function changed; `None` without data.
+        graph: The graph of the first member.
+        members: The weights of each member.
+        base: The weights of the base; `None` without one.
+        scorer: Checks on data that no member's function changed; `None` without data.
 
     Raises:
-        WorkError: when a member's function changed, which would be due to a wrong layer rule.
+        WorkError: When a member's function changed, which would be due to a wrong layer rule.
     """
     symmetries = Symmetries.of(map_channels(graph))
     target = members[0] if base is None else base

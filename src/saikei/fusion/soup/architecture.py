@@ -29,15 +29,15 @@ def same_architecture(members: Members, base: keras.Model | None) -> list[Graph]
     """Read members, and a base behind them, and check that they differ in weights alone.
 
     Args:
-        members: two or more.
-        base: the model that they were fine-tuned from; `None` for none.
+        members: Two or more.
+        base: The model that they were fine-tuned from; `None` for none.
 
     Returns:
         Their graphs in this order.
 
     Raises:
-        FusionError: naming the member, the layer and what differs.
-        ModelError: when a member cannot be read.
+        FusionError: Naming the member, the layer and what differs.
+        ModelError: When a member cannot be read.
     """
     members.check_several()
     graphs = list(members.graphs)
@@ -95,7 +95,7 @@ def check_numbers(members: Sequence[Tensors]) -> None:
     """Refuse weights that are NaN or infinite.
 
     Raises:
-        FusionError: naming the member and the weight.
+        FusionError: Naming the member and the weight.
     """
     for number, numbers in enumerate(members, start=1):
         for (layer, name), array in numbers.items():
@@ -110,11 +110,11 @@ def unmerged_weights(graph: Graph, members: Sequence[Tensors]) -> set[WeightName
     """Names of weights that are not merged: those that are no floats, and of preprocessing.
 
     Args:
-        graph: the graph of the first member.
-        members: the weights of each member.
+        graph: The graph of the first member.
+        members: The weights of each member.
 
     Raises:
-        FusionError: when members differ there.
+        FusionError: When members differ there.
     """
     kept: set[WeightName] = set()
     for key, array in members[0].items():

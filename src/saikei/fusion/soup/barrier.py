@@ -28,13 +28,13 @@ class Barrier(ToDict):
     """The loss on the line between the weights of two members.
 
     Args:
-        members: the numbers of both members, from 1.
-        shares: the share of the second member at each point, 0 to 1.
-        losses: mean held-out loss at each point, nats or squared error.
-        height: the largest excess of a point's loss over the straight line between the ends'
+        members: The numbers of both members, from 1.
+        shares: The share of the second member at each point, 0 to 1.
+        losses: Mean held-out loss at each point, nats or squared error.
+        height: The largest excess of a point's loss over the straight line between the ends'
             losses.
-        error: standard error of the height, paired by row.
-        gain: by how much the ends' mean loss is below the loss of the best constant outputs.
+        error: Standard error of the height, paired by row.
+        gain: By how much the ends' mean loss is below the loss of the best constant outputs.
     """
 
     json_adds: ClassVar[tuple[str, ...]] = ("significant",)
@@ -61,11 +61,11 @@ def measure_barrier(
     """Measure the losses on the line between two members.
 
     Args:
-        scorer: scores weights on held-out data.
-        pair: the numbers of both members, from 1.
-        ends: the weights of both members.
-        kept: names of weights that are not merged.
-        points: how many points are measured, both ends included.
+        scorer: Scores weights on held-out data.
+        pair: The numbers of both members, from 1.
+        ends: The weights of both members.
+        kept: Names of weights that are not merged.
+        points: How many points are measured, both ends included.
     """
     shares = np.linspace(0, 1, points)
     rows = np.stack([scorer.losses(_at(scorer, ends, kept, float(share))) for share in shares])

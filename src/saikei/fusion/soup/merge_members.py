@@ -23,15 +23,15 @@ class SoupFit(Fitted):
     """A soup and how it came about.
 
     Args:
-        model: the merged model.
-        weights: the weight of each member in the mean; empty where the method is no mean.
-        barriers: the loss on the line from the first member to each other member, before
+        model: The merged model.
+        weights: The weight of each member in the mean; empty where the method is no mean.
+        barriers: The loss on the line from the first member to each other member, before
             alignment; empty where it was not measured.
-        aligned: the same after alignment; empty where there was none.
-        moved: for each member how many channels changed their index; empty without alignment.
-        losses: the loss of each member on the data, nats or squared error; empty without data.
-        loss: the loss of the soup on the same data; `None` without data.
-        path: of a greedy soup, the metric after each member that was added; empty for others.
+        aligned: The same after alignment; empty where there was none.
+        moved: For each member how many channels changed their index; empty without alignment.
+        losses: The loss of each member on the data, nats or squared error; empty without data.
+        loss: The loss of the soup on the same data; `None` without data.
+        path: Of a greedy soup, the metric after each member that was added; empty for others.
     """
 
     json_adds: ClassVar[tuple[str, ...]] = ("barrier",)
@@ -64,14 +64,14 @@ class PreparedMembers:
     """Members that were read and checked.
 
     Args:
-        graph: the graph of the first member.
-        names: the names of the members, for messages.
-        weights: the weights of each member, by layer and name.
-        base: the weights of the base, for methods that need one; else `None`.
-        kept: names of weights that stay as in the first member.
-        scorer: scores weights on held-out data; `None` without data.
-        data: the held-out arrays; `None` without data.
-        losses: the loss of each member on the data; empty without data.
+        graph: The graph of the first member.
+        names: The names of the members, for messages.
+        weights: The weights of each member, by layer and name.
+        base: The weights of the base, for methods that need one; else `None`.
+        kept: Names of weights that stay as in the first member.
+        scorer: Scores weights on held-out data; `None` without data.
+        data: The held-out arrays; `None` without data.
+        losses: The loss of each member on the data; empty without data.
     """
 
     graph: Graph
@@ -90,13 +90,13 @@ def merge_members(
     """Measure barriers, align channels, and merge.
 
     Args:
-        members: the members.
-        method: how their weights are merged.
-        align: whether channels are put in one order; `"auto"` does it where there is a barrier.
-        points: how many points are measured on each line between members; 0 measures none.
+        members: The members.
+        method: How their weights are merged.
+        align: Whether channels are put in one order; `"auto"` does it where there is a barrier.
+        points: How many points are measured on each line between members; 0 measures none.
 
     Raises:
-        FusionError: when there is a barrier between members.
+        FusionError: When there is a barrier between members.
     """
     graph, scorer = members.graph, members.scorer
     before = _barriers(members, members.weights, points)

@@ -34,14 +34,14 @@ def mix(
     learned.
 
     Args:
-        method: how tensors are merged.
-        graph: the graph of the first member.
-        members: the weights of each member.
-        base: the weights of the base, for methods that need one; else `None`.
-        kept: names of weights that stay as in the first member.
+        method: How tensors are merged.
+        graph: The graph of the first member.
+        members: The weights of each member.
+        base: The weights of the base, for methods that need one; else `None`.
+        kept: Names of weights that stay as in the first member.
 
     Raises:
-        FusionError: naming the weight that does not fit the method, or is not finite.
+        FusionError: Naming the weight that does not fit the method, or is not finite.
     """
     method.check_count(len(members))
     plain = method if isinstance(method, (Linear, Ema)) else Linear()
@@ -115,12 +115,12 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     The diagonal of the empirical Fisher matrix: how much the loss depends on each weight.
 
     Args:
-        graph: the graph of a member, with its weights.
+        graph: The graph of a member, with its weights.
         data: `(x, y)` arrays.
-        samples: how many rows are used; the same rows at every call.
+        samples: How many rows are used; the same rows at every call.
 
     Raises:
-        EditError: when the labels do not fit the outputs.
+        EditError: When the labels do not fit the outputs.
     """
     model = build(graph)
     chosen = calibration_samples(graph, data, samples)

@@ -21,9 +21,9 @@ class ChannelAxis:
     """An axis of a weight, and the channel at each index of it.
 
     Args:
-        weight: the weight's layer and name.
-        axis: the number of the axis.
-        channels: the channel at each index, int `(size of the axis,)`.
+        weight: The weight's layer and name.
+        axis: The number of the axis.
+        channels: The channel at each index, int `(size of the axis,)`.
     """
 
     weight: WeightName
@@ -36,9 +36,9 @@ class Symmetries:
     """The permutations of channels that leave the function of a network as it is.
 
     Args:
-        orbits: sets of channels that can be exchanged, ascending, in the order of the graph.
-        axes: every weight axis that has a channel of an orbit.
-        count: how many channels the graph has.
+        orbits: Sets of channels that can be exchanged, ascending, in the order of the graph.
+        axes: Every weight axis that has a channel of an orbit.
+        count: How many channels the graph has.
     """
 
     orbits: tuple[Vector, ...]
@@ -76,8 +76,8 @@ class Symmetries:
         """The weights of the network whose channel `c` is what channel `source[c]` was.
 
         Args:
-            numbers: the weights by name; they are not changed.
-            source: a permutation.
+            numbers: The weights by name; they are not changed.
+            source: A permutation.
         """
         moved = dict(numbers)
         for axis in self.axes:
@@ -94,8 +94,8 @@ def moved_index(channels: Vector, source: Vector) -> Vector | None:
     channel's k-th index.
 
     Args:
-        channels: the channel at each index.
-        source: a permutation: entry `c` is the channel whose content channel `c` gets.
+        channels: The channel at each index.
+        source: A permutation: entry `c` is the channel whose content channel `c` gets.
     """
     sources = source[channels]
     if np.array_equal(sources, channels):

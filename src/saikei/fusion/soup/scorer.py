@@ -28,13 +28,13 @@ class WeightScorer:
     """Scores weights of one architecture on data.
 
     Args:
-        graph: the graph of the first member; weights are named as in it.
-        model: the first member, whose compiled loss decides how labels are read.
-        data: held-out `(x, y)` arrays.
-        recalibrates: whether moving statistics are measured on the data before each score.
+        graph: The graph of the first member; weights are named as in it.
+        model: The first member, whose compiled loss decides how labels are read.
+        data: Held-out `(x, y)` arrays.
+        recalibrates: Whether moving statistics are measured on the data before each score.
 
     Raises:
-        DataError: when the data does not fit the model.
+        DataError: When the data does not fit the model.
     """
 
     def __init__(self, graph: Graph, model: keras.Model, data: Any, recalibrates: bool) -> None:
@@ -64,7 +64,7 @@ class WeightScorer:
         """The loss of each row, nats or squared error, float64 `(n,)`.
 
         Raises:
-            DataError: when a prediction is not finite.
+            DataError: When a prediction is not finite.
         """
         return self.labelled.losses(self._outputs(numbers))
 
@@ -76,7 +76,7 @@ class WeightScorer:
         """The outputs of members with their own moving statistics.
 
         Raises:
-            FusionError: naming a member whose predictions are not finite.
+            FusionError: Naming a member whose predictions are not finite.
         """
         found = [self._outputs(numbers) for numbers in members]
         for number, outputs in enumerate(found, start=1):
@@ -120,8 +120,8 @@ def recalibrate(graph: Graph, inputs: Any) -> Graph:
     stay.
 
     Args:
-        graph: a graph with merged weights.
-        inputs: nested as the graph nests its inputs, one sample a row.
+        graph: A graph with merged weights.
+        inputs: Nested as the graph nests its inputs, one sample a row.
     """
     run = Run(graph, affordable(graph, inputs, tensors=4))
     reads: dict[str, list[Any]] = {}

@@ -43,17 +43,17 @@ class Soup(Fusion):
     Args:
         method: `"uniform"`, `"greedy"`, `"fisher"`, `"slerp"`, `"ema"`, `"task_arithmetic"`,
             `"ties"`, `"dare"`, `"model_stock"`, or a value such as `Ties(density=0.3)`.
-        base: the model that the members were fine-tuned from, for the last four methods: a model,
+        base: The model that the members were fine-tuned from, for the last four methods: a model,
             or the path of a `.keras` file.
-        align: whether the members' channels are put in one order first; `"auto"` does it where
+        align: Whether the members' channels are put in one order first; `"auto"` does it where
             there is a loss barrier without it.
-        check: whether the loss between members is measured; without it, no data is needed.
-        recalibrate: whether the moving statistics of BatchNormalization are measured anew on the
+        check: Whether the loss between members is measured; without it, no data is needed.
+        recalibrate: Whether the moving statistics of BatchNormalization are measured anew on the
             data; `False` averages them.
-        points: how many points are measured on each line between members, both ends included.
+        points: How many points are measured on each line between members, both ends included.
 
     Raises:
-        FusionError: when an argument is unknown, or a base is missing or not needed.
+        FusionError: When an argument is unknown, or a base is missing or not needed.
 
     Example:
         >>> Soup("uniform", check=False).to_dict()["method"]
@@ -82,14 +82,14 @@ class Soup(Fusion):
         """Merge the members, and report what was measured.
 
         Args:
-            members: two or more built models of one architecture; they are not changed.
-            data: held-out `(x, y)` or a dataset.
-            allow_in_sample: measure even on rows that a member was trained on.
+            members: Two or more built models of one architecture; they are not changed.
+            data: Held-out `(x, y)` or a dataset.
+            allow_in_sample: Measure even on rows that a member was trained on.
 
         Raises:
-            FusionError: when the members differ in more than their weights, there is a loss
+            FusionError: When the members differ in more than their weights, there is a loss
                 barrier between them, data is missing, or a member was trained on some of it.
-            DataError: when the data does not fit the members.
+            DataError: When the data does not fit the members.
         """
         given = only_models(self, members)
         base = load_model(self.base) if isinstance(self.base, (str, Path)) else self.base
@@ -159,7 +159,7 @@ class Soup(Fusion):
         """The arguments, JSON-ready.
 
         Raises:
-            FusionError: when the base is a model, which has no JSON form.
+            FusionError: When the base is a model, which has no JSON form.
         """
         if self.base is not None and not isinstance(self.base, (str, Path)):
             raise FusionError(

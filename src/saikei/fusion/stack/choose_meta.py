@@ -34,16 +34,16 @@ def choose_meta(
 
     Args:
         meta: `"logistic"`, `"ridge"`, `"mlp"`, a Keras model or an estimator of scikit-learn.
-        evidence: labels, and the members' predictions.
-        index: the index of the output.
-        on: what is read of the members, `"outputs"` or `"features"`.
-        passthrough: whether the inputs are read too.
-        folds: the number of folds of the cross-validation.
-        seed: seed of the folds.
+        evidence: Labels, and the members' predictions.
+        index: The index of the output.
+        on: What is read of the members, `"outputs"` or `"features"`.
+        passthrough: Whether the inputs are read too.
+        folds: The number of folds of the cross-validation.
+        seed: Seed of the folds.
 
     Raises:
-        FusionError: when the meta-learner does not fit the task.
-        DataError: when a class has too few rows.
+        FusionError: When the meta-learner does not fit the task.
+        DataError: When a class has too few rows.
     """
     task = evidence.tasks[index]
     counted = evidence.labels[index].counted

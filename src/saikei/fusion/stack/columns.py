@@ -33,10 +33,10 @@ class View:
     """Which columns a meta-learner reads.
 
     Args:
-        task: the task of the output that it computes.
-        index: the index of that output among the members' outputs.
-        form: the form in which the members' outputs are read.
-        passthrough: whether the inputs are columns too.
+        task: The task of the output that it computes.
+        index: The index of that output among the members' outputs.
+        form: The form in which the members' outputs are read.
+        passthrough: Whether the inputs are columns too.
     """
 
     task: Task
@@ -90,7 +90,7 @@ def check_flat(predictions: MemberOutputs) -> None:
     """Refuse maps and sequences: a stack would need weights for every position.
 
     Raises:
-        FusionError: naming the shape and an alternative.
+        FusionError: Naming the shape and an alternative.
     """
     for output in predictions.outputs[0]:
         if len(output.shape) != 2:

@@ -30,12 +30,12 @@ def fit_estimator(estimator: Any, x: Array, target: StackLabels) -> LinearMap:
     function is compared with it on all rows.
 
     Args:
-        estimator: an unfitted estimator; it is not changed.
-        x: columns, `(n, columns)`.
-        target: the labels.
+        estimator: An unfitted estimator; it is not changed.
+        x: Columns, `(n, columns)`.
+        target: The labels.
 
     Raises:
-        FusionError: when the estimator is of the wrong kind or is not linear.
+        FusionError: When the estimator is of the wrong kind or is not linear.
     """
     name = type(estimator).__name__
     regression = target.task.kind == "regression"

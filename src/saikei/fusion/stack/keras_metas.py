@@ -37,18 +37,18 @@ def fit_keras(
     """Train a Keras model on all folds but one, and keep the weights that are best on that one.
 
     Args:
-        meta: an architecture, whose weights are drawn anew.
-        view: the columns that it reads.
-        predictions: the members' predictions.
-        target: the labels.
-        folds: the number of parts that the rows are split into; one of them is held out.
-        seed: seed of the split, the new weights and the order of the rows.
+        meta: An architecture, whose weights are drawn anew.
+        view: The columns that it reads.
+        predictions: The members' predictions.
+        target: The labels.
+        folds: The number of parts that the rows are split into; one of them is held out.
+        seed: Seed of the split, the new weights and the order of the rows.
 
     Returns:
         The held-out loss, and the meta-learner.
 
     Raises:
-        FusionError: when the architecture does not fit the columns or the outputs.
+        FusionError: When the architecture does not fit the columns or the outputs.
     """
     fold = folds_of(target, folds, seed)[0]
     x = view.matrix(predictions)
@@ -109,11 +109,11 @@ def fit_mlp(
     """Fit an MLP with the weight decay of the lowest out-of-fold loss.
 
     Args:
-        view: the columns that it reads.
-        predictions: the members' predictions.
-        target: the labels.
-        folds: the number of folds of the cross-validation.
-        seed: seed of the folds and of the new weights.
+        view: The columns that it reads.
+        predictions: The members' predictions.
+        target: The labels.
+        folds: The number of folds of the cross-validation.
+        seed: Seed of the folds and of the new weights.
 
     Returns:
         The out-of-fold loss, and the meta-learner.

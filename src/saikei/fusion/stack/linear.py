@@ -42,8 +42,8 @@ class Scaling:
     """Standardisation of columns, to be folded into the weights behind it.
 
     Args:
-        shift: subtracted from each column, `(columns,)`.
-        scale: each column is divided by it afterwards, `(columns,)`.
+        shift: Subtracted from each column, `(columns,)`.
+        scale: Each column is divided by it afterwards, `(columns,)`.
     """
 
     shift: Array
@@ -75,8 +75,8 @@ class CrossValidated:
     """A path that was cross-validated.
 
     Args:
-        losses: mean out-of-fold loss at each strength that was reached.
-        path: the meta-learner that was tried.
+        losses: Mean out-of-fold loss at each strength that was reached.
+        path: The meta-learner that was tried.
     """
 
     losses: tuple[float, ...]
@@ -99,11 +99,11 @@ def cross_validated(
     """Follow a path in all folds at once, until the loss has risen twice in a row.
 
     Args:
-        path: fits a linear map for each strength.
-        x: standardised columns, `(n, columns)`.
-        target: the labels.
-        folds: the number of folds.
-        seed: seed of the folds.
+        path: Fits a linear map for each strength.
+        x: Standardised columns, `(n, columns)`.
+        target: The labels.
+        folds: The number of folds.
+        seed: Seed of the folds.
     """
     parts = folds_of(target, folds, seed)
     walks = [path(x[fold.train], target.take(fold.train)) for fold in parts]
@@ -158,7 +158,7 @@ def pooled(members: int) -> Path:
     the weights is a temperature. The penalty pulls towards equal weights of sum 1.
 
     Args:
-        members: the number of members; columns are their log-probabilities, member by member.
+        members: The number of members; columns are their log-probabilities, member by member.
     """
 
     def path(x: Array, target: StackLabels) -> Iterator[LinearMap]:

@@ -46,10 +46,10 @@ class LinearMeta:
     """A linear meta-learner: one `Dense` layer over the members' outputs.
 
     Args:
-        view: the columns that it reads.
-        linear: the linear map, with all standardisation folded in.
-        chosen: what was chosen, such as the regularisation.
-        losses: the out-of-fold loss of everything that was tried.
+        view: The columns that it reads.
+        linear: The linear map, with all standardisation folded in.
+        chosen: What was chosen, such as the regularisation.
+        losses: The out-of-fold loss of everything that was tried.
     """
 
     view: View
@@ -94,9 +94,9 @@ class KerasMeta:
     """A Keras model as meta-learner.
 
     Args:
-        view: the columns that it reads.
-        model: computes the output from unscaled columns.
-        losses: the held-out loss of every form that was tried.
+        view: The columns that it reads.
+        model: Computes the output from unscaled columns.
+        losses: The held-out loss of every form that was tried.
     """
 
     view: View
@@ -127,8 +127,8 @@ class StackHead:
     """A fitted stack.
 
     Args:
-        metas: one meta-learner for each output.
-        below: fitted fusions whose outputs the meta-learners read; empty where they read the
+        metas: One meta-learner for each output.
+        below: Fitted fusions whose outputs the meta-learners read; empty where they read the
             members' outputs.
     """
 

@@ -40,16 +40,16 @@ class Stack(OutputFusion[StackHead]):
             output; `"mlp"` for one hidden layer; a Keras model from the columns to the members'
             outputs, whose weights are drawn anew; or an unfitted estimator of scikit-learn that
             computes a linear function, pipelines too.
-        on: what the meta-learner reads: `"outputs"` of the members, or `"features"`, the inputs of
+        on: What the meta-learner reads: `"outputs"` of the members, or `"features"`, the inputs of
             their last layers with weights.
-        passthrough: whether the inputs, flattened, are columns too.
-        folds: the number of folds of the cross-validation that chooses.
-        below: fusions of the members that this one reads instead of the members: values of `Stack`
+        passthrough: Whether the inputs, flattened, are columns too.
+        folds: The number of folds of the cross-validation that chooses.
+        below: Fusions of the members that this one reads instead of the members: values of `Stack`
             or `Average`. This one is fitted to their out-of-fold predictions. Empty for none.
-        seed: seed of the folds, and of an MLP's new weights.
+        seed: Seed of the folds, and of an MLP's new weights.
 
     Raises:
-        FusionError: when an argument is unknown.
+        FusionError: When an argument is unknown.
 
     Example:
         >>> Stack(below=(Stack(), Average("learn"))).to_dict()["below"][1]
@@ -133,7 +133,7 @@ class Stack(OutputFusion[StackHead]):
         """The arguments, JSON-ready.
 
         Raises:
-            FusionError: when the meta-learner is an estimator of scikit-learn, which has no JSON
+            FusionError: When the meta-learner is an estimator of scikit-learn, which has no JSON
                 form that could be read safely.
         """
         meta = self.meta

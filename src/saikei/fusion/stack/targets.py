@@ -20,8 +20,8 @@ class StackLabels:
     """Labels of one output, in the form that meta-learners are fitted to.
 
     Args:
-        labelled: the labels as they are in the data, with how much each counts.
-        y: class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
+        labelled: The labels as they are in the data, with how much each counts.
+        y: Class numbers `(n,)`, 0 and 1 for each label `(n, labels)`, or numbers `(n, outputs)`.
     """
 
     labelled: Labelled
@@ -62,11 +62,11 @@ def stack_labels(task: Task, labels: Any) -> StackLabels:
     """Bring labels into the form that meta-learners are fitted to.
 
     Args:
-        task: what the output learns.
-        labels: an array or `Labels`, of rows that all count.
+        task: What the output learns.
+        labels: An array or `Labels`, of rows that all count.
 
     Raises:
-        DataError: when labels of a class task are soft, or a class has fewer than two rows.
+        DataError: When labels of a class task are soft, or a class has fewer than two rows.
     """
     given = Labelled.of([task], [labels])
     labels = given.labels[0].values
@@ -92,7 +92,7 @@ def folds_of(target: StackLabels, folds: int, seed: int) -> tuple[Fold, ...]:
     """Folds stratified by class; fewer than asked for where a class has too few rows for all.
 
     Raises:
-        DataError: when there are fewer rows than folds.
+        DataError: When there are fewer rows than folds.
     """
     classes = target.y if target.task.kind in ("binary", "multiclass") else None
     needed = [] if classes is None else np.unique(classes).tolist()

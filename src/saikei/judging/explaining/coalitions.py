@@ -41,7 +41,7 @@ class Coalitions(Protocol):
         """The outputs of the fusion of some members.
 
         Args:
-            present: which members take part, booleans `(members,)`.
+            present: Which members take part, booleans `(members,)`.
         """
         ...
 
@@ -51,9 +51,9 @@ class MeanCoalitions:
     """A weighted mean: the weights of those present are scaled to sum 1.
 
     Args:
-        predictions: the predictions of each member.
-        weights: one for each member, with sum 1.
-        prior: the outputs where the weights of those present sum to 0.
+        predictions: The predictions of each member.
+        weights: One for each member, with sum 1.
+        prior: The outputs where the weights of those present sum to 0.
     """
 
     predictions: MemberOutputs = field(repr=False)
@@ -82,9 +82,9 @@ class PoolCoalitions:
     """A mean of logits or a median: the weights of those present are scaled to sum 1 too.
 
     Args:
-        predictions: the predictions of each member.
-        pool: with one weight for each member.
-        prior: the outputs where the weights of those present sum to 0.
+        predictions: The predictions of each member.
+        pool: With one weight for each member.
+        prior: The outputs where the weights of those present sum to 0.
     """
 
     predictions: MemberOutputs = field(repr=False)
@@ -119,9 +119,9 @@ class ImputedCoalitions:
     """Any other fitted fusion: absent members are replaced by their mean predictions.
 
     Args:
-        predictions: the predictions of each member.
-        fusion: computes the outputs from the predictions of all members.
-        means: the mean prediction of each member, arrays of one row.
+        predictions: The predictions of each member.
+        fusion: Computes the outputs from the predictions of all members.
+        means: The mean prediction of each member, arrays of one row.
     """
 
     predictions: MemberOutputs = field(repr=False)
@@ -163,9 +163,9 @@ class CascadeCoalitions:
     """A cascade: absent members are skipped, and the last one present answers what is left.
 
     Args:
-        predictions: the predictions of each member.
-        exits: the exits of the cascade of all members.
-        prior: the outputs without any member.
+        predictions: The predictions of each member.
+        exits: The exits of the cascade of all members.
+        prior: The outputs without any member.
     """
 
     predictions: MemberOutputs = field(repr=False)
@@ -199,8 +199,8 @@ class JoinedCoalitions:
     """The coalitions of several folds, each of which has rows of its own.
 
     Args:
-        predictions: the predictions of each member for all rows.
-        parts: the row indices of each fold, and its coalitions.
+        predictions: The predictions of each member for all rows.
+        parts: The row indices of each fold, and its coalitions.
     """
 
     predictions: MemberOutputs = field(repr=False)
@@ -226,9 +226,9 @@ def coalitions_of(head: Head, predictions: MemberOutputs, prior: tuple[Array, ..
     """The coalitions of a fitted fusion head.
 
     Args:
-        head: fitted.
-        predictions: the members' predictions of the rows to be explained.
-        prior: see `Labelled.prior`.
+        head: Fitted.
+        predictions: The members' predictions of the rows to be explained.
+        prior: See `Labelled.prior`.
     """
     if isinstance(head, WeightedMean):
         return MeanCoalitions(predictions, head.weights, prior)

@@ -24,10 +24,10 @@ class Reliability:
     every label. Bins are equally wide, and empty ones are left out.
 
     Args:
-        confidence: mean probability in each bin, `(bins,)`.
-        frequency: share of true labels in each bin, `(bins,)`.
-        counts: number of predictions in each bin, `(bins,)`.
-        error: the expected calibration error: the mean distance of confidence and frequency over
+        confidence: Mean probability in each bin, `(bins,)`.
+        frequency: Share of true labels in each bin, `(bins,)`.
+        counts: Number of predictions in each bin, `(bins,)`.
+        error: The expected calibration error: the mean distance of confidence and frequency over
             the predictions.
     """
 
@@ -51,16 +51,16 @@ class OutputComparison:
     """Members and fusion compared on one output.
 
     Args:
-        kind: the kind of the task.
+        kind: The kind of the task.
         agreement: `(members, members)`: the share of labels for which two members predict the
             same; for numbers the correlation of their predictions, less the labels' means.
         error_correlation: `(members, members)`: the correlation of being wrong (1) or right
             (0), for numbers of the residuals; NaN for a member that is never or always wrong.
-        strength: one row for each member, and the last for the fusion, `(members + 1, classes)`:
+        strength: One row for each member, and the last for the fusion, `(members + 1, classes)`:
             the recall of each class or label, NaN where it does not occur; for numbers, the
             squared error of each.
-        counts: how often each class or label occurs, for numbers the rows, `(classes,)`.
-        calibration: the curve of each member, and last of the fusion; empty for numbers.
+        counts: How often each class or label occurs, for numbers the rows, `(classes,)`.
+        calibration: The curve of each member, and last of the fusion; empty for numbers.
     """
 
     kind: Literal["binary", "multiclass", "multilabel", "regression"]
@@ -96,10 +96,10 @@ def compare_outputs(
     """Compare members and fusion, on all rows and positions that count.
 
     Args:
-        task: what the output learns.
-        labels: in the form of the task, an array or `Labels`.
-        outputs: predictions of each member, `(rows, …, classes)`.
-        fused: predictions of the fusion, of the same shape.
+        task: What the output learns.
+        labels: In the form of the task, an array or `Labels`.
+        outputs: Predictions of each member, `(rows, …, classes)`.
+        fused: Predictions of the fusion, of the same shape.
     """
     labels, every = _counted(as_labels(labels), (*outputs, fused))
     every = [part.astype(np.float64, copy=False) for part in every]
@@ -180,8 +180,8 @@ def reliability(probabilities: Array, happened: Array, bins: int = BINS) -> Reli
 
     Args:
         probabilities: `(n,)`.
-        happened: the true labels, 1 or 0, `(n,)`.
-        bins: number of bins, of equal width between 0 and 1.
+        happened: The true labels, 1 or 0, `(n,)`.
+        bins: Number of bins, of equal width between 0 and 1.
     """
     edges = np.linspace(0.0, 1.0, bins + 1)
     into = np.searchsorted(edges[1:-1], probabilities)

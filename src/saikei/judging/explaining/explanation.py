@@ -24,18 +24,18 @@ class MemberPart:
     """What one member is worth. Gains and losses are in the unit of `Explanation.metric`.
 
     Args:
-        name: the name of the member.
-        alone: the score of this member alone.
-        shapley: its Shapley value: by how much it lowers the metric, averaged over the orders in
+        name: The name of the member.
+        alone: The score of this member alone.
+        shapley: Its Shapley value: by how much it lowers the metric, averaged over the orders in
             which members can join. Above 0 it helps. The values of all members sum to
             `without_members - with_all`.
-        error: the standard error of `shapley`, over rows.
-        sampling_error: the standard error of `shapley` over the drawn orders; 0 where all
+        error: The standard error of `shapley`, over rows.
+        sampling_error: The standard error of `shapley` over the drawn orders; 0 where all
             coalitions were evaluated.
-        without: by how much the metric grows when this member alone is left out.
-        weight: its weight in a weighted mean, or the mean over folds where weights were fitted;
+        without: By how much the metric grows when this member alone is left out.
+        weight: Its weight in a weighted mean, or the mean over folds where weights were fitted;
             `None` for other fusions.
-        can_go: whether it is among `Explanation.removable`.
+        can_go: Whether it is among `Explanation.removable`.
     """
 
     name: str
@@ -66,18 +66,18 @@ class Explanation:
     """What each member of a fusion is worth on data that no part of it was fitted to.
 
     Args:
-        metric: what is gained and lost: `"log-loss"` (nats), `"squared error"` or `"loss"` (their
+        metric: What is gained and lost: `"log-loss"` (nats), `"squared error"` or `"loss"` (their
             sum over several outputs), or `"error rate"`, of which fewer is a higher accuracy.
-        members: one entry for each member, in their order.
-        fused: the score of the fusion of all members.
-        with_all: the metric with all members.
-        without_members: the metric without any member.
-        removable: the members that can be removed together at no loss: the one that costs least
+        members: One entry for each member, in their order.
+        fused: The score of the fusion of all members.
+        with_all: The metric with all members.
+        without_members: The metric without any member.
+        removable: The members that can be removed together at no loss: the one that costs least
             first, as long as the metric of the others grows by less than one standard error, also
             against the best subset on the way.
-        outputs: for each output, members and fusion compared.
-        absence: how the fusion is computed without a member.
-        orders: how many orders of joining were drawn; `None` where all coalitions were evaluated.
+        outputs: For each output, members and fusion compared.
+        absence: How the fusion is computed without a member.
+        orders: How many orders of joining were drawn; `None` where all coalitions were evaluated.
     """
 
     metric: str

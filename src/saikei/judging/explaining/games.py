@@ -41,7 +41,7 @@ class Game(Protocol):
         """The loss of each row, float64 `(coalitions, rows)`: less is better.
 
         Args:
-            present: which members are in each coalition, booleans `(coalitions, members)`.
+            present: Which members are in each coalition, booleans `(coalitions, members)`.
         """
         ...
 
@@ -51,9 +51,9 @@ class OutputsGame:
     """Any fusion: the outputs of each coalition are scored in turn.
 
     Args:
-        tasks: what each output learns.
-        labels: the labels of each output.
-        coalitions: the fused outputs for any coalition.
+        tasks: What each output learns.
+        labels: The labels of each output.
+        coalitions: The fused outputs for any coalition.
         metric: `"loss"`, summed over outputs, or `"accuracy"`, whose losses are errors.
     """
 
@@ -93,9 +93,9 @@ class Columns:
         values: c, each member's probability of the true label, or its residual,
             `(members, rows · labels)`.
         kind: `"log"` or `"square"`.
-        rows: the number of rows.
-        prior: the loss of each row without any member, `(rows,)`.
-        counts: the weight of each label, `(rows · labels,)`; `None` where all count the same.
+        rows: The number of rows.
+        prior: The loss of each row without any member, `(rows,)`.
+        counts: The weight of each label, `(rows · labels,)`; `None` where all count the same.
     """
 
     values: Array = field(repr=False)
@@ -108,7 +108,7 @@ class Columns:
         """The loss of each row, `(coalitions, rows)`.
 
         Args:
-            shares: weights of each coalition, `(coalitions, members)`, with sum 1, or all 0.
+            shares: Weights of each coalition, `(coalitions, members)`, with sum 1, or all 0.
         """
         mixed = shares @ self.values
         if self.kind == "log":
@@ -131,8 +131,8 @@ class MeanGame:
     """A weighted mean whose loss needs one number of each member for each label.
 
     Args:
-        weights: one weight for each member.
-        outputs: the columns of each output, whose losses are summed.
+        weights: One weight for each member.
+        outputs: The columns of each output, whose losses are summed.
     """
 
     weights: Array
@@ -164,7 +164,7 @@ class JoinedGame:
     """The games of several folds, each of which has rows of its own.
 
     Args:
-        parts: the row indices of each game, and the game.
+        parts: The row indices of each game, and the game.
     """
 
     parts: tuple[tuple[Any, Game], ...]
@@ -193,13 +193,13 @@ def game_of(
     """The game of a fusion, in the cheapest form that it has.
 
     Args:
-        tasks: what each output learns.
-        labels: the labels of each output, arrays or `Labels`.
-        coalitions: the fused outputs for any coalition.
-        metric: the loss: `"loss"` or `"accuracy"`.
+        tasks: What each output learns.
+        labels: The labels of each output, arrays or `Labels`.
+        coalitions: The fused outputs for any coalition.
+        metric: The loss: `"loss"` or `"accuracy"`.
 
     Raises:
-        FusionError: when the metric is unknown, or there is no accuracy.
+        FusionError: When the metric is unknown, or there is no accuracy.
     """
     if metric not in ("loss", "accuracy"):
         raise FusionError(f"metric={metric!r} is unknown: use 'loss' or 'accuracy'.")

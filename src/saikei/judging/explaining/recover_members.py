@@ -50,11 +50,11 @@ class Parts:
     """The members that were found in a fused model, and what the fusion computes from them.
 
     Args:
-        heads: a model from the fused model's inputs to the members' outputs, flattened.
-        names: the names of the members.
-        outputs: the members' outputs as symbolic tensors.
-        coalitions: makes coalitions of the members' predictions and the prior.
-        logits: for each output whether members give logits of what is a probability in the fused
+        heads: A model from the fused model's inputs to the members' outputs, flattened.
+        names: The names of the members.
+        outputs: The members' outputs as symbolic tensors.
+        coalitions: Makes coalitions of the members' predictions and the prior.
+        logits: For each output whether members give logits of what is a probability in the fused
             model; empty where none does.
     """
 
@@ -69,16 +69,16 @@ def recover_members(fused: keras.Model, data: Any, allow_in_sample: bool) -> Exp
     """Find the members of a fused model, and predict data with them in one pass.
 
     Args:
-        fused: a model that a fusion made.
-        data: held-out `(x, y)` arrays or a dataset.
-        allow_in_sample: take rows too that a part of the model was trained on.
+        fused: A model that a fusion made.
+        data: Held-out `(x, y)` arrays or a dataset.
+        allow_in_sample: Take rows too that a part of the model was trained on.
 
     Returns:
         Tasks, labels, coalitions, and the names of the members.
 
     Raises:
-        FusionError: when no members are found, or one was trained on some of the data.
-        DataError: when the data does not fit the model, or a prediction is not finite.
+        FusionError: When no members are found, or one was trained on some of the data.
+        DataError: When the data does not fit the model, or a prediction is not finite.
     """
     if data is None:
         raise FusionError("There is no data: call explain(fused, (x, y)) with held-out data.")

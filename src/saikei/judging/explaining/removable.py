@@ -20,9 +20,9 @@ class Loss:
     """The loss without some members against the loss with all, over the same rows.
 
     Args:
-        members: indices of the members that are left out, in the order of their removal.
-        more: the difference of the mean losses; below 0 the other members are better alone.
-        error: the standard error of the difference.
+        members: Indices of the members that are left out, in the order of their removal.
+        more: The difference of the mean losses; below 0 the other members are better alone.
+        error: The standard error of the difference.
     """
 
     members: tuple[int, ...]
@@ -43,8 +43,8 @@ def losses_without(game: Game, each: Sequence[tuple[int, ...]]) -> list[Loss]:
     """The losses without some members, against the loss with all of them.
 
     Args:
-        game: the losses of all coalitions.
-        each: sets of members to leave out, by their indices.
+        game: The losses of all coalitions.
+        each: Sets of members to leave out, by their indices.
     """
     with_all, *without = _losses(game, [(), *each])
     return [
@@ -60,7 +60,7 @@ def removable(game: Game) -> Loss:
     removing good ones. At least one member stays.
 
     Args:
-        game: the losses of all coalitions.
+        game: The losses of all coalitions.
 
     Returns:
         The members that can be removed, and the loss without them against that with all.

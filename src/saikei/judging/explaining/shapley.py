@@ -31,13 +31,13 @@ class Shapley:
     """The Shapley values of members, which divide the gain of all members over none.
 
     Args:
-        values: one for each member; they sum to `without_members - with_all`.
-        errors: standard errors of the values, as means over rows.
-        sampling_errors: standard errors over the drawn orders; 0 where all coalitions were
+        values: One for each member; they sum to `without_members - with_all`.
+        errors: Standard errors of the values, as means over rows.
+        sampling_errors: Standard errors over the drawn orders; 0 where all coalitions were
             evaluated.
-        with_all: the mean loss with all members.
-        without_members: the mean loss without any member.
-        orders: how many orders were drawn, half of them reversed ones; `None` for exact values.
+        with_all: The mean loss with all members.
+        without_members: The mean loss without any member.
+        orders: How many orders were drawn, half of them reversed ones; `None` for exact values.
     """
 
     values: Array
@@ -52,9 +52,9 @@ def shapley(game: Game, orders: int, seed: int) -> Shapley:
     """Shapley values: exact for up to 12 members, sampled for more.
 
     Args:
-        game: the losses of all coalitions.
-        orders: how many orders to draw for more than 12 members.
-        seed: seed of the orders.
+        game: The losses of all coalitions.
+        orders: How many orders to draw for more than 12 members.
+        seed: Seed of the orders.
     """
     # Matrices this small are multiplied faster without threads, much so on a busy machine.
     with _threads().limit(limits=1, user_api="blas"):
@@ -73,7 +73,7 @@ def exact_shapley(game: Game) -> Shapley:
     """Shapley values by all coalitions, `2^members` of them.
 
     Args:
-        game: the losses of all coalitions of at most about 20 members.
+        game: The losses of all coalitions of at most about 20 members.
     """
     count = game.members
     coalitions = all_coalitions(count)
@@ -101,9 +101,9 @@ def sampled_shapley(game: Game, orders: int, seed: int) -> Shapley:
     """Shapley values by what each member adds when members join in random orders.
 
     Args:
-        game: the losses of all coalitions.
-        orders: how many orders to draw; rounded up to an even number of at least 4.
-        seed: seed of the orders.
+        game: The losses of all coalitions.
+        orders: How many orders to draw; rounded up to an even number of at least 4.
+        seed: Seed of the orders.
     """
     count, generator = game.members, np.random.default_rng(seed)
     pairs = max(2, -(-orders // 2))

@@ -28,7 +28,7 @@ def ending(path: Path) -> str:
     """Which format a file is of, by its name.
 
     Raises:
-        ModelError: when its name has none of the known endings.
+        ModelError: When its name has none of the known endings.
     """
     for known in FORMATS:
         if path.name.endswith(known):
@@ -40,7 +40,7 @@ def open_store(path: Path) -> AbstractContextManager[Store]:
     """The tensors of a file, to be read one by one.
 
     Raises:
-        ModelError: when there is no such file, or it cannot be read.
+        ModelError: When there is no such file, or it cannot be read.
     """
     if not path.is_file():
         raise ModelError(f"There is no file '{path}': give one of {', '.join(FORMATS)}.")

@@ -26,7 +26,7 @@ def opened(path: Path) -> Iterator[Store]:
     """The tensors of a file; the state of an optimizer is left out.
 
     Raises:
-        ModelError: when the file cannot be read, or keeps its numbers in other files.
+        ModelError: When the file cannot be read, or keeps its numbers in other files.
     """
     with opened_hdf5(path.open("rb"), f"'{path}'", path.stat().st_size, ModelError) as (file, _):
         yield Store(path, path, read_entries(file, path), extra=file)
@@ -36,9 +36,9 @@ def read_entries(file: h5py.File, path: Path, begin: int = 0) -> dict[str, Entry
     """The tensors of an open file.
 
     Args:
-        file: the file, open for reading.
-        path: its path, for messages.
-        begin: the offset of the HDF5 file in the bytes on disk.
+        file: The file, open for reading.
+        path: Its path, for messages.
+        begin: The offset of the HDF5 file in the bytes on disk.
     """
     found: dict[str, Entry] = {}
     end = file.id.get_filesize()

@@ -29,7 +29,7 @@ def opened(path: Path) -> Iterator[Store]:
     """The tensors of a file, at their offsets in the archive; nothing of it is executed.
 
     Raises:
-        ModelError: when the file is no such archive, or its weights are compressed.
+        ModelError: When the file is no such archive, or its weights are compressed.
     """
     with opened_zip(path, ".keras file", "save it with model.save", ModelError) as archive:
         try:

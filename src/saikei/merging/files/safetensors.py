@@ -50,7 +50,7 @@ def opened(path: Path) -> Iterator[Store]:
     """The tensors of a file.
 
     Raises:
-        ModelError: when the header cannot be read, or points outside the file.
+        ModelError: When the header cannot be read, or points outside the file.
     """
     header, begin = _header(path)
     metadata = header.pop("__metadata__", None)

@@ -20,11 +20,11 @@ class Entry:
     """A tensor in a file.
 
     Args:
-        shape: the shape of the tensor.
-        dtype: a NumPy type, or one of `ml_dtypes`.
-        offset: the position of its first byte in the file; `None` where its bytes are not in one
+        shape: The shape of the tensor.
+        dtype: A NumPy type, or one of `ml_dtypes`.
+        offset: The position of its first byte in the file; `None` where its bytes are not in one
             piece.
-        stored: an HDF5 data set, which is read where there is no offset.
+        stored: An HDF5 data set, which is read where there is no offset.
     """
 
     shape: tuple[int, ...]
@@ -43,11 +43,11 @@ class Store:
     """The tensors of one file.
 
     Args:
-        path: the path of the file.
-        bytes_in: the file that holds the tensors' bytes: the same, or one unpacked from it.
-        entries: the tensors by name.
-        writable: whether views of the tensors can be written to.
-        extra: what else a copy of the file needs, such as metadata.
+        path: The path of the file.
+        bytes_in: The file that holds the tensors' bytes: the same, or one unpacked from it.
+        entries: The tensors by name.
+        writable: Whether views of the tensors can be written to.
+        extra: What else a copy of the file needs, such as metadata.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class Store:
         """A view of a tensor in the file; it takes memory only while it is used.
 
         Raises:
-            ModelError: when its numbers are damaged.
+            ModelError: When its numbers are damaged.
         """
         entry = self.entries[name]
         if entry.nbytes == 0:

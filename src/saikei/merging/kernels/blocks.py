@@ -28,10 +28,10 @@ def compute_types(dtype: Any) -> tuple[Any, Any]:
     """The types in which numbers are compared and in which they are summed.
 
     Args:
-        dtype: the type of the tensors.
+        dtype: The type of the tensors.
 
     Raises:
-        FusionError: when it is no real floating type.
+        FusionError: When it is no real floating type.
     """
     if not is_float(dtype):
         raise FusionError(f"Numbers of type {np.dtype(dtype)} cannot be averaged: cast them.")
@@ -49,7 +49,7 @@ def flat_views(arrays: Sequence[Array]) -> list[Array]:
     """The arrays as one-dimensional ones, without a copy where memory allows.
 
     Raises:
-        FusionError: when there are none, or their shapes or types differ.
+        FusionError: When there are none, or their shapes or types differ.
     """
     if not arrays:
         raise FusionError("There is no array to merge: give at least one.")
@@ -67,16 +67,16 @@ def fill_blocks(like: Array, out: Array | None, worker: Callable[[], Merger]) ->
     """Fill an array block by block, on several threads where it is large.
 
     Args:
-        like: an array of the shape and type of the result.
-        out: the array to fill; `None` for a new one.
-        worker: called once on each thread, where it can allocate memory to work in; it returns a
+        like: An array of the shape and type of the result.
+        out: The array to fill; `None` for a new one.
+        worker: Called once on each thread, where it can allocate memory to work in; it returns a
             function that merges a block.
 
     Returns:
         The filled array.
 
     Raises:
-        FusionError: when a merged number is not finite.
+        FusionError: When a merged number is not finite.
     """
     result = np.empty(like.shape, like.dtype) if out is None else out
     target = result.reshape(-1)
@@ -102,8 +102,8 @@ def over_spans(size: int, work: Callable[[int, int], Any]) -> list[Any]:
     Spans begin where blocks do, so that their division changes no number.
 
     Args:
-        size: the number of elements.
-        work: called with the first index of a span and the index behind its last; several threads
+        size: The number of elements.
+        work: Called with the first index of a span and the index behind its last; several threads
             may call it at once.
 
     Returns:
@@ -122,7 +122,7 @@ def check_finite(total: Array) -> None:
     """Refuse sums that are NaN or infinite.
 
     Raises:
-        FusionError: without the name of the tensor, which the caller adds.
+        FusionError: Without the name of the tensor, which the caller adds.
     """
     if not np.isfinite(total.sum()):
         raise FusionError(

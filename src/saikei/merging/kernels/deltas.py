@@ -42,14 +42,14 @@ def ties(
     and the base stays.
 
     Args:
-        arrays: one array for each member.
-        base: the array of the model that all members were fine-tuned from.
-        density: share of each member's differences that is kept, above 0 and at most 1.
+        arrays: One array for each member.
+        base: The array of the model that all members were fine-tuned from.
+        density: Share of each member's differences that is kept, above 0 and at most 1.
         scale: λ, factor of the merged difference.
-        out: the array to write to; `None` for a new one.
+        out: The array to write to; `None` for a new one.
 
     Raises:
-        FusionError: when the arrays differ in shape or type, or a number is not finite.
+        FusionError: When the arrays differ in shape or type, or a number is not finite.
     """
     *flat, origin = flat_views([*arrays, base])
     thresholds = magnitude_thresholds(flat, origin, density)
@@ -75,18 +75,18 @@ def dare(
     """DARE: drop differences at random and multiply the others by `1 / (1 − drop)`.
 
     Args:
-        arrays: one array for each member.
-        base: the array of the model that all members were fine-tuned from.
-        drop: probability, at least 0 and below 1.
-        seed: whole numbers that, with the member's index, seed the dropping.
-        consensus: how the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
+        arrays: One array for each member.
+        base: The array of the model that all members were fine-tuned from.
+        drop: Probability, at least 0 and below 1.
+        seed: Whole numbers that, with the member's index, seed the dropping.
+        consensus: How the remaining differences are merged: `"mean"`, `"sum"`, or `"sign"` as in
             TIES.
         scale: λ, factor of the merged difference.
-        rescale: whether the remaining differences are multiplied.
-        out: the array to write to; `None` for a new one.
+        rescale: Whether the remaining differences are multiplied.
+        out: The array to write to; `None` for a new one.
 
     Raises:
-        FusionError: when the arrays differ in shape or type, or the result is not finite.
+        FusionError: When the arrays differ in shape or type, or the result is not finite.
     """
 
     def thin(member: int, sizes: Array, first: int, out: Array) -> None:
@@ -114,16 +114,16 @@ def merge_deltas(
     that agree come out bit by bit: `λ Σ x / d + (1 − λ c / d) base` for `c` numbers that count.
 
     Args:
-        arrays: one array for each member.
-        base: the array of the model that all members were fine-tuned from.
-        thin: decides which differences of a block stay; `None` for all that are not 0.
+        arrays: One array for each member.
+        base: The array of the model that all members were fine-tuned from.
+        thin: Decides which differences of a block stay; `None` for all that are not 0.
         consensus: `"mean"` over all members, their `"sum"`, or `"sign"`: for each number the mean
             of those that have the sign of the sum.
         scale: λ, factor of the merged difference.
-        out: the array to write to; `None` for a new one.
+        out: The array to write to; `None` for a new one.
 
     Raises:
-        FusionError: when the arrays differ in shape or type, or the result is not finite.
+        FusionError: When the arrays differ in shape or type, or the result is not finite.
     """
     *flat, origin = flat_views([*arrays, base])
 
@@ -149,14 +149,14 @@ class _Workspace:
     """A block of all members, and memory to work on it that serves all blocks.
 
     Args:
-        parts: the numbers of each member.
-        base: the numbers of the base.
-        differences: of each member to the base, `(members, size)`.
-        kept: which of them count, booleans `(members, size)`.
-        scratch: numbers of the type in which differences are compared, `(size,)`.
-        total: numbers of the type in which sums are computed, `(size,)`.
-        marks: booleans, `(2, size)`.
-        count: how many members count for each number, `(size,)`.
+        parts: The numbers of each member.
+        base: The numbers of the base.
+        differences: Of each member to the base, `(members, size)`.
+        kept: Which of them count, booleans `(members, size)`.
+        scratch: Numbers of the type in which differences are compared, `(size,)`.
+        total: Numbers of the type in which sums are computed, `(size,)`.
+        marks: Booleans, `(2, size)`.
+        count: How many members count for each number, `(size,)`.
     """
 
     parts: list[Array]

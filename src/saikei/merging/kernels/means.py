@@ -33,15 +33,15 @@ def linear(
     """The weighted mean of arrays of one shape and type.
 
     Args:
-        arrays: one array for each member.
-        weights: one for each member, with sum 1; `None` for equal ones.
-        out: the array to write to, of the arrays' shape and type; `None` for a new one.
+        arrays: One array for each member.
+        weights: One for each member, with sum 1; `None` for equal ones.
+        out: The array to write to, of the arrays' shape and type; `None` for a new one.
 
     Returns:
         The mean, rounded once from sums in the next wider type.
 
     Raises:
-        FusionError: when the arrays differ in shape or type, or the result is not finite.
+        FusionError: When the arrays differ in shape or type, or the result is not finite.
     """
     flat = flat_views(arrays)
     _, wide = compute_types(flat[0].dtype)
@@ -82,15 +82,15 @@ def slerp(arrays: Sequence[Array], t: float = 0.5, out: Array | None = None) -> 
     """`(sin((1−t)ω) a + sin(tω) b) / sin ω`, with ω the angle between two tensors as vectors.
 
     Args:
-        arrays: two arrays.
-        t: position between the first and the second, 0 to 1.
-        out: the array to write to; `None` for a new one.
+        arrays: Two arrays.
+        t: Position between the first and the second, 0 to 1.
+        out: The array to write to; `None` for a new one.
 
     Returns:
         The interpolated tensor; linearly interpolated where both are parallel, opposite or zero.
 
     Raises:
-        FusionError: when there are not two arrays, or they differ in shape or type.
+        FusionError: When there are not two arrays, or they differ in shape or type.
     """
     if len(arrays) != 2:
         raise FusionError(f"Slerp is between two models, got {len(arrays)}: give two.")
@@ -118,12 +118,12 @@ def model_stock(arrays: Sequence[Array], base: Array, out: Array | None = None) 
     the mean of the cosines.
 
     Args:
-        arrays: one array for each member.
-        base: the array of the model that all members were fine-tuned from.
-        out: the array to write to; `None` for a new one.
+        arrays: One array for each member.
+        base: The array of the model that all members were fine-tuned from.
+        out: The array to write to; `None` for a new one.
 
     Raises:
-        FusionError: when the arrays differ in shape or type.
+        FusionError: When the arrays differ in shape or type.
     """
     *flat, origin = flat_views([*arrays, base])
     share = _stock_share(inner_products(flat, origin))
@@ -138,7 +138,7 @@ def _stock_share(products: Array) -> float:
     """The `t` of the formula, 0 to 1.
 
     Args:
-        products: inner products of the members' differences to the base, float64 `(n, n)`.
+        products: Inner products of the members' differences to the base, float64 `(n, n)`.
     """
     count = len(products)
     lengths = np.sqrt(np.diag(products))
@@ -158,12 +158,12 @@ def fisher(
     """`Σ Fᵢ xᵢ / Σ Fᵢ`, element by element; the plain mean where no member has information.
 
     Args:
-        arrays: one array for each member.
-        information: the diagonal of each member's Fisher matrix, of the arrays' shape, ≥ 0.
-        out: the array to write to; `None` for a new one.
+        arrays: One array for each member.
+        information: The diagonal of each member's Fisher matrix, of the arrays' shape, ≥ 0.
+        out: The array to write to; `None` for a new one.
 
     Raises:
-        FusionError: when the arrays differ in shape or type, or the result is not finite.
+        FusionError: When the arrays differ in shape or type, or the result is not finite.
     """
     flat, weights = flat_views(arrays), flat_views(information)
     _, wide = compute_types(flat[0].dtype)
@@ -188,11 +188,11 @@ def inner_products(flat: Sequence[Array], base: Array | None = None) -> Array:
     """The matrix of all `⟨xᵢ − b, xⱼ − b⟩`, float64.
 
     Args:
-        flat: one-dimensional arrays of one size.
-        base: the array `b` that is subtracted from each of them; `None` for zeros.
+        flat: One-dimensional arrays of one size.
+        base: The array `b` that is subtracted from each of them; `None` for zeros.
 
     Raises:
-        FusionError: when a number is not finite.
+        FusionError: When a number is not finite.
     """
     count = len(flat)
 

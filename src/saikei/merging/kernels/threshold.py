@@ -23,15 +23,15 @@ def magnitude_thresholds(arrays: Sequence[Array], base: Array, density: float) -
     bounds and collects those between, from which it is selected exactly (Floyd and Rivest, 1975).
 
     Args:
-        arrays: one-dimensional arrays.
-        base: an array of the same size and type.
-        density: the share that is kept, above 0 and at most 1; at least one element is kept.
+        arrays: One-dimensional arrays.
+        base: An array of the same size and type.
+        density: The share that is kept, above 0 and at most 1; at least one element is kept.
 
     Returns:
         The smallest magnitudes that are kept; with density 1, or no elements, 0.
 
     Raises:
-        FusionError: when a difference is NaN.
+        FusionError: When a difference is NaN.
     """
     size = base.size
     kept = kept_count(size, density)
