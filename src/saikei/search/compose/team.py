@@ -1,0 +1,105 @@
+"""`Member` and `Team`: what can be combined, and what was combined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import keras
+
+from saikei.fusion.base import Fusion, Head
+from saikei.runs.candidate import Cost
+from saikei.scoring.labelled import Outputs
+from saikei.scoring.score import Score
+
+Method = Literal["single", "average", "learned", "greedy", "stack", "cascade", "soup"]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """A trained candidate, or a given model, that may become part of a team.
+
+    Args:
+        name: unique name of the candidate.
+        family: the family that its plan belongs to, such as `"knapsack"`.
+        cost: the cost of its model.
+        outputs: its predictions of the judge's rows, one array `(n, …)` for each output.
+        model: loads its model. Only soups and `build` call it.
+        structure: a key that members share when their models differ in weights alone, such as a
+            digest of parent and recipe. Only members with one key are merged into a soup; an empty
+            key is shared with nobody.
+        inputs: the names of the inputs that its model reads; empty when all members read the same
+            inputs.
+    """
+
+    name: str
+    family: str
+    cost: Cost
+    outputs: Outputs = field(repr=False)
+    model: Callable[[], keras.Model] = field(repr=False)
+    structure: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Team:
+    """One or several members as one model that is not built yet.
+
+    Args:
+        method: how the members are combined; `"single"` is one member as it is.
+        members: their names. In a cascade in the order in which they run.
+        weights: one weight for each member of an average; empty for other methods.
+        fusion: the fusion that makes the model; `None` for a single member.
+        head: the function of the members' predictions, fitted to all rows of validation; `None`
+            for a single member and for a soup.
+        score: the score on validation. Where weights, a meta-learner or thresholds were fitted,
+            each row is scored by a fit to other rows.
+        outputs: the predictions that `score` belongs to, one array `(n, …)` for each output.
+        cost: the cost when all members run on every row. Before the model is built it is the sum
+            over members, which may be more than the exact cost of the built model.
+        mean_cost: of a cascade the mean cost of a row of validation; `None` for other methods.
+        complexity: as `Fusion.complexity`: 0 for a single member, 1 when nothing is fitted.
+    """
+
+    method: Method
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    fusion: Fusion | None
+    head: Head | None = field(repr=False)
+    score: Score
+    outputs: Outputs = field(repr=False)
+    cost: Cost
+    mean_cost: Cost | None
+    complexity: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the team is made of and how good it is, JSON-ready, without predictions."""
+        return {
+            "method": self.method,
+            "members": list(self.members),
+            "weights": list(self.weights),
+            "score": self.score.to_dict(),
+            "complexity": self.complexity,
+            "head": {} if self.head is None else self.head.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What the best team lacks: a hint for the next generation of candidates.
+
+    Args:
+        left: for each limit of the budget the share that the team leaves unused, 0 to 1.
+        share_wrong: the share of rows whose label the team does not predict; for numbers the share
+            of the labels' variance that is left.
+        worst_classes: the classes with the largest share of wrong rows, the worst first; empty
+            where labels are not classes.
+        nobody: the share of rows that no single member predicts correctly, so that another
+            combination of these members cannot help; for numbers 0.
+    """
+
+    left: Mapping[str, float]
+    share_wrong: float
+    worst_classes: tuple[int, ...]
+    nobody: float
