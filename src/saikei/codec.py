@@ -199,6 +199,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         _check_depth(value, where)
         return value
     if is_dataclass(hint) and isinstance(hint, type):
+        if issubclass(hint, Jsonable) and "from_dict" in vars(hint):
+            return hint.from_dict(value)
         return _read_record(hint, value, where)
     if hint in (float, int):
         return _number(hint, value, where)

@@ -1,11 +1,16 @@
-"""What an edit is: a frozen value that, called with a model, gives a new model."""
+"""What an edit is: a frozen value that, called with a model, gives a new model.
+
+An `Option` is one edit of one place in a model. What an edit offers to the search are its options.
+"""
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import keras
 
@@ -15,7 +20,7 @@ from saikei.calibration.sizes import sizes_of
 from saikei.channels import map_channels
 from saikei.codec import Jsonable
 from saikei.costs import count_costs
-from saikei.errors import EditError, WorkError
+from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
 from saikei.graph.layer_names import check_layer_names
 from saikei.models import CascadeModel
@@ -26,9 +31,21 @@ class Edit(Jsonable, ABC):
 
     Lists among the arguments become tuples. An edit with fields `layers` and `exclude` changes
     only these layers, or all but those.
+
+    Attributes:
+        method: the word that stands for the edit in `optimize(methods=…)`; the name of the class
+            where it is empty.
+        stage: when the search applies the edit, where a structure has several: 0 for blocks that
+            go, 1 for channels, 2 for other forms of a layer, 3 for activations, poolings and
+            heads, 4 for precision.
+        one_by_one: whether the search chooses the options of the edit one after the other, since
+            the loss of one depends much on the others.
     """
 
     json_error: ClassVar[type[EditError]] = EditError
+    method: ClassVar[str] = ""
+    stage: ClassVar[int] = 2
+    one_by_one: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -46,6 +63,22 @@ class Edit(Jsonable, ABC):
         Raises:
             EditError: When the edit cannot be applied, or would change nothing.
         """
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """What the edit offers to the search for a model; nothing if not overridden.
+
+        Each option changes one place. Options that raise an `EditError` when they are applied, or
+        change nothing, are left out by the search: they need not be avoided here.
+
+        Args:
+            graph: the graph of the model.
+            data: what `keras.Model.fit` takes, for edits that choose by it; `None` for none.
+
+        Returns:
+            The options, of which the search takes at most one for each `site`.
+        """
+        return ()
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range. Subclasses that take any give this.
@@ -128,6 +161,103 @@ class Edit(Jsonable, ABC):
         edited = build(self.apply(graph, data))
         check_budget(self, graph, edited)
         return edited
+
+
+@dataclass(frozen=True)
+class Option(Jsonable):
+    """One edit of one place in a model.
+
+    Args:
+        site: the place, such as `"channels:conv2"`, `"block:add_3"` or `"layer:dense_1"`. Of the
+            options of one site the search takes at most one.
+        method: the `method` of the edit.
+        change: what changes, for people: `"24 of 32 channels"`.
+        edit: the edit. It names the layers that it changes, so that what it changes does not
+            depend on data.
+        layers: the names of the layers of the model that it changes or removes.
+    """
+
+    json_error: ClassVar[type[EditError]] = EditError
+    site: str
+    method: str
+    change: str
+    edit: Edit
+    layers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the fields, and the edit with its name."""
+        fields = {"site": self.site, "method": self.method, "change": self.change}
+        return {**fields, "edit": edit_to_dict(self.edit), "layers": list(self.layers)}
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            EditError: when a field is missing, unknown or of another type, or the edit is unknown.
+        """
+        if not isinstance(arguments, Mapping):
+            raise EditError(f"An option is {reprlib.repr(arguments)}: give an object.")
+        for name in ("site", "method", "change"):
+            if not isinstance(arguments.get(name, ""), str):
+                given = reprlib.repr(arguments[name])
+                raise EditError(f"Option({name}={given}): give a text.")
+        layers = arguments.get("layers", [])
+        if not isinstance(layers, (list, tuple)) or not all(isinstance(n, str) for n in layers):
+            raise EditError(f"Option(layers={reprlib.repr(layers)}): give a list of names.")
+        if "edit" not in arguments:
+            raise EditError("Option needs the argument 'edit'.")
+        edit = edit_from_dict(arguments["edit"], "the option")
+        return super().from_dict({**arguments, "edit": edit})
+
+
+def edit_to_dict(edit: Edit) -> dict[str, Any]:
+    """The arguments of an edit with the name of its class, under `"edit"`."""
+    return {"edit": type(edit).__name__, **edit.to_dict()}
+
+
+def edit_from_dict(entry: Any, where: str) -> Edit:
+    """The inverse of `edit_to_dict`.
+
+    Args:
+        entry: what JSON holds.
+        where: what it is a part of, for messages.
+
+    Raises:
+        EditError: when there is no such edit, or its arguments do not fit.
+    """
+    name = entry.get("edit") if isinstance(entry, Mapping) else entry
+    kinds = edit_classes()
+    if not isinstance(entry, Mapping) or not isinstance(name, str) or name not in kinds:
+        raise EditError(
+            f"Unknown edit {reprlib.repr(name)} in {where}: use one of {', '.join(sorted(kinds))}."
+        )
+    arguments = {key: value for key, value in entry.items() if key != "edit"}
+    try:
+        return kinds[name].from_dict(arguments)
+    except SaikeiError:
+        raise
+    # Which exception a constructor raises depends on the values.
+    except Exception as error:
+        raise EditError(f"Edit '{name}' in {where}: {in_one_line(error)}.") from error
+
+
+def edit_classes() -> dict[str, type[Edit]]:
+    """Every class of edit that is imported, by its name; of two of a name the one of Saikei."""
+    found: dict[str, type[Edit]] = {}
+    waiting = Edit.__subclasses__()
+    while waiting:
+        kind = waiting.pop(0)
+        waiting += kind.__subclasses__()
+        if inspect.isabstract(kind):
+            continue
+        if not found.get(kind.__name__, kind).__module__.startswith("saikei."):
+            found[kind.__name__] = kind
+        found.setdefault(kind.__name__, kind)
+    return found
 
 
 class RefittingEdit(Edit):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from saikei.budget import Budget
-from saikei.edits.base import Edit, check_budget
+from saikei.edits.base import Edit, check_budget, edit_from_dict, edit_to_dict
 from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
@@ -24,7 +23,7 @@ from saikei.edits.replace_kernel import ReplaceKernel
 from saikei.edits.replace_pooling import ReplacePooling
 from saikei.edits.separate import Separate
 from saikei.edits.sparsify import Sparsify
-from saikei.errors import EditError, SaikeiError, in_one_line
+from saikei.errors import EditError
 from saikei.graph import Graph, build
 from saikei.reading import parse_json
 
@@ -86,7 +85,7 @@ class Recipe(Edit):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the edits, each with its name."""
-        return {"edits": [{"edit": type(e).__name__, **e.to_dict()} for e in self.edits]}
+        return {"edits": [edit_to_dict(edit) for edit in self.edits]}
 
     def to_json(self) -> str:
         """The recipe as JSON text."""
@@ -104,7 +103,7 @@ class Recipe(Edit):
         entries = arguments.get("edits")
         if not isinstance(entries, list):
             raise EditError('The recipe has no list \'edits\': write {"edits": [{"edit": …}]}.')
-        return cls(_edit_from(entry) for entry in entries)
+        return cls(edit_from_dict(entry, "the recipe") for entry in entries)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -114,19 +113,3 @@ class Recipe(Edit):
             EditError: When the text is no JSON, or not a recipe.
         """
         return cls.from_dict(parse_json(text, "The recipe", EditError))
-
-
-def _edit_from(entry: Any) -> Edit:
-    name = entry.get("edit") if isinstance(entry, dict) else entry
-    if not isinstance(entry, dict) or not isinstance(name, str) or name not in EDITS:
-        raise EditError(
-            f"Unknown edit {reprlib.repr(name)} in the recipe: use one of {', '.join(EDITS)}."
-        )
-    arguments = {key: value for key, value in entry.items() if key != "edit"}
-    try:
-        return EDITS[name].from_dict(arguments)
-    except SaikeiError:
-        raise
-    # Which exception a constructor raises depends on the values in the recipe.
-    except Exception as error:
-        raise EditError(f"Edit '{name}' in the recipe: {in_one_line(error)}.") from error

@@ -89,7 +89,7 @@ class Separate(SplittingEdit):
             )
         return rows
 
-    def options(self, found: Splittable) -> Splittable:
+    def allowed(self, found: Splittable) -> Splittable:
         """The options of the one depth multiplier."""
         options, left_alone = [], dict(found.left_alone)
         for layer in found.options:

@@ -68,7 +68,7 @@ class SplittingEdit(RefittingEdit):
     def rows(self, options: tuple[Options, ...]) -> list[int]:
         """The chosen row of each layer's options, where no budget decides; 0 where it stays."""
 
-    def options(self, found: Splittable) -> Splittable:
+    def allowed(self, found: Splittable) -> Splittable:
         """The options that are allowed, of those that were found; all if not overridden."""
         return found
 
@@ -94,7 +94,7 @@ class SplittingEdit(RefittingEdit):
     def _choice(self, graph: Graph) -> tuple[Splittable, list[int]]:
         edit = type(self).__name__
         self.check_layers(graph)
-        found = self.options(find_options(self, graph))
+        found = self.allowed(find_options(self, graph))
         if not found.options:
             reasons = found.reasons or "no layer of a kind that it splits is chosen"
             raise EditError(f"{edit} would change nothing: {reasons}.")
