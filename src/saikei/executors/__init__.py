@@ -1,0 +1,6 @@
+"""Executors: independent tasks in this process, in several, or on a cluster, with one result."""
+
+from saikei.executors.base import Executor, TaskFailure
+from saikei.executors.inline import Inline
+
+__all__ = ["Executor", "Inline", "TaskFailure"]
