@@ -189,12 +189,6 @@ def check_arrays(
 ) -> None:
     """Refuse arrays in a NumPy archive whose data is incomplete, or that do not fit into memory.
 
-    Args:
-        archive: An `.npz`, of `opened_zip`.
-        names: Names of the members that are to be read.
-        path: Path of the file, for messages.
-        kind: Class of the error to raise.
-
     Raises:
         InputError: Of that kind, naming the array.
     """
@@ -221,10 +215,6 @@ def check_arrays(
 def damage_named(what: str, kind: type[InputError]) -> Iterator[None]:
     """Turn what a library raises for damaged bytes in the block into an error that names the file.
 
-    Args:
-        what: Name of the file, to begin the message with.
-        kind: Class of the error to raise.
-
     Raises:
         InputError: Of that kind; one that is raised in the block stays as it is.
     """
@@ -238,12 +228,7 @@ def damage_named(what: str, kind: type[InputError]) -> Iterator[None]:
 
 
 def member_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    """A member of an archive as a file that can be read from any position.
-
-    Args:
-        archive: An archive of `opened_zip`.
-        info: Entry of the member.
-    """
+    """A member of an archive as a file that can be read from any position."""
     if info.compress_type != zipfile.ZIP_STORED:
         return io.BytesIO(archive.read(info))
     window = _Window(Path(str(archive.filename)), member_offset(archive, info), info.file_size)
@@ -251,12 +236,7 @@ def member_file(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def member_offset(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Position of the first byte of a member, behind its header, which gives its own length.
-
-    Args:
-        archive: An archive of `opened_zip`.
-        info: Entry of a member that is not compressed.
-    """
+    """Position of the first byte of a member, behind its header, which gives its own length."""
     with Path(str(archive.filename)).open("rb") as raw:
         raw.seek(info.header_offset)
         name, extra = struct.unpack("<26x2H", raw.read(30))

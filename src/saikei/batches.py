@@ -333,11 +333,6 @@ def join_batches(batches: Sequence[ArrayData], name: str) -> ArrayData:
 def check_dataset(dataset: Any, name: str, once: bool = False) -> None:
     """Refuse what is no dataset, or one that can be read only once.
 
-    Args:
-        dataset: What was handed in, and is no arrays.
-        name: The name of the argument, for messages.
-        once: Whether one pass is all that is needed.
-
     Raises:
         DataError: Naming its type.
     """

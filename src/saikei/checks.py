@@ -61,10 +61,6 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
 def check_text(array: NDArray[Any], label: str) -> None:
     """Refuse an array for an input that takes text, where it holds something else.
 
-    Args:
-        array: One row for each sample.
-        label: What it is, for messages.
-
     Raises:
         DataError: Naming the array and the first row, or a backend that has no text.
     """
@@ -187,10 +183,6 @@ def _fits(actual: tuple[int, ...], expected: Shape) -> bool:
 
 def check_values(array: NDArray[Any], label: str) -> None:
     """Refuse an array that is empty, or holds something else than numbers.
-
-    Args:
-        array: One row for each sample.
-        label: What it is, for messages.
 
     Raises:
         DataError: Naming the array and, of NaN, the first row.

@@ -50,11 +50,6 @@ def check_whole(
 def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "seed") -> None:
     """Refuse a value that is no seed.
 
-    Args:
-        seed: Value of the argument.
-        kind: Class of the error to raise.
-        name: Name of the argument, for messages.
-
     Raises:
         InputError: Of that kind.
     """
@@ -63,11 +58,6 @@ def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "
 
 def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -> None:
     """Refuse a value that is no learning rate.
-
-    Args:
-        name: Name of the argument, for messages.
-        value: Value of the argument.
-        kind: Class of the error to raise.
 
     Raises:
         InputError: Of that kind.

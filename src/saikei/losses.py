@@ -131,14 +131,7 @@ def _takes_logits(loss: keras.losses.Loss) -> bool:
 def default_loss(
     kind: str, sparse: bool, from_logits: bool, ignored: int | None = None
 ) -> keras.losses.Loss:
-    """The usual loss of a kind of task: log-loss, or squared error for regression.
-
-    Args:
-        kind: The kind of the task, as in `Task`.
-        sparse: Whether labels are class numbers.
-        from_logits: Whether outputs are logits.
-        ignored: A class number that is left out.
-    """
+    """The usual loss of a kind of task: log-loss, or squared error for regression."""
     if kind == "regression":
         return keras.losses.MeanSquaredError()
     if kind != "multiclass":

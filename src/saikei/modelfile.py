@@ -86,9 +86,6 @@ def load_model(
 def check_model_file(path: Path) -> None:
     """Refuse a `.keras` file that is missing or damaged, without loading it.
 
-    Args:
-        path: Path of the file.
-
     Raises:
         ModelError: With the reason.
     """

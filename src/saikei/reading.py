@@ -39,12 +39,7 @@ def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any
 
 
 def holds_json(path: Path, value: Any) -> bool:
-    """Whether a JSON file holds a value, and is not damaged.
-
-    Args:
-        path: Path of the file.
-        value: The value, as `json` reads it.
-    """
+    """Whether a JSON file holds a value, and is not damaged."""
     try:
         # As text, in which NaN is NaN.
         return json.dumps(read_json(path, "A file")) == json.dumps(value)

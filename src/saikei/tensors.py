@@ -69,10 +69,6 @@ def is_half(dtype: Any, but: str = "") -> bool:
 
 
 def rounding(dtype: Any) -> float:
-    """The relative rounding error of a dtype, or of one of that name: 2⁻⁸ for bfloat16.
-
-    Args:
-        dtype: A floating-point dtype, or its name.
-    """
+    """The relative rounding error of a dtype, or of one of that name: 2⁻⁸ for bfloat16."""
     bits = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
     return 2.0 ** -bits.get(str(dtype), 24)

@@ -19,11 +19,6 @@ DRAFT = ".draft-"
 def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
     """Refuse a path that cannot be written to, before any work is done.
 
-    Args:
-        path: Path of the file or folder to write.
-        ending: Ending that its name must have; empty for any.
-        overwrite: Whether the path may exist already.
-
     Returns:
         The path.
 
@@ -134,11 +129,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link (not its target), or a folder with everything in it, if it exists.
-
-    Args:
-        path: Path of the file, link or folder.
-    """
+    """Delete a file, a link (not its target), or a folder with everything in it, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -148,9 +139,6 @@ def remove(path: Path) -> None:
 @contextmanager
 def refused_by_disk(path: Path) -> Iterator[None]:
     """Turn errors of the operating system in the block into a `DiskError` with the file's name.
-
-    Args:
-        path: Path of the file or folder that is written.
 
     Raises:
         DiskError: With the reason of the operating system.

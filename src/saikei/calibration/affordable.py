@@ -32,14 +32,7 @@ def affordable(graph: Graph, inputs: Any, tensors: int, limit: int = LIMIT) -> A
 
 
 def fewer(graph: Graph, samples: Samples, tensors: int, limit: int = LIMIT) -> Samples:
-    """The same of samples with labels.
-
-    Args:
-        graph: As for `affordable`.
-        samples: To choose from.
-        tensors: As for `affordable`.
-        limit: As for `affordable`.
-    """
+    """The same of samples with labels."""
     most = max(FEWEST, limit // (tensors * max(_largest(graph, samples.inputs), 1)))
     if most >= len(samples):
         return samples

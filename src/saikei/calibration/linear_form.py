@@ -74,12 +74,7 @@ class LinearForm(ABC):
         return replace(operation, weights=weights)
 
     def rounded_change(self, operation: Operation, change: Matrix) -> Matrix:
-        """What is left of a change where the layer computes in half precision.
-
-        Args:
-            operation: The layer.
-            change: As for `changed`.
-        """
+        """What is left of a change where the layer computes in half precision."""
         dtype = getattr(operation.source, "compute_dtype", "float32")
         if not is_half(dtype):
             return change

@@ -15,12 +15,7 @@ REASON = "Keras adds a bias with one such axis wrongly on TensorFlow, when a seq
 
 
 def is_bias_of_several_axes(name: str, shape: Shape) -> bool:
-    """Whether a weight is a bias of two axes or more.
-
-    Args:
-        name: The weight's name in its layer.
-        shape: The shape of the weight.
-    """
+    """Whether a weight is a bias of two axes or more."""
     return name.split("/")[-1].split("#")[0] == "bias" and len(shape) > 1
 
 

@@ -64,9 +64,6 @@ def run_command(arguments: Sequence[str]) -> int:
 
     Typer's own runner would turn an interrupt into a silent exit code.
 
-    Args:
-        arguments: Arguments of the command line, without the program's name.
-
     Returns:
         The exit code: 0, or that of an exit that the command asked for.
     """

@@ -26,13 +26,7 @@ class Ending(NamedTuple):
 
 
 def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[int]) -> Ending:
-    """The exit code and the message for an exception.
-
-    Args:
-        error: What the command raised.
-        arguments: Arguments as typed.
-        caught: Numbers of the signals that were caught before.
-    """
+    """The exit code and the message for an exception."""
     # Libraries may turn an interrupt into an error of their own.
     if caught or isinstance(error, KeyboardInterrupt):
         return _stopped(arguments, signal.Signals(caught[0] if caught else signal.SIGINT))
@@ -65,11 +59,6 @@ _OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 
 def write_ending(ending: Ending, error: BaseException, arguments: Sequence[str]) -> int:
     """Print the sentence, and the traceback with `--debug` or SAIKEI_DEBUG=1.
-
-    Args:
-        ending: Exit code and sentence.
-        error: The exception that ended the command.
-        arguments: Arguments as typed.
 
     Returns:
         The exit code.

@@ -97,10 +97,6 @@ def fuse(
 def typed_fusion(weights: str | None, with_: str | None) -> Fusion:
     """The fusion that was typed, an equal average when none was.
 
-    Args:
-        weights: `--weights`.
-        with_: `--with`.
-
     Raises:
         InputError: When both are given, or one is malformed.
     """

@@ -64,10 +64,6 @@ def refuse_typed(context: typer.Context, names: Iterable[str], reason: str) -> N
 def number(text: str, option: str) -> float | int:
     """A count (`500000`), or a share or measure (`0.25`).
 
-    Args:
-        text: The value as typed.
-        option: Name of the option, for the message.
-
     Raises:
         InputError: If it is not a number.
     """

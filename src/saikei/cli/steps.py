@@ -47,11 +47,7 @@ def parse_call(text: str, classes: Mapping[str, Any], option: str) -> Any:
 
 
 def shown(text: str) -> str:
-    """The text in quotes, shortened if it is very long.
-
-    Args:
-        text: Text as typed.
-    """
+    """The text in quotes, shortened if it is very long."""
     return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}…"
 
 

@@ -111,24 +111,13 @@ def uncounted_layers(channel_map: ChannelMap) -> tuple[str, ...]:
 
 
 def sample_bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
-    """Bytes of one sample of a tensor, of which a sample may have several rows.
-
-    Args:
-        spec: The tensor in the graph.
-        full: The same tensor with the sizes of `saikei.graph.sized`.
-        batch: Number of samples for which those sizes hold.
-    """
+    """Bytes of one sample of a tensor, of which a sample may have several rows."""
     rows = full.shape[0] if spec.shape[:1] == (None,) else None
     return full.bytes_per_sample() * (rows or batch) // batch
 
 
 def peak_bytes(graph: Graph, full: Sized) -> int:
-    """The most bytes of tensors that are alive at once for one sample, while calls run in order.
-
-    Args:
-        graph: Graph of the model.
-        full: The same graph with the sizes of its tensors.
-    """
+    """The most bytes of tensors that are alive at once for one sample, while calls run in order."""
     # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.
     same: dict[TensorRef, TensorRef] = {}
     last_use: dict[TensorRef, int] = {}

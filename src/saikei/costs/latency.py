@@ -69,11 +69,6 @@ def profiled_latency(
 ) -> tuple[float, float | None]:
     """Milliseconds of one batch: at worst, and as expected for a cascade.
 
-    Args:
-        model: A built model.
-        batch_size: Samples in the batch.
-        full: The model's graph with the sizes of its tensors.
-
     Returns:
         The latency, which for a cascade is that of a batch for which all members run, and the one
         that is expected when each member sees its known share of the rows; `None` for the second
@@ -97,12 +92,7 @@ def profiled_latency(
 
 
 def expected_macs(cascade: CascadeModel, full: Sized) -> float | None:
-    """Mean MACs per sample of a cascade; `None` where the rows that members see are unknown.
-
-    Args:
-        cascade: The model.
-        full: Its graph with the sizes of its tensors.
-    """
+    """Mean MACs per sample of a cascade; `None` where the rows that members see are unknown."""
     if cascade.shares is None:
         return None
     macs = [count_costs(map_channels(member)).macs for member in _members(cascade, full)]

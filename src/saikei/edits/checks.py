@@ -36,10 +36,6 @@ def check_amount(edit: str, argument: str, amount: Any, unit: str) -> None:
 def check_finite_weights(edit: str, graph: Graph) -> None:
     """Refuse a graph with NaN or infinite numbers among its weights.
 
-    Args:
-        edit: The name of the edit, for the message.
-        graph: The graph that it is applied to.
-
     Raises:
         EditError: Naming the first such weight and its layer.
     """

@@ -89,13 +89,6 @@ def _predict(model: Any, inputs: Any) -> list[Array]:
 def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, what: str) -> float:
     """The largest difference between the outputs of a runtime and of the model.
 
-    Args:
-        run: Function that runs the exported file.
-        inputs: Inputs as the model takes them.
-        wanted: The model's outputs for them.
-        graph: Graph of the model.
-        what: The runtime and the file, for messages.
-
     Raises:
         WorkError: When the runtime cannot run the file, or gives other outputs.
     """

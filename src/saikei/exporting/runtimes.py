@@ -25,12 +25,7 @@ _NAMED = (
 
 
 def open_onnx(path: Path, model: Any) -> Run:
-    """An ONNX file, by onnxruntime.
-
-    Args:
-        path: Path of the file.
-        model: The model that was exported.
-    """
+    """An ONNX file, by onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -50,12 +45,7 @@ def open_onnx(path: Path, model: Any) -> Run:
 
 
 def open_litert(path: Path, model: Any) -> Run:
-    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used.
-
-    Args:
-        path: Path of the file.
-        model: The model that was exported.
-    """
+    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used."""
     import tensorflow as tf
 
     with warnings.catch_warnings():
@@ -80,12 +70,7 @@ def open_litert(path: Path, model: Any) -> Run:
 
 
 def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the others
-    """A SavedModel, by TensorFlow.
-
-    Args:
-        path: Path of the folder.
-        model: The model that was exported.
-    """
+    """A SavedModel, by TensorFlow."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -98,12 +83,7 @@ def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the ot
 
 
 def open_openvino(path: Path, model: Any) -> Run:
-    """An OpenVINO file, by OpenVINO.
-
-    Args:
-        path: Path of the `.xml` file.
-        model: The model that was exported.
-    """
+    """An OpenVINO file, by OpenVINO."""
     import openvino
 
     compiled = openvino.compile_model(str(path), "CPU")

@@ -277,10 +277,6 @@ def connected(
 def only_models(fusion: Fusion, members: AnyMembers) -> Members:
     """The members of a fusion that cannot be fitted to stored predictions.
 
-    Args:
-        fusion: The fusion that the message names.
-        members: The members as they were given.
-
     Raises:
         FusionError: When they are predictions from `cross_fit`.
     """

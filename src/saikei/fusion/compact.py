@@ -46,11 +46,7 @@ def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
 
 
 def compacted(model: keras.Model) -> keras.Model:
-    """A fused model, made `compact` where it has frozen layers with equal weights.
-
-    Args:
-        model: The result of a fusion.
-    """
+    """A fused model, made `compact` where it has frozen layers with equal weights."""
     graph = read(model)
     repeated = equal_tensors(graph, trainable=False)
     if not any(_operation(graph, ref).weights for ref in repeated):
@@ -59,12 +55,7 @@ def compacted(model: keras.Model) -> keras.Model:
 
 
 def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
-    """Tensors that are equal to an earlier one, with that earlier one.
-
-    Args:
-        graph: The graph of a model.
-        trainable: Whether outputs of trainable layers are included.
-    """
+    """Tensors that are equal to an earlier one, with that earlier one."""
     same: dict[TensorRef, TensorRef] = {}
     known: dict[str, list[int]] = {}
     for index, call in enumerate(graph.calls):

@@ -166,12 +166,7 @@ def _check_held_out(members: Members, data: Any, digests: Digests) -> None:
 
 
 def connect(members: Members, parts: Collection[Part] = ()) -> tuple[Any, MemberOutputs]:
-    """Copies of the members on one set of new inputs, and their outputs as symbolic tensors.
-
-    Args:
-        members: With equal inputs and outputs.
-        parts: As for `gather`.
-    """
+    """Copies of the members on one set of new inputs, and their outputs as symbolic tensors."""
     features = "features" in parts
     inputs, tensors = side_by_side(members, _penultimate if features else None)
     count = len(members.outputs[0].each)
@@ -228,9 +223,6 @@ def _check_finite(predictions: MemberOutputs, names: Sequence[str]) -> None:
 
 def _penultimate(graph: Graph) -> list[TensorRef]:
     """The tensors that the last layers with weights read, on the way to every output.
-
-    Args:
-        graph: The graph of a model.
 
     Raises:
         FusionError: When there is no such layer, or its features are no vectors.

@@ -13,11 +13,6 @@ from saikei.graph import TensorSpec
 def how_to_fit(ours: Sequence[TensorSpec], theirs: Sequence[TensorSpec], alone: bool) -> str:
     """Advice that makes the second of two members take the inputs of the first.
 
-    Args:
-        ours: The inputs of the first member.
-        theirs: The inputs of the second member.
-        alone: Whether each member has one input, which is this.
-
     Returns:
         A sentence without its full stop: code where layers of Keras lead from one to the other.
     """

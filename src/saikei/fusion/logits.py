@@ -31,10 +31,6 @@ _LAYERS = frozenset({"Activation", "Softmax", "ops.Softmax", "ops.Sigmoid"})
 def last_activation(members: Members, what_for: str) -> str:
     """The activation of the members' one output: `"softmax"`, `"sigmoid"` or `"linear"`.
 
-    Args:
-        members: With equal outputs.
-        what_for: The fusion that needs it, for messages.
-
     Raises:
         FusionError: When there are several outputs, or the activation is another.
     """
@@ -55,9 +51,6 @@ def last_activation(members: Members, what_for: str) -> str:
 
 def to_logits(graph: Graph) -> Graph:
     """The graph of a member without its last activation, if it has one.
-
-    Args:
-        graph: The graph of a member with one output.
 
     Raises:
         FusionError: When its last activation cannot be removed.
@@ -87,10 +80,6 @@ def to_logits(graph: Graph) -> Graph:
 
 def with_logits(graph: Graph, activations: Sequence[str]) -> Graph | None:
     """A member's graph with its outputs, and behind them all its logits.
-
-    Args:
-        graph: The graph of a member.
-        activations: The last activation of each output.
 
     Returns:
         `None` where the last activation of an output cannot be removed.

@@ -295,11 +295,7 @@ def new_inputs(graph: Graph) -> Any:
 
 
 def mean_model(members: Members) -> keras.Model:
-    """One model that gives the mean of the members' outputs.
-
-    Args:
-        members: With equal inputs and outputs; they are not changed.
-    """
+    """One model that gives the mean of the members' outputs."""
     inputs, outputs = side_by_side(members)
     means = [
         keras.layers.Average(name=numbered_name("average", index, len(outputs[0])))([*parts])

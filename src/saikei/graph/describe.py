@@ -131,12 +131,7 @@ def _quantised(operation: Any, kind: str, config: dict[str, Any] | None) -> Quan
 
 
 def _weights(operation: Any, pairs: Collection[tuple[Any, Any]]) -> dict[str, Weight]:
-    """Weights by name, in the order given.
-
-    Args:
-        operation: Operation that has the weights.
-        pairs: Each variable, with the object that holds its numbers.
-    """
+    """Weights by name, in the order given."""
     names = weight_names(operation, [variable for variable, _ in pairs])
     return {
         name: Weight(
@@ -158,10 +153,6 @@ def weight_names(operation: Any, variables: Iterable[Any]) -> list[str]:
     A weight of the layer itself has the name that its class gives it (`"kernel"`), one of a layer
     within it begins with the attribute that holds that layer (`"forward_layer/cell/kernel"`).
     Keras's own paths cannot be used: they change when a model is saved and loaded.
-
-    Args:
-        operation: Operation that has the weights.
-        variables: Some or all of them.
     """
     roles = _roles(operation, "") if isinstance(operation, keras.Layer) else {}
     names: list[str] = []
@@ -188,11 +179,6 @@ def _roles(layer: Any, prefix: str) -> dict[int, str]:
 
 
 def own_name(attribute: str, variable: Any) -> str:
-    """The name that the class gives a weight; the attribute where Keras has made one up.
-
-    Args:
-        attribute: Attribute of the layer that holds the weight.
-        variable: The weight.
-    """
+    """The name that the class gives a weight; the attribute where Keras has made one up."""
     made_up = re.fullmatch(r"variable(_\d+)?", variable.name)
     return attribute.lstrip("_") if made_up else str(variable.name)

@@ -193,10 +193,6 @@ def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weig
     """The weights of an operation in the order in which a layer made of it has them.
 
     The order differs between a layer that is quantised from the start and one quantised later.
-
-    Args:
-        operation: Operation that has the weights.
-        instance: The built layer.
     """
     names = weight_names(instance, internals.own_weights(instance))
     if operation.quantised is None or set(names) != set(operation.weights):

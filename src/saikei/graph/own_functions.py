@@ -73,9 +73,6 @@ def is_traceable(operation: Any) -> bool:
 def apart(layer: Any) -> tuple[Any, Any] | None:
     """A layer without its activation, and the activation, where tracing shows what that does.
 
-    Args:
-        layer: A built layer, which is not changed.
-
     Returns:
         The layer with a linear activation, with the same variables, and a layer that applies the
         activation; `None` where the layer keeps its activation.

@@ -30,11 +30,6 @@ def symbolic_one(spec: TensorSpec) -> tuple[Any, Any]:
 def parameter_layer(variable: Any, dtype: str, name: str) -> tuple[Any, Weight]:
     """A layer, not yet built, that turns a vector with a single 1 into a variable's value.
 
-    Args:
-        variable: A variable with real numbers.
-        dtype: Dtype of the value.
-        name: The layer's name.
-
     Returns:
         The layer, whose output has the shape `(1, *shape)`, and its kernel.
     """

@@ -128,12 +128,7 @@ def spec_of(tensor: Any, kind: str, given: Sequence[TensorSpec]) -> TensorSpec:
 
 
 def steps_of(kind: str, given: Sequence[TensorSpec]) -> Shape:
-    """The number of steps of a sample for which a call is made; see `TensorSpec`.
-
-    Args:
-        kind: Kind of the operation.
-        given: Specs of the tensors that the call reads.
-    """
+    """The number of steps of a sample for which a call is made; see `TensorSpec`."""
     if kind == JOINED:
         return given[1].steps
     steps = max((spec.steps for spec in given), key=len, default=())
@@ -196,11 +191,6 @@ class Wrapped:
 
 def wrapped_calls(graph: Graph, regions: Sequence[Region], result: TensorRef) -> Wrapped:
     """The calls by which a tensor is computed from a step.
-
-    Args:
-        graph: The graph.
-        regions: Regions of its calls.
-        result: A tensor in a region.
 
     Raises:
         ModelError: When it needs a tensor from outside that is not the step.

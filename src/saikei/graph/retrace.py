@@ -206,11 +206,6 @@ def ordered_steps(
 ) -> list[Step]:
     """The calls behind `outputs`, each after those that it reads from.
 
-    Args:
-        outputs: Symbolic tensors.
-        known: The ids of the tensors to stop at.
-        producer: From a tensor to the call that made it.
-
     Raises:
         UntraceableError: When no known call made a tensor.
     """

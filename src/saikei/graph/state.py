@@ -45,9 +45,6 @@ def fits_no_cut(layer: Any) -> bool:
 def state_of(layer: Any) -> dict[str, bytes]:
     """The state of a layer and those in it outside of weights and config, by name.
 
-    Args:
-        layer: A built layer or model.
-
     Raises:
         ModelError: When a layer cannot write its state.
     """
@@ -103,10 +100,6 @@ def carry_state(source: Any, target: Any) -> None:
 
 def build_as_saved(source: Any, target: Any) -> None:
     """Build layers of the user's own as Keras does when it loads them: from their build config.
-
-    Args:
-        source: A built layer.
-        target: One made from its config, which is not built.
 
     Raises:
         ModelError: When that fails.

@@ -60,12 +60,7 @@ class FloatTwin:
 
 
 def float_twin(layer: Any, config: Mapping[str, Any] | None) -> FloatTwin | None:
-    """The floating-point twin of a layer with quantised parts; `None` where they are not known.
-
-    Args:
-        layer: The quantised layer.
-        config: Config of the layer.
-    """
+    """The floating-point twin of a layer with quantised parts; `None` where they are not known."""
     weights = _in_order(layer)
     if weights is None:
         return None

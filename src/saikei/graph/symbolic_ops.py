@@ -302,11 +302,7 @@ _STAND_INS: dict[Callable[..., Any], Callable[..., Any]] = {_HARD_SILU: _hard_si
 
 
 def activation_swaps(layers: list[Any]) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
-    """Attributes that hold such a function, as `(attributes, name, function, replacement)`.
-
-    Args:
-        layers: Layers whose attributes are searched, besides `keras.activations`.
-    """
+    """Attributes that hold such a function, as `(attributes, name, function, replacement)`."""
     for attributes in (vars(keras.activations), *map(vars, layers)):
         for name, value in attributes.items():
             try:

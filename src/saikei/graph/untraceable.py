@@ -48,10 +48,6 @@ class UntraceableError(Exception):
 def check_functions(operation: Any, arguments: Any) -> None:
     """Refuse operations that take functions, whose steps would not be in the graph.
 
-    Args:
-        operation: A layer or operation.
-        arguments: Arguments of a call of it.
-
     Raises:
         UntraceableError: With the name of the operation.
     """

@@ -16,13 +16,7 @@ from saikei.importance.readers import read_arrays
 def activation(
     channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
 ) -> NDArray[np.float64]:
-    """Mean |a| of each channel over the tensors in which it is read, relative to its group's.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: What to run the graph on.
-    """
+    """Mean |a| of each channel over the tensors in which it is read, relative to its group's."""
     return relative_to_group(channel_map, _mean(channel_map, samples, np.abs))
 
 
@@ -32,11 +26,6 @@ def apoz(
     """Share of positions where a channel is not zero: one minus the average percentage of zeros.
 
     Hu et al., "Network Trimming", 2016.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: What to run the graph on.
     """
     return relative_to_group(channel_map, _mean(channel_map, samples, lambda array: array != 0))
 

@@ -37,13 +37,7 @@ Met = tuple[NDArray[np.int64], NDArray[np.floating], NDArray[np.floating]]
 def taylor(
     channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
 ) -> Numbers:
-    """First order: the mean over small batches of |∂L/∂z|, relative to the group's mean.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: With labels.
-    """
+    """First order: the mean over small batches of |∂L/∂z|, relative to the group's mean."""
     total = np.zeros(channel_map.count)
     for batch in _batches(channel_map, samples):
         gate = np.zeros(channel_map.count)
@@ -59,11 +53,6 @@ def hessian(
     """Second order: ½ Σ w² E[(∂L/∂w)²], the diagonal of the empirical Fisher matrix.
 
     Relative to the group's mean.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: With labels.
     """
     total = np.zeros(channel_map.count)
     for batch in _batches(channel_map, samples):
@@ -77,10 +66,6 @@ def _batches(channel_map: ChannelMap, samples: Samples | None) -> Iterator[list[
     """For each small batch, the weights that read channels with the loss's gradients by them.
 
     For channels that no weights read, those that make them.
-
-    Args:
-        channel_map: A graph with its channels.
-        samples: With labels.
 
     Raises:
         EditError: When the labels do not fit the outputs.

@@ -27,11 +27,6 @@ def magnitude(
 
     A channel whose producing weights are all zero scores 0, the least there is. Dividing by
     the group's mean makes scores of groups of different fan-in comparable.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used; criteria share one signature.
-        samples: Not used.
     """
     squares = np.zeros(channel_map.count)
     for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
@@ -43,13 +38,7 @@ def magnitude(
 def l1(
     channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
 ) -> NDArray[np.float64]:
-    """L1 norm of each channel's producing weights, relative to its group's mean.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: Not used.
-    """
+    """L1 norm of each channel's producing weights, relative to its group's mean."""
     sums = np.zeros(channel_map.count)
     for _, _, weight, axis, channels in weight_axes(channel_map, produced=True):
         sums += summed(channel_map, channels, np.abs(along(weight.numpy(), axis)).sum(axis=0))
@@ -62,11 +51,6 @@ def geometric_median(
     """Sum of the distances of a channel's producing weights to those of its group's others.
 
     A channel whose weights are in the middle of the others' can be replaced by them.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: Not used.
     """
     scores = np.zeros(channel_map.count)
     axes = list(weight_axes(channel_map, produced=True))
@@ -90,11 +74,6 @@ def bn_scale(
 
     An L1 penalty in training drives γ to 0 where it is not needed. Channels that pass no such layer
     score by the norm of their weights.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Not used.
-        samples: Not used.
 
     Raises:
         EditError: When no BatchNormalization of the model has a scale.
@@ -121,11 +100,5 @@ def bn_scale(
 def random_scores(
     channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None = None
 ) -> NDArray[np.float64]:
-    """One uniform number in (0, 1] for each channel.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Where the numbers come from.
-        samples: Not used.
-    """
+    """One uniform number in (0, 1] for each channel."""
     return 1.0 - generator.random(channel_map.count)

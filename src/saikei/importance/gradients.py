@@ -21,10 +21,6 @@ def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], lis
 
     Every weight counts, trained or frozen; the model runs as at inference and is not changed. The
     gradient by whole numbers, as of a quantised kernel, is 0.
-
-    Args:
-        model: A built model.
-        loss: Of the flattened outputs and the labels.
     """
     makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
     gradients = makers[keras.backend.backend()](model, loss)

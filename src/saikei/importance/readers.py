@@ -60,12 +60,7 @@ def read_axes(channel_map: ChannelMap) -> Iterator[ReadAxis]:
 def read_arrays(
     channel_map: ChannelMap, samples: Samples
 ) -> Iterator[tuple[ReadAxis, NDArray[Any]]]:
-    """Run a graph, and give each tensor that carries channels to a reader.
-
-    Args:
-        channel_map: A graph with its channels.
-        samples: What to run it on.
-    """
+    """Run a graph, and give each tensor that carries channels to a reader."""
     of_call: dict[int, list[ReadAxis]] = defaultdict(list)
     for carrier in read_axes(channel_map):
         of_call[carrier.call].append(carrier)

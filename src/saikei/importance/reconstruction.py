@@ -37,11 +37,6 @@ def reconstruction(
 
     It is the squared error after a refit of the layers that read the group, relative to what they
     compute of it, so it means the same in every group.
-
-    Args:
-        channel_map: A graph with its channels.
-        generator: Of the choice of rows.
-        samples: What to run the graph on.
     """
     assert samples is not None
     scores = np.zeros(channel_map.count)

@@ -11,12 +11,7 @@ _IDLE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
 
 def stripped(value: Any, but: Sequence[str] = ()) -> Any:
-    """A config without the settings that make no difference once there are weights.
-
-    Args:
-        value: A config, or a part of one.
-        but: Further keys to leave out.
-    """
+    """A config without the settings that make no difference once there are weights."""
     if isinstance(value, Mapping):
         return {
             key: stripped(entry, but)

@@ -52,12 +52,7 @@ class Equation:
 
 
 def parse(subscripts: str, ranks: Sequence[int]) -> Equation | None:
-    """An einsum string with its ellipses written out; `None` where it is not well-formed.
-
-    Args:
-        subscripts: Such as `"...ij,jk->...ik"`.
-        ranks: Ranks of the operands.
-    """
+    """An einsum string with its ellipses written out; `None` where it is not well-formed."""
     left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):

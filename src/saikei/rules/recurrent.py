@@ -95,15 +95,7 @@ class _Cell:
 def _cells(
     call: CallView, kind: str, config: Mapping[str, Any], path: str = "", prefix: str = ""
 ) -> list[_Cell] | None:
-    """The cells of a recurrent layer, from the first on; `None` where one has no rule.
-
-    Args:
-        call: Call of the layer, or of one around it.
-        kind: Kind of the layer.
-        config: Config of the layer.
-        path: Path of that config in the call's.
-        prefix: Prefix of the names of the layer's weights.
-    """
+    """The cells of a recurrent layer, from the first on; `None` where one has no rule."""
     plain = kind.rstrip("123D") if kind.startswith("ConvLSTM") else kind
     if plain in _GATES:
         size = path + _SIZES.get(plain, "units")

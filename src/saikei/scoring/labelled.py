@@ -149,9 +149,6 @@ class Labelled:
     def prior(self, outputs: Sequence[Array]) -> Outputs:
         """Constant predictions equal to the label frequencies.
 
-        Args:
-            outputs: Arrays of the shapes to give.
-
         Returns:
             For each output one constant for each index of its last axis: the mean of the labels,
             in the form of the outputs: numbers, probabilities or logits. They are read-only.

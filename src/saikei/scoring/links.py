@@ -24,10 +24,6 @@ _LEAST_SIGMOID = 1e-7
 def links_of(activations: Sequence[str], tasks: Sequence[Task] = ()) -> tuple[Link, ...]:
     """What each output went through: it decides what its logits are.
 
-    Args:
-        activations: The last one of each output.
-        tasks: What each output learns, where that is known.
-
     Raises:
         FusionError: When an output is no probability although it went through softmax or sigmoid,
             or is one although it went through neither.

@@ -27,12 +27,7 @@ class Masked:
         self._places = places
 
     def predict(self, x: Any, batch_size: int) -> tuple[list[Array], list[Array | None]]:
-        """Outputs, flattened, and for each its mask.
-
-        Args:
-            x: Arrays, as the model takes them.
-            batch_size: Samples a step.
-        """
+        """Outputs, flattened, and for each its mask."""
         return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
 
     def predict_on_batch(self, x: Any) -> tuple[list[Array], list[Array | None]]:

@@ -81,10 +81,6 @@ class Task:
 def labels_for(task: Task, y: Any) -> Labels:
     """Labels of an output, with what counts of them.
 
-    Args:
-        task: What the output learns.
-        y: An array, or `Labels`, which stay as they are.
-
     Raises:
         DataError: When labels are NaN, or none counts.
     """

@@ -10,11 +10,6 @@ from saikei.graph import Operation
 def input_axes(operation: Operation, name: str, rank: int) -> tuple[int, ...] | None:
     """The axes that a kernel's products are summed over, but those of a convolution's window.
 
-    Args:
-        operation: The layer.
-        name: The weight's name in it.
-        rank: Of the weight.
-
     Returns:
         Positions, or `None` where there is no such axis (a depthwise kernel) or none is known.
     """

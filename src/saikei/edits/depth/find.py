@@ -15,10 +15,6 @@ def find_units(graph: Graph, kinds: Collection[str]) -> list[Unit]:
     """The units of these kinds, in the order of their calls.
 
     Plain layers within a larger unit that is found too are not units of their own.
-
-    Args:
-        graph: The graph.
-        kinds: See `Unit`.
     """
     residual = residual_units(graph)
     units = residual if "residual" in kinds else []

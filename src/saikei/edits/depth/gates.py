@@ -97,11 +97,7 @@ class GatedModel:
         self._layers = layers_of(gated, self._model)
 
     def run(self, shut: Collection[TensorRef]) -> tuple[list[Array], dict[TensorRef, float]]:
-        """The model's outputs, flattened, and the mean distances where they are measured.
-
-        Args:
-            shut: The tensors that are bypassed.
-        """
+        """The model's outputs, flattened, and the mean distances where they are measured."""
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)
         given = tree.flatten(self._inputs)

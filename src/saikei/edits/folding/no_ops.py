@@ -18,12 +18,7 @@ _NOT_NEGATIVE = {"relu", "relu6", "sigmoid", "hard_sigmoid", "softmax", "softplu
 
 
 def is_no_op(graph: Graph, index: int) -> bool:
-    """Whether a call's one output is its one input, in value, shape and dtype.
-
-    Args:
-        graph: The graph.
-        index: Of the call.
-    """
+    """Whether a call's one output is its one input, in value, shape and dtype."""
     call = graph.calls[index]
     operation = graph.operations[call.operation]
     refs = call.inputs()

@@ -49,12 +49,6 @@ class Route:
 def route_back(graph: Graph, readers: Readers, call: int, affine: Affine) -> Route:
     """Lead a scale and shift back to the linear layers before, through what lets them pass.
 
-    Args:
-        graph: The graph.
-        readers: Of its tensors.
-        call: The BatchNormalization's.
-        affine: What it does.
-
     Raises:
         CannotFoldError: When they cannot be led back without changing what others read.
     """
@@ -168,10 +162,6 @@ def agreeing(graph: Graph, routes: list[Route]) -> tuple[list[Route], dict[str, 
 
     A layer that is called several times has one set of weights, so all of its calls have to
     take the same; and weights that two layers share cannot change for one of them.
-
-    Args:
-        graph: The graph.
-        routes: All in one direction.
 
     Returns:
         The routes, and for each other BatchNormalization by name, the reason.

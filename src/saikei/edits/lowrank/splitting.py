@@ -110,10 +110,6 @@ class SplittingEdit(RefittingEdit):
 def find_options(edit: SplittingEdit, graph: Graph) -> Splittable:
     """The ranks that make a layer smaller, for each chosen layer of a kind that can be split.
 
-    Args:
-        edit: The edit, which chooses.
-        graph: The graph.
-
     Raises:
         EditError: When a layer that `layers` names is of a kind that cannot be split.
     """

@@ -45,9 +45,6 @@ class Axis:
     def kept_padding(self, kernel: int) -> int | None:
         """How many old taps are before the first new one if the padding stays as it is.
 
-        Args:
-            kernel: The new number of taps.
-
         Returns:
             The number, below 0 where new taps come first; `None` where taps would be between
             old ones, or a smaller kernel would not be the middle of the old one.
@@ -101,10 +98,6 @@ class Placement:
 
 def place(axes: Sequence[Axis], kernel: Sequence[int]) -> Placement:
     """Lay a kernel of another size over the middle of the old one.
-
-    Args:
-        axes: Of the convolution.
-        kernel: The new number of taps along each.
 
     Raises:
         ValueError: When an input size would have to be known.

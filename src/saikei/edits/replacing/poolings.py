@@ -81,9 +81,6 @@ class Pooling:
         It is the same where the output size divides the input size. Where it does not, the
         windows are as large as the largest of the adaptive pooling, so they overlap more.
 
-        Args:
-            input_size: Sizes of the spatial axes.
-
         Raises:
             ValueError: When a size is not known, or too small.
         """

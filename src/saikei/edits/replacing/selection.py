@@ -20,12 +20,7 @@ _CARRIERS = frozenset(
 
 @contextmanager
 def in_the_name_of(edit: str, fix: str) -> Iterator[None]:
-    """Turn what the graph cannot take into an error of the edit.
-
-    Args:
-        edit: The name of the edit.
-        fix: What the user can do, as a clause.
-    """
+    """Turn what the graph cannot take into an error of the edit."""
     try:
         yield
     except ModelError as error:
@@ -58,12 +53,7 @@ def output_operations(graph: Graph) -> set[str]:
 
 
 def channels_first(graph: Graph, index: int) -> bool:
-    """Whether channels are axis 1 of a call's output, by the nearest data format before it.
-
-    Args:
-        graph: The graph.
-        index: Number of the call.
-    """
+    """Whether channels are axis 1 of a call's output, by the nearest data format before it."""
     waiting, seen = [index], {index}
     while waiting:
         current = waiting.pop(0)

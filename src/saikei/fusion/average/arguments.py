@@ -55,11 +55,6 @@ def for_outputs(
 ) -> tuple[tuple[Any, ...], ...]:
     """Checked weights as one entry for each output: shared ones, or a table.
 
-    Args:
-        weights: As `checked_given` gives them.
-        members: The number of members.
-        widths: The number of classes of each output.
-
     Raises:
         FusionError: When there are not as many as members, classes or outputs.
     """

@@ -193,13 +193,7 @@ class OutputPool:
         return self.how == "median" or table
 
     def _in_layers(self, used: Sequence[tuple[int, Any]], form: str, name: str) -> Any:
-        """The pooled output, by layers alone.
-
-        Args:
-            used: Numbers and logits of the members that count.
-            form: Into which the names of layers are put.
-            name: Of the last layer.
-        """
+        """The pooled output, by layers alone."""
         temperatures = self.temperatures or (1.0,) * self.members
         parts = [
             part

@@ -123,12 +123,7 @@ def _newton_point(residuals: Array) -> Array:
 
 
 def any_convex(value_and_gradient: ValueAndGradient, members: int) -> SimplexMinimum:
-    """Minimise any smooth convex objective, by sequential quadratic programming.
-
-    Args:
-        value_and_gradient: The objective.
-        members: The number of weights.
-    """
+    """Minimise any smooth convex objective, by sequential quadratic programming."""
     result = optimize.minimize(
         value_and_gradient,
         _equal(members),

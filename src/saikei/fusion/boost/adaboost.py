@@ -69,10 +69,6 @@ class AdaBoostRounds:
     def add(self, architecture: Graph, seed: int) -> bool:
         """Train another member on the rows with their present weights.
 
-        Args:
-            architecture: The graph whose structure is trained from new weights.
-            seed: Seed of the new weights and of the training.
-
         Returns:
             Whether the member was added; otherwise `ended` holds the reason.
         """

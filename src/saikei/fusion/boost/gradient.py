@@ -49,10 +49,6 @@ class GradientRounds:
     def add(self, architecture: Graph, seed: int) -> bool:
         """Train another member on top of the sum.
 
-        Args:
-            architecture: The graph whose structure is trained from new weights.
-            seed: Seed of the new weights and of the training.
-
         Returns:
             Whether the member made the loss lower; otherwise it is left out.
         """

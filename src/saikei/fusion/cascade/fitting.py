@@ -88,13 +88,7 @@ class ExitHead:
 
 
 def make_stage_table(exits: Exits, evidence: Evidence, costs: Sequence[float]) -> StageTable:
-    """Tabulate what each stage predicts of held-out rows, and what it costs.
-
-    Args:
-        exits: How confidence is measured; the thresholds are not used.
-        evidence: Labels, and the predictions of members with one output.
-        costs: The cost of each member alone.
-    """
+    """Tabulate what each stage predicts of held-out rows, and what it costs."""
     (task,), (labels,) = evidence.tasks, evidence.labels
     outputs = [member[0] for member in evidence.predictions.outputs]
     kept = np.flatnonzero(labels.counted)

@@ -37,9 +37,6 @@ def front(table: StageTable) -> list[Policy]:
     occur there: all of them for two members, evenly spaced ranks for more (511 a stage for three
     members, 64 for four). All combinations are scored at once: the right rows that leave at a
     stage are a histogram of the rows over the candidates, summed up along each axis.
-
-    Args:
-        table: The rows to choose by.
     """
     stages = table.confidences.shape[1]
     each = max(3, int(_COMBINATIONS ** (1 / stages)))

@@ -34,13 +34,7 @@ class StandIns:
     def of(
         cls, fallback: Fallback, predictions: MemberOutputs, activations: Sequence[str]
     ) -> StandIns:
-        """The constants of a fallback.
-
-        Args:
-            fallback: `"zeros"` gives zeros, others the means of the predictions.
-            predictions: Predictions of rows in which no input is missing.
-            activations: The last activation of each output.
-        """
+        """The constants of a fallback."""
         if fallback == "zeros":
             zeros = predictions.map(lambda array: np.zeros((1, *array.shape[1:]), np.float32))
             return cls(zeros, tuple(activations))
@@ -48,12 +42,7 @@ class StandIns:
         return cls(means, tuple(activations))
 
     def without(self, predictions: MemberOutputs, missing: Sequence[int]) -> MemberOutputs:
-        """The predictions when the inputs of some members are missing.
-
-        Args:
-            predictions: The predictions with all inputs.
-            missing: The indices of these members.
-        """
+        """The predictions when the inputs of some members are missing."""
 
         def swapped(real: Any, constant: Any) -> Any:
             return tuple(

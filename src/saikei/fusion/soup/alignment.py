@@ -50,11 +50,6 @@ def align(symmetries: Symmetries, target: Tensors, numbers: Tensors) -> Alignmen
     does not depend on the order of channels that are not matched yet. Where a weight has the same
     channels on two axes, as a recurrent kernel does, a second start treats their order on the
     other axis as unknown too, and the nearer of both results is taken.
-
-    Args:
-        symmetries: The permutations that keep the function of their architecture.
-        target: The weights of the other network, by name.
-        numbers: The weights of the network.
     """
     matcher = _Matcher(symmetries, _wide(symmetries, target), _wide(symmetries, numbers))
     source = max(map(matcher.descend, matcher.starts()), key=matcher.likeness)

@@ -109,10 +109,6 @@ def check_numbers(members: Sequence[Tensors]) -> None:
 def unmerged_weights(graph: Graph, members: Sequence[Tensors]) -> set[WeightName]:
     """Names of weights that are not merged: those that are no floats, and of preprocessing.
 
-    Args:
-        graph: The graph of the first member.
-        members: The weights of each member.
-
     Raises:
         FusionError: When members differ there.
     """

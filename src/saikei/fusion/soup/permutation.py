@@ -73,12 +73,7 @@ class Symmetries:
         return source
 
     def apply(self, numbers: Tensors, source: Vector) -> Tensors:
-        """The weights of the network whose channel `c` is what channel `source[c]` was.
-
-        Args:
-            numbers: The weights by name; they are not changed.
-            source: A permutation.
-        """
+        """The weights of the network whose channel `c` is what channel `source[c]` was."""
         moved = dict(numbers)
         for axis in self.axes:
             index = moved_index(axis.channels, source)

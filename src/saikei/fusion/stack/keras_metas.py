@@ -108,13 +108,6 @@ def fit_mlp(
 ) -> tuple[float, KerasMeta]:
     """Fit an MLP with the weight decay of the lowest out-of-fold loss.
 
-    Args:
-        view: The columns that it reads.
-        predictions: The members' predictions.
-        target: The labels.
-        folds: The number of folds of the cross-validation.
-        seed: Seed of the folds and of the new weights.
-
     Returns:
         The out-of-fold loss, and the meta-learner.
     """

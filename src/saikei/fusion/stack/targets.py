@@ -61,10 +61,6 @@ class StackLabels:
 def stack_labels(task: Task, labels: Any) -> StackLabels:
     """Bring labels into the form that meta-learners are fitted to.
 
-    Args:
-        task: What the output learns.
-        labels: An array or `Labels`, of rows that all count.
-
     Raises:
         DataError: When labels of a class task are soft, or a class has fewer than two rows.
     """

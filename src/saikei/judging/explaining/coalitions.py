@@ -223,13 +223,7 @@ class JoinedCoalitions:
 
 
 def coalitions_of(head: Head, predictions: MemberOutputs, prior: tuple[Array, ...]) -> Coalitions:
-    """The coalitions of a fitted fusion head.
-
-    Args:
-        head: Fitted.
-        predictions: The members' predictions of the rows to be explained.
-        prior: See `Labelled.prior`.
-    """
+    """The coalitions of a fitted fusion head."""
     if isinstance(head, WeightedMean):
         return MeanCoalitions(predictions, head.weights, prior)
     if isinstance(head, ExitHead):

@@ -192,12 +192,6 @@ def game_of(
 ) -> Game:
     """The game of a fusion, in the cheapest form that it has.
 
-    Args:
-        tasks: What each output learns.
-        labels: The labels of each output, arrays or `Labels`.
-        coalitions: The fused outputs for any coalition.
-        metric: The loss: `"loss"` or `"accuracy"`.
-
     Raises:
         FusionError: When the metric is unknown, or there is no accuracy.
     """

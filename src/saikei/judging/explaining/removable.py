@@ -40,12 +40,7 @@ class Loss:
 
 
 def losses_without(game: Game, each: Sequence[tuple[int, ...]]) -> list[Loss]:
-    """The losses without some members, against the loss with all of them.
-
-    Args:
-        game: The losses of all coalitions.
-        each: Sets of members to leave out, by their indices.
-    """
+    """The losses without some members, against the loss with all of them."""
     with_all, *without = _losses(game, [(), *each])
     return [
         _against(with_all, losses, members) for losses, members in zip(without, each, strict=True)
@@ -58,9 +53,6 @@ def removable(game: Game) -> Loss:
     Every step is compared with all members, so that small losses do not add up unseen, and with
     the best subset on the way, so that the gain from removing a bad member is not spent on
     removing good ones. At least one member stays.
-
-    Args:
-        game: The losses of all coalitions.
 
     Returns:
         The members that can be removed, and the loss without them against that with all.

@@ -27,9 +27,6 @@ _THREADS = 4
 def compute_types(dtype: Any) -> tuple[Any, Any]:
     """The types in which numbers are compared and in which they are summed.
 
-    Args:
-        dtype: The type of the tensors.
-
     Raises:
         FusionError: When it is no real floating type.
     """
