@@ -63,7 +63,7 @@ def in_one_line(error: BaseException, limit: int = 300) -> str:
     arguments: only the reason is kept, without codes for the colours of a terminal.
 
     Args:
-        error: The error.
+        error: The error to write.
         limit: Largest number of characters.
     """
     message = str(error).split("\n\nArguments received")[0].rsplit("Exception encountered: ")[-1]
@@ -100,7 +100,7 @@ def quoted(names: Iterable[Any], most: int = 5) -> str:
     """The first names in quotes, and how many more there are.
 
     Args:
-        names: The names.
+        names: The names to quote.
         most: The largest number that is shown.
     """
     return listed((f"'{name}'" for name in names), most, ", ")

@@ -20,7 +20,7 @@ def affordable(graph: Graph, inputs: Any, tensors: int, limit: int = LIMIT) -> A
     """Some of the samples, as many as can be held at once; the same ones at every call.
 
     Args:
-        graph: That is run on them.
+        graph: The graph that is run on them.
         inputs: Nested as the graph nests its inputs, one sample a row.
         tensors: How many of the size of the largest are alive at once.
         limit: Bytes that these may take.

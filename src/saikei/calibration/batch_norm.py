@@ -22,7 +22,7 @@ def refit_batch_norm(operation: Operation, pairs: Sequence[Pair]) -> Operation:
     are kept in gamma and beta where the layer has these, and in the statistics where not.
 
     Args:
-        operation: A `BatchNormalization`.
+        operation: The `BatchNormalization` to refit.
         pairs: For each of its calls, its input and the wanted output, of one shape.
     """
     config = operation.config or {}

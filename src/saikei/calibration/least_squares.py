@@ -29,9 +29,9 @@ class NormalEquations:
     Args:
         gram: XᵀX, `(systems, features + 1, features + 1)`.
         cross: XᵀR, `(systems, features + 1, outputs)`.
-        square: ‖R‖².
+        square: The squared norm ‖R‖².
         target: ‖Y - mean‖² or any scale to judge ‖R‖² by.
-        rows: How many.
+        rows: The number of rows.
     """
 
     gram: Matrix
@@ -106,8 +106,8 @@ def best_change(
         fit: The rows to fit on.
         held_out: The rows to choose the ridge by; it may have none.
         intercept: Whether a constant may be added.
-        ridges: To choose among.
-        rounded: From a change to what is left of it in the precision of the weights.
+        ridges: The values of λ to choose among.
+        rounded: Function from a change to what the precision of the weights leaves of it.
 
     Returns:
         The change, or `None` where no ridge makes the residuals of the held-out rows smaller.

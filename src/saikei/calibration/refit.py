@@ -58,7 +58,7 @@ def refit(
         original: What to come close to.
         edited: What to fit; its structure stays. It is not changed.
         data: What `keras.Model.fit` takes.
-        kept: Where an edit left out channels, which are left, by operation; see `kept_outputs`.
+        kept: The channels that an edit left, by operation; see `kept_outputs`.
         samples: How many samples to use.
 
     Raises:

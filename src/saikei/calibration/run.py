@@ -27,7 +27,7 @@ class Value:
 
     Args:
         array: One sample a row.
-        mask: Which steps count, where a layer left such a mask.
+        mask: The steps that count, booleans; `None` where no layer attached a mask.
     """
 
     array: Array

@@ -66,7 +66,7 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
     takes inputs of any size and the batches differ in it, those of the commonest size.
 
     Args:
-        graph: Of the model that the inputs are for.
+        graph: The graph of the model that the inputs are for.
         data: What `keras.Model.fit` takes, or inputs alone; sample weights are left aside.
         samples: How many to choose; all where there are fewer.
 

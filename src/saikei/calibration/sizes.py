@@ -21,7 +21,7 @@ def sizes_of(graph: Graph, data: Any, model: keras.Model) -> dict[str, tuple[int
     """The shape of a sample of the data for each input, and for layers whose output depends on it.
 
     Args:
-        graph: As read of the model that the data is for.
+        graph: The graph of the model that the data is for.
         data: What `keras.Model.fit` takes; of a dataset, the first batch is looked at.
         model: The model; it is run on a batch where a size follows from what is in the data.
 

@@ -27,7 +27,7 @@ class ChannelMap:
     """The labels of a whole graph, resolved to channels.
 
     Args:
-        graph: The graph.
+        graph: The graph whose channels these are.
         flows: The flow of labels through each call, by its rule.
         channel_of: For each label, its channel's number.
         weights: Labels of each axis of each weight, by variable key.

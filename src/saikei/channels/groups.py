@@ -19,7 +19,7 @@ class Member:
     Args:
         operation: The layer's name.
         weight: The weight's name in the layer.
-        axis: Which axis of the weight.
+        axis: The axis of the weight that the channels are on.
         channels: For each index of the axis, its channel's number.
         produces: Whether the layer makes these channels (a kernel's output axis, a bias, a
             scale) rather than reads them.

@@ -19,7 +19,7 @@ class Uncut:
     """The layers that make no channel that can be cut.
 
     Args:
-        share: Of all parameters, those in such layers.
+        share: The share of all parameters that is in such layers, 0 to 1.
         reasons: Why, by layer; the layer with the most parameters first.
     """
 
@@ -33,7 +33,7 @@ def uncut_layers(channel_map: ChannelMap) -> Uncut:
     Layers that make the model's outputs are not among them: those always stay.
 
     Args:
-        channel_map: Of the model.
+        channel_map: The channels of the model.
     """
     sizes: dict[str, int] = {}
     reasons: dict[str, str] = {}

@@ -32,7 +32,8 @@ def measure_latency(
     Args:
         model: A built model.
         batch_size: Samples in the batch.
-        repeats: At least 3 runs and at most this many, after a warm-up that is not counted.
+        repeats: The largest number of runs; there are at least 3, after a warm-up that is not
+            counted.
         seconds: No further run is started after this time.
         sizes: For inputs with axes of unknown size, the shape of a sample.
 

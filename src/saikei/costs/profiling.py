@@ -37,7 +37,7 @@ class LayerProfile:
 
     Args:
         name: The layer's name; a shared layer has one entry for each call.
-        kind: Its kind.
+        kind: The class of the layer, or the name of the operation.
         output_shape: Shape of its first output, batch axis first, at the sizes of the profile.
         params: Number of its parameters; 0 at the later calls of a shared layer.
         macs: Multiply-accumulates per sample; `None` where no rule counts them, or a size is

@@ -18,7 +18,7 @@ def check_amount(edit: str, argument: str, amount: Any, unit: str) -> None:
     Args:
         edit: The name of the edit, for the message.
         argument: The name of its argument.
-        amount: The value.
+        amount: The value: a share as a `float`, or a number as an `int`.
         unit: What a whole number counts, as "a number of channels".
 
     Raises:

@@ -25,8 +25,9 @@ class DropChannels(Edit):
     Args:
         channels: For each layer by name, the indices of the output channels that go. Naming
             a channel in one of several tied layers is enough.
-        compensate: With data, refit the layers that are left by least squares to what they gave
-            before; without, add what constant channels gave to the biases of their readers.
+        compensate: Whether the layers that are left are refitted by least squares, with data, to
+            their outputs before the edit; or, without data, the outputs of constant channels are
+            added to the biases of the layers that read them.
 
     Example:
         >>> edit = DropChannels({"conv2d": (0, 3)})

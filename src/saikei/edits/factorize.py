@@ -49,7 +49,8 @@ class Factorize(SplittingEdit):
             of each kernel, up to 1.
         layers: The names of the layers to change; all that fit when empty.
         exclude: The names of layers that stay as they are.
-        scheme: Of convolutions; `"auto"` takes what loses less, or costs less, layer by layer.
+        scheme: How convolutions are split; `"auto"` takes for each layer what loses less, or costs
+            less.
         compensate: Refit the layers to what they gave before, by least squares on the data;
             nothing is trained. Only done when data is given.
 

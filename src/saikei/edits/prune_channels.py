@@ -48,7 +48,7 @@ class PruneChannels(Edit):
         layers: The layers whose output channels may go; all when empty. What is tied to them
             is cut with them.
         exclude: Layers whose output channels stay.
-        seed: Of the random importance.
+        seed: Seed of the random importance.
         compensate: Make up for what goes, without training: constant channels are added to the
             biases of what reads them, and when data is given, the layers that are left are
             refitted by least squares to what they gave before.

@@ -40,9 +40,9 @@ class RemoveLayers(RefittingEdit):
             shortcut have no score, and stay). All but the last need data, and are computed
             again after each part that goes. By default `"output"` with data, `"weights"`
             without.
-        kinds: Of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
-            (Wx + f(x) becomes Wx), `"block"` (attention and feed-forward together) and
-            `"plain"` (a layer or a short chain, outside of the other kinds given).
+        kinds: The kinds of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
+            (Wx + f(x) becomes Wx), `"block"` (attention and feed-forward together) and `"plain"` (a
+            layer or a short chain, outside of the other kinds given).
         layers: Only these: names of parts, or of layers in them; all when empty. With
             `remove=1.0` exactly these go, and nothing is ranked.
         exclude: Names of parts, or of layers in them, that stay.

@@ -42,20 +42,20 @@ class ReplaceActivation(RefittingEdit):
     α = 0, Leaky ReLU and PReLU with its slope.
 
     Args:
-        old: Which function: a name of `keras.activations`, `"prelu"`, the name of a function of
-            your own, or `"any"`. `"relu"` is also a `ReLU` layer with a maximum or a threshold;
-            with a slope it is `"leaky_relu"`, with a maximum of 6 `"relu6"`.
+        old: The function to replace: a name of `keras.activations`, `"prelu"`, the name of a
+            function of your own, or `"any"`. `"relu"` is also a `ReLU` layer with a maximum or a
+            threshold; with a slope it is `"leaky_relu"`, with a maximum of 6 `"relu6"`.
         new: A name of `keras.activations` (but `"glu"`), or `"prelu"`.
         layers: The names of the layers to change; all that fit when empty.
         exclude: The names of layers that stay as they are.
-        compensate: With data, whether the layers are then refitted, by least squares, to their
-            outputs before the edit.
-        parameters: Of the new function, by the names that Keras gives them: `negative_slope`
-            (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold` (`relu`), `alpha`
-            (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so on. For `prelu`:
-            `alpha`, its first value (where not given, the slope of the function that it
+        compensate: Whether the layers are refitted afterwards, by least squares, to their outputs
+            before the edit, if there is data.
+        parameters: Parameters of the new function, by the names that Keras gives them:
+            `negative_slope` (`leaky_relu`, 0.2 by default; `relu`), `max_value` and `threshold`
+            (`relu`), `alpha` (`elu`, `celu`), `approximate` (`gelu`), `b` (`squareplus`), and so
+            on. `prelu` has `alpha`, its first value (by default the slope of the function that it
             replaces, which keeps the function of a ReLU; 0.25 where that has none), and
-            `shared_axes` (where not given, every axis but the channels').
+            `shared_axes` (by default every axis but that of the channels).
 
     Raises:
         EditError: When there is no such function or parameter.

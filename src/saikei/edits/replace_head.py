@@ -38,11 +38,11 @@ class ReplaceHead(Edit):
         head: The new head instead: a layer of Keras or a list of them (or of their configs, as
             `{"class_name": "Dense", "config": {"units": 3}}`), or a model. Without `classes` and
             `head` the model ends where it is cut.
-        output: Which output gets the new head, by name or number; the others stay. By default
-            `at` cuts all of them off.
+        output: The output that gets the new head, by name or number from 0; the others stay. By
+            default `at` cuts all of them off.
         pooling: How a head of `classes` makes vectors of maps and sequences: `"avg"` or `"max"`.
-        call: Which call of a layer that is called several times, from 0.
-        seed: Of the new weights.
+        call: The number of the call, from 0, of a layer that is called several times.
+        seed: Seed of the new weights.
 
     Raises:
         EditError: When an argument is out of range, or arguments contradict each other.

@@ -56,8 +56,8 @@ class ReplaceKernel(RefittingEdit):
         middle: The number of channels between two stacked kernels, or a share of the layer's own
             filters (`float`); by default as many as the layer has filters. No more are made
             than the fit can use.
-        compensate: With data, whether the layers are then refitted, by least squares, to their
-            outputs before the edit.
+        compensate: Whether the layers are refitted afterwards, by least squares, to their outputs
+            before the edit, if there is data.
 
     Raises:
         EditError: When an argument is out of range.

@@ -65,8 +65,8 @@ class ReplacePooling(RefittingEdit):
         exclude: The names of layers that stay as they are.
         size: The size of the windows (their strides stay), or the output size of an adaptive
             pooling: a number for all axes, or one for each; by default as before.
-        compensate: With data, whether the layers are then refitted, by least squares, to their
-            outputs before the edit.
+        compensate: Whether the layers are refitted afterwards, by least squares, to their outputs
+            before the edit, if there is data.
 
     Raises:
         EditError: When an argument is out of range.

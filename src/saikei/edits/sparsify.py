@@ -77,7 +77,7 @@ class Sparsify(Edit):
 
         Args:
             model: A built model.
-            data: Not used.
+            data: Not used; all edits' `plan` take it.
         """
         return SparsityPlan(tuple(self._zeros(read(model))))
 
@@ -110,7 +110,7 @@ class SparsityPlan:
     """The zeros of every kernel; printed, it is a table.
 
     Args:
-        kernels: In the graph's order.
+        kernels: The kernels that get zeros, in the graph's order.
     """
 
     kernels: tuple[KernelZeros, ...]

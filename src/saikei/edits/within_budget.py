@@ -24,7 +24,7 @@ def largest_within(
     Args:
         channel_map: A graph with its channels.
         budget: The limits; shares are of this graph.
-        mask_for: Gives the mask for a kept share.
+        mask_for: Function from a kept share, 0 to 1, to the mask of the channels that stay.
 
     Raises:
         BudgetError: When even the smallest cut is too large; the message has how small that is.

@@ -118,7 +118,7 @@ class Constant(keras.layers.Layer):
 
     Args:
         array: What it gives.
-        **kwargs: Of the layer.
+        **kwargs: Arguments of every Keras layer, such as `name`.
     """
 
     def __init__(self, array: Any, **kwargs: Any) -> None:

@@ -48,9 +48,9 @@ class Fusion(Jsonable, ABC):
         """Fuse the members into one model: `fuse(…).model`.
 
         Args:
-            members: As for `fuse`.
-            data: As for `fuse`.
-            allow_in_sample: As for `fuse`.
+            members: The models to fuse; see `fuse`.
+            data: The data to fit on, if any is needed; see `fuse`.
+            allow_in_sample: Whether rows that a member was trained on are accepted; see `fuse`.
 
         Returns:
             An uncompiled Keras model.
@@ -217,7 +217,7 @@ class OutputFusion(Fusion, Generic[HeadT]):
 
         Args:
             members: The models that the fused model is made of.
-            head: Fitted.
+            head: The fitted head.
         """
 
     def fuse(
@@ -264,8 +264,8 @@ def connected(
     """One model of the members side by side and a head on their outputs.
 
     Args:
-        members: With equal inputs and outputs.
-        head: Fitted.
+        members: Members with equal inputs and outputs.
+        head: The fitted head.
         name: The name of the model.
         parts: What the head reads beside the outputs.
     """

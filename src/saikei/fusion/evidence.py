@@ -87,7 +87,7 @@ class Evidence:
         """Evidence for a fusion that needs no data: it holds the members alone.
 
         Args:
-            members: With equal inputs and outputs.
+            members: Members with equal inputs and outputs.
         """
         return cls(Labelled((), ()), MemberOutputs(()), np.empty(0, np.uint64), members)
 

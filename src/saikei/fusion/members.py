@@ -25,7 +25,7 @@ class Members:
         models: The members as they were given; of `CrossFit` the model of the first fold for each
             name.
         graphs: The graph of each of these models.
-        cross_fit: Where the members come from, if that is `cross_fit`.
+        cross_fit: The `CrossFit` that the members come from; `None` for others.
     """
 
     models: tuple[keras.Model, ...]
@@ -250,7 +250,7 @@ def side_by_side(
     """Copies of the members called on one set of new inputs.
 
     Args:
-        members: With equal inputs and outputs; they are not changed.
+        members: Members with equal inputs and outputs; they are not changed.
         also: Names tensors inside a member's graph that are needed as well.
 
     Returns:

@@ -47,7 +47,7 @@ class Dimension:
 
     Args:
         tensor: The symbolic tensor.
-        axis: Which axis of it.
+        axis: The axis of it whose size this is.
     """
 
     def __init__(self, tensor: Any, axis: int) -> None:

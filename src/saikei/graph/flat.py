@@ -33,7 +33,7 @@ class TensorSpec:
 
     Args:
         shape: Batch axis first, `None` where unknown.
-        dtype: Its name.
+        dtype: The name of the dtype.
         steps: For a tensor inside a `TimeDistributed`, the number of steps of a sample, outermost
             first; `shape` is that of one step.
     """

@@ -17,7 +17,7 @@ def check_layer_names(
     """Refuse layer names that the model does not have, and suggest the nearest.
 
     Args:
-        given: The names.
+        given: The names to check.
         graph: The graph of the model.
         edit: The name of the edit, for the message.
         known: The names that are allowed; those of all operations when not given.

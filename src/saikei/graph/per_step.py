@@ -103,7 +103,7 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
     """The two ends of what a `TimeDistributed` wraps.
 
     Args:
-        wrapper: The `TimeDistributed`.
+        wrapper: The `TimeDistributed` layer.
         name: Name of the first end; the second has the wrapper's name.
     """
     # Without the layer in it, which may have no config.

@@ -26,7 +26,7 @@ def new_weight(array: np.ndarray, trainable: bool = True) -> Weight:
     """A weight that no model has yet.
 
     Args:
-        array: The numbers.
+        array: The numbers of the weight.
         trainable: Whether training changes it.
     """
     return Weight(next(_new_keys), tuple(array.shape), array, trainable)

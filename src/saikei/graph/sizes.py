@@ -38,7 +38,7 @@ def origin(
     Args:
         operations: The operations by name.
         calls: The calls so far, in order.
-        ref: The tensor.
+        ref: The tensor that has the axis.
         axis: Position of the axis, whose size is unknown.
     """
     # Of other tensors, one of unknown size 1 may have been broadcast.

@@ -31,7 +31,7 @@ def symbolic_body(
     usual; where Keras cannot compute what they return, their `call` is run too.
 
     Args:
-        layer: The layer.
+        layer: The layer that is called.
         stand_in: Function from a variable to the symbolic tensor that replaces it.
         lift: Function from a constant that a layer with weights is called on to a symbolic tensor.
         backend_name: Name that Keras returns when the layer asks for the backend.

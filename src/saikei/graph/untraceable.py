@@ -36,7 +36,7 @@ class UntraceableError(Exception):
     """A layer's `call` cannot be run on symbolic tensors, for the reason in the message.
 
     Args:
-        reason: The reason.
+        reason: Why it cannot be traced, as a clause.
         fix: A fix, as a sentence without its full stop.
     """
 

@@ -30,7 +30,7 @@ def tensor_values(
 
     Args:
         graph: The graph that `read` gives for the model.
-        model: The model.
+        model: The model to run.
         inputs: Tensors or arrays, as the model takes them.
         refs: The tensors to return.
         training: The argument of a call of the model.

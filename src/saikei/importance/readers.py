@@ -24,8 +24,8 @@ class ReadAxis:
 
     Args:
         call: The call's number.
-        ref: The tensor.
-        axis: Which axis of the tensor.
+        ref: The tensor that is read.
+        axis: The axis of the tensor that has the channels.
         channels: For each index of the axis, its channel's number.
         weights: `(variable key, operation, weight, axis)` of the weights that are multiplied
             with it; none where the tensor is what a layer makes and no weights read it.

@@ -52,7 +52,7 @@ class _View:
     """A group as one reader sees it.
 
     Args:
-        inverse: Of the covariance of the channels that are left.
+        inverse: The inverse covariance of the channels that are left.
         gram: W Wᵀ of the weights, changed as the others make up for those that went.
         total: tr(Wᵀ C W), what the reader computes of the group.
     """

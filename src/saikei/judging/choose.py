@@ -23,11 +23,11 @@ class Rival:
     """One of the fusions that were compared.
 
     Args:
-        fusion: The fusion.
+        fusion: The fusion that was judged.
         score: Its nested score.
         behind: How much higher its nested loss is than the lowest, nats or squared error.
         error: The standard error of that difference, over the same rows.
-        complexity: See `Fusion.complexity`.
+        complexity: How complex it is; see `Fusion.complexity`.
     """
 
     fusion: Fusion
@@ -60,7 +60,7 @@ class Choice:
         fusion: The chosen fusion.
         model: The fused model, fitted to all data.
         rivals: All fusions that were compared, ordered by nested loss.
-        reason: One sentence.
+        reason: Why it was chosen, in one sentence.
     """
 
     fusion: Fusion
@@ -118,11 +118,11 @@ def choose(
 
     Args:
         fusions: One fusion or more.
-        members: As in `nested_score`.
-        data: As in `nested_score`.
-        folds: As in `nested_score`.
+        members: The models to fuse, as in `nested_score`.
+        data: Held-out data `(x, y)`, as in `nested_score`.
+        folds: The number of folds or a scikit-learn splitter, as in `nested_score`.
         seed: Seed of the folds.
-        allow_in_sample: As in `nested_score`.
+        allow_in_sample: Whether rows that a member was trained on are accepted.
 
     Returns:
         The choice, with a model that is fitted on all the data.

@@ -67,7 +67,7 @@ def explain(
             that is fitted is fitted for each fold to the other folds.
         metric: `"loss"`, log-loss or squared error, summed over outputs; or `"accuracy"`, of one
             output with classes.
-        folds: As in `nested_score`.
+        folds: The number of folds or a scikit-learn splitter, as in `nested_score`.
         orders: How many orders of joining to draw for more than 12 members.
         seed: Seed of the orders and the folds.
         allow_in_sample: Explain even on rows that a part was trained on.
@@ -139,8 +139,8 @@ def explain_predictions(
         y: Labels, or a list of labels for each output.
         weights: One weight for each member; equal ones when not given.
         names: The names of the members; `member_1` and so on when not given.
-        metric: As in `explain`.
-        orders: As in `explain`.
+        metric: The metric that the values add up to, as in `explain`.
+        orders: The number of random orders, as in `explain`.
         seed: Seed of the orders.
 
     Raises:

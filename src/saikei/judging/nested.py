@@ -25,7 +25,7 @@ class NestedScore:
     """The score of a fusion that was fitted anew for each fold, on the other folds.
 
     Args:
-        score: Over the rows of all folds, with its 95 % interval.
+        score: The score over the rows of all folds, with its 95 % interval.
         losses: The loss of each of these rows (nats or squared error) times the row's weight,
             float64 `(rows,)`; their mean is the loss.
         rows: Indices of these rows in the data, ascending.
@@ -62,8 +62,8 @@ def nested_score(
             run for every fold.
         members: Two or more models, or what `cross_fit` gives.
         data: Held-out `(x, y)` or a dataset; `None` with what `cross_fit` gives.
-        folds: As in `cross_fit`; `None` takes five, or those of `cross_fit`. Give a
-            `TimeSeriesSplit` again where rows are ordered in time.
+        folds: The number of folds or a scikit-learn splitter; `None` takes five, or those of
+            `cross_fit`. Give a `TimeSeriesSplit` again where rows are ordered in time.
         seed: Seed of the folds.
         allow_in_sample: Score even on rows that a member was trained on.
 
@@ -81,7 +81,7 @@ class Nest:
 
     Args:
         evidence: Labels and predictions of the members.
-        folds: Over its rows.
+        folds: The folds, as indices of its rows.
         data: The data as arrays; `None` for what `cross_fit` gives.
         allow_in_sample: Whether fusions may be fitted to rows that a member was trained on.
     """

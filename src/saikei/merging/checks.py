@@ -15,7 +15,7 @@ def check_share(name: str, value: object, zero: bool = True, one: bool = True) -
 
     Args:
         name: The name of the argument.
-        value: Its value.
+        value: The value of the argument.
         zero: Whether 0 itself is allowed.
         one: Whether 1 itself is allowed.
 

@@ -59,7 +59,7 @@ def merge_files(
         paths: Two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
             tensors of the same names, shapes and types.
         out: The new file, of the same kind; what else the first file holds is copied.
-        method: As in `Soup`, except `"greedy"` and `"fisher"`, which need data.
+        method: The method, as in `Soup`, except `"greedy"` and `"fisher"`, which need data.
         base: The file of the model that the members were fine-tuned from, for methods that need it.
         check: Whether members whose kernels do not correlate are refused: the mean of networks of
             different seeds is useless. `Soup` measures the loss and aligns channels; here there is

@@ -33,7 +33,7 @@ class CascadeModel(keras.Model):
 
     Args:
         members: Functional models with the same inputs and one output each, with distinct names.
-        exits: When rows leave.
+        exits: The rule by which rows leave.
         shares: For each member the share of rows that it is expected to see; `None` if unknown.
         name: The name of the model.
 
@@ -71,9 +71,9 @@ class CascadeModel(keras.Model):
         """Run member after member until all rows of the batch have left.
 
         Args:
-            inputs: As the members take them.
+            inputs: Tensors, nested as the members take them.
             training: Ignored; a cascade is not trained, so members always run as in inference.
-            mask: Ignored.
+            mask: Has no effect; Keras passes it.
         """
         return self._packed(self._from_stage(0, inputs, (), None))
 
@@ -84,7 +84,7 @@ class CascadeModel(keras.Model):
             stage: The index of the member that runs.
             inputs: The inputs of the whole batch.
             earlier: The outputs of the members before it.
-            gone: Which rows have left before, booleans `(batch,)`; `None` at the first stage.
+            gone: Whether each row has left before, booleans `(batch,)`; `None` at the first stage.
         """
         (output,) = tree.flatten(self.members[stage](inputs, training=False))
         outputs = (*earlier, keras.ops.cast(output, self.outputs[0].dtype))
@@ -165,7 +165,7 @@ class CascadeModel(keras.Model):
             batch_size: Rows in a batch of a member, for arrays; 32 when not given.
             verbose: Ignored; there is no progress bar.
             steps: Batches to take of a dataset; all when not given.
-            callbacks: Refused.
+            callbacks: Not supported: an error unless `None`.
 
         Raises:
             DataError: When there are no rows.
@@ -318,7 +318,7 @@ def select(exits: Exits, outputs: Sequence[Any]) -> Any:
     """The output of a cascade of which all members have run, in a graph.
 
     Args:
-        exits: When rows leave.
+        exits: The rule by which rows leave.
         outputs: One symbolic tensor `(batch, classes)` for each member, all of one type.
     """
     averages = exits.combine == "average"

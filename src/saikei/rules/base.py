@@ -19,13 +19,13 @@ class CallView:
 
     Args:
         operation: The operation's name.
-        kind: Its kind.
-        config: Its settings.
+        kind: The class of the layer, or the name of the operation.
+        config: The settings of the layer, as in `get_config()`.
         weights: The shape of each weight.
         inputs: The shape of each input tensor, batch axis first.
         outputs: The shape of each output tensor.
         arguments: All arguments, flattened; `None` stands where a tensor is.
-        tensor_positions: Where in `arguments` the inputs stand.
+        tensor_positions: The positions of the inputs in `arguments`.
         slots: For each of `arguments`, the number of the positional argument or the name of the
             keyword argument that it belongs to.
     """
@@ -76,7 +76,7 @@ class Rule:
     """How the labels of a kind of operation pass, and what a call of it costs.
 
     Args:
-        flow: From a call and the labels of its inputs to a `Flow`.
+        flow: Function from a call and the labels of its inputs to a `Flow`.
         macs: Multiply-accumulates of one call for one index of the first axis of its first input,
             which is a sample as a rule. Operations that only add, compare or move values count
             none, as is the custom; `None` where they are not known.

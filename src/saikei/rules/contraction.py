@@ -41,7 +41,7 @@ class Equation:
         """Multiply-accumulates for one sample; none where nothing is summed.
 
         Args:
-            shapes: Of the operands.
+            shapes: The shapes of the operands.
             batch: The letter of the batch axis.
         """
         letters = set("".join(self.operands))

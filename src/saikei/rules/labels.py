@@ -92,8 +92,8 @@ class LabelSource:
     """Makes labels that are not in use yet, and records the operation that each is for.
 
     Args:
-        outer: Where labels can stay on one of several axes only (a reshape that splits or
-            joins axes), whether it is the last but one of them rather than the last.
+        outer: Whether labels stay on the last but one axis, not the last, where they can stay on
+            one of several only (in a reshape that splits or joins axes).
         chosen: Labels that had to choose.
     """
 
@@ -106,7 +106,7 @@ class LabelSource:
         """`size` new labels for the operation `owner`.
 
         Args:
-            size: How many.
+            size: The number of labels.
             owner: The operation's name.
             part: What they are, where the operation makes labels of several kinds.
         """
@@ -119,7 +119,7 @@ class LabelSource:
         """One of several axes to carry labels; remembered, so that another can be tried.
 
         Args:
-            axes: At least two axes, in order.
+            axes: Two axes or more, in order.
             vectors: The labels at stake.
         """
         self.chosen.extend(vectors)

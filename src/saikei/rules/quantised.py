@@ -14,7 +14,7 @@ def quantised(rule: Rule, mode: str) -> Rule:
 
     Args:
         rule: Rule of the layer in floating point, whose weights a `CallView` shows.
-        mode: As Keras names it.
+        mode: The mode, as Keras names it.
     """
 
     def flow(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:

@@ -41,7 +41,7 @@ class _Cell:
     Args:
         kind: A key of the tables above.
         config: Its settings, or those of the layer that is made of it alone.
-        weights: The call's.
+        weights: The weights of the call.
         prefix: Prefix of the names of its own weights.
         path: Path of the number of its units in the call's config.
     """

@@ -25,7 +25,7 @@ class Labels:
     Args:
         values: One row for each sample. What does not count is a 0.
         importance: How much each row `(n,)`, position `(n, …)` or label counts, with mean 1 over
-            the whole data; `None` where all count the same.
+            the whole data; `None` where all count 1.
         scale: The factor of a loss: as in Keras a loss is a sum of weighted losses divided
             by how many there are, not by the sum of their weights. So it is the mean weight.
     """
@@ -107,7 +107,7 @@ def count(
 
     Args:
         values: Labels of one output.
-        known: Which of them are labels at all, booleans of their shape; `None` for all.
+        known: Whether each is a label at all, booleans of their shape; `None` where all are.
         mask: Booleans of the output's rows or positions, or `None`: what is `False` is padding.
         weights: The weights of the rows or positions, or `None`.
         name: The name of the data, for messages.

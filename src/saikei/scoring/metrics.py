@@ -49,7 +49,7 @@ class Metric:
             task: What the output learns.
             labels: An array, or `Labels`.
             outputs: `(n, …, outputs)`.
-            seed: Of the bootstrap.
+            seed: Seed of the bootstrap.
 
         Raises:
             DataError: When the metric is not defined on this data.

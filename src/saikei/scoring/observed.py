@@ -34,7 +34,7 @@ def observe(
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset.
         batch_size: Samples a step, for arrays.
         loss: A Keras loss or its name; `None` as for `infer_tasks`.
-        metric: As for `evaluate`; `None` takes the metric of the task.
+        metric: The name of the metric, as in `evaluate`; `None` takes the metric of the task.
         outputs: The model's outputs, where it was read already.
 
     Returns:
@@ -63,7 +63,7 @@ def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> L
     Args:
         model: A built model; the loss that it is compiled with, if any, decides the task.
         data: `(x, y)` or `(x, y, sample_weight)` arrays.
-        metric: As for `evaluate`; `None` takes the metric of the task.
+        metric: The name of the metric, as in `evaluate`; `None` takes the metric of the task.
 
     Raises:
         DataError: When the data does not fit the model, or nothing of it counts.

@@ -28,9 +28,9 @@ class Score(Jsonable):
     Args:
         name: The name of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels),
             `"mse"`, or `"loss"` for several outputs.
-        value: The metric.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
+        value: The metric on all rows.
+        low: The lower end of its 95 % interval.
+        high: The upper end of that interval.
         n: Number of samples.
         greater_is_better: Whether a higher value is a better model.
         loss: Mean log-loss in nats, or squared error for regression; summed over outputs.

@@ -157,7 +157,7 @@ class KnownAccuracy(keras.metrics.SparseCategoricalAccuracy):
 
     Args:
         ignored: The class number that does not count.
-        **arguments: Of `keras.metrics.SparseCategoricalAccuracy`.
+        **arguments: Arguments of `keras.metrics.SparseCategoricalAccuracy`.
     """
 
     def __init__(self, ignored: int, **arguments: Any) -> None:

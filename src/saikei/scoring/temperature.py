@@ -43,7 +43,7 @@ def fit_temperature(task: Task, logits: Any, y: Any) -> Temperature:
     Args:
         task: What the output learns: classes or labels.
         logits: `(n, …, outputs)`; under a softmax, logarithms of probabilities are logits too.
-        y: Labels.
+        y: The labels of the rows.
 
     Raises:
         FusionError: For a regression, which has no temperature.

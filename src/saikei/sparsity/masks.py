@@ -20,7 +20,7 @@ class Pattern:
 
     Args:
         kept: n, from 1 to m - 1.
-        of: m.
+        of: The size m of a group.
     """
 
     kept: int
@@ -85,10 +85,10 @@ def group_zeros(array: Array, axes: tuple[int, ...], of: int, zeros: int) -> Mas
     """A mask of the smallest `zeros` of every `of` weights along the axes.
 
     Args:
-        array: A kernel.
+        array: The kernel.
         axes: Its input axes; several are taken as one, in their order.
         of: Size of a group. What is left of the axis after whole groups has no zeros.
-        zeros: In each group.
+        zeros: The number of zeros in each group.
     """
     front = np.moveaxis(magnitude(array), axes, range(len(axes)))
     length = int(np.prod(front.shape[: len(axes)]))

@@ -26,7 +26,7 @@ class KernelZeros:
         weight: The name of the weight in the layer.
         key: The identity of the variable.
         zeros: For each weight, whether it should be zero; of the kernel's shape.
-        note: Which part stays dense and why; empty where none does.
+        note: The part that stays dense, and why; empty where there is none.
     """
 
     layer: str

@@ -40,7 +40,7 @@ def assert_is_edit(
     is not installed.
 
     Args:
-        edit: The edit.
+        edit: The edit to check.
         model: A built model that the edit can be applied to.
         data: Calibration data, for edits that use it.
         alone: Whether to load the result in a process without Saikei as well. This takes some
@@ -98,7 +98,7 @@ def assert_is_fusion(
     and loads, also where Saikei is not installed.
 
     Args:
-        fusion: The fusion.
+        fusion: The fusion to check.
         members: Built models that the fusion can fuse.
         data: What the fusion is fitted to or trained on, where it needs data.
         alone: Whether to load the result in a process without Saikei as well; `False` where the

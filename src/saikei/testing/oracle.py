@@ -31,8 +31,8 @@ class CutCheck:
         cut: How many channels were cut.
         total: How many there were.
         error: Largest difference of an output, relative to that output's largest value.
-        spread: How much the outputs differ between samples, likewise. Where it is near 0 no
-            signal reaches the outputs, and the error shows nothing.
+        spread: The largest difference between the outputs of different samples. Where it is near 0
+            no signal reaches the outputs, and `error` shows nothing.
         loaded: Whether the error is that of the saved and loaded model too.
     """
 
@@ -59,12 +59,12 @@ def assert_cuts_exactly(
 
     Args:
         model: A built model; it is not changed.
-        share: Of the channels of each group that go.
-        seed: Of the choice of channels, and of the random input.
-        readers: Also zero the weights that read the channels. Needed where an activation
-            turns 0 into something else (a sigmoid): the channel is then silent only in
-            what it does to others.
-        tolerance: On the largest difference relative to the largest output; when not given, 1e-5,
+        share: The share of the channels of each group that is cut, between 0 and 1.
+        seed: Seed of the choice of channels, and of the random input.
+        readers: Whether the weights that read the channels are set to zero too. This is needed
+            where an activation turns 0 into something else (a sigmoid): the channel is then silent
+            only in its effect on others.
+        tolerance: The largest difference allowed, relative to the largest output; by default 1e-5,
             and eight rounding errors where the model computes in half precision.
         loaded: Whether to save and load the model and cut that too; when not given, wherever
             Keras can save it.
@@ -205,7 +205,7 @@ def randomise_statistics(model: keras.Model, seed: int = 0) -> None:
 
     Args:
         model: Changed in place.
-        seed: Of the new values.
+        seed: Seed of the new values.
     """
     generator = np.random.default_rng(seed)
     for weight in model.weights:

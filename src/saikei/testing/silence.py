@@ -24,7 +24,7 @@ def silence(channel_map: ChannelMap, keep: BoolMask, readers: bool = False) -> G
     Args:
         channel_map: A graph with its channels.
         keep: For each channel, whether it stays as it is.
-        readers: Also zero the weights that read dropped channels.
+        readers: Whether the weights that read dropped channels are set to zero too.
     """
     operations = {}
     for name, operation in channel_map.graph.operations.items():

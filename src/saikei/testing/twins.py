@@ -28,7 +28,7 @@ def with_twins(graph: Graph, channel_map: ChannelMap, keep: BoolMask) -> Graph:
 
     Args:
         graph: The graph of `channel_map`, perhaps with other numbers.
-        channel_map: The channels.
+        channel_map: The channels of the graph.
         keep: For each channel, whether its values count.
     """
     operations, calls = dict(graph.operations), list(graph.calls)
@@ -84,10 +84,10 @@ class KeptStatistics(keras.layers.Layer):
     """A normalisation whose statistics are of the kept indices alone; the others give 0.
 
     Args:
-        kind: Of the operation.
-        settings: Its config.
+        kind: The kind of the operation.
+        settings: The config of the operation.
         masks: For each axis of the input, 1 for each index that counts, 0 for the others.
-        shapes: Of its weights, by name.
+        shapes: The shapes of its weights, by name.
         passes_mask: Whether Keras's mask of the input's steps goes on to the output.
     """
 
@@ -177,7 +177,7 @@ class OfKept(keras.layers.Layer):
     """An operation without weights, applied to the kept indices of its first input.
 
     Args:
-        operation: The operation.
+        operation: The operation that is kept.
         masks: For each axis of the first input, 1 for each index that is kept; `None` for one
             that it does not reduce.
     """

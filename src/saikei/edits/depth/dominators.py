@@ -61,7 +61,7 @@ def dead_calls(graph: Graph, around: Mapping[TensorRef, TensorRef]) -> frozenset
     """The calls that no output needs when tensors are bypassed.
 
     Args:
-        graph: The graph.
+        graph: The graph that tensors are bypassed in.
         around: For each tensor that is bypassed, the earlier one that is read instead.
     """
 

@@ -35,7 +35,7 @@ def choose_units(
     """Those that the user lets go.
 
     Args:
-        graph: The graph.
+        graph: The graph that the units are in.
         units: All that there are.
         layers: Names of units, or of layers: then the smallest units that these are in; all
             units when empty.

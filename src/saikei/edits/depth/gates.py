@@ -75,7 +75,7 @@ class GatedModel:
     """Runs a graph with some of its units bypassed, without building it again.
 
     Args:
-        graph: The graph.
+        graph: The graph to run.
         around: For each tensor that can be bypassed, the earlier tensor that replaces it.
         inputs: The inputs of the samples, nested as the graph nests its inputs.
         distances: Whether to measure the distance of each such tensor to its replacement.

@@ -38,8 +38,8 @@ class _Layer:
     """A call with a kernel, and the normalisation and activation after it.
 
     Args:
-        name: Of the operation with the kernel.
-        reads: Its input.
+        name: The name of the operation with the kernel.
+        reads: The tensor that it reads.
         gives: The output of the last call.
         read_by: The one call that reads this; `None` where there is none or several.
     """

@@ -32,7 +32,7 @@ class Ranking(ABC):
         """The harm of leaving out each unit, in the ranking's own measure.
 
         Args:
-            units: The units.
+            units: The units to score.
             gone: The tensors that are bypassed already.
 
         Returns:
@@ -141,7 +141,7 @@ def make_ranking(name: str | None, graph: Graph, units: Sequence[Unit], data: An
 
     Args:
         name: One of `RANKINGS`; by default `"output"` with data and `"weights"` without.
-        graph: The graph.
+        graph: The graph that the units are in.
         units: All that will be scored.
         data: What `keras.Model.fit` takes.
 

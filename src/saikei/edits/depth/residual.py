@@ -127,7 +127,7 @@ def block_units(graph: Graph, residual: list[Unit]) -> list[Unit]:
     attention at once, so that a decoder's attention to itself and to the encoder stay together.
 
     Args:
-        graph: The graph.
+        graph: The graph that the units are in.
         residual: Its residual units.
     """
     by_output = {next(iter(unit.around)): unit for unit in residual}

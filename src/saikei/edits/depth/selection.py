@@ -50,7 +50,7 @@ def within_budget(
     """Take units out until the graph keeps a budget.
 
     Args:
-        graph: The graph.
+        graph: The graph that the units are in.
         units: The units that may go.
         ranking: The ranking of the units.
         budget: The limits; shares are of this graph.

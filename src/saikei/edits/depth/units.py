@@ -18,8 +18,8 @@ class Unit:
     """A part of a graph that can be left out.
 
     Args:
-        name: Of the operation that joins a branch to its shortcut, or of the first layer of a
-            plain chain; with the call's number where an operation is called several times.
+        name: The name of the operation that joins a branch to its shortcut, or of the first layer
+            of a plain chain, with the call's number where an operation is called several times.
         kind: `"residual"`: the shortcut is what the branch reads; `"projection"`: it is a linear
             layer or pooling of that; `"block"`: residual units that belong together, such as
             attention and feed-forward; `"plain"`: a chain without a shortcut, with as many

@@ -28,10 +28,10 @@ class Affine:
     """A scale and a shift for each index of one axis of a tensor.
 
     Args:
-        scale: `(channels,)`.
-        shift: `(channels,)`.
-        axis: Of the tensor, batch axis first.
-        rank: Of the tensor.
+        scale: The factors, `(channels,)`.
+        shift: The numbers that are added, `(channels,)`.
+        axis: The axis of the channels in the tensor, whose axis 0 is the batch.
+        rank: The number of axes of the tensor, with the batch.
     """
 
     scale: Array
@@ -57,7 +57,7 @@ def of_batch_norm(operation: Operation, rank: int) -> Affine:
 
     Args:
         operation: The layer; without `scale` or `center`, these are 1 and 0.
-        rank: Of its input.
+        rank: The number of axes of its input, with the batch.
     """
     config = operation.config or {}
     numbers = {name: _float64(weight) for name, weight in operation.weights.items()}

@@ -22,7 +22,7 @@ class Route:
     """Where one BatchNormalization call's scale and shift go.
 
     Args:
-        call: Of the BatchNormalization.
+        call: The position of the BatchNormalization's call in the graph.
         shares: For each call that takes some of it, what it takes.
         ahead: Whether these calls read it; otherwise they come before.
     """

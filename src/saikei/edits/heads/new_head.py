@@ -111,10 +111,10 @@ def put_behind(graph: Graph, ref: TensorRef, head: Graph, number: int | None) ->
     """A graph that gives what a head gives on one of its tensors.
 
     Args:
-        graph: The model's.
+        graph: The graph of the model.
         ref: The tensor that the head reads.
-        head: Its graph.
-        number: Which output it replaces; with `None` all of them.
+        head: The graph of the head.
+        number: The number of the output that it replaces, from 0; `None` for all of them.
 
     Raises:
         EditError: When several outputs would take the place of one.

@@ -98,9 +98,9 @@ def cut_at(graph: Graph, layer: str, number: int | None) -> TensorRef:
     """What a layer, or a nested model, gives.
 
     Args:
-        graph: Of the model.
-        layer: Its name.
-        number: Which of its calls, from 0; may be left out where there is one.
+        graph: The graph of the model.
+        layer: The name of the layer.
+        number: The number of its call, from 0; may be `None` where there is one.
 
     Raises:
         EditError: When there is no such layer or call, or it is an input.

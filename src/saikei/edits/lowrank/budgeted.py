@@ -22,7 +22,7 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
     Args:
         graph: The graph; shares are of it.
         options: The options of each layer that may be split.
-        budget: The limits.
+        budget: The limits on the costs of the edited model.
         edit: The edit's name, for messages.
 
     Raises:

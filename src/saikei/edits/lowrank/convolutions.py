@@ -29,9 +29,9 @@ class _Conv:
     """A convolution laid out for splitting.
 
     Args:
-        operation: The layer.
-        config: Its settings.
-        kernel: Of shape `(*window, in / groups, out)`.
+        operation: The convolution.
+        config: The settings of the layer.
+        kernel: Its kernel, `(*window, in / groups, out)`.
         calls: The inputs and outputs of its calls.
     """
 

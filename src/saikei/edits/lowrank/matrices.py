@@ -84,7 +84,7 @@ class _Product:
         kernel: The labels of the kernel's axes.
         made: The labels of the output's axes.
         contracted: Labels of the kernel that are summed over, in the kernel's order.
-        free: Those that are not.
+        free: The letters of the axes that are not summed over.
     """
 
     given: str

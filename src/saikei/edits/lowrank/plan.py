@@ -15,9 +15,9 @@ class LayerSplit:
     """How one layer is split.
 
     Args:
-        layer: Its name.
+        layer: The name of the layer.
         scheme: `"svd"`, `"channel"`, `"spatial"` or `"depthwise"`.
-        rank: Of the product (the depth multiplier, where the scheme is depthwise).
+        rank: The rank of the product, or the depth multiplier where the scheme is depthwise.
         full_rank: The rank at which the product would be exact.
         energy: Share of the kernel's sum of squares that is kept.
         params: The number of parameters of the kernel, before and after.

@@ -20,7 +20,7 @@ class Spectrum:
     which is below the precision of float32 weights.
 
     Args:
-        matrices: Of shape `(stack, rows, columns)`, finite.
+        matrices: Finite numbers, `(stack, rows, columns)`.
 
     Attributes:
         energies: For each rank from 1 up, the squared singular value that it adds, summed over

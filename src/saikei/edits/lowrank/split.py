@@ -22,7 +22,7 @@ class Split:
 
     Args:
         scheme: `"svd"`, `"channel"`, `"spatial"` or `"depthwise"`.
-        spectrum: Of the layer's kernel, laid out for this scheme.
+        spectrum: The singular values of the layer's kernel, laid out for this scheme.
         params_per_rank: Parameters of both kernels for each rank.
         macs_per_rank: Multiply-accumulates per sample for each rank, of all the layer's calls.
         chain: The two layers, given the first one's name and the rank.
@@ -40,7 +40,7 @@ class Splits:
     """All the schemes that can split a layer.
 
     Args:
-        layer: Its name.
+        layer: The name of the layer.
         params: The number of parameters of its kernel.
         macs: Multiply-accumulates per sample of all its calls; 0 for a table that is looked up.
         schemes: The splits; at least one.
@@ -105,8 +105,8 @@ def changed(
     """A new operation like another one, with other settings and its weights' dtype.
 
     Args:
-        operation: Gives the class, the dtype, and whether it is trained.
-        name: Of the new operation.
+        operation: The operation that the new one takes class, dtype and `trainable` from.
+        name: The name of the new operation.
         config: All its settings but the name.
         weights: Its arrays; a bias is taken over as it is.
         cls: Another class to make.

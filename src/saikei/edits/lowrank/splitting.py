@@ -47,7 +47,7 @@ class SplittingEdit(RefittingEdit):
     Attributes:
         keep: A `Budget`, or how much of each layer, or of all layers together, stays.
         layers: Only these; empty for all that can be split.
-        exclude: Not these.
+        exclude: Names of layers that are not split.
     """
 
     keep: Any

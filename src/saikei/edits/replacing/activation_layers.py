@@ -37,7 +37,7 @@ def activation_layer(function: Function, **settings: Any) -> Any:
     """A function other than PReLU as a layer that is not built.
 
     Args:
-        function: With parameters as a Keras layer has them.
+        function: The function, with parameters as a Keras layer has them.
         settings: `name`, `dtype` and `trainable` of the layer.
     """
     if function.plain:

@@ -23,10 +23,10 @@ def averaging_convolution(
     differs at the border, where an average pooling does not count the padding.
 
     Args:
-        pooling: Over windows.
+        pooling: A pooling over sliding windows.
         channels: How many there are.
         depthwise: One kernel for each channel; otherwise a full kernel whose diagonal is set.
-        name: Of the operation.
+        name: The name of the operation.
         settings: `dtype` and `trainable` of the layer.
 
     Raises:

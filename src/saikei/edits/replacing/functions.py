@@ -86,7 +86,7 @@ class Function:
     """An activation function with all its parameters, in one form however it was written.
 
     Args:
-        name: As in `keras.activations`, or `"prelu"`; anything else is a user's own function.
+        name: Its name in `keras.activations`, or `"prelu"`; anything else is a user's own function.
         parameters: Every parameter that the function has.
     """
 

@@ -19,7 +19,7 @@ class Axis:
         stride: Step between outputs.
         dilation: Step between taps.
         padding: `"valid"`, `"same"` or `"causal"`.
-        sizes: Of the input along the axis in each call, `None` where it is not known.
+        sizes: The size of the input along the axis in each call; `None` where it is not known.
     """
 
     kernel: int

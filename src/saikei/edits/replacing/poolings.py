@@ -30,11 +30,12 @@ class Pooling:
 
     Args:
         reduction: The largest value or the mean.
-        form: Over windows that slide, over as many as give an output size, or over everything.
+        form: Whether it pools over sliding windows, over as many windows as give an output size, or
+            over everything.
         rank: How many spatial axes there are.
         data_format: `"channels_last"` or `"channels_first"`.
-        size: Of the window, or of an adaptive pooling's output; empty where it is global.
-        strides: Of the window.
+        size: The size of the window, or of an adaptive pooling's output; empty where it is global.
+        strides: The steps between windows.
         padding: `"valid"` or `"same"`, of a window.
         keepdims: Whether a global pooling keeps spatial axes of size 1.
     """

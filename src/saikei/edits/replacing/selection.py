@@ -75,7 +75,7 @@ def policy_of(operation: Operation, dtype: str, weighted: bool) -> Any:
 
     Args:
         operation: What is replaced. One of `keras.ops` has no policy and computes as it is fed.
-        dtype: Of what it gives.
+        dtype: The dtype of the outputs.
         weighted: Whether the replacement has weights, which half precision keeps in full.
     """
     policy = (operation.config or {}).get("dtype")

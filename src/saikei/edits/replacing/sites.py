@@ -36,7 +36,7 @@ class Site:
     """A layer or operation that applies an activation function.
 
     Args:
-        operation: Its name.
+        operation: The name of the operation.
         function: What it applies.
         fused: Whether it does something else before.
     """

@@ -41,7 +41,7 @@ def candidates_of(loss: Loss, among: NDArray[np.int64]) -> Candidates:
 
     Args:
         loss: The loss of an average as a function of its weights.
-        among: Which of its members may join, ascending.
+        among: The indices of the members that may join, ascending.
     """
     if isinstance(loss, Squares):
         return SquareCandidates(loss.residuals[:, among])

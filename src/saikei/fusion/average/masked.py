@@ -23,7 +23,7 @@ def median(parts: Sequence[Any]) -> list[Any]:
     """The middle tensor, entry by entry, or the two in the middle, the lower first.
 
     Args:
-        parts: Of one shape, symbolic.
+        parts: Symbolic tensors of one shape.
     """
     ordered = [*parts]
     # Odd-even transposition: as many rounds as there are parts put any order right.
@@ -40,8 +40,9 @@ def pooled_logits(
 
     Args:
         link: `"softmax"` or `"sigmoid"`.
-        logits: Of each member, symbolic.
-        weights: Of each member, one for each class, for a softmax; `None` for the median.
+        logits: The logits of each member, symbolic.
+        weights: For a softmax, the weights of each member, one for each class; `None` for the
+            median.
 
     Returns:
         A tensor that a softmax or a sigmoid turns into the probabilities; before a softmax up to

@@ -35,8 +35,8 @@ def equal_pool(
 
     Args:
         activations: The last activation of each output.
-        space: As for `OutputPool`.
-        how: As for `OutputPool`.
+        space: The space of the mean; see `OutputPool`.
+        how: Whether the mean or the median is taken; see `OutputPool`.
         members: The number of members.
         tasks: What the outputs learn, where the fit depends on their logits.
 

@@ -163,7 +163,7 @@ class OutputPool:
             parts: The outputs of the members, arrays or symbolic tensors.
             form: The format string for the names of layers.
             name: The name of the last layer.
-            logits: As for `prepare`.
+            logits: The members' logits; see `prepare`.
         """
         used = self.used
         last = form.format(name)

@@ -51,7 +51,7 @@ def least_squares(residuals: Array) -> SimplexMinimum:
     non-negative least squares is one for the simplex.
 
     Args:
-        residuals: `(rows, members)`.
+        residuals: Predictions minus labels, `(rows, members)`.
     """
     rows, members = residuals.shape
     # The triangular factor has the same norms in at most `members` rows.
@@ -146,11 +146,11 @@ def line_search(
     """Halve the step until it goes down enough; `None` when rounding allows no more.
 
     Args:
-        objective: Gives a value and its gradient, of the shape of the weights.
+        objective: Function that gives the value and its gradient, of the shape of the weights.
         start: Weights, one or several rows on the simplex.
-        direction: To weights that are on the simplex too.
-        value: Of the objective at the start.
-        gradient: Of the objective at the start.
+        direction: The step to weights that are on the simplex too.
+        value: The objective at the start.
+        gradient: The gradient at the start.
 
     Returns:
         The weights found, with the objective's value and gradient there.

@@ -150,7 +150,7 @@ def member_weight(error: float, classes: int) -> float:
 
     Args:
         error: The share of the weighted rows that it gets wrong, above 0 and below 1.
-        classes: K.
+        classes: The number of classes, K.
     """
     return float(np.log1p(-error) - np.log(error) + np.log(classes - 1))
 

@@ -38,7 +38,8 @@ class BoostFit(Fitted):
         losses: The training loss after each round: log-loss (nats), squared error, or AdaBoost's
             exponential loss.
         validation_losses: The same on validation data; empty without any.
-        errors: Of AdaBoost, the share of the weighted rows that each member gets wrong.
+        errors: The share of the weighted rows that each member gets wrong; empty for gradient
+            boosting.
         ended: Why there are fewer members than rounds; `None` when there are not.
     """
 

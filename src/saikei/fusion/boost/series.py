@@ -111,12 +111,11 @@ class Part:
     """A member of the sum.
 
     Args:
-        model: Gives the term of the sum, or the scores that a vote is made of.
+        model: The model of the term of the sum, or of the scores that a vote is made of.
         step: Factor of the term.
         loss: Training loss of the sum up to this member.
         validation_loss: The same on validation data; `None` without any.
-        error: Of AdaBoost, the share of the weighted rows that it gets wrong; `None` for
-            gradient boosting.
+        error: The share of the weighted rows that it gets wrong; `None` for gradient boosting.
     """
 
     model: keras.Model
@@ -140,9 +139,9 @@ def sum_model(
     Args:
         members: The given members, whose inputs and outputs the sum has.
         parts: The members, at least one.
-        activation: Applied to the sum; `"linear"` for none.
-        term: Computes a term of the sum from a member's output, its step and its number (from 1);
-            `None` for the output times the step.
+        activation: The function that is applied to the sum; `"linear"` for none.
+        term: Function from a member's output, its step and its number (from 1) to a term of the
+            sum; `None` for the output times the step.
     """
     inputs = new_inputs(members.graphs[0])
     terms = []

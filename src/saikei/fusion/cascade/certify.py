@@ -34,7 +34,7 @@ def certified(
         path: Policies, the safest first.
         goal: The goal to keep.
         chosen_by: The rows that the path was computed from.
-        checked_by: Other rows.
+        checked_by: Rows that the path was not computed from.
         certainty: The probability with which the goal is to be kept, between 0 and 1.
 
     Returns:
@@ -79,7 +79,7 @@ def p_value(bets: Sequence[float], margins: np.ndarray) -> float:
 
     Args:
         bets: Shares of capital, chosen without these rows.
-        margins: `(n,)`.
+        margins: The margin of each row, `(n,)`.
     """
     grown = [float(np.log1p(bet * margins).sum()) for bet in bets]
     return float(np.exp(-max(0.0, special.logsumexp(grown) - np.log(len(bets)))))

@@ -78,7 +78,7 @@ def member_costs(
     """The cost of each member on one row: MACs where no other costs are given.
 
     Args:
-        members: The members.
+        members: The members to count for.
         given: The costs that were given; `None` to count MACs.
         data: Inputs of the size at which MACs are counted, for members that take any size.
 

@@ -110,7 +110,7 @@ def measure_exits(
 
     Args:
         exits: The exits, with their thresholds.
-        table: The rows.
+        table: The rows to measure on.
         costs: The cost of each member alone.
         certainty: The certainty with which the exits were chosen; `None` without one.
     """

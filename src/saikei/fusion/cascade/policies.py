@@ -112,7 +112,7 @@ class Goal:
     Args:
         kind: `"share"` of the last member's accuracy, `"accuracy"`, or `"cost"` in units of the
             last member's.
-        bound: The number.
+        bound: The accuracy or the cost that must be kept.
     """
 
     kind: Literal["share", "accuracy", "cost"]

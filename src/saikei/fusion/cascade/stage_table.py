@@ -17,12 +17,13 @@ class StageTable:
     """Confidence, correctness and cost of each stage on each row.
 
     Args:
-        confidences: At each stage but the last, float32 `(n, stages - 1)`.
+        confidences: The confidence at each stage but the last, float32 `(n, stages - 1)`.
         right: Whether the stage's output is right, `(n, stages)`.
         last_right: Whether the last member alone is right, `(n,)`.
         costs: The cost of the members up to each stage, in units of the last member's,
             `(stages,)`.
-        given: How much each row counts, above 0 and at most 1, `(n,)`; `None` for all the same.
+        given: How much each row counts, above 0 and at most 1, `(n,)`; `None` where all rows count
+            1.
     """
 
     confidences: Array
@@ -67,7 +68,7 @@ def stages_of(confidences: Array, thresholds: Sequence[float]) -> Array:
     """The stage at which each row leaves, `(n,)`.
 
     Args:
-        confidences: At each stage but the last, `(n, stages - 1)`.
+        confidences: The confidence at each stage but the last, `(n, stages - 1)`.
         thresholds: One for each stage but the last.
     """
     leaves = confidences >= np.asarray(thresholds, dtype=confidences.dtype)

@@ -143,7 +143,7 @@ class Chain(TrainedFusion):
         """The adapters between the members, without building anything.
 
         Args:
-            members: As for `fuse`.
+            members: The models to chain, in order; see `fuse`.
         """
         graphs = _checked(Members.of(members))
         return tuple(

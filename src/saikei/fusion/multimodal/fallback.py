@@ -95,7 +95,7 @@ def constant_layer(rows: Any, constant: Array, name: str, activation: str = "lin
 
     Args:
         rows: Any tensor `(batch, 1)`.
-        constant: `(1, …)`.
+        constant: The values, `(1, …)`.
         name: The name of the layer.
         activation: `"softmax"` or `"sigmoid"`, through which probabilities are given, as the
             members do, so that the output is still read as probabilities.
@@ -136,7 +136,7 @@ def mean_of_those_there(
     Args:
         outputs: One output of each member.
         weights: One for each member.
-        there: As for `StandIns.connect`.
+        there: Whether each member's input is present; see `StandIns.connect`.
         prior: The output without any member, `(1, …)`.
         name: Begins the names of the layers.
         activation: The last activation of the outputs; the mean of probabilities goes through it

@@ -34,7 +34,7 @@ class Barrier(ToDict):
         height: The largest excess of a point's loss over the straight line between the ends'
             losses.
         error: Standard error of the height, paired by row.
-        gain: By how much the ends' mean loss is below the loss of the best constant outputs.
+        gain: The loss of the best constant outputs minus the mean loss of the ends.
     """
 
     json_adds: ClassVar[tuple[str, ...]] = ("significant",)

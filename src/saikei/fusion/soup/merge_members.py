@@ -31,7 +31,7 @@ class SoupFit(Fitted):
         moved: For each member how many channels changed their index; empty without alignment.
         losses: The loss of each member on the data, nats or squared error; empty without data.
         loss: The loss of the soup on the same data; `None` without data.
-        path: Of a greedy soup, the metric after each member that was added; empty for others.
+        path: The metric after each member that a greedy soup added; empty for other soups.
     """
 
     json_adds: ClassVar[tuple[str, ...]] = ("barrier",)
@@ -90,7 +90,7 @@ def merge_members(
     """Measure barriers, align channels, and merge.
 
     Args:
-        members: The members.
+        members: The members to merge.
         method: How their weights are merged.
         align: Whether channels are put in one order; `"auto"` does it where there is a barrier.
         points: How many points are measured on each line between members; 0 measures none.

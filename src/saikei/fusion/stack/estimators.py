@@ -32,7 +32,7 @@ def fit_estimator(estimator: Any, x: Array, target: StackLabels) -> LinearMap:
     Args:
         estimator: An unfitted estimator; it is not changed.
         x: Columns, `(n, columns)`.
-        target: The labels.
+        target: The labels to fit to.
 
     Raises:
         FusionError: When the estimator is of the wrong kind or is not linear.

@@ -40,7 +40,7 @@ def fit_keras(
         meta: An architecture, whose weights are drawn anew.
         view: The columns that it reads.
         predictions: The members' predictions.
-        target: The labels.
+        target: The labels to fit to.
         folds: The number of parts that the rows are split into; one of them is held out.
         seed: Seed of the split, the new weights and the order of the rows.
 

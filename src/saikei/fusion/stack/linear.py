@@ -25,8 +25,8 @@ class LinearMap:
     """Scores `x @ kernel + bias`.
 
     Args:
-        kernel: `(columns, outputs)`.
-        bias: `(outputs,)`.
+        kernel: The weights, `(columns, outputs)`.
+        bias: The bias, `(outputs,)`.
     """
 
     kernel: Array = field(repr=False)
@@ -101,7 +101,7 @@ def cross_validated(
     Args:
         path: Fits a linear map for each strength.
         x: Standardised columns, `(n, columns)`.
-        target: The labels.
+        target: The labels to fit to.
         folds: The number of folds.
         seed: Seed of the folds.
     """

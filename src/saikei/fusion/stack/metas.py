@@ -95,7 +95,7 @@ class KerasMeta:
 
     Args:
         view: The columns that it reads.
-        model: Computes the output from unscaled columns.
+        model: The model that computes the output from unscaled columns.
         losses: The held-out loss of every form that was tried.
     """
 

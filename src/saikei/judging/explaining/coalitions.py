@@ -41,7 +41,7 @@ class Coalitions(Protocol):
         """The outputs of the fusion of some members.
 
         Args:
-            present: Which members take part, booleans `(members,)`.
+            present: The members that take part, booleans `(members,)`.
         """
         ...
 
@@ -83,7 +83,7 @@ class PoolCoalitions:
 
     Args:
         predictions: The predictions of each member.
-        pool: With one weight for each member.
+        pool: The mean, with one weight for each member.
         prior: The outputs where the weights of those present sum to 0.
     """
 
@@ -120,7 +120,7 @@ class ImputedCoalitions:
 
     Args:
         predictions: The predictions of each member.
-        fusion: Computes the outputs from the predictions of all members.
+        fusion: Function from the predictions of all members to the outputs.
         means: The mean prediction of each member, arrays of one row.
     """
 

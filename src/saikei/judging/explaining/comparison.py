@@ -97,7 +97,7 @@ def compare_outputs(
 
     Args:
         task: What the output learns.
-        labels: In the form of the task, an array or `Labels`.
+        labels: An array in the form of the task, or `Labels`.
         outputs: Predictions of each member, `(rows, …, classes)`.
         fused: Predictions of the fusion, of the same shape.
     """
@@ -179,7 +179,7 @@ def reliability(probabilities: Array, happened: Array, bins: int = BINS) -> Reli
     """The calibration curve of probabilities, and its expected error (Naeini et al., 2015).
 
     Args:
-        probabilities: `(n,)`.
+        probabilities: The probability of the predicted class, `(n,)`.
         happened: The true labels, 1 or 0, `(n,)`.
         bins: Number of bins, of equal width between 0 and 1.
     """

@@ -32,7 +32,7 @@ class MemberPart:
         error: The standard error of `shapley`, over rows.
         sampling_error: The standard error of `shapley` over the drawn orders; 0 where all
             coalitions were evaluated.
-        without: By how much the metric grows when this member alone is left out.
+        without: The increase of the metric when this member alone is left out.
         weight: Its weight in a weighted mean, or the mean over folds where weights were fitted;
             `None` for other fusions.
         can_go: Whether it is among `Explanation.removable`.

@@ -41,7 +41,7 @@ class Game(Protocol):
         """The loss of each row, float64 `(coalitions, rows)`: less is better.
 
         Args:
-            present: Which members are in each coalition, booleans `(coalitions, members)`.
+            present: The members of each coalition, booleans `(coalitions, members)`.
         """
         ...
 

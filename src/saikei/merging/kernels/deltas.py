@@ -151,8 +151,8 @@ class _Workspace:
     Args:
         parts: The numbers of each member.
         base: The numbers of the base.
-        differences: Of each member to the base, `(members, size)`.
-        kept: Which of them count, booleans `(members, size)`.
+        differences: The differences of each member to the base, `(members, size)`.
+        kept: Whether each difference counts, booleans `(members, size)`.
         scratch: Numbers of the type in which differences are compared, `(size,)`.
         total: Numbers of the type in which sums are computed, `(size,)`.
         marks: Booleans, `(2, size)`.

@@ -82,7 +82,7 @@ def slerp(arrays: Sequence[Array], t: float = 0.5, out: Array | None = None) -> 
     """`(sin((1−t)ω) a + sin(tω) b) / sin ω`, with ω the angle between two tensors as vectors.
 
     Args:
-        arrays: Two arrays.
+        arrays: Two arrays of one shape.
         t: Position between the first and the second, 0 to 1.
         out: The array to write to; `None` for a new one.
 

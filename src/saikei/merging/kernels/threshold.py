@@ -23,7 +23,7 @@ def magnitude_thresholds(arrays: Sequence[Array], base: Array, density: float) -
     bounds and collects those between, from which it is selected exactly (Floyd and Rivest, 1975).
 
     Args:
-        arrays: One-dimensional arrays.
+        arrays: One-dimensional arrays of differences.
         base: An array of the same size and type.
         density: The share that is kept, above 0 and at most 1; at least one element is kept.
 
