@@ -69,7 +69,7 @@ tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 	KERAS_BACKEND=$* $(PYTEST) -m "backends and not slow"
 
 benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,onnx,benchmarks,tried]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,onnx,int8,benchmarks,tried]'
 	@for script in benchmarks/*.py; do \
 	    echo "$$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; \
 	done
@@ -91,11 +91,11 @@ $(STAMP): pyproject.toml constraints.txt
 	    $$found -m venv --clear $(VENV); \
 	fi
 	@$(PIP) install --quiet --constraint constraints.txt editables hatchling
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,dev]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev]'
 	@touch $@
 
 # Not needed to use Saikei, nor for the demo, and large: so not a part of `make install`.
 $(BACKENDS_STAMP): $(STAMP)
 	@echo "Adding JAX and torch to $(VENV)"
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,dev,jax,torch]'
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev,jax,torch]'
 	@touch $@

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from saikei.cli.options import Json, ModelFile, Overwrite
 from saikei.cli.output import import_keras, say, say_json
+from saikei.errors import InputError
 
 
 class Format(StrEnum):
@@ -35,6 +36,14 @@ def export(
             "model are compared on. Default: random inputs."
         ),
     ] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="Quantize weights and activations to int8 (LiteRT only); needs --data, whose "
+            "inputs give the ranges of activations.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -43,16 +52,24 @@ def export(
     The file is run in its own runtime, and kept if its outputs are those of the model.
     """
     import_keras()
-    from saikei.exporting import ENDINGS, export_model
+    from saikei.exporting import ENDINGS, export_int8, export_model
     from saikei.modelfile import load_model
     from saikei.npz import load_npz
     from saikei.writing import check_target
 
+    if int8 and (to is not Format.LITERT or data is None):
+        raise InputError("--int8 writes LiteRT files (--format litert), and needs --data.")
     check_target(out, ENDINGS[to], overwrite)
     archive = None if data is None else load_npz(data, labels=False)
     parts = () if archive is None else (archive.test, archive.validation, archive.train)
-    inputs = next((part[0] for part in parts if part is not None), None)
-    exported = export_model(load_model(model), out, to.value, inputs, overwrite)
+    # Ranges are taken from training data, so that what the file is scored on stays unseen.
+    inputs = next((p[0] for p in (parts[::-1] if int8 else parts) if p is not None), None)
+    loaded = load_model(model)
+    exported: Any
+    if int8:
+        exported = export_int8(loaded, out, inputs, overwrite)
+    else:
+        exported = export_model(loaded, out, to.value, inputs, overwrite)
     if as_json:
         say_json(exported.to_dict())
         return

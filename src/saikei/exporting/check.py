@@ -26,13 +26,14 @@ _SIZES = (32, 64, 17, 96, 128, 224, 256)
 _TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 
 
-def trial(model: Any, data: Any = None) -> Trial:
+def trial(model: Any, data: Any = None, rows: int = ROWS) -> Trial:
     """Inputs, and the model's predictions for them.
 
     Args:
         model: A built model.
-        data: Inputs as the model takes them, of which the first 4 samples are used; `None` makes
+        data: Inputs as the model takes them, of which the first samples are used; `None` makes
             random ones.
+        rows: Number of samples of the data that are used.
 
     Raises:
         ModelError: When the model itself cannot predict any made-up inputs.
@@ -40,7 +41,7 @@ def trial(model: Any, data: Any = None) -> Trial:
     """
     if data is not None:
         check_inputs(model, data, "given")
-        inputs = _as_taken(model, data)
+        inputs = _as_taken(model, data, rows)
         return inputs, _predict(model, inputs)
     graph = read(model)
     open_axes = any(None in graph.spec(ref).shape[1:] for ref in graph.input_refs())
@@ -59,11 +60,11 @@ def trial(model: Any, data: Any = None) -> Trial:
     ) from first
 
 
-def _as_taken(model: Any, data: Any) -> Any:
+def _as_taken(model: Any, data: Any, rows: int) -> Any:
     """Inputs in the nesting and the types of the model's: a file's go by order and type."""
     taken = declared_inputs(model)
     if taken is None:
-        return tree.map_structure(lambda one: np.asarray(one)[:ROWS], data)
+        return tree.map_structure(lambda one: np.asarray(one)[:rows], data)
     if isinstance(data, dict):
         # It may hold others besides, and be in another order.
         named = taken if isinstance(taken, dict) else {t.name: t for t in tree.flatten(taken)}
@@ -73,7 +74,7 @@ def _as_taken(model: Any, data: Any) -> Any:
         pairs = sorted(zip(flat, specs, strict=True), key=lambda pair: order.index(id(pair[1])))
     else:
         pairs = list(zip(tree.flatten(data), tree.flatten(taken), strict=True))
-    return tree.pack_sequence_as(taken, [_typed(np.asarray(a)[:ROWS], one) for a, one in pairs])
+    return tree.pack_sequence_as(taken, [_typed(np.asarray(a)[:rows], one) for a, one in pairs])
 
 
 def _typed(array: Array, tensor: Any) -> Array:

@@ -45,14 +45,13 @@ def open_onnx(path: Path, model: Any) -> Run:
 
 
 def open_litert(path: Path, model: Any) -> Run:
-    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used."""
-    import tensorflow as tf
+    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used.
 
-    with warnings.catch_warnings():
-        # That the interpreter moves to a package of its own.
-        warnings.simplefilter("ignore")
-        interpreter = tf.lite.Interpreter(str(path))
-    runner = interpreter.get_signature_runner()
+    Args:
+        path: Path of the file.
+        model: The model that was exported.
+    """
+    runner = _interpreter(path).get_signature_runner()
     taken, given = list(runner.get_input_details()), sorted(runner.get_output_details())
 
     def run(inputs: Any) -> list[Array]:
@@ -67,6 +66,29 @@ def open_litert(path: Path, model: Any) -> Run:
         return [np.concatenate(each) for each in zip(*made, strict=True)]
 
     return run
+
+
+def litert_samples(path: Path, model: Any, inputs: Any) -> dict[str, list[dict[str, Array]]]:
+    """Samples one by one, by the name of the file's signature and the names of its inputs.
+
+    Args:
+        path: Path of a LiteRT file.
+        model: The model that was exported.
+        inputs: Inputs as the model takes them.
+    """
+    ((signature, names),) = _interpreter(path).get_signature_list().items()
+    named = _by_name(model, inputs, names["inputs"])
+    rows = len(next(iter(named.values())))
+    return {signature: [{k: v[n : n + 1] for k, v in named.items()} for n in range(rows)]}
+
+
+def _interpreter(path: Path) -> Any:
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        # That the interpreter moves to a package of its own.
+        warnings.simplefilter("ignore")
+        return tf.lite.Interpreter(str(path))
 
 
 def open_saved_model(path: Path, model: Any) -> Run:  # noqa: ARG001 - as the others
