@@ -15,6 +15,11 @@ class Costs:
     macs: int
     params: int
     latency: float | None = None
+    bytes: int = 2000
+    memory: int | None = 400
+    batch_size: int = 32
+    mean_macs: float | None = None
+    mean_latency: float | None = None
 
 
 ORIGINAL = Costs(macs=1000, params=500, latency=8.0)
@@ -62,6 +67,9 @@ def test_budgets_go_through_dictionaries() -> None:
         ({"macs": 1.5}, "share above 1"),
         ({"params": "many"}, "no number"),
         ({"params": True}, "no number"),
+        ({"macs": 0.5, "batch_size": 1}, "there is none: give latency too"),
+        ({"latency": 0.5, "batch_size": 0}, "whole number of at least 1"),
+        ({"macs": 0.5, "count": "best"}, "'worst' or 'mean'"),
     ],
 )
 def test_malformed_budgets_are_refused(arguments: dict[str, object], message: str) -> None:
@@ -77,3 +85,41 @@ def test_an_unknown_limit_is_refused_by_name() -> None:
 def test_a_latency_budget_needs_a_measured_latency() -> None:
     with pytest.raises(BudgetError, match="not measured"):
         Budget(latency=0.5).limits(Costs(1, 1))
+
+
+def test_bytes_and_memory_are_limited_like_the_others() -> None:
+    budget = Budget(bytes=0.5, memory=300)
+    assert budget.limits(ORIGINAL) == {"bytes": 1000.0, "memory": 300.0}
+    assert budget.fits(Costs(1, 1, bytes=1000, memory=300), ORIGINAL)
+    assert not budget.fits(Costs(1, 1, bytes=1001, memory=300), ORIGINAL)
+    assert not budget.fits(Costs(1, 1, bytes=1000, memory=301), ORIGINAL)
+    assert budget.scaled(0.5, ORIGINAL) == Budget(bytes=500, memory=150)
+
+
+def test_the_mean_counts_what_a_cascade_takes_on_average() -> None:
+    cascade = Costs(macs=900, params=1, mean_macs=100.0)
+    assert not Budget(macs=0.5).fits(cascade, ORIGINAL)
+    assert Budget(macs=0.5, count="mean").fits(cascade, ORIGINAL)
+    # Where the mean is unknown, and of what all members have, the worst case counts.
+    assert not Budget(macs=0.5, count="mean").fits(Costs(900, 1), ORIGINAL)
+    assert not Budget(params=0.5, count="mean").fits(Costs(1, 900, mean_macs=1.0), ORIGINAL)
+
+
+def test_a_latency_counts_at_the_batch_size_of_the_budget_alone() -> None:
+    budget = Budget(latency=0.5, batch_size=1)
+    one = Costs(1, 1, latency=2.0, batch_size=1)
+    assert budget.limits(one) == {"latency": 1.0}
+    with pytest.raises(BudgetError, match="batch of 1, but that of a batch of 32 was measured"):
+        budget.limits(ORIGINAL)
+    assert Budget.from_dict(budget.to_dict()) == budget
+    assert budget.counted() is None
+    both = Budget(macs=0.5, latency=0.5, batch_size=1)
+    assert both.counted() == Budget(macs=0.5)
+
+
+def test_what_cannot_be_reached_is_named_with_the_smallest_value() -> None:
+    reached = Costs(macs=100, params=50, bytes=900, memory=200)
+    error = Budget(macs=0.2, bytes=0.25, memory=0.25).unreachable(reached, ORIGINAL, "pruning")
+    assert "bytes can be brought down to 900 (45 %) by pruning" in str(error)
+    assert "memory can be brought down to 200 bytes (50 %)" in str(error)
+    assert "macs can be" not in str(error)

@@ -1,12 +1,16 @@
-"""What the result may cost: a limit on MACs, parameters or latency."""
+"""What the result may cost: limits on MACs, parameters, bytes, memory and latency."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Protocol
 
 from saikei.codec import Jsonable
 from saikei.errors import BudgetError
+from saikei.limits import check_whole
+
+LIMITS = ("macs", "params", "bytes", "memory", "latency")
+BATCH_SIZE = 32
 
 
 class Costs(Protocol):
@@ -14,15 +18,35 @@ class Costs(Protocol):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per sample."""
+        """Multiply-accumulates per sample; of a cascade those of all members."""
 
     @property
     def params(self) -> int:
         """Number of parameters."""
 
     @property
+    def bytes(self) -> int:
+        """Size of the weights in the saved file, in bytes."""
+
+    @property
+    def memory(self) -> int | None:
+        """Peak of the bytes of live activations, per sample; `None` where it was not counted."""
+
+    @property
     def latency(self) -> float | None:
         """Milliseconds per batch; `None` where it was not measured."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples in the batch that the latency is measured on."""
+
+    @property
+    def mean_macs(self) -> float | None:
+        """Mean MACs per sample of a cascade; `None` for other models and where it is unknown."""
+
+    @property
+    def mean_latency(self) -> float | None:
+        """Mean milliseconds per batch of a cascade; `None` as for `mean_macs`."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +59,62 @@ class Budget(Jsonable):
     Args:
         macs: Multiply-accumulates per sample; `None` for no limit, as for the others.
         params: Number of parameters, trainable or not.
+        bytes: Size of the weights in the saved file, which is smaller for quantised layers.
+        memory: Peak of the bytes of live activations, per sample.
         latency: Milliseconds for one batch.
+        batch_size: Number of samples in the batch that a limit on latency is for.
+        count: Which MACs and latency of a cascade are limited: `"worst"`, where all its members
+            run, or `"mean"`, what a sample takes on average. All other models cost every sample
+            the same.
 
     Raises:
         BudgetError: When no limit is given, or one is not positive or a share above 1.
 
     Example:
-        >>> print(Budget(macs=0.25, params=100_000))
-        macs ≤ 25 %, params ≤ 100,000
+        >>> print(Budget(macs=0.25, params=100_000, latency=3.5, batch_size=1))
+        macs ≤ 25 %, params ≤ 100,000, latency ≤ 3.5 ms per batch of 1
     """
 
     json_error: ClassVar[type[BudgetError]] = BudgetError
     json_omits_defaults: ClassVar[bool] = True
     macs: float | int | None = None
     params: float | int | None = None
+    bytes: float | int | None = None
+    memory: float | int | None = None
     latency: float | int | None = None
+    batch_size: int = BATCH_SIZE
+    count: Literal["worst", "mean"] = "worst"
 
     def __post_init__(self) -> None:
-        given = self._given()
+        given = self.given()
         if not given:
             raise BudgetError(
-                "The budget is empty: give at least one of macs, params or latency, "
-                "for example Budget(macs=0.25)."
+                f"The budget is empty: give at least one of {', '.join(LIMITS[:-1])} or "
+                f"{LIMITS[-1]}, for example Budget(macs=0.25)."
             )
         for name, value in given.items():
             _check_limit(name, value)
+        check_whole("Budget: batch_size", self.batch_size, kind=BudgetError)
+        if self.batch_size != BATCH_SIZE and self.latency is None:
+            raise BudgetError(
+                f"Budget batch_size={self.batch_size} is the batch of a limit on latency, and "
+                "there is none: give latency too, or leave batch_size out."
+            )
+        if self.count not in ("worst", "mean"):
+            raise BudgetError(f"Budget count={self.count!r} is unknown: give 'worst' or 'mean'.")
+
+    def given(self) -> dict[str, float | int]:
+        """The limits that are given, as they are given, by the name of the cost."""
+        limits = {name: getattr(self, name) for name in LIMITS}
+        return {name: value for name, value in limits.items() if value is not None}
+
+    def counted(self) -> Budget | None:
+        """The same without the limit on latency; `None` if that is the only one."""
+        if self.latency is None:
+            return self
+        if len(self.given()) == 1:
+            return None
+        return replace(self, latency=None, batch_size=BATCH_SIZE)
 
     def limits(self, original: Costs) -> dict[str, float]:
         """The limits as absolute numbers.
@@ -71,13 +126,41 @@ class Budget(Jsonable):
             BudgetError: When a share of the latency is asked for and it was not measured.
         """
         return {
-            name: value * _cost(original, name) if _is_share(value) else float(value)
-            for name, value in self._given().items()
+            name: value * self.cost(original, name) if _is_share(value) else float(value)
+            for name, value in self.given().items()
         }
+
+    def cost(self, costs: Costs, name: str) -> float:
+        """The cost of a model that a limit is compared with.
+
+        Args:
+            costs: The costs of the model.
+            name: The name of the limit, such as `"macs"`.
+
+        Raises:
+            BudgetError: When it was not measured, or with another batch size.
+        """
+        value = getattr(costs, name)
+        if name in ("macs", "latency") and self.count == "mean":
+            mean = getattr(costs, f"mean_{name}")
+            value = value if mean is None else mean
+        if value is None:
+            raise BudgetError(
+                "The budget limits the latency, but it was not measured: profile with latency=True."
+                if name == "latency"
+                else f"The budget limits the {name}, but it was not counted: use profile(model)."
+            )
+        if name == "latency" and costs.batch_size != self.batch_size:
+            raise BudgetError(
+                f"The budget limits the latency of a batch of {self.batch_size}, but that of a "
+                f"batch of {costs.batch_size} was measured: profile with "
+                f"batch_size={self.batch_size}."
+            )
+        return float(value)
 
     def fits(self, costs: Costs, original: Costs) -> bool:
         """Whether a model with these costs keeps every limit."""
-        return all(_cost(costs, name) <= limit for name, limit in self.limits(original).items())
+        return all(self.cost(costs, name) <= limit for name, limit in self.limits(original).items())
 
     def scaled(self, share: float, original: Costs) -> Budget:
         """A budget of a share of each limit, for use with the same original.
@@ -85,12 +168,18 @@ class Budget(Jsonable):
         The limits are absolute, but for a latency of at most 1 ms: as a float it would be read
         as a share, so it is given as one.
         """
-        limits = {name: limit * share for name, limit in self.limits(original).items()}
-        return Budget(
-            macs=max(1, int(limits["macs"])) if "macs" in limits else None,
-            params=max(1, int(limits["params"])) if "params" in limits else None,
-            latency=_scaled_latency(limits["latency"], original) if "latency" in limits else None,
-        )
+        limits: dict[str, float | int] = {
+            name: max(1, int(limit * share)) for name, limit in self.limits(original).items()
+        }
+        if self.latency is not None:
+            limits["latency"] = self._scaled_latency(share, original)
+        return replace(self, **limits)  # type: ignore[arg-type]
+
+    def _scaled_latency(self, share: float, original: Costs) -> float:
+        milliseconds = self.limits(original)["latency"] * share
+        if milliseconds > 1:
+            return milliseconds
+        return min(1.0, milliseconds / self.cost(original, "latency"))
 
     def unreachable(self, reached: Costs, original: Costs, by: str) -> BudgetError:
         """The error for a budget that cannot be kept.
@@ -100,22 +189,24 @@ class Budget(Jsonable):
             original: What shares are shares of.
             by: How the costs were brought down, as "cutting channels".
         """
-        parts = [
-            f"{name} can be brought down to {_number(name, _cost(reached, name))} "
-            f"({100 * _cost(reached, name) / _cost(original, name):.2g} %) by {by}, and the budget "
-            f"allows {_number(name, limit)}"
-            for name, limit in self.limits(original).items()
-            if _cost(reached, name) > limit
-        ]
+        parts = []
+        for name, limit in self.limits(original).items():
+            low = self.cost(reached, name)
+            if low > limit:
+                share = 100 * low / max(self.cost(original, name), 1e-12)
+                parts.append(
+                    f"{name} can be brought down to {_number(name, low)} ({share:.2g} %) by {by}, "
+                    f"and the budget allows {_number(name, limit)}"
+                )
         reasons = "; ".join(parts) or f"{by} cannot keep its limits together"
         return BudgetError(f"Budget '{self}' cannot be reached: {reasons}. Raise it.")
 
-    def _given(self) -> dict[str, float | int]:
-        limits = {"macs": self.macs, "params": self.params, "latency": self.latency}
-        return {name: value for name, value in limits.items() if value is not None}
-
     def __str__(self) -> str:
-        return ", ".join(f"{name} ≤ {_shown(name, value)}" for name, value in self._given().items())
+        limits = ", ".join(
+            f"{name} ≤ {_shown(name, value)}" for name, value in self.given().items()
+        )
+        batch = "" if self.batch_size == BATCH_SIZE else f" per batch of {self.batch_size}"
+        return f"{limits}{batch}{' (mean of a cascade)' if self.count == 'mean' else ''}"
 
 
 def _is_share(value: float | int) -> bool:
@@ -136,23 +227,10 @@ def _check_limit(name: str, value: float | int) -> None:
         )
 
 
-def _cost(costs: Costs, name: str) -> float:
-    value = getattr(costs, name)
-    if value is None:
-        raise BudgetError(
-            "The budget limits the latency, but it was not measured: profile with latency=True."
-        )
-    return float(value)
-
-
-def _scaled_latency(milliseconds: float, original: Costs) -> float:
-    if milliseconds > 1:
-        return milliseconds
-    return min(1.0, milliseconds / _cost(original, "latency"))
-
-
 def _number(name: str, value: float) -> str:
-    return f"{value:,.4g} ms" if name == "latency" else f"{int(value):,}"
+    if name == "latency":
+        return f"{value:,.4g} ms"
+    return f"{int(value):,}{' bytes' if name == 'memory' else ''}"
 
 
 def _shown(name: str, value: float | int) -> str:

@@ -22,7 +22,8 @@ def cost(share: float) -> Cost:
     return Cost(
         params=int(55_000 * share),
         macs=int(690_000 * share),
-        activation_bytes=int(24_576 * math.sqrt(share)),
+        bytes=4 * int(55_000 * share),
+        memory=int(24_576 * math.sqrt(share)),
         latency=3.1 * (0.4 + 0.6 * share),
         batch_size=32,
     )

@@ -133,8 +133,8 @@ def test_every_candidate_is_a_point_of_the_front_with_its_cost(page: Page) -> No
     drawn = {(x, y) for trace in points for x, y in zip(trace["x"], trace["y"], strict=True)}
     assert drawn == {(c.cost.macs, 100 * c.validation.value) for c in run.candidates}
     buttons = [a["data-view"] for tag, a in page.elements if "data-view" in a]
-    assert buttons[:3] == ["macs", "params", "latency"]
-    assert set(chart["views"]) == set(buttons[:3])
+    assert buttons[:5] == ["macs", "params", "bytes", "memory", "latency"]
+    assert set(chart["views"]) == set(buttons[:5])
     limit = chart["views"]["macs"]["layout"]["shapes"][0]
     assert limit["x0"] == limit["x1"] == run.settings.limits["macs"]
     for view in chart["views"].values():

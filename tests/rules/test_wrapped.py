@@ -161,7 +161,7 @@ def test_a_wrapped_network_costs_what_it_costs_for_every_step() -> None:
     assert inner.macs == 16 * 18 * 6 + 16 * 54 * 6 + 6 * 5 and not found.uncounted
     shapes = {layer.name: layer.output_shape for layer in found.layers}
     assert shapes["first"] == (None, 3, 4, 4, 6) and "frames" not in shapes
-    assert found.activation_bytes >= 3 * inner.activation_bytes
+    assert found.memory >= 3 * inner.memory
 
 
 @pytest.mark.parametrize("edit", [PruneChannels(Budget(macs=0.5)), Factorize(Budget(macs=0.6))])

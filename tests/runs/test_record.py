@@ -41,7 +41,8 @@ COSTS = st.builds(
     Cost,
     params=WHOLE,
     macs=WHOLE,
-    activation_bytes=WHOLE,
+    bytes=WHOLE,
+    memory=WHOLE,
     latency=st.none() | REAL,
     batch_size=WHOLE,
 )
@@ -150,7 +151,11 @@ def changed(path: tuple[Any, ...], value: Any) -> str:
         (("seconds",), 10**400, "Run.seconds has more than 19 digits"),
         (("task",), "\ud800", "Run.task is .* expected whole characters"),
         (("samples",), {"\udfff": 1}, "A name in Run.samples is .* expected whole characters"),
-        (("cost_axis",), "watts", "cost axis is 'watts', and not one of macs, params, latency"),
+        (
+            ("cost_axis",),
+            "watts",
+            "cost axis is 'watts', and not one of macs, params, bytes, memory",
+        ),
         (("chosen",), "a9", "no candidate 'a9'"),
         (("baseline",), "a1-pruned", "'a1-pruned' is no original"),
         (("front", 0), "a9", "no candidate 'a9'"),

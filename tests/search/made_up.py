@@ -17,7 +17,7 @@ NUMBER = Task("regression", None, "mse", from_logits=False, sparse=False, output
 
 
 def cost(macs: int = 100, params: int = 10, latency: float = 1.0) -> Cost:
-    return Cost(macs=macs, params=params, activation_bytes=64, latency=latency, batch_size=32)
+    return Cost(macs=macs, params=params, bytes=40, memory=64, latency=latency, batch_size=32)
 
 
 def score(value: float, greater_is_better: bool = True) -> Score:

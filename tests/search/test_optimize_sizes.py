@@ -37,7 +37,7 @@ def test_the_size_of_the_data_is_what_costs_are_of() -> None:
     assert dict(run.settings.sizes) == shape
     whole = run.candidate(run.baseline).cost
     at_size = sk.profile(two_lengths(), latency=False, input_shape=shape)
-    assert (whole.macs, whole.activation_bytes) == (at_size.macs, at_size.activation_bytes)
+    assert (whole.macs, whole.memory) == (at_size.macs, at_size.memory)
     best = sk.profile(result.best, latency=False, input_shape=shape)
     assert best.macs == result.chosen.cost.macs <= 0.5 * whole.macs
     assert all(candidate.cost.latency is None for candidate in run.candidates)

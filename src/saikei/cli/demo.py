@@ -64,7 +64,7 @@ def demo(
 
     The same command continues a run that was stopped.
     """
-    limits = budget(macs, None, None)
+    limits = budget(macs=macs)
     import_keras()
     from saikei.scoring import evaluate
     from saikei.search import optimize

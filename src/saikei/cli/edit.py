@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from saikei.budget import LIMITS
 from saikei.cli.options import (
+    Bytes,
     InputShape,
     Json,
     Latency,
+    LatencyBatch,
     Macs,
+    Memory,
     ModelFile,
     Overwrite,
     Params,
@@ -56,7 +60,10 @@ def edit(
     ] = None,
     macs: Macs = None,
     params: Params = None,
+    size: Bytes = None,
+    memory: Memory = None,
     latency: Latency = None,
+    latency_batch: LatencyBatch = None,
     importance: Annotated[
         str | None,
         typer.Option(
@@ -98,12 +105,14 @@ def edit(
     from saikei.npz import load_npz
     from saikei.writing import check_target
 
-    limits = (macs, params, latency)
-    if sum([recipe is not None, bool(step), keep is not None, any(limits)]) != 1:
+    limits = {"macs": macs, "params": params, "bytes": size, "memory": memory, "latency": latency}
+    if sum([recipe is not None, bool(step), keep is not None, any(limits.values())]) != 1:
+        options = ", ".join(f"--{name}" for name in limits)
         raise InputError(
-            "Choose one way to edit: --recipe, --step, --keep, or limits (--macs, --params, "
-            "--latency)."
+            f"Choose one way to edit: --recipe, --step, --keep, or limits ({options})."
         )
+    if latency is None:
+        refuse_typed(context, ["latency_batch"], "it is the batch of --latency, which is missing.")
     if recipe is not None or step:
         refuse_typed(context, _PRUNING, "it is for --keep and limits. Write it in the edit itself.")
     if data is None:
@@ -116,7 +125,7 @@ def edit(
     elif step:
         steps = _typed(step)
     else:
-        amount = budget(*limits) if keep is None else number(keep, "--keep")
+        amount = budget(latency_batch, **limits) if keep is None else number(keep, "--keep")
         names = tuple(exclude or ())
         arguments = importance, scope, multiple_of, names, seed, compensate
         steps = _pruning(amount, *arguments, has_data=data is not None)
@@ -131,8 +140,8 @@ def edit(
             {
                 "out": str(out),
                 "recipe": steps.to_dict(),
-                "before": {"params": before.params, "macs": before.macs},
-                "after": {"params": after.params, "macs": after.macs},
+                "before": {name: getattr(before, name) for name in LIMITS[:-1]},
+                "after": {name: getattr(after, name) for name in LIMITS[:-1]},
                 "sizes": {name: list(shape) for name, shape in after.sizes.items()},
                 "assumed": list(after.assumed),
             }
@@ -143,7 +152,8 @@ def edit(
         notes.append(" The edit is approximate: train the model to restore its accuracy.")
     say(
         f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
-        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}).{''.join(notes)}"
+        f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}), {after.bytes:,} bytes of "
+        f"weights, {after.memory:,} of activations.{''.join(notes)}"
     )
 
 

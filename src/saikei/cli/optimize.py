@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from saikei.cli.options import Json, Latency, Macs, Params, Seed, budget
+from saikei.cli.options import (
+    Bytes,
+    Json,
+    Latency,
+    LatencyBatch,
+    Macs,
+    Memory,
+    Params,
+    Seed,
+    budget,
+)
 from saikei.cli.output import import_keras, say, say_json
 
 
@@ -32,7 +42,10 @@ def optimize(
     ],
     macs: Macs = None,
     params: Params = None,
+    size: Bytes = None,
+    memory: Memory = None,
     latency: Latency = None,
+    latency_batch: LatencyBatch = None,
     trials: Annotated[
         int | None,
         typer.Option(
@@ -64,8 +77,10 @@ def optimize(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find the best model within a budget (--macs, --params, --latency); write it with a report."""
-    limits = budget(macs, params, latency)
+    """Find the best model within a budget, such as --macs 0.25, and write it with a report."""
+    limits = budget(
+        latency_batch, macs=macs, params=params, bytes=size, memory=memory, latency=latency
+    )
     import_keras()
     from saikei.modelfile import load_model
     from saikei.npz import load_npz

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saikei.budget import Budget
+from saikei.budget import LIMITS, Budget
 from saikei.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -27,12 +27,31 @@ Params = Annotated[
     str | None,
     typer.Option(help="Limit on parameters: a share of the original (0.25) or a count (100000)."),
 ]
+Bytes = Annotated[
+    str | None,
+    typer.Option(
+        "--bytes",
+        help="Limit on the size of the weights in the saved file: a share of the original (0.25) "
+        "or bytes (200000).",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Limit on the peak of the bytes of live activations per sample: a share of the "
+        "original (0.5) or bytes (65536)."
+    ),
+]
 Latency = Annotated[
     str | None,
     typer.Option(
-        help="Limit on the median time of a batch of 32: a share of the original up to 1 (0.5), or "
+        help="Limit on the median time of a batch: a share of the original up to 1 (0.5), or "
         "milliseconds above 1 (3.5)."
     ),
+]
+LatencyBatch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Samples in the batch that --latency is for. Default: 32."),
 ]
 InputShape = Annotated[
     list[str] | None,
@@ -115,18 +134,25 @@ def _sizes(text: str) -> tuple[int, ...]:
         ) from error
 
 
-def budget(macs: str | None, params: str | None, latency: str | None) -> Budget:
+def budget(latency_batch: int | None = None, **texts: str | None) -> Budget:
     """The budget of the options.
+
+    Args:
+        latency_batch: Samples in the batch that the limit on latency is for.
+        **texts: For each limit, its text as typed; `None` if it is not given.
 
     Raises:
         InputError: If none is given, or one is malformed.
     """
-    given = {"--macs": macs, "--params": params, "--latency": latency}
-    limits = {
-        option[2:]: number(text, option) for option, text in given.items() if text is not None
-    }
+    limits = {n: number(text, f"--{n}") for n, text in texts.items() if text is not None}
     if not limits:
+        options = [f"--{name}" for name in LIMITS]
         raise InputError(
-            "No budget is given: add --macs, --params or --latency, for example --macs 0.25."
+            f"No budget is given: add {', '.join(options[:-1])} or {options[-1]}, for example "
+            "--macs 0.25."
         )
+    if latency_batch is not None:
+        if texts.get("latency") is None:
+            raise InputError("--latency-batch has no effect without --latency: add it.")
+        return Budget.from_dict({**limits, "batch_size": latency_batch})
     return Budget.from_dict(limits)

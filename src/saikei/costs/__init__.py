@@ -1,10 +1,11 @@
-"""What a model costs: parameters, MACs, activation memory and measured latency."""
+"""What a model costs: parameters, MACs, bytes, activation memory and measured latency."""
 
 from saikei.costs.counting import (
     Counts,
     call_macs,
     check_countable,
     count_costs,
+    peak_bytes,
     uncounted_layers,
 )
 from saikei.costs.latency import measure_latency
@@ -18,6 +19,7 @@ __all__ = [
     "check_countable",
     "count_costs",
     "measure_latency",
+    "peak_bytes",
     "profile",
     "uncounted_layers",
 ]

@@ -1,16 +1,17 @@
-"""Costs that are counted from shapes: parameters, MACs and memory for activations."""
+"""Costs that are counted from shapes: parameters, MACs, bytes and memory for activations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from saikei.budget import Budget
+from saikei.budget import BATCH_SIZE, Budget
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.errors import BudgetError
-from saikei.graph import Graph, Sized, TensorRef, TensorSpec, sized, value_inputs
+from saikei.graph import Graph, TensorRef, TensorSpec, sized, value_inputs
 from saikei.rules import CallView, find_rule
-from saikei.rules.base import product
+from saikei.rules.base import Shape, product
 from saikei.rules.wrapping import JOINED, STEPS
+from saikei.tensors import numpy_dtype
 
 
 @dataclass(frozen=True)
@@ -20,22 +21,32 @@ class Counts:
     Args:
         params: Number of parameters.
         macs: Multiply-accumulates per sample.
-        latency: Always `None`: it is not measured.
+        bytes: Size of the weights in the saved file.
+        memory: Peak of the bytes of live activations, per sample; `None` if it was not counted.
+        latency: Milliseconds of one batch; `None` if it was not measured.
+        batch_size: Number of samples in the batch that the latency is measured on.
+        mean_macs: Always `None`: only one graph is counted, and no cascade of several.
+        mean_latency: Always `None` too.
     """
 
     params: int
     macs: int
+    bytes: int
+    memory: int | None = None
     latency: float | None = None
+    batch_size: int = BATCH_SIZE
+    mean_macs: float | None = None
+    mean_latency: float | None = None
 
 
 def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts:
-    """Parameters and MACs of a graph, or of what a cut leaves of it, without building a model.
+    """What a graph costs, or what a cut leaves of it, without building a model.
 
     Args:
         channel_map: A graph with its channels.
         keep: For each channel, whether it stays; `None` keeps all.
     """
-    macs = params = 0
+    macs = params = size = 0
     seen: set[int] = set()
     graph = channel_map.graph
     for index, call in enumerate(graph.calls):
@@ -49,8 +60,10 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
             if weight.key not in seen:
                 seen.add(weight.key)
                 quantised = operation.quantised is not None
-                params += product(weight.shape if quantised else view.weights[name])
-    return Counts(params, macs)
+                count = product(weight.shape if quantised else view.weights[name])
+                params += count
+                size += count * numpy_dtype(weight.dtype).itemsize
+    return Counts(params, macs, size, peak_bytes(channel_map, keep))
 
 
 def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None) -> int | None:
@@ -80,12 +93,21 @@ def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None)
 
 
 def check_countable(graph: Graph, budget: Budget) -> None:
-    """Refuse a budget on MACs where some depend on a size that is unknown.
+    """Refuse a budget on MACs or memory where some depend on a size that is unknown.
 
     Raises:
         BudgetError: With the name of such a layer.
     """
-    if budget.macs is None or not sized(graph).unknown():
+    unknown = sized(graph).unknown()
+    if not unknown:
+        return
+    if budget.memory is not None:
+        raise BudgetError(
+            f"The budget limits memory, but the output of layer '{unknown[0]}' of model "
+            f"'{graph.name}' has a size that is unknown, and none could be assumed: give data of "
+            "the size that counts, or limit params."
+        )
+    if budget.macs is None:
         return
     channel_map = map_channels(graph)
     for index in range(len(graph.calls)):
@@ -110,14 +132,42 @@ def uncounted_layers(channel_map: ChannelMap) -> tuple[str, ...]:
     return tuple(dict.fromkeys(unknown))
 
 
-def sample_bytes(spec: TensorSpec, full: TensorSpec, batch: int) -> int:
+def sample_bytes(spec: TensorSpec, full: Shape, batch: int) -> int:
     """Bytes of one sample of a tensor, of which a sample may have several rows."""
-    rows = full.shape[0] if spec.shape[:1] == (None,) else None
-    return full.bytes_per_sample() * (rows or batch) // batch
+    rows = full[0] if full and spec.shape[:1] == (None,) else None
+    return replace(spec, shape=full).bytes_per_sample() * (rows or batch) // batch
 
 
-def peak_bytes(graph: Graph, full: Sized) -> int:
-    """The most bytes of tensors that are alive at once for one sample, while calls run in order."""
+def peak_bytes(channel_map: ChannelMap, keep: BoolMask | None = None) -> int:
+    """The most bytes of tensors that are alive at once for one sample, while calls run in order.
+
+    Args:
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays; `None` keeps all.
+    """
+    graph = channel_map.graph
+    same, last_use = _lifetimes(channel_map)
+    freed: dict[int, int] = {}
+    live = peak = 0
+    for index, call in enumerate(graph.calls):
+        for position, spec in enumerate(call.outputs):
+            ref = TensorRef(index, position)
+            if ref in same:
+                continue
+            size = sample_bytes(spec, channel_map.full.shape(ref, keep), channel_map.batch)
+            live += size
+            use = last_use.get(ref, index)
+            freed[use] = freed.get(use, 0) + size
+        peak = max(peak, live)
+        live -= freed.get(index, 0)
+    return peak
+
+
+def _lifetimes(
+    channel_map: ChannelMap,
+) -> tuple[dict[TensorRef, TensorRef], dict[TensorRef, int]]:
+    """Tensors that are others with other axes, and for each of those the last call to read it."""
+    graph = channel_map.graph
     # The ends of a `TimeDistributed` show a tensor with other axes, and hold none of their own.
     same: dict[TensorRef, TensorRef] = {}
     last_use: dict[TensorRef, int] = {}
@@ -129,16 +179,4 @@ def peak_bytes(graph: Graph, full: Sized) -> int:
             same[TensorRef(index, 0)] = refs[0]
     end = len(graph.calls)
     last_use.update({same.get(ref, ref): end for ref in graph.output_refs()})
-    freed: dict[int, int] = {}
-    live = peak = 0
-    for index, call in enumerate(graph.calls):
-        for position, spec in enumerate(call.outputs):
-            if TensorRef(index, position) in same:
-                continue
-            size = sample_bytes(spec, full.graph.calls[index].outputs[position], full.batch)
-            live += size
-            use = last_use.get(TensorRef(index, position), index)
-            freed[use] = freed.get(use, 0) + size
-        peak = max(peak, live)
-        live -= freed.get(index, 0)
-    return peak
+    return same, last_use

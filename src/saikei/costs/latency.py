@@ -68,11 +68,11 @@ def _random_batch(model: keras.Model, batch_size: int, sizes: Mapping[str, tuple
 def profiled_latency(
     model: keras.Model, batch_size: int, full: Sized
 ) -> tuple[float, float | None]:
-    """Milliseconds of one batch: at worst, and as expected for a cascade.
+    """Milliseconds of one batch: at worst, and on average for a cascade.
 
     Returns:
-        The latency, which for a cascade is that of a batch for which all members run, and the one
-        that is expected when each member sees its known share of the rows; `None` for the second
+        The latency, which for a cascade is that of a batch for which all members run, and the mean
+        when each member sees its known share of the rows; `None` for the second
         where the model is no cascade or the shares are unknown.
     """
     if not isinstance(model, CascadeModel):
@@ -82,17 +82,17 @@ def profiled_latency(
     worst = sum(measure_latency(member, batch_size, sizes=shapes) for member, shapes in timed)
     if model.shares is None:
         return worst, None
-    expected = 0.0
+    mean = 0.0
     for (member, shapes), share in zip(timed, model.shares, strict=True):
         # A member that sees less than one row of a batch sees one in so many batches.
         rows = share * batch_size
         if rows:
             milliseconds = measure_latency(member, max(1, round(rows)), sizes=shapes)
-            expected += min(rows, 1.0) * milliseconds
-    return worst, expected
+            mean += min(rows, 1.0) * milliseconds
+    return worst, mean
 
 
-def expected_macs(cascade: CascadeModel, full: Sized) -> float | None:
+def mean_macs(cascade: CascadeModel, full: Sized) -> float | None:
     """Mean MACs per sample of a cascade; `None` where the rows that members see are unknown."""
     if cascade.shares is None:
         return None

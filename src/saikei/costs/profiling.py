@@ -12,7 +12,7 @@ from saikei.channels import ChannelMap, map_channels
 from saikei.codec import ToDict
 from saikei.columns import in_columns
 from saikei.costs.counting import call_macs, count_costs, peak_bytes, sample_bytes
-from saikei.costs.latency import expected_macs, profiled_latency
+from saikei.costs.latency import mean_macs, profiled_latency
 from saikei.graph import (
     InputShape,
     Sized,
@@ -65,8 +65,9 @@ class Profile(ToDict):
     Args:
         params: Number of parameters; tied ones are counted once.
         macs: Multiply-accumulates per sample of dense and convolutional layers.
-        activation_bytes: The most bytes of activations that are alive at once for one sample
-            when the layers run in order, at inference.
+        bytes: Size of the weights in the saved file, in bytes.
+        memory: The most bytes of activations that are alive at once for one sample when the
+            layers run in order, at inference.
         latency: Median milliseconds of one `predict_on_batch`; `None` if not measured.
         batch_size: Number of samples in the batch that the latency is measured on.
         layers: One entry for each call.
@@ -75,22 +76,23 @@ class Profile(ToDict):
             on the data have an entry too. An axis is `None` where its size is not known; what
             depends on it is not counted.
         assumed: The names in `sizes` whose shape was assumed, because none was given.
-        expected_macs: Mean MACs per sample of a cascade, of which `macs` and `latency` are the
+        mean_macs: Mean MACs per sample of a cascade, of which `macs` and `latency` are the
             worst case, in which all members run. `None` for other models, and where it is unknown
             how many rows each member sees.
-        expected_latency: Mean milliseconds per batch of a cascade; `None` as for `expected_macs`.
+        mean_latency: Mean milliseconds per batch of a cascade; `None` as for `mean_macs`.
     """
 
     params: int
     macs: int
-    activation_bytes: int
+    bytes: int
+    memory: int
     latency: float | None
     batch_size: int
     layers: tuple[LayerProfile, ...]
     sizes: Mapping[str, tuple[int | None, ...]] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
-    expected_macs: float | None = None
-    expected_latency: float | None = None
+    mean_macs: float | None = None
+    mean_latency: float | None = None
 
     @property
     def zeros(self) -> int:
@@ -111,12 +113,13 @@ class Profile(ToDict):
         """The totals, on one line."""
         parts = [
             f"{self.params:,} parameters{self._sparse_share()}",
-            f"{self.macs:,} MACs per sample{_expected(self.expected_macs, ',.0f')}",
-            f"{self.activation_bytes:,} bytes of activations per sample",
+            f"{self.macs:,} MACs per sample{_mean(self.mean_macs, ',.0f')}",
+            f"{self.bytes:,} bytes of weights",
+            f"{self.memory:,} bytes of activations per sample",
         ]
         if self.latency is not None:
-            expected = _expected(self.expected_latency, ".2f")
-            parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}{expected}")
+            mean = _mean(self.mean_latency, ".2f")
+            parts.append(f"{self.latency:.2f} ms per batch of {self.batch_size}{mean}")
         if self.uncounted:
             parts.append(f"MACs not counted: {', '.join(self.uncounted)}")
         if self.zeros:
@@ -150,8 +153,8 @@ def _times(shape: tuple[int | None, ...]) -> str:
     return "×".join("?" if size is None else str(size) for size in shape) or "1"
 
 
-def _expected(value: float | None, form: str) -> str:
-    return "" if value is None else f" at most, {value:{form}} expected"
+def _mean(value: float | None, form: str) -> str:
+    return "" if value is None else f" at most, {value:{form}} on average"
 
 
 def profile(
@@ -183,20 +186,21 @@ def profile(
     channel_map = map_channels(graph)
     full = sized(graph)
     counted = count_costs(channel_map)
-    milliseconds = expected_milliseconds = None
+    milliseconds = mean_milliseconds = None
     if latency and not set(open_inputs(graph)) - set(graph.sizes):
-        milliseconds, expected_milliseconds = profiled_latency(model, batch_size, full)
+        milliseconds, mean_milliseconds = profiled_latency(model, batch_size, full)
     return Profile(
         params=counted.params,
         macs=counted.macs,
-        activation_bytes=peak_bytes(graph, full),
+        bytes=counted.bytes,
+        memory=peak_bytes(channel_map),
         latency=milliseconds,
         batch_size=batch_size,
         layers=_layers(channel_map, full),
         sizes=dict(full.sizes),
         assumed=full.assumed,
-        expected_macs=expected_macs(model, full) if isinstance(model, CascadeModel) else None,
-        expected_latency=expected_milliseconds,
+        mean_macs=mean_macs(model, full) if isinstance(model, CascadeModel) else None,
+        mean_latency=mean_milliseconds,
     )
 
 
@@ -212,6 +216,7 @@ def _layers(channel_map: ChannelMap, full: Sized) -> tuple[LayerProfile, ...]:
         new = {name: w for name, w in operation.weights.items() if w.key not in seen}
         seen.update(weight.key for weight in new.values())
         specs = full.graph.calls[index].outputs
+        shapes = [spec.shape for spec in specs]
         layers.append(
             LayerProfile(
                 name=operation.name,
@@ -219,7 +224,7 @@ def _layers(channel_map: ChannelMap, full: Sized) -> tuple[LayerProfile, ...]:
                 output_shape=(*call.outputs[0].shape[:1], *specs[0].steps, *specs[0].shape[1:]),
                 params=sum(product(weight.shape) for weight in new.values()),
                 macs=call_macs(channel_map, index),
-                activation_bytes=sum(map(sample_bytes, call.outputs, specs, repeat(full.batch))),
+                activation_bytes=sum(map(sample_bytes, call.outputs, shapes, repeat(full.batch))),
                 pinned=pinned.get(operation.name),
                 zeros=0
                 if operation.quantised

@@ -19,7 +19,7 @@ from saikei.calibration.refit import refit
 from saikei.calibration.sizes import sizes_of
 from saikei.channels import map_channels
 from saikei.codec import Jsonable
-from saikei.costs import count_costs
+from saikei.costs import Counts, count_costs
 from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
 from saikei.graph.layer_names import check_layer_names
@@ -308,16 +308,24 @@ def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
     budgets = [value for value in vars(edit).values() if isinstance(value, Budget)]
     for budget in budgets:
         # A latency is measured while cutting, and is never the same twice.
-        if budget.macs is None and budget.params is None:
+        limits = budget.counted()
+        if limits is None:
             continue
-        limits = replace(budget, latency=None)
         before, after = (
             count_costs(map_channels(replace(g, sizes=graph.sizes))) for g in (graph, read(edited))
         )
         if not limits.fits(after, before):
             raise WorkError(
                 f"{type(edit).__name__} counted model '{graph.name}' to keep the budget "
-                f"'{limits}', but the model that was built has {after.macs:,} MACs of "
-                f"{before.macs:,} and {after.params:,} parameters of {before.params:,}: a layer "
-                "costs other than its rule counts. Set the budget lower by as much."
+                f"'{limits}', but the model that was built has {_compared(limits, after, before)}: "
+                "a layer costs other than its rule counts. Set the budget lower by as much."
             )
+
+
+def _compared(limits: Budget, after: Counts, before: Counts) -> str:
+    """The costs that are limited, after and before, as `macs 20 of 30`."""
+    names = limits.given()
+    return " and ".join(
+        f"{name} {limits.cost(after, name):,.0f} of {limits.cost(before, name):,.0f}"
+        for name in names
+    )

@@ -34,8 +34,8 @@ def removal_order(
         channel_map: A graph with its channels.
         groups: The groups that may be cut.
         scores: The errors of the channels, in one unit for all groups.
-        budget: The costs that should be saved. For a latency, which is not counted, MACs are
-            used.
+        budget: The costs that should be saved. Parameters are used for bytes too, and MACs for
+            a latency, which is not counted, and for memory.
 
     Returns:
         Channel numbers, all but those that have to stay.
@@ -56,8 +56,9 @@ class _Path:
         budget: Budget,
     ) -> None:
         self.map, self.groups, self.scores = channel_map, groups, scores
-        self.weigh_macs = budget.macs is not None or budget.params is None
-        self.weigh_params = budget.params is not None
+        self.weigh_params = budget.params is not None or budget.bytes is not None
+        others = (budget.macs, budget.memory, budget.latency)
+        self.weigh_macs = any(limit is not None for limit in others)
         self.keep: BoolMask = np.ones(channel_map.count, dtype=bool)
         self.gone: list[int] = []
         free = [group.channels[group.free] for group in groups]

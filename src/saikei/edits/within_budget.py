@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelMap
@@ -31,29 +32,29 @@ def largest_within(
     """
     check_countable(channel_map.graph, budget)
     timed = budget.latency is not None
-    original = _costs(channel_map, None, timed)
+    original = _costs(channel_map, None, budget)
     if budget.fits(original, original):
         return mask_for(1.0)
     low, high = 0.0, 1.0
     # The smallest share that is a share: one channel of each layer.
     best = mask_for(2.0**-30)
-    smallest = _costs(channel_map, best, timed)
+    smallest = _costs(channel_map, best, budget)
     if not budget.fits(smallest, original):
         raise budget.unreachable(smallest, original, "cutting channels")
     for _ in range(LATENCY_STEPS if timed else STEPS):
         share = (low + high) / 2
         mask = mask_for(share)
-        if budget.fits(_costs(channel_map, mask, timed), original):
+        if budget.fits(_costs(channel_map, mask, budget), original):
             low, best = share, mask
         else:
             high = share
     return best
 
 
-def _costs(channel_map: ChannelMap, mask: BoolMask | None, timed: bool) -> Counts:
+def _costs(channel_map: ChannelMap, mask: BoolMask | None, budget: Budget) -> Counts:
     counts = count_costs(channel_map, mask)
-    if not timed:
+    if budget.latency is None:
         return counts
     graph: Graph = channel_map.graph if mask is None else cut(channel_map, mask)
-    milliseconds = measure_latency(build(graph), sizes=graph.sizes)
-    return Counts(counts.params, counts.macs, milliseconds)
+    milliseconds = measure_latency(build(graph), budget.batch_size, sizes=graph.sizes)
+    return replace(counts, latency=milliseconds, batch_size=budget.batch_size)

@@ -64,6 +64,12 @@ class Weight:
     source: Any = field(compare=False, repr=False)
     trainable: bool = True
 
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype of the numbers."""
+        dtype = getattr(self.source, "dtype", None)
+        return str(self.numpy().dtype if dtype is None else dtype)
+
     def numpy(self) -> np.ndarray:
         """The numbers, as a NumPy array that must not be written to."""
         if isinstance(self.source, np.ndarray):

@@ -198,7 +198,7 @@ def _capital(name: str) -> str:
 
 def _costs(run: Run, chosen: Candidate, baseline: Candidate) -> tuple[CostRow, ...]:
     rows: list[CostRow] = []
-    for axis in (*COST_AXES[:2], "activation_bytes", "latency"):
+    for axis in COST_AXES:
         before, after = getattr(baseline.cost, axis), getattr(chosen.cost, axis)
         label = numbers.COSTS[axis]
         if axis == "latency":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from saikei.budget import LIMITS
 from saikei.codec import Logged
 from saikei.scoring.score import Score
 
@@ -21,7 +22,7 @@ KINDS: Mapping[Kind, str] = {
     "average": "average",
 }
 ORIGINALS = ("original", "given")
-COST_AXES = ("macs", "params", "latency")
+COST_AXES = LIMITS
 
 
 @dataclass(frozen=True)
@@ -31,22 +32,29 @@ class Cost:
     Args:
         params: Number of parameters.
         macs: Multiply-accumulates per sample.
-        activation_bytes: Peak of the bytes of live activations, per sample.
+        bytes: Size of the weights in the saved file, in bytes.
+        memory: Peak of the bytes of live activations, per sample.
         latency: Median milliseconds of one batch; `None` if it was not measured.
         batch_size: Samples in the batch that was timed.
+        mean_macs: Mean MACs per sample of a cascade, whose `macs` are those of all its members;
+            `None` for other models, and if it is unknown how many samples each member gets.
+        mean_latency: Mean milliseconds of one batch of a cascade; `None` as for `mean_macs`.
     """
 
     params: int
     macs: int
-    activation_bytes: int
+    bytes: int
+    memory: int
     latency: float | None
     batch_size: int
+    mean_macs: float | None = None
+    mean_latency: float | None = None
 
     def on(self, axis: str) -> float:
         """One of the costs as a number.
 
         Args:
-            axis: "macs", "params" or "latency"; the latency must have been measured.
+            axis: One of `COST_AXES`; the latency must have been measured.
         """
         value = getattr(self, axis)
         assert value is not None, f"{axis} was not measured"
@@ -170,7 +178,10 @@ class Candidate:
 
     def _faults_of_cost(self, axis: str) -> Iterator[str]:
         cost = self.cost
-        sizes = (cost.params, cost.macs, cost.activation_bytes, cost.latency or 0)
+        sizes = (
+            *(cost.params, cost.macs, cost.bytes, cost.memory),
+            *(cost.latency or 0, cost.mean_macs or 0, cost.mean_latency or 0),
+        )
         if min(sizes) < 0:
             yield f"a cost is {min(sizes)}"
         if axis == "latency" and cost.latency is None:

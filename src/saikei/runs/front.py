@@ -11,7 +11,7 @@ from saikei.scoring.score import Score
 
 def cost_axis(budget: Budget) -> str:
     """The cost that the front compares with the metric: the first that the budget limits."""
-    limited = budget.to_dict()
+    limited = budget.given()
     return next(axis for axis in COST_AXES if axis in limited)
 
 
@@ -28,7 +28,7 @@ def pareto_front(candidates: Iterable[Candidate], axis: str) -> tuple[Candidate,
 
     Args:
         candidates: Candidates in any order.
-        axis: "macs", "params" or "latency".
+        axis: one of `COST_AXES`.
     """
     ordered: Sequence[Candidate] = sorted(
         candidates, key=lambda c: (c.cost.on(axis), -goodness(c.validation), c.name)

@@ -9,7 +9,8 @@ MINUS = "\N{MINUS SIGN}"
 COSTS = {
     "macs": "MACs per sample",
     "params": "parameters",
-    "activation_bytes": "activation bytes per sample",
+    "bytes": "bytes of weights",
+    "memory": "activation bytes per sample",
     "latency": "latency",
 }
 

@@ -99,7 +99,7 @@ class Run:
         chosen: Name of the candidate to ship.
         candidates: All candidates, originals first.
         front: Names of the Pareto-optimal candidates, cheapest first.
-        cost_axis: The cost on the front's other axis: "macs", "params" or "latency".
+        cost_axis: The cost on the front's other axis, one of `COST_AXES`.
         comparisons: What each choice gained.
         decisions: What was decided, in order.
         test: Scores on the test set; `None` if none was given.

@@ -92,9 +92,12 @@ def choose_averages(
 
 
 def within(members: Iterable[Sibling], limits: Mapping[str, float]) -> bool:
-    """Whether the members keep the limits together."""
+    """Whether the members keep the limits together, one running after the other."""
     subset = list(members)
-    return all(sum(s.cost.on(axis) for s in subset) <= limit for axis, limit in limits.items())
+    return all(
+        (max if axis == "memory" else sum)(s.cost.on(axis) for s in subset) <= limit
+        for axis, limit in limits.items()
+    )
 
 
 def _rank(score: Score, subset: Sequence[Sibling]) -> tuple[float, float, int, tuple[str, ...]]:

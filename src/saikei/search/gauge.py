@@ -8,12 +8,11 @@ from typing import Any
 
 import keras
 
+from saikei.budget import BATCH_SIZE
 from saikei.calibration.sizes import sizes_of
 from saikei.costs import Profile, profile
 from saikei.graph import Graph, read, sized
 from saikei.runs.candidate import Cost
-
-PROFILE_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -24,22 +23,30 @@ class Gauge:
         inputs: Shape of a sample of each input; `None` if the models define it.
         layers: Shape of a sample for each layer whose output size depends on the data, by name.
         latency: Whether to measure the latency.
+        batch_size: Samples in the batch that is timed.
     """
 
     inputs: tuple[tuple[int, ...], ...] | None = None
     layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     latency: bool = True
+    batch_size: int = BATCH_SIZE
 
     @classmethod
-    def of(cls, models: Iterable[keras.Model], data: Any, latency: bool) -> Gauge:
+    def of(
+        cls,
+        models: Iterable[keras.Model],
+        data: Any,
+        latency: bool,
+        batch_size: int = BATCH_SIZE,
+    ) -> Gauge:
         """A gauge at the size of the data, if a model takes inputs of any size."""
         for model in models:
             graph = read(model)
             if sized(graph).sizes:
                 sizes = sizes_of(graph, data, model)
                 inputs = tuple(sizes.pop(name) for name in _input_names(graph))
-                return cls(inputs, sizes, latency)
-        return cls(latency=latency)
+                return cls(inputs, sizes, latency, batch_size)
+        return cls(latency=latency, batch_size=batch_size)
 
     def sizes(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
         """Shape of a sample for each input and layer whose size the model leaves open."""
@@ -49,7 +56,7 @@ class Gauge:
 
     def profile(self, model: keras.Model) -> Profile:
         """Costs of a model, layer by layer."""
-        return profile(model, PROFILE_BATCH, self.latency, self.sizes(model) or None)
+        return profile(model, self.batch_size, self.latency, self.sizes(model) or None)
 
     def cost(self, model: keras.Model) -> Cost:
         """Total costs of a model, as a record."""
@@ -65,7 +72,10 @@ def cost_record(measured: Profile) -> Cost:
     return Cost(
         params=measured.params,
         macs=measured.macs,
-        activation_bytes=measured.activation_bytes,
+        bytes=measured.bytes,
+        memory=measured.memory,
         latency=measured.latency,
         batch_size=measured.batch_size,
+        mean_macs=measured.mean_macs,
+        mean_latency=measured.mean_latency,
     )

@@ -89,7 +89,7 @@ def optimize(
         batch_size: Batch size of each training; a dataset has its own. `None`: the largest of 128,
             64, 32 and 16 that gives at least 60 steps an epoch, or 16.
         seed: Seed of everything random.
-        latency: Whether to measure the latency, the median time of a batch of 32; MACs, parameters
+        latency: Whether to measure the latency, the median time of a batch; MACs, parameters
             and memory are always counted. Models that take inputs of any size are measured at the
             size of the data.
         progress: Whether to show progress bars.
@@ -183,7 +183,7 @@ def _search(
     with SearchProgress(len(models) + 2 * trials + 2 + KEPT, progress) as bars:
         bars.working_on("measuring the given models")
         calibration = _calibration(first, data.train)
-        gauge = Gauge.of(models.values(), calibration, latency)
+        gauge = Gauge.of(models.values(), calibration, latency, budget.batch_size)
         originals = measure_originals(models, judge, budget, folder, gauge)
         check_reachable(originals, budget, calibration)
         teacher = choose_teacher(originals, judge)

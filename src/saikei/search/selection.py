@@ -36,7 +36,7 @@ def choose_candidate(
         candidates: All candidates; those that do not keep the budget are left out.
         outputs: Outputs of each candidate on the judge's samples, by name.
         judge: Scores outputs on the validation data.
-        axis: The cost to compare: "macs", "params" or "latency".
+        axis: The cost to compare: one of `COST_AXES`.
 
     Raises:
         WorkError: If no candidate keeps the budget.

@@ -8,6 +8,7 @@ from saikei.channels import map_channels
 from saikei.costs import Counts, call_macs
 from saikei.graph import Graph, Operation, TensorRef, value_inputs
 from saikei.rules.base import product
+from saikei.tensors import numpy_dtype
 
 NORMALISATIONS = {
     "BatchNormalization",
@@ -94,11 +95,12 @@ class CostTable:
         self._macs = [call_macs(channel_map, index) or 0 for index in range(len(graph.calls))]
 
     def without(self, dead: frozenset[int]) -> Counts:
-        """Parameters and MACs of the calls that are left."""
-        macs, sizes = 0, {}
+        """Parameters, MACs and bytes of the calls that are left."""
+        macs, counts, sizes = 0, {}, {}
         for index, call in enumerate(self._graph.calls):
             if index not in dead:
                 macs += self._macs[index]
                 for weight in self._graph.operations[call.operation].weights.values():
-                    sizes[weight.key] = product(weight.shape)
-        return Counts(sum(sizes.values()), macs)
+                    counts[weight.key] = product(weight.shape)
+                    sizes[weight.key] = counts[weight.key] * numpy_dtype(weight.dtype).itemsize
+        return Counts(sum(counts.values()), macs, sum(sizes.values()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from saikei.budget import Budget
-from saikei.costs import Counts, check_countable, measure_latency
+from saikei.channels import map_channels
+from saikei.costs import Counts, check_countable, measure_latency, peak_bytes
 from saikei.edits.depth.dominators import CostTable, dead_calls
 from saikei.edits.depth.ranking import Ranking
 from saikei.edits.depth.units import Unit, leaves
@@ -91,7 +93,11 @@ def all_around(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:
 def _costs(graph: Graph, table: CostTable, units: Sequence[Unit], budget: Budget) -> Counts:
     around = all_around(units)
     counts = table.without(dead_calls(graph, around))
+    if budget.memory is None and budget.latency is None:
+        return counts
+    left = redirect(graph, around)
+    counts = replace(counts, memory=peak_bytes(map_channels(left)))
     if budget.latency is None:
         return counts
-    milliseconds = measure_latency(build(redirect(graph, around)), sizes=graph.sizes)
-    return Counts(counts.params, counts.macs, milliseconds)
+    milliseconds = measure_latency(build(left), budget.batch_size, sizes=graph.sizes)
+    return replace(counts, latency=milliseconds, batch_size=budget.batch_size)

@@ -25,7 +25,7 @@ class Options:
         scheme: For each row, the index of the split; -1 in row 0.
         rank: For each row, the rank; 0 in row 0.
         loss: For each row, the share of the kernel's energy (sum of squares) that is lost.
-        costs: For each row, the `"params"` and `"macs"` of the kernels alone.
+        costs: For each row, the `"params"`, `"macs"` and `"bytes"` of the kernels alone.
     """
 
     splits: Splits
@@ -50,11 +50,15 @@ class Options:
         return Options(self.splits, self.scheme[rows], self.rank[rows], self.loss[rows], costs)
 
 
-def paying_options(splits: Splits) -> Options:
+def paying_options(splits: Splits, itemsize: int) -> Options:
     """The ranks with fewer parameters than the layer has, and no more MACs.
 
     A table that is looked up has no MACs, so any product of tables costs some: there the
     parameters decide alone.
+
+    Args:
+        splits: The layer and its splits.
+        itemsize: Bytes of one number of the kernel.
     """
     scheme, rank, loss = [np.array([-1])], [np.array([0])], [np.array([0.0])]
     params, macs = [np.array([splits.params])], [np.array([splits.macs])]
@@ -69,7 +73,8 @@ def paying_options(splits: Splits) -> Options:
         loss.append(split.spectrum.losses()[pays])
         params.append(ranks * split.params_per_rank)
         macs.append(ranks * split.macs_per_rank)
-    costs = {"params": np.concatenate(params), "macs": np.concatenate(macs)}
+    counts = np.concatenate(params)
+    costs = {"params": counts, "macs": np.concatenate(macs), "bytes": counts * itemsize}
     return Options(
         splits, np.concatenate(scheme), np.concatenate(rank), np.concatenate(loss), costs
     )

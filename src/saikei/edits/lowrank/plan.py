@@ -78,7 +78,8 @@ def planned(
             reasons[layer.layer] = kept
             continue
         split = layer.split(row)
-        params, macs = ((int(c[0]), int(c[row])) for c in layer.costs.values())
+        columns = layer.costs["params"], layer.costs["macs"]
+        params, macs = ((int(c[0]), int(c[row])) for c in columns)
         splits.append(
             LayerSplit(
                 layer=layer.layer,

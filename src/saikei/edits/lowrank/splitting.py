@@ -19,6 +19,8 @@ from saikei.edits.lowrank.split import Splits
 from saikei.errors import EditError, listed
 from saikei.graph import Graph, Operation
 from saikei.rules import why_whole
+from saikei.rules.base import product
+from saikei.tensors import numpy_dtype
 
 Splitter = Callable[[Graph, Operation], Splits | str]
 
@@ -129,7 +131,7 @@ def find_options(edit: SplittingEdit, graph: Graph) -> Splittable:
                 )
             continue
         found = splitters[operation.kind](graph, operation)
-        choice = None if isinstance(found, str) else paying_options(found)
+        choice = None if isinstance(found, str) else paying_options(found, _itemsize(operation))
         if choice is None:
             left_alone[name] = str(found)
         elif len(choice.rank) == 1:
@@ -137,6 +139,12 @@ def find_options(edit: SplittingEdit, graph: Graph) -> Splittable:
         else:
             options.append(choice)
     return Splittable(tuple(options), left_alone)
+
+
+def _itemsize(operation: Operation) -> int:
+    """Bytes of one number of a layer's largest weight, which is its kernel."""
+    kernel = max(operation.weights.values(), key=lambda weight: product(weight.shape))
+    return numpy_dtype(kernel.dtype).itemsize
 
 
 def _smallest(options: Options) -> str:
