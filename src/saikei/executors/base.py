@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from saikei.errors import SaikeiError, WorkError, in_one_line
 
@@ -13,12 +14,19 @@ Shared = TypeVar("Shared")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+# The index of each task and its result, in the order in which they are finished.
+Attempts: TypeAlias = Generator[tuple[int, Any], None, None]
+
 # Class names in Python, TensorFlow and torch; JAX only writes it into the message.
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
 _OUT_OF_MEMORY_TEXT = "RESOURCE_EXHAUSTED"
 
-# The class of a `TaskFailure` without an exception.
+# The kind of a `TaskFailure` without an exception.
 DIED = "ProcessDied"
+
+# How often a task is tried whose process dies. The last time it runs alone: it may have needed the
+# memory that others took.
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -99,3 +107,40 @@ def attempt(
         kind = type(error).__name__
         failure = WorkError(f"{kind}: {in_one_line(error)}.")
         return TaskFailure(failure, kind, traceback.format_exc())
+
+
+def died(how: str) -> TaskFailure:
+    """The failure of a task whose process ended without a result.
+
+    Args:
+        how: End of a sentence about the process, such as `"was ended by SIGKILL"`.
+    """
+    return TaskFailure(
+        WorkError(f"The process of the task {how}: it may have needed more memory than there is."),
+        DIED,
+    )
+
+
+def rounds(
+    attempts: Callable[[Sequence[int], bool], Attempts],
+    count: int,
+    done: Callable[[int, Any], None],
+) -> list[Any]:
+    """The results of tasks, of which those whose process dies are tried again.
+
+    Args:
+        attempts: Runs the tasks with the given indices, one after the other if the second argument
+            is true. It ends their processes when it is closed.
+        count: Number of tasks.
+        done: Called with the index and the result of each task that is not tried again.
+    """
+    results: dict[int, Any] = {}
+    for tries in range(1, _TRIES + 1):
+        last = tries == _TRIES
+        waiting = [index for index in range(count) if index not in results]
+        with closing(attempts(waiting, last)) as finished:
+            for index, result in finished:
+                if last or not (isinstance(result, TaskFailure) and result.kind == DIED):
+                    results[index] = result
+                    done(index, result)
+    return [results[index] for index in range(count)]
