@@ -37,3 +37,23 @@ def take_kept(array: NDArray[Any], masks: tuple[BoolMask | None, ...] | None) ->
         if mask is not None and not mask.all():
             array = np.compress(mask, array, axis=axis)
     return array
+
+
+def both_kept(first: Kept, second: Kept) -> Kept:
+    """What is left after two cuts, the second of which was made on what the first had left."""
+    merged = dict(first)
+    for name, masks in second.items():
+        before = first.get(name)
+        if before is None or len(before) != len(masks):
+            merged[name] = masks
+            continue
+        merged[name] = tuple(map(_after, before, masks))
+    return merged
+
+
+def _after(first: BoolMask | None, second: BoolMask | None) -> BoolMask | None:
+    if first is None or second is None:
+        return second if first is None else first
+    joined = first.copy()
+    joined[first] = second
+    return joined

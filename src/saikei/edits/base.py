@@ -17,6 +17,7 @@ import keras
 from saikei.budget import Budget
 from saikei.calibration.refit import refit
 from saikei.calibration.sizes import sizes_of
+from saikei.calibration.surviving_outputs import Kept
 from saikei.channels import map_channels
 from saikei.codec import Jsonable
 from saikei.costs import Counts, count_costs
@@ -63,6 +64,24 @@ class Edit(Jsonable, ABC):
         Raises:
             EditError: When the edit cannot be applied, or would change nothing.
         """
+
+    def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
+        """The edited graph before anything is refitted to data.
+
+        Several edits can so be refitted together, once.
+
+        Args:
+            graph: The graph to edit.
+            data: What `keras.Model.fit` takes, for edits that choose by it; `None` for none.
+
+        Returns:
+            The graph, and which channels it has of the old outputs, where it has fewer; see
+            `saikei.calibration.surviving_outputs`.
+
+        Raises:
+            EditError: As `apply` does.
+        """
+        return self.apply(graph, data), {}
 
     @classmethod
     def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
@@ -272,6 +291,10 @@ class RefittingEdit(Edit):
     @abstractmethod
     def change(self, graph: Graph, data: Any) -> Graph:
         """The edited graph before it is refitted; as `apply` otherwise."""
+
+    def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
+        """The edited graph before it is refitted."""
+        return self.change(graph, data), {}
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The edited graph, refitted where data is given and `compensate` is true."""

@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from saikei.calibration.surviving_outputs import Kept, kept_outputs
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.edits.base import Edit
-from saikei.edits.compensate import cut_and_compensate
+from saikei.edits.compensate import cut_and_compensate, cut_and_fold
 from saikei.errors import EditError
 from saikei.graph import Graph
 from saikei.graph.layer_names import check_layer_names
@@ -36,6 +37,7 @@ class DropChannels(Edit):
     """
 
     exact: ClassVar[bool] = False
+    stage: ClassVar[int] = 1
     channels: Mapping[str, tuple[int, ...]]
     compensate: bool = True
 
@@ -47,6 +49,12 @@ class DropChannels(Edit):
         """The graph without the named channels."""
         channel_map = map_channels(graph)
         return cut_and_compensate(channel_map, self._mask(channel_map), data, self.compensate)
+
+    def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
+        """The graph without the named channels, and what is left of the others' outputs."""
+        channel_map = map_channels(graph)
+        mask = self._mask(channel_map)
+        return cut_and_fold(channel_map, mask), kept_outputs(channel_map, mask)
 
     def _mask(self, channel_map: ChannelMap) -> BoolMask:
         if not any(self.channels.values()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -10,14 +10,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from saikei.budget import Budget
+from saikei.edits.base import Option
 from saikei.edits.checks import check_amount
 from saikei.edits.lowrank.convolutions import split_conv
 from saikei.edits.lowrank.matrices import split_dense, split_einsum, split_embedding
 from saikei.edits.lowrank.options import Options
-from saikei.edits.lowrank.splitting import Splitter, SplittingEdit
+from saikei.edits.lowrank.splitting import Splitter, SplittingEdit, find_options
 from saikei.errors import EditError
+from saikei.graph import Graph
 
 Scheme = Literal["auto", "channel", "spatial"]
+
+# Shares of a layer's cost that its options come down to; with many layers, every other one.
+SHARES = (0.75, 0.5, 0.35, 0.25, 0.125)
+MANY = 16
+WIDE = 600
 
 # Rounding in float32 weights leaves about so much energy in what would be zero.
 ROUNDING = 1e-12
@@ -64,6 +71,7 @@ class Factorize(SplittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "factorize"
     keep: float | int | Budget | None = None
     energy: float | None = None
     layers: tuple[str, ...] = ()
@@ -85,6 +93,17 @@ class Factorize(SplittingEdit):
         if self.scheme not in ("auto", "channel", "spatial"):
             raise EditError(f"Unknown scheme '{self.scheme}': use 'auto', 'channel' or 'spatial'.")
 
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each layer that can be split, several ranks."""
+        wide = wide_layers(graph)
+        small = find_options(cls(keep=1, exclude=wide), graph).options
+        # The windows of wide convolutions make matrices whose decomposition takes too long.
+        rest = find_options(cls(keep=1, layers=wide, scheme="channel"), graph) if wide else None
+        found = small + (rest.options if rest is not None else ())
+        shares = SHARES if len(found) <= MANY else SHARES[1::2]
+        return tuple(option for layer in found for option in _rank_options(layer, shares))
+
     @property
     def splitters(self) -> Mapping[str, Splitter]:
         """For each kind of layer that can be split, how."""
@@ -98,9 +117,9 @@ class Factorize(SplittingEdit):
 
     def rows(self, options: tuple[Options, ...]) -> list[int]:
         """The chosen row of each layer's options, where no budget decides; 0 where it stays."""
-        return [self._row(layer) for layer in options]
+        return [self.row(layer) for layer in options]
 
-    def _row(self, options: Options) -> int:
+    def row(self, options: Options) -> int:
         """The rank of one layer where each is on its own; 0 where it stays whole."""
         share = np.maximum.reduce([c / max(int(c[0]), 1) for c in options.costs.values()])
         if not options.splits.macs:
@@ -129,6 +148,38 @@ class Factorize(SplittingEdit):
         if isinstance(self.keep, Budget):
             return "stays whole, as the budget allows"
         return f"is smaller as it is than at rank {self.keep}"
+
+
+def wide_layers(graph: Graph) -> tuple[str, ...]:
+    """Convolutions of which a window along one axis has many numbers."""
+    return tuple(
+        name
+        for name, operation in graph.operations.items()
+        if operation.kind in ("Conv1D", "Conv2D", "Conv3D") and "kernel" in operation.weights
+        if min(operation.weights["kernel"].shape[-2:]) * operation.weights["kernel"].shape[0] > WIDE
+    )
+
+
+def _rank_options(layer: Options, shares: Sequence[float]) -> list[Option]:
+    """Ranks of a layer that bring it to about these shares of its cost."""
+    options: dict[int, Option] = {}
+    for share in shares:
+        row = Factorize(keep=share).row(layer)
+        if row == 0 or row in options:
+            continue
+        rank, scheme = int(layer.rank[row]), layer.split(row).scheme
+        of_conv: Scheme = "channel" if scheme == "channel" else "spatial"
+        edit = Factorize(
+            keep=rank,
+            layers=(layer.layer,),
+            scheme=of_conv if scheme in ("channel", "spatial") else "auto",
+        )
+        along = " along one axis of the window" if scheme == "spatial" else ""
+        change = f"rank {rank}{along}"
+        options[row] = Option(
+            f"layer:{layer.layer}", Factorize.method, change, edit, (layer.layer,)
+        )
+    return list(options.values())
 
 
 def _check_energy(energy: Any) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
+from saikei.calibration.surviving_outputs import Kept, kept_outputs
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels, uncut_layers
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
-from saikei.edits.base import Edit, read_with_sizes
+from saikei.edits.base import Edit, Option, read_with_sizes
+from saikei.edits.channel_options import channel_options
 from saikei.edits.checks import check_amount, check_finite_weights
-from saikei.edits.compensate import cut_and_compensate
+from saikei.edits.compensate import cut_and_compensate, cut_and_fold
 from saikei.edits.drop_channels import DropChannels, dropped
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
@@ -63,6 +65,8 @@ class PruneChannels(Edit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "prune"
+    stage: ClassVar[int] = 1
     keep: float | int | Budget
     importance: str | ScoreFunction | None = field(
         default=None,
@@ -97,6 +101,20 @@ class PruneChannels(Edit):
         """The graph with only the most important channels."""
         channel_map = map_channels(graph)
         return cut_and_compensate(channel_map, self._mask(channel_map, data), data, self.compensate)
+
+    def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
+        """The graph with only the most important channels, and what is left of its outputs."""
+        channel_map = map_channels(graph)
+        mask = self._mask(channel_map, data)
+        return cut_and_fold(channel_map, mask), kept_outputs(channel_map, mask)
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:
+        """For each group of channels, several numbers of them that stay.
+
+        Channels go by their error of reconstruction where there is data, and else by magnitude.
+        """
+        return channel_options(graph, data)
 
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
         self.check_layers(channel_map.graph)

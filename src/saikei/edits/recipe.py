@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from saikei.budget import Budget
+from saikei.calibration.refit import refit
+from saikei.calibration.surviving_outputs import Kept, both_kept
 from saikei.edits.base import Edit, check_budget, edit_from_dict, edit_to_dict
 from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
@@ -26,6 +28,8 @@ from saikei.edits.sparsify import Sparsify
 from saikei.errors import EditError
 from saikei.graph import Graph, build
 from saikei.reading import parse_json
+
+Refit = Literal["each", "once"]
 
 EDITS: Mapping[str, type[Edit]] = MappingProxyType(
     {
@@ -55,6 +59,9 @@ class Recipe(Edit):
 
     Args:
         edits: The edits, in order.
+        refit: When layers are refitted to the data, if there is any: after each edit to what the
+            graph before it computed (`"each"`, as the edit's own `compensate` has it), or once at
+            the end to what the graph before all edits computed (`"once"`).
 
     Example:
         >>> recipe = Recipe([PruneChannels(keep=0.5)])
@@ -63,9 +70,13 @@ class Recipe(Edit):
     """
 
     edits: tuple[Edit, ...]
+    refit: Refit
 
-    def __init__(self, edits: Iterable[Edit]) -> None:
+    def __init__(self, edits: Iterable[Edit], refit: Refit = "each") -> None:
         object.__setattr__(self, "edits", tuple(edits))
+        object.__setattr__(self, "refit", refit)
+        if refit not in ("each", "once"):
+            raise EditError(f"Recipe(refit={refit!r}): use 'each' or 'once'.")
         if not self.edits:
             raise EditError("The recipe is empty: give at least one edit.")
 
@@ -76,16 +87,28 @@ class Recipe(Edit):
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph after all edits."""
+        if self.refit == "once":
+            edited, kept = self.unfitted(graph, data)
+            return edited if data is None else refit(graph, edited, data, kept=kept)
         for edit in self.edits:
             edited = edit.apply(graph, data)
-            if any(isinstance(value, Budget) for value in vars(edit).values()):
-                check_budget(edit, graph, build(edited))
+            _check(edit, graph, edited)
             graph = edited
         return graph
 
+    def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
+        """The graph after all edits, before it is refitted."""
+        kept: Kept = {}
+        for edit in self.edits:
+            edited, own = edit.unfitted(graph, data)
+            _check(edit, graph, edited)
+            graph, kept = edited, both_kept(kept, own)
+        return graph, kept
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the edits, each with its name."""
-        return {"edits": [edit_to_dict(edit) for edit in self.edits]}
+        once = {"refit": "once"} if self.refit == "once" else {}
+        return {"edits": [edit_to_dict(edit) for edit in self.edits], **once}
 
     def to_json(self) -> str:
         """The recipe as JSON text."""
@@ -103,7 +126,8 @@ class Recipe(Edit):
         entries = arguments.get("edits")
         if not isinstance(entries, list):
             raise EditError('The recipe has no list \'edits\': write {"edits": [{"edit": …}]}.')
-        return cls(edit_from_dict(entry, "the recipe") for entry in entries)
+        edits = [edit_from_dict(entry, "the recipe") for entry in entries]
+        return cls(edits, arguments.get("refit", "each"))
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -113,3 +137,8 @@ class Recipe(Edit):
             EditError: When the text is no JSON, or not a recipe.
         """
         return cls.from_dict(parse_json(text, "The recipe", EditError))
+
+
+def _check(edit: Edit, graph: Graph, edited: Graph) -> None:
+    if any(isinstance(value, Budget) for value in vars(edit).values()):
+        check_budget(edit, graph, build(edited))

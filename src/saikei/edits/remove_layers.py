@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from saikei.budget import Budget
-from saikei.edits.base import RefittingEdit, read_with_sizes
+from saikei.edits.base import Option, RefittingEdit, read_with_sizes
 from saikei.edits.checks import check_amount
 from saikei.edits.depth.dominators import CostTable
 from saikei.edits.depth.find import choose_units, find_units
@@ -59,6 +59,9 @@ class RemoveLayers(RefittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "remove_layers"
+    stage: ClassVar[int] = 0
+    one_by_one: ClassVar[bool] = True
     remove: float | int | Budget
     ranking: str | None = None
     kinds: tuple[str, ...] = ("residual", "plain")
@@ -77,6 +80,21 @@ class RemoveLayers(RefittingEdit):
             ranking = make_ranking(self.ranking, graph, units, data)
             removed = self._removed(graph, units, ranking, ranking.scores(units, ()))
         return redirect(graph, all_around(removed))
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each part that can be left out, the model without it."""
+        kinds = ("residual", "projection", "plain")
+        return tuple(
+            Option(
+                f"block:{unit.name}",
+                cls.method,
+                f"without {_described(graph, unit)}",
+                cls(1.0, kinds=kinds, layers=(unit.name,)),
+                unit.layers(graph),
+            )
+            for unit in find_units(graph, kinds)
+        )
 
     def plan(self, model: keras.Model, data: Any = None) -> RemovalPlan:
         """What can be left out, what each part is worth and costs, and which would go.
@@ -134,6 +152,12 @@ class RemoveLayers(RefittingEdit):
         if isinstance(self.remove, Budget):
             return within_budget(graph, known, ranking, self.remove)
         return list(removal_order(known, ranking, _count(self.remove, known)))
+
+
+def _described(graph: Graph, unit: Unit) -> str:
+    """The layers that go with a unit, as `a` or `a to b`."""
+    layers = unit.layers(graph)
+    return layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
 
 
 def _check_arguments(edit: RemoveLayers) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from saikei.edits.base import RefittingEdit
+from saikei.edits.base import Option, RefittingEdit
 from saikei.edits.replacing.activation_layers import (
     INITIAL_ALPHA,
     activation_layer,
@@ -22,6 +22,11 @@ from saikei.edits.replacing.selection import (
 from saikei.edits.replacing.sites import Site, chosen_sites
 from saikei.errors import EditError, in_one_line
 from saikei.graph import Graph, Operation, new_operation, replace_operations, unused_name
+
+# Functions that are offered to the search.
+OFFERED = ("relu", "leaky_relu", "prelu", "elu", "silu")
+# Activations of a model above which those of one function change together.
+MANY = 12
 
 
 @dataclass(frozen=True, init=False)
@@ -67,6 +72,8 @@ class ReplaceActivation(RefittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "activation"
+    stage: ClassVar[int] = 3
     old: str
     new: str
     layers: tuple[str, ...]
@@ -96,6 +103,30 @@ class ReplaceActivation(RefittingEdit):
         object.__setattr__(self, "compensate", compensate)
         object.__setattr__(self, "parameters", parameters)
         self.__post_init__()
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each activation, others; where a model has many, for all of one function at once."""
+        try:
+            found = chosen_sites(cls.__name__, graph, "any", (), ())
+        except EditError:
+            return ()
+        places: dict[str, list[Site]] = {}
+        for site in found:
+            name = site.operation if len(found) <= MANY else str(site.function)
+            places.setdefault(name, []).append(site)
+        return tuple(
+            Option(
+                f"activation:{name}",
+                cls.method,
+                f"{new} in place of {same[0].function}",
+                cls("any", new, tuple(site.operation for site in same)),
+                tuple(site.operation for site in same),
+            )
+            for name, same in places.items()
+            for new in OFFERED
+            if not _same(same[0].function, asked_function(cls.__name__, new, {}))
+        )
 
     def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with other functions."""

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, TypeAlias, cast
 
 import keras
 
-from saikei.edits.base import Edit
+from saikei.edits.base import Edit, Option
+from saikei.edits.heads.flattened import flattened_head
 from saikei.edits.heads.given import layer_from, normalised
 from saikei.edits.heads.new_head import POOLINGS, HeadRequest, built_on, of_classes, put_behind
 from saikei.edits.heads.places import cut_at, old_head, output_number, replaced_head
@@ -54,6 +55,8 @@ class ReplaceHead(Edit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "head"
+    stage: ClassVar[int] = 0
     at: str | None = None
     classes: int | None = None
     activation: str | None = None
@@ -95,6 +98,27 @@ class ReplaceHead(Edit):
         with seeded(self.seed):
             head = built_on(graph.spec(ref), self._layers(graph, ref, where), where)
         return put_behind(graph, ref, head, number)
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each flattened map that dense layers read, its mean or maximum instead.
+
+        The dense layers are new ones of the same names, which a refit fits to the old ones.
+        """
+        options = []
+        for number, output in enumerate(graph.output_refs()):
+            head = flattened_head(graph, output)
+            if head is None:
+                continue
+            several = len(graph.output_refs()) > 1
+            for pooling in POOLINGS:
+                edit = cls(
+                    at=head.at, head=head.pooled(pooling), output=number if several else None
+                )
+                change = f"global {pooling} pooling in place of '{head.layers[0]}'"
+                site = f"head:{head.layers[0]}"
+                options.append(Option(site, cls.method, change, edit, head.layers))
+        return tuple(options)
 
     def _ref(self, graph: Graph, output: TensorRef) -> TensorRef:
         if self.at is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from saikei.edits.base import RefittingEdit
+from saikei.edits.base import Option, RefittingEdit
 from saikei.edits.checks import check_finite_weights
 from saikei.edits.replacing.convolutions import (
     CORRELATION,
@@ -20,6 +20,9 @@ from saikei.edits.replacing.poolings import as_sizes
 from saikei.edits.replacing.selection import in_the_name_of
 from saikei.errors import EditError, quoted
 from saikei.graph import Graph, Operation, replace_operations
+
+# Sizes of the kernels that are offered to the search.
+SIZES = (1, 3, 5)
 
 HOW = ("auto", "crop", "resample", "stack")
 
@@ -69,6 +72,7 @@ class ReplaceKernel(RefittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "kernel"
     old: int | Sequence[int] | str
     new: int | Sequence[int]
     layers: tuple[str, ...] = ()
@@ -88,6 +92,25 @@ class ReplaceKernel(RefittingEdit):
         chains = {name: self._chain(graph, graph.operations[name]) for name in self._chosen(graph)}
         with in_the_name_of("ReplaceKernel", _FIX):
             return replace_operations(graph, chains)
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each convolution with more than one tap, kernels of other sizes."""
+        options = []
+        for name, operation in graph.operations.items():
+            kernel = _kernel(operation) if operation.kind in RESIZABLE else (1,)
+            if max(kernel) == 1:
+                continue
+            edits = {
+                f"{_times(_fitted(n, kernel, False) or ())}": cls("any", n, (name,)) for n in SIZES
+            }
+            if operation.kind in PLAIN and min(kernel) > 3:
+                edits["two of 3"] = cls("any", 3, (name,), how="stack")
+            for size, edit in edits.items():
+                if size != _times(kernel):
+                    change = f"kernel {size} in place of {_times(kernel)}"
+                    options.append(Option(f"layer:{name}", cls.method, change, edit, (name,)))
+        return tuple(options)
 
     def _chosen(self, graph: Graph) -> list[str]:
         reasons = {

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from saikei.edits.base import RefittingEdit
+from saikei.edits.base import Option, RefittingEdit
 from saikei.edits.replacing.averaging import averaging_convolution
 from saikei.edits.replacing.poolings import (
     Pooling,
@@ -78,6 +78,8 @@ class ReplacePooling(RefittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "pooling"
+    stage: ClassVar[int] = 3
     old: str
     new: str
     layers: tuple[str, ...] = ()
@@ -88,6 +90,22 @@ class ReplacePooling(RefittingEdit):
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range."""
         _check_arguments(self)
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each pooling, the other reduction, a convolution, and one over all of space."""
+        options = []
+        for name, operation in graph.operations.items():
+            pooling = pooling_of(graph, operation)
+            if pooling is None:
+                continue
+            other = "average" if pooling.reduction == "max" else "max"
+            offered = ("global_average", "depthwise_conv") if pooling.form != "global" else ()
+            for new in (other, *offered):
+                change = f"{new.replace('_', ' ')} in place of {pooling}"
+                edit = cls("any", new, (name,))
+                options.append(Option(f"pooling:{name}", cls.method, change, edit, (name,)))
+        return tuple(options)
 
     def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with other pooling."""

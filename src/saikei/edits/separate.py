@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from saikei.budget import Budget
+from saikei.edits.base import Option
 from saikei.edits.checks import check_amount
 from saikei.edits.lowrank.convolutions import split_depthwise
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
-from saikei.edits.lowrank.splitting import Splittable, Splitter, SplittingEdit
+from saikei.edits.lowrank.splitting import Splittable, Splitter, SplittingEdit, find_options
 from saikei.errors import BudgetError, EditError
+from saikei.graph import Graph
 from saikei.limits import check_whole
 
 
@@ -51,6 +53,7 @@ class Separate(SplittingEdit):
     """
 
     exact: ClassVar[bool] = False
+    method: ClassVar[str] = "separate"
     keep: float | Budget | None = None
     depth_multiplier: int = 1
     layers: tuple[str, ...] = ()
@@ -64,6 +67,23 @@ class Separate(SplittingEdit):
         if self.keep is not None:
             check_amount("Separate", "keep", self.keep, "nothing")
         check_whole("Separate: depth_multiplier", self.depth_multiplier, kind=EditError)
+
+    @classmethod
+    def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
+        """For each convolution that becomes smaller, one and two filters for each channel."""
+        found = find_options(cls(), graph).options
+        return tuple(
+            Option(
+                f"layer:{layer.layer}",
+                cls.method,
+                f"depthwise and pointwise, {filters} filter{'s' * (filters > 1)} a channel",
+                cls(depth_multiplier=filters, layers=(layer.layer,)),
+                (layer.layer,),
+            )
+            for layer in found
+            for filters in (1, 2)
+            if (layer.rank == filters).any()
+        )
 
     @property
     def splitters(self) -> Mapping[str, Splitter]:

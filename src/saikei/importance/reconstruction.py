@@ -10,6 +10,7 @@ the other, each time the one that costs least (optimal brain surgeon by columns;
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,16 +32,22 @@ STEPS = 64
 
 
 def reconstruction(
-    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples | None
+    channel_map: ChannelMap,
+    generator: np.random.Generator,
+    samples: Samples | None,
+    groups: Collection[ChannelGroup] | None = None,
 ) -> NDArray[np.float64]:
     """The error there is once a channel and all that matter less have gone.
 
     It is the squared error after a refit of the layers that read the group, relative to what they
-    compute of it, so it means the same in every group.
+    compute of it, so it means the same in every group. Channels of groups that are not among
+    `groups` get 0.
     """
     assert samples is not None
     scores = np.zeros(channel_map.count)
-    views = _views(channel_map, generator, samples)
+    chosen = channel_map.groups if groups is None else groups
+    names = {group.name for group in chosen}
+    views = _views(channel_map, generator, samples, names)
     for number, group in enumerate(channel_map.groups):
         if views[number]:
             scores[group.channels] = _eliminate(views[number])
@@ -96,11 +103,11 @@ class _View:
 
 
 def _views(
-    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples
+    channel_map: ChannelMap, generator: np.random.Generator, samples: Samples, names: set[str]
 ) -> dict[int, list[_View]]:
     group_of = np.full(channel_map.count, -1)
     for number, group in enumerate(channel_map.groups):
-        group_of[group.channels] = number if group.free.any() else -1
+        group_of[group.channels] = number if group.free.any() and group.name in names else -1
     found: dict[int, list[_View]] = defaultdict(list)
     for carrier, array in read_arrays(channel_map, samples):
         for number in np.unique(group_of[carrier.channels]):
