@@ -18,8 +18,10 @@ from saikei.graph import Graph, TensorRef
 from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.links import link_of_task
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels
+from saikei.scoring.outputs import Output, Outputs
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.task import Task
 from saikei.tensors import to_floats
@@ -90,6 +92,29 @@ class Evidence:
             members: Members with equal inputs and outputs.
         """
         return cls(Labelled((), ()), MemberOutputs(()), np.empty(0, np.uint64), members)
+
+    @classmethod
+    def stored(cls, labelled: Labelled, predictions: Sequence[Sequence[Array]]) -> Evidence:
+        """Evidence from predictions that were made before, without any model.
+
+        Fusions of outputs can be fitted to it and scored on it; `Cascade` needs `costs`, and what
+        reads features or inputs is refused.
+
+        Args:
+            labelled: The labels of the rows.
+            predictions: For each member one array `(n, …)` for each of its outputs.
+
+        Raises:
+            DataError: when predictions are not finite.
+        """
+        outputs = tuple(tuple(member) for member in predictions)
+        names = [f"Member {number}" for number in range(1, len(outputs) + 1)]
+        _check_finite(MemberOutputs(outputs), names)
+        shapes = [(None, *one.shape[1:]) for one in outputs[0]]
+        each = zip(shapes, labelled.tasks, strict=True)
+        known = Outputs(list(shapes), tuple(Output(s, link_of_task(task)) for s, task in each))
+        members = Members((), (), stored=(known,) * len(outputs))
+        return cls(labelled, MemberOutputs(outputs), np.empty(0, np.uint64), members)
 
     def __len__(self) -> int:
         return len(self.labelled)

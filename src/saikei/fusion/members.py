@@ -26,11 +26,14 @@ class Members:
             name.
         graphs: The graph of each of these models.
         cross_fit: The `CrossFit` that the members come from; `None` for others.
+        stored: Of members whose predictions alone are known, the outputs of each; the models and
+            graphs are empty then.
     """
 
     models: tuple[keras.Model, ...]
     graphs: tuple[Graph, ...] = field(repr=False)
     cross_fit: CrossFit | None = field(default=None, repr=False)
+    stored: tuple[Outputs, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, given: AnyMembers) -> Members:
@@ -53,12 +56,12 @@ class Members:
         return cls(models, tuple(map(read, models)))
 
     def __len__(self) -> int:
-        return len(self.models)
+        return len(self.stored or self.models)
 
     @cached_property
     def outputs(self) -> tuple[Outputs, ...]:
         """The outputs of each member: their shapes, nesting and last activations."""
-        return tuple(map(read_outputs, self.graphs))
+        return self.stored or tuple(map(read_outputs, self.graphs))
 
     @property
     def activations(self) -> tuple[str, ...]:
@@ -75,6 +78,8 @@ class Members:
         """The names of the models, or those that `cross_fit` was given."""
         if self.cross_fit is not None:
             return list(self.cross_fit.members)
+        if self.stored:
+            return [f"member_{number}" for number in range(1, len(self) + 1)]
         return [model.name for model in self.models]
 
     @cached_property

@@ -12,7 +12,7 @@ from keras import tree
 from saikei.batches import Array
 from saikei.data import gathered
 from saikei.errors import FusionError
-from saikei.fusion.base import Fusion, OutputFusion
+from saikei.fusion.base import Fusion, Head, OutputFusion
 from saikei.fusion.evidence import Evidence, gather
 from saikei.fusion.members import AnyMembers, Members
 from saikei.scoring.predictions import predict_all
@@ -30,12 +30,15 @@ class NestedScore:
             float64 `(rows,)`; their mean is the loss.
         rows: Indices of these rows in the data, ascending.
         outputs: The fusion's predictions of these rows, one array for each output.
+        heads: What was fitted for each fold, in the order of the folds; empty for a fusion that is
+            no function of its members' outputs.
     """
 
     score: Score
     losses: Array = field(repr=False)
     rows: Indices = field(repr=False)
     outputs: tuple[Array, ...] = field(repr=False)
+    heads: tuple[Head, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The score, JSON-ready."""
@@ -82,7 +85,7 @@ class Nest:
     Args:
         evidence: Labels and predictions of the members.
         folds: The folds, as indices of its rows.
-        data: The data as arrays; `None` for what `cross_fit` gives.
+        data: The data as arrays; `None` for what `cross_fit` gives and for stored predictions.
         allow_in_sample: Whether fusions may be fitted to rows that a member was trained on.
     """
 
@@ -109,11 +112,25 @@ class Nest:
         evidence = gather(members, held, allow_in_sample, parts)
         return cls(evidence, _folds(evidence, folds, seed), held, allow_in_sample)
 
+    @classmethod
+    def stored(cls, evidence: Evidence, seed: int) -> Nest:
+        """Five folds over stored predictions (`Evidence.stored`); no model is run.
+
+        Raises:
+            DataError: when there are fewer rows than folds, or a class is missing from a fold.
+        """
+        return cls(evidence, _folds(evidence, None, seed), None, False)
+
     def score(self, fusion: Fusion) -> NestedScore:
         """Score one fusion."""
+        heads: list[Head] = []
         if isinstance(fusion, OutputFusion):
             fusion = fusion.ready(self.evidence)
-            each = [self._by_head(fusion, fold) for fold in self.folds]
+            heads = [fusion.fit_head(self.evidence.take(fold.train)) for fold in self.folds]
+            each: list[Sequence[Array]] = [
+                head.predict(self.evidence.take(fold.test).predictions)
+                for head, fold in zip(heads, self.folds, strict=True)
+            ]
         else:
             each = [self._by_model(fusion, fold) for fold in self.folds]
         rows = np.concatenate([fold.test for fold in self.folds])
@@ -125,19 +142,16 @@ class Nest:
             losses=labelled.losses(outputs),
             rows=rows[order],
             outputs=outputs,
+            heads=tuple(heads),
         )
-
-    def _by_head(self, fusion: OutputFusion[Any], fold: Fold) -> Sequence[Array]:
-        head = fusion.fit_head(self.evidence.take(fold.train))
-        predicted: Sequence[Array] = head.predict(self.evidence.take(fold.test).predictions)
-        return predicted
 
     def _by_model(self, fusion: Fusion, fold: Fold) -> Sequence[Array]:
         members = self.evidence.members
-        if members.cross_fit is not None:
+        if members.cross_fit is not None or members.stored:
+            source = "of cross_fit" if members.cross_fit is not None else "that are stored"
             raise FusionError(
-                f"{type(fusion).__name__} needs models and cannot be scored on the predictions of "
-                "cross_fit: give members and held-out data."
+                f"{type(fusion).__name__} needs models and cannot be scored on predictions {source}"
+                ": give members and held-out data."
             )
         train, test = (_take(self.data, rows) for rows in (fold.train, fold.test))
         model = fusion(members, train, allow_in_sample=self.allow_in_sample)

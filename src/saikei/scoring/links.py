@@ -37,7 +37,7 @@ def links_of(activations: Sequence[str], tasks: Sequence[Task] = ()) -> tuple[Li
                 "rebuild the members with sigmoid or without."
             )
     for place, (link, task) in enumerate(zip(links, tasks, strict=False), start=1):
-        learns = _link_of_task(task)
+        learns = link_of_task(task)
         if learns != link:
             raise FusionError(
                 f"Output {place} ends in {activations[place - 1]} and is compiled for {task.kind} "
@@ -53,7 +53,7 @@ def link_of(kind: str) -> Link:
     return links.get(kind, "sigmoid")
 
 
-def _link_of_task(task: Task) -> Link:
+def link_of_task(task: Task) -> Link:
     return "linear" if task.from_logits else link_of(task.kind)
 
 

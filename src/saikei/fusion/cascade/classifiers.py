@@ -38,7 +38,7 @@ def open_exits(
     outputs = members.outputs[0].each
     kind = _kind(outputs[0]) if tasks is None else tasks[0].kind
     shapes = [output.shape for output in outputs]
-    decides = _decides(f"'{members.models[0].name}'", kind, shapes)
+    decides = _decides(f"'{members.names[0]}'", kind, shapes)
     logits = outputs[0].activation == "linear" if tasks is None else tasks[0].from_logits
     return Exits((0.0,) * (len(members) - 1), confidence, combine, decides, logits)
 
@@ -89,6 +89,8 @@ def member_costs(
     if given is not None:
         check_costs(given, len(members))
         return given
+    if members.stored:
+        raise FusionError("Stored predictions have no MACs: give Cascade(costs=(…)).")
     each = zip(members.models, members.graphs, strict=True)
     return tuple(_macs(model, graph, data) for model, graph in each)
 
