@@ -13,7 +13,11 @@ from sklearn.model_selection import TimeSeriesSplit
 import saikei as sk
 from saikei.errors import DataError, FusionError
 from saikei.fusion import Average, BestMember, Fusion, OutputFusion, Stack
+from saikei.fusion.evidence import Evidence
 from saikei.judging import nested_score
+from saikei.judging.nested import Nest
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.task import Task
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 20)).astype("float32")
@@ -178,3 +182,34 @@ def test_the_best_member_is_copied_and_counts_as_chosen():
 def test_folds_without_a_class_are_refused():
     with pytest.raises(DataError, match="Class 1 is missing from the training part of fold"):
         nested_score(BestMember(), team(), (X, (np.arange(200) == 5).astype(int)))
+
+
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        Average("learn"),
+        Average("greedy", calibrate=True, space="logit"),
+        Stack(folds=2),
+        sk.Cascade(cost=2, certainty=None, costs=(1, 2)),
+        BestMember(),
+    ],
+    ids=lambda fusion: type(fusion).__name__,
+)
+def test_stored_predictions_give_the_score_that_the_models_give(fusion):
+    members = leaky_team()
+    labels = np.where(RNG.random(200) < 0.8, X[:, 0] > 0, NOISE).astype(int)
+    expected = nested_score(fusion, members, (X, labels), allow_in_sample=True)
+    task = Task("binary", "binary_crossentropy", "binary_accuracy", False, True, 1)
+    outputs = [[member.predict(X, verbose=0)] for member in members]
+    evidence = Evidence.stored(Labelled.of([task], [labels], outputs[0]), outputs)
+    found = Nest.stored(evidence, seed=0).score(fusion)
+    np.testing.assert_allclose(found.outputs[0], expected.outputs[0], atol=1e-5)
+    assert found.score.value == expected.score.value and len(found.heads) == 5
+
+
+def test_what_needs_models_is_not_scored_on_stored_predictions():
+    task = Task("regression", "mse", "mse", False, False, 1)
+    outputs = [[X[:, :1]], [X[:, 1:2]]]
+    evidence = Evidence.stored(Labelled.of([task], [X[:, 2]], outputs[0]), outputs)
+    with pytest.raises(FusionError, match="Soup needs models .* predictions that are stored"):
+        Nest.stored(evidence, seed=0).score(sk.Soup())

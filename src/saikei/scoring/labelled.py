@@ -125,6 +125,27 @@ class Labelled:
         value, low, high = mean_interval(self.losses(outputs), importance)
         return Score("loss", value, low, high, int((importance > 0).sum()), False, value)
 
+    def merit(self, outputs: Sequence[Any]) -> tuple[float, float]:
+        """Two numbers to sort predictions by: the metric, and the loss among equal metrics.
+
+        They are those of `score`, with a changed sign where smaller is better, so that more is
+        always better. No interval is computed, since a search compares many predictions.
+
+        Args:
+            outputs: Predictions, one array `(n, …)` for each output.
+
+        Raises:
+            DataError: When predictions are of another length than labels, or not finite.
+        """
+        loss = self.loss(outputs)
+        if self.metric is not None:
+            value = self.metric.value(self.tasks[0], self.labels[0], outputs[0])
+            return (value if self.metric.greater_is_better else -value), -loss
+        if len(self.tasks) > 1:
+            return -loss, -loss
+        value = float(per_sample(self.tasks[0], self.labels[0], outputs[0]).mean())
+        return (value if self.tasks[0].greater_is_better else -value), -loss
+
     def difference(self, first: Sequence[Any], second: Sequence[Any]) -> Difference:
         """The score of the first predictions minus that of the second, paired by row.
 

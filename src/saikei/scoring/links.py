@@ -54,6 +54,7 @@ def link_of(kind: str) -> Link:
 
 
 def link_of_task(task: Task) -> Link:
+    """What the outputs of a task went through; `"linear"` for logits and numbers."""
     return "linear" if task.from_logits else link_of(task.kind)
 
 

@@ -42,6 +42,20 @@ class Metric:
     greater_is_better: bool
     function: Function
 
+    def value(self, task: Task, labels: Any, outputs: Array) -> float:
+        """The metric alone, without its interval, for a search over many predictions.
+
+        Args:
+            task: What the output learns.
+            labels: An array, or `Labels`.
+            outputs: `(n, …, outputs)`.
+
+        Raises:
+            DataError: When the metric is not defined on this data.
+        """
+        parts = _Counted.of(task, as_labels(labels), outputs)
+        return self._of(task, parts, np.arange(len(parts.y)))
+
     def score(self, task: Task, labels: Any, outputs: Array, seed: int = 0) -> Score:
         """The metric with a 95 % interval, by bootstrap over the samples.
 

@@ -21,15 +21,15 @@ class Member:
     """A trained candidate, or a given model, that may become part of a team.
 
     Args:
-        name: unique name of the candidate.
-        family: the family that its plan belongs to, such as `"knapsack"`.
-        cost: the cost of its model.
-        outputs: its predictions of the judge's rows, one array `(n, …)` for each output.
-        model: loads its model. Only soups and `build` call it.
-        structure: a key that members share when their models differ in weights alone, such as a
+        name: Unique name of the candidate.
+        family: The family that its plan belongs to, such as `"knapsack"`.
+        cost: The cost of its model.
+        outputs: Its predictions of the judge's rows, one array `(n, …)` for each output.
+        model: Loads its model. Only soups and `build` call it.
+        structure: A key that members share when their models differ in weights alone, such as a
             digest of parent and recipe. Only members with one key are merged into a soup; an empty
             key is shared with nobody.
-        inputs: the names of the inputs that its model reads; empty when all members read the same
+        inputs: The names of the inputs that its model reads; empty when all members read the same
             inputs.
     """
 
@@ -47,19 +47,19 @@ class Team:
     """One or several members as one model that is not built yet.
 
     Args:
-        method: how the members are combined; `"single"` is one member as it is.
-        members: their names. In a cascade in the order in which they run.
-        weights: one weight for each member of an average; empty for other methods.
-        fusion: the fusion that makes the model; `None` for a single member.
-        head: the function of the members' predictions, fitted to all rows of validation; `None`
+        method: How the members are combined; `"single"` is one member as it is.
+        members: Their names. In a cascade in the order in which they run.
+        weights: One weight for each member of an average; empty for other methods.
+        fusion: The fusion that makes the model; `None` for a single member.
+        head: The function of the members' predictions, fitted to all rows of validation; `None`
             for a single member and for a soup.
-        score: the score on validation. Where weights, a meta-learner or thresholds were fitted,
+        score: The score on validation. Where weights, a meta-learner or thresholds were fitted,
             each row is scored by a fit to other rows.
-        outputs: the predictions that `score` belongs to, one array `(n, …)` for each output.
-        cost: the cost when all members run on every row. Before the model is built it is the sum
+        outputs: The predictions that `score` belongs to, one array `(n, …)` for each output.
+        cost: The cost when all members run on every row. Before the model is built it is the sum
             over members, which may be more than the exact cost of the built model.
-        mean_cost: of a cascade the mean cost of a row of validation; `None` for other methods.
-        complexity: as `Fusion.complexity`: 0 for a single member, 1 when nothing is fitted.
+        mean_cost: Of a cascade the mean cost of a row of validation; `None` for other methods.
+        complexity: As `Fusion.complexity`: 0 for a single member, 1 when nothing is fitted.
     """
 
     method: Method
@@ -90,12 +90,12 @@ class Lack:
     """What the best team lacks: a hint for the next generation of candidates.
 
     Args:
-        left: for each limit of the budget the share that the team leaves unused, 0 to 1.
-        share_wrong: the share of rows whose label the team does not predict; for numbers the share
+        left: For each limit of the budget the share that the team leaves unused, 0 to 1.
+        share_wrong: The share of rows whose label the team does not predict; for numbers the share
             of the labels' variance that is left.
-        worst_classes: the classes with the largest share of wrong rows, the worst first; empty
+        worst_classes: The classes with the largest share of wrong rows, the worst first; empty
             where labels are not classes.
-        nobody: the share of rows that no single member predicts correctly, so that another
+        nobody: The share of rows that no single member predicts correctly, so that another
             combination of these members cannot help; for numbers 0.
     """
 

@@ -1,0 +1,170 @@
+"""Averages and stacks of sets of members, each fitted one scored by folds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saikei.fusion.average import Average
+from saikei.fusion.average.weighted_mean import WeightedMean
+from saikei.fusion.base import OutputFusion
+from saikei.fusion.evidence import Evidence
+from saikei.fusion.stack import Stack
+from saikei.fusion.stack.metas import LinearMeta, Meta
+from saikei.judging.nested import Nest, NestedScore
+from saikei.runs.candidate import Cost
+from saikei.search.compose.sets import Pool, ScoredSet, mean_of
+from saikei.search.compose.spend import together, with_head
+from saikei.search.compose.team import Member, Method, Team
+
+# Members with a smaller learned weight are left out.
+LEAST_WEIGHT = 1e-3
+
+
+def single(member: Member, pool: Pool) -> Team:
+    """One member as it is."""
+    score = pool.judge.score(member.outputs)
+    return Team(
+        "single", (member.name,), (), None, None, score, member.outputs, member.cost, None, 0
+    )
+
+
+def equal_average(members: Sequence[Member], pool: Pool) -> Team:
+    """The mean of the members' outputs, to which nothing is fitted."""
+    outputs = mean_of([one.outputs for one in members])
+    count = len(members)
+    weights = (1 / count,) * count
+    return Team(
+        method="average",
+        members=tuple(one.name for one in members),
+        weights=weights,
+        fusion=Average(),
+        head=WeightedMean(weights),
+        score=pool.judge.score(outputs),
+        outputs=outputs,
+        cost=together([one.cost for one in members]),
+        mean_cost=None,
+        complexity=1,
+    )
+
+
+def fitted_averages(
+    found: ScoredSet, pool: Pool, methods: Sequence[Method], seed: int
+) -> tuple[Team, ...]:
+    """Averages of a set with weights that were learned, or selected greedily.
+
+    Args:
+        found: The set. Members whose weight is 0 are left out of the team.
+        pool: Members and limits.
+        methods: `"learned"`, `"greedy"` or both.
+        seed: Seed of the folds.
+    """
+    fusions: dict[Method, Average] = {
+        "learned": Average("learn"),
+        "greedy": Average("greedy", seed=seed % 2**32),
+    }
+    nest = nest_of(found.members, pool, seed)
+    each = [_weighted(m, fusions[m], found.members, nest) for m in methods if m in fusions]
+    return tuple(one for one in each if one is not None)
+
+
+def _weighted(
+    method: Method, fusion: Average, members: Sequence[Member], nest: Nest
+) -> Team | None:
+    """An average with fitted weights; `None` when one member gets all the weight."""
+    head = fusion.fit_head(nest.evidence)
+    assert isinstance(head, WeightedMean)
+    used = [(m, w) for m, w in zip(members, head.weights, strict=True) if w >= LEAST_WEIGHT]
+    if len(used) < 2:
+        return None
+    total = sum(weight for _, weight in used)
+    weights = tuple(weight / total for _, weight in used)
+    nested = nest.score(fusion)
+    return Team(
+        method=method,
+        members=tuple(one.name for one, _ in used),
+        weights=weights,
+        fusion=Average(weights),
+        head=WeightedMean(weights),
+        score=nested.score,
+        outputs=nested.outputs,
+        cost=together([one.cost for one, _ in used]),
+        mean_cost=None,
+        complexity=fusion.complexity,
+    )
+
+
+def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Team], int]:
+    """A stack on the outputs of the best set that leaves room in the budget for its weights.
+
+    Fitting one takes longer than anything else here. So it is scored by folds only when its own
+    cross-validation promises a lower loss than the mean of the set has.
+
+    Args:
+        sets: Sets of members, the best first.
+        pool: Members and limits.
+        seed: Seed of the folds.
+
+    Returns:
+        The stack, if it is promising, and how many were considered.
+
+    Raises:
+        SaikeiError: When there are too few rows, or the outputs are maps or sequences.
+    """
+    found = next((one for one in sets if pool.limits.allow(_with_weights(one.members))), None)
+    if found is None:
+        return [], 0
+    fusion = Stack(folds=2, seed=seed % 2**32)
+    nest = nest_of(found.members, pool, seed)
+    head = fusion.fit_head(nest.evidence)
+    if sum(_cross_validated(meta) for meta in head.metas) >= -found.merit[1]:
+        return [], 1
+    cost = _with_weights(found.members)
+    return [fitted_team("stack", found.members, fusion, head, nest.score(fusion), cost)], 1
+
+
+def _with_weights(members: Sequence[Member]) -> Cost:
+    """The cost of members and a linear map of all their outputs to each output."""
+    widths = [one.shape[-1] for one in members[0].outputs]
+    weights = sum(width * (len(members) * width + 1) for width in widths)
+    return with_head(together([one.cost for one in members]), weights)
+
+
+def _cross_validated(meta: Meta) -> float:
+    """The lowest loss in the cross-validation that chose a meta-learner."""
+    assert isinstance(meta, LinearMeta)
+    return min(float(loss) for tried in meta.losses.values() for loss in tried.values())
+
+
+def fitted_team(
+    method: Method,
+    members: Sequence[Member],
+    fusion: OutputFusion[Any],
+    head: Any,
+    nested: NestedScore,
+    cost: Cost,
+    mean_cost: Cost | None = None,
+) -> Team:
+    """A team whose head was fitted to all rows, and which is scored by folds."""
+    return Team(
+        method=method,
+        members=tuple(one.name for one in members),
+        weights=(),
+        fusion=fusion,
+        head=head,
+        score=nested.score,
+        outputs=nested.outputs,
+        cost=cost,
+        mean_cost=mean_cost,
+        complexity=fusion.complexity,
+    )
+
+
+def nest_of(members: Sequence[Member], pool: Pool, seed: int) -> Nest:
+    """The members' stored predictions, divided into folds.
+
+    Raises:
+        DataError: When there are fewer rows than folds, or a class is missing from a fold.
+    """
+    evidence = Evidence.stored(pool.judge, [one.outputs for one in members])
+    return Nest.stored(evidence, seed)

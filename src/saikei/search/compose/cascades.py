@@ -1,0 +1,176 @@
+"""Cascades of members: which ones, and the thresholds that keep the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saikei.errors import FusionError
+from saikei.fusion.cascade import Cascade
+from saikei.fusion.cascade.classifiers import open_exits
+from saikei.fusion.cascade.fitting import ExitHead, make_stage_table
+from saikei.fusion.cascade.policies import front
+from saikei.fusion.evidence import Evidence
+from saikei.judging.nested import Nest, NestedScore
+from saikei.search.compose.averages import fitted_team, nest_of
+from saikei.search.compose.sets import Pool
+from saikei.search.compose.spend import mean_of_cascade, together
+from saikei.search.compose.team import Member, Team
+
+# Chains that are fitted and scored by folds, of those that are best when fitted to all rows.
+KEPT = 2
+LAST = 3
+FIRST = 6
+# The mean cost on other rows differs a little from that on the rows that chose the thresholds.
+MARGIN = 0.98
+
+
+@dataclass(frozen=True)
+class _Chain:
+    members: tuple[Member, ...]
+    accuracy: float
+
+
+def cascades(pool: Pool, seed: int) -> tuple[tuple[Team, ...], int]:
+    """The most accurate cascades within the budget.
+
+    Where the budget counts the mean over rows, the last member may cost more than the budget;
+    otherwise all members together have to keep it.
+
+    Args:
+        pool: Members and limits.
+        seed: Seed of the folds.
+
+    Returns:
+        The cascades whose mean cost is within the budget on rows that did not choose their
+        thresholds, and how many chains of members were considered.
+
+    Raises:
+        FusionError: When the members are no classifiers of one class for a row.
+        DataError: When there are too few rows for folds.
+    """
+    chains = [_rated(chain, pool) for chain in _chains(pool)]
+    pairs = sorted((one for one in chains if one), key=_order)
+    longer = [_rated(one, pool) for pair in pairs[:1] for one in _between(pair.members, pool)]
+    ranked = sorted([*pairs, *(one for one in longer if one)], key=_order)
+    made = [_fitted(one.members, pool, seed) for one in ranked[:KEPT]]
+    return tuple(one for one in made if one is not None), len(chains) + len(longer)
+
+
+def _order(chain: _Chain) -> tuple[float, int, tuple[str, ...]]:
+    return -chain.accuracy, len(chain.members), tuple(one.name for one in chain.members)
+
+
+def _chains(pool: Pool) -> Iterator[tuple[Member, ...]]:
+    """Pairs of a cheap member and one of the best that cost more."""
+    axis = pool.limits.axis
+    every = pool.best_first(one for one in pool.members if pool.limits.allow_mean(one.cost))
+    firsts = _spread(_undominated(every, pool), FIRST)
+    for last in every[:LAST]:
+        for first in firsts:
+            cheaper = first.cost.on(axis) < last.cost.on(axis)
+            if cheaper and first.inputs == last.inputs and _possible((first, last), pool):
+                yield first, last
+
+
+def _between(pair: tuple[Member, ...], pool: Pool) -> Iterator[tuple[Member, ...]]:
+    """The pair with a member between the two."""
+    axis = pool.limits.axis
+    low, high = (one.cost.on(axis) for one in pair)
+    for one in _spread(_undominated(pool.members, pool), FIRST):
+        chain = (pair[0], one, pair[1])
+        between = low < one.cost.on(axis) < high and one.inputs == pair[0].inputs
+        if between and _possible(chain, pool):
+            yield chain
+
+
+def _undominated(members: Sequence[Member], pool: Pool) -> list[Member]:
+    """Members that no cheaper one is as good as, cheapest first."""
+    axis, merits = pool.limits.axis, pool.merits
+    found: list[Member] = []
+    for one in sorted(members, key=lambda m: (m.cost.on(axis), *(-x for x in merits[m.name]))):
+        if not found or merits[one.name] > merits[found[-1].name]:
+            found.append(one)
+    return found
+
+
+def _spread(members: Sequence[Member], most: int) -> list[Member]:
+    if len(members) <= most:
+        return list(members)
+    return [members[i] for i in np.linspace(0, len(members) - 1, most).round().astype(int)]
+
+
+def _possible(chain: Sequence[Member], pool: Pool) -> bool:
+    """Whether the chain keeps the budget if as few rows as possible go on."""
+    costs = [one.cost for one in chain]
+    least = mean_of_cascade(costs, (1.0,) + (0.0,) * (len(chain) - 1))
+    return pool.limits.allow(together(costs), least)
+
+
+def _costs(chain: Sequence[Member], pool: Pool) -> tuple[float, ...]:
+    return tuple(one.cost.on(pool.limits.axis) for one in chain)
+
+
+def _bound(chain: Sequence[Member], pool: Pool) -> float:
+    """The mean cost to keep, in units of the last member's."""
+    costs, limits = _costs(chain, pool), pool.limits
+    if not limits.mean:
+        # No thresholds exceed the cost of all members: the most accurate ones are chosen.
+        return sum(costs) / costs[-1]
+    per_row = [name for name in ("macs", "latency") if name in limits.absolute]
+    bounds = [limits.absolute[name] / chain[-1].cost.on(name) for name in per_row]
+    return MARGIN * min(bounds, default=sum(costs) / costs[-1] / MARGIN)
+
+
+def _rated(chain: tuple[Member, ...], pool: Pool) -> _Chain | None:
+    """A chain with its accuracy on all rows; `None` when no thresholds keep the cost."""
+    evidence = Evidence.stored(pool.judge, [one.outputs for one in chain])
+    exits = open_exits(evidence.members, evidence.tasks, "max_probability", "last")
+    table = make_stage_table(exits, evidence, _costs(chain, pool))
+    bound = _bound(chain, pool)
+    kept = [one.accuracy for one in front(table) if one.cost <= bound]
+    return _Chain(chain, max(kept)) if kept else None
+
+
+def _fitted(chain: tuple[Member, ...], pool: Pool, seed: int) -> Team | None:
+    """The better of two ways to combine outputs, by folds; `None` when neither keeps the budget."""
+    nest = nest_of(chain, pool, seed)
+    made = [_team(chain, _cascade(chain, how, pool), nest, pool) for how in ("last", "average")]
+    kept = [one for one in made if one is not None]
+    return max(kept, key=lambda team: pool.judge.merit(team.outputs), default=None)
+
+
+def _cascade(chain: Sequence[Member], combine: str, pool: Pool) -> Cascade:
+    return Cascade(
+        cost=_bound(chain, pool),
+        combine="last" if combine == "last" else "average",
+        certainty=None,
+        costs=_costs(chain, pool),
+    )
+
+
+def _team(chain: tuple[Member, ...], fusion: Cascade, nest: Nest, pool: Pool) -> Team | None:
+    try:
+        nested = nest.score(fusion)
+        head = fusion.fit_head(nest.evidence)
+    except FusionError:
+        # No thresholds keep the cost on these rows, or none are better than the last member.
+        return None
+    costs = [one.cost for one in chain]
+    mean_cost = mean_of_cascade(costs, _shares(nested, nest))
+    if not pool.limits.allow(together(costs), mean_cost):
+        return None
+    return fitted_team("cascade", chain, fusion, head, nested, together(costs), mean_cost)
+
+
+def _shares(nested: NestedScore, nest: Nest) -> tuple[float, ...]:
+    """The share of rows that each member sees, with thresholds that other rows chose."""
+    each = []
+    for head, fold in zip(nested.heads, nest.folds, strict=True):
+        assert isinstance(head, ExitHead)
+        each.append(head.stages(nest.evidence.take(fold.test).predictions))
+    stages = np.concatenate(each)
+    count = len(nest.evidence.predictions.outputs)
+    return tuple(float((stages >= stage).mean()) for stage in range(count))

@@ -1,0 +1,109 @@
+"""`gains`: what each member adds to the best team within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saikei.budget import Budget
+from saikei.fusion.average.candidates import candidates_of
+from saikei.fusion.average.objectives import loss_of
+from saikei.runs.candidate import Cost
+from saikei.scoring.labelled import Labelled
+from saikei.search.compose.sets import Pool, ScoredSet, grown_sets, scored_set
+from saikei.search.compose.spend import Limits
+from saikei.search.compose.team import Member
+
+
+@dataclass(frozen=True, order=True)
+class Gain:
+    """What a member adds to the best team; sorts by the metric, then by the loss.
+
+    Args:
+        metric: By how much the best team with the member is better than the best one without, in
+            the metric, where more is better. Below 0 for a member that the best team does better
+            without.
+        loss: The same for the loss: by how much it is lower, in nats or squared error.
+    """
+
+    metric: float
+    loss: float
+
+
+def gains(
+    members: Sequence[Member], judge: Labelled, budget: Budget, whole: Cost
+) -> Mapping[str, Gain]:
+    """What each member adds to the best team within the budget.
+
+    Teams are single members and equally weighted means, which follow from stored predictions in
+    little time. For each member one team is compared that has it and one that has not: the best
+    team itself, with the member added or dropped, or exchanged for one that leaves enough room.
+
+    Args:
+        members: Trained candidates and given models, with different names.
+        judge: The labels of validation. Where it has a metric, that decides.
+        budget: The budget as given.
+        whole: The cost that the budget's shares refer to.
+
+    Returns:
+        A gain for each member that keeps the budget alone, by name.
+    """
+    pool = Pool(tuple(members), judge, Limits.of(budget, whole))
+    if not pool.ranked:
+        return {}
+    alone = [ScoredSet((one,), pool.merits[one.name]) for one in pool.ranked]
+    known = sorted([*alone, *grown_sets(pool)], key=lambda one: one.merit, reverse=True)
+    changed = _changed(known[0].members, pool)
+    found = {}
+    for one in pool.ranked:
+        every = [*known, *changed[one.name]]
+        having = max(s.merit for s in every if one in s.members)
+        lacking = max((s.merit for s in every if one not in s.members), default=None)
+        # Without it there is nothing; every member is then worth the same.
+        base = having if lacking is None else lacking
+        found[one.name] = Gain(having[0] - base[0], having[1] - base[1])
+    return found
+
+
+def _changed(best: Sequence[Member], pool: Pool) -> dict[str, list[ScoredSet]]:
+    """For each member the best team with it added or exchanged, or of a member without it."""
+    others = [one for one in pool.ranked if one not in best]
+    found: dict[str, list[ScoredSet]] = {one.name: [] for one in pool.ranked}
+    nearest: dict[str, tuple[float, tuple[Member, ...]]] = {}
+    for left in _shortened(best):
+        fitting = [one for one in others if pool.allows([*left, one])]
+        losses = _losses(left, fitting, pool)
+        for one, loss in zip(fitting, losses, strict=True):
+            if loss < nearest.get(one.name, (np.inf,))[0]:
+                nearest[one.name] = loss, (*left, one)
+        if len(left) < len(best):
+            (gone,) = (one for one in best if one not in left)
+            swapped = [(*left, fitting[int(np.argmin(losses))])] if fitting else []
+            tried = [*([left] if left else []), *swapped]
+            found[gone.name] += [scored_set(each, pool.judge) for each in tried]
+    for name, (_, team) in nearest.items():
+        found[name].append(scored_set(team, pool.judge))
+    return found
+
+
+def _shortened(best: Sequence[Member]) -> Iterator[tuple[Member, ...]]:
+    """The team, and the team without each of its members in turn."""
+    yield tuple(best)
+    for member in best:
+        yield tuple(one for one in best if one is not member)
+
+
+def _losses(left: Sequence[Member], joining: Sequence[Member], pool: Pool) -> Sequence[float]:
+    """The loss of the mean of some members and one more, for each that may join."""
+    if not joining:
+        return []
+    every = [*left, *joining]
+    if len(every) == 1:
+        return [-pool.merits[every[0].name][1]]
+    loss = loss_of(pool.judge.tasks, [one.outputs for one in every], pool.judge.labels)
+    candidates = candidates_of(loss, np.arange(len(every)))
+    for index in range(len(left)):
+        candidates.take(index)
+    return [float(one) for one in candidates.joined(np.arange(len(left), len(every)))]

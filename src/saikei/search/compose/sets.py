@@ -1,0 +1,136 @@
+"""Sets of members whose equally weighted mean is good, grown within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from saikei.fusion.average.candidates import candidates_of
+from saikei.fusion.average.objectives import loss_of
+from saikei.scoring.labelled import Labelled, Outputs
+from saikei.search.compose.spend import Limits, together
+from saikei.search.compose.team import Member
+
+MOST_MEMBERS = 8
+# Sets are grown from members of at most 1, 1/2, 1/3, … of the budget, so that so many fit in.
+PARTS = (1, 2, 3, 4, 6, 8)
+# Only so many of the best members of one such part are looked at.
+POOL = 32
+# At each step the sets with the lowest loss, so many of them, are compared by the metric.
+WIDTH = 2
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Members, the labels that they are judged by, and the limits of the budget.
+
+    Args:
+        members: All members, with different names.
+        judge: The labels of validation.
+        limits: The limits of the budget.
+    """
+
+    members: tuple[Member, ...]
+    judge: Labelled = field(repr=False)
+    limits: Limits
+
+    @cached_property
+    def merits(self) -> dict[str, tuple[float, float]]:
+        """For each member its metric and loss, where more is better; see `Labelled.merit`."""
+        return {one.name: self.judge.merit(one.outputs) for one in self.members}
+
+    @cached_property
+    def ranked(self) -> tuple[Member, ...]:
+        """The members that keep the budget alone, the best first."""
+        return self.best_first(one for one in self.members if self.limits.allow(one.cost))
+
+    def best_first(self, members: Iterable[Member]) -> tuple[Member, ...]:
+        """Members in order of their merit; equal ones by name."""
+        merits = self.merits
+        return tuple(sorted(members, key=lambda m: (*(-one for one in merits[m.name]), m.name)))
+
+    def allows(self, members: Sequence[Member]) -> bool:
+        """Whether members keep the budget side by side."""
+        return self.limits.allow(together([one.cost for one in members]))
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """Members and the merit of their equally weighted mean.
+
+    Args:
+        members: In the order in which they joined.
+        merit: The metric and the loss, where more is better.
+    """
+
+    members: tuple[Member, ...]
+    merit: tuple[float, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the members, sorted."""
+        return tuple(sorted(one.name for one in self.members))
+
+
+def grown_sets(pool: Pool) -> tuple[ScoredSet, ...]:
+    """Sets of two members or more within the budget, best first.
+
+    For each k in `PARTS` a set is grown from the best member that takes at most the k-th part of
+    the budget: by the loss, which is fast to compute for all members that could join, and of those
+    with the lowest loss the best by the metric joins. So the number of sets that are scored does
+    not depend on the number of members.
+
+    Args:
+        pool: Members and limits.
+    """
+    found: dict[tuple[str, ...], ScoredSet] = {}
+    for count in PARTS:
+        part = pool.limits.part(count)
+        eligible = [one for one in pool.ranked if part.allow(one.cost)][:POOL]
+        if len(eligible) >= 2:
+            for one in _growth(eligible, pool):
+                found.setdefault(one.names, one)
+    return tuple(sorted(found.values(), key=lambda s: (-s.merit[0], -s.merit[1], s.names)))
+
+
+def _growth(eligible: Sequence[Member], pool: Pool) -> Iterator[ScoredSet]:
+    """Sets grown from the best member that leaves room for another, one for each step and rival."""
+    start = next((i for i in range(len(eligible)) if _joinable([i], eligible, pool)), None)
+    if start is None:
+        return
+    judge = pool.judge
+    loss = loss_of(judge.tasks, [one.outputs for one in eligible], judge.labels)
+    candidates = candidates_of(loss, np.arange(len(eligible)))
+    candidates.take(start)
+    taken = [start]
+    while len(taken) < MOST_MEMBERS and (free := _joinable(taken, eligible, pool)):
+        losses = candidates.joined(np.array(free))
+        nearest = [free[i] for i in np.argsort(losses, kind="stable")[:WIDTH]]
+        scored = [scored_set([eligible[i] for i in (*taken, one)], judge) for one in nearest]
+        yield from scored
+        best = max(range(len(scored)), key=lambda i: (scored[i].merit, -i))
+        candidates.take(nearest[best])
+        taken.append(nearest[best])
+
+
+def _joinable(taken: Sequence[int], eligible: Sequence[Member], pool: Pool) -> list[int]:
+    chosen = [eligible[i] for i in taken]
+    return [i for i, one in enumerate(eligible) if i not in taken and pool.allows([*chosen, one])]
+
+
+def scored_set(members: Sequence[Member], judge: Labelled) -> ScoredSet:
+    """Members with the merit of their mean.
+
+    Args:
+        members: At least one.
+        judge: The labels of validation.
+    """
+    return ScoredSet(tuple(members), judge.merit(mean_of([one.outputs for one in members])))
+
+
+def mean_of(outputs: Sequence[Outputs]) -> Outputs:
+    """The mean of the outputs of several models, output by output."""
+    return tuple(np.mean(np.stack(parts), axis=0) for parts in zip(*outputs, strict=True))

@@ -1,0 +1,230 @@
+"""Teams are found within the budget, from stored predictions, and scored on unseen rows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saikei import Budget
+from saikei.fusion import Average, Cascade, Stack
+from saikei.fusion.evidence import Evidence
+from saikei.judging.nested import Nest
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.metrics import find_metric
+from saikei.scoring.task import Task
+from saikei.search.compose import Member, gains, is_better, lack, teams, trained_teams
+from tests.search.compose.made_up import TASK, WHOLE, cost, crowd, judge_of, labels, member
+
+FULL = Budget(macs=1.0)
+
+
+class MeanBudget(Budget):
+    """Limits the mean over rows."""
+
+    count = "mean"
+
+
+def single_of(found):
+    return next(one for one in found.teams if one.method == "single")
+
+
+def test_the_best_teams_are_within_the_budget_and_better_than_the_best_member():
+    y = labels()
+    members = [*crowd(y, 6, 250), member("big", y, 1000, 1.4, 50), member("huge", y, 2000, 5, 51)]
+    found = teams(members, judge_of(y), FULL, WHOLE)
+    assert {"average", "learned", "greedy", "single"} <= {one.method for one in found.teams}
+    assert all(one.cost.macs <= 1000 for one in found.teams)
+    assert all("huge" not in one.members for one in found.teams)
+    values = [one.score.value for one in found.teams]
+    assert values == sorted(values, reverse=True)
+    chosen = found.chosen(judge_of(y))
+    assert len(chosen.members) > 1 and is_better(chosen, single_of(found), judge_of(y))
+    assert single_of(found).members == ("big",)
+
+
+def test_how_many_sets_are_scored_does_not_grow_with_the_members():
+    y = labels(300)
+    few, many = (
+        teams(crowd(y, count, 200), judge_of(y), FULL, WHOLE, ("average",)) for count in (12, 150)
+    )
+    assert many.considered["average"] <= 40
+    assert many.teams[0].score.value >= few.teams[0].score.value
+
+
+def test_the_same_call_gives_the_same_teams_in_any_order_of_members():
+    y = labels(300)
+    members = crowd(y, 5, 200)
+    first, second = (
+        teams(each, judge_of(y), FULL, WHOLE, ("average", "greedy"), seed=3)
+        for each in (members, members[::-1])
+    )
+    assert [(t.method, sorted(t.members)) for t in first.teams] == [
+        (t.method, sorted(t.members)) for t in second.teams
+    ]
+    np.testing.assert_array_equal(first.teams[0].outputs[0], second.teams[0].outputs[0])
+
+
+def test_methods_are_left_out_that_are_not_named():
+    y = labels(200)
+    found = teams(crowd(y, 4, 100), judge_of(y), FULL, WHOLE, ("greedy",))
+    assert {one.method for one in found.teams} == {"greedy", "single"}
+
+
+def test_the_metric_of_the_run_decides():
+    y = np.random.default_rng(0).integers(0, 2, 300)
+    task = Task("multiclass", TASK.loss, "accuracy", False, True, 4)
+
+    def ranked_first(metric):
+        """One member has the classes right and the order of rows wrong, the other the reverse."""
+        margin = np.random.default_rng(1).uniform(0.01, 0.4, 300)
+        right = np.where(np.arange(300) % 10 == 0, -1, 1) * (2 * y - 1)
+        accurate = 0.5 + right * np.where(right == 2 * y - 1, margin, 0.45)
+        ordered = 0.55 + 0.2 * y + 0.1 * margin
+        judge = Labelled(
+            (task,), Labelled.of([task], [y]).labels, None, metric and find_metric(metric, task)
+        )
+        members = [
+            Member(name, "", cost(900), (np.stack([1 - p, p], 1),), lambda: None)
+            for name, p in (("accurate", accurate), ("ordered", ordered))
+        ]
+        return teams(members, judge, FULL, WHOLE).teams[0].members
+
+    assert ranked_first(None) == ("accurate",)
+    assert ranked_first("roc_auc") == ("ordered",)
+
+
+@pytest.mark.parametrize(
+    "fusion", [Average("learn"), Average("greedy"), Stack(folds=2), Cascade(cost=0.9, costs=(1, 3))]
+)
+def test_what_is_fitted_is_scored_on_rows_that_it_was_not_fitted_to(fusion):
+    y = labels(250)
+    outputs = [one.outputs for one in crowd(y, 2)]
+    nest = Nest.stored(Evidence.stored(judge_of(y), outputs), seed=1)
+    nested = nest.score(fusion)
+    fold = nest.folds[0]
+    head = fusion.fit_head(nest.evidence.take(fold.train))
+    expected = head.predict(nest.evidence.take(fold.test).predictions)[0]
+    np.testing.assert_array_equal(nested.outputs[0][fold.test], expected)
+
+
+def test_a_meta_learner_that_learns_labels_by_heart_gains_nothing():
+    y = labels(120)
+    rng = np.random.default_rng(5)
+    noise = [rng.dirichlet(np.ones(4), 120).astype("float32") for _ in range(8)]
+    members = [Member(f"n{i}", "", cost(100), (p,), lambda: None) for i, p in enumerate(noise)]
+    found = teams(members, judge_of(y), FULL, WHOLE)
+    assert found.chosen(judge_of(y)).method == "single"
+
+
+def claims(seed):
+    """Whether a team is claimed to be better where labels are random."""
+    y = labels(400, 1000 + seed)
+    rng = np.random.default_rng(seed)
+    members = [
+        member(f"m{i}", y, int(rng.choice([100, 250, 500])), 0.0, seed=100 * seed + i)
+        for i in range(8)
+    ]
+    found = teams(members, judge_of(y), FULL, WHOLE, ("average", "greedy", "cascade"), seed)
+    return found.chosen(judge_of(y)).method != "single"
+
+
+def test_no_team_is_better_on_random_labels():
+    assert not any(claims(seed) for seed in range(20))
+
+
+@pytest.mark.slow
+def test_no_team_is_better_on_random_labels_in_many_runs():
+    assert not any(claims(seed) for seed in range(100))
+
+
+def test_a_cascade_may_end_in_a_member_above_the_budget_when_the_mean_counts():
+    y = labels(1500)
+    members = [member("small", y, 100, 2.0, 1), member("big", y, 1000, 4.0, 2)]
+    worst = teams(members, judge_of(y), Budget(macs=0.5), WHOLE)
+    assert not [one for one in worst.teams if one.method == "cascade"]
+    mean = teams(members, judge_of(y), MeanBudget(macs=0.5), WHOLE)
+    best = mean.chosen(judge_of(y))
+    assert best.method == "cascade" and best.members == ("small", "big")
+    assert best.mean_cost.macs <= 500 < best.cost.macs == 1100
+    assert best.score.value > single_of(mean).score.value
+
+
+def test_members_with_other_inputs_are_combined_only_with_multimodal():
+    y = labels(300)
+    members = [
+        replace(one, inputs=(name,))
+        for one, name in zip(crowd(y, 4, 200), ("image", "image", "text", "text"), strict=True)
+    ]
+    apart = teams(members, judge_of(y), FULL, WHOLE, ("average",))
+    assert all(
+        set(one.members) <= {"m1", "m2"} or set(one.members) <= {"m3", "m4"} for one in apart.teams
+    )
+    joined = teams(members, judge_of(y), FULL, WHOLE, ("average", "multimodal"))
+    assert set(joined.teams[0].members) == {"m1", "m2", "m3", "m4"}
+
+
+def test_regression_is_combined_by_squared_error():
+    y = np.random.default_rng(0).normal(size=300)
+    task = Task("regression", "mse", "mse", False, False, 1)
+    members = [
+        Member(
+            f"r{i}",
+            "",
+            cost(100 + 50 * i),
+            ((y + np.random.default_rng(i + 1).normal(size=300))[:, None],),
+            lambda: None,
+        )
+        for i in range(4)
+    ]
+    judge = Labelled.of([task], [y], [members[0].outputs[0]])
+    found = teams(members, judge, FULL, WHOLE)
+    assert len(found.chosen(judge).members) == 4
+    assert "cascade" in found.refused
+
+
+def test_a_member_gains_what_the_best_team_loses_without_it():
+    y = labels(800)
+    members = [*crowd(y, 4, 250, 1.5), member("weak", y, 250, 0.1, 60)]
+    twin = replace(members[0], name="twin")
+    found = gains([*members, twin], judge_of(y), FULL, WHOLE)
+    assert max(found, key=found.get) in {"m2", "m3", "m4"}
+    assert found["weak"] < min(found[f"m{i}"] for i in range(1, 5))
+    # Of two equal members neither is missed.
+    assert found["m1"].loss == pytest.approx(0, abs=1e-7)
+    alone = gains(members[:1], judge_of(y), FULL, WHOLE)
+    assert list(alone) == ["m1"]
+
+
+def test_a_member_may_gain_by_the_part_of_the_budget_that_it_fills():
+    y = labels(800)
+    members = [member("big", y, 700, 2.0, 1), member("fits", y, 300, 1.2, 2)]
+    members.append(member("better but too large", y, 600, 1.6, 3))
+    found = gains(members, judge_of(y), FULL, WHOLE)
+    assert found["fits"] > found["better but too large"]
+
+
+def test_lack_names_the_worst_classes_and_the_share_of_the_budget_that_is_left():
+    y = labels(800)
+    members = crowd(y, 2, 250, 3.0)
+    members = [replace(one, outputs=(_blind(one.outputs[0], y, 2),)) for one in members]
+    found = teams(members, judge_of(y), FULL, WHOLE, ("average",))
+    lacking = lack(found.teams[0], members, judge_of(y), FULL, WHOLE)
+    assert lacking.worst_classes[0] == 2
+    assert lacking.left == {"macs": pytest.approx(0.5)}
+    share = float((y == 2).mean())
+    assert share <= lacking.nobody <= lacking.share_wrong < share + 0.2
+
+
+def _blind(p, y, label):
+    p = p.copy()
+    p[y == label, label] = 0
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def test_a_boosted_series_is_planned_within_budget_and_epochs():
+    y = labels(200)
+    members = [member("big", y, 800, 2.0, 1), *crowd(y, 2, 300)]
+    (plan,) = trained_teams(members, judge_of(y), FULL, WHOLE, epochs=7)
+    assert plan.members[0] in {"m1", "m2"} and plan.fusion.rounds == 3
+    assert plan.epochs == 6 and plan.cost.macs == 900
+    assert trained_teams(members[:1], judge_of(y), FULL, WHOLE, epochs=7) == ()
