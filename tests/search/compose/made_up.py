@@ -10,14 +10,16 @@ from saikei.scoring.task import Task
 from saikei.search.compose import Member
 
 CLASSES = 4
-WHOLE = Cost(params=1000, macs=1000, activation_bytes=100, latency=None, batch_size=32)
 
 
 TASK = Task("multiclass", "sparse_categorical_crossentropy", "accuracy", False, True, CLASSES)
 
 
 def cost(macs):
-    return Cost(params=macs, macs=macs, activation_bytes=100, latency=None, batch_size=32)
+    return Cost(macs, macs, 4 * macs, memory=100, latency=None, batch_size=32)
+
+
+WHOLE = cost(1000)
 
 
 def labels(rows=600, seed=0):

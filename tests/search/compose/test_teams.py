@@ -18,12 +18,6 @@ from tests.search.compose.made_up import TASK, WHOLE, cost, crowd, judge_of, lab
 FULL = Budget(macs=1.0)
 
 
-class MeanBudget(Budget):
-    """Limits the mean over rows."""
-
-    count = "mean"
-
-
 def single_of(found):
     return next(one for one in found.teams if one.method == "single")
 
@@ -142,10 +136,10 @@ def test_a_cascade_may_end_in_a_member_above_the_budget_when_the_mean_counts():
     members = [member("small", y, 100, 2.0, 1), member("big", y, 1000, 4.0, 2)]
     worst = teams(members, judge_of(y), Budget(macs=0.5), WHOLE)
     assert not [one for one in worst.teams if one.method == "cascade"]
-    mean = teams(members, judge_of(y), MeanBudget(macs=0.5), WHOLE)
+    mean = teams(members, judge_of(y), Budget(macs=0.5, count="mean"), WHOLE)
     best = mean.chosen(judge_of(y))
     assert best.method == "cascade" and best.members == ("small", "big")
-    assert best.mean_cost.macs <= 500 < best.cost.macs == 1100
+    assert best.cost.mean_macs <= 500 < best.cost.macs == 1100
     assert best.score.value > single_of(mean).score.value
 
 

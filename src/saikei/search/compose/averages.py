@@ -24,9 +24,7 @@ LEAST_WEIGHT = 1e-3
 def single(member: Member, pool: Pool) -> Team:
     """One member as it is."""
     score = pool.judge.score(member.outputs)
-    return Team(
-        "single", (member.name,), (), None, None, score, member.outputs, member.cost, None, 0
-    )
+    return Team("single", (member.name,), (), None, None, score, member.outputs, member.cost, 0)
 
 
 def equal_average(members: Sequence[Member], pool: Pool) -> Team:
@@ -43,7 +41,6 @@ def equal_average(members: Sequence[Member], pool: Pool) -> Team:
         score=pool.judge.score(outputs),
         outputs=outputs,
         cost=together([one.cost for one in members]),
-        mean_cost=None,
         complexity=1,
     )
 
@@ -89,7 +86,6 @@ def _weighted(
         score=nested.score,
         outputs=nested.outputs,
         cost=together([one.cost for one, _ in used]),
-        mean_cost=None,
         complexity=fusion.complexity,
     )
 
@@ -143,7 +139,6 @@ def fitted_team(
     head: Any,
     nested: NestedScore,
     cost: Cost,
-    mean_cost: Cost | None = None,
 ) -> Team:
     """A team whose head was fitted to all rows, and which is scored by folds."""
     return Team(
@@ -155,7 +150,6 @@ def fitted_team(
         score=nested.score,
         outputs=nested.outputs,
         cost=cost,
-        mean_cost=mean_cost,
         complexity=fusion.complexity,
     )
 

@@ -16,7 +16,6 @@ from saikei.fusion.members import Members
 from saikei.fusion.multimodal.inputs import by_name
 from saikei.runs.candidate import Cost
 from saikei.search.compose.soups import merged
-from saikei.search.compose.spend import Limits
 from saikei.search.compose.team import Team
 from saikei.training.digests import digest_data
 from saikei.training.provenance import record_rows
@@ -58,12 +57,12 @@ def build(
         BudgetError: When the exact cost is above a limit.
     """
     model = fused(team, load, x)
-    cost, limits = measure(model), Limits.of(budget, whole)
-    if not limits.allow(cost, team.mean_cost):
+    cost = measure(model)
+    if not budget.fits(cost, whole):
         over = [
-            f"{name} {cost.on(name):,.4g} of at most {limit:,.4g}"
-            for name, limit in limits.absolute.items()
-            if cost.on(name) > limit
+            f"{name} {budget.cost(cost, name):,.4g} of at most {limit:,.4g}"
+            for name, limit in budget.limits(whole).items()
+            if budget.cost(cost, name) > limit
         ]
         raise BudgetError(
             f"The {team.method} of {', '.join(team.members)} costs more than the budget once it is "

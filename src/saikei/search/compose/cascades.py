@@ -16,7 +16,7 @@ from saikei.fusion.evidence import Evidence
 from saikei.judging.nested import Nest, NestedScore
 from saikei.search.compose.averages import fitted_team, nest_of
 from saikei.search.compose.sets import Pool
-from saikei.search.compose.spend import mean_of_cascade, together
+from saikei.search.compose.spend import PER_ROW, of_cascade
 from saikei.search.compose.team import Member, Team
 
 # Chains that are fitted and scored by folds, of those that are best when fitted to all rows.
@@ -66,7 +66,7 @@ def _order(chain: _Chain) -> tuple[float, int, tuple[str, ...]]:
 def _chains(pool: Pool) -> Iterator[tuple[Member, ...]]:
     """Pairs of a cheap member and one of the best that cost more."""
     axis = pool.limits.axis
-    every = pool.best_first(one for one in pool.members if pool.limits.allow_mean(one.cost))
+    every = pool.best_first(one for one in pool.members if pool.limits.allow_last(one.cost))
     firsts = _spread(_undominated(every, pool), FIRST)
     for last in every[:LAST]:
         for first in firsts:
@@ -105,8 +105,7 @@ def _spread(members: Sequence[Member], most: int) -> list[Member]:
 def _possible(chain: Sequence[Member], pool: Pool) -> bool:
     """Whether the chain keeps the budget if as few rows as possible go on."""
     costs = [one.cost for one in chain]
-    least = mean_of_cascade(costs, (1.0,) + (0.0,) * (len(chain) - 1))
-    return pool.limits.allow(together(costs), least)
+    return pool.limits.allow(of_cascade(costs, (1.0,) + (0.0,) * (len(chain) - 1)))
 
 
 def _costs(chain: Sequence[Member], pool: Pool) -> tuple[float, ...]:
@@ -119,9 +118,8 @@ def _bound(chain: Sequence[Member], pool: Pool) -> float:
     if not limits.mean:
         # No thresholds exceed the cost of all members: the most accurate ones are chosen.
         return sum(costs) / costs[-1]
-    per_row = [name for name in ("macs", "latency") if name in limits.absolute]
-    bounds = [limits.absolute[name] / chain[-1].cost.on(name) for name in per_row]
-    return MARGIN * min(bounds, default=sum(costs) / costs[-1] / MARGIN)
+    per_row = [name for name in PER_ROW if name in limits.absolute]
+    return MARGIN * min(limits.absolute[name] / chain[-1].cost.on(name) for name in per_row)
 
 
 def _rated(chain: tuple[Member, ...], pool: Pool) -> _Chain | None:
@@ -159,10 +157,10 @@ def _team(chain: tuple[Member, ...], fusion: Cascade, nest: Nest, pool: Pool) ->
         # No thresholds keep the cost on these rows, or none are better than the last member.
         return None
     costs = [one.cost for one in chain]
-    mean_cost = mean_of_cascade(costs, _shares(nested, nest))
-    if not pool.limits.allow(together(costs), mean_cost):
+    cost = of_cascade(costs, _shares(nested, nest))
+    if not pool.limits.allow(cost):
         return None
-    return fitted_team("cascade", chain, fusion, head, nested, together(costs), mean_cost)
+    return fitted_team("cascade", chain, fusion, head, nested, cost)
 
 
 def _shares(nested: NestedScore, nest: Nest) -> tuple[float, ...]:

@@ -50,7 +50,7 @@ def gains(
     Returns:
         A gain for each member that keeps the budget alone, by name.
     """
-    pool = Pool(tuple(members), judge, Limits.of(budget, whole))
+    pool = Pool(tuple(members), judge, Limits(budget, whole))
     if not pool.ranked:
         return {}
     alone = [ScoredSet((one,), pool.merits[one.name]) for one in pool.ranked]

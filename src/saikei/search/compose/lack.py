@@ -30,7 +30,7 @@ def lack(
         budget: The budget as given.
         whole: The cost that the budget's shares refer to.
     """
-    left = Limits.of(budget, whole).left(team.cost, team.mean_cost)
+    left = Limits(budget, whole).left(team.cost)
     if any(task.kind == "regression" for task in judge.tasks):
         prior = judge.loss(judge.prior(team.outputs))
         unexplained = judge.loss(team.outputs) / prior if prior > 0 else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -88,8 +89,8 @@ def grown_sets(pool: Pool) -> tuple[ScoredSet, ...]:
     """
     found: dict[tuple[str, ...], ScoredSet] = {}
     for count in PARTS:
-        part = pool.limits.part(count)
-        eligible = [one for one in pool.ranked if part.allow(one.cost)][:POOL]
+        fitting = (one for one in pool.ranked if pool.limits.allow_part(one.cost, count))
+        eligible = list(islice(fitting, POOL))
         if len(eligible) >= 2:
             for one in _growth(eligible, pool):
                 found.setdefault(one.names, one)

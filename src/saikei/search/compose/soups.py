@@ -88,6 +88,5 @@ def _team(members: Sequence[Member], model: keras.Model, pool: Pool) -> Team:
         score=pool.judge.score(outputs),
         outputs=outputs,
         cost=members[0].cost,
-        mean_cost=None,
         complexity=PLAIN.complexity,
     )

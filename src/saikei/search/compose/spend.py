@@ -2,123 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from math import ceil
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from saikei.budget import Budget
 from saikei.runs.candidate import Cost
 
 # A cascade's later members run on some rows only, so these costs have a mean over rows.
-_PER_ROW = ("macs", "latency")
-# Members run one after the other, so the peak of memory is that of the largest.
-_PEAKS = ("activation_bytes", "memory")
+PER_ROW = ("macs", "latency")
+BYTES_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a budget as absolute numbers.
+    """A budget and what its shares refer to.
 
     Args:
-        absolute: The limit of each limited cost, by its name.
-        mean: Whether MACs and latency of a cascade are limited in the mean over rows, and not at
-            their worst, when all members run.
+        budget: The budget as given.
+        whole: The cost that its shares refer to.
     """
 
-    absolute: Mapping[str, float]
-    mean: bool
+    budget: Budget
+    whole: Cost
 
-    @classmethod
-    def of(cls, budget: Budget, whole: Cost) -> Limits:
-        """The limits of a budget.
+    @cached_property
+    def absolute(self) -> dict[str, float]:
+        """The limits as absolute numbers, by the name of the cost."""
+        return self.budget.limits(self.whole)
 
-        Args:
-            budget: The budget as given.
-            whole: The cost that its shares refer to.
-        """
-        return cls(budget.limits(whole), getattr(budget, "count", "worst") == "mean")
+    @property
+    def mean(self) -> bool:
+        """Whether MACs or latency of cascades are limited in the mean over rows."""
+        return self.budget.count == "mean" and any(name in self.absolute for name in PER_ROW)
 
     @property
     def axis(self) -> str:
-        """The cost by which a cascade is planned: MACs, or what is limited instead of them."""
-        return next((one for one in ("macs", *_PER_ROW) if one in self.absolute), "macs")
+        """The cost by which a cascade is planned: MACs, unless latency is limited and they not."""
+        return next((one for one in PER_ROW if one in self.absolute), "macs")
 
-    def allow(self, cost: Cost, mean_cost: Cost | None = None) -> bool:
-        """Whether a model keeps every limit.
+    def allow(self, cost: Cost) -> bool:
+        """Whether a model keeps every limit."""
+        return self.budget.fits(cost, self.whole)
 
-        Args:
-            cost: The cost when every member runs.
-            mean_cost: Of a cascade the mean cost of a row; `None` for other models.
-        """
-        counted = mean_cost if self.mean and mean_cost is not None else cost
-        return all(counted.on(name) <= limit for name, limit in self.absolute.items())
+    def allow_last(self, cost: Cost) -> bool:
+        """Whether a member may run last in a cascade: only limits without a mean have to hold."""
+        exempt = PER_ROW if self.mean else ()
+        return all(cost.on(name) <= self.absolute[name] for name in {*self.absolute} - {*exempt})
 
-    def allow_mean(self, cost: Cost) -> bool:
-        """Whether a member may run last in a cascade: every limit holds that has no mean."""
-        exempt = _PER_ROW if self.mean else ()
-        return all(
-            cost.on(name) <= limit for name, limit in self.absolute.items() if name not in exempt
-        )
-
-    def left(self, cost: Cost, mean_cost: Cost | None = None) -> dict[str, float]:
+    def left(self, cost: Cost) -> dict[str, float]:
         """For each limit the share that a model leaves unused."""
-        counted = mean_cost if self.mean and mean_cost is not None else cost
         return {
-            name: max(0.0, 1.0 - counted.on(name) / limit) for name, limit in self.absolute.items()
+            name: max(0.0, 1.0 - self.budget.cost(cost, name) / limit)
+            for name, limit in self.absolute.items()
         }
 
-    def part(self, count: int) -> Limits:
-        """The limits that each of several equal members has to keep, so that all fit together."""
-        return replace(self, absolute={n: limit / count for n, limit in self.absolute.items()})
+    def allow_part(self, cost: Cost, count: int) -> bool:
+        """Whether so many models of this cost keep every limit together."""
+        return self.allow(together([cost] * count))
 
 
 def together(costs: Sequence[Cost]) -> Cost:
     """The cost of models side by side: sums, and of memory the largest.
 
-    It is an upper bound: layers that members share are counted once in the built model.
+    It is an upper bound: layers that members share are counted once in the built model. Members
+    run one after the other, so the peak of memory is that of the largest.
 
     Args:
         costs: The cost of each model, at least one.
     """
-    return _combined(costs, (1.0,) * len(costs))
+    timed = [one.latency for one in costs if one.latency is not None]
+    return Cost(
+        params=sum(one.params for one in costs),
+        macs=sum(one.macs for one in costs),
+        bytes=sum(one.bytes for one in costs),
+        memory=max(one.memory for one in costs),
+        latency=sum(timed) if len(timed) == len(costs) else None,
+        batch_size=costs[0].batch_size,
+    )
 
 
-def mean_of_cascade(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
-    """The mean cost of a row in a cascade: all weights are there, but not all members run.
+def of_cascade(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
+    """The cost of a cascade, at its worst and in the mean over rows.
 
     Args:
         costs: The cost of each member.
         shares: For each member the share of rows that it sees, 0 to 1.
     """
-    return _combined(costs, shares)
+    worst = together(costs)
+    pairs = list(zip(costs, shares, strict=True))
+    latency = None
+    if worst.latency is not None:
+        latency = sum((one.latency or 0.0) * share for one, share in pairs)
+    return replace(
+        worst, mean_macs=sum(one.macs * share for one, share in pairs), mean_latency=latency
+    )
 
 
-def with_head(cost: Cost, parameters: int) -> Cost:
+def with_head(cost: Cost, weights: int) -> Cost:
     """The cost of a team whose head has weights of its own, each used once for a row.
 
     Args:
         cost: The cost of the members together.
-        parameters: Number of the head's weights.
+        weights: Number of the head's weights.
     """
-    added: dict[str, Any] = {"params": cost.params + parameters, "macs": cost.macs + parameters}
-    stored = getattr(cost, "bytes", None)
-    if stored is not None:
-        added["bytes"] = stored + 4 * parameters
-    return replace(cost, **added)
-
-
-def _combined(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
-    made: dict[str, Any] = {}
-    for one in fields(Cost):
-        values = [getattr(cost, one.name) for cost in costs]
-        if one.name == "batch_size" or any(value is None for value in values):
-            made[one.name] = values[0] if one.name == "batch_size" else None
-        elif one.name in _PEAKS:
-            made[one.name] = max(values)
-        elif one.name in _PER_ROW:
-            total = sum(value * share for value, share in zip(values, shares, strict=True))
-            made[one.name] = ceil(total - 1e-9) if isinstance(values[0], int) else total
-        else:
-            made[one.name] = sum(values)
-    return Cost(**made)
+    return replace(
+        cost,
+        params=cost.params + weights,
+        macs=cost.macs + weights,
+        bytes=cost.bytes + BYTES_PER_WEIGHT * weights,
+    )

@@ -56,9 +56,9 @@ class Team:
         score: The score on validation. Where weights, a meta-learner or thresholds were fitted,
             each row is scored by a fit to other rows.
         outputs: The predictions that `score` belongs to, one array `(n, …)` for each output.
-        cost: The cost when all members run on every row. Before the model is built it is the sum
-            over members, which may be more than the exact cost of the built model.
-        mean_cost: Of a cascade the mean cost of a row of validation; `None` for other methods.
+        cost: The sum of the members' costs, of which the exact cost of the built model is lower
+            where members share layers. Of a cascade with the mean over rows that did not choose
+            the thresholds.
         complexity: As `Fusion.complexity`: 0 for a single member, 1 when nothing is fitted.
     """
 
@@ -70,7 +70,6 @@ class Team:
     score: Score
     outputs: Outputs = field(repr=False)
     cost: Cost
-    mean_cost: Cost | None
     complexity: int
 
     def to_dict(self) -> dict[str, Any]:

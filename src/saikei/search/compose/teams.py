@@ -95,7 +95,7 @@ def teams(
             are for other parts of the search and have no effect here.
         seed: Seed of the folds.
     """
-    pool = Pool(tuple(members), judge, Limits.of(budget, whole))
+    pool = Pool(tuple(members), judge, Limits(budget, whole))
     made = _Found()
     made.add("single", lambda: ([single(pool.ranked[0], pool)] if pool.ranked else [], 1))
     wanted = set(methods)

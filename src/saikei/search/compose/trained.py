@@ -77,12 +77,11 @@ def trained_teams(
         methods: `"boost"`; other words are for other parts of the search.
         seed: Seed of new weights and of the order of rows.
     """
-    pool = Pool(tuple(members), judge, Limits.of(budget, whole))
-    half = pool.limits.part(2)
-    first = next((one for one in pool.ranked if half.allow(one.cost)), None)
+    pool = Pool(tuple(members), judge, Limits(budget, whole))
+    first = next((one for one in pool.ranked if pool.limits.allow_part(one.cost, 2)), None)
     if "boost" not in methods or first is None or len(judge.tasks) > 1:
         return ()
-    fitting = [n for n in range(2, MOST_ROUNDS + 1) if pool.allows([first] * n)]
+    fitting = [n for n in range(2, MOST_ROUNDS + 1) if pool.limits.allow_part(first.cost, n)]
     rounds = min(max(fitting), 1 + epochs)
     if rounds < 2:
         return ()
