@@ -16,7 +16,7 @@ from saikei.errors import BudgetError, EditError
 
 @dataclass(frozen=True)
 class Step(Jsonable):
-    json_error: ClassVar[type[EditError]] = EditError
+    error_class: ClassVar[type[EditError]] = EditError
     keep: float | Budget
     layers: tuple[str, ...] = ()
     size: int | Sequence[int] | None = None

@@ -37,6 +37,7 @@ from saikei import (
 )
 from saikei.edits import Edit
 from saikei.edits.recipe import EDITS
+from saikei.errors import EditError, FusionError
 from saikei.fusion import Fusion
 from saikei.fusion.registry import FUSIONS
 from saikei.graph import copy_model
@@ -215,6 +216,35 @@ def test_what_they_give_loads_in_a_process_without_saikei() -> None:
     fusions = [case for case in first_of_each(FUSION_CASES) if named(case) != "Cascade"]
     edited = [case.edit(case.model(), case.data) for case in first_of_each(EDIT_CASES)]
     assert_loads_alone([*edited, *(c.fusion(c.members(), c.data) for c in fusions)])
+
+
+def poisoned(model: keras.Model) -> str:
+    """Put one NaN into the last kernel, and give the name of its layer."""
+    layer = next(one for one in reversed(model.layers) if one.trainable_weights)
+    kernel = layer.trainable_weights[0]
+    kernel.assign(np.where(np.arange(kernel.shape[-1]) == 1, np.nan, kernel.numpy()))
+    return layer.name
+
+
+@pytest.mark.parametrize("case", first_of_each(EDIT_CASES), ids=named)
+def test_weights_that_are_no_numbers_are_named_by_an_edit(case: EditCase) -> None:
+    model = case.model()
+    name = poisoned(model)
+    if isinstance(case.edit, (ReplaceHead, RemoveNoOps)):
+        # They compute with no weight: the head with the NaN is gone, or still has it.
+        outputs = case.edit(model, case.data)(IMAGES[:2]).numpy()
+        assert np.isnan(outputs).any() == isinstance(case.edit, RemoveNoOps)
+        return
+    with pytest.raises(EditError, match=f"layer '{name}' .* holds NaN"):
+        case.edit(model, case.data)
+
+
+@pytest.mark.parametrize("case", first_of_each(FUSION_CASES), ids=named)
+def test_weights_that_are_no_numbers_are_named_by_a_fusion(case: FusionCase) -> None:
+    members = case.members()
+    name = poisoned(members[1])
+    with pytest.raises(FusionError, match=f"Member 2: .* layer '{name}' .* holds NaN"):
+        case.fusion(members, case.data)
 
 
 def test_none_is_left_out() -> None:

@@ -32,8 +32,8 @@ from saikei.merging import Dare
     ("make", "message"),
     [
         (lambda: Average("greedy", rounds=10**8), r"rounds=100000000: .* from 1 to 10,000"),
-        (lambda: Average("greedy", bags=2.5), r"bags=2\.5: .* from 1 to 1,000"),
-        (lambda: Average(seed=True), r"seed=True: .* from 0 to 4,294,967,295"),
+        (lambda: Average("greedy", bags=2.5), r"bags=2\.5\): give a whole number"),
+        (lambda: Average(seed=True), r"seed=True\): give a whole number"),
         (lambda: Soup(points=10**6), r"points=1000000: .* from 3 to 1,001"),
         (lambda: Stack(folds=10**6), r"folds=1000000: .* from 2 to 1,000"),
         (lambda: Stack(seed=-1), r"seed=-1"),
@@ -46,7 +46,7 @@ from saikei.merging import Dare
         (lambda: Multimodal(seed=2**40), r"seed=1099511627776"),
         (lambda: Dare(seed=-3), r"seed=-3"),
         (lambda: PruneChannels(0.5, seed=None), r"seed=None"),
-        (lambda: PruneChannels(0.5, multiple_of=2.0), r"multiple_of=2\.0: .* at least 1"),
+        (lambda: PruneChannels(0.5, multiple_of=2.0), r"multiple_of=2\.0\): give a whole number"),
     ],
 )
 def test_numbers_without_bounds_are_refused(make: Callable[[], Any], message: str) -> None:
@@ -103,7 +103,7 @@ def test_a_relu_with_settings_is_not_taken_for_a_plain_one(arguments: dict[str, 
 def test_fusions_refuse_members_that_are_no_numbers() -> None:
     good, bad = net(4), net(4)
     bad.get_layer("d0").kernel.assign(np.full((6, 4), np.nan))
-    with pytest.raises(FusionError, match="Member 2 holds NaN or infinite numbers in 'kernel' of"):
+    with pytest.raises(FusionError, match="Member 2: 'kernel' of layer 'd0' .* holds NaN"):
         Soup(check=False, align=False)([good, bad])
 
 

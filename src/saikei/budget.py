@@ -75,7 +75,7 @@ class Budget(Jsonable):
         macs ≤ 25 %, params ≤ 100,000, latency ≤ 3.5 ms per batch of 1
     """
 
-    json_error: ClassVar[type[BudgetError]] = BudgetError
+    error_class: ClassVar[type[BudgetError]] = BudgetError
     json_omits_defaults: ClassVar[bool] = True
     macs: float | int | None = None
     params: float | int | None = None
@@ -85,7 +85,8 @@ class Budget(Jsonable):
     batch_size: int = BATCH_SIZE
     count: Literal["worst", "mean"] = "worst"
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         given = self.given()
         if not given:
             raise BudgetError(
@@ -214,8 +215,6 @@ def _is_share(value: float | int) -> bool:
 
 
 def _check_limit(name: str, value: float | int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BudgetError(f"Budget {name}={value!r} is no number: give a share or a count.")
     if not value > 0:
         raise BudgetError(
             f"Budget {name}={value} is not positive: give a share such as 0.25, or a count."

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 
+from saikei.arguments import Checked, alternatives, hints_of
 from saikei.errors import InputError
 
 Record = TypeVar("Record")
@@ -36,13 +37,13 @@ class ToDict:
     """Base of frozen dataclasses whose fields can be written as JSON.
 
     Attributes:
-        json_error: What `to_dict` raises, and `from_dict` of a `Jsonable`.
+        error_class: What `to_dict` raises, and `from_dict` of a `Jsonable`.
         json_omits: Fields that `to_dict` leaves out, such as a model.
         json_adds: Properties that it writes beside the fields.
         json_omits_defaults: Whether it leaves out the fields that have their default.
     """
 
-    json_error: ClassVar[type[InputError]] = InputError
+    error_class: ClassVar[type[InputError]] = InputError
     json_omits: ClassVar[tuple[str, ...]] = ()
     json_adds: ClassVar[tuple[str, ...]] = ()
     json_omits_defaults: ClassVar[bool] = False
@@ -53,7 +54,7 @@ class ToDict:
         Raises:
             InputError: When a value is something that JSON cannot hold.
         """
-        keywords, hints = _keywords(type(self)), _hints(type(self))
+        keywords, hints = _keywords(type(self)), hints_of(type(self))
         written: dict[str, Any] = {}
         for f in fields(self):  # type: ignore[arg-type]
             value = getattr(self, f.name)
@@ -62,17 +63,17 @@ class ToDict:
             made = to_jsonable(value)
             if not _is_json(made):
                 fix = f.metadata.get("json", "give a value that JSON can hold")
-                raise self.json_error(
+                raise self.error_class(
                     f"{type(self).__name__}({f.name}={value!r:.80}) cannot be written as JSON: "
                     f"{fix}."
                 )
-            if isinstance(value, Jsonable) and len(_alternatives(hints[f.name])) > 1:
+            if isinstance(value, Jsonable) and len(alternatives(hints[f.name])) > 1:
                 made = {_tag(type(value)): made}
             written |= made if f.name == keywords else {f.name: made}
         return written | {name: to_jsonable(getattr(self, name)) for name in self.json_adds}
 
 
-class Jsonable(ToDict):
+class Jsonable(Checked, ToDict):
     """Base of frozen dataclasses that are constructor arguments and go through JSON and back.
 
     A field whose value is a `Jsonable`, where other types are allowed too, is written under the
@@ -90,26 +91,22 @@ class Jsonable(ToDict):
             InputError: When an argument is missing or unknown, or the constructor refuses it.
         """
         if not isinstance(arguments, Mapping):
-            raise cls.json_error(
+            raise cls.error_class(
                 f"{cls.__name__} is {reprlib.repr(arguments)}: give an object with its arguments."
             )
-        keywords, hints = _keywords(cls), _hints(cls)
+        keywords, hints = _keywords(cls), hints_of(cls)
         known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
         for name in arguments:
             if name not in known and keywords is None:
-                raise cls.json_error(
+                raise cls.error_class(
                     f"{cls.__name__} has no argument {reprlib.repr(name)}: it has "
                     f"{', '.join(known) or 'none'}."
                 )
         for name, f in known.items():
             optional = f.default is not MISSING or f.default_factory is not MISSING
             if name not in arguments and not optional and name != keywords:
-                raise cls.json_error(f"{cls.__name__} needs the argument '{name}'.")
+                raise cls.error_class(f"{cls.__name__} needs the argument '{name}'.")
         return cls(**{n: _restored(hints[n], v) if n in hints else v for n, v in arguments.items()})
-
-
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
 
 
 def _keywords(cls: type) -> str | None:
@@ -118,20 +115,13 @@ def _keywords(cls: type) -> str | None:
     return next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a union but `None`, or the one type that a hint is."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(kind for kind in typing.get_args(hint) if kind is not type(None))
-    return (hint,)
-
-
 def _tag(kind: type) -> str:
     return kind.__name__.lower()
 
 
 def _restored(hint: Any, value: Any) -> Any:
     """A value as it was before JSON made lists of tuples and dicts of dataclasses."""
-    kinds = _alternatives(hint)
+    kinds = alternatives(hint)
     if isinstance(value, Mapping):
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, Jsonable):

@@ -13,7 +13,13 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class SaikeiError(Exception):
-    """Base of every error that Saikei raises on purpose."""
+    """Base of every error that Saikei raises on purpose; its message is one line."""
+
+    def __init__(self, *arguments: Any) -> None:
+        # A value of the user's in the message may be printed on several lines.
+        super().__init__(
+            *(" ".join(one.split("\n")) if isinstance(one, str) else one for one in arguments)
+        )
 
 
 class InputError(SaikeiError, ValueError):

@@ -53,12 +53,15 @@ def test_what_is_no_call_with_literals_is_refused_in_one_line(text: str) -> None
     [
         *((f"Stack(seed={wrong})", "") for wrong in WRONG),
         ("Cascade(seed=-1)", "give a whole number from 0"),
-        ("Boost(learning_rate=(1, 2))", r"learning_rate=\(1, 2\): give a number above 0"),
+        ("Boost(learning_rate=(1, 2))", r"learning_rate=\(1, 2\)\): give a number"),
         ("Boost(epochs=True)", "Boost"),
         ("Chain(training=[1])", "Chain"),
-        ("DropChannels({'conv': 'x'})", "give the indices of channels"),
-        ("DropChannels({1: (2,)})", "name them"),
-        ("DropChannels(0.5)", "give the indices of channels"),
+        (
+            "DropChannels({'conv': 'x'})",
+            "give a dictionary from a text to a tuple of",
+        ),
+        ("DropChannels({1: (2,)})", "give a dictionary from a text"),
+        ("DropChannels(0.5)", "give a dictionary from a text to a tuple of"),
     ],
 )
 def test_an_argument_of_another_type_is_named(text: str, message: str) -> None:

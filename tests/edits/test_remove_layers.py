@@ -363,7 +363,7 @@ def test_without_data_plain_layers_stay_and_a_model_of_nothing_else_is_refused()
         ({"remove": 0.0}, "a share has to be above 0"),
         ({"remove": 1.5}, "a share has to be above 0"),
         ({"remove": 0}, "has to be at least 1"),
-        ({"remove": True}, "give a share, a number of parts or a Budget"),
+        ({"remove": True}, "give a number or a Budget"),
         ({"remove": 1, "ranking": "luck"}, "use one of influence, loss, output, weights"),
         ({"remove": 1, "kinds": ()}, "give some of residual, projection, block, plain"),
         ({"remove": 1, "kinds": ("dense",)}, "give some of residual"),

@@ -341,7 +341,7 @@ def test_functions_of_users_own_are_replaced_by_name_only() -> None:
         ({"new": "gelu", "approximate": 1}, "True or False"),
         ({"new": "prelu", "shared_axes": (0,)}, "axes from 1 on"),
         ({"new": "threshold"}, "needs both"),
-        ({"old": 3, "new": "elu"}, "give a function's name"),
+        ({"old": 3, "new": "elu"}, "old=3.: give a text"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

@@ -337,15 +337,15 @@ def test_a_number_means_the_axes_that_have_more_than_one_tap() -> None:
     ("arguments", "message"),
     [
         ({"new": 0}, "1 or more"),
-        ({"new": (3, True)}, "1 or more"),
-        ({"new": "3x3"}, "1 or more"),
+        ({"new": (3, True)}, "True.*whole numbers"),
+        ({"new": "3x3"}, "give a whole number"),
         ({"old": ()}, "1 or more"),
         ({"old": "all"}, "1 or more"),
         ({"how": "magic"}, "use one of auto, crop"),
         ({"layers": "conv"}, r"give a tuple of names, \('conv',\)"),
         ({"middle": 4}, "is for how='stack'"),
         ({"how": "stack", "middle": 0}, "above 0"),
-        ({"how": "stack", "middle": True}, "above 0"),
+        ({"how": "stack", "middle": True}, "give a number"),
         ({"how": "stack", "middle": float("nan")}, "above 0"),
     ],
 )

@@ -265,7 +265,7 @@ def test_channels_can_be_cut_afterwards(new: str) -> None:
         ({"new": "median"}, "Unknown pooling 'median'"),
         ({"new": "max", "old": "median"}, "Unknown old pooling"),
         ({"new": "max", "size": 0}, "1 or more"),
-        ({"new": "max", "size": (2, True)}, "1 or more"),
+        ({"new": "max", "size": (2, True)}, "whole numbers"),
         ({"new": "max", "size": ()}, "1 or more"),
         ({"new": "global", "size": 2}, "global pooling has no size"),
     ],

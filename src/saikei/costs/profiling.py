@@ -8,6 +8,7 @@ from itertools import repeat
 
 import keras
 
+from saikei.arguments import checked
 from saikei.channels import ChannelMap, map_channels
 from saikei.codec import ToDict
 from saikei.columns import in_columns
@@ -157,6 +158,7 @@ def _mean(value: float | None, form: str) -> str:
     return "" if value is None else f" at most, {value:{form}} on average"
 
 
+@checked
 def profile(
     model: keras.Model,
     batch_size: int = 32,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import keras
 
+from saikei.arguments import checked
 from saikei.distilling.distances import SoftTargets, teacher_tasks
 from saikei.distilling.distiller import compile_distiller
 from saikei.distilling.feature_teacher import feature_distiller
@@ -37,6 +38,7 @@ FRESH = 3e-3
 ALPHA = 0.5
 
 
+@checked
 def distill(
     student: keras.Model,
     teacher: keras.Model | StoredTeacher,

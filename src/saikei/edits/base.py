@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import keras
 
+from saikei.arguments import checked
 from saikei.budget import Budget
 from saikei.calibration.refit import refit
 from saikei.calibration.sizes import sizes_of
@@ -23,6 +24,7 @@ from saikei.codec import Jsonable
 from saikei.costs import Counts, count_costs
 from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
+from saikei.graph.finite import check_finite_weights
 from saikei.graph.layer_names import check_layer_names
 from saikei.models import CascadeModel
 
@@ -41,9 +43,11 @@ class Edit(Jsonable, ABC):
             heads, 4 for precision.
         one_by_one: whether the search chooses the options of the edit one after the other, since
             the loss of one depends much on the others.
+        computes: whether it computes with weights, which then have to be finite.
     """
 
-    json_error: ClassVar[type[EditError]] = EditError
+    error_class: ClassVar[type[EditError]] = EditError
+    computes: ClassVar[bool] = True
     method: ClassVar[str] = ""
     stage: ClassVar[int] = 2
     one_by_one: ClassVar[bool] = False
@@ -99,27 +103,27 @@ class Edit(Jsonable, ABC):
         """
         return ()
 
-    def check_arguments(self) -> None:
-        """Refuse arguments that are out of range. Subclasses that take any give this.
+    def read(
+        self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
+    ) -> Graph:
+        """Read the model that is to be edited; for the arguments see `__call__`.
 
         Raises:
-            EditError: Naming the argument, and what to give instead.
+            ModelError: when the model cannot be read.
+            EditError: when weights are NaN or infinite, and the edit computes with them.
         """
+        graph = read_with_sizes(model, data, input_shape)
+        self.check_weights(graph)
+        return graph
 
-    def __post_init__(self) -> None:
-        for name, value in list(vars(self).items()):
-            if name in ("layers", "exclude", "kinds"):
-                several = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-                names = tuple(value) if several else ()
-                if not several or not all(isinstance(one, str) for one in names):
-                    example = f", ({value!r},)" if isinstance(value, str) else ""
-                    raise EditError(
-                        f"{type(self).__name__}({name}={value!r}): give a tuple of names{example}."
-                    )
-                object.__setattr__(self, name, names)
-            elif isinstance(value, list):
-                object.__setattr__(self, name, tuple(value))
-        self.check_arguments()
+    def check_weights(self, graph: Graph) -> None:
+        """Refuse a graph with weights that are not finite, if the edit computes with them.
+
+        Raises:
+            EditError: naming the first such weight and its layer.
+        """
+        if self.computes:
+            check_finite_weights(type(self).__name__, graph, EditError)
 
     def check_layers(self, graph: Graph) -> None:
         """Refuse `layers` and `exclude` that name what the model does not have.
@@ -149,6 +153,7 @@ class Edit(Jsonable, ABC):
         layers, exclude = getattr(self, "layers", ()), getattr(self, "exclude", ())
         return name not in exclude and (not layers or name in layers)
 
+    @checked
     def __call__(
         self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
     ) -> keras.Model:
@@ -176,7 +181,7 @@ class Edit(Jsonable, ABC):
                 "which all members run: edit its members (.members) and make a Cascade of them, "
                 "with thresholds of their own; or edit copy_model(it), where all may run."
             )
-        graph = read_with_sizes(model, data, input_shape)
+        graph = self.read(model, data, input_shape)
         edited = build(self.apply(graph, data))
         check_budget(self, graph, edited)
         return edited
@@ -196,15 +201,12 @@ class Option(Jsonable):
         layers: the names of the layers of the model that it changes or removes.
     """
 
-    json_error: ClassVar[type[EditError]] = EditError
+    error_class: ClassVar[type[EditError]] = EditError
     site: str
     method: str
     change: str
     edit: Edit
     layers: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the fields, and the edit with its name."""
@@ -220,13 +222,6 @@ class Option(Jsonable):
         """
         if not isinstance(arguments, Mapping):
             raise EditError(f"An option is {reprlib.repr(arguments)}: give an object.")
-        for name in ("site", "method", "change"):
-            if not isinstance(arguments.get(name, ""), str):
-                given = reprlib.repr(arguments[name])
-                raise EditError(f"Option({name}={given}): give a text.")
-        layers = arguments.get("layers", [])
-        if not isinstance(layers, (list, tuple)) or not all(isinstance(n, str) for n in layers):
-            raise EditError(f"Option(layers={reprlib.repr(layers)}): give a list of names.")
         if "edit" not in arguments:
             raise EditError("Option needs the argument 'edit'.")
         edit = edit_from_dict(arguments["edit"], "the option")

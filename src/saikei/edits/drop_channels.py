@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,10 +39,6 @@ class DropChannels(Edit):
     channels: Mapping[str, tuple[int, ...]]
     compensate: bool = True
 
-    def check_arguments(self) -> None:
-        """Refuse arguments that are out of range."""
-        object.__setattr__(self, "channels", _checked(self.channels))
-
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without the named channels."""
         channel_map = map_channels(graph)
@@ -76,20 +70,6 @@ class DropChannels(Edit):
                     )
                 keep[channel_map.channel_of[start + index]] = False
         return keep
-
-
-def _checked(channels: Any) -> Mapping[str, tuple[int, ...]]:
-    try:
-        # NumPy's whole numbers count too.
-        made = {name: tuple(operator.index(i) for i in given) for name, given in channels.items()}
-    except (AttributeError, TypeError) as error:
-        raise EditError(
-            f"DropChannels(channels={reprlib.repr(channels)}): give the indices of channels for "
-            "each layer by name, {'conv': [0, 3]}."
-        ) from error
-    if not all(isinstance(name, str) for name in made):
-        raise EditError(f"DropChannels: the layers are {reprlib.repr(list(made))}: name them.")
-    return made
 
 
 def dropped(channel_map: ChannelMap, keep: BoolMask, compensate: bool = True) -> DropChannels:

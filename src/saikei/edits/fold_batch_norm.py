@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from saikei.edits.base import Edit
-from saikei.edits.checks import check_finite_weights
 from saikei.edits.folding.affine import CannotFoldError, of_batch_norm
 from saikei.edits.folding.readers import forced_to_train, readers
 from saikei.edits.folding.routes import Readers, Route, agreeing, route_ahead, route_back
@@ -44,7 +43,6 @@ class FoldBatchNorm(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph without them; `data` is not used."""
         self.check_layers(graph)
-        check_finite_weights("FoldBatchNorm", graph)
         folded, changed = graph, False
         while True:
             routes, refused = self._routes(folded)

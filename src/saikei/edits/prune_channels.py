@@ -14,14 +14,14 @@ from saikei.calibration.samples import calibration_samples
 from saikei.calibration.surviving_outputs import Kept, kept_outputs
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels, uncut_layers
 from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
-from saikei.edits.base import Edit, Option, read_with_sizes
+from saikei.edits.base import Edit, Option
 from saikei.edits.channel_options import channel_options
-from saikei.edits.checks import check_amount, check_finite_weights
+from saikei.edits.checks import check_amount
 from saikei.edits.compensate import cut_and_compensate, cut_and_fold
 from saikei.edits.drop_channels import DropChannels, dropped
 from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
-from saikei.errors import EditError, PinnedWarning, listed
+from saikei.errors import EditError, PinnedWarning, SaikeiError, in_one_line, listed
 from saikei.graph import Graph
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 from saikei.limits import check_seed, check_whole
@@ -94,7 +94,7 @@ class PruneChannels(Edit):
             model: A built model.
             data: For an importance that looks at data.
         """
-        channel_map = map_channels(read_with_sizes(model, data))
+        channel_map = map_channels(self.read(model, data))
         return dropped(channel_map, self._mask(channel_map, data), self.compensate)
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
@@ -122,7 +122,6 @@ class PruneChannels(Edit):
         _warn_of_pins(channel_map)
         if not groups:
             raise EditError(_nothing_to_cut(self, channel_map, groups))
-        check_finite_weights("PruneChannels", channel_map.graph)
         _check_multiple(self.multiple_of, groups)
         self._check_count(groups)
         criterion = self._criterion(data)
@@ -206,7 +205,19 @@ def _scores(criterion: Criterion, channel_map: ChannelMap, data: Any, seed: int)
         data is not None and criterion not in CRITERIA.values()
     ):
         samples = calibration_samples(channel_map.graph, data)
-    scores = criterion.score(channel_map, np.random.default_rng(seed), samples)
+    try:
+        scores = criterion.score(channel_map, np.random.default_rng(seed), samples)
+    except SaikeiError:
+        raise
+    # A function of the user's may raise anything.
+    except Exception as error:
+        if criterion in CRITERIA.values():
+            raise
+        raise EditError(
+            f"The function given as importance failed: {in_one_line(error)}. It is called with a "
+            "channel map, a numpy.random.Generator and samples, and gives one score for each "
+            "channel."
+        ) from error
     if np.shape(scores) != (channel_map.count,) or not np.isfinite(scores).all():
         raise EditError(
             f"The importance gave {np.shape(scores)} numbers, and the graph has "

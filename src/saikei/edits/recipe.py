@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from saikei.budget import Budget
 from saikei.calibration.refit import refit
@@ -69,16 +69,17 @@ class Recipe(Edit):
         True
     """
 
-    edits: tuple[Edit, ...]
-    refit: Refit
+    # Each edit in it is asked.
+    computes: ClassVar[bool] = False
+    edits: Sequence[Edit]
+    refit: Refit = "each"
 
-    def __init__(self, edits: Iterable[Edit], refit: Refit = "each") -> None:
-        object.__setattr__(self, "edits", tuple(edits))
-        object.__setattr__(self, "refit", refit)
-        if refit not in ("each", "once"):
-            raise EditError(f"Recipe(refit={refit!r}): use 'each' or 'once'.")
+    def check_arguments(self) -> None:
+        """Refuse a recipe without edits, and another `refit`."""
+        if self.refit not in ("each", "once"):
+            raise EditError(f"Recipe(refit={self.refit!r}): use 'each' or 'once'.")
         if not self.edits:
-            raise EditError("The recipe is empty: give at least one edit.")
+            raise EditError("Recipe(edits=()): give at least one edit.")
 
     @property
     def exact(self) -> bool:
@@ -91,6 +92,7 @@ class Recipe(Edit):
             edited, kept = self.unfitted(graph, data)
             return edited if data is None else refit(graph, edited, data, kept=kept)
         for edit in self.edits:
+            edit.check_weights(graph)
             edited = edit.apply(graph, data)
             _check(edit, graph, edited)
             graph = edited
@@ -100,6 +102,7 @@ class Recipe(Edit):
         """The graph after all edits, before it is refitted."""
         kept: Kept = {}
         for edit in self.edits:
+            edit.check_weights(graph)
             edited, own = edit.unfitted(graph, data)
             _check(edit, graph, edited)
             graph, kept = edited, both_kept(kept, own)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from saikei.budget import Budget
-from saikei.edits.base import Option, RefittingEdit, read_with_sizes
+from saikei.edits.base import Option, RefittingEdit
 from saikei.edits.checks import check_amount
 from saikei.edits.depth.dominators import CostTable
 from saikei.edits.depth.find import choose_units, find_units
@@ -106,7 +106,7 @@ class RemoveLayers(RefittingEdit):
         Raises:
             EditError: As when the edit is applied.
         """
-        graph = read_with_sizes(model, data)
+        graph = self.read(model, data)
         units = self._units(graph)
         ranking = make_ranking(self.ranking, graph, units, data)
         scores = ranking.scores(units, ())

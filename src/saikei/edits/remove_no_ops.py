@@ -36,6 +36,7 @@ class RemoveNoOps(Edit):
     """
 
     exact: ClassVar[bool] = True
+    computes: ClassVar[bool] = False
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from saikei.arguments import plain
 from saikei.edits.base import Option, RefittingEdit
 from saikei.edits.replacing.activation_layers import (
     INITIAL_ALPHA,
@@ -90,12 +91,6 @@ class ReplaceActivation(RefittingEdit):
         compensate: bool = True,
         **parameters: Any,
     ) -> None:
-        if not isinstance(old, str):
-            raise EditError(f"ReplaceActivation(old={old!r}): give a function's name, or 'any'.")
-        function = asked_function("ReplaceActivation", new, parameters)
-        _check_buildable(function)
-        if "shared_axes" in parameters and parameters["shared_axes"] is not None:
-            parameters["shared_axes"] = tuple(parameters["shared_axes"])
         object.__setattr__(self, "old", old)
         object.__setattr__(self, "new", new)
         object.__setattr__(self, "layers", layers)
@@ -103,6 +98,14 @@ class ReplaceActivation(RefittingEdit):
         object.__setattr__(self, "compensate", compensate)
         object.__setattr__(self, "parameters", parameters)
         self.__post_init__()
+
+    def check_arguments(self) -> None:
+        """Refuse a function that Keras does not have, and parameters that it does not take."""
+        axes = self.parameters.get("shared_axes")
+        if axes is not None:
+            fixed = {**self.parameters, "shared_axes": plain(axes, Sequence[int])}
+            object.__setattr__(self, "parameters", fixed)
+        _check_buildable(asked_function("ReplaceActivation", self.new, self.parameters))
 
     @classmethod
     def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003

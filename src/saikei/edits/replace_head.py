@@ -57,6 +57,7 @@ class ReplaceHead(Edit):
     exact: ClassVar[bool] = False
     method: ClassVar[str] = "head"
     stage: ClassVar[int] = 0
+    computes: ClassVar[bool] = False
     at: str | None = None
     classes: int | None = None
     activation: str | None = None
@@ -156,9 +157,6 @@ def _check_arguments(edit: ReplaceHead) -> None:
 
 
 def _check_names(edit: ReplaceHead) -> None:
-    for name in ("at", "activation"):
-        if not isinstance(getattr(edit, name), (str, type(None))):
-            raise EditError(f"ReplaceHead({name}={getattr(edit, name)!r}): give a name.")
     if edit.pooling not in (None, *POOLINGS):
         raise EditError(f"ReplaceHead(pooling={edit.pooling!r}): use 'avg' or 'max'.")
     if edit.activation is not None:

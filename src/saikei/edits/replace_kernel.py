@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from saikei.edits.base import Option, RefittingEdit
-from saikei.edits.checks import check_finite_weights
 from saikei.edits.replacing.convolutions import (
     CORRELATION,
     DEPTHWISE,
@@ -88,7 +87,6 @@ class ReplaceKernel(RefittingEdit):
     def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with other kernels."""
         self.check_layers(graph)
-        check_finite_weights("ReplaceKernel", graph)
         chains = {name: self._chain(graph, graph.operations[name]) for name in self._chosen(graph)}
         with in_the_name_of("ReplaceKernel", _FIX):
             return replace_operations(graph, chains)
@@ -220,14 +218,13 @@ def _check_arguments(edit: ReplaceKernel) -> None:
         return
     if edit.how != "stack":
         raise EditError("ReplaceKernel(middle=…) is for how='stack'.")
-    middle: Any = edit.middle
-    if isinstance(middle, bool) or not isinstance(middle, (int, float)) or not 0 < middle < 1e9:
-        raise EditError(f"ReplaceKernel(middle={middle!r}): give a number or a share above 0.")
+    if not 0 < edit.middle < 1e9:
+        raise EditError(f"ReplaceKernel(middle={edit.middle!r}): give a number or a share above 0.")
 
 
 def _check_size(name: str, value: Any) -> None:
     sizes = value if isinstance(value, tuple) else (value,)
-    if not sizes or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
+    if not sizes or any(isinstance(size, str) or size < 1 for size in sizes):
         raise EditError(
             f"ReplaceKernel({name}={value!r}): give a number of 1 or more, or one for each axis."
         )

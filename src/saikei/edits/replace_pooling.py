@@ -252,8 +252,8 @@ def _check_arguments(edit: ReplacePooling) -> None:
         raise EditError(f"Unknown old pooling {edit.old!r}: use one of {', '.join(OLD)}.")
     if edit.size is None:
         return
-    sizes: tuple[Any, ...] = edit.size if isinstance(edit.size, tuple) else (edit.size,)
-    if not sizes or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sizes):
+    sizes = edit.size if isinstance(edit.size, Sequence) else (edit.size,)
+    if not sizes or any(size < 1 for size in sizes):
         raise EditError(f"ReplacePooling(size={edit.size!r}): give a number of 1 or more, or some.")
     if edit.new.startswith("global"):
         raise EditError(f"ReplacePooling(new='{edit.new}', size=…): a global pooling has no size.")

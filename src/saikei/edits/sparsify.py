@@ -10,9 +10,8 @@ import numpy as np
 
 from saikei.columns import in_columns
 from saikei.edits.base import Edit
-from saikei.edits.checks import check_finite_weights
 from saikei.errors import EditError
-from saikei.graph import Graph, read
+from saikei.graph import Graph
 from saikei.rules import why_whole
 from saikei.sparsity import KernelZeros, Pattern, SparsityTarget
 from saikei.sparsity.target import with_zeros
@@ -79,11 +78,10 @@ class Sparsify(Edit):
             model: A built model.
             data: Not used; all edits' `plan` take it.
         """
-        return SparsityPlan(tuple(self._zeros(read(model))))
+        return SparsityPlan(tuple(self._zeros(self.read(model))))
 
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph with the zeros; `data` is not used."""
-        check_finite_weights("Sparsify", graph)
         return with_zeros(graph, self._zeros(graph))
 
     def _zeros(self, graph: Graph) -> list[KernelZeros]:
@@ -138,8 +136,6 @@ def _check_arguments(edit: Sparsify) -> None:
         raise EditError(f"Unknown scope '{edit.scope}': use 'layer' or 'global'.")
     if sparsity is None:
         return
-    if isinstance(sparsity, bool) or not isinstance(sparsity, (int, float)):
-        raise EditError(f"Sparsify(sparsity={sparsity!r}) is no number: give a share such as 0.5.")
     if not 0 <= sparsity < 1:
         raise EditError(
             f"Sparsify(sparsity={sparsity}): a share of zeros has to be at least 0 and below 1."

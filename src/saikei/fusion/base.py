@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, Self, TypeAlias, T
 
 import keras
 
+from saikei.arguments import checked
 from saikei.batches import Array
 from saikei.codec import Jsonable, ToDict
 from saikei.errors import FusionError
@@ -40,8 +41,9 @@ class Fitted(ToDict, ABC):
 class Fusion(Jsonable, ABC):
     """A way to make one model of several. Subclasses are frozen dataclasses."""
 
-    json_error: ClassVar[type[FusionError]] = FusionError
+    error_class: ClassVar[type[FusionError]] = FusionError
 
+    @checked
     def __call__(
         self, members: AnyMembers, data: Any = None, *, allow_in_sample: bool = False
     ) -> keras.Model:

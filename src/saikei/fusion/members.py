@@ -13,6 +13,7 @@ from keras import tree
 from saikei.errors import FusionError
 from saikei.fusion.fitting_inputs import how_to_fit
 from saikei.graph import Graph, TensorRef, TensorSpec, build, read
+from saikei.graph.finite import check_finite_weights
 from saikei.scoring.outputs import Outputs, read_outputs
 from saikei.training.cross_fit import CrossFit
 
@@ -43,7 +44,8 @@ class Members:
             given: Models, what `cross_fit` gives, or `Members`, which are returned unchanged.
 
         Raises:
-            FusionError: When something else than a model is among them.
+            FusionError: When something else than a model is among them, or a member's weights are
+                NaN or infinite.
             ModelError: When a member cannot be read.
         """
         if isinstance(given, Members):
@@ -53,7 +55,10 @@ class Members:
             return cls(models, tuple(map(read, models)), given)
         check_models(given)
         models = (given,) if isinstance(given, keras.Model) else tuple(given)
-        return cls(models, tuple(map(read, models)))
+        graphs = tuple(map(read, models))
+        for number, graph in enumerate(graphs, start=1):
+            check_finite_weights(f"Member {number}", graph, FusionError)
+        return cls(models, graphs)
 
     def __len__(self) -> int:
         return len(self.stored or self.models)
@@ -142,7 +147,7 @@ class Members:
             _compare(pair, interfaces[0], interfaces[number - 1])
 
 
-AnyMembers: TypeAlias = "Sequence[keras.Model] | CrossFit | Members"
+AnyMembers: TypeAlias = Sequence[keras.Model] | CrossFit | Members
 
 
 def _with_first(models: Sequence[keras.Model], first: Graph) -> Members:

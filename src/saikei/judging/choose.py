@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from saikei.arguments import checked
 from saikei.batches import Array
 from saikei.columns import in_columns
 from saikei.errors import FusionError
@@ -101,6 +102,7 @@ def _shown(fusion: Fusion) -> str:
     return f"{type(fusion).__name__}({given})"
 
 
+@checked
 def choose(
     fusions: Sequence[Fusion],
     members: AnyMembers,

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.arguments import checked
 from saikei.batches import Array
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
@@ -37,6 +38,7 @@ from saikei.scoring.task import Task, labels_of
 ORDERS = 512
 
 
+@checked
 def explain(
     fused: keras.Model | AnyMembers,
     data: Any = None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from saikei.arguments import checked
 from saikei.batches import Array
 from saikei.data import gathered
 from saikei.errors import FusionError
@@ -45,6 +46,7 @@ class NestedScore:
         return self.score.to_dict()
 
 
+@checked
 def nested_score(
     fusion: Fusion,
     members: AnyMembers,

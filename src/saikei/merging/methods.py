@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
+from saikei.arguments import Checked
 from saikei.errors import FusionError
 from saikei.limits import check_seed, check_whole
 from saikei.merging import kernels
@@ -44,13 +45,14 @@ class MemberTensors:
         return self.given_base
 
 
-class Merge(ABC):
+class Merge(Checked, ABC):
     """A way to merge the tensors of several members into one. Subclasses are frozen dataclasses.
 
     Attributes:
         needs_base: Whether it merges differences to a base that all members were fine-tuned from.
     """
 
+    error_class: ClassVar[type[FusionError]] = FusionError
     needs_base: ClassVar[bool] = False
 
     def tensor(
@@ -78,7 +80,7 @@ class Merge(ABC):
     def _merged(self, of: MemberTensors) -> Array:
         """The merged tensor."""
 
-    def check_count(self, members: int) -> None:  # noqa: B027 - most take any number
+    def check_count(self, members: int) -> None:
         """Refuse a number of members that the method cannot take.
 
         Raises:
@@ -105,7 +107,8 @@ class Linear(Merge):
 
     weights: tuple[float, ...] | None = None
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         if self.weights is not None:
             object.__setattr__(self, "weights", checked_weights(tuple(self.weights)))
 
@@ -134,7 +137,8 @@ class Ema(Merge):
 
     decay: float = 0.9
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_share("decay", self.decay)
 
     def weights(self, members: int) -> tuple[float, ...]:
@@ -156,7 +160,8 @@ class Slerp(Merge):
 
     t: float = 0.5
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_share("t", self.t)
 
     def check_count(self, members: int) -> None:
@@ -201,7 +206,8 @@ class Ties(Merge):
     scale: float = 1.0
     needs_base: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_share("density", self.density, zero=False)
 
     def _merged(self, of: MemberTensors) -> Array:
@@ -228,7 +234,8 @@ class Dare(Merge):
     seed: int = 0
     needs_base: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_share("drop", self.drop, one=False)
         check_seed(self.seed)
         consensus: object = self.consensus
@@ -256,7 +263,7 @@ class ModelStock(Merge):
 
 
 @dataclass(frozen=True)
-class Fisher:
+class Fisher(Checked):
     """The mean, weighted number by number by the members' Fisher information.
 
     Matena and Raffel, 2022. The information is the empirical one, of the labels of held-out data.
@@ -265,9 +272,11 @@ class Fisher:
         samples: The number of rows that it is measured on; all where there are fewer.
     """
 
+    error_class: ClassVar[type[FusionError]] = FusionError
     samples: int = 512
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_whole("samples", self.samples, 1, 10_000_000)
 
     def to_dict(self) -> dict[str, Any]:
@@ -276,7 +285,7 @@ class Fisher:
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(Checked):
     """The greedy soup: members are added, the best first, unless the mean gets worse.
 
     Wortsman et al., "Model soups", 2022. Measured on held-out data.
@@ -285,9 +294,11 @@ class Greedy:
         metric: How the mean is scored, `"loss"` or `"accuracy"`.
     """
 
+    error_class: ClassVar[type[FusionError]] = FusionError
     metric: Literal["loss", "accuracy"] = "loss"
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         metric: object = self.metric
         if metric not in ("loss", "accuracy"):
             raise FusionError(f"metric={self.metric!r} is unknown: use 'loss' or 'accuracy'.")

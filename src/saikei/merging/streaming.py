@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saikei.arguments import checked
 from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.merging import files
@@ -40,6 +41,7 @@ class MergedFile(ToDict):
     kept: tuple[str, ...]
 
 
+@checked
 def merge_files(
     paths: Sequence[str | Path],
     out: str | Path,

@@ -37,14 +37,15 @@ class Exits(Jsonable):
         from_logits: Whether members give logits rather than probabilities.
     """
 
-    json_error: ClassVar[type[FusionError]] = FusionError
+    error_class: ClassVar[type[FusionError]] = FusionError
     thresholds: tuple[float, ...]
     confidence: Confidence = "max_probability"
     combine: Combine = "last"
     kind: Literal["binary", "multiclass"] = "multiclass"
     from_logits: bool = False
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_choice("confidence", self.confidence, get_args(Confidence))
         check_choice("combine", self.combine, get_args(Combine))
         object.__setattr__(self, "thresholds", tuple(float(t) for t in self.thresholds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from saikei.arguments import checked
 from saikei.rules import (
     activations,
     attention,
@@ -65,6 +66,7 @@ BUILT_IN: Mapping[str, Rule] = MappingProxyType(
 _added: dict[str, Rule] = {}
 
 
+@checked
 def register_rule(rule: Rule) -> Callable[[type], type]:
     """A class decorator that gives a user's own layer a rule.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saikei.arguments import Checked
 from saikei.rules.labels import Flow, Labels, LabelSource, pin_all
 
 Shape = tuple[int | None, ...]
@@ -72,7 +73,7 @@ CostFunction = Callable[[CallView], int | None]
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Checked):
     """How the labels of a kind of operation pass, and what a call of it costs.
 
     Args:

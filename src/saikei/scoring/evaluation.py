@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saikei.arguments import checked
 from saikei.batches import Array, as_arrays
 from saikei.checks import input_count
 from saikei.errors import DataError
@@ -27,6 +28,7 @@ from saikei.scoring.score import (
 from saikei.scoring.task import Task
 
 
+@checked
 def evaluate(
     model: keras.Model, data: Any, *, batch_size: int = 256, loss: Any = None, metric: Any = None
 ) -> Score:

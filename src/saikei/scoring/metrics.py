@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from sklearn import metrics as sklearn_metrics
 
+from saikei.arguments import shown
 from saikei.batches import Array
 from saikei.errors import DataError, InputError
 from saikei.scoring.counted import Labels, as_labels
@@ -165,8 +166,8 @@ def find_metric(given: Any, task: Task) -> Metric:
         name = getattr(given, "__name__", type(given).__name__)
         return Metric(name, True, _own_function(given))
     raise InputError(
-        f"metric={given!r} is unknown: give a name of scikit-learn's scorers, such as 'roc_auc', "
-        "'f1' or 'balanced_accuracy', a name or an object of keras.metrics, or a function."
+        f"metric={shown(given)} is unknown: give a name of scikit-learn's scorers, such as "
+        "'roc_auc', 'f1' or 'balanced_accuracy', a name or object of keras.metrics, or a function."
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from saikei.arguments import checked
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.errors import BudgetError
@@ -46,6 +47,7 @@ from saikei.search.trials import run_trials
 from saikei.search.unlabelled import with_labels
 
 
+@checked
 def optimize(
     models: keras.Model | Sequence[keras.Model],
     train: Any,
@@ -111,10 +113,6 @@ def optimize(
     if budget is None:
         raise BudgetError(
             "optimize needs a budget: give one, for example budget=Budget(macs=0.25)."
-        )
-    if not isinstance(budget, Budget):
-        raise BudgetError(
-            f"budget={budget!r:.40} is not a budget: give one, for example budget=Budget(macs=0.5)."
         )
     if budget.latency is not None and not latency:
         raise BudgetError(

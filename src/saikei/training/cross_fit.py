@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.arguments import checked
 from saikei.batches import Array, ArrayData
 from saikei.checks import check_inputs, input_count
 from saikei.data import gathered
@@ -62,6 +63,7 @@ class CrossFit:
     refitted: Mapping[str, keras.Model]
 
 
+@checked
 def cross_fit(
     build: Build | Mapping[str, Build],
     data: Any,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 
+from saikei.arguments import checked
 from saikei.scoring.class_weights import ClassWeight, weighed
 from saikei.training.loop import seed_random_layers
 from saikei.training.loop import train as run
@@ -22,6 +23,7 @@ from saikei.training.sparsity import HasTarget, holding_zeros
 FRESH = 1e-3
 
 
+@checked
 def fit(
     model: keras.Model,
     train: Any,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from saikei.arguments import shown
 from saikei.errors import DataError, InputError
 from saikei.scoring.counted import as_labels
 from saikei.scoring.task import Task
@@ -110,12 +111,12 @@ def _pairs(
                 f"{type(folds).__name__} cannot split the {count} rows: {error}"
             ) from error
     if isinstance(folds, Iterable) and not isinstance(folds, (str, bytes)):
-        pairs = [tuple(pair) for pair in folds]
-        if all(len(pair) == 2 for pair in pairs):
+        pairs = list(folds)
+        if all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
             return [(train, test) for train, test in pairs]
     raise InputError(
-        f"folds={folds!r}: give a number of at least 2, a splitter of scikit-learn, or a list of "
-        "pairs of index arrays (train, test)."
+        f"folds={shown(folds)}: give a number of at least 2, a splitter of scikit-learn, or a list "
+        "of pairs of index arrays (train, test)."
     )
 
 

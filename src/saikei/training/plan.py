@@ -90,6 +90,8 @@ def adam(model: keras.Model, learning_rate: Any) -> keras.optimizers.Optimizer:
         model: the model that is trained.
         learning_rate: a number or a schedule.
     """
+    # Keras takes no whole number for a rate.
+    learning_rate = float(learning_rate) if is_number(learning_rate) else learning_rate
     stored = {str(variable.dtype) for variable in model.trainable_variables}
     computed = {layer.compute_dtype for layer in flattened_layers(model)}
     if "float16" not in stored | computed:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
+from saikei.arguments import shown
 from saikei.errors import InputError
 from saikei.graph import read
 from saikei.graph.stored_weights import merged_weights
@@ -67,7 +68,7 @@ def holding_zeros(
     """
     if sparsify is not None and not isinstance(getattr(sparsify, "target", None), SparsityTarget):
         raise InputError(
-            f"sparsify={sparsify!r}: give a saikei.Sparsify, for example Sparsify(0.8)."
+            f"sparsify={shown(sparsify)}: give a saikei.Sparsify, for example Sparsify(0.8)."
         )
     _check_lora(model, sparsify is not None, keep_zeros)
     masks = _zeros_there(model) if keep_zeros else {}

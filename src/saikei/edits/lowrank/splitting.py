@@ -10,8 +10,7 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.edits.base import RefittingEdit, read_with_sizes
-from saikei.edits.checks import check_finite_weights
+from saikei.edits.base import RefittingEdit
 from saikei.edits.lowrank.budgeted import choose_within
 from saikei.edits.lowrank.options import Options, paying_options
 from saikei.edits.lowrank.plan import SplitPlan, planned, split_layers
@@ -84,12 +83,11 @@ class SplittingEdit(RefittingEdit):
         Raises:
             EditError: When no layer would be split.
         """
-        found, rows = self._choice(read_with_sizes(model, data))
+        found, rows = self._choice(self.read(model, data))
         return planned(found.options, rows, found.left_alone, self.reason_to_stay)
 
     def change(self, graph: Graph, data: Any) -> Graph:
         """The graph with the chosen layers split."""
-        check_finite_weights(type(self).__name__, graph)
         found, rows = self._choice(graph)
         return split_layers(graph, found.options, rows)
 

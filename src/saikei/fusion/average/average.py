@@ -78,7 +78,8 @@ class Average(OutputFusion[WeightedMean | Pool]):
     per_class: bool = False
     calibrate: bool = False
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         given: object = self.weights
         if isinstance(given, (tuple, list)):
             object.__setattr__(self, "weights", checked_given(given))

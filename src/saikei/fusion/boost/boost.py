@@ -97,7 +97,8 @@ class Boost(TrainedFusion):
     seed: int = 0
     method: str = "gradient"
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         if self.method not in METHODS:
             raise FusionError(
                 f"Boost(method={self.method!r}): give one of {', '.join(map(repr, METHODS))}."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import get_args
 
 from saikei.errors import FusionError
@@ -70,7 +68,8 @@ class Cascade(OutputFusion[ExitHead]):
     costs: tuple[float, ...] | None = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_seed(self.seed)
         check_choice("confidence", self.confidence, get_args(Confidence))
         check_choice("combine", self.combine, get_args(Combine))
@@ -92,11 +91,10 @@ class Cascade(OutputFusion[ExitHead]):
             )
         for name in ("thresholds", "costs"):
             value = getattr(self, name)
+            if value == ():
+                raise FusionError(f"Cascade({name}=()): give a tuple of numbers.")
             if value is not None:
-                numbers = tuple(value) if isinstance(value, Iterable) else ()
-                if not numbers or not all(isinstance(number, Real) for number in numbers):
-                    raise FusionError(f"Cascade({name}={value!r}): give a tuple of numbers.")
-                object.__setattr__(self, name, tuple(float(number) for number in numbers))
+                object.__setattr__(self, name, tuple(float(number) for number in value))
 
     @property
     def data(self) -> DataNeed:

@@ -71,7 +71,8 @@ class Chain(TrainedFusion):
     learning_rate: float = 1e-3
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_whole("Chain: epochs", self.epochs, 1, EPOCHS)
         check_rate("Chain: learning_rate", self.learning_rate)
         check_seed(self.seed)

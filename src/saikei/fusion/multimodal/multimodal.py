@@ -76,7 +76,8 @@ class Multimodal(Fusion):
     weights: Weights = None
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         check_seed(self.seed)
         for name, value, known in (("on", self.on, On), ("fallback", self.fallback, Fallback)):
             if value not in get_args(known):

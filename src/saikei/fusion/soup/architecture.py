@@ -91,21 +91,6 @@ def with_tensors(graph: Graph, numbers: Mapping[WeightName, Array]) -> Graph:
     )
 
 
-def check_numbers(members: Sequence[Tensors]) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Raises:
-        FusionError: Naming the member and the weight.
-    """
-    for number, numbers in enumerate(members, start=1):
-        for (layer, name), array in numbers.items():
-            if is_float(array.dtype) and not np.isfinite(array.astype(np.float64)).all():
-                raise FusionError(
-                    f"Member {number} holds NaN or infinite numbers in '{name}' of layer "
-                    f"'{layer}': leave it out."
-                )
-
-
 def unmerged_weights(graph: Graph, members: Sequence[Tensors]) -> set[WeightName]:
     """Names of weights that are not merged: those that are no floats, and of preprocessing.
 

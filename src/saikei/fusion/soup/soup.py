@@ -15,14 +15,14 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.base import DataNeed, Fusion, only_models
 from saikei.fusion.members import AnyMembers, Members
 from saikei.fusion.soup.architecture import (
-    check_numbers,
     same_architecture,
     tensors,
     unmerged_weights,
 )
 from saikei.fusion.soup.merge_members import PreparedMembers, SoupFit, merge_members
 from saikei.fusion.soup.scorer import WeightScorer, has_statistics
-from saikei.graph import Graph
+from saikei.graph import Graph, read
+from saikei.graph.finite import check_finite_weights
 from saikei.limits import POINTS, check_whole
 from saikei.merging.methods import Fisher, Greedy, Merge
 from saikei.merging.names import Method, find_method, method_from_dict
@@ -67,7 +67,8 @@ class Soup(Fusion):
     recalibrate: bool = True
     points: int = 7
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         method = find_method(self.method)
         object.__setattr__(self, "method", method)
         align: object = self.align
@@ -93,6 +94,8 @@ class Soup(Fusion):
         """
         given = only_models(self, members)
         base = load_model(self.base) if isinstance(self.base, (str, Path)) else self.base
+        if base is not None:
+            check_finite_weights("The base", read(base), FusionError)
         prepared = self._prepared(given, base, data, allow_in_sample)
         points = self.points if self.check else 0
         made = merge_members(prepared, find_method(self.method), self.align, points)
@@ -107,7 +110,6 @@ class Soup(Fusion):
         """The members' weights, checked, and their losses where there is data."""
         graphs = same_architecture(given, base)
         numbers = [tensors(graph, graphs[0]) for graph in graphs]
-        check_numbers(numbers)
         kept = unmerged_weights(graphs[0], numbers)
         if isinstance(self.method, Merge):
             self.method.check_count(len(given))

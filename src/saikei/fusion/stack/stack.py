@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from saikei.arguments import shown
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.base import DataNeed, OutputFusion, connected
@@ -63,22 +64,20 @@ class Stack(OutputFusion[StackHead]):
     below: tuple[Stack | Average, ...] = ()
     seed: int = 0
 
-    def __post_init__(self) -> None:
+    def check_arguments(self) -> None:
+        """Refuse arguments that are out of range."""
         meta: object = self.meta
         named = isinstance(meta, str)
         if (named and meta not in _NAMED) or not (named or _is_learner(meta)):
             raise FusionError(
-                f"meta={meta!r} is unknown: use one of {', '.join(_NAMED)}, a Keras model, or an "
-                "unfitted estimator of scikit-learn."
+                f"meta={shown(meta)} is unknown: use one of {', '.join(_NAMED)}, a Keras model, or "
+                "an unfitted estimator of scikit-learn."
             )
         on: object = self.on
         if on not in ("outputs", "features"):
             raise FusionError(f"on={self.on!r} is unknown: use 'outputs' or 'features'.")
         check_whole("folds", self.folds, 2, FOLDS)
         check_seed(self.seed)
-        if not isinstance(self.below, (tuple, list)):
-            raise FusionError(f"below={self.below!r}: give a tuple of Stack and Average values.")
-        object.__setattr__(self, "below", tuple(self.below))
         _check_below(self)
 
     @property
@@ -203,9 +202,6 @@ def _is_learner(meta: object) -> bool:
 
 
 def _check_below(stack: Stack) -> None:
-    for one in stack.below:
-        if not isinstance(one, (Stack, Average)):
-            raise FusionError(f"below holds {one!r}: give values of Stack or Average.")
     if len(stack.below) == 1:
         raise FusionError("below holds one fusion: give at least two, or none.")
     if stack.below and stack.on == "features":
