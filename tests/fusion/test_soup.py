@@ -359,7 +359,7 @@ def test_a_member_with_nan_is_refused_by_name(base: keras.Model, family: list[ke
     broken = copy_model(family[0])
     broken.layers[1].kernel.assign(np.full((2, 24), np.nan))
     for soup in (Soup(), Soup(check=False)):
-        with pytest.raises(FusionError, match="Member 2 holds NaN.*'kernel' of layer 'dense"):
+        with pytest.raises(FusionError, match="Member 2: 'kernel' of layer 'dense"):
             soup([family[1], broken], HELD)
 
 

@@ -368,7 +368,7 @@ def test_data_that_cannot_be_stacked_gets_one_line():
     with pytest.raises(DataError, match="soft"):
         Stack()(members, (X, np.full((240, 3), 1 / 3)))
     members[1].layers[-1].bias.assign([np.nan, 0, 0])
-    with pytest.raises(DataError, match=r"Member 2 \('net'\) predicts NaN"):
+    with pytest.raises(FusionError, match=r"Member 2: 'bias' of layer .* holds NaN"):
         Stack()(members, (X, y))
     maps = [keras.Sequential([keras.Input((4, 6)), layers.Dense(3, "softmax")]) for _ in range(2)]
     with pytest.raises(FusionError, match="use Average for maps and sequences"):
