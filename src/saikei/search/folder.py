@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from saikei.reading import holds_json, read_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
 from saikei.scoring.labelled import Outputs
+from saikei.search.pieces import Pieces
+from saikei.search.rungs import RungFolder
 from saikei.writing import DRAFT, refused_by_disk, remove, write_text, write_whole
 
 LOCK = ".lock"
@@ -39,9 +42,10 @@ class RunFolder:
     """A folder of one run.
 
     `candidates/<name>/` holds `model.keras`, `recipe.json`, `validation.npz` (its outputs) and
-    `result.json`; beside it are `fingerprint.json`, `study.db`, and at the end `run.json`,
-    `front.json`, `best.keras` and `report.html`. Every file or candidate is written under
-    another name and renamed when it is complete.
+    `result.json`; `rungs/` the trainings on the way (`RungFolder`) and `sites/` what the library
+    is made of (`Pieces`). Beside them are `fingerprint.json`, `library.json`, `study.db`, and at
+    the end `run.json`, `front.json`, `best.keras` and `report.html`. Every file or candidate is
+    written under another name and renamed when it is complete.
 
     Args:
         path: Path of the folder.
@@ -99,13 +103,24 @@ class RunFolder:
             # First, since `check` refuses folders with other files and without it.
             write_text(self._fingerprint, json.dumps(dict(fingerprint), indent=1))
             self.candidates.mkdir(exist_ok=True)
-            for draft in (*self.path.glob(f"{DRAFT}*"), *self.candidates.glob(f"{DRAFT}*")):
-                remove(draft)
+            for entry in _entries(self.path):
+                if entry.name.startswith(DRAFT):
+                    remove(entry)
 
     @property
     def candidates(self) -> Path:
         """The folder of the candidates."""
         return self.path / "candidates"
+
+    @property
+    def rungs(self) -> RungFolder:
+        """The results and states of trainings that are done in parts."""
+        return RungFolder(self.path / "rungs")
+
+    @property
+    def sites(self) -> Pieces:
+        """The measured sites of the library."""
+        return Pieces(self.path / "sites")
 
     @property
     def best(self) -> Path:
@@ -157,8 +172,24 @@ class RunFolder:
         result = self.candidates / name / "result.json"
         return from_jsonable(Candidate, read_json(result, "The record of a candidate"))
 
-    def save(self, candidate: Candidate, model: keras.Model | None, outputs: Outputs) -> None:
-        """Store a finished candidate, completely or not at all."""
+    def save(
+        self,
+        candidate: Candidate,
+        model: keras.Model | None,
+        outputs: Outputs,
+        files: Sequence[Path] = (),
+    ) -> None:
+        """Store a finished candidate, completely or not at all.
+
+        Args:
+            candidate: Its record.
+            model: Its model; `None` stores no `model.keras`.
+            outputs: Its outputs on the validation samples.
+            files: Files to copy into its folder, such as an exported model.
+
+        Raises:
+            DiskError: If it cannot be written.
+        """
 
         def write(draft: Path) -> None:
             draft.mkdir()
@@ -168,6 +199,8 @@ class RunFolder:
             if candidate.recipe is not None:
                 text = json.dumps(candidate.recipe, indent=2)
                 (draft / "recipe.json").write_text(text, encoding="utf-8")
+            for file in files:
+                shutil.copyfile(file, draft / file.name)
             np.savez(draft / "validation.npz", *outputs)
             text = json.dumps(to_jsonable(candidate), indent=1)
             (draft / "result.json").write_text(text, encoding="utf-8")
@@ -252,10 +285,18 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _check_links(folder: Path) -> None:
     """Refuse symbolic links: a run makes none, and others could lead outside the folder."""
-    for pattern in ("*", "candidates/*", "candidates/*/*"):
-        for entry in folder.glob(pattern):
-            if entry.is_symlink():
-                raise InputError(
-                    f"'{entry}' is a symbolic link, which no run makes: delete it, or give out= "
-                    "another folder."
-                )
+    for entry in _entries(folder):
+        if entry.is_symlink():
+            raise InputError(
+                f"'{entry}' is a symbolic link, which no run makes: delete it, or give out= "
+                "another folder."
+            )
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Every file and folder in a folder and below; what links point to is not looked at."""
+    return [
+        Path(place) / name
+        for place, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    ]

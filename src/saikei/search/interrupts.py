@@ -1,0 +1,45 @@
+"""Ctrl-C in a part of a search, after which there is still something to write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Interrupt:
+    """Whether a block was interrupted.
+
+    Args:
+        error: The interrupt; `None` if there was none.
+    """
+
+    error: KeyboardInterrupt | None = None
+
+    def reraise(self) -> None:
+        """Raise the interrupt, if there was one.
+
+        Raises:
+            KeyboardInterrupt: The same that ended the block.
+        """
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def until_interrupted() -> Iterator[Interrupt]:
+    """End the block on Ctrl-C, and go on after it.
+
+    The executors end their processes before the interrupt leaves them. A second Ctrl-C, after the
+    block, ends the program as always. SIGTERM and the closing of the terminal are the same in
+    commands, which turn them into a `KeyboardInterrupt`.
+
+    Returns:
+        Whether it was interrupted, which is known after the block.
+    """
+    interrupt = Interrupt()
+    try:
+        yield interrupt
+    except KeyboardInterrupt as error:
+        interrupt.error = error
