@@ -91,7 +91,7 @@ EDIT_CASES = [
     EditCase(Factorize(0.5, exclude=("classes",), compensate=False)),
     EditCase(Factorize(Budget(macs=0.5)), data=CALIBRATION),
     EditCase(Factorize(energy=0.4, layers=("hidden",), compensate=False)),
-    EditCase(Factorize(2, scheme="spatial")),
+    EditCase(Factorize(rank=2, scheme="spatial")),
     EditCase(FoldBatchNorm()),
     EditCase(PruneChannels(0.5)),
     EditCase(PruneChannels(Budget(macs=0.5), "random", multiple_of=2, seed=3), data=CALIBRATION),

@@ -162,7 +162,7 @@ def test_a_batch_axis_that_holds_positions_is_counted() -> None:
     model = keras.Model(tensor, keras.ops.reshape(x, (-1, 6, 5)))
     costs = sk.profile(model, latency=False)
     assert costs.macs == 6 * 4 * 5
-    split = sk.Factorize(1)(model)
+    split = sk.Factorize(rank=1)(model)
     assert sk.profile(split, latency=False).macs == 6 * (4 + 5)
 
 

@@ -132,7 +132,7 @@ def test_channels_first_splits_over_the_same_axes() -> None:
     )
     first.set_weights(last.get_weights())
     for scheme in ("channel", "spatial"):
-        one, other = (Factorize(2, scheme=scheme)(m) for m in (last, first))  # type: ignore[arg-type]
+        one, other = (Factorize(rank=2, scheme=scheme)(m) for m in (last, first))  # type: ignore[arg-type]
         for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         costs = [profile(m, latency=False).macs for m in (one, other)]
@@ -140,7 +140,7 @@ def test_channels_first_splits_over_the_same_axes() -> None:
 
 
 def _plan(model: keras.Model, scheme: Any) -> Any:
-    return Factorize(2, scheme=scheme).plan(model)
+    return Factorize(rank=2, scheme=scheme).plan(model)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_a_share_is_kept_and_nearly_used_up_by_every_layer(keep: float) -> None:
         assert share <= keep
 
 
-def test_an_integer_is_the_rank_of_every_layer() -> None:
-    model = Factorize(4)(network())
+def test_a_rank_is_that_of_every_layer() -> None:
+    model = Factorize(rank=4)(network())
     assert model.get_layer("second_basis").filters == 4
     assert model.get_layer("hidden_basis").units == 4
     assert model.get_layer("classes_basis").units == 4
@@ -406,11 +406,13 @@ def test_a_kernel_that_is_not_finite_or_constrained_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "one of keep and energy"),
-        ({"keep": 0.5, "energy": 0.5}, "one of keep and energy"),
+        ({}, "one of keep, rank and energy"),
+        ({"keep": 0.5, "energy": 0.5}, "one of keep, rank and energy"),
+        ({"keep": 1}, "give a share such as 0.5 or a Budget; for a rank give rank="),
+        ({"rank": 0}, "rank"),
+        ({"rank": 0.5}, "rank"),
         ({"keep": 0.0}, "above 0"),
         ({"keep": 1.5}, "above 0 and at most 1"),
-        ({"keep": 0}, "at least 1"),
         ({"keep": True}, "give a number, a Budget or None"),
         ({"keep": "half"}, "give a number, a Budget or None"),
         ({"energy": 0.0}, "above 0"),

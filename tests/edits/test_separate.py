@@ -211,7 +211,7 @@ def test_data_brings_the_separated_model_closer() -> None:
     [
         ({"keep": 0.0}, "above 0"),
         ({"keep": 1.5}, "at most 1"),
-        ({"keep": 3}, "give a (number|share), a Budget or None"),
+        ({"keep": 3}, "a Budget; None separates every layer"),
         ({"keep": True}, "give a (number|share), a Budget or None"),
         ({"depth_multiplier": 0}, "at least 1"),
         ({"depth_multiplier": 1.0}, "whole number"),

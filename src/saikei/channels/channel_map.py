@@ -130,7 +130,7 @@ class ChannelMap:
         if keep is None or labels is None:
             return shape
         return tuple(
-            size if vector is None else int(self.kept(vector, keep).sum())
+            size if vector is None else int(np.count_nonzero(self.kept(vector, keep)))
             for size, vector in zip(shape, labels, strict=True)
         )
 

@@ -54,8 +54,8 @@ def count_costs(channel_map: ChannelMap, keep: BoolMask | None = None) -> Counts
         rule = find_rule(operation.kind)
         if rule is None and not operation.weights:
             continue
-        macs += call_macs(channel_map, index, keep) or 0
-        view = channel_map.view(index, keep)
+        view = channel_map.full.view(index, keep)
+        macs += _macs_of(view, channel_map.batch) or 0
         for name, weight in operation.weights.items():
             if weight.key not in seen:
                 seen.add(weight.key)
@@ -78,18 +78,21 @@ def call_macs(channel_map: ChannelMap, index: int, keep: BoolMask | None = None)
         The number; `None` for a layer with weights and no rule, and where a size is unknown.
     """
     operation = channel_map.graph.operations[channel_map.graph.calls[index].operation]
-    rule = find_rule(operation.kind)
-    if rule is None:
+    if find_rule(operation.kind) is None:
         return None if operation.weights else 0
-    view = channel_map.full.view(index, keep)
-    macs = rule.macs(view)
+    return _macs_of(channel_map.full.view(index, keep), channel_map.batch)
+
+
+def _macs_of(view: CallView, batch: int) -> int | None:
+    rule = find_rule(view.kind)
+    macs = None if rule is None else rule.macs(view)
     if macs and any(None in shape[1:] for shape in (*view.inputs, *view.outputs)):
         return None
     if macs is None:
         return None
     rows = view.inputs[0][:1] if view.inputs else ()
     # Where a reshape has joined axes, the first axis has several rows for each sample.
-    return macs if rows in ((), (None,)) else macs * int(rows[0] or 0) // channel_map.batch
+    return macs if rows in ((), (None,)) else macs * int(rows[0] or 0) // batch
 
 
 def check_countable(graph: Graph, budget: Budget) -> None:

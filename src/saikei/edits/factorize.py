@@ -11,13 +11,14 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.edits.base import Option
-from saikei.edits.checks import check_amount
+from saikei.edits.checks import check_share_or_budget
 from saikei.edits.lowrank.convolutions import split_conv
 from saikei.edits.lowrank.matrices import split_dense, split_einsum, split_embedding
 from saikei.edits.lowrank.options import Options
 from saikei.edits.lowrank.splitting import Splitter, SplittingEdit, find_options
 from saikei.errors import EditError
 from saikei.graph import Graph
+from saikei.limits import check_whole
 
 Scheme = Literal["auto", "channel", "spatial"]
 
@@ -49,9 +50,10 @@ class Factorize(SplittingEdit):
 
     Args:
         keep: How much stays: a share of each layer's cost (`float` up to 1; parameters or MACs,
-            whichever is the larger share), a rank (`int`), or a `Budget` for the model. Within a
-            budget each layer gets its own rank, or stays whole, so that the sum of the energy
-            lost, relative to each layer's own, is smallest.
+            whichever is the larger share), or a `Budget` for the model. Within a budget each
+            layer gets its own rank, or stays whole, so that the sum of the energy lost, relative
+            to each layer's own, is smallest.
+        rank: Instead of `keep`: the rank of every layer that it makes smaller.
         energy: Instead of `keep`: the smallest rank that keeps this share of the sum of squares
             of each kernel, up to 1.
         layers: The names of the layers to change; all that fit when empty.
@@ -72,7 +74,8 @@ class Factorize(SplittingEdit):
 
     exact: ClassVar[bool] = False
     method: ClassVar[str] = "factorize"
-    keep: float | int | Budget | None = None
+    keep: float | Budget | None = None
+    rank: int | None = None
     energy: float | None = None
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -81,13 +84,15 @@ class Factorize(SplittingEdit):
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range."""
-        if (self.keep is None) == (self.energy is None):
+        if sum(amount is not None for amount in (self.keep, self.rank, self.energy)) != 1:
             raise EditError(
-                "Factorize needs one of keep and energy, for example Factorize(energy=0.95) or "
-                "Factorize(keep=0.5)."
+                "Factorize needs one of keep, rank and energy, for example Factorize(keep=0.5) or "
+                "Factorize(energy=0.95)."
             )
         if self.keep is not None:
-            check_amount("Factorize", "keep", self.keep, "a rank")
+            check_share_or_budget("Factorize", self.keep, "for a rank give rank=")
+        if self.rank is not None:
+            check_whole("Factorize: rank", self.rank, kind=EditError)
         if self.energy is not None:
             _check_energy(self.energy)
         if self.scheme not in ("auto", "channel", "spatial"):
@@ -97,9 +102,9 @@ class Factorize(SplittingEdit):
     def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003
         """For each layer that can be split, several ranks."""
         wide = wide_layers(graph)
-        small = find_options(cls(keep=1, exclude=wide), graph).options
+        small = find_options(cls(rank=1, exclude=wide), graph).options
         # The windows of wide convolutions make matrices whose decomposition takes too long.
-        rest = find_options(cls(keep=1, layers=wide, scheme="channel"), graph) if wide else None
+        rest = find_options(cls(rank=1, layers=wide, scheme="channel"), graph) if wide else None
         found = small + (rest.options if rest is not None else ())
         shares = SHARES if len(found) <= MANY else SHARES[1::2]
         return tuple(option for layer in found for option in _rank_options(layer, shares))
@@ -136,7 +141,7 @@ class Factorize(SplittingEdit):
                 # Even rank 1 costs more than the share: it is what comes closest.
                 right = options.rank == 1
         else:
-            order, right = closest_first, options.rank == self.keep
+            order, right = closest_first, options.rank == self.rank
         chosen = order[(right & split)[order]]
         return int(chosen[0]) if len(chosen) else 0
 
@@ -147,7 +152,7 @@ class Factorize(SplittingEdit):
             return f"is smaller as it is than at a rank that keeps {self.energy:.4g} of the energy"
         if isinstance(self.keep, Budget):
             return "stays whole, as the budget allows"
-        return f"is smaller as it is than at rank {self.keep}"
+        return f"is smaller as it is than at rank {self.rank or 1}"
 
 
 def wide_layers(graph: Graph) -> tuple[str, ...]:
@@ -170,7 +175,7 @@ def _rank_options(layer: Options, shares: Sequence[float]) -> list[Option]:
         rank, scheme = int(layer.rank[row]), layer.split(row).scheme
         of_conv: Scheme = "channel" if scheme == "channel" else "spatial"
         edit = Factorize(
-            keep=rank,
+            rank=rank,
             layers=(layer.layer,),
             scheme=of_conv if scheme in ("channel", "spatial") else "auto",
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from saikei.budget import Budget
 from saikei.edits.base import Option
-from saikei.edits.checks import check_amount
+from saikei.edits.checks import check_share_or_budget
 from saikei.edits.lowrank.convolutions import split_depthwise
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
 from saikei.edits.lowrank.splitting import Splittable, Splitter, SplittingEdit, find_options
@@ -62,10 +62,8 @@ class Separate(SplittingEdit):
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range."""
-        if isinstance(self.keep, int):
-            raise EditError(f"Separate(keep={self.keep!r}): give a share, a Budget or None.")
         if self.keep is not None:
-            check_amount("Separate", "keep", self.keep, "nothing")
+            check_share_or_budget("Separate", self.keep, "None separates every layer")
         check_whole("Separate: depth_multiplier", self.depth_multiplier, kind=EditError)
 
     @classmethod

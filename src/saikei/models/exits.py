@@ -138,7 +138,8 @@ def _margin(p: Any, ops: Any) -> Any:
 
 
 def _entropy(p: Any, ops: Any) -> Any:
-    logarithms = ops.log(ops.maximum(p, 1e-30))
+    # p · log(p) is 0 where p is 0.
+    logarithms = ops.log(ops.maximum(p, float(np.finfo(np.float32).tiny)))
     return 1.0 + ops.sum(p * logarithms, axis=-1) / float(np.log(p.shape[-1]))
 
 

@@ -96,7 +96,7 @@ def log_probabilities(task: Task, outputs: Array) -> Array:
     however large.
     """
     if not task.from_logits:
-        return np.asarray(np.log(_clipped(outputs)))
+        return np.asarray(np.log(clipped(outputs)))
     if task.kind == "multiclass":
         return np.asarray(special.log_softmax(outputs, axis=-1))
     return np.asarray(special.log_expit(outputs))
@@ -106,10 +106,16 @@ def as_outputs(task: Task, labels: Array) -> Array:
     """Labels that are numbers or probabilities, in the form of the task's outputs."""
     if task.kind == "regression" or not task.from_logits:
         return labels
-    p = _clipped(labels)
+    p = clipped(labels)
     return np.asarray(np.log(p) if task.kind == "multiclass" else special.logit(p))
 
 
-def _clipped(probabilities: Array) -> Array:
+def clipped(probabilities: Array, out: Array | None = None) -> Array:
+    """Probabilities at least Keras's epsilon away from 0 and 1, as in its losses.
+
+    Args:
+        probabilities: An array of any shape.
+        out: The array to write to; `None` for a new one.
+    """
     epsilon = keras.config.epsilon()
-    return np.clip(probabilities, epsilon, 1 - epsilon)
+    return np.clip(probabilities, epsilon, 1 - epsilon, out=out)

@@ -19,11 +19,11 @@ from saikei.codec import ToDict
 from saikei.fusion.average.simplex import Array, line_search
 from saikei.fusion.average.weights import finite, fit_weights
 from saikei.scoring.counted import Labels
+from saikei.scoring.links import clipped
 from saikei.scoring.task import Task, labels_of
 
 _STEPS = 1000
 _TINY_GAP = 1e-7
-_LEAST = 1e-7
 
 Objective = Callable[[Array], tuple[float, Array]]
 
@@ -106,7 +106,7 @@ def _together(task: Task, parts: Sequence[Array], labels: Labels) -> ClassWeight
     if task.from_logits:
         objective = _of_logits(predictions, truth)
     else:
-        objective = _of_probabilities(np.clip(predictions, _LEAST, 1.0), truth)
+        objective = _of_probabilities(clipped(predictions), truth)
     start = np.tile(np.array(shared.values), (classes, 1))
     weights, loss, gap = _descend(objective, start)
     values = tuple(tuple(float(weight) for weight in row) for row in weights)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import keras
 import numpy as np
 
 from saikei.batches import Array
 from saikei.scoring.counted import Labels
+from saikei.scoring.links import clipped
 from saikei.scoring.logit_loss import ValueAndGradient, logit_loss
 from saikei.scoring.task import Task, labels_of
 
@@ -109,10 +109,10 @@ def _outcomes(task: Task, members: Sequence[Array], labels: Labels) -> tuple[Arr
     y = labels.values
     if task.kind == "multiclass" and task.sparse:
         chosen = _of_true_class(members, y)
-        np.clip(chosen, *_clip(), out=chosen)
+        clipped(chosen, out=chosen)
         rows, importance = chosen.T, np.full(chosen.shape[1], 1.0 / chosen.shape[1])
     else:
-        p = np.clip(np.stack(members).astype(np.float64), *_clip())
+        p = clipped(np.stack(members).astype(np.float64))
         rows = p.reshape(len(p), -1).T
         if task.kind == "multiclass":
             importance = y.reshape(-1) / np.prod(y.shape[:-1])
@@ -136,10 +136,6 @@ def _of_true_class(members: Sequence[Array], labels: Array) -> Array:
     truth = labels.reshape(-1).astype(np.int64)
     indices = np.arange(len(truth)) * classes + truth
     return np.stack([member.reshape(-1)[indices].astype(np.float64) for member in members])
-
-
-def _clip() -> tuple[float, float]:
-    return keras.config.epsilon(), 1.0 - keras.config.epsilon()
 
 
 def _objective(task: Task, members: Sequence[Array], labels: Labels) -> ValueAndGradient:

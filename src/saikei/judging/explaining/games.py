@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
-import keras
 import numpy as np
 
 from saikei.batches import Array
@@ -18,6 +17,7 @@ from saikei.judging.explaining.coalitions import (
 )
 from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.links import clipped
 from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_for
 
@@ -112,8 +112,7 @@ class Columns:
         """
         mixed = shares @ self.values
         if self.kind == "log":
-            epsilon = keras.config.epsilon()
-            np.clip(mixed, epsilon, 1 - epsilon, out=mixed)
+            clipped(mixed, out=mixed)
             np.log(mixed, out=mixed)
             np.negative(mixed, out=mixed)
         else:
