@@ -159,6 +159,21 @@ def test_keeping_everything_is_refused_rather_than_returned_unchanged() -> None:
         PruneChannels(Budget(macs=1.0))(seed_network())
 
 
+@pytest.mark.parametrize(
+    ("layers", "exclude", "message"),
+    [
+        ([L.Flatten()], (), "no layer has channels. Give a model with a dense"),
+        ([L.Dense(3, name="a")], (), "a: a model output. .* Sparsify changes such layers too"),
+        ([L.Dense(6, name="a"), L.Dense(3)], ("a",), "Choose other layers, or exclude fewer"),
+    ],
+)
+def test_nothing_to_cut_names_a_fix(
+    layers: list[keras.Layer], exclude: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(EditError, match=message):
+        PruneChannels(0.5, exclude=exclude)(keras.Sequential([keras.Input((8,)), *layers]))
+
+
 def test_a_model_with_nothing_to_cut_says_why() -> None:
     model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="only")])
     with pytest.raises(EditError, match="only: a model output"):
@@ -175,7 +190,7 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
             L.Dense(2),
         ]
     )
-    with pytest.warns(PinnedWarning, match="memory"):
+    with pytest.warns(PinnedWarning, match="memory.*: it adds a loss"):
         small = PruneChannels(0.5, scope="layer")(model)
     assert small.get_layer("a").filters == 4
     assert small.get_layer("b").filters == 8

@@ -268,4 +268,15 @@ def _nothing_to_cut(
         )
     reasons = dict.fromkeys(f"{g.name}: {g.pinned or 'excluded'}" for g in channel_map.groups)
     reasons |= dict.fromkeys(channel_map.unknown.values())
-    return f"PruneChannels has nothing to cut: {'; '.join(reasons) or 'no layer has channels'}."
+    if not reasons:
+        return (
+            "PruneChannels has nothing to cut: no layer has channels. Give a model with a dense, "
+            "convolutional or recurrent layer before its outputs."
+        )
+    if any(not group.pinned for group in channel_map.groups):
+        fix = "Choose other layers, or exclude fewer"
+    elif channel_map.unknown:
+        fix = "Make such layers of Keras's layers and keras.ops, or register_rule for them"
+    else:
+        fix = "All channels of inputs and outputs stay; Sparsify changes such layers too"
+    return f"PruneChannels has nothing to cut: {'; '.join(reasons)}. {fix}."

@@ -20,6 +20,10 @@ _AT_INFERENCE = (
     "holds it as self.model and whose call returns self.model(x, training=False)"
 )
 _SAME_EACH_TIME = "Let layers of Keras draw random numbers, such as keras.layers.GaussianNoise"
+_WITHOUT_LOSS = (
+    "Leave out self.add_loss: give one of its layers activity_regularizer=, or the model a "
+    "compute_loss of its own"
+)
 BUILT_BEFORE = "Make its layers in __init__, and call it on data once"
 _TAKING_FUNCTIONS = "associative_scan|cond|fori_loop|map|scan|switch|vectorized_map|while_loop"
 # What can be traced instead of operations that take functions.
@@ -99,6 +103,9 @@ def failure(error: Exception) -> UntraceableError:
     if taking_functions is not None:
         return _hands_functions(taking_functions[1])
     line = f"line {last.lineno} of {Path(last.filename).name}, `{last.line}`"
+    if "add_loss" in str(found):
+        # Keras speaks of the symbolic tensor instead.
+        return UntraceableError(f"{line}: it adds a loss", _WITHOUT_LOSS)
     return UntraceableError(f"{line}: {in_one_line(found, limit=200)}")
 
 

@@ -121,9 +121,8 @@ def _parts(fused: keras.Model) -> Parts:
     found = _of_mean(fused) or _of_nested(fused)
     if found is None:
         raise FusionError(
-            f"No members on the same inputs are found in model '{fused.name}' (those of "
-            "weight 0 are left out of it): give them, explain([member, …], data, "
-            "fusion=Average(weights))."
+            f"No two members on the same inputs are found in model '{fused.name}' (those of "
+            "weight 0 are left out of it): give the members themselves, with their weights."
         )
     return found
 
