@@ -18,8 +18,8 @@ from saikei.fusion.stack.columns import View
 from saikei.fusion.stack.linear import logistic, pooled, ridge
 from saikei.fusion.stack.targets import stack_labels
 from saikei.judging.explain import explain_predictions
-from saikei.scoring.counted import count
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import count
 from saikei.scoring.task import Task
 
 N, C, MEMBERS = 60, 3, 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from saikei.budget import Budget
 from saikei.errors import EditError
 
 

@@ -15,9 +15,9 @@ from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import AnyMembers, Members, side_by_side
 from saikei.graph import Graph, TensorRef
-from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.links import link_of_task
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels

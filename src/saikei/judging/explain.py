@@ -31,8 +31,8 @@ from saikei.judging.explaining.removable import losses_without, removable
 from saikei.judging.explaining.shapley import shapley
 from saikei.judging.nested import Nest
 from saikei.merging.checks import checked_weights
-from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.task import Task, labels_of
 
 ORDERS = 512

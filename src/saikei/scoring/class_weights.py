@@ -12,8 +12,8 @@ from saikei.batches import Array, ArrayData
 from saikei.checks import input_count
 from saikei.data import gathered
 from saikei.errors import InputError
-from saikei.scoring.counted import Labels
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.labels import Labels
 
 ClassWeight: TypeAlias = Mapping[int, float] | Literal["balanced"]
 

@@ -13,8 +13,8 @@ from saikei.arguments import checked
 from saikei.batches import Array, as_arrays
 from saikei.checks import input_count
 from saikei.errors import DataError
-from saikei.scoring.counted import Labels, count_raw, row_means
 from saikei.scoring.inference import Inference, flat_weights
+from saikei.scoring.labels import Labels, count_raw, row_means
 from saikei.scoring.observed import observe
 from saikei.scoring.predictions import Predictions, predict_batches
 from saikei.scoring.score import (

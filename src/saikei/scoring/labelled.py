@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, for_keras
-from saikei.scoring.counted import Labels, row_importance
+from saikei.scoring.labels import Labels, row_importance
 from saikei.scoring.links import as_outputs
 from saikei.scoring.metrics import Metric
 from saikei.scoring.score import (

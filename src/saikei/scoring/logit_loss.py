@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special
 
 from saikei.batches import Array
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.scoring.task import Task
 
 ValueAndGradient: TypeAlias = Callable[[Array], tuple[float, Array]]

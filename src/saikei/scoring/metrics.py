@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from saikei.arguments import shown
 from saikei.batches import Array
 from saikei.errors import DataError, InputError
-from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.labels import Labels, as_labels
 from saikei.scoring.links import to_probabilities
 from saikei.scoring.score import Score, sample_losses
 from saikei.scoring.task import Task

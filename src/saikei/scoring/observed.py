@@ -10,9 +10,9 @@ import keras
 
 from saikei.batches import Array, ArrayData
 from saikei.errors import InputError
-from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels, count
 from saikei.scoring.metrics import find_metric
 from saikei.scoring.outputs import Outputs
 from saikei.scoring.predictions import Predictions, predict_all

@@ -12,7 +12,7 @@ from scipy import stats
 from saikei.batches import Array
 from saikei.codec import Jsonable
 from saikei.errors import DataError
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.scoring.links import log_probabilities
 from saikei.scoring.task import Task, labels_for, labels_of
 

@@ -13,7 +13,7 @@ from keras import ops
 from saikei.batches import Array
 from saikei.errors import DataError
 from saikei.losses import describe_loss, ignored_class, leaves_out_nan
-from saikei.scoring.counted import Labels, count
+from saikei.scoring.labels import Labels, count
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 

@@ -17,8 +17,8 @@ from saikei.data import gathered
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
 from saikei.limits import check_seed
-from saikei.scoring.counted import Labels, count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.labels import Labels, count
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.predictions import predict_all
 from saikei.scoring.task import Task

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 
 from saikei.arguments import shown
 from saikei.errors import DataError, InputError
-from saikei.scoring.counted import as_labels
+from saikei.scoring.labels import as_labels
 from saikei.scoring.task import Task
 
 Indices = np.ndarray[Any, np.dtype[np.intp]]

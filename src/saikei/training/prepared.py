@@ -14,8 +14,8 @@ from saikei.batches import Array, ArrayData, as_arrays, dataset_length, first_ba
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays as unweighted
 from saikei.graph import read
-from saikei.scoring.counted import count
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.labels import count
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
 from saikei.training.plan import adam

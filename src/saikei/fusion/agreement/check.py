@@ -16,8 +16,8 @@ from saikei.fusion.agreement.preprocessing import BetterPreprocessing, better_pr
 from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
 from saikei.fusion.members import Members, inputs_of
 from saikei.graph import build
-from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.observed import counted_labels
 from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_of

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import optimize, sparse, stats
 
 from saikei.batches import Array
-from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.labels import Labels, as_labels
 from saikei.scoring.links import to_probabilities
 from saikei.scoring.task import Task
 

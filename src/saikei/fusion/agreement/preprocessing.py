@@ -12,8 +12,8 @@ from keras import tree
 
 from saikei.batches import Array, for_keras
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
-from saikei.scoring.counted import as_labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import as_labels
 from saikei.scoring.score import standard_error
 from saikei.scoring.task import Task
 from saikei.tensors import to_floats

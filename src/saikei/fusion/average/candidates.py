@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saikei.fusion.average.objectives import Convex, Loss, Mixture, Squares
 from saikei.fusion.average.simplex import Array
-from saikei.scoring.counted import as_labels
+from saikei.scoring.labels import as_labels
 
 # The logarithm of a product of so many probabilities stands for as many logarithms.
 _BLOCK = 16

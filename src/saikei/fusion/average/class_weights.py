@@ -18,7 +18,7 @@ from scipy import special
 from saikei.codec import ToDict
 from saikei.fusion.average.simplex import Array, line_search
 from saikei.fusion.average.weights import finite, fit_weights
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.scoring.links import clipped
 from saikei.scoring.task import Task, labels_of
 

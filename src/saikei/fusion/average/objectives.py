@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from saikei.batches import Array
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.scoring.links import clipped
 from saikei.scoring.logit_loss import ValueAndGradient, logit_loss
 from saikei.scoring.task import Task, labels_of

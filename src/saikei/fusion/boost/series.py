@@ -12,8 +12,8 @@ from keras import ops, tree
 
 from saikei.batches import Array, ArrayData, for_keras
 from saikei.fusion.members import Members, new_inputs
-from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.task import Task
 from saikei.training import fit
 

@@ -18,7 +18,7 @@ from saikei.fusion.cascade.stage_table import StageTable, stage_confidences, sta
 from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.models import Exits
 from saikei.models.cascade import select
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.scoring.score import per_sample
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.errors import DataError
-from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.task import Task
 from saikei.training.folds import Fold, class_numbers, make_folds
 

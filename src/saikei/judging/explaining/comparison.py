@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from saikei.batches import Array
-from saikei.scoring.counted import Labels, as_labels
+from saikei.scoring.labels import Labels, as_labels
 from saikei.scoring.links import to_probabilities
 from saikei.scoring.task import Task
 

@@ -15,8 +15,8 @@ from saikei.judging.explaining.coalitions import (
     MeanCoalitions,
     Present,
 )
-from saikei.scoring.counted import Labels
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.links import clipped
 from saikei.scoring.score import per_sample
 from saikei.scoring.task import Task, labels_for

@@ -26,9 +26,9 @@ from saikei.judging.explaining.coalitions import (
     MeanCoalitions,
 )
 from saikei.models import CascadeModel
-from saikei.scoring.counted import Labels
 from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.labels import Labels
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.observed import counted_labels
 from saikei.scoring.outputs import mean_terms
