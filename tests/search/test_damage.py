@@ -96,7 +96,8 @@ def test_a_damaged_fingerprint_is_named(stored: RunFolder, content: bytes) -> No
 
 
 def study_at(path: Path) -> Study:
-    return Study(path, space(["original"]), first_points(["original"]), seed=0)
+    first = [point.to_dict() for point in first_points(["original"])]
+    return Study(path, space(["original"]), first, seed=0)
 
 
 def other_database(path: Path) -> None:

@@ -25,7 +25,8 @@ def drawn(
     parents = ["original"]
 
     def open_study() -> Study:
-        return Study(path, space(parents), first_points(parents), seed)
+        first = [point.to_dict() for point in first_points(parents)]
+        return Study(path, space(parents), first, seed)
 
     study = open_study()
     points: list[Point] = []
@@ -33,10 +34,10 @@ def drawn(
         if restart and number in (2, STARTUP_TRIALS + 1):
             study.close()
             study = open_study()
-        point = study.ask(number)
+        point = Point(**study.ask(number))
         points.append(point)
         worth = None if number == 4 else (sign * point.learning_rate, 100.0 / point.siblings)
-        study.tell(point, worth, {"number": str(number)})
+        study.tell(point.to_dict(), worth, {"number": str(number)})
     study.close()
     return points
 
@@ -70,7 +71,7 @@ def test_a_finished_trial_is_remembered_with_its_notes(tmp_path: Path) -> None:
     points = drawn(tmp_path / "study.db", 0, 3)
     study = Study(tmp_path / "study.db", space(["original"]), (), 0)
     assert study.count == 3
-    assert [study.ask(number) for number in range(3)] == points
+    assert [Point(**study.ask(number)) for number in range(3)] == points
     assert study.notes(1) == {"number": "1"}
     assert study.notes(3) == {}
     study.close()

@@ -1,9 +1,11 @@
 """Train a student on labels and on the outputs of a teacher."""
 
 from saikei.distilling.distill import distill
+from saikei.distilling.in_parts import train_part
 from saikei.distilling.stored_teacher import StoredTeacher
 
 __all__ = [
     "StoredTeacher",
     "distill",
+    "train_part",
 ]

@@ -12,13 +12,19 @@ from typing import Any, Literal
 import keras
 
 from saikei.arguments import checked
-from saikei.distilling.distances import SoftTargets, teacher_tasks
 from saikei.distilling.distiller import compile_distiller
 from saikei.distilling.feature_teacher import feature_distiller
 from saikei.distilling.features import Features, pair_features
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.distilling.teacher_batches import TeacherBatches
-from saikei.distilling.teachers import How, answer_distiller, check_how, check_suited, targets_of
+from saikei.distilling.teachers import (
+    How,
+    answer_distiller,
+    check_how,
+    check_suited,
+    soft_targets,
+    targets_of,
+)
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import IgnoredClass, mark, read
 from saikei.limits import is_number
@@ -234,11 +240,7 @@ def _distiller(
     batch_size: int,
     seed: int,
 ) -> tuple[keras.Model, Any]:
-    if isinstance(teacher, StoredTeacher):
-        theirs = teacher.tasks(ready.tasks)
-    else:
-        theirs = teacher_tasks(teacher, ready.tasks)
-    soft = SoftTargets(ready.tasks, theirs, temperature)
+    soft = soft_targets(teacher, ready.tasks, temperature)
     if features is not None and not isinstance(teacher, StoredTeacher):
         pairs = pair_features(read(student), read(teacher), features)
         stored = None if how == "auto" else how == "stored"

@@ -107,17 +107,17 @@ def stored_batches(
     if ready.arrays is None:
         outputs, digests, count = outputs_for_dataset(teacher, ready.dataset)
         return TeacherBatches(ready.dataset, key, Lookup(digests, outputs), count)
-    return batches_with_outputs(
-        ready.arrays, key, outputs_for(teacher, ready.arrays.x), batch_size, seed
-    )
+    return batches_with_outputs(ready, key, outputs_for(teacher, ready.arrays.x), batch_size, seed)
 
 
 def batches_with_outputs(
-    arrays: ArrayData, key: str, outputs: Any, batch_size: int, seed: int
+    ready: Prepared, key: str, outputs: Any, batch_size: int, seed: int
 ) -> ShuffledBatches:
     """Batches of arrays, in the order of `fit`, beside outputs of a teacher for each row."""
+    arrays = ready.arrays
+    assert arrays is not None
     beside = ArrayData({"x": arrays.x, key: outputs}, arrays.y, arrays.weights)
-    return ShuffledBatches(beside, batch_size, seed)
+    return ready.shuffled(beside, batch_size, seed)
 
 
 def check_finite(outputs: Any, owner: str) -> None:

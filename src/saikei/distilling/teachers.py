@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import keras
 from keras import tree
 
 from saikei.batches import dataset_batches
+from saikei.distilling.distances import SoftTargets, teacher_tasks
 from saikei.distilling.distiller import LiveDistiller, StoredDistiller
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.distilling.teacher_batches import (
@@ -20,6 +22,7 @@ from saikei.errors import DataError, InputError, ModelError
 from saikei.graph import copy_model, read
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.predictions import bytes_of_outputs
+from saikei.scoring.task import Task
 from saikei.training.digests import digest_data
 from saikei.training.prepared import Prepared
 from saikei.training.targets import Targets
@@ -67,6 +70,23 @@ def answer_distiller(
     else:
         batches = stored_batches(teacher, ready, _KEY, batch_size, seed)
     return StoredDistiller(student, soft, alpha), batches
+
+
+def soft_targets(
+    teacher: keras.Model | StoredTeacher, tasks: Sequence[Task], temperature: float
+) -> SoftTargets:
+    """The distance between the outputs of a teacher and of a student.
+
+    Args:
+        teacher: A model, or its stored predictions.
+        tasks: What the student learns, one task for each output.
+        temperature: The temperature of the distillation.
+    """
+    if isinstance(teacher, StoredTeacher):
+        theirs = teacher.tasks(tasks)
+    else:
+        theirs = teacher_tasks(teacher, tasks)
+    return SoftTargets(tasks, theirs, temperature)
 
 
 def _storable(teacher: keras.Model, ready: Prepared) -> bool:
@@ -156,9 +176,8 @@ def _fix(side: str, ours: list[Shape], theirs: list[Shape]) -> str:
 
 def _stored(teacher: StoredTeacher, ready: Prepared, batch_size: int, seed: int) -> Any:
     if ready.arrays is not None:
-        return batches_with_outputs(
-            ready.arrays, _KEY, teacher.beside(ready.arrays), batch_size, seed
-        )
+        beside = teacher.beside(ready.arrays)
+        return batches_with_outputs(ready, _KEY, beside, batch_size, seed)
     lookup = teacher.lookup() or _in_order(teacher, ready.dataset)
     count = ready.steps or sum(1 for _ in dataset_batches(ready.dataset, "train", labels=False))
     return TeacherBatches(ready.dataset, _KEY, lookup, count)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
@@ -15,7 +16,6 @@ from optuna.study import StudyDirection
 
 from saikei.errors import DiskError, in_one_line
 from saikei.search.plan import derived_seed
-from saikei.search.space import Point
 from saikei.writing import refused_by_disk, remove
 
 # Points that the sampler draws at random before it models anything.
@@ -34,7 +34,7 @@ class Study:
     the lock of the dead process.
 
     Args:
-        path: Path of the SQLite file; made if it is missing.
+        path: Path of the SQLite file; made if it is missing. `None` keeps the study in memory.
         distributions: The search space.
         first: Points to try before the sampler draws any.
         seed: Seed of the sampler.
@@ -45,9 +45,9 @@ class Study:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         distributions: Mapping[str, BaseDistribution],
-        first: Sequence[Point],
+        first: Sequence[Mapping[str, Any]],
         seed: int,
     ) -> None:
         self._distributions = dict(distributions)
@@ -58,7 +58,9 @@ class Study:
             self._open()
         # A damaged file may raise anything. Points and results follow from the seed and the
         # candidates, so a new study becomes the same.
-        except Exception:  # noqa: BLE001
+        except Exception:
+            if path is None:
+                raise
             # It may not have been opened.
             with contextlib.suppress(Exception):
                 self.close()
@@ -70,7 +72,7 @@ class Study:
 
     def _open(self) -> None:
         with _quiet():
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path or ':memory:'}")
             self._stored = optuna.create_study(
                 storage=self._storage,
                 study_name="saikei",
@@ -80,7 +82,19 @@ class Study:
         if self._stored.directions != list(_DIRECTIONS):
             raise ValueError("The study has other directions.")
         for trial in self._stored.get_trials(deepcopy=False):
-            _check(trial)
+            self._check(trial)
+
+    def _check(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Refuse a trial that Saikei did not write."""
+        if set(trial.params) != set(self._distributions):
+            raise ValueError("A trial has other parameters.")
+        if trial.state not in (
+            optuna.trial.TrialState.COMPLETE,
+            optuna.trial.TrialState.FAIL,
+        ):
+            raise ValueError("A trial is not finished.")
+        if not all(isinstance(note, str) for note in trial.user_attrs.values()):
+            raise ValueError("A note of a trial is not text.")
 
     @contextmanager
     def _refused(self) -> Iterator[None]:
@@ -103,15 +117,16 @@ class Study:
         """Number of finished trials."""
         return len(self._stored.get_trials(deepcopy=False))
 
-    def ask(self, number: int) -> Point:
+    def ask(self, number: int, known: int | None = None) -> dict[str, Any]:
         """The point of a trial: the stored one of a finished trial, otherwise a new one.
 
         Args:
-            number: Number of the trial, at most `count`.
+            number: Number of the trial.
+            known: Number of finished trials that a new point depends on; `None` for all.
         """
         stored = self._stored.get_trials(deepcopy=False)
         if number < len(stored):
-            return Point(**stored[number].params)
+            return dict(stored[number].params)
         with _quiet():
             scratch = optuna.create_study(
                 directions=_DIRECTIONS,
@@ -119,10 +134,10 @@ class Study:
                     seed=derived_seed(self._seed, number), n_startup_trials=STARTUP_TRIALS
                 ),
             )
-            scratch.add_trials(stored)
+            scratch.add_trials(stored[:known])
             if number < len(self._first):
-                scratch.enqueue_trial(self._first[number].to_dict())
-            return Point(**scratch.ask(self._distributions).params)
+                scratch.enqueue_trial(dict(self._first[number]))
+            return dict(scratch.ask(self._distributions).params)
 
     def notes(self, number: int) -> Mapping[str, str]:
         """Notes of a finished trial; empty if it is not finished."""
@@ -130,7 +145,10 @@ class Study:
         return stored[number].user_attrs if number < len(stored) else {}
 
     def tell(
-        self, point: Point, result: tuple[float, float] | None, notes: Mapping[str, str]
+        self,
+        point: Mapping[str, Any],
+        result: tuple[float, float] | None,
+        notes: Mapping[str, str],
     ) -> None:
         """Store the result of a point.
 
@@ -145,21 +163,12 @@ class Study:
             self._stored.add_trial(
                 optuna.trial.create_trial(
                     state=state,
-                    params=point.to_dict(),
+                    params=dict(point),
                     distributions=self._distributions,
                     values=None if result is None else list(result),
                     user_attrs=dict(notes),
                 )
             )
-
-
-def _check(trial: optuna.trial.FrozenTrial) -> None:
-    """Refuse a trial that Saikei did not write."""
-    Point(**trial.params)
-    if trial.state not in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.FAIL):
-        raise ValueError("A trial is not finished.")
-    if not all(isinstance(note, str) for note in trial.user_attrs.values()):
-        raise ValueError("A note of a trial is not text.")
 
 
 @contextmanager

@@ -47,9 +47,10 @@ def run_trials(
     parents = list(context.originals)
     path = context.folder.path / "study.db"
     runner = _TrialRunner(context, effort, progress)
-    with closing(Study(path, space(parents), first_points(parents), effort.seed)) as study:
+    first = [point.to_dict() for point in first_points(parents)]
+    with closing(Study(path, space(parents), first, effort.seed)) as study:
         for number in range(trials):
-            point = study.ask(number)
+            point = Point(**study.ask(number))
             result = runner.run(number, point, study.notes(number))
             if number >= study.count:
                 _store(study, point, result, cost_axis(context.budget))
@@ -62,7 +63,7 @@ def _store(study: Study, point: Point, result: _TrialResult, axis: str) -> None:
     if result.candidates:
         best = max(result.candidates, key=lambda c: goodness(c.validation))
         outcome = goodness(best.validation), best.cost.on(axis)
-    study.tell(point, outcome, result.left_out)
+    study.tell(point.to_dict(), outcome, result.left_out)
 
 
 def _kept_as_cut(candidate: Candidate) -> Decision:

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import ArrayData, as_numpy, for_keras
+from saikei.batches import Array, ArrayData, as_numpy, for_keras
 from saikei.errors import TrainingWarning
+from saikei.training.parts import TrainingState
 from saikei.training.plan import Plan
 
 VALIDATION_BATCH_SIZE = 1024
@@ -116,9 +117,17 @@ class BestState(keras.callbacks.Callback):
         model: the model that is trained.
         start: its figures before training.
         plan: its `settled` is the epoch from which on a state can be the best.
+        state: The state of a training that is continued, with its best weights so far; `None` at
+            the beginning.
     """
 
-    def __init__(self, model: keras.Model, start: Mapping[str, float], plan: Plan) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        start: Mapping[str, float],
+        plan: Plan,
+        state: TrainingState | None = None,
+    ) -> None:
         super().__init__()
         self.start = dict(start)
         self.first = model.get_weights()
@@ -129,6 +138,19 @@ class BestState(keras.callbacks.Callback):
         self._loss = self.start[self._key] if plan.settled is None else np.inf
         # Patience counts epochs alone: a training may begin with a step back.
         self._lowest, self._wait = np.inf, 0
+        if state is not None:
+            self._weights = list(state.best_weights)
+            self._loss, self.epoch = state.best_loss, state.best_epoch
+
+    @property
+    def weights(self) -> tuple[Array, ...]:
+        """The best weights so far."""
+        return tuple(self._weights)
+
+    @property
+    def loss(self) -> float:
+        """Their loss."""
+        return float(self._loss)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look whether this epoch is the best one so far."""

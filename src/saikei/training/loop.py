@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from saikei.batches import ArrayData, as_numpy
 from saikei.errors import DataError, WorkError
 from saikei.training.best import BestState, Yardstick, each_batch, unknown_end
-from saikei.training.plan import Plan, cosine_by_epoch
+from saikei.training.plan import Plan
 
 
-def seed_random_layers(model: keras.Model, seed: int) -> None:
+def seed_random_layers(model: keras.Model, seed: int, epoch: int | None = None) -> None:
     """Set the state of every random layer (dropout, noise, augmentation) from one seed.
 
     Keras keeps that state in variables of the model that are not weights, and it moves on with
@@ -26,6 +26,7 @@ def seed_random_layers(model: keras.Model, seed: int) -> None:
     Args:
         model: the model that is about to be trained.
         seed: the seed; each random layer gets its own stream of it.
+        epoch: The epoch that begins, if each epoch has streams of its own.
     """
     weights = {id(variable) for variable in model.weights}
     states = [
@@ -33,7 +34,8 @@ def seed_random_layers(model: keras.Model, seed: int) -> None:
         for variable in model.variables
         if id(variable) not in weights and variable.path.endswith("seed_generator_state")
     ]
-    streams = np.random.SeedSequence(seed).generate_state(len(states) or 1)
+    entropy = seed if epoch is None else [seed, epoch]
+    streams = np.random.SeedSequence(entropy).generate_state(len(states) or 1)
     for variable, stream in zip(states, streams, strict=False):
         variable.assign(np.array([stream, 0], dtype="uint32"))
 
@@ -84,19 +86,50 @@ def train(
     trainer.optimizer.build(trainer.trainable_variables)
     yardstick = Yardstick(trainer, model, data, validation)
     best = BestState(model, yardstick.figures(), plan)
+    watching = [] if validation is None else [Validate(yardstick), best]
+    history = run_epochs(trainer, model, data, plan, steps, watching)
+    check_finite(model, history, best.first, plan, data)
+    best.settle(yardstick, beats_constant)
+    history.start, history.best_epoch = best.start, best.epoch
+    history.learning_rate = plan.learning_rate
+    return history
+
+
+def run_epochs(
+    trainer: keras.Model,
+    model: keras.Model,
+    data: keras.utils.PyDataset | Any,
+    plan: Plan,
+    steps: int | None,
+    watching: Sequence[keras.callbacks.Callback],
+) -> keras.callbacks.History:
+    """Fit a compiled trainer for the epochs of a plan.
+
+    Args:
+        trainer: The model that is fitted.
+        model: The model that it trains, for the title of the progress bar.
+        data: A dataset in the order to train in.
+        plan: How long and how fast.
+        steps: The number of batches of an epoch; `None` where the data does not know.
+        watching: Callbacks that run before those of the plan.
+
+    Returns:
+        Keras's history.
+    """
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
     if steps is None:
-        callbacks.append(cosine_by_epoch(plan.learning_rate, plan.epochs))
-    if validation is not None:
-        callbacks += [_Validate(yardstick), best]
-    total = None if steps is None else steps * plan.epochs
+        callbacks.append(plan.rate_by_epoch())
+    callbacks += watching
+    begin = 0 if plan.part is None else plan.part.begin
+    total = None if steps is None else steps * (plan.epochs - begin)
     bar = _ProgressBar(f"training {model.name}", total) if plan.verbose == 1 else None
     if bar is not None:
         callbacks.append(bar)
     try:
         with unknown_end():
-            history = trainer.fit(
+            return trainer.fit(
                 data,
+                initial_epoch=begin,
                 epochs=plan.epochs,
                 shuffle=False,
                 verbose=2 if plan.verbose == 2 else 0,
@@ -105,14 +138,9 @@ def train(
     finally:
         if bar is not None:
             bar.close()
-    _check_finite(model, history, best.first, plan, data)
-    best.settle(yardstick, beats_constant)
-    history.start, history.best_epoch = best.start, best.epoch
-    history.learning_rate = plan.learning_rate
-    return history
 
 
-class _Validate(keras.callbacks.Callback):
+class Validate(keras.callbacks.Callback):
     """Scores the model on the validation data at the end of each epoch.
 
     Not left to the trainer's `fit`: a distiller would run the teacher on the validation data
@@ -178,16 +206,29 @@ class _ProgressBar(keras.callbacks.Callback):
             self._bar = None
 
 
-def _check_finite(
+def check_finite(
     model: keras.Model, history: keras.callbacks.History, first: list[Any], plan: Plan, data: Any
 ) -> None:
+    """Refuse a training whose loss is no longer a finite number.
+
+    Args:
+        model: The model that was trained; if its weights are not finite, it gets the first ones.
+        history: The losses of the epochs.
+        first: The weights before training.
+        plan: How it was trained.
+        data: A dataset that it was trained on.
+
+    Raises:
+        DataError: When a batch holds NaN.
+        WorkError: When the loss is not finite otherwise.
+    """
     losses = np.array(history.history["loss"], dtype=float)
     if np.isfinite(losses).all():
         return
     if not all(np.isfinite(weight).all() for weight in model.get_weights()):
         model.set_weights(first)
     _check_batches(data)
-    epoch = int(np.flatnonzero(~np.isfinite(losses))[0]) + 1
+    epoch = history.epoch[int(np.flatnonzero(~np.isfinite(losses))[0])] + 1
     raise WorkError(
         f"The loss of model '{model.name}' is no longer a number in epoch {epoch}: lower "
         f"learning_rate={plan.learning_rate:g}, or check the data for extreme values."

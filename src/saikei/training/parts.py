@@ -95,6 +95,7 @@ class TrainingState:
             training was started again at a lower rate.
         start: The validation figures before training.
         held: Positions, among the trainable variables, of the kernels whose zeros are kept.
+        restarts: How often the training was started again at a lower rate.
     """
 
     epoch: int
@@ -107,6 +108,7 @@ class TrainingState:
     began: int = 0
     start: Mapping[str, float] = field(default_factory=dict)
     held: tuple[int, ...] = ()
+    restarts: int = 0
 
     def again(self, learning_rate: float, epoch: int) -> TrainingState:
         """The best weights of this state, to be trained on with a new optimizer.
@@ -122,4 +124,5 @@ class TrainingState:
             optimizer=(),
             learning_rate=learning_rate,
             began=epoch,
+            restarts=self.restarts + 1,
         )

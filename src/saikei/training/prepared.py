@@ -33,6 +33,8 @@ class Prepared:
         validation: arrays or a dataset; `None` when there is none.
         tasks: one for each output.
         labelled: whether the training data holds labels.
+        begin: The number of epochs that were trained before.
+        mixup: The parameter of the Beta distribution for mixing rows of arrays; 0 mixes nothing.
     """
 
     arrays: ArrayData | None
@@ -41,12 +43,18 @@ class Prepared:
     validation: ArrayData | Any | None
     tasks: tuple[Task, ...]
     labelled: bool = True
+    begin: int = 0
+    mixup: float = 0.0
 
     def batches(self, batch_size: int, seed: int) -> Any:
         """What to hand to a Keras `fit`."""
         if self.arrays is None:
             return self.dataset
-        return ShuffledBatches(self.arrays, batch_size, seed)
+        return self.shuffled(self.arrays, batch_size, seed)
+
+    def shuffled(self, arrays: ArrayData, batch_size: int, seed: int) -> ShuffledBatches:
+        """Batches of the training arrays, or of others with the same rows."""
+        return ShuffledBatches(arrays, batch_size, seed, self.begin, self.mixup)
 
 
 def prepare(
@@ -180,9 +188,19 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     Keras's own shuffling of arrays draws from the backend's global generator, which a library
     should not seed.
+
+    Args:
+        data: The arrays.
+        batch_size: Rows of a batch.
+        seed: Seed of the order, and of what is mixed.
+        epoch: The epoch that the first pass is for.
+        mixup: The parameter of the Beta distribution that the share of a row is drawn from, the
+            rest being another row of its batch; 0 mixes nothing.
     """
 
-    def __init__(self, data: ArrayData, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, data: ArrayData, batch_size: int, seed: int, epoch: int = 0, mixup: float = 0.0
+    ) -> None:
         super().__init__()
         weights = () if data.weights is None else (data.weights,)
         labels = () if data.y is None else (data.y,)
@@ -191,7 +209,8 @@ class ShuffledBatches(keras.utils.PyDataset):
         self._size = len(data)
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = 0
+        self._epoch = epoch
+        self._mixup = mixup
         self._order = self._shuffled()
 
     def __len__(self) -> int:
@@ -199,8 +218,16 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        x, *rest = tree.map_structure(lambda leaf: leaf[rows], self._parts)
+        parts = tree.map_structure(lambda leaf: leaf[rows], self._parts)
+        x, *rest = self._mixed(parts, index, len(rows)) if self._mixup else parts
         return (for_keras(x), *rest)
+
+    def _mixed(self, parts: Any, index: int, count: int) -> Any:
+        rng = np.random.default_rng([self._seed, self._epoch, index])
+        share, others = rng.beta(self._mixup, self._mixup), rng.permutation(count)
+        return tree.map_structure(
+            lambda leaf: (share * leaf + (1 - share) * leaf[others]).astype(leaf.dtype), parts
+        )
 
     def on_epoch_end(self) -> None:
         """Draw the next epoch's order."""

@@ -10,7 +10,7 @@ that a mask can change without compiling anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -48,6 +48,7 @@ def holding_zeros(
     steps: int | None,
     sparsify: HasTarget | None = None,
     keep_zeros: bool = True,
+    held: Sequence[int] | None = None,
 ) -> Iterator[Plan]:
     """Keep zeros of a model's kernels while it trains with an optimizer.
 
@@ -59,6 +60,8 @@ def holding_zeros(
         sparsify: zeros that come during training; `None` adds none.
         keep_zeros: whether zeros that the kernels have already stay; see
             `saikei.sparsity.meant_zeros` for which zeros count.
+        held: Positions, among the trainable variables, of the kernels whose zeros stay, as
+            `sparse_kernels` found them when a longer training began; `None` finds them now.
 
     Yields:
         The plan, with what else training needs to do.
@@ -71,23 +74,24 @@ def holding_zeros(
             f"sparsify={shown(sparsify)}: give a saikei.Sparsify, for example Sparsify(0.8)."
         )
     _check_lora(model, sparsify is not None, keep_zeros)
-    masks = _zeros_there(model) if keep_zeros else {}
+    positions = sparse_kernels(model) if held is None else held
+    masks = _zeros_of(model, positions) if keep_zeros else {}
     variables = {id(v): v for v in model.variables}
     if sparsify is not None:
         for kernel in sparsify.target.zeros(read(model), progress=0.0):
             masks.setdefault(kernel.key, np.zeros(kernel.zeros.shape, dtype=bool))
-    held = [_Held(variables[key], mask, optimizer) for key, mask in masks.items()]
+    kernels = [_Held(variables[key], mask, optimizer) for key, mask in masks.items()]
     try:
-        for kernel_held in held:
+        for kernel_held in kernels:
             kernel_held.hold()
         if sparsify is None:
             yield plan
         else:
-            gradual = _Gradual(model, sparsify.target, held, plan.epochs, steps)
+            gradual = _Gradual(model, sparsify.target, kernels, plan.epochs, steps)
             settled = _epochs_before_settled(plan.epochs, steps)
             yield replace(plan, callbacks=(gradual, *plan.callbacks), settled=settled)
     finally:
-        for kernel_held in held:
+        for kernel_held in kernels:
             kernel_held.release()
 
 
@@ -109,15 +113,20 @@ def _check_lora(model: keras.Model, sparsify: bool, keep_zeros: bool) -> None:
             )
 
 
-def _zeros_there(model: keras.Model) -> dict[int, np.ndarray[Any, Any]]:
-    """The zeros of sparse kernels, by the variable's `id`."""
-    masks = {}
-    for variable in model.trainable_variables:
-        if is_kernel(variable.path, tuple(variable.shape)):
-            zeros = meant_zeros(keras.ops.convert_to_numpy(variable))
-            if zeros is not None:
-                masks[id(variable)] = zeros
-    return masks
+def sparse_kernels(model: keras.Model) -> tuple[int, ...]:
+    """Positions, among the trainable variables, of the kernels whose zeros count as sparsity."""
+    return tuple(
+        position
+        for position, variable in enumerate(model.trainable_variables)
+        if is_kernel(variable.path, tuple(variable.shape))
+        and meant_zeros(keras.ops.convert_to_numpy(variable)) is not None
+    )
+
+
+def _zeros_of(model: keras.Model, positions: Sequence[int]) -> dict[int, np.ndarray[Any, Any]]:
+    """The zeros of some kernels, by the variable's `id`."""
+    kernels = [model.trainable_variables[position] for position in positions]
+    return {id(kernel): keras.ops.convert_to_numpy(kernel) == 0 for kernel in kernels}
 
 
 class _Held:

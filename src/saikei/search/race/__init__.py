@@ -1,5 +1,32 @@
 """The race: candidates are trained in rungs, and the most useful ones go on."""
 
-from saikei.search.race.plan import Plan, RungResult, RungTask
+from saikei.search.race.driver import Driver, Part
+from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
+from saikei.search.race.promotion import Racer, Value, by_score_and_diversity
+from saikei.search.race.race import RaceResult, Step, race, race_rivals
+from saikei.search.race.rung import Shared, run_rung, trained
+from saikei.search.race.schedule import Rung, Schedule
+from saikei.search.race.settings import Space, space_of
 
-__all__ = ["Plan", "RungResult", "RungTask"]
+__all__ = [
+    "Driver",
+    "Entry",
+    "Part",
+    "Plan",
+    "RaceResult",
+    "Racer",
+    "Rung",
+    "RungResult",
+    "RungTask",
+    "Schedule",
+    "Shared",
+    "Space",
+    "Step",
+    "Value",
+    "by_score_and_diversity",
+    "race",
+    "race_rivals",
+    "run_rung",
+    "space_of",
+    "trained",
+]

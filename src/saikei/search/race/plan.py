@@ -1,4 +1,4 @@
-"""`Plan`, `RungTask` and `RungResult`: a candidate, a part of its training, and what comes out."""
+"""`Entry`, `Plan`, `RungTask` and `RungResult`: a candidate, a part of its training, its result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ Weights = Literal["kept", "fresh"]
 
 
 @dataclass(frozen=True)
-class Plan(Jsonable):
-    """A candidate that is to be trained: a value, from which it can be made again.
+class Entry:
+    """What takes part in the race, before it is chosen how it is trained.
 
     Args:
-        name: Unique name of the candidate.
         family: What it is compared with when the last of a kind is kept safe, such as
             `"knapsack"`, `"uniform"`, `"depth"` or `"fresh"`.
         parent: Name of the given model that its structure comes from.
@@ -28,6 +27,26 @@ class Plan(Jsonable):
         weights: `"kept"` for the parent's weights, refitted after the edits, or `"fresh"` for new
             ones.
         teacher: Name of the teacher in `Shared.teachers`; `None` to learn from labels alone.
+    """
+
+    family: str
+    parent: str
+    recipe: Mapping[str, Any] | None
+    weights: Weights = "kept"
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan(Jsonable):
+    """A candidate that is to be trained: a value, from which it can be made again.
+
+    Args:
+        name: Unique name of the candidate.
+        family: As in `Entry`, like the next four.
+        parent: See `Entry`.
+        recipe: See `Entry`.
+        weights: See `Entry`.
+        teacher: See `Entry`.
         settings: How it is trained.
         seed: Seed of new weights, the order of rows and random layers.
     """
@@ -52,6 +71,7 @@ class RungTask:
         end: Number of epochs that are trained afterwards.
         total: Number of epochs that the learning rate's schedule is for.
         state: The state after the epoch `begin`; `None` at the very beginning.
+        cost: Costs of the model, if they are known; `None` measures them.
     """
 
     plan: Plan
@@ -59,6 +79,7 @@ class RungTask:
     end: int
     total: int
     state: TrainingState | None = field(default=None, repr=False)
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +87,8 @@ class RungResult:
     """A candidate after a part of its training.
 
     Args:
-        state: The state after the last epoch, with the best weights so far.
+        state: The state after the last epoch, with the best weights so far; `None` where it was
+            dropped because nothing continues from it.
         outputs: The predictions of the best weights on validation, one array `(n, …)` for each
             output.
         score: Their score on validation.
@@ -76,7 +98,7 @@ class RungResult:
         cost: Costs of the model.
     """
 
-    state: TrainingState = field(repr=False)
+    state: TrainingState | None = field(repr=False)
     outputs: Outputs = field(repr=False)
     score: Score
     before: Score | None

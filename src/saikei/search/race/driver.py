@@ -1,0 +1,112 @@
+"""`Driver`: has parts of trainings done, stores their results, and counts epochs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from saikei.errors import DiskError, WorkError
+from saikei.executors.base import Executor, TaskFailure
+from saikei.search.race.plan import RungResult, RungTask
+from saikei.search.race.rung import run_rung
+
+Outcome = RungResult | TaskFailure
+Load = Callable[[str, int], Outcome | None]
+Store = Callable[[str, int, Outcome], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a training, and where its first state is.
+
+    Args:
+        task: The part; its state is filled in.
+        source: Name of the candidate whose state at `task.begin` it continues from; `None` for the
+            candidate itself.
+    """
+
+    task: RungTask
+    source: str | None = None
+
+
+class Driver:
+    """Has parts of trainings done by an executor; what is stored is not done again.
+
+    Args:
+        shared: Models and data, for the executor.
+        executor: Runs the parts.
+        load: Gives the stored result of a candidate after an epoch; `None` if there is none.
+        store: Stores a result as soon as it is there. The state of a candidate is asked for again
+            when it goes on, and of a rival when its other branch begins.
+        run: The function that does a part.
+    """
+
+    def __init__(
+        self,
+        shared: Any,
+        executor: Executor,
+        load: Load,
+        store: Store,
+        run: Callable[[Any, RungTask], RungResult] = run_rung,
+    ) -> None:
+        self._shared, self._executor = shared, executor
+        self._load, self._store, self._run = load, store, run
+        self._spent: Counter[tuple[str, int]] = Counter()
+        self.failures: dict[str, TaskFailure] = {}
+
+    @property
+    def spent(self) -> Mapping[tuple[str, int], int]:
+        """The epochs that were trained, by family and by the epoch at the end of the rung.
+
+        Those of earlier sessions are counted too, each epoch once.
+        """
+        return MappingProxyType(self._spent)
+
+    def train(self, parts: Sequence[Part]) -> list[Outcome]:
+        """The results of parts, in their order.
+
+        Args:
+            parts: What is to be trained.
+
+        Raises:
+            DiskError: If a result could not be written; what was finished is stored.
+        """
+        outcomes = [self._load(part.task.plan.name, part.task.end) for part in parts]
+        missing = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        tasks = [self._with_state(parts[number]) for number in missing]
+
+        def done(index: int, outcome: Outcome) -> None:
+            if not (isinstance(outcome, TaskFailure) and isinstance(outcome.error, DiskError)):
+                self._store(tasks[index].plan.name, tasks[index].end, outcome)
+
+        made = self._executor.run(self._run, self._shared, tasks, done) if tasks else []
+        for number, outcome in zip(missing, made, strict=True):
+            outcomes[number] = outcome
+        found = [outcome for outcome in outcomes if outcome is not None]
+        for part, outcome in zip(parts, found, strict=True):
+            self._count(part.task, outcome)
+        return found
+
+    def _with_state(self, part: Part) -> RungTask:
+        task = part.task
+        if task.begin == 0:
+            return task
+        before = self._load(part.source or task.plan.name, task.begin)
+        if not isinstance(before, RungResult) or before.state is None:
+            raise WorkError(
+                f"The state of candidate '{task.plan.name}' after epoch {task.begin} is gone: run "
+                "the search again into a new folder."
+            )
+        return replace(task, state=before.state)
+
+    def _count(self, task: RungTask, outcome: Outcome) -> None:
+        self._spent[task.plan.family, task.end] += task.end - task.begin
+        if not isinstance(outcome, TaskFailure):
+            return
+        if isinstance(outcome.error, DiskError):
+            # Not the fault of the candidate: the next session makes it.
+            raise outcome.error
+        self.failures[task.plan.name] = outcome

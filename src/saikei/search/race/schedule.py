@@ -1,0 +1,141 @@
+"""`Schedule`: how many candidates are trained for how many epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saikei.codec import ToDict
+from saikei.errors import InputError
+from saikei.limits import EPOCHS, check_whole
+from saikei.training.parts import TrainingSettings
+
+DEFAULT_EFFORT = 45
+# Epochs of the first three rungs, the most generous first.
+_LADDERS = ((1, 3, 9), (1, 2, 4), (1, 2), (1,))
+# The share of the search's epochs that one finalist is trained for.
+_FULL_SHARE = 0.45
+# From this many epochs on, two candidates are trained to the end.
+_TWO_FINALISTS = 60
+# From this many epochs on, the rungs grow.
+_LONG = 90
+_GENERATION = 6
+
+
+@dataclass(frozen=True)
+class Rung(ToDict):
+    """A number of epochs, and how many candidates are trained to it.
+
+    Args:
+        epochs: Epochs that a candidate has at the end of the rung.
+        places: Number of candidates.
+    """
+
+    epochs: int
+    places: int
+
+
+@dataclass(frozen=True)
+class Schedule(ToDict):
+    """Where the epochs of a race go.
+
+    Args:
+        rungs: The rungs, the shortest first; the last one is the whole training.
+        generation: Candidates that begin together; their settings depend on the generations
+            before.
+        rival: Epochs of the whole pipeline, for which fresh weights of the winner's structure are
+            trained as well.
+    """
+
+    rungs: tuple[Rung, ...]
+    generation: int
+    rival: int
+
+    @property
+    def full(self) -> int:
+        """Epochs of a whole training."""
+        return self.rungs[-1].epochs
+
+    @property
+    def search(self) -> int:
+        """Epochs of all candidates together, without the rival."""
+        ends = [0, *(rung.epochs for rung in self.rungs)]
+        return sum(
+            rung.places * (rung.epochs - begin)
+            for rung, begin in zip(self.rungs, ends, strict=False)
+        )
+
+    @property
+    def effort(self) -> int:
+        """Epochs of the candidates and the rivals together."""
+        return self.search + self.rival + branch(self.full)
+
+    @classmethod
+    def of(cls, effort: int = DEFAULT_EFFORT, families: int = 3) -> Schedule:
+        """The schedule for a total number of epochs.
+
+        About half of the epochs goes to the candidates, and as many to the rival.
+
+        Args:
+            effort: Number of epochs of all trainings together.
+            families: Number of families, each of which keeps a candidate until the third rung,
+                where the effort is large enough for that.
+
+        Raises:
+            InputError: If the effort is no whole number of at least 3.
+        """
+        check_whole("effort", effort, 3, EPOCHS, InputError)
+        for epochs in range(effort // 2, 0, -1):
+            rungs = _rungs(epochs, families)
+            generation = min(_GENERATION, -(-rungs[0].places // 2))
+            schedule = cls(rungs, generation, cls(rungs, generation, 0).search)
+            if schedule.effort <= effort:
+                return schedule
+        return cls((Rung(1, 1),), 1, 1)
+
+
+def branch(full: int, decay: float = TrainingSettings.decay) -> int:
+    """Epochs that the short rival is trained apart from the long one: those of the falling rate.
+
+    Args:
+        full: Epochs of the short rival.
+        decay: The share of them in which the learning rate falls.
+    """
+    return full - int((1 - decay) * full)
+
+
+def _rungs(epochs: int, families: int) -> tuple[Rung, ...]:
+    """Rungs that take up to so many epochs."""
+    finalists = 2 if epochs >= _TWO_FINALISTS else 1
+    full = max(1, round(_FULL_SHARE * epochs / finalists))
+    unit = max(1, epochs // _LONG)
+    for ladder in (tuple(unit * end for end in _LADDERS[0]), *_LADDERS):
+        if ladder[-1] >= full:
+            continue
+        safe = max(families, finalists)
+        places = [0, *([safe] * (len(ladder) - 1)), finalists]
+        left = epochs - _epochs(ladder, full, places)
+        first, more = _first_two(left, ladder, safe)
+        if first >= safe + (len(ladder) > 1):
+            places[0] = first
+            if len(ladder) > 1:
+                places[1] += more
+            return tuple(map(Rung, (*ladder, full), places))
+    return (Rung(epochs, 1),)
+
+
+def _epochs(ladder: tuple[int, ...], full: int, places: list[int]) -> int:
+    ends = (*ladder, full)
+    return sum(
+        count * (end - begin) for count, end, begin in zip(places, ends, (0, *ends), strict=False)
+    )
+
+
+def _first_two(left: int, ladder: tuple[int, ...], safe: int) -> tuple[int, int]:
+    """The most candidates in the first rung, of which half are in the second, or `safe`."""
+    first, more = 0, 0
+    for count in range(1, left // ladder[0] + 1):
+        extra = max(0, count // 2 - safe) if len(ladder) > 1 else 0
+        cost = count * ladder[0] + (extra * (ladder[1] - ladder[0]) if extra else 0)
+        if cost <= left:
+            first, more = count, extra
+    return first, more

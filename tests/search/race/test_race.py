@@ -1,0 +1,281 @@
+"""Who goes on in the race, on learning curves that are made up; nothing is trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saikei.errors import BudgetError, DiskError, InputError, WorkError
+from saikei.executors.base import TaskFailure
+from saikei.executors.inline import Inline
+from saikei.search.race import (
+    Driver,
+    Entry,
+    RungResult,
+    RungTask,
+    Schedule,
+    by_score_and_diversity,
+    race,
+    race_rivals,
+    space_of,
+)
+from saikei.search.race.schedule import branch
+from saikei.training.parts import TrainingState
+from tests.search.made_up import cost, judge_of_binary, right
+
+ROWS = 200
+JUDGE = judge_of_binary(np.arange(ROWS) % 2)
+FAMILIES = ("kept", "fresh", "uniform")
+ENTRIES = [Entry(family, "original", None) for family in FAMILIES]
+SPACE = space_of(None, 32, mixable=True)
+SCHEDULE = Schedule.of(45, len(FAMILIES))
+
+# How many rows a candidate of a family predicts correctly after so many epochs: the fresh one is
+# the worst for long, and the best in the end.
+CURVES = {
+    "kept": lambda epoch: 150 + epoch,
+    "uniform": lambda epoch: 140 + epoch,
+    "fresh": lambda epoch: 60 + 30 * epoch,
+    "rival": lambda epoch: 100,
+}
+
+
+@dataclass
+class Made:
+    """Trainings that were done, and what breaks."""
+
+    done: list[RungTask] = field(default_factory=list)
+    fails: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> Counter[tuple[str, int]]:
+        """How often each epoch of each candidate was trained."""
+        return Counter(
+            (task.plan.name, epoch) for task in self.done for epoch in range(task.begin, task.end)
+        )
+
+
+def made_up(made: Made, task: RungTask) -> RungResult:
+    """The result of a part on the curve of its family."""
+    if task.plan.family in made.fails:
+        raise made.fails[task.plan.family]
+    assert (task.state is None) == (task.begin == 0)
+    assert task.state is None or task.state.epoch == task.begin
+    made.done.append(task)
+    correct = min(ROWS, CURVES[task.plan.family](task.end))
+    outputs = right(JUDGE, correct, first=task.plan.seed % ROWS)
+    state = TrainingState(task.end, (), (), (), 0.0, task.end, 1e-3)
+    return RungResult(state, outputs, JUDGE.score(outputs), None, {}, 0.0, task.cost or cost())
+
+
+class Memory:
+    """What a driver stores; raises `KeyboardInterrupt` after so many results."""
+
+    def __init__(self, most: int | None = None) -> None:
+        self.results: dict[tuple[str, int], Any] = {}
+        self.most = most
+
+    def load(self, name: str, epoch: int) -> Any:
+        return self.results.get((name, epoch))
+
+    def store(self, name: str, epoch: int, result: Any) -> None:
+        assert (name, epoch) not in self.results
+        self.results[name, epoch] = result
+        if self.most is not None and len(self.results) >= self.most:
+            raise KeyboardInterrupt
+
+
+def raced(memory: Memory, made: Made, schedule: Schedule = SCHEDULE, **changes: Any) -> Any:
+    driver = Driver(made, Inline(), memory.load, memory.store, made_up)
+    value = changes.pop("value", by_score_and_diversity(JUDGE))
+    result = race(
+        changes.pop("entries", ENTRIES), schedule, SPACE, driver, value, seed=3, **changes
+    )
+    winner = max(result.racers, key=lambda one: one.result.score.value)
+    rivals = race_rivals(winner, schedule, SPACE, driver, seed=3)
+    return result, rivals, driver
+
+
+def shown(result: Any, rivals: Any, driver: Driver) -> Any:
+    racers = [(one.plan, one.epoch, one.result.score) for one in (*result.racers, *rivals)]
+    return racers, result.steps, result.failures, dict(driver.spent)
+
+
+def test_the_last_of_a_family_is_safe_until_the_third_rung() -> None:
+    result, _, _ = raced(Memory(), Made())
+    third = SCHEDULE.rungs[2].epochs
+    reached = dict.fromkeys(FAMILIES, 0)
+    for racer in result.racers:
+        reached[racer.plan.family] = max(reached[racer.plan.family], racer.epoch)
+    assert all(epochs >= third for epochs in reached.values())
+    # The one that was the worst for two rungs is trained to the end.
+    best = max(result.racers, key=lambda one: one.epoch)
+    assert (best.plan.family, best.epoch) == ("fresh", SCHEDULE.full)
+
+
+@pytest.mark.parametrize("effort", [3, 8, 20, 45, 90, 200])
+def test_nothing_is_trained_twice_and_the_effort_is_kept(effort: int) -> None:
+    schedule, made = Schedule.of(effort, len(FAMILIES)), Made()
+    _, rivals, driver = raced(Memory(), made, schedule)
+    assert max(made.epochs.values()) == 1
+    assert len(made.epochs) == sum(driver.spent.values()) <= effort
+    assert rivals[-1].epoch == schedule.rival
+    assert sum(n for (family, _), n in driver.spent.items() if family != "rival") == schedule.search
+
+
+def test_an_interrupted_race_does_nothing_twice_and_ends_the_same() -> None:
+    whole = shown(*raced(Memory(), Made()))
+    memory, made = Memory(), Made()
+    for most in range(1, 100):
+        memory.most = most
+        try:
+            result = raced(memory, made)
+        except KeyboardInterrupt:
+            continue
+        break
+    assert most > 10
+    assert max(made.epochs.values()) == 1
+    assert shown(*result) == whole
+
+
+def test_a_study_in_a_file_gives_the_same_race(tmp_path: Any) -> None:
+    whole = shown(*raced(Memory(), Made()))
+    memory, path = Memory(7), tmp_path / "study.db"
+    with pytest.raises(KeyboardInterrupt):
+        raced(memory, Made(), study=path)
+    memory.most = None
+    assert shown(*raced(memory, Made(), study=path)) == whole
+
+
+def test_settings_are_good_ones_first_and_drawn_later() -> None:
+    result, _, _ = raced(Memory(), Made(), Schedule.of(200, 3))
+    plans = [racer.plan for racer in result.racers]
+    first = [one.settings for one in plans[: Schedule.of(200, 3).generation]]
+    assert {one.temperature for one in first} == {2.0}
+    assert {one.learning_rate for one in first} == {SPACE.first(1)[0]["learning_rate"]}
+    later = [one.settings for one in plans[-6:]]
+    assert len({one.temperature for one in later}) > 1
+    assert len({one.seed for one in plans}) == len(plans)
+
+
+def test_what_adds_to_the_team_goes_on() -> None:
+    def value(racers: Any) -> list[float]:
+        return [float(racer.plan.family == "uniform") for racer in racers]
+
+    result, _, _ = raced(Memory(), Made(), value=value)
+    assert max(result.racers, key=lambda one: one.epoch).plan.family == "uniform"
+    chosen = [step for step in result.steps if step.goes_on and step.epochs == SCHEDULE.full]
+    assert [step.family for step in chosen] == ["uniform"]
+
+
+def test_what_the_team_lacks_goes_first_in_the_next_generation() -> None:
+    asked = []
+
+    def more(racers: Any) -> list[Entry]:
+        asked.append(len(racers))
+        return [Entry("uniform", "original", None)] * 2
+
+    result, _, _ = raced(Memory(), Made(), more=more)
+    size = SCHEDULE.generation
+    assert [one.plan.family for one in result.racers][size : size + 2] == ["uniform"] * 2
+    assert asked == [size]
+
+
+@pytest.mark.parametrize("error", [WorkError("no memory"), BudgetError("too slow")])
+def test_a_candidate_that_fails_is_alone(error: Exception) -> None:
+    memory, made = Memory(), Made(fails={"kept": error})
+    result, _, driver = raced(memory, made)
+    assert result.failures == {"01-kept": str(error).rstrip("."), "04-kept": str(error).rstrip(".")}
+    assert {racer.plan.family for racer in result.racers} == {"fresh", "uniform"}
+    # It counts as tried, also in the next session.
+    again, _, _ = raced(memory, Made(fails={"kept": AssertionError("tried again")}))
+    assert again.failures == result.failures
+    assert sum(driver.spent.values()) <= 45
+
+
+def test_a_full_disk_ends_the_race_and_is_not_stored() -> None:
+    memory = Memory()
+    with pytest.raises(DiskError):
+        raced(memory, Made(fails={"fresh": DiskError("no room")}))
+    assert not any(isinstance(one, TaskFailure) for one in memory.results.values())
+
+
+def test_a_race_without_a_candidate_names_the_reason() -> None:
+    with pytest.raises(WorkError, match="No candidate could be trained: no memory"):
+        raced(Memory(), Made(fails=dict.fromkeys(FAMILIES, WorkError("no memory"))))
+    with pytest.raises(WorkError, match="there are no entries"):
+        raced(Memory(), Made(), entries=[])
+
+
+def test_the_rivals_have_one_beginning() -> None:
+    made = Made()
+    _, rivals, _ = raced(Memory(), made)
+    short, long = rivals
+    assert (short.plan.name, short.epoch) == ("rival-short", SCHEDULE.full)
+    assert (long.plan.name, long.epoch) == ("rival", SCHEDULE.rival)
+    parts = [t for t in made.done if t.plan.family == "rival"]
+    common = SCHEDULE.full - branch(SCHEDULE.full)
+    ends = [(t.plan.name, t.begin, t.end, t.total) for t in parts]
+    assert ends == [
+        ("rival", 0, common, SCHEDULE.rival),
+        ("rival-short", common, SCHEDULE.full, SCHEDULE.full),
+        ("rival", common, SCHEDULE.rival, SCHEDULE.rival),
+    ]
+    assert all(t.plan.weights == "fresh" for t in parts)
+
+
+@pytest.mark.parametrize("effort", range(3, 400, 7))
+@pytest.mark.parametrize("families", [1, 3, 6])
+def test_every_effort_has_a_schedule(effort: int, families: int) -> None:
+    schedule = Schedule.of(effort, families)
+    assert schedule.effort <= effort
+    ends = [rung.epochs for rung in schedule.rungs]
+    places = [rung.places for rung in schedule.rungs]
+    assert ends == sorted(set(ends))
+    assert places == sorted(places, reverse=True)
+    assert schedule.effort > 0.9 * effort - 3
+
+
+def test_the_default_effort_keeps_three_families_to_the_third_rung() -> None:
+    assert len(SCHEDULE.rungs) == 4
+    assert SCHEDULE.rungs[2].places == 3
+    with pytest.raises(InputError, match="effort=2: give a whole number from 3"):
+        Schedule.of(2)
+
+
+def test_settings_in_plain_python() -> None:
+    given = {"learning_rate": (1e-4, 1e-2), "batch_size": [32, 64], "temperature": 3.0}
+    space = space_of(given, 16, mixable=False)
+    assert {"learning_rate", "batch_size"} <= set(space.ranges)
+    settings = space.settings(space.first(1)[0], "fresh")
+    assert (settings.temperature, settings.batch_size) == (3.0, 32)
+    # A rate that was given is taken as it is.
+    assert settings.learning_rate == space.settings(space.first(1)[0], "kept").learning_rate
+    usual = SPACE.first(1)[0]
+    kept, fresh = (SPACE.settings(usual, weights) for weights in ("kept", "fresh"))
+    assert fresh.learning_rate == pytest.approx(5 * kept.learning_rate)
+    everything = dict.fromkeys(SPACE.ranges) | {"optimizer": "sgd"}
+    fixed = {name: usual[name] for name in usual if name in everything} | {"optimizer": "sgd"}
+    sgd = space_of({"optimizer": "sgd"}, 16, mixable=True).settings(fixed, "kept")
+    assert sgd.learning_rate == pytest.approx(30 * kept.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rat": 0.1}, "no 'learning_rat': did you mean 'learning_rate'"),
+        ({"zzz": 0.1}, "no 'zzz': there is learning_rate"),
+        ({"temperature": (1, 2, 3)}, r"give a range as \(low, high\)"),
+        ({"temperature": (2, 1)}, r"give a range as \(low, high\)"),
+        ({"optimizer": ["adam", "adagrad"]}, "optimizer='adagrad'"),
+        ({"mixup": []}, "give at least one choice"),
+        ({"batch_size": (0, 8)}, "batch_size=0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        space_of(settings, 32, mixable=True)
