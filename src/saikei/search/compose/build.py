@@ -10,7 +10,7 @@ import keras
 
 from saikei.budget import Budget
 from saikei.distilling.stored_teacher import StoredTeacher
-from saikei.errors import BudgetError, FusionError
+from saikei.errors import BudgetError
 from saikei.fusion.base import OutputFusion
 from saikei.fusion.members import Members
 from saikei.fusion.multimodal.inputs import by_name
@@ -86,23 +86,19 @@ def fused(team: Team, load: Callable[[str], keras.Model], x: Any = None) -> kera
         return models[0]
     if not isinstance(team.fusion, OutputFusion):
         return merged(models, x)
-    model = team.fusion.build(_alike(Members.of(models)), team.head)
+    members = Members.of(models)
+    if team.multimodal:
+        members = by_name(members)
+    members.check_alike()
+    model = team.fusion.build(members, team.head)
     if x is not None and team.complexity > 1:
         record_rows(model, digest_data((x,)), type(team.fusion).__name__)
     return model
 
 
-def _alike(members: Members) -> Members:
-    """The members, with their inputs by name where these differ."""
-    try:
-        members.check_alike()
-    except FusionError:
-        members = by_name(members)
-        members.check_alike()
-    return members
-
-
-def teacher(team: Team, load: Callable[[str], keras.Model], data: Any) -> StoredTeacher:
+def teacher(
+    team: Team, load: Callable[[str], keras.Model], data: Any, x: Any = None
+) -> StoredTeacher:
     """A team's predictions of the training rows, from which one network of the budget can learn.
 
     Each member runs once on each row, and of a cascade only where the earlier ones are not
@@ -112,9 +108,9 @@ def teacher(team: Team, load: Callable[[str], keras.Model], data: Any) -> Stored
         team: The team.
         load: Loads a member by its name.
         data: Training data, `(x, y)` arrays or a dataset, which is read once.
+        x: The inputs of validation, as for `build`.
 
     Raises:
         DataError: When the data does not fit the members.
     """
-    x = data[0] if isinstance(data, tuple) else None
     return StoredTeacher.of(fused(team, load, x), data)

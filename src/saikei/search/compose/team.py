@@ -60,6 +60,8 @@ class Team:
             where members share layers. Of a cascade with the mean over rows that did not choose
             the thresholds.
         complexity: As `Fusion.complexity`: 0 for a single member, 1 when nothing is fitted.
+        multimodal: Whether its members read different inputs, so that the model takes a dictionary
+            of all of them.
     """
 
     method: Method
@@ -71,6 +73,7 @@ class Team:
     outputs: Outputs = field(repr=False)
     cost: Cost
     complexity: int
+    multimodal: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What the team is made of and how good it is, JSON-ready, without predictions."""

@@ -101,12 +101,27 @@ def teams(
     wanted = set(methods)
     for part in _with_equal_inputs(pool, "multimodal" in wanted):
         _combine(part, wanted, seed, made)
-    order = {id(team): judge.merit(team.outputs) for team in made.teams}
-    ranked = sorted(
-        made.teams,
-        key=lambda t: (*(-one for one in order[id(t)]), t.complexity, len(t.members), t.members),
+    return Composition(_ranked(made.teams, pool), made.considered, made.refused)
+
+
+def _ranked(found: Sequence[Team], pool: Pool) -> tuple[Team, ...]:
+    """Teams in order of their merit, and the simplest first among equals."""
+    inputs = {one.name: one.inputs for one in pool.members}
+    marked = [
+        replace(team, multimodal=len({inputs[name] for name in team.members}) > 1) for team in found
+    ]
+    merits = {id(team): pool.judge.merit(team.outputs) for team in marked}
+    return tuple(
+        sorted(
+            marked,
+            key=lambda t: (
+                *(-one for one in merits[id(t)]),
+                t.complexity,
+                len(t.members),
+                t.members,
+            ),
+        )
     )
-    return Composition(tuple(ranked), made.considered, made.refused)
 
 
 class _Found:
