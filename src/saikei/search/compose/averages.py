@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from saikei.fusion.average import Average
 from saikei.fusion.average.weighted_mean import WeightedMean
 from saikei.fusion.base import OutputFusion
@@ -19,6 +21,8 @@ from saikei.search.compose.team import Member, Method, Team
 
 # Members with a smaller learned weight are left out.
 LEAST_WEIGHT = 1e-3
+# Rows on which it is tried whether a stack is promising.
+TRIAL_ROWS = 1000
 
 
 def single(member: Member, pool: Pool) -> Team:
@@ -93,8 +97,8 @@ def _weighted(
 def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Team], int]:
     """A stack on the outputs of the best set that leaves room in the budget for its weights.
 
-    Fitting one takes longer than anything else here. So it is scored by folds only when its own
-    cross-validation promises a lower loss than the mean of the set has.
+    Fitting one takes longer than anything else here. So it is fitted to all rows and scored by
+    folds only when on some rows its own cross-validation has a lower loss than the mean of the set.
 
     Args:
         sets: Sets of members, the best first.
@@ -112,11 +116,18 @@ def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Team]
         return [], 0
     fusion = Stack(folds=2, seed=seed % 2**32)
     nest = nest_of(found.members, pool, seed)
-    head = fusion.fit_head(nest.evidence)
-    if sum(_cross_validated(meta) for meta in head.metas) >= -found.merit[1]:
+    if not _promising(fusion, nest.evidence, seed):
         return [], 1
-    cost = _with_weights(found.members)
+    head, cost = fusion.fit_head(nest.evidence), _with_weights(found.members)
     return [fitted_team("stack", found.members, fusion, head, nest.score(fusion), cost)], 1
+
+
+def _promising(fusion: Stack, evidence: Evidence, seed: int) -> bool:
+    """Whether on some rows a stack has a lower loss out of fold than the members' mean."""
+    order = np.random.default_rng(seed).permutation(len(evidence))
+    some = evidence.take(np.sort(order[:TRIAL_ROWS]))
+    mean = some.labelled.loss(mean_of(some.predictions.outputs))
+    return sum(_cross_validated(meta) for meta in fusion.fit_head(some).metas) < mean
 
 
 def _with_weights(members: Sequence[Member]) -> Cost:
