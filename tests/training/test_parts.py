@@ -17,6 +17,7 @@ from keras import layers
 from saikei.distilling import StoredTeacher, train_part
 from saikei.errors import DataError, InputError
 from saikei.training.parts import TrainingSettings
+from saikei.training.schedules import StableRate, stable_by_epoch
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 4, 2)).astype("float32")
@@ -84,14 +85,22 @@ def arrays(model, rows, weighted=False):
     return (X[rows], y, WEIGHTS[rows]) if weighted else (X[rows], y)
 
 
-def trained(make, ends, train=None, settings=PLAIN, teacher=None, total=9, state=None):
+def trained(make, ends, train=None, settings=PLAIN, teacher=None, total=None, state=None):
     """The state and the model after all parts, each on a model that is made anew."""
     for end in ends:
         model = make()
         data = train if train is not None else arrays(model, slice(0, 64))
         held_out = arrays(model, HELD_OUT)
         state, _ = train_part(
-            model, teacher, data, held_out, settings, state=state, until=end, total=total, seed=3
+            model,
+            teacher,
+            data,
+            held_out,
+            settings,
+            state=state,
+            until=end,
+            total=total or ends[-1],
+            seed=3,
         )
         state = pickle.loads(pickle.dumps(state))
     return state, model
@@ -103,9 +112,9 @@ def fingerprint(state, model):
     return [[one.tobytes() for one in part] for part in parts], figures
 
 
-def assert_parts_are_the_whole(make, **arguments):
-    whole = fingerprint(*trained(make, [9], **arguments))
-    assert fingerprint(*trained(make, [1, 3, 9], **arguments)) == whole
+def assert_parts_are_the_whole(make, ends=(1, 4), **arguments):
+    whole = fingerprint(*trained(make, ends[-1:], **arguments))
+    assert fingerprint(*trained(make, ends, **arguments)) == whole
 
 
 TEACHER = net()
@@ -115,7 +124,7 @@ STORED = StoredTeacher.of(TEACHER, X)
 @pytest.mark.backends
 @pytest.mark.parametrize("make", [dense, recurrent])
 def test_parts_give_what_the_whole_gives(make):
-    assert_parts_are_the_whole(make)
+    assert_parts_are_the_whole(make, ends=(1, 3, 9))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +163,7 @@ def test_parts_give_what_the_whole_gives_for_datasets(train, teacher):
 
 def test_a_part_in_a_new_process_gives_the_same(tmp_path):
     whole = fingerprint(*trained(dense, [3]))
-    first, _ = trained(dense, [1])
+    first, _ = trained(dense, [1], total=3)
     (tmp_path / "state").write_bytes(pickle.dumps(first))
     code = f"""
 import pickle, pathlib
@@ -168,10 +177,24 @@ pathlib.Path({str(tmp_path / "made")!r}).write_bytes(pickle.dumps(made))
 
 
 def test_before_the_rate_falls_the_state_does_not_depend_on_the_total():
-    short, long = (trained(net, [5], total=total)[0] for total in (9, 40))
+    short, long = (trained(net, [3], total=total)[0] for total in (5, 40))
     assert all(map(np.array_equal, short.weights, long.weights))
-    fallen, stable = (trained(net, [9], total=total)[0] for total in (9, 40))
-    assert not all(map(np.array_equal, fallen.weights, stable.weights))
+
+
+def test_the_rate_rises_is_constant_and_falls():
+    rate = StableRate(0.1, steps=10, began=0, total=10, decay=0.4)
+    rates = np.array([float(rate(step)) for step in range(100)])
+    assert (np.diff(rates[:5]) > 0).all()
+    np.testing.assert_allclose(rates[4:60], 0.1, rtol=1e-6)
+    assert (np.diff(rates[60:]) < 0).all()
+    assert 0 < rates[-1] < 0.002
+    # After a restart it rises again, and falls at the same epochs.
+    again = StableRate(0.1, steps=10, began=3, total=10, decay=0.4)
+    np.testing.assert_allclose([float(again(step)) for step in range(4, 70)], rates[34:], rtol=1e-5)
+    # A step down each epoch where the number of batches is not known.
+    by_epoch = stable_by_epoch(0.1, total=10, decay=0.4).schedule
+    np.testing.assert_allclose([by_epoch(epoch, 0.0) for epoch in range(6)], 0.1)
+    assert 0 < by_epoch(9, 0.0) < by_epoch(6, 0.0) < 0.1
 
 
 def test_training_never_makes_it_worse():

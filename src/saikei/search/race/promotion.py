@@ -22,7 +22,8 @@ class Racer:
     Args:
         plan: What it is.
         epoch: Number of epochs that it is trained for.
-        result: The result of its last part; the state is not kept here.
+        result: The result of its last part, without the state, which is not kept here, and with
+            the score before any training.
     """
 
     plan: Plan

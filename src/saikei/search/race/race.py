@@ -232,12 +232,14 @@ class _Race:
             for plan, begin, racer in starts
         ]
         outcomes = self._driver.train(parts)
-        for (plan, _, _), outcome in zip(starts, outcomes, strict=True):
+        for (plan, _, racer), outcome in zip(starts, outcomes, strict=True):
             self._reached[rung].append(plan.name)
             if isinstance(outcome, TaskFailure):
                 self.racers.pop(plan.name, None)
-            else:
-                self.racers[plan.name] = Racer(plan, end, replace(outcome, state=None))
+                continue
+            before = outcome.before if racer is None else racer.result.before
+            result = replace(outcome, state=None, before=before)
+            self.racers[plan.name] = Racer(plan, end, result)
         return outcomes
 
     def _told(self, outcome: Outcome) -> tuple[float, float] | None:

@@ -67,7 +67,8 @@ class Schedule(ToDict):
     @property
     def effort(self) -> int:
         """Epochs of the candidates and the rivals together."""
-        return self.search + self.rival + branch(self.full)
+        apart = branch(self.full) if self.rival > self.full else 0
+        return self.search + self.rival + apart
 
     @classmethod
     def of(cls, effort: int = DEFAULT_EFFORT, families: int = 3) -> Schedule:

@@ -1,0 +1,174 @@
+"""`run_rung` makes, trains and scores a candidate: a pure function that goes through pickle."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import saikei as sk
+from saikei.distilling import StoredTeacher
+from saikei.edits import PruneChannels, Recipe
+from saikei.errors import BudgetError, WorkError
+from saikei.executors.inline import Inline
+from saikei.scoring.observed import held_out
+from saikei.search.gauge import Gauge
+from saikei.search.race import (
+    Driver,
+    Entry,
+    Plan,
+    Rung,
+    RungTask,
+    Schedule,
+    Shared,
+    by_score_and_diversity,
+    race,
+    race_rivals,
+    run_rung,
+    space_of,
+    trained,
+)
+from saikei.search.race.rung import RESTARTS
+from saikei.training.parts import TrainingSettings
+from tests.search.race.test_race import Memory
+from tests.search.small import data
+
+SETTINGS = TrainingSettings(learning_rate=3e-3, batch_size=32)
+HALF = Recipe([PruneChannels(keep=0.5, importance="magnitude")])
+
+
+def network(*outputs: Any) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    flat = [layers.Flatten(), layers.Dense(24, activation="relu", name="hidden")]
+    return keras.Sequential([keras.Input((8, 8, 1)), *flat, *outputs], name="network")
+
+
+def shared_of(model: keras.Model, train: Any, validation: Any, keep: float = 1.0) -> Shared:
+    gauge = Gauge(latency=False)
+    return Shared(
+        originals={"original": model},
+        teachers={"teacher": StoredTeacher.of(model, train)},
+        train=train,
+        validation=validation,
+        calibration=train,
+        judge=held_out(model, validation, None),
+        budget=sk.Budget(macs=keep),
+        whole=gauge.cost(model),
+        gauge=gauge,
+    )
+
+
+@pytest.fixture(scope="module")
+def classes() -> Shared:
+    model, splits = network(layers.Dense(10, activation="softmax")), data()
+    sk.fit(model, splits.train, epochs=4, batch_size=16, learning_rate=3e-3, progress=False)
+    return shared_of(model, splits.train, splits.validation)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Shared:
+    model, splits = network(layers.Dense(1)), data()
+    parts = [(x, y.astype("float32")) for x, y in (splits.train, splits.validation)]
+    return shared_of(model, *parts)
+
+
+def plan(**changes: Any) -> Plan:
+    recipe = HALF.to_dict()
+    made = Plan("01-half", "knapsack", "original", recipe, "kept", "teacher", SETTINGS, 3)
+    return replace(made, **changes)
+
+
+def bytes_of(arrays: Any) -> list[bytes]:
+    return [np.asarray(array).tobytes() for array in arrays]
+
+
+def test_rungs_in_any_process_give_what_one_training_gives(classes: Shared) -> None:
+    whole = run_rung(classes, RungTask(plan(), 0, 3, 5))
+    far = pickle.loads(pickle.dumps(classes))
+    first = pickle.loads(pickle.dumps(run_rung(far, RungTask(plan(), 0, 1, 5))))
+    then = run_rung(far, RungTask(plan(), 1, 3, 5, first.state, first.cost))
+    assert whole.state is not None
+    assert then.state is not None
+    assert bytes_of(then.state.weights) == bytes_of(whole.state.weights)
+    assert bytes_of(then.state.optimizer) == bytes_of(whole.state.optimizer)
+    assert bytes_of(then.outputs) == bytes_of(whole.outputs)
+    assert (then.score, then.cost, then.before) == (whole.score, whole.cost, None)
+    assert whole.before == first.before
+    assert whole.before is not None
+    assert whole.score.loss < whole.before.loss
+    assert whole.cost.macs < classes.whole.macs
+    model = trained(classes, plan(), whole.state)
+    assert bytes_of(classes.judge.predict(model)) == bytes_of(whole.outputs)
+
+
+def test_weights_that_training_does_not_improve_stay_and_the_rate_is_lowered(
+    classes: Shared,
+) -> None:
+    # At this rate the network forgets in the first epoch what it knows.
+    hot = plan(recipe=None, settings=replace(SETTINGS, optimizer="sgd", learning_rate=5.0))
+    first = run_rung(classes, RungTask(hot, 0, 1, 3))
+    assert first.state is not None
+    assert first.state.best_epoch == 0
+    assert first.score == first.before
+    then = run_rung(classes, RungTask(hot, 1, 2, 3, first.state, first.cost))
+    assert then.state is not None
+    assert (then.state.epoch, then.state.began, then.state.restarts) == (2, 1, 1)
+    assert then.state.learning_rate == 0.5
+    assert then.score.loss <= first.score.loss
+
+
+def test_a_training_that_diverges_begins_again_lower_and_ends_alone(numbers: Shared) -> None:
+    state = None
+    wild = replace(SETTINGS, optimizer="sgd", learning_rate=10.0)
+    candidate = plan(teacher=None, settings=wild)
+    for epoch in range(2):
+        task = RungTask(candidate, epoch, epoch + 1, 9, state)
+        result = run_rung(numbers, task)
+        state = result.state
+        assert state is not None
+        assert state.epoch == epoch + 1
+        assert np.isfinite(result.outputs[0]).all()
+        assert (state.learning_rate, state.restarts) == (1.0, 1)
+    hopeless = replace(state, learning_rate=1e6, restarts=RESTARTS)
+    with pytest.raises(WorkError, match="is no longer a number in epoch 3"):
+        run_rung(numbers, RungTask(candidate, 2, 3, 9, hopeless))
+
+
+def test_fresh_weights_have_the_structure_and_a_seed_of_their_own(classes: Shared) -> None:
+    fresh, other = (plan(weights="fresh", teacher=None, seed=seed) for seed in (3, 4))
+    kept, first, again, second = (
+        run_rung(classes, RungTask(one, 0, 1, 1)) for one in (plan(), fresh, fresh, other)
+    )
+    assert first.cost == kept.cost
+    assert first.before is not None
+    assert first.before.value < 0.3
+    assert bytes_of(first.outputs) == bytes_of(again.outputs)
+    assert bytes_of(first.outputs) != bytes_of(second.outputs)
+
+
+def test_a_candidate_over_the_budget_is_refused(classes: Shared) -> None:
+    tight = replace(classes, budget=sk.Budget(macs=0.1))
+    with pytest.raises(BudgetError, match="'01-half' does not keep the budget"):
+        run_rung(tight, RungTask(plan(), 0, 1, 1))
+
+
+def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
+    memory, schedule = Memory(), Schedule((Rung(1, 3), Rung(3, 1)), generation=2, rival=5)
+    driver = Driver(classes, Inline(), memory.load, memory.store)
+    entries = [Entry("knapsack", "original", HALF.to_dict(), "kept", "teacher")]
+    space = space_of({"batch_size": 32}, 32, mixable=True)
+    value = by_score_and_diversity(classes.judge)
+    result = race(entries, schedule, space, driver, value, seed=1)
+    assert result.failures == {}
+    winner = max(result.racers, key=lambda one: one.epoch)
+    short, long = race_rivals(winner, schedule, space, driver, seed=1)
+    assert winner.result.before is not None
+    assert winner.result.score.loss < winner.result.before.loss
+    assert (short.epoch, long.epoch) == (winner.epoch, schedule.rival)
+    assert short.result.cost == winner.result.cost
+    assert sum(driver.spent.values()) == schedule.effort
