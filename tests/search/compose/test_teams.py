@@ -222,3 +222,24 @@ def test_a_boosted_series_is_planned_within_budget_and_epochs():
     assert plan.members[0] in {"m1", "m2"} and plan.fusion.rounds == 3
     assert plan.epochs == 6 and plan.cost.macs == 900
     assert trained_teams(members[:1], judge_of(y), FULL, WHOLE, epochs=7) == ()
+
+
+def test_a_member_without_finite_predictions_is_left_out_by_name():
+    y = labels(200)
+    broken = replace(member("broken", y, 250), outputs=(np.full((200, 4), np.nan),))
+    found = teams([*crowd(y, 3, 250), broken], judge_of(y), FULL, WHOLE, ("average",))
+    assert "NaN" in found.refused["broken"]
+    assert all("broken" not in one.members for one in found.teams)
+    assert "broken" not in gains([*crowd(y, 3, 250), broken], judge_of(y), FULL, WHOLE)
+
+
+def test_a_cheap_member_gains_by_the_rows_that_it_saves_the_others():
+    y = labels(1500)
+    members = [
+        member("small", y, 100, 2.0, 1),
+        member("weak", y, 100, 0.2, 2),
+        member("big", y, 1000, 4.0, 3),
+    ]
+    mean = gains(members, judge_of(y), Budget(macs=0.5, count="mean"), WHOLE)
+    assert mean["small"] > mean["weak"] and mean["big"].metric > 0.02
+    assert "big" not in gains(members, judge_of(y), Budget(macs=0.5), WHOLE)

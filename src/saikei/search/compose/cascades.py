@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from saikei.fusion.cascade.policies import front
 from saikei.fusion.evidence import Evidence
 from saikei.judging.nested import Nest, NestedScore
 from saikei.search.compose.averages import fitted_team, nest_of
-from saikei.search.compose.sets import Pool
+from saikei.search.compose.sets import Pool, ScoredSet
 from saikei.search.compose.spend import PER_ROW, of_cascade
 from saikei.search.compose.team import Member, Team
 
@@ -25,12 +25,6 @@ LAST = 3
 FIRST = 6
 # The mean cost on other rows differs a little from that on the rows that chose the thresholds.
 MARGIN = 0.98
-
-
-@dataclass(frozen=True)
-class _Chain:
-    members: tuple[Member, ...]
-    accuracy: float
 
 
 def cascades(pool: Pool, seed: int) -> tuple[tuple[Team, ...], int]:
@@ -51,16 +45,32 @@ def cascades(pool: Pool, seed: int) -> tuple[tuple[Team, ...], int]:
         FusionError: When the members are no classifiers of one class for a row.
         DataError: When there are too few rows for folds.
     """
+    ranked, considered = rated_chains(pool)
+    made = [_fitted(one.members, pool, seed) for one in ranked[:KEPT]]
+    return tuple(one for one in made if one is not None), considered
+
+
+def rated_chains(pool: Pool) -> tuple[tuple[ScoredSet, ...], int]:
+    """Chains with thresholds that keep the budget, and their merit on the rows that chose these.
+
+    Args:
+        pool: Members and limits.
+
+    Returns:
+        The chains, the best first, and how many were considered.
+
+    Raises:
+        FusionError: When the members are no classifiers of one class for a row.
+    """
     chains = [_rated(chain, pool) for chain in _chains(pool)]
     pairs = sorted((one for one in chains if one), key=_order)
     longer = [_rated(one, pool) for pair in pairs[:1] for one in _between(pair.members, pool)]
     ranked = sorted([*pairs, *(one for one in longer if one)], key=_order)
-    made = [_fitted(one.members, pool, seed) for one in ranked[:KEPT]]
-    return tuple(one for one in made if one is not None), len(chains) + len(longer)
+    return tuple(ranked), len(chains) + len(longer)
 
 
-def _order(chain: _Chain) -> tuple[float, int, tuple[str, ...]]:
-    return -chain.accuracy, len(chain.members), tuple(one.name for one in chain.members)
+def _order(chain: ScoredSet) -> tuple[float, float, int, tuple[str, ...]]:
+    return -chain.merit[0], -chain.merit[1], len(chain.members), chain.names
 
 
 def _chains(pool: Pool) -> Iterator[tuple[Member, ...]]:
@@ -122,14 +132,18 @@ def _bound(chain: Sequence[Member], pool: Pool) -> float:
     return MARGIN * min(limits.absolute[name] / chain[-1].cost.on(name) for name in per_row)
 
 
-def _rated(chain: tuple[Member, ...], pool: Pool) -> _Chain | None:
-    """A chain with its accuracy on all rows; `None` when no thresholds keep the cost."""
+def _rated(chain: tuple[Member, ...], pool: Pool) -> ScoredSet | None:
+    """A chain with its merit on all rows; `None` when no thresholds keep the cost."""
     evidence = Evidence.stored(pool.judge, [one.outputs for one in chain])
     exits = open_exits(evidence.members, evidence.tasks, "max_probability", "last")
     table = make_stage_table(exits, evidence, _costs(chain, pool))
     bound = _bound(chain, pool)
-    kept = [one.accuracy for one in front(table) if one.cost <= bound]
-    return _Chain(chain, max(kept)) if kept else None
+    kept = [one for one in front(table) if one.cost <= bound]
+    if not kept:
+        return None
+    best = max(kept, key=lambda policy: policy.accuracy)
+    head = ExitHead(replace(exits, thresholds=best.thresholds), None)
+    return ScoredSet(chain, pool.judge.merit(head.predict(evidence.predictions)))
 
 
 def _fitted(chain: tuple[Member, ...], pool: Pool, seed: int) -> Team | None:

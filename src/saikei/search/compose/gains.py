@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from saikei.budget import Budget
+from saikei.errors import FusionError
 from saikei.fusion.average.candidates import candidates_of
 from saikei.fusion.average.objectives import loss_of
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
+from saikei.search.compose.cascades import rated_chains
 from saikei.search.compose.sets import Pool, ScoredSet, grown_sets, scored_set
-from saikei.search.compose.spend import Limits
 from saikei.search.compose.team import Member
 
 
@@ -38,8 +39,9 @@ def gains(
     """What each member adds to the best team within the budget.
 
     Teams are single members and equally weighted means, which follow from stored predictions in
-    little time. For each member one team is compared that has it and one that has not: the best
-    team itself, with the member added or dropped, or exchanged for one that leaves enough room.
+    little time, and cascades where the budget counts the mean over rows. The best team that has
+    the member is compared with the best one that has not; among them the best mean with the member
+    added or dropped, or exchanged for another.
 
     Args:
         members: Trained candidates and given models, with different names.
@@ -48,23 +50,33 @@ def gains(
         whole: The cost that the budget's shares refer to.
 
     Returns:
-        A gain for each member that keeps the budget alone, by name.
+        A gain for each member that keeps the budget, alone or in a cascade, by name.
     """
-    pool = Pool(tuple(members), judge, Limits(budget, whole))
-    if not pool.ranked:
-        return {}
+    pool = Pool.of(members, judge, budget, whole)
     alone = [ScoredSet((one,), pool.merits[one.name]) for one in pool.ranked]
-    known = sorted([*alone, *grown_sets(pool)], key=lambda one: one.merit, reverse=True)
-    changed = _changed(known[0].members, pool)
+    means = sorted([*alone, *grown_sets(pool)], key=lambda one: one.merit, reverse=True)
+    changed = _changed(means[0].members, pool) if means else {}
+    known = [*means, *_chains(pool)]
     found = {}
-    for one in pool.ranked:
-        every = [*known, *changed[one.name]]
-        having = max(s.merit for s in every if one in s.members)
-        lacking = max((s.merit for s in every if one not in s.members), default=None)
-        # Without it there is nothing; every member is then worth the same.
-        base = having if lacking is None else lacking
-        found[one.name] = Gain(having[0] - base[0], having[1] - base[1])
+    for one in pool.members:
+        every = [*known, *changed.get(one.name, ())]
+        having = max((s.merit for s in every if one in s.members), default=None)
+        if having is not None:
+            # Where nothing is left without a member, it is worth as much as any other.
+            lacking = max((s.merit for s in every if one not in s.members), default=having)
+            found[one.name] = Gain(having[0] - lacking[0], having[1] - lacking[1])
     return found
+
+
+def _chains(pool: Pool) -> Sequence[ScoredSet]:
+    """Cascades, where the budget lets members run on a part of the rows."""
+    if not pool.limits.mean:
+        return ()
+    try:
+        return rated_chains(pool)[0]
+    except FusionError:
+        # The members are no classifiers.
+        return ()
 
 
 def _changed(best: Sequence[Member], pool: Pool) -> dict[str, list[ScoredSet]]:

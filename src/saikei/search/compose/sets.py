@@ -9,16 +9,21 @@ from itertools import islice
 
 import numpy as np
 
+from saikei.budget import Budget
 from saikei.fusion.average.candidates import candidates_of
 from saikei.fusion.average.objectives import loss_of
+from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.compose.spend import Limits, together
 from saikei.search.compose.team import Member
 
 MOST_MEMBERS = 8
-# Sets are grown from members of at most 1, 1/2, 1/3, … of the budget, so that so many fit in.
+# Sets are grown from the best members of which 1, 2, 3, … fit into the budget, so many of each.
 PARTS = (1, 2, 3, 4, 6, 8)
-# Only so many of the best members of one such part are looked at.
+STARTS = 2
+# Beside a start, members join of which 1, 2, … fit into what it leaves: a few large, or more small.
+JOINING = (1, 2, 3)
+# Only so many of the best of these are looked at.
 POOL = 32
 # At each step the sets with the lowest loss, so many of them, are compared by the metric.
 WIDTH = 2
@@ -37,6 +42,19 @@ class Pool:
     members: tuple[Member, ...]
     judge: Labelled = field(repr=False)
     limits: Limits
+
+    @classmethod
+    def of(cls, members: Iterable[Member], judge: Labelled, budget: Budget, whole: Cost) -> Pool:
+        """The members whose predictions are finite numbers.
+
+        Args:
+            members: Members with different names.
+            judge: The labels of validation.
+            budget: The budget as given.
+            whole: The cost that the budget's shares refer to.
+        """
+        sound = (one for one in members if all(np.isfinite(part).all() for part in one.outputs))
+        return cls(tuple(sound), judge, Limits(budget, whole))
 
     @cached_property
     def merits(self) -> dict[str, tuple[float, float]]:
@@ -79,47 +97,57 @@ class ScoredSet:
 def grown_sets(pool: Pool) -> tuple[ScoredSet, ...]:
     """Sets of two members or more within the budget, best first.
 
-    For each k in `PARTS` a set is grown from the best member that takes at most the k-th part of
-    the budget: by the loss, which is fast to compute for all members that could join, and of those
-    with the lowest loss the best by the metric joins. So the number of sets that are scored does
-    not depend on the number of members.
+    They are grown member by member, from large and from small ones: by the loss, which is fast to
+    compute for all members that could join, and of those with the lowest loss the best by the
+    metric joins. So the number of sets that are scored does not depend on the number of members.
 
     Args:
         pool: Members and limits.
     """
     found: dict[tuple[str, ...], ScoredSet] = {}
-    for count in PARTS:
-        fitting = (one for one in pool.ranked if pool.limits.allow_part(one.cost, count))
-        eligible = list(islice(fitting, POOL))
-        if len(eligible) >= 2:
-            for one in _growth(eligible, pool):
-                found.setdefault(one.names, one)
+    for start in _starts(pool):
+        for count in JOINING:
+            joining = [
+                one
+                for one in pool.ranked
+                if one is not start and pool.allows([start, *[one] * count])
+            ]
+            for grown in _growth(start, joining[:POOL], pool):
+                found.setdefault(grown.names, grown)
     return tuple(sorted(found.values(), key=lambda s: (-s.merit[0], -s.merit[1], s.names)))
 
 
-def _growth(eligible: Sequence[Member], pool: Pool) -> Iterator[ScoredSet]:
-    """Sets grown from the best member that leaves room for another, one for each step and rival."""
-    start = next((i for i in range(len(eligible)) if _joinable([i], eligible, pool)), None)
-    if start is None:
+def _starts(pool: Pool) -> tuple[Member, ...]:
+    """The best members of each size, each once."""
+    found: dict[str, Member] = {}
+    for count in PARTS:
+        fitting = (one for one in pool.ranked if pool.limits.allow_part(one.cost, count))
+        found |= {one.name: one for one in islice(fitting, STARTS)}
+    return tuple(found.values())
+
+
+def _growth(start: Member, joining: Sequence[Member], pool: Pool) -> Iterator[ScoredSet]:
+    """Sets grown from one member: `WIDTH` of them for each member that joins."""
+    if not joining:
         return
-    judge = pool.judge
-    loss = loss_of(judge.tasks, [one.outputs for one in eligible], judge.labels)
-    candidates = candidates_of(loss, np.arange(len(eligible)))
-    candidates.take(start)
-    taken = [start]
-    while len(taken) < MOST_MEMBERS and (free := _joinable(taken, eligible, pool)):
+    every, judge = [start, *joining], pool.judge
+    loss = loss_of(judge.tasks, [one.outputs for one in every], judge.labels)
+    candidates = candidates_of(loss, np.arange(len(every)))
+    candidates.take(0)
+    taken = [0]
+    while len(taken) < MOST_MEMBERS and (free := _joinable(taken, every, pool)):
         losses = candidates.joined(np.array(free))
         nearest = [free[i] for i in np.argsort(losses, kind="stable")[:WIDTH]]
-        scored = [scored_set([eligible[i] for i in (*taken, one)], judge) for one in nearest]
+        scored = [scored_set([every[i] for i in (*taken, one)], judge) for one in nearest]
         yield from scored
         best = max(range(len(scored)), key=lambda i: (scored[i].merit, -i))
         candidates.take(nearest[best])
         taken.append(nearest[best])
 
 
-def _joinable(taken: Sequence[int], eligible: Sequence[Member], pool: Pool) -> list[int]:
-    chosen = [eligible[i] for i in taken]
-    return [i for i, one in enumerate(eligible) if i not in taken and pool.allows([*chosen, one])]
+def _joinable(taken: Sequence[int], every: Sequence[Member], pool: Pool) -> list[int]:
+    chosen = [every[i] for i in taken]
+    return [i for i, one in enumerate(every) if i not in taken and pool.allows([*chosen, one])]
 
 
 def scored_set(members: Sequence[Member], judge: Labelled) -> ScoredSet:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from saikei.calibration.samples import calibration_inputs
-from saikei.errors import SaikeiError
+from saikei.errors import FusionError, SaikeiError
 from saikei.fusion.soup import Soup
 from saikei.fusion.soup.scorer import has_statistics, recalibrate
 from saikei.graph import build, read
@@ -33,8 +33,13 @@ def soups(pool: Pool) -> tuple[tuple[Team, ...], int]:
 
     Returns:
         The soups, and how many were considered.
+
+    Raises:
+        FusionError: When members read different inputs, or the judge has no inputs to run them on.
     """
     made, considered = [], 0
+    if pool.judge.x is None or len({one.inputs for one in pool.members}) > 1:
+        raise FusionError("Soups are run on validation, with inputs that all members share.")
     for group in _groups(pool):
         loaded = [one.model() for one in group]
         for count in range(2, len(group) + 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saikei.budget import Budget
@@ -13,10 +13,10 @@ from saikei.search.compose.averages import equal_average, fitted_averages, singl
 from saikei.search.compose.cascades import cascades
 from saikei.search.compose.sets import Pool, ScoredSet, grown_sets
 from saikei.search.compose.soups import soups
-from saikei.search.compose.spend import Limits
 from saikei.search.compose.team import Member, Method, Team
 
 METHODS = ("average", "greedy", "stack", "cascade", "soup", "multimodal")
+NOT_FINITE = "It predicts NaN or infinite numbers, so it is left out."
 # Standard errors by which a team has to be better than the best single member.
 LUCK = 2.5
 # Sets of members that are made into averages, learned averages and stacks.
@@ -30,7 +30,7 @@ class Composition:
     Args:
         teams: The best first: by the metric, then the loss, then the simplest.
         considered: For each method how many combinations were scored.
-        refused: For each method that could not be tried, why.
+        refused: For each method that could not be tried, and each member that was left out, why.
     """
 
     teams: tuple[Team, ...]
@@ -75,7 +75,7 @@ def teams(
     judge: Labelled,
     budget: Budget,
     whole: Cost,
-    methods: Iterable[str] = METHODS,
+    methods: Collection[str] = METHODS,
     seed: int = 0,
 ) -> Composition:
     """Combine members within the budget, from their stored predictions.
@@ -95,10 +95,12 @@ def teams(
             are for other parts of the search and have no effect here.
         seed: Seed of the folds.
     """
-    pool = Pool(tuple(members), judge, Limits(budget, whole))
+    pool = Pool.of(members, judge, budget, whole)
     made = _Found()
+    sound = {one.name for one in pool.members}
+    made.refused |= {one.name: NOT_FINITE for one in members if one.name not in sound}
     made.add("single", lambda: ([single(pool.ranked[0], pool)] if pool.ranked else [], 1))
-    wanted = set(methods)
+    wanted = {*methods}
     for part in _with_equal_inputs(pool, "multimodal" in wanted):
         _combine(part, wanted, seed, made)
     return Composition(_ranked(made.teams, pool), made.considered, made.refused)

@@ -14,7 +14,7 @@ from saikei.fusion.boost import Boost
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
 from saikei.search.compose.sets import Pool
-from saikei.search.compose.spend import Limits, together
+from saikei.search.compose.spend import together
 from saikei.search.compose.team import Member
 
 MOST_ROUNDS = 4
@@ -77,7 +77,7 @@ def trained_teams(
         methods: `"boost"`; other words are for other parts of the search.
         seed: Seed of new weights and of the order of rows.
     """
-    pool = Pool(tuple(members), judge, Limits(budget, whole))
+    pool = Pool.of(members, judge, budget, whole)
     first = next((one for one in pool.ranked if pool.limits.allow_part(one.cost, 2)), None)
     if "boost" not in methods or first is None or len(judge.tasks) > 1:
         return ()
