@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +20,9 @@ try:
     import ray
 except ImportError:
     ray = None
+
+# How long a cluster may take to answer.
+_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Ray:
         if self.address == "local":
             quiet["include_dashboard"] = False
         try:
-            ray.init(address=self.address, **quiet)
+            _check_port(self.address)
+            with _own_handler():
+                ray.init(address=self.address, **quiet)
         # The part of Ray that notices decides what is raised.
         except Exception as error:
             raise InputError(
@@ -78,6 +87,30 @@ class Ray:
                 f"({in_one_line(error)}): start one with 'ray start --head', or give the address "
                 "that it printed."
             ) from error
+
+
+def _check_port(address: str) -> None:
+    """Refuse an address where nobody answers: Ray itself would try for minutes.
+
+    Raises:
+        OSError: With the reason of the system.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+
+
+@contextmanager
+def _own_handler() -> Iterator[None]:
+    """Keep this process's way of ending on SIGTERM, which Ray replaces."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _resources() -> dict[str, Any]:
