@@ -95,9 +95,6 @@ def check_growth(
         kind: Class of the error to raise.
         ratio: How many times the stored bytes may be unpacked.
         floor: Number of bytes that a file of any size may unpack to.
-
-    Raises:
-        InputError: Of that kind.
     """
     if unpacked > max(floor, ratio * stored):
         raise kind(
@@ -113,9 +110,6 @@ def check_memory(needed: int, what: str, kind: type[InputError]) -> None:
         needed: Number of bytes.
         what: What needs them, for the message.
         kind: Class of the error to raise.
-
-    Raises:
-        InputError: Of that kind.
     """
     free = _free_memory()
     if free is not None and needed > free:
@@ -187,11 +181,7 @@ def _check_hdf5(file: h5py.File, what: str, stored: int, kind: type[InputError])
 def check_arrays(
     archive: zipfile.ZipFile, names: Iterable[str], path: Path, kind: type[InputError]
 ) -> None:
-    """Refuse arrays in a NumPy archive whose data is incomplete, or that do not fit into memory.
-
-    Raises:
-        InputError: Of that kind, naming the array.
-    """
+    """Refuse arrays in a NumPy archive whose data is incomplete, or that do not fit into memory."""
     needed = 0
     for name in names:
         info = archive.getinfo(name)

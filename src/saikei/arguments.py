@@ -80,11 +80,7 @@ class Checked:
         self.check_arguments()
 
     def check_arguments(self) -> None:
-        """Refuse arguments that are out of range; their types are checked already.
-
-        Raises:
-            InputError: Naming the argument, and what to give instead.
-        """
+        """Refuse arguments that are out of range; their types are checked already."""
 
 
 def hints_of(of: Any) -> Mapping[str, Any]:

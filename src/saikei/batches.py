@@ -114,11 +114,7 @@ def as_arrays(
 
 
 def need_labels(y: Any, name: str) -> None:
-    """Refuse data without labels where they are needed.
-
-    Raises:
-        DataError: When there are none.
-    """
+    """Refuse data without labels where they are needed."""
     from keras import tree
 
     if y is None or any(leaf is None for leaf in tree.flatten(y)):
@@ -331,11 +327,7 @@ def join_batches(batches: Sequence[ArrayData], name: str) -> ArrayData:
 
 
 def check_dataset(dataset: Any, name: str, once: bool = False) -> None:
-    """Refuse what is no dataset, or one that can be read only once.
-
-    Raises:
-        DataError: Naming its type.
-    """
+    """Refuse what is no dataset, or one that can be read only once."""
     if hasattr(dataset, "__next__") and not once:
         raise DataError(
             f"The {name} data is a generator, which can be read only once: give {KINDS}."

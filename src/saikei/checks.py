@@ -59,11 +59,7 @@ def check_inputs(model: keras.Model, x: Any, name: str, batch: bool = False) -> 
 
 
 def check_text(array: NDArray[Any], label: str) -> None:
-    """Refuse an array for an input that takes text, where it holds something else.
-
-    Raises:
-        DataError: Naming the array and the first row, or a backend that has no text.
-    """
+    """Refuse an array for an input that takes text, where it holds something else."""
     import keras
 
     if not is_text(array):
@@ -151,9 +147,6 @@ def check_shape(
         label: What the array is, for messages.
         model: The name of the model, for messages.
         batch: Whether it comes from a dataset.
-
-    Raises:
-        DataError: With both shapes and what to do.
     """
     if _fits(array.shape[1:], expected[1:]) and array.ndim == len(expected):
         return
@@ -182,11 +175,7 @@ def _fits(actual: tuple[int, ...], expected: Shape) -> bool:
 
 
 def check_values(array: NDArray[Any], label: str) -> None:
-    """Refuse an array that is empty, or holds something else than numbers.
-
-    Raises:
-        DataError: Naming the array and, of NaN, the first row.
-    """
+    """Refuse an array that is empty, or holds something else than numbers."""
     if array.dtype.kind == "V":
         raise DataError(
             f"The {label} is of type {array.dtype}, as NumPy stores bfloat16, whose numbers cannot "

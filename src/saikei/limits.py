@@ -37,9 +37,6 @@ def check_whole(
         least: Smallest value that is allowed.
         most: Largest value that is allowed; `None` for no bound.
         kind: Class of the error to raise.
-
-    Raises:
-        InputError: Of that kind, with the least and the most that are allowed.
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or value < least or (most is not None and value > most):  # type: ignore[operator]
@@ -48,19 +45,11 @@ def check_whole(
 
 
 def check_seed(seed: object, kind: type[InputError] = FusionError, name: str = "seed") -> None:
-    """Refuse a value that is no seed.
-
-    Raises:
-        InputError: Of that kind.
-    """
+    """Refuse a value that is no seed."""
     check_whole(name, seed, 0, SEED, kind)
 
 
 def check_rate(name: str, value: object, kind: type[InputError] = FusionError) -> None:
-    """Refuse a value that is no learning rate.
-
-    Raises:
-        InputError: Of that kind.
-    """
+    """Refuse a value that is no learning rate."""
     if not (is_number(value) and 0 < value <= 10):
         raise kind(f"{name}={value!r}: give a number above 0 and at most 10, 0.001 for one.")

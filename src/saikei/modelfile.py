@@ -84,11 +84,7 @@ def load_model(
 
 
 def check_model_file(path: Path) -> None:
-    """Refuse a `.keras` file that is missing or damaged, without loading it.
-
-    Raises:
-        ModelError: With the reason.
-    """
+    """Refuse a `.keras` file that is missing or damaged, without loading it."""
     _read_frame(path)
 
 
@@ -129,9 +125,6 @@ def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) ->
         model: A built model.
         path: Path of the file, with the ending `.keras`.
         overwrite: Whether an existing file may be replaced.
-
-    Returns:
-        The path.
 
     Raises:
         InputError: As `check_target` does.

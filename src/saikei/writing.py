@@ -19,9 +19,6 @@ DRAFT = ".draft-"
 def check_target(path: str | Path, ending: str, overwrite: bool) -> Path:
     """Refuse a path that cannot be written to, before any work is done.
 
-    Returns:
-        The path.
-
     Raises:
         InputError: When the name is wrong, the file exists, or its folder does not, or cannot be
             written to.
@@ -57,9 +54,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
         path: Path of the file or folder to write.
         write: Function that writes to the path that it is given: same name, another folder. It may
             make a folder of it, which replaces an existing one.
-
-    Returns:
-        The path.
 
     Raises:
         DiskError: When the file cannot be written.

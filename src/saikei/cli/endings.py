@@ -58,11 +58,7 @@ _OUT_OF_MEMORY = ("ResourceExhaustedError", "OutOfMemoryError")
 
 
 def write_ending(ending: Ending, error: BaseException, arguments: Sequence[str]) -> int:
-    """Print the sentence, and the traceback with `--debug` or SAIKEI_DEBUG=1.
-
-    Returns:
-        The exit code.
-    """
+    """Print the sentence, and the traceback with `--debug` or SAIKEI_DEBUG=1."""
     drop_unprinted()
     # If stderr is closed, the message cannot be written anywhere.
     with contextlib.suppress(OSError, ValueError):

@@ -69,9 +69,6 @@ def refuse_typed(context: typer.Context, names: Iterable[str], reason: str) -> N
         context: Context of the command.
         names: Names of the parameters that do not apply.
         reason: Why they do not apply and what to do, to end the message with.
-
-    Raises:
-        InputError: If one of them was typed.
     """
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")

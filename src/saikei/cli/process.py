@@ -15,9 +15,6 @@ def run(arguments: Sequence[str] | None) -> int:
 
     Args:
         arguments: Arguments without the program's name. `None` takes those of the process.
-
-    Returns:
-        The exit code.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     with caught_signals(for_good=arguments is None) as signals:

@@ -96,11 +96,7 @@ def _macs_of(view: CallView, batch: int) -> int | None:
 
 
 def check_countable(graph: Graph, budget: Budget) -> None:
-    """Refuse a budget on MACs or memory where some depend on a size that is unknown.
-
-    Raises:
-        BudgetError: With the name of such a layer.
-    """
+    """Refuse a budget on MACs or memory where some depend on a size that is unknown."""
     unknown = sized(graph).unknown()
     if not unknown:
         return

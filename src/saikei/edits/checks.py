@@ -16,9 +16,6 @@ def check_amount(edit: str, argument: str, amount: Any, unit: str) -> None:
         argument: The name of its argument.
         amount: The value: a share as a `float`, or a number as an `int`.
         unit: What a whole number counts, as "a number of channels".
-
-    Raises:
-        EditError: With what to give instead.
     """
     given = f"{edit}({argument}={amount!r})"
     if isinstance(amount, float) and not 0 < amount <= 1:
@@ -34,9 +31,6 @@ def check_share_or_budget(edit: str, keep: float | Budget, instead: str) -> None
         edit: The name of the edit, for the message.
         keep: The value of the argument.
         instead: What to give in the place of a whole number, as a clause.
-
-    Raises:
-        EditError: With what to give instead.
     """
     if isinstance(keep, int):
         raise EditError(f"{edit}(keep={keep!r}): give a share such as 0.5 or a Budget; {instead}.")

@@ -81,11 +81,7 @@ def export_int8(
 
 
 def check_int8_available() -> None:
-    """Refuse where the package that quantizes LiteRT files is missing.
-
-    Raises:
-        InputError: With how to install it.
-    """
+    """Refuse where the package that quantizes LiteRT files is missing."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise InputError(
             "int8 files are made by the package ai-edge-quantizer, which is not installed: "

@@ -156,11 +156,7 @@ def _with_first(models: Sequence[keras.Model], first: Graph) -> Members:
 
 
 def check_models(members: Any) -> None:
-    """Check that members are models: one, or a list of some.
-
-    Raises:
-        FusionError: Naming the type of the first that is no model.
-    """
+    """Check that members are models: one, or a list of some."""
     if isinstance(members, keras.Model):
         return
     listed = isinstance(members, Sequence) and not isinstance(members, (str, bytes))

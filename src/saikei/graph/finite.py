@@ -18,9 +18,6 @@ def check_finite_weights(what: str, graph: Graph, kind: type[InputError]) -> Non
         what: What is refused, for the message: "PruneChannels" or "Member 2".
         graph: The graph of the model.
         kind: Class of the error to raise.
-
-    Raises:
-        InputError: Of that kind, naming the first such weight and its layer.
     """
     for name, operation in graph.operations.items():
         for key, weight in operation.weights.items():

@@ -21,9 +21,6 @@ def check_layer_names(
         graph: The graph of the model.
         edit: The name of the edit, for the message.
         known: The names that are allowed; those of all operations when not given.
-
-    Raises:
-        EditError: Naming the first layer that is not allowed.
     """
     given = list(given)
     for name in given:

@@ -113,11 +113,7 @@ def untraceable_model(model: Any, error: UntraceableError) -> ModelError:
 
 
 def check_weights(model: Any, graph: Graph) -> None:
-    """Refuse weights that are made in a call, and weights that two layers hold.
-
-    Raises:
-        ModelError: With the weight and its layer.
-    """
+    """Refuse weights that are made in a call, and weights that two layers hold."""
     own = {id(variable) for variable in model.variables}
     places: dict[int, str] = {}
     for operation in graph.operations.values():

@@ -50,11 +50,7 @@ class UntraceableError(Exception):
 
 
 def check_functions(operation: Any, arguments: Any) -> None:
-    """Refuse operations that take functions, whose steps would not be in the graph.
-
-    Raises:
-        UntraceableError: With the name of the operation.
-    """
+    """Refuse operations that take functions, whose steps would not be in the graph."""
     if isinstance(operation, keras.Layer):
         return
     given = tree.flatten((arguments, list(vars(operation).values())))

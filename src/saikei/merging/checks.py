@@ -18,9 +18,6 @@ def check_share(name: str, value: object, zero: bool = True, one: bool = True) -
         value: The value of the argument.
         zero: Whether 0 itself is allowed.
         one: Whether 1 itself is allowed.
-
-    Raises:
-        FusionError: Naming the bounds.
     """
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     if not fits or (value == 0 and not zero) or (value == 1 and not one):

@@ -81,11 +81,7 @@ class Merge(Checked, ABC):
         """The merged tensor."""
 
     def check_count(self, members: int) -> None:
-        """Refuse a number of members that the method cannot take.
-
-        Raises:
-            FusionError: Naming the number that it takes.
-        """
+        """Refuse a number of members that the method cannot take."""
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments with the method's name, JSON-ready."""

@@ -106,21 +106,13 @@ class Exits(Jsonable):
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:
-    """Refuse an argument that is none of the known values.
-
-    Raises:
-        FusionError: Naming the known values.
-    """
+    """Refuse an argument that is none of the known values."""
     if value not in known:
         raise FusionError(f"{name}={value!r} is unknown: use one of {', '.join(known)}.")
 
 
 def check_thresholds(thresholds: Sequence[float], members: int) -> None:
-    """Refuse thresholds of another number than there are exits.
-
-    Raises:
-        FusionError: With both numbers.
-    """
+    """Refuse thresholds of another number than there are exits."""
     if len(thresholds) != members - 1:
         raise FusionError(
             f"{len(thresholds)} thresholds are given for {members} members: give one for each but "

@@ -138,9 +138,6 @@ def check_finite_labels(name: str, loss: Any, shape: tuple[int | None, ...], y: 
         loss: A loss object, or `None`.
         shape: The shape of the output, batch axis first.
         y: Labels `(n, …)`.
-
-    Raises:
-        DataError: With how many rows are affected, and the first of them.
     """
     if y.dtype.kind != "f" or np.isfinite(y).all() or leaves_out_nan(loss, y, shape):
         return

@@ -48,9 +48,6 @@ def check_agreement(
         outputs: For each member one array of predictions for each output.
         data: `(x, y)` arrays or a dataset; it is read only where one member is far worse than
             another.
-
-    Raises:
-        FusionError: Naming the member that differs, and how to fix it.
     """
     truths = [labels_of(*one) for one in zip(tasks, outputs[0], labels, strict=True)]
     for index, (task, truth) in enumerate(zip(tasks, truths, strict=True)):

@@ -84,11 +84,7 @@ def _check_members(given: int, members: int) -> None:
 
 
 def check_axes(weights: Any, space: Any, how: Any, per_class: Any, calibrate: Any) -> None:
-    """Check the arguments of `Average`, whose weights are checked already.
-
-    Raises:
-        FusionError: Naming what is unknown or does not fit, and what to do.
-    """
+    """Check the arguments of `Average`, whose weights are checked already."""
     if how == "geometric":
         raise FusionError(
             "how='geometric' is the mean of logits, brought back to sum 1: use space='logit'."

@@ -15,8 +15,6 @@ from saikei.fusion.average.objectives import Convex, Loss, Mixture, Squares
 from saikei.fusion.average.simplex import Array
 from saikei.scoring.labels import as_labels
 
-# The logarithm of a product of so many probabilities stands for as many logarithms.
-_BLOCK = 16
 # A loss that is certainly more than this above the least need not be exact.
 MARGIN = 1e-5
 
@@ -61,18 +59,10 @@ class MixtureCandidates:
     """
 
     def __init__(self, probabilities: Array, importance: Array, scale: float) -> None:
-        rows, members = probabilities.shape
-        equal = bool(np.all(importance == importance[0]))
-        self._block = _block(float(probabilities.min())) if equal else 1
-        # Rows of 1 fill the last block up: each of them adds the logarithm of the count.
-        padded = -(-rows // self._block) * self._block
-        self._each = np.ones((members, padded))
-        self._each[:, :rows] = probabilities.T
-        self._importance = np.zeros(padded)
-        self._importance[:rows] = scale * importance
-        self._equal = scale * float(importance[0]) if equal else None
-        self._rows, self._count, self._total = rows, 0, scale * float(importance.sum())
-        self._sum, self._next = np.zeros(padded), np.empty(padded)
+        self._each = np.ascontiguousarray(probabilities.T, dtype=np.float64)
+        self._importance = scale * importance
+        self._total, self._count = float(self._importance.sum()), 0
+        self._sum, self._next = np.zeros(len(importance)), np.empty(len(importance))
 
     def joined(self, members: NDArray[np.int64] | None = None) -> Array:
         """The log-loss of the average with each member."""
@@ -99,23 +89,12 @@ class MixtureCandidates:
 
     def _loss(self, total: Array, count: int) -> float:
         """The loss of a mean, from its sum."""
-        if self._equal is None:
-            logs = float(np.log(total) @ self._importance)
-        else:
-            blocks = np.multiply.reduce(total.reshape(self._block, -1), axis=0)
-            padding = len(total) - self._rows
-            logs = self._equal * (float(np.log(blocks).sum()) - padding * float(np.log(count)))
-        return self._total * float(np.log(count)) - logs
+        return self._total * float(np.log(count)) - float(np.log(total) @ self._importance)
 
     def take(self, member: int) -> None:
         """Add a member's probabilities of the true labels."""
         self._sum += self._each[member]
         self._count += 1
-
-
-def _block(least: float) -> int:
-    """How many numbers, none below the least, have a product that is a normal double."""
-    return max(1, min(_BLOCK, int(300 / -np.log10(min(least, 0.1)))))
 
 
 class SquareCandidates:

@@ -57,9 +57,6 @@ def fit_pool(pool: Pool, evidence: Evidence, calibrate: bool, learn: Learn | Non
         calibrate: Whether temperatures are fitted.
         learn: Finds weights from tasks, predictions and labels; `None` keeps the weights.
 
-    Returns:
-        The fitted pool.
-
     Raises:
         FusionError: When there is nothing to calibrate.
     """

@@ -96,11 +96,7 @@ def member_costs(
 
 
 def check_costs(given: tuple[float, ...], members: int) -> None:
-    """Refuse costs that are not one positive number for each member.
-
-    Raises:
-        FusionError: With the numbers.
-    """
+    """Refuse costs that are not one positive number for each member."""
     if len(given) != members or not all(cost > 0 for cost in given):
         raise FusionError(
             f"costs={given} for {members} members: give one positive number for each."

@@ -87,11 +87,7 @@ def views(task: Task, index: int, on: On, passthrough: bool) -> tuple[View, ...]
 
 
 def check_flat(predictions: MemberOutputs) -> None:
-    """Refuse maps and sequences: a stack would need weights for every position.
-
-    Raises:
-        FusionError: Naming the shape and an alternative.
-    """
+    """Refuse maps and sequences: a stack would need weights for every position."""
     for output in predictions.outputs[0]:
         if len(output.shape) != 2:
             raise FusionError(

@@ -69,9 +69,6 @@ def fill_blocks(like: Array, out: Array | None, worker: Callable[[], Merger]) ->
         worker: Called once on each thread, where it can allocate memory to work in; it returns a
             function that merges a block.
 
-    Returns:
-        The filled array.
-
     Raises:
         FusionError: When a merged number is not finite.
     """
@@ -116,11 +113,7 @@ def over_spans(size: int, work: Callable[[int, int], Any]) -> list[Any]:
 
 
 def check_finite(total: Array) -> None:
-    """Refuse sums that are NaN or infinite.
-
-    Raises:
-        FusionError: Without the name of the tensor, which the caller adds.
-    """
+    """Refuse sums that are NaN or infinite."""
     if not np.isfinite(total.sum()):
         raise FusionError(
             "The merged numbers are not finite: a member holds NaN or infinite weights."
