@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.batches import BATCH_IT, is_text
+from saikei.batches import is_text
+from saikei.dataset_batches import BATCH_IT
 from saikei.errors import DataError
 
 if TYPE_CHECKING:

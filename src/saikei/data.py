@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.batches import (
-    ArrayData,
-    as_arrays,
-    dataset_batches,
-    join_batches,
-    sample_count,
-    to_arrays,
-)
+from saikei.batches import ArrayData, as_arrays, sample_count
 from saikei.checks import check_inputs, check_values, input_count
+from saikei.dataset_batches import dataset_batches, join_batches, to_arrays
 from saikei.errors import DataError
 
 if TYPE_CHECKING:

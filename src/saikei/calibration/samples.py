@@ -10,16 +10,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import (
-    ArrayData,
-    as_arrays,
-    batch_count,
-    dataset_batches,
-    join_batches,
-    parts_of,
-    to_arrays,
-)
+from saikei.batches import ArrayData, as_arrays, parts_of
 from saikei.checks import arrays_by_input, check_text, check_values
+from saikei.dataset_batches import batch_count, dataset_batches, join_batches, to_arrays
 from saikei.errors import DataError
 from saikei.graph import Graph, open_inputs
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import first_batch
+from saikei.dataset_batches import first_batch
 from saikei.distilling.distances import FeatureMatch
 from saikei.distilling.distiller import FeatureDistiller
 from saikei.distilling.features import Pair

@@ -10,15 +10,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import (
-    Array,
-    ArrayData,
-    dataset_batches,
-    for_keras,
-    parts_of,
-    to_arrays,
-)
+from saikei.batches import Array, ArrayData, for_keras, parts_of
 from saikei.checks import input_count
+from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
 from saikei.scoring.predictions import bytes_of_outputs, rows_at_once
 from saikei.tensors import to_floats

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import keras
 from keras import tree
 
-from saikei.batches import dataset_batches
+from saikei.dataset_batches import dataset_batches
 from saikei.distilling.distances import SoftTargets, teacher_tasks
 from saikei.distilling.distiller import LiveDistiller, StoredDistiller
 from saikei.distilling.stored_teacher import StoredTeacher

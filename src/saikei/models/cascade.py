@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from keras import tree
 
 from saikei.errors import DataError, FusionError, ModelError
 from saikei.models.exits import Exits, check_thresholds
+from saikei.models.stages import batches_of, run_stages
 from saikei.tensors import to_known
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -116,39 +117,8 @@ class CascadeModel(keras.Model):
         Raises:
             DataError: When there are no rows.
         """
-        arrays = tree.map_structure(_as_numpy, x)
-        rows = np.arange(len(tree.flatten(arrays)[0]))
-        if not len(rows):
-            raise DataError("There are no rows to predict: give at least one.")
-        stages = np.zeros(len(rows), dtype=np.int64)
-        outputs: list[Array] = []
-        result: Array | None = None
-        for stage, member in enumerate(self.members):
-            outputs.append(self._run(member, arrays, rows, batch_size or 32))
-            stages[rows] = stage
-            output = self.exits.output(outputs)
-            if result is None:
-                result = np.empty((len(stages), *output.shape[1:]), output.dtype)
-            result[rows] = output
-            if stage == len(self.members) - 1:
-                break
-            stays = ~self.exits.leaves(outputs)
-            rows, outputs = rows[stays], [one[stays] for one in outputs]
-            if not len(rows):
-                break
-        assert result is not None
-        return result, stages
-
-    def _run(self, member: Any, arrays: Any, rows: Array, batch_size: int) -> Array:
-        """The outputs of a member on some rows, in batches of few different sizes."""
-        parts = []
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size]
-            padded = np.pad(chosen, (0, _padding(len(chosen), batch_size)), mode="edge")
-            batch = tree.map_structure(partial(_take, padded), arrays)
-            (output,) = tree.flatten(member.predict_on_batch(batch))
-            parts.append(np.asarray(output)[: len(chosen)])
-        return np.concatenate(parts).astype(self.outputs[0].dtype, copy=False)
+        dtype = self.outputs[0].dtype
+        return run_stages(self.members, self.exits, x, batch_size or 32, dtype)
 
     def predict(
         self,
@@ -175,7 +145,7 @@ class CascadeModel(keras.Model):
             raise FusionError("A cascade's predict calls no callbacks: leave them out.")
         parts = [
             self.predict_stages(batch, size)[0]
-            for batch, _, _, size in _batches(x, None, None, batch_size, steps)
+            for batch, _, _, size in batches_of(x, None, None, batch_size, steps)
         ]
         if not parts:
             raise DataError("The dataset is empty: give at least one batch.")
@@ -242,11 +212,11 @@ class CascadeModel(keras.Model):
                 "compile(loss=…, metrics=…), or use saikei.evaluate."
             )
         outputs, labels, weights = [], [], []
-        for batch, truth, weight, size in _batches(x, y, sample_weight, batch_size, steps):
+        for batch, truth, weight, size in batches_of(x, y, sample_weight, batch_size, steps):
             outputs.append(self.predict_stages(batch, size)[0])
-            labels.append(_as_numpy(tree.flatten(truth)[0]))
+            labels.append(to_known(tree.flatten(truth)[0]))
             if weight is not None:
-                weights.append(_as_numpy(weight))
+                weights.append(to_known(weight))
         judge = keras.Sequential([keras.Input(outputs[0].shape[1:]), keras.layers.Identity()])
         judge.compile(**self._score_as())
         return judge.evaluate(
@@ -330,31 +300,3 @@ def select(exits: Exits, outputs: Sequence[Any]) -> Any:
     for count in range(len(outputs) - 1, 0, -1):
         result = keras.ops.where(exits.leaves(outputs[:count])[:, None], stages[count - 1], result)
     return result
-
-
-def _batches(
-    x: Any, y: Any, weights: Any, batch_size: int | None, steps: int | None
-) -> Iterator[tuple[Any, Any, Any, int | None]]:
-    """Inputs, labels, weights and batch size: all arrays at once, datasets batch by batch."""
-    if isinstance(x, (list, tuple, dict)) or hasattr(x, "__array__") or keras.ops.is_tensor(x):
-        yield x, y, weights, batch_size
-        return
-    batches = (x[i] for i in range(len(x))) if isinstance(x, keras.utils.PyDataset) else iter(x)
-    for number, batch in enumerate(batches):
-        if number == steps:
-            return
-        inputs, labels, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        yield inputs, labels, weight, len(tree.flatten(inputs)[0])
-
-
-def _as_numpy(leaf: Any) -> Array:
-    return to_known(leaf)
-
-
-def _take(rows: Array, array: Array) -> Array:
-    return array[rows]
-
-
-def _padding(rows: int, batch_size: int) -> int:
-    """Rows to add so that sizes are powers of two: a backend compiles anew for every size."""
-    return min(1 << (rows - 1).bit_length(), batch_size) - rows

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, as_numpy, dataset_batches, to_arrays
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.checks import check_inputs, input_count
+from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
 from saikei.scoring.masks import Masked, with_masks
 

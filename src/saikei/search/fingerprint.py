@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import dataset_length
+from saikei.dataset_batches import dataset_length
 from saikei.graph.state import state_of
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 
-from saikei.batches import as_arrays, dataset_length, first_batch
+from saikei.batches import as_arrays
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays
+from saikei.dataset_batches import dataset_length, first_batch
 from saikei.errors import DataError
 from saikei.runs.record import Decision
 from saikei.scoring import infer_tasks

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, as_arrays, as_numpy, dataset_batches, to_arrays
+from saikei.batches import Array, as_arrays, as_numpy
+from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
 
 Digests = np.ndarray[Any, np.dtype[np.uint64]]

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, dataset_length, first_batch, for_keras
+from saikei.batches import Array, ArrayData, as_arrays, for_keras
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays as unweighted
+from saikei.dataset_batches import dataset_length, first_batch
 from saikei.graph import read
 from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.labels import count

@@ -22,8 +22,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import ArrayData, as_arrays, first_batch
+from saikei.batches import ArrayData, as_arrays
 from saikei.checks import check_inputs, input_count
+from saikei.dataset_batches import first_batch
 from saikei.errors import FusionError, ModelError
 from saikei.graph import mark, marks_of
 from saikei.training.digests import Digests, digest_data, digest_rows

@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import ArrayData, first_batch
+from saikei.batches import ArrayData
+from saikei.dataset_batches import first_batch
 from saikei.errors import DataError
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.masks import with_masks
