@@ -203,7 +203,7 @@ def _wrong(hint: Any, value: object) -> str:
 
 
 def _asked(hint: Any, value: object) -> str:
-    """What to give in the place of a value of another type."""
+    """The fix for a value of a wrong type."""
     names = any(typing.get_args(kind)[:1] == (str,) for kind in alternatives(hint))
     example = f", ({value!r},)" if isinstance(value, str) and names else ""
     return f"{_described(hint)}{example}"

@@ -14,7 +14,7 @@ BATCH_SIZE = 32
 
 
 class Costs(Protocol):
-    """What a budget looks at; `saikei.costs.Profile` is one."""
+    """The costs that a budget limits; `saikei.costs.Profile` has them."""
 
     @property
     def macs(self) -> int:
@@ -63,8 +63,8 @@ class Budget(Jsonable):
         memory: Peak of the bytes of live activations, per sample.
         latency: Milliseconds for one batch.
         batch_size: Number of samples in the batch that a limit on latency is for.
-        count: Which MACs and latency of a cascade are limited: `"worst"`, where all its members
-            run, or `"mean"`, what a sample takes on average. All other models cost every sample
+        count: Whether MACs and latency of a cascade are limited in the `"worst"` case, where all
+            its members run, or in the `"mean"` of the samples. All other models cost every sample
             the same.
 
     Raises:
@@ -110,7 +110,7 @@ class Budget(Jsonable):
         return {name: value for name, value in limits.items() if value is not None}
 
     def counted(self) -> Budget | None:
-        """The same without the limit on latency; `None` if that is the only one."""
+        """The budget without the limit on latency; `None` if that is the only one."""
         if self.latency is None:
             return self
         if len(self.given()) == 1:

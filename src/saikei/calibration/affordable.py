@@ -32,7 +32,7 @@ def affordable(graph: Graph, inputs: Any, tensors: int, limit: int = LIMIT) -> A
 
 
 def fewer(graph: Graph, samples: Samples, tensors: int, limit: int = LIMIT) -> Samples:
-    """The same of samples with labels."""
+    """Some of the samples with their labels; see `affordable`."""
     most = max(FEWEST, limit // (tensors * max(_largest(graph, samples.inputs), 1)))
     if most >= len(samples):
         return samples

@@ -74,7 +74,7 @@ class LinearForm(ABC):
         return replace(operation, weights=weights)
 
     def rounded_change(self, operation: Operation, change: Matrix) -> Matrix:
-        """What is left of a change where the layer computes in half precision."""
+        """A change, rounded as in half precision if the layer computes in it."""
         dtype = getattr(operation.source, "compute_dtype", "float32")
         if not is_half(dtype):
             return change

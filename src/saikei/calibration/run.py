@@ -36,7 +36,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call gave.
+    """The outputs of a call.
 
     Args:
         before: Its output tensors before the fused activation.

@@ -95,7 +95,7 @@ def calibration_labels(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:
 
 
 def _some(data: Any, samples: int, inputs: int) -> Iterator[ArrayData]:
-    """As many batches as it takes, so that a large or endless dataset is not read whole."""
+    """Read only as many batches as needed, since a dataset may be large or endless."""
     count = batch_count(data) if isinstance(data, keras.utils.PyDataset) else None
     if count:
         size = len(to_arrays(ArrayData(*parts_of(data[0], _NAME, inputs)), _NAME))
@@ -124,7 +124,7 @@ def _joined(graph: Graph, batches: Iterator[ArrayData]) -> ArrayData:
 
 
 def _of_one_size(batches: Sequence[ArrayData]) -> list[ArrayData]:
-    """Of batches that are padded each to a length of its own, those of the commonest one."""
+    """The batches of the commonest length, where each is padded to a length of its own."""
     groups: dict[Any, list[ArrayData]] = {}
     for batch in batches:
         leaves = [leaf for leaf in tree.flatten((batch.x, batch.y)) if leaf is not None]

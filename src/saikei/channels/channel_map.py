@@ -58,13 +58,13 @@ class ChannelMap:
 
     @cached_property
     def full(self) -> ChannelMap:
-        """The same channels in a graph with full shapes, for counting: see `saikei.graph.sized`."""
+        """These channels in a graph with full shapes, for counting; see `saikei.graph.sized`."""
         graph = sized(self.graph).graph
         return self if graph is self.graph else replace(self, graph=graph)
 
     @property
     def batch(self) -> int:
-        """How many samples first axes are of that have a size in `full`."""
+        """The number of samples in first axes that have a size in `full`."""
         return sized(self.graph).batch
 
     @cached_property

@@ -176,7 +176,7 @@ class _Propagation:
 
 
 def _with_spectral(flow: Flow) -> Flow:
-    """With the vector by which the kernel's norm is estimated: a number for each last index."""
+    """Add the vector by which the kernel's norm is estimated: a number for each last index."""
     if "kernel" not in flow.weights:
         return flow
     produces = _produced_axes(flow) if flow.produces is None else flow.produces

@@ -36,14 +36,14 @@ class Edit(Jsonable, ABC):
     only these layers, or all but those.
 
     Attributes:
-        method: the word that stands for the edit in `optimize(methods=…)`; the name of the class
+        method: The word that stands for the edit in `optimize(methods=…)`; the name of the class
             where it is empty.
-        stage: when the search applies the edit, where a structure has several: 0 for blocks that
-            go, 1 for channels, 2 for other forms of a layer, 3 for activations, poolings and
-            heads, 4 for precision.
-        one_by_one: whether the search chooses the options of the edit one after the other, since
+        stage: The step of the search at which the edit is applied, where a structure has several: 0
+            for blocks that go, 1 for channels, 2 for other forms of a layer, 3 for activations,
+            poolings and heads, 4 for precision.
+        one_by_one: Whether the search chooses the options of the edit one after the other, since
             the loss of one depends much on the others.
-        computes: whether it computes with weights, which then have to be finite.
+        computes: Whether it computes with weights, which then have to be finite.
     """
 
     error_class: ClassVar[type[EditError]] = EditError
@@ -95,8 +95,8 @@ class Edit(Jsonable, ABC):
         change nothing, are left out by the search: they need not be avoided here.
 
         Args:
-            graph: the graph of the model.
-            data: what `keras.Model.fit` takes, for edits that choose by it; `None` for none.
+            graph: The graph of the model.
+            data: What `keras.Model.fit` takes, for edits that choose by it; `None` for none.
 
         Returns:
             The options, of which the search takes at most one for each `site`.
@@ -109,8 +109,8 @@ class Edit(Jsonable, ABC):
         """Read the model that is to be edited; for the arguments see `__call__`.
 
         Raises:
-            ModelError: when the model cannot be read.
-            EditError: when weights are NaN or infinite, and the edit computes with them.
+            ModelError: When the model cannot be read.
+            EditError: When weights are NaN or infinite, and the edit computes with them.
         """
         graph = read_with_sizes(model, data, input_shape)
         self.check_weights(graph)
@@ -120,7 +120,7 @@ class Edit(Jsonable, ABC):
         """Refuse a graph with weights that are not finite, if the edit computes with them.
 
         Raises:
-            EditError: naming the first such weight and its layer.
+            EditError: Naming the first such weight and its layer.
         """
         if self.computes:
             check_finite_weights(type(self).__name__, graph, EditError)
@@ -192,13 +192,13 @@ class Option(Jsonable):
     """One edit of one place in a model.
 
     Args:
-        site: the place, such as `"channels:conv2"`, `"block:add_3"` or `"layer:dense_1"`. Of the
+        site: The place, such as `"channels:conv2"`, `"block:add_3"` or `"layer:dense_1"`. Of the
             options of one site the search takes at most one.
-        method: the `method` of the edit.
-        change: what changes, for people: `"24 of 32 channels"`.
-        edit: the edit. It names the layers that it changes, so that what it changes does not
+        method: The `method` of the edit.
+        change: What changes, for people: `"24 of 32 channels"`.
+        edit: The edit. It names the layers that it changes, so that what it changes does not
             depend on data.
-        layers: the names of the layers of the model that it changes or removes.
+        layers: The names of the layers of the model that it changes or removes.
     """
 
     error_class: ClassVar[type[EditError]] = EditError
@@ -218,7 +218,7 @@ class Option(Jsonable):
         """The inverse of `to_dict`.
 
         Raises:
-            EditError: when a field is missing, unknown or of another type, or the edit is unknown.
+            EditError: When a field is missing, unknown or of another type, or the edit is unknown.
         """
         if not isinstance(arguments, Mapping):
             raise EditError(f"An option is {reprlib.repr(arguments)}: give an object.")
@@ -237,11 +237,11 @@ def edit_from_dict(entry: Any, where: str) -> Edit:
     """The inverse of `edit_to_dict`.
 
     Args:
-        entry: what JSON holds.
-        where: what it is a part of, for messages.
+        entry: What JSON holds.
+        where: What it is a part of, for messages.
 
     Raises:
-        EditError: when there is no such edit, or its arguments do not fit.
+        EditError: When there is no such edit, or its arguments do not fit.
     """
     name = entry.get("edit") if isinstance(entry, Mapping) else entry
     kinds = edit_classes()

@@ -101,7 +101,7 @@ class _Path:
         )
 
     def _saving(self, number: int) -> float:
-        """What the group's next channel saves of the whole cost."""
+        """The share of the whole cost that the group's next channel saves."""
         if number not in self.savings:
             without = self.keep.copy()
             without[self.waiting[number][0]] = False

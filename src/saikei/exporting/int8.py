@@ -29,7 +29,7 @@ class Int8File:
 
     Args:
         path: Path of the file.
-        bytes: Its size.
+        bytes: The size of the file in bytes.
         run: A function that predicts with the file, in LiteRT's own interpreter: inputs as the
             model takes them, outputs flattened to a list.
     """

@@ -95,7 +95,7 @@ class Fusion(Jsonable, ABC):
 
     @property
     def complexity(self) -> int:
-        """How much it fits: of two fusions that are as good, the one with less is chosen.
+        """How much it fits: of two fusions that are as good, the less complex one is chosen.
 
         0 is one member, 1 a fixed mean, 2 some numbers for each member, 3 some for each member
         and class, 4 and above more than that.
@@ -192,7 +192,7 @@ class OutputFusion(Fusion, Generic[HeadT]):
         return frozenset()
 
     def ready(self, evidence: Evidence) -> Self:  # noqa: ARG002 - for those that measure members
-        """The same with what is known of the members beside their predictions, such as costs.
+        """The fusion with facts about the members beside their predictions, such as costs.
 
         It is the same for all folds, so that it is counted once.
 

@@ -48,7 +48,7 @@ class MemberOutputs:
     raw: tuple[Any, ...] = ()
 
     def map(self, change: Callable[[Any], Any]) -> MemberOutputs:
-        """The same with every array changed."""
+        """A copy with every array changed."""
         return MemberOutputs(
             tuple(tuple(change(one) for one in member) for member in self.outputs),
             tuple(tuple(change(one) for one in member) for member in self.features),
@@ -105,7 +105,7 @@ class Evidence:
             predictions: For each member one array `(n, …)` for each of its outputs.
 
         Raises:
-            DataError: when predictions are not finite.
+            DataError: When predictions are not finite.
         """
         outputs = tuple(tuple(member) for member in predictions)
         names = [f"Member {number}" for number in range(1, len(outputs) + 1)]

@@ -27,7 +27,7 @@ class Members:
             name.
         graphs: The graph of each of these models.
         cross_fit: The `CrossFit` that the members come from; `None` for others.
-        stored: Of members whose predictions alone are known, the outputs of each; the models and
+        stored: The stored outputs of each member, if only the predictions are known; the models and
             graphs are empty then.
     """
 

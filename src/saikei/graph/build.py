@@ -45,7 +45,7 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
 
 
 def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
-    """The same function with variables of its own, as a flat Functional model.
+    """Copy a model as a flat Functional model with variables of its own.
 
     Args:
         model: A built model; it is not changed.
@@ -72,7 +72,7 @@ def layers_of(graph: Graph, model: keras.Model) -> dict[str, Any]:
 
 
 def fresh_model(model: keras.Model | Graph, seed: int, name: str | None = None) -> keras.Model:
-    """The same architecture with newly initialised weights.
+    """Copy the architecture of a model, with newly initialised weights.
 
     Args:
         model: A built model, or its graph; it is not changed.

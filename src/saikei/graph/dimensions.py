@@ -55,7 +55,7 @@ class Dimension:
         self.axis = axis
 
     def ones(self, dtype: str) -> Any:
-        """As many ones, as a symbolic vector."""
+        """A symbolic vector of as many ones as the axis is long."""
         return Ones(self.axis, dtype)(self.tensor)
 
     def indices(self, dtype: str) -> Any:

@@ -77,7 +77,7 @@ class Weight:
         return numbers(self.source)
 
     def with_array(self, array: np.ndarray) -> Weight:
-        """The same variable with other numbers, perhaps of another shape."""
+        """A weight with other numbers, perhaps of another shape, for the same variable."""
         return replace(self, shape=tuple(array.shape), source=array)
 
 
@@ -148,7 +148,7 @@ class Operation:
         return self.source if self.spectral is None else self.spectral.source
 
     def bare(self) -> Operation:
-        """The same at inference, with nothing that normalises its kernel in training."""
+        """The operation without the spectral normalisation that its kernel has in training."""
         if self.spectral is None:
             return self
         weights = {name: w for name, w in self.weights.items() if name != SPECTRAL_WEIGHT}
@@ -257,5 +257,5 @@ class Graph:
                     yield weight
 
     def with_operations(self, changed: Mapping[str, Operation]) -> Graph:
-        """The same graph with some operations replaced."""
+        """The graph with some operations replaced."""
         return replace(self, operations={**self.operations, **changed})

@@ -81,7 +81,7 @@ def _keys(graph: Graph) -> dict[str, str]:
 
 
 def _open_shapes(graph: Graph) -> dict[str, Shape]:
-    """Of the inputs, and of layers with an output of unknown size, without the batch."""
+    """Shapes of inputs, and of outputs of unknown size of other layers, without the batch."""
     shapes = {c.operation: c.outputs[0].shape[1:] for c in graph.calls if c.outputs}
     inputs = set(_names(graph))
     return {name: shape for name, shape in shapes.items() if name in inputs or None in shape}

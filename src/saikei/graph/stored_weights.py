@@ -122,7 +122,7 @@ def _tables(part: Any) -> list[tuple[Any, Any]] | None:
 
 
 def _shape(part: Any) -> Shape:
-    """Of a kernel before it was packed."""
+    """The shape of a kernel before it was packed."""
     stored = tuple(int(size) for size in part._kernel.shape)
     if internals.quantisation_of(part) == "int8":
         return stored
@@ -214,12 +214,12 @@ class MergedWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The same as of the base."""
+        """The shape of the base."""
         return tuple(self.base.shape)
 
     @property
     def dtype(self) -> str:
-        """The same as of the base."""
+        """The dtype of the base."""
         return str(self.base.dtype)
 
     def numpy(self) -> np.ndarray:

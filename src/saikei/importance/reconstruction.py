@@ -70,7 +70,7 @@ class _View:
 
     @classmethod
     def of(cls, rows: Matrix, weights: Matrix) -> _View:
-        """From `(rows, channels)` that are read and `(outputs, channels)` of weights."""
+        """The view of inputs `(rows, channels)` and weights `(outputs, channels)`."""
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / len(rows)
         size = len(covariance)
@@ -80,7 +80,7 @@ class _View:
         return cls(np.linalg.inv(covariance + ridge * np.eye(size)), gram, total)
 
     def costs(self) -> Matrix:
-        """What each channel that is left would cost as the next to go."""
+        """The increase of the error if a channel that is left goes next, one for each."""
         if self.total <= 0:
             return np.zeros(len(self.gram))
         return np.asarray(np.diag(self.gram) / np.diag(self.inverse) / self.total)

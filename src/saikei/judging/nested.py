@@ -119,7 +119,7 @@ class Nest:
         """Five folds over stored predictions (`Evidence.stored`); no model is run.
 
         Raises:
-            DataError: when there are fewer rows than folds, or a class is missing from a fold.
+            DataError: When there are fewer rows than folds, or a class is missing from a fold.
         """
         return cls(evidence, _folds(evidence, None, seed), None, False)
 

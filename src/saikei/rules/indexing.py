@@ -63,7 +63,7 @@ def _one_for_each_axis(keys: dict[int, Any], rank: int) -> list[int | None]:
 
 
 class _Taken:
-    """What is taken of labelled axes, collected key by key."""
+    """The labels that are taken of axes, collected key by key."""
 
     def __init__(self, call: CallView, source: LabelSource) -> None:
         self._call, self._source = call, source

@@ -58,7 +58,7 @@ def _merge_axes(
 
 
 def _widened(shape: Shape, labels: Labels, rank: int, at: int) -> tuple[Shape, Labels]:
-    """The same tensor with axes of size 1 put in at a position, up to a rank."""
+    """The labels of a tensor with axes of size 1 inserted at a position, up to a rank."""
     extra = rank - len(shape)
     if extra == 0:
         return shape, labels

@@ -256,7 +256,7 @@ def _macs(call: CallView) -> int | None:
 
 
 def _positions(call: CallView, config: Mapping[str, Any]) -> int:
-    """Where a convolutional cell is applied; once in others."""
+    """The number of positions that a convolutional cell is applied at; 1 for other cells."""
     shape = call.outputs[0][1 + bool(config.get("return_sequences")) :]
     first = config.get("data_format") == "channels_first"
     return product(shape[1:] if first else shape[:-1])

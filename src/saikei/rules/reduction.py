@@ -28,7 +28,7 @@ def _reduce(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> 
 
 
 def _pick(call: CallView, inputs: tuple[Labels, ...], source: LabelSource) -> Flow:
-    """Which index it is depends on all that there are."""
+    """Pin the axis: the index of the largest depends on how many there are."""
     outputs, reduced = _reduced(call, inputs[0])
     pins = tuple(
         Pin(vector, f"'{call.operation}' picks an index of this axis")

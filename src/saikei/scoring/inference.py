@@ -165,7 +165,7 @@ def flat_weights(weights: Any, outputs: int) -> list[Array | None]:
 
 
 def _one_for_each(given: list[_T], outputs: int, what: str) -> list[_T]:
-    """What is given for the outputs, of which one alone is for all."""
+    """The values for each output; a single one is for all."""
     if len(given) not in (1, outputs):
         raise DataError(
             f"{len(given)} {what} are given, but the model has {outputs} outputs: give one for "

@@ -77,7 +77,7 @@ class Labelled:
         return replace(self, labels=tuple(part[rows] for part in self.labels), x=x)
 
     def as_logits(self) -> Labelled:
-        """The same, for predictions that are logits wherever the task is not a regression."""
+        """The labels for predictions that are logits wherever the task is not a regression."""
         tasks = (
             task if task.kind == "regression" else replace(task, from_logits=True)
             for task in self.tasks

@@ -51,7 +51,7 @@ class Labels:
         return tuple(self.values.shape)
 
     def reshaped(self, shape: tuple[int, ...]) -> Labels:
-        """The same labels in another shape, of which the rows stay as they are."""
+        """The labels in another shape with the same rows."""
         return replace(self, values=self.values.reshape(shape))
 
     def over(self, shape: tuple[int, ...]) -> Array:
@@ -188,7 +188,7 @@ def _both(a: Array, b: Array) -> Array:
 
 
 def _spread(array: Array, shape: tuple[int, ...]) -> Array:
-    """With axes behind its own, so that it is broadcast over an array of this shape."""
+    """Append axes, so that an array is broadcast over one of this shape."""
     if array.ndim > len(shape):
         return array.reshape(shape)
     return array.reshape(array.shape + (1,) * (len(shape) - array.ndim))

@@ -31,7 +31,7 @@ class Masked:
         return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
 
     def predict_on_batch(self, x: Any) -> tuple[list[Array], list[Array | None]]:
-        """The same of one batch."""
+        """The outputs and masks of one batch."""
         return self._divided(self._model.predict_on_batch(x))
 
     def _divided(self, predicted: Any) -> tuple[list[Array], list[Array | None]]:

@@ -79,7 +79,7 @@ def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predict
 
 
 def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Iterator[Predictions]:
-    """The same in parts of one or several batches, so that not all outputs are held at once.
+    """Predict in parts of one or several batches, so that not all outputs are held at once.
 
     Args:
         model: A built model.

@@ -25,7 +25,7 @@ from saikei.testing.silence import silence
 
 @dataclass(frozen=True)
 class CutCheck:
-    """What the oracle found.
+    """The result of the oracle.
 
     Args:
         cut: How many channels were cut.

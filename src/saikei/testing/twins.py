@@ -156,11 +156,11 @@ class KeptStatistics(keras.layers.Layer):
         return mask
 
     def compute_output_shape(self, input_shape: Any, *_: Any) -> Any:
-        """As the input's."""
+        """The shape of the input."""
         return input_shape
 
     def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
-        """As the operation's."""
+        """The mask, where the operation passes it on."""
         return previous_mask if self.passes_mask else None
 
 
@@ -195,10 +195,10 @@ class OfKept(keras.layers.Layer):
         return self.operation.call(x, *args, **kwargs)
 
     def compute_output_spec(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """As the operation's: what it reduces is gone, however long it was."""
+        """The shape of the output, which does not depend on the axes that are reduced."""
         return self.operation.compute_output_spec(x, *args, **kwargs)
 
     def compute_mask(self, x: Any, previous_mask: Any = None) -> Any:
-        """As the operation's."""
+        """The mask, where the operation passes it on."""
         passes = _passes_mask(self.operation)
         return self.operation.compute_mask(x, previous_mask) if passes else None

@@ -87,7 +87,7 @@ def has_kernel(operation: Operation) -> bool:
 
 
 class CostTable:
-    """What a graph costs without some of its calls, where all other shapes stay the same."""
+    """The costs of a graph without some of its calls, where all other shapes stay."""
 
     def __init__(self, graph: Graph) -> None:
         channel_map = map_channels(graph)

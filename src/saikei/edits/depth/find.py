@@ -32,7 +32,7 @@ def find_units(graph: Graph, kinds: Collection[str]) -> list[Unit]:
 def choose_units(
     graph: Graph, units: Sequence[Unit], layers: Sequence[str], exclude: Sequence[str]
 ) -> list[Unit]:
-    """Those that the user lets go.
+    """The units that `layers` and `exclude` allow to go.
 
     Args:
         graph: The graph that the units are in.

@@ -48,7 +48,7 @@ class Affine:
         )
 
     def at(self, axis: int, rank: int) -> Affine:
-        """The same numbers for another tensor's axis."""
+        """These numbers for another tensor's axis."""
         return replace(self, axis=axis, rank=rank)
 
 

@@ -18,7 +18,7 @@ class FlattenedHead:
     Args:
         at: Name of the layer that gives the map.
         rank: Number of the map's spatial axes.
-        data_format: Of the map, as the `Flatten` has it.
+        data_format: The data format of the map, as the `Flatten` has it.
         behind: The layers behind the `Flatten`, in order.
         layers: Names of the `Flatten` and of the layers behind it.
     """

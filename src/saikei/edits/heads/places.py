@@ -22,7 +22,7 @@ _NOTHING = frozenset({"Identity", "Dropout", "Activation", "ops.Cast"})
 
 @dataclass(frozen=True)
 class OldHead:
-    """What gives an output, from its last layer with weights on.
+    """The end of a model that makes an output, from its last layer with weights on.
 
     Args:
         layer: The last layer with weights.
@@ -61,7 +61,7 @@ def old_head(graph: Graph, output: TensorRef) -> OldHead:
 
 
 def replaced_head(graph: Graph, outputs: Sequence[TensorRef]) -> OldHead:
-    """What is known of the heads of outputs that are cut off, and need not be found."""
+    """The heads of the outputs that are cut off, as far as they are known."""
     found = []
     for output in outputs:
         try:
@@ -136,7 +136,7 @@ def cut_at(graph: Graph, layer: str, number: int | None) -> TensorRef:
 
 
 def output_number(graph: Graph, output: int | str) -> int:
-    """Which of the outputs, in their order, a number or a name means.
+    """The index of the output that a number or a name means.
 
     Raises:
         EditError: When the model has no such output.

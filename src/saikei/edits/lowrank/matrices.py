@@ -107,7 +107,7 @@ class _Product:
         return cls(given, kernel, made, contracted, free) if plain and kept else None
 
     def equations(self) -> tuple[str, str]:
-        """Those of the two factors, with one new label for the rank."""
+        """The equations of the two factors, with one new label for the rank."""
         rank = next(c for c in "rstuvwxyzabcdefghijklmnopq" if c not in self.given + self.kernel)
         middle = self.given.replace(self.contracted[0], rank)
         middle = "".join(label for label in middle if label not in self.contracted)

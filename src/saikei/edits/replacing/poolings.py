@@ -50,7 +50,7 @@ class Pooling:
     keepdims: bool = False
 
     def __str__(self) -> str:
-        """As in `"global average"`."""
+        """The name in messages, such as `"global average"`."""
         return self.reduction if self.form == "window" else f"{self.form} {self.reduction}"
 
     def layer(self, input_size: tuple[int | None, ...], **settings: Any) -> Any:

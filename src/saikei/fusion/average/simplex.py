@@ -108,7 +108,7 @@ def mixture_log_loss(probabilities: Array, importance: Array) -> SimplexMinimum:
 
 
 def _newton_point(residuals: Array) -> Array:
-    """Where the quadratic model is smallest.
+    """The minimum of the quadratic model.
 
     From inner products, in a fraction of the time of a factorisation of all rows; what they lose
     in accuracy, the next step makes good. Where members are nearly alike they lose too much.

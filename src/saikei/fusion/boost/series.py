@@ -69,7 +69,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How members are trained.
+    """The settings of each member's training.
 
     Args:
         activation: `"softmax"`, `"sigmoid"` or `"linear"`: applied to the sum.

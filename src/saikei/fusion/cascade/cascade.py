@@ -107,7 +107,7 @@ class Cascade(OutputFusion[ExitHead]):
         return 2
 
     def ready(self, evidence: Evidence) -> Cascade:
-        """The same cascade with the members' MACs as its costs, where none are given.
+        """The cascade with the members' MACs as its costs, where none are given.
 
         Args:
             evidence: Holds the members.

@@ -74,7 +74,7 @@ class ExitHead:
         return stages_of(confidences, exits.thresholds)
 
     def connect(self, predictions: MemberOutputs, name: str) -> tuple[Any, ...]:  # noqa: ARG002 - no new weights
-        """The same in a graph, in which all members run."""
+        """The output in a graph, in which all members run."""
         return (select(self.exits, [member[0] for member in predictions.outputs]),)
 
     @property

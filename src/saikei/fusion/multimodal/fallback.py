@@ -59,7 +59,7 @@ class StandIns:
         )
 
     def connect(self, predictions: MemberOutputs, there: Sequence[Any]) -> MemberOutputs:
-        """The same in a graph.
+        """Put constants in the place of members without their input, in a graph.
 
         Args:
             predictions: The members' outputs as symbolic tensors.

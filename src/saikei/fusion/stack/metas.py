@@ -33,7 +33,7 @@ class Meta(Protocol):
         ...
 
     def connect(self, predictions: MemberOutputs, name: str) -> Any:
-        """The same in a graph."""
+        """The output in a graph."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class LinearMeta:
         return probabilities_of(scores, link_of(self.view.task.kind))
 
     def connect(self, predictions: MemberOutputs, name: str) -> Any:
-        """The same in a graph."""
+        """The output in a graph."""
         columns = concatenated(self.view.tensors(predictions), f"{name}_columns")
         task = self.view.task
         dense = keras.layers.Dense(
@@ -143,7 +143,7 @@ class StackHead:
         return tuple(meta.predict(seen if self.below else predictions) for meta in self.metas)
 
     def connect(self, predictions: MemberOutputs, name: str = "stack") -> tuple[Any, ...]:
-        """The same in a graph."""
+        """The output in a graph."""
         seen = predictions
         if self.below:
             numbered = enumerate(self.below, start=1)

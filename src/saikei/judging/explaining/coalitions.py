@@ -208,7 +208,7 @@ class JoinedCoalitions:
 
     @property
     def absence(self) -> str:
-        """As in each fold."""
+        """The outputs of each fold's coalitions, put together."""
         return self.parts[0][1].absence
 
     def outputs(self, present: Present) -> tuple[Array, ...]:
