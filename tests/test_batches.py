@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from saikei.batches import as_arrays, as_numpy
-from saikei.calibration import calibration_inputs, calibration_labels
+from saikei.calibration import calibration_inputs
+from saikei.calibration.samples import calibration_samples
 from saikei.checks import check_inputs
 from saikei.data import arrays
 from saikei.edits import PruneChannels, RemoveLayers
@@ -99,7 +100,7 @@ def test_several_inputs_come_without_labels_too(nested):
     given = (inputs,) if isinstance(inputs, tuple) else inputs
     found = calibration_inputs(graph, given)
     np.testing.assert_allclose(found[1], X[:, :2])
-    assert calibration_labels(graph, given) is None
+    assert calibration_samples(graph, given).labels is None
     batches = calibration_inputs(
         graph,
         tensors((tuple(inputs.values()),) if isinstance(inputs, dict) else (tuple(inputs),)).batch(

@@ -13,13 +13,12 @@ from saikei.errors import InputError, in_one_line
 LARGEST = 32 * 1024**2
 
 
-def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any:
+def read_json(path: Path, what: str) -> Any:
     """The value in a JSON file.
 
     Args:
         path: Path of the file.
         what: Kind of file, to begin messages with: "The recipe".
-        kind: Class of the error to raise.
 
     Raises:
         InputError: When the file cannot be read, is too large, or is not JSON.
@@ -29,13 +28,13 @@ def read_json(path: Path, what: str, kind: type[InputError] = InputError) -> Any
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise kind(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
+        raise InputError(f"{what} '{path}' cannot be read: {in_one_line(error)}.") from error
     if len(content) > LARGEST:
-        raise kind(
+        raise InputError(
             f"{what} '{path}' is larger than {LARGEST // 1024**2} MiB, the most that such a file "
             "may have: give another."
         )
-    return parse_json(content, f"{what} '{path}'", kind)
+    return parse_json(content, f"{what} '{path}'")
 
 
 def holds_json(path: Path, value: Any) -> bool:

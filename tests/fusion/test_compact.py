@@ -11,7 +11,6 @@ from keras import layers as L
 
 import saikei as sk
 from saikei import Average, Multimodal, Stack
-from saikei.fusion.compact import compact
 from saikei.graph import copy_model
 
 
@@ -82,9 +81,6 @@ def test_what_differs_in_one_number_or_can_be_trained_stays_apart() -> None:
     fused = Average()(members)
     assert macs(fused) == sum(macs(one) for one in members)
     assert {"member_1", "member_2"} <= {layer.name for layer in fused.layers}
-    shared = compact(fused, trainable=True)
-    assert macs(shared) == 2 * macs(members[0]) - macs(live)
-    np.testing.assert_allclose(said(shared, images()), said(fused, images()), atol=1e-6)
 
 
 def test_layers_without_weights_alone_are_no_reason_to_flatten_a_model() -> None:

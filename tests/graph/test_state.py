@@ -13,7 +13,6 @@ from keras import layers as L
 
 from saikei import Average, DropChannels, PruneChannels, ReplaceActivation, Rule, Soup
 from saikei.errors import EditError, FusionError, ModelError, PinnedWarning
-from saikei.fusion.compact import compact
 from saikei.graph import copy_model, fresh_model
 from saikei.judging import explain
 from saikei.rules import CallView, Flow, Labels, LabelSource, register_rule
@@ -143,10 +142,12 @@ def test_members_whose_vocabularies_differ_are_not_mixed_up() -> None:
     assert Soup(check=False, align=False)(members(again)).count_params() == 32
 
     ours = members(other)
+    for member in ours:
+        member.trainable = False
     fused = Average()(ours)
     x = np.array(["a b", "c", "c a"])
     mean = np.mean([predict(model, x) for model in ours], axis=0)
-    np.testing.assert_allclose(predict(compact(fused, trainable=True), x), mean, atol=1e-6)
+    np.testing.assert_allclose(predict(fused, x), mean, atol=1e-6)
     assert model_hash(ours[:1]) != model_hash(ours[1:])
     assert model_hash(members(again)[:1]) == model_hash(ours[:1])
 

@@ -11,29 +11,29 @@ from saikei.calibration.run import Run
 from saikei.calibration.samples import Samples
 from saikei.graph import Graph
 
+# Bytes that tensors may take.
 LIMIT = 2**30
 # One sample in five is held out by a refit.
 FEWEST = 5
 
 
-def affordable(graph: Graph, inputs: Any, tensors: int, limit: int = LIMIT) -> Any:
+def affordable(graph: Graph, inputs: Any, tensors: int) -> Any:
     """Some of the samples, as many as can be held at once; the same ones at every call.
 
     Args:
         graph: The graph that is run on them.
         inputs: Nested as the graph nests its inputs, one sample a row.
         tensors: How many of the size of the largest are alive at once.
-        limit: Bytes that these may take.
 
     Returns:
         All of them, or a random choice: never fewer than five, where there are as many.
     """
-    return fewer(graph, Samples(inputs, ()), tensors, limit).inputs
+    return fewer(graph, Samples(inputs, ()), tensors).inputs
 
 
-def fewer(graph: Graph, samples: Samples, tensors: int, limit: int = LIMIT) -> Samples:
+def fewer(graph: Graph, samples: Samples, tensors: int) -> Samples:
     """Some of the samples with their labels; see `affordable`."""
-    most = max(FEWEST, limit // (tensors * max(_largest(graph, samples.inputs), 1)))
+    most = max(FEWEST, LIMIT // (tensors * max(_largest(graph, samples.inputs), 1)))
     if most >= len(samples):
         return samples
     rows = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))

@@ -89,11 +89,6 @@ def calibration_inputs(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:
     return calibration_samples(graph, data, samples).inputs
 
 
-def calibration_labels(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:
-    """The labels alone, of the same samples; see `calibration_samples`."""
-    return calibration_samples(graph, data, samples).labels
-
-
 def _some(data: Any, samples: int, inputs: int) -> Iterator[ArrayData]:
     """Read only as many batches as needed, since a dataset may be large or endless."""
     count = batch_count(data) if isinstance(data, keras.utils.PyDataset) else None

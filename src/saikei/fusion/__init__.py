@@ -11,7 +11,6 @@ from saikei.fusion.boost import Boost
 from saikei.fusion.cascade import Cascade
 from saikei.fusion.cascade.fitting import CascadeFit
 from saikei.fusion.chain import Chain
-from saikei.fusion.compact import compact
 from saikei.fusion.evidence import Evidence, MemberOutputs
 from saikei.fusion.members import Members
 from saikei.fusion.multimodal import Multimodal, MultimodalFit
@@ -46,7 +45,6 @@ __all__ = [
     "SoupFit",
     "Stack",
     "TrainedFusion",
-    "compact",
     "connected",
     "fill_missing",
     "fit_weights",

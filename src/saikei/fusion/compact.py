@@ -18,48 +18,26 @@ from saikei.graph.state import differing_state
 from saikei.rules.wrapping import JOINED
 
 
-def compact(model: keras.Model, trainable: bool = False) -> keras.Model:
-    """The same function with equal layers on equal inputs computed once, and weights folded.
+def compacted(model: keras.Model) -> keras.Model:
+    """A fused model in which equal frozen layers on equal inputs are computed once.
 
     Layers are equal when their kind, settings and weights are, to the bit. The weights of an
-    average are taken into the layers that it averages where these are linear.
-
-    Args:
-        model: Any built model, such as a fused one; it is not changed.
-        trainable: Whether trainable layers are merged too. The function stays the same, but they
-            are trained as one layer from then on.
-
-    Returns:
-        A flat model of plain Keras layers.
-
-    Example:
-        >>> from saikei.graph import copy_model
-        >>> from saikei import Average
-        >>> layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)]
-        >>> member = keras.Sequential(layers)
-        >>> fused = Average()([member, copy_model(member)])
-        >>> fused.count_params(), compact(fused, trainable=True).count_params()
-        (116, 58)
+    average are taken into the layers that it averages where these are linear. A model without
+    such layers is given back as it is.
     """
     graph = read(model)
-    return build(_folded(redirect(graph, equal_tensors(graph, trainable))), model.name)
-
-
-def compacted(model: keras.Model) -> keras.Model:
-    """A fused model, made `compact` where it has frozen layers with equal weights."""
-    graph = read(model)
-    repeated = equal_tensors(graph, trainable=False)
+    repeated = equal_tensors(graph)
     if not any(_operation(graph, ref).weights for ref in repeated):
         return model
     return build(_folded(redirect(graph, repeated)), model.name)
 
 
-def equal_tensors(graph: Graph, trainable: bool) -> dict[TensorRef, TensorRef]:
+def equal_tensors(graph: Graph) -> dict[TensorRef, TensorRef]:
     """Tensors that are equal to an earlier one, with that earlier one."""
     same: dict[TensorRef, TensorRef] = {}
     known: dict[str, list[int]] = {}
     for index, call in enumerate(graph.calls):
-        key = _key(graph, call, same, trainable)
+        key = _key(graph, call, same)
         if key is None:
             continue
         twins = known.setdefault(key, [])
@@ -77,14 +55,12 @@ def _operation(graph: Graph, ref: TensorRef) -> Operation:
     return graph.operations[graph.calls[ref.call].operation]
 
 
-def _key(
-    graph: Graph, call: Call, same: Mapping[TensorRef, TensorRef], trainable: bool
-) -> str | None:
+def _key(graph: Graph, call: Call, same: Mapping[TensorRef, TensorRef]) -> str | None:
     """A key that equal calls share; `None` for a call that is never merged."""
     operation = graph.operations[call.operation]
     frozen = not any(weight.trainable for weight in operation.weights.values())
     unknown = operation.config is None or operation.kind == "InputLayer"
-    if unknown or forced_to_train(call) or not (trainable or frozen):
+    if unknown or forced_to_train(call) or not frozen:
         return None
     # Initializers do not matter, and whether weights are trainable is decided above.
     config = {
