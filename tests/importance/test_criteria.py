@@ -14,7 +14,7 @@ from saikei.calibration.samples import Samples, calibration_samples
 from saikei.channels import ChannelGroup, ChannelMap, map_channels
 from saikei.errors import EditError
 from saikei.graph import build, read
-from saikei.graph.lineage import CompiledLosses
+from saikei.graph.compiling import Compiled
 from saikei.importance import CRITERIA, Scores
 from saikei.importance.objective import objective
 from saikei.importance.readers import in_channels
@@ -194,7 +194,7 @@ def test_gradients_are_of_the_compiled_loss_where_it_suits_the_outputs() -> None
     outputs, y = [np.array([[0.2], [0.9], [-3.0]], "float32")], np.array([0.0, 2.0, 1.0])
 
     def value(loss: Any, outputs: list[Any], y: Any) -> float:
-        return float(objective(outputs, y, (CompiledLosses((loss,)),))(outputs, [y]))
+        return float(objective(outputs, y, (Compiled((loss,), {}, None, (), ()),))(outputs, [y]))
 
     assert value("mae", outputs, y) == pytest.approx((0.2 + 1.1 + 4.0) / 3, rel=1e-5)
     assert value(None, outputs, y) == pytest.approx((0.04 + 1.21 + 16.0) / 3, rel=1e-5)
@@ -213,8 +213,8 @@ def logits_loss() -> keras.losses.Loss:
 def test_the_compiled_loss_stays_with_the_graph() -> None:
     model = classifier()
     model.compile(loss="mse")
-    assert [mark.each for mark in read(model).marks] == [("mse",)]
-    assert not read(build(read(model))).marks
+    for one in (model, build(read(model), compiled=True)):
+        assert [mark.each for mark in read(one).marks] == [("mse",)]
 
 
 def test_labels_that_fit_no_loss_are_refused() -> None:

@@ -167,7 +167,8 @@ class Edit(Jsonable, ABC):
                 sample that costs are counted for, in the place of that of the data; see `profile`.
 
         Returns:
-            A new, uncompiled model with the old weights carried over.
+            A new model with the old weights carried over. It is compiled as the given one is, with
+            a new optimizer, unless its outputs have other shapes.
 
         Raises:
             ModelError: When the model cannot be read.
@@ -182,7 +183,7 @@ class Edit(Jsonable, ABC):
                 "with thresholds of their own; or edit copy_model(it), where all may run."
             )
         graph = self.read(model, data, input_shape)
-        edited = build(self.apply(graph, data))
+        edited = build(self.apply(graph, data), compiled=True)
         check_budget(self, graph, edited)
         return edited
 

@@ -16,8 +16,10 @@ from saikei.edits.heads.places import cut_at, old_head, output_number, replaced_
 from saikei.edits.replacing.functions import asked_function
 from saikei.errors import EditError
 from saikei.graph import Graph, TensorRef
+from saikei.graph.compiling import uncompiled
 from saikei.graph.instantiate import seeded
 from saikei.limits import check_seed, check_whole
+from saikei.scoring.outputs import read_outputs
 
 Head: TypeAlias = keras.Model | keras.Layer | Mapping[str, Any] | Sequence[Any]
 
@@ -98,7 +100,9 @@ class ReplaceHead(Edit):
         where = f"layer '{self.at or graph.calls[ref.call].operation}' of model '{graph.name}'"
         with seeded(self.seed):
             head = built_on(graph.spec(ref), self._layers(graph, ref, where), where)
-        return put_behind(graph, ref, head, number)
+        changed = put_behind(graph, ref, head, number)
+        alike = read_outputs(changed).each == read_outputs(graph).each
+        return changed if alike else uncompiled(changed)
 
     @classmethod
     def options(cls, graph: Graph, data: Any = None) -> tuple[Option, ...]:  # noqa: ARG003

@@ -55,7 +55,8 @@ class Fusion(Jsonable, ABC):
             allow_in_sample: Whether rows that a member was trained on are accepted; see `fuse`.
 
         Returns:
-            An uncompiled Keras model.
+            A Keras model, compiled as the members are where all have the same loss, and the model
+            has outputs like theirs.
 
         Raises:
             FusionError: As `fuse` does.
@@ -273,7 +274,7 @@ def connected(
     """
     inputs, outputs = connect(members, parts)
     packed = members.outputs[0].pack(head.connect(outputs, name))
-    return compacted(keras.Model(inputs, packed, name=name))
+    return members.compile(compacted(keras.Model(inputs, packed, name=name)))
 
 
 def only_models(fusion: Fusion, members: AnyMembers) -> Members:

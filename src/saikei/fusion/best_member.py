@@ -68,4 +68,4 @@ class BestMember(OutputFusion[PickedMember]):
 
     def build(self, members: Members, head: PickedMember) -> keras.Model:
         """A copy of the member."""
-        return build(members.graphs[head.index])
+        return build(members.graphs[head.index], compiled=True)

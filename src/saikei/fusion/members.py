@@ -13,6 +13,7 @@ from keras import tree
 from saikei.errors import FusionError
 from saikei.fusion.fitting_inputs import how_to_fit
 from saikei.graph import Graph, TensorRef, TensorSpec, build, read
+from saikei.graph.compiling import Compiled, same_losses
 from saikei.graph.finite import check_finite_weights
 from saikei.scoring.outputs import Outputs, read_outputs
 from saikei.training.cross_fit import CrossFit
@@ -106,6 +107,28 @@ class Members:
                 for folds, model, graph in firsts
             ]
         )
+
+    def compile(self, model: keras.Model) -> keras.Model:
+        """Compile a fused model as the members are, if they all have the same loss.
+
+        Args:
+            model: A model whose outputs have the meaning of the members' outputs, or others; then
+                it stays uncompiled.
+
+        Returns:
+            The same model.
+        """
+        compiled = self.compiled
+        if compiled is not None and read_outputs(read(model)).each == self.outputs[0].each:
+            compiled.compile(model)
+        return model
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """How the first member is compiled, if all members have the same loss."""
+        marks = [mark for graph in self.graphs for mark in graph.marks]
+        known = [mark for mark in marks if isinstance(mark, Compiled)]
+        return known[0] if len(known) == len(self) and same_losses(known) else None
 
     def take(self, indices: Sequence[int]) -> Members:
         """Some of the members, by their indices."""

@@ -8,6 +8,7 @@ import keras
 from keras import tree
 
 from saikei.errors import ModelError, in_one_line
+from saikei.graph.compiling import Compiled
 from saikei.graph.describe import unused
 from saikei.graph.flat import Call, Graph, Operation, TensorRef
 from saikei.graph.instantiate import (
@@ -18,21 +19,23 @@ from saikei.graph.instantiate import (
     preloaded,
     seeded,
 )
-from saikei.graph.lineage import CompiledLosses, mark
+from saikei.graph.lineage import mark
 from saikei.graph.per_step import Region, regions_of, wrapped_calls
 from saikei.graph.read import read
 from saikei.rules.wrapping import JOINED
 
 
-def build(graph: Graph, name: str | None = None) -> keras.Model:
+def build(graph: Graph, name: str | None = None, compiled: bool = False) -> keras.Model:
     """Build a Functional model from a graph: new layers, new variables, the graph's numbers.
 
     Args:
         graph: The graph to build.
         name: Name of the model; `None` takes the graph's.
+        compiled: Whether to compile it as the model was that the graph was read from, if its
+            outputs have the same shapes.
 
     Returns:
-        An uncompiled `keras.Model`.
+        A `keras.Model`.
 
     Raises:
         ModelError: When a layer cannot be made again from its config, or its weights have other
@@ -40,12 +43,15 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     """
     with seeded(0):
         model = _Builder(graph, load=True).model(name or graph.name)
-    mark(model, [one for one in graph.marks if not isinstance(one, CompiledLosses)])
+    found = [one for one in graph.marks if isinstance(one, Compiled)]
+    mark(model, [one for one in graph.marks if one not in found])
+    for one in found if compiled else ():
+        one.compile(model)
     return model
 
 
 def copy_model(model: keras.Model, name: str | None = None) -> keras.Model:
-    """Copy a model as a flat Functional model with variables of its own.
+    """Copy a model as a flat Functional model with variables of its own, which is not compiled.
 
     Args:
         model: A built model; it is not changed.

@@ -147,6 +147,11 @@ def quantisation_of(layer: Any) -> str | None:
     return layer.quantization_mode if getattr(layer, "_is_quantized", False) else None
 
 
+def compile_arguments(model: Any) -> dict[str, Any]:
+    """What `keras.Model.compile` was called with, as it was given."""
+    return dict(getattr(getattr(model, "_compile_config", None), "config", {}))
+
+
 def flattened_layers(layer: Any) -> list[Any]:
     """The layer and every layer in it."""
     return list(layer._flatten_layers()) if isinstance(layer, keras.Layer) else []

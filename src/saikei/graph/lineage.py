@@ -33,19 +33,6 @@ class IgnoredClass:
     classes: int | None
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledLosses:
-    """The losses that a model was compiled with when its graph was read.
-
-    They stay with the graph: a model that is built from it is not compiled.
-
-    Args:
-        each: A Keras loss, its name or a function for each output; `None` for an output without.
-    """
-
-    each: tuple[Any, ...]
-
-
 _marks: WeakKeyDictionary[Any, Marks] = WeakKeyDictionary()
 
 
@@ -98,12 +85,3 @@ def ignored_classes(model: keras.Model) -> tuple[IgnoredClass, ...]:
             matched = len(outputs) == len(losses) and outputs[index].shape
             found.append(IgnoredClass(int(number), matched[-1] if matched else None))
     return tuple(found)
-
-
-def compiled_losses(model: keras.Model) -> tuple[CompiledLosses, ...]:
-    """The losses that a model is compiled with; nothing where it is not compiled."""
-    given, count = getattr(model, "loss", None), len(getattr(model, "outputs", None) or ())
-    losses = [] if given is None else tree.flatten(given)
-    if len(losses) == 1:
-        losses = losses * count
-    return (CompiledLosses(tuple(losses)),) if losses and len(losses) == count else ()

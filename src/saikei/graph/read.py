@@ -9,8 +9,9 @@ from keras import tree
 
 from saikei.errors import ModelError
 from saikei.graph import internals
+from saikei.graph.compiling import compiled_as
 from saikei.graph.flat import Call, Graph, Operation
-from saikei.graph.lineage import compiled_losses, ignored_classes, marks_of
+from saikei.graph.lineage import ignored_classes, marks_of
 from saikei.graph.reader import Level, Reader
 from saikei.graph.rewrite import new_operation, replace_operations, unused_name
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
@@ -73,7 +74,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
         calls=tuple(reader.calls),
         inputs=tree.pack_sequence_as(inputs_struct, bound),
         outputs=tree.pack_sequence_as(outputs_struct, refs),
-        marks=(*marks_of(model), *ignored_classes(model), *compiled_losses(model)),
+        marks=(*marks_of(model), *ignored_classes(model), *compiled_as(model)),
         ends=reader.ends,
     )
 

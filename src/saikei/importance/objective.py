@@ -11,7 +11,8 @@ from keras import ops, tree
 from numpy.typing import NDArray
 
 from saikei.errors import EditError
-from saikei.graph.lineage import CompiledLosses, Marks, ignored_number
+from saikei.graph.compiling import Compiled
+from saikei.graph.lineage import Marks, ignored_number
 from saikei.losses import as_loss, default_loss, describe_loss, ignored_class, takes_sparse
 
 Array = NDArray[Any]
@@ -42,7 +43,7 @@ def objective(
             f"Gradients need labels for each of the model's {len(outputs)} outputs, and the data "
             f"holds {len(flat)}: hand in data with labels."
         )
-    compiled = next((one.each for one in marks if isinstance(one, CompiledLosses)), ())
+    compiled = next((one.each for one in marks if isinstance(one, Compiled)), ())
     given = compiled if len(compiled) == len(outputs) else (None,) * len(outputs)
     parts = [
         _loss(output, np.asarray(y), as_loss(loss) if loss else None, ignored_number(marks))

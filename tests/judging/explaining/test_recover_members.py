@@ -124,6 +124,6 @@ def test_a_stack_of_logits_scores_its_members_as_logits():
 
 def test_a_fused_model_that_predicts_nan_is_refused_by_the_members_number():
     fused = Average()([TEAM[0], net(9)])
-    fused.get_layer("member_2").layers[-1].bias.assign([np.nan] * CLASSES)
+    fused.get_layer("member_2").weights[-1].assign([np.nan] * CLASSES)
     with pytest.raises(DataError, match="'member_2' predicts NaN"):
         explain(fused, HELD_OUT)

@@ -134,7 +134,7 @@ class Average(OutputFusion[WeightedMean | Pool]):
     def build(self, members: Members, head: WeightedMean | Pool) -> keras.Model:
         """The members side by side and their mean; those of weight 0 are left out."""
         if self._is_plain and self.weights is None:
-            return compacted(mean_model(members))
+            return members.compile(compacted(mean_model(members)))
         return _fused(members, head)
 
     def _given(self, members: Members) -> WeightedMean | Pool:
@@ -199,7 +199,7 @@ def _fused(members: Members, head: WeightedMean | Pool) -> keras.Model:
         )
         pooled = part.connect(outputs, "average", before)
     packed = members.outputs[0].pack(pooled)
-    return compacted(keras.Model(inputs, packed, name="average"))
+    return members.compile(compacted(keras.Model(inputs, packed, name="average")))
 
 
 def _logits(members: Members) -> Members | None:

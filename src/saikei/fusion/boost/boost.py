@@ -141,7 +141,7 @@ class Boost(TrainedFusion):
             allow_in_sample: Has no effect, since members are trained on the data.
 
         Returns:
-            An uncompiled model of plain Keras layers, the weighted sum of the members, and how it
+            A model of plain Keras layers, the weighted sum of the members, and how it
             was trained.
 
         Raises:

@@ -151,7 +151,7 @@ def sum_model(
     total = keras.layers.Add(name="sum")(terms)
     if activation != "linear":
         total = keras.layers.Activation(activation, name=activation)(total)
-    return keras.Model(inputs, members.outputs[0].pack([total]), name="boost")
+    return members.compile(keras.Model(inputs, members.outputs[0].pack([total]), name="boost"))
 
 
 def _scaled(output: Any, step: float, number: int) -> Any:

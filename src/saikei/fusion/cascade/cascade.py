@@ -149,7 +149,11 @@ class Cascade(OutputFusion[ExitHead]):
         copies = [
             build(graph, f"member_{number}") for number, graph in enumerate(members.graphs, start=1)
         ]
-        return CascadeModel(copies, head.exits, None if head.fitted is None else head.fitted.shares)
+        shares = None if head.fitted is None else head.fitted.shares
+        model = CascadeModel(copies, head.exits, shares)
+        if members.compiled is not None:
+            members.compiled.compile(model)
+        return model
 
     def _goal(self) -> Goal:
         if self.cost is not None:

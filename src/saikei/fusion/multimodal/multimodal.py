@@ -152,7 +152,9 @@ class Multimodal(Fusion):
             fused = list(head.connect(stand_ins.connect(outputs, there), "multimodal"))
         packed = members.outputs[0].pack(fused)
         named = {tensor.name: tensor for tensor in flags.values()}
-        return compacted(keras.Model({**inputs, **named}, packed, name="multimodal"))
+        return members.compile(
+            compacted(keras.Model({**inputs, **named}, packed, name="multimodal"))
+        )
 
     def _scored(
         self, evidence: Evidence, head: GraphHead, stand_ins: StandIns, missing: Sequence[bool]

@@ -110,7 +110,7 @@ def merge_members(
         _refuse_barrier(members.names, before, after)
     merged, shares, path = _mixed(members, method, weights)
     return SoupFit(
-        model=build(with_tensors(graph, merged), "soup"),
+        model=build(with_tensors(graph, merged), "soup", compiled=True),
         weights=shares,
         barriers=before,
         aligned=after,

@@ -22,6 +22,7 @@ from saikei.fusion.soup.architecture import (
 from saikei.fusion.soup.merge_members import PreparedMembers, SoupFit, merge_members
 from saikei.fusion.soup.scorer import WeightScorer, has_statistics
 from saikei.graph import Graph, read
+from saikei.graph.compiling import uncompiled
 from saikei.graph.finite import check_finite_weights
 from saikei.limits import POINTS, check_whole
 from saikei.merging.methods import Fisher, Greedy, Merge
@@ -125,7 +126,8 @@ class Soup(Fusion):
             check_agreement(given, labelled.tasks, labelled.labels, predictions, held)
             losses = [labelled.loss(outputs) for outputs in predictions]
         names = [member.name for member in given.models]
-        return PreparedMembers(graphs[0], names, numbers, root, kept, scorer, held, losses)
+        graph = graphs[0] if given.compiled is not None else uncompiled(graphs[0])
+        return PreparedMembers(graph, names, numbers, root, kept, scorer, held, losses)
 
     def _check_data(self, data: Any, graph: Graph) -> None:
         if data is not None:
