@@ -123,10 +123,18 @@ def test_a_signal_stops_a_search_with_what_to_do(
         return 0
 
     before = signal.getsignal(number)
-    code, said = ended(capsys, monkeypatch, run, command)
+    code, said = ended(capsys, monkeypatch, run, command, "my data.npz")
     assert code == 128 + number
-    assert said.endswith(". Repeat the command to continue.\n") and said.count("\n") == 1
+    assert said.endswith(f" continues the run: saikei {command} 'my data.npz'\n")
+    assert said.count("\n") == 1
     assert signal.getsignal(number) is before
+
+
+def test_a_full_disk_ends_a_search_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ended(capsys, monkeypatch, raising(DiskError("Full.")), "optimize", "--out", "run")[1]
+    assert said == "saikei: Full. The same command continues the run: saikei optimize --out run\n"
 
 
 def test_an_interrupt_that_a_library_turns_into_an_error_of_its_own_stays_one(
@@ -241,7 +249,7 @@ def test_a_process_that_is_stopped_many_times_ends_with_one_sentence(
             stopped.send_signal(number)
         _, said = stopped.communicate(timeout=60)
     assert stopped.returncode == code
-    assert said.count("\n") == 1 and "Repeat the command to continue." in said
+    assert said.count("\n") == 1 and said.endswith("continues the run: saikei optimize\n")
 
 
 def test_an_output_that_nobody_reads_ends_with_one_sentence() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from saikei.errors import InputError, SaikeiError, in_one_line, printable
+from saikei.errors import DiskError, InputError, SaikeiError, in_one_line, printable
 
 # Commands that continue when they are repeated.
 _CONTINUED = ("optimize", "demo")
@@ -34,7 +35,8 @@ def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[i
     if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
         error = error.__context__
     if isinstance(error, SaikeiError):
-        return Ending(2 if isinstance(error, InputError) else 1, str(error))
+        further = f" {_further(arguments)}" if isinstance(error, DiskError) else ""
+        return Ending(2 if isinstance(error, InputError) else 1, f"{error}{further}".rstrip())
     if isinstance(error, OSError):
         return _refused_by_system(error)
     if isinstance(error, RecursionError):
@@ -75,12 +77,15 @@ def _command(arguments: Sequence[str]) -> str:
 
 
 def _stopped(arguments: Sequence[str], number: signal.Signals) -> Ending:
-    further = (
-        "Repeat the command to continue."
-        if _command(arguments) in _CONTINUED
-        else "No file was left half-written."
-    )
+    further = _further(arguments) or "No file was left half-written."
     return Ending(128 + number, f"Stopped by {_NAMES.get(number, number.name)}. {further}")
+
+
+def _further(arguments: Sequence[str]) -> str:
+    """How to go on with a command that continues what it did before; empty for others."""
+    if _command(arguments) not in _CONTINUED:
+        return ""
+    return f"The same command continues the run: saikei {shlex.join(arguments)}"
 
 
 def _refused_by_system(error: OSError) -> Ending:
