@@ -12,10 +12,12 @@ import pytest
 
 from saikei.executors import Inline
 from saikei.search.folder import RunFolder, locked
-from saikei.search.race.plan import RungResult
+from saikei.search.race import Driver, RungResult, by_score_and_diversity, race, race_rivals
+from saikei.search.rungs import RungFolder
 from saikei.writing import write_text
 from tests.kills import contents, killed
 from tests.search.made_up import candidate
+from tests.search.race.test_race import ENTRIES, JUDGE, SCHEDULE, SPACE, Made, made_up
 from tests.search.test_rungs import result
 
 FINGERPRINT = {"model": "m", "threads": "2"}
@@ -95,3 +97,29 @@ def test_kills_in_a_row_change_nothing(tmp_path: Path) -> None:
         kills += 1
     assert kills > 3
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+def raced(path: Path) -> None:
+    """The race and its rivals on made-up curves, with what they store."""
+    path.mkdir(exist_ok=True)
+    rungs = RungFolder(path / "rungs")
+    driver = Driver(Made(), Inline(), rungs.load, rungs.store, made_up)
+    value = by_score_and_diversity(JUDGE)
+    study = path / "study.db"
+    raced = race(ENTRIES, SCHEDULE, SPACE, driver, value, seed=0, study=study)
+    winner = max(raced.racers, key=lambda racer: racer.epoch)
+    rivals = race_rivals(winner, SCHEDULE, SPACE, driver, 0)
+    shown = [racer.plan.to_dict() for racer in (*raced.racers, *rivals)]
+    spent = sorted((family, epoch, n) for (family, epoch), n in driver.spent.items())
+    write_text(path / "end.json", json.dumps([shown, [repr(s) for s in raced.steps], spent]))
+
+
+def test_a_race_that_is_killed_again_and_again_ends_the_same(tmp_path: Path) -> None:
+    raced(tmp_path / "whole")
+    folder, kills = tmp_path / "run", 0
+    while killed(raced, folder, 10 + 7 * kills):
+        kills += 1
+    assert kills > 3
+    RunFolder(folder, {}).begin(FINGERPRINT)
+    RunFolder(tmp_path / "whole", {}).begin(FINGERPRINT)
+    assert contents(folder, ["study.db"]) == contents(tmp_path / "whole", ["study.db"])

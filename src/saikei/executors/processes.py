@@ -80,8 +80,8 @@ def _pickle(value: object, file: IO[bytes]) -> None:
     # The classes of the value decide what is raised.
     except Exception as error:
         raise InputError(
-            f"Something cannot be sent to another process ({in_one_line(error)}): define functions "
-            "and classes in a module, or leave workers= out."
+            f"Something cannot be sent to another process ({in_one_line(error)}): give data as "
+            "arrays, define functions and classes in a module, or leave workers= out."
         ) from error
 
 

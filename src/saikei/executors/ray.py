@@ -135,8 +135,8 @@ def _sent(value: Any) -> list[Any]:
     # The classes of the value decide what is raised.
     except Exception as error:
         raise InputError(
-            f"Something cannot be sent to the cluster ({in_one_line(error)}): define functions "
-            "and classes in a module, or leave ray= out."
+            f"Something cannot be sent to the cluster ({in_one_line(error)}): give data as "
+            "arrays, define functions and classes in a module, or leave ray= out."
         ) from error
 
 
