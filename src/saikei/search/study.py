@@ -72,7 +72,11 @@ class Study:
 
     def _open(self) -> None:
         with _quiet():
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{self._path or ':memory:'}")
+            self._storage: optuna.storages.BaseStorage = (
+                optuna.storages.InMemoryStorage()
+                if self._path is None
+                else optuna.storages.RDBStorage(f"sqlite:///{self._path}")
+            )
             self._stored = optuna.create_study(
                 storage=self._storage,
                 study_name="saikei",
@@ -110,7 +114,8 @@ class Study:
     def close(self) -> None:
         """Close the file."""
         self._storage.remove_session()
-        self._storage.engine.dispose()
+        if isinstance(self._storage, optuna.storages.RDBStorage):
+            self._storage.engine.dispose()
 
     @property
     def count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,10 +39,10 @@ def softened(model: keras.Model, ready: Prepared, settings: TrainingSettings) ->
     """
     if not (settings.label_smoothing or settings.mixup):
         return ready
-    reason = _obstacle(ready, settings)
-    if reason is not None:
-        name = "mixup" if settings.mixup else "label_smoothing"
-        raise InputError(f"{name}={getattr(settings, name):g} {reason}: set it to 0.")
+    obstacles = soft_obstacles(ready.arrays, ready.validation, ready.tasks)
+    for name, reason in obstacles.items():
+        if getattr(settings, name):
+            raise InputError(f"{name}={getattr(settings, name):g} {reason}: set it to 0.")
     assert ready.arrays is not None
     arrays, validation = ready.arrays, ready.validation
     if arrays.y is not None:
@@ -57,21 +58,35 @@ def softened(model: keras.Model, ready: Prepared, settings: TrainingSettings) ->
     return replace(ready, arrays=arrays, validation=validation, tasks=tasks, mixup=settings.mixup)
 
 
-def _obstacle(ready: Prepared, settings: TrainingSettings) -> str | None:
-    """Why labels cannot be smoothed or mixed; `None` if they can."""
-    if ready.arrays is None:
-        return "needs training data that is given as arrays"
-    if any(describe_loss(task.loss) is None for task in ready.tasks):
-        return "needs a loss of Keras, and the model has one of its own"
-    if any(task.sparse and task.ignored is not None for task in ready.tasks):
-        return "cannot be used with a loss that ignores a class"
-    sparse = any(task.sparse for task in ready.tasks)
-    if sparse and ready.validation is not None and not isinstance(ready.validation, ArrayData):
-        return "needs validation data that is given as arrays"
-    kinds = {np.asarray(leaf).dtype.kind for leaf in tree.flatten(ready.arrays.x)}
-    if settings.mixup and kinds != {"f"}:
-        return "needs inputs that are arrays of floats"
-    return None
+def soft_obstacles(
+    arrays: ArrayData | None, validation: ArrayData | Any, tasks: Sequence[Task]
+) -> dict[str, str]:
+    """Why labels cannot be smoothed, or rows cannot be mixed.
+
+    Args:
+        arrays: The training data; `None` for a dataset.
+        validation: Arrays, a dataset, or `None`.
+        tasks: What each output learns.
+
+    Returns:
+        For each of `"label_smoothing"` and `"mixup"` that is not possible the reason, to follow
+        the name in a sentence.
+    """
+    sparse = any(task.sparse for task in tasks)
+    reason = None
+    if arrays is None:
+        reason = "needs training data that is given as arrays"
+    elif any(describe_loss(task.loss) is None for task in tasks):
+        reason = "needs a loss of Keras, and the model has one of its own"
+    elif any(task.ignored is not None for task in tasks):
+        reason = "cannot be used with a loss that ignores a class"
+    elif sparse and validation is not None and not isinstance(validation, ArrayData):
+        reason = "needs validation data that is given as arrays"
+    if reason is not None:
+        return {"label_smoothing": reason, "mixup": reason}
+    assert arrays is not None
+    kinds = {np.asarray(leaf).dtype.kind for leaf in tree.flatten(arrays.x)}
+    return {} if kinds == {"f"} else {"mixup": "needs inputs that are arrays of floats"}
 
 
 def _labels(model: keras.Model, ready: Prepared, y: Any, smoothing: float) -> Any:

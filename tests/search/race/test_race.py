@@ -31,7 +31,7 @@ ROWS = 200
 JUDGE = judge_of_binary(np.arange(ROWS) % 2)
 FAMILIES = ("kept", "fresh", "uniform")
 ENTRIES = [Entry(family, "original", None) for family in FAMILIES]
-SPACE = space_of(None, 32, mixable=True)
+SPACE = space_of(None, 32)
 SCHEDULE = Schedule.of(45, len(FAMILIES))
 
 # How many rows a candidate of a family predicts correctly after so many epochs: the fresh one is
@@ -249,7 +249,7 @@ def test_the_default_effort_keeps_three_families_to_the_third_rung() -> None:
 
 def test_settings_in_plain_python() -> None:
     given = {"learning_rate": (1e-4, 1e-2), "batch_size": [32, 64], "temperature": 3.0}
-    space = space_of(given, 16, mixable=False)
+    space = space_of(given, 16)
     assert {"learning_rate", "batch_size"} <= set(space.ranges)
     settings = space.settings(space.first(1)[0], "fresh")
     assert (settings.temperature, settings.batch_size) == (3.0, 32)
@@ -260,7 +260,7 @@ def test_settings_in_plain_python() -> None:
     assert fresh.learning_rate == pytest.approx(5 * kept.learning_rate)
     everything = dict.fromkeys(SPACE.ranges) | {"optimizer": "sgd"}
     fixed = {name: usual[name] for name in usual if name in everything} | {"optimizer": "sgd"}
-    sgd = space_of({"optimizer": "sgd"}, 16, mixable=True).settings(fixed, "kept")
+    sgd = space_of({"optimizer": "sgd"}, 16).settings(fixed, "kept")
     assert sgd.learning_rate == pytest.approx(30 * kept.learning_rate)
 
 
@@ -272,10 +272,11 @@ def test_settings_in_plain_python() -> None:
         ({"temperature": (1, 2, 3)}, r"give a range as \(low, high\)"),
         ({"temperature": (2, 1)}, r"give a range as \(low, high\)"),
         ({"optimizer": ["adam", "adagrad"]}, "optimizer='adagrad'"),
-        ({"mixup": []}, "give at least one choice"),
+        ({"alpha": []}, "give at least one choice"),
         ({"batch_size": (0, 8)}, "batch_size=0"),
+        ({"mixup": [0.0, 0.4]}, r"settings\['mixup'\] needs arrays: set it to 0 or leave it out"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        space_of(settings, 32, mixable=True)
+        space_of(settings, 32, {"mixup": "needs arrays"})

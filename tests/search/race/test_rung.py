@@ -161,7 +161,7 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     memory, schedule = Memory(), Schedule((Rung(1, 3), Rung(3, 1)), generation=2, rival=5)
     driver = Driver(classes, Inline(), memory.load, memory.store)
     entries = [Entry("knapsack", "original", HALF.to_dict(), "kept", "teacher")]
-    space = space_of({"batch_size": 32}, 32, mixable=True)
+    space = space_of({"batch_size": 32}, 32)
     value = by_score_and_diversity(classes.judge)
     result = race(entries, schedule, space, driver, value, seed=1)
     assert result.failures == {}

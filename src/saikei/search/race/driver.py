@@ -42,6 +42,8 @@ class Driver:
         store: Stores a result as soon as it is there. The state of a candidate is asked for again
             when it goes on, and of a rival when its other branch begins.
         run: The function that does a part.
+        watch: Called with each part that is finished, also in an earlier session, and its result,
+            such as for a progress display; `None` for nobody.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Driver:
         load: Load,
         store: Store,
         run: Callable[[Any, RungTask], RungResult] = run_rung,
+        watch: Callable[[RungTask, Outcome], None] | None = None,
     ) -> None:
         self._shared, self._executor = shared, executor
         self._load, self._store, self._run = load, store, run
+        self._watch = watch or (lambda *_: None)
         self._spent: Counter[tuple[str, int]] = Counter()
         self.failures: dict[str, TaskFailure] = {}
 
@@ -75,12 +79,16 @@ class Driver:
             DiskError: If a result could not be written; what was finished is stored.
         """
         outcomes = [self._load(part.task.plan.name, part.task.end) for part in parts]
+        for part, outcome in zip(parts, outcomes, strict=True):
+            if outcome is not None:
+                self._watch(part.task, outcome)
         missing = [number for number, outcome in enumerate(outcomes) if outcome is None]
         tasks = [self._with_state(parts[number]) for number in missing]
 
         def done(index: int, outcome: Outcome) -> None:
             if not (isinstance(outcome, TaskFailure) and isinstance(outcome.error, DiskError)):
                 self._store(tasks[index].plan.name, tasks[index].end, outcome)
+            self._watch(tasks[index], outcome)
 
         made = self._executor.run(self._run, self._shared, tasks, done) if tasks else []
         for number, outcome in zip(missing, made, strict=True):

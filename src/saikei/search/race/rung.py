@@ -13,7 +13,7 @@ import keras
 from saikei.budget import Budget
 from saikei.distilling import StoredTeacher, train_part
 from saikei.edits import Recipe
-from saikei.errors import BudgetError, PinnedWarning
+from saikei.errors import BudgetError, PinnedWarning, WorkError
 from saikei.graph import copy_model, fresh_model
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
@@ -155,7 +155,8 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
         )
     except DivergenceError as error:
         if error.state is None or error.state.restarts >= RESTARTS:
-            raise
+            # Without the state, which would travel with the error.
+            raise WorkError(str(error)) from None
         return error.state.again(error.state.learning_rate / SLOWER, task.end), {}
 
 

@@ -42,9 +42,9 @@ _RANGES: Mapping[str, Any] = {
     "weight_decay": [0.0, 1e-3, 1e-2],
     "temperature": (1.0, 8.0),
     "alpha": (0.1, 0.9),
+    "label_smoothing": [0.0, 0.05, 0.1],
+    "mixup": [0.0, 0.2],
 }
-# Only arrays can be smoothed and mixed.
-_RANGES_OF_ARRAYS: Mapping[str, Any] = {"label_smoothing": [0.0, 0.05, 0.1], "mixup": [0.0, 0.2]}
 _VARIANTS: Sequence[Mapping[str, Any]] = (
     {"learning_rate": 2 * LEARNING_RATE},
     {"label_smoothing": 0.1},
@@ -114,32 +114,40 @@ class Space:
         return min(max(value, distribution.low), distribution.high)
 
 
-def space_of(settings: Mapping[str, Any] | None, batch_size: int | None, mixable: bool) -> Space:
+def space_of(
+    settings: Mapping[str, Any] | None,
+    batch_size: int | None = None,
+    obstacles: Mapping[str, str] | None = None,
+) -> Space:
     """The settings to try, from what the user gave and what is usual.
 
     Args:
         settings: For each name of a `TrainingSettings` a tuple `(low, high)` for a range, a list
             for choices, or one value that is fixed; names that are missing get the usual values.
         batch_size: The usual batch size; `None` for a dataset, which has its own.
-        mixable: Whether labels can be smoothed and rows mixed.
+        obstacles: Why a setting cannot be used with this data, by its name, as
+            `saikei.training.soft_labels.soft_obstacles` finds it; it stays at 0.
 
     Raises:
-        InputError: If a name is unknown, or a value is out of range.
+        InputError: If a name is unknown, a value is out of range, or cannot be used with the data.
 
     Example:
-        >>> space = space_of({"temperature": 2.0, "batch_size": [32, 64]}, 32, mixable=False)
+        >>> space = space_of({"temperature": 2.0, "mixup": 0, "batch_size": [32, 64]})
         >>> sorted(space.ranges)
-        ['alpha', 'batch_size', 'learning_rate', 'optimizer', 'weight_decay']
+        ['alpha', 'batch_size', 'label_smoothing', 'learning_rate', 'optimizer', 'weight_decay']
     """
     given = dict(settings or {})
     for name in given:
         _check_name(name)
     size = TrainingSettings.batch_size if batch_size is None else batch_size
-    usual = {**_FIRST, "batch_size": size, **_RANGES, **(_RANGES_OF_ARRAYS if mixable else {})}
+    hindered = obstacles or {}
+    usual = {**_FIRST, "batch_size": size, **_RANGES, **dict.fromkeys(hindered, 0.0)}
     ranges, fixed = {}, {}
     for name in NAMES:
         value = given.get(name, usual[name])
         _check_values(name, value)
+        if name in hindered and value not in (0, [0]):
+            raise InputError(f"settings['{name}'] {hindered[name]}: set it to 0 or leave it out.")
         if isinstance(value, tuple):
             ranges[name] = _range(name, *value)
         elif isinstance(value, list) and len(value) > 1:
