@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from saikei.cli import demo, edit, explain, export, fuse, merge, optimize, profile, report
+from saikei.cli import demo, edit, explain, export, fuse, merge, optimize, profile, report, resolve
 from saikei.errors import InputError, in_one_line
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     profile.profile: "saikei profile model.keras --no-latency",
     edit.edit: "saikei edit model.keras --keep 0.5 --out small.keras",
     optimize.optimize: "saikei optimize model.keras --data data.npz --macs 0.25 --out run/",
+    resolve.resolve: "saikei resolve run/ --macs 0.1 --out smaller.keras",
     fuse.fuse: "saikei fuse a.keras b.keras --weights learn --data data.npz --out fused.keras",
     merge.merge: "saikei merge a.safetensors b.safetensors --out merged.safetensors",
     explain.explain: "saikei explain a.keras b.keras --data data.npz",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from saikei.budget import BATCH_SIZE, Budget
 from saikei.channels import BoolMask, ChannelMap, map_channels
 from saikei.errors import BudgetError
@@ -144,22 +147,34 @@ def peak_bytes(channel_map: ChannelMap, keep: BoolMask | None = None) -> int:
         channel_map: A graph with its channels.
         keep: For each channel, whether it stays; `None` keeps all.
     """
-    graph = channel_map.graph
+    _, live, sizes = live_tensors(channel_map, keep)
+    return int((live @ sizes).max(initial=0.0))
+
+
+def live_tensors(
+    channel_map: ChannelMap, keep: BoolMask | None = None
+) -> tuple[list[TensorRef], NDArray[np.float64], NDArray[np.float64]]:
+    """The tensors of a graph, and which of them are alive while its calls run in order.
+
+    Args:
+        channel_map: A graph with its channels.
+        keep: For each channel, whether it stays; `None` keeps all.
+
+    Returns:
+        The tensors; for each call and each tensor 1 if it is alive and else 0, `(calls, tensors)`;
+        and the bytes of each tensor for one sample.
+    """
+    calls = channel_map.graph.calls
     same, last_use = _lifetimes(channel_map)
-    freed: dict[int, int] = {}
-    live = peak = 0
-    for index, call in enumerate(graph.calls):
-        for position, spec in enumerate(call.outputs):
-            ref = TensorRef(index, position)
-            if ref in same:
-                continue
-            size = sample_bytes(spec, channel_map.full.shape(ref, keep), channel_map.batch)
-            live += size
-            use = last_use.get(ref, index)
-            freed[use] = freed.get(use, 0) + size
-        peak = max(peak, live)
-        live -= freed.get(index, 0)
-    return peak
+    every = [TensorRef(i, n) for i, call in enumerate(calls) for n in range(len(call.outputs))]
+    refs = [ref for ref in every if ref not in same]
+    live = np.zeros((len(calls), len(refs)))
+    sizes = np.zeros(len(refs))
+    for position, ref in enumerate(refs):
+        spec, full = channel_map.graph.spec(ref), channel_map.full.shape(ref, keep)
+        sizes[position] = sample_bytes(spec, full, channel_map.batch)
+        live[ref.call : last_use.get(ref, ref.call) + 1, position] = 1.0
+    return refs, live, sizes
 
 
 def _lifetimes(

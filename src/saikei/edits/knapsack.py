@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
-from saikei.costs import call_macs
+from saikei.costs.per_call import CallCosts, calls_of
 from saikei.importance import Scores
-from saikei.rules.base import product
-from saikei.rules.labels import labelled
 
 # No group falls below this share of its channels while others can still give.
 FLOOR = 0.05
@@ -64,9 +62,9 @@ class _Path:
         free = [group.channels[group.free] for group in groups]
         self.waiting = [list(c[np.argsort(scores[c], kind="stable")]) for c in free]
         self.batch = max(1, sum(map(len, free)) // STEPS)
-        self.counted = _first_calls(channel_map)
-        self.calls = _calls_of(channel_map, groups)
-        whole = [self._cost(index, self.keep) for index in range(len(channel_map.graph.calls))]
+        self.costs = CallCosts(channel_map)
+        self.calls = calls_of(channel_map, groups)
+        whole = [self.costs.of(index) for index in range(len(channel_map.graph.calls))]
         self.total = np.maximum(np.sum(whole, axis=0), 1.0)
         self.savings: dict[int, float] = {}
 
@@ -105,9 +103,9 @@ class _Path:
         if number not in self.savings:
             without = self.keep.copy()
             without[self.waiting[number][0]] = False
-            saved = np.zeros(2)
+            saved = np.zeros(len(self.total))
             for index in self.calls[number]:
-                saved += self._cost(index, self.keep) - self._cost(index, without)
+                saved += self.costs.of(index, self.keep) - self.costs.of(index, without)
             share = saved / self.total
             self.savings[number] = float(self.weigh_macs * share[0] + self.weigh_params * share[1])
         return self.savings[number]
@@ -117,40 +115,3 @@ class _Path:
         for other in list(self.savings):
             if touched.intersection(self.calls[other]):
                 del self.savings[other]
-
-    def _cost(self, index: int, keep: BoolMask) -> NDArray[np.float64]:
-        """MACs and parameters of a call; those of a shared layer count at its first."""
-        view = self.map.view(index, keep)
-        params = sum(product(view.weights[name]) for name in self.counted[index])
-        return np.array([call_macs(self.map, index, keep) or 0, params], dtype=np.float64)
-
-
-def _first_calls(channel_map: ChannelMap) -> list[list[str]]:
-    """For each call, the weights that no earlier call has."""
-    seen: set[int] = set()
-    counted = []
-    for call in channel_map.graph.calls:
-        weights = channel_map.graph.operations[call.operation].weights
-        counted.append([name for name, weight in weights.items() if weight.key not in seen])
-        seen.update(weight.key for weight in weights.values())
-    return counted
-
-
-def _calls_of(channel_map: ChannelMap, groups: Sequence[ChannelGroup]) -> list[list[int]]:
-    """For each group, the calls whose cost depends on it."""
-    group_of = np.full(channel_map.count, -1)
-    for number, group in enumerate(groups):
-        group_of[group.channels] = number
-    calls: list[list[int]] = [[] for _ in groups]
-    for index, call in enumerate(channel_map.graph.calls):
-        operation = channel_map.graph.operations[call.operation]
-        if not operation.weights:
-            continue
-        labels = [channel_map.weights.get(weight.key, ()) for weight in operation.weights.values()]
-        labels += [channel_map.flows[ref.call].outputs[ref.output] for ref in call.inputs()]
-        labels += list(channel_map.flows[index].outputs)
-        vectors = [vector for axes in labels for _, vector in labelled(axes)]
-        found = {int(n) for v in vectors for n in np.unique(group_of[channel_map.channel_of[v]])}
-        for number in found - {-1}:
-            calls[number].append(index)
-    return calls

@@ -1,0 +1,223 @@
+"""`Proposer`: a model with its library, ready for any budget; and `resolve` for one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from saikei.budget import Budget
+from saikei.channels import map_channels
+from saikei.costs import Counts, check_countable, count_costs, measure_latency
+from saikei.costs.per_call import ADDITIVE
+from saikei.edits.base import with_sizes
+from saikei.edits.options import Option
+from saikei.edits.recipe import Recipe
+from saikei.graph import Graph, build, read
+from saikei.search.library import Library
+from saikei.search.propose.exact import Counted, Counter, counted_within, targets_of
+from saikei.search.propose.path import Front, Solution, descend_to, front
+from saikei.search.propose.several import within_limits
+from saikei.search.propose.space import AXES, Array, Space
+from saikei.search.propose.structure import Structure, structure_of
+from saikei.search.propose.tables import Tables
+
+# So many numbers of removed blocks are looked at.
+DEPTHS = 12
+
+
+class Proposer:
+    """A model with its library, ready for any budget.
+
+    Args:
+        model: The model that the library is of, or its graph.
+        library: The library.
+        data: For a model with axes of unknown size: what `keras.Model.fit` takes, of the size that
+            costs are counted for. `None` takes the size that is assumed.
+    """
+
+    def __init__(self, model: keras.Model | Graph, library: Library, data: Any = None) -> None:
+        self.library = library
+        self.graph = model if isinstance(model, Graph) else with_sizes(read(model), model, data)
+        self.map = map_channels(self.graph)
+        self.tables = Tables(self.map, library)
+        self._spaces: dict[tuple[int, str, bool], Space] = {}
+        self._counted: dict[int | None, dict[str, tuple[Recipe | None, Counts]]] = {}
+        self._fronts: dict[str, Front] = {}
+
+    def spaces(
+        self, weights: Mapping[str, float] | None = None, memory: bool = False
+    ) -> list[Space]:
+        """The spaces after each number of removed blocks, evenly chosen where there are many."""
+        every = range(self.tables.depth + 1)
+        chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), DEPTHS)).round())
+        return [self.space(int(depth), weights, memory) for depth in chosen]
+
+    def space(
+        self, depth: int, weights: Mapping[str, float] | None = None, memory: bool = False
+    ) -> Space:
+        """The space after a number of removed blocks.
+
+        Args:
+            depth: The number of blocks.
+            weights: For methods by name, what their losses are multiplied by; 1 if not given.
+            memory: Whether the memory of structures is predicted too.
+        """
+        key = depth, repr(sorted((weights or {}).items())), memory
+        if key not in self._spaces:
+            self._spaces[key] = self.tables.space(depth, weights, memory)
+        return self._spaces[key]
+
+    def blocks(self, space: Space) -> tuple[Option, ...]:
+        """The options of the blocks that are removed in a space."""
+        depth = next(key[0] for key, known in self._spaces.items() if known is space)
+        return tuple(entry.option for entry in self.library.depth[:depth])
+
+    def path(self, axis: str = "macs") -> Front:
+        """The whole front along one cost, as predicted, from one descent for each depth.
+
+        Args:
+            axis: `"macs"`, `"params"` or `"bytes"`.
+        """
+        if axis not in self._fronts:
+            self._fronts[axis] = front(self.spaces(), axis)
+        return self._fronts[axis]
+
+    def original(self, budget: Budget) -> Counts:
+        """What the original costs, with its latency if the budget limits it."""
+        check_countable(self.graph, budget)
+        counts = count_costs(self.map)
+        if budget.latency is None:
+            return counts
+        milliseconds = measure_latency(build(self.graph), budget.batch_size, sizes=self.graph.sizes)
+        return replace(counts, latency=milliseconds, batch_size=budget.batch_size)
+
+    def check_reachable(self, budget: Budget, original: Counts) -> None:
+        """Refuse a budget that no structure of the library keeps.
+
+        Args:
+            budget: The budget.
+            original: What the original costs.
+
+        Raises:
+            BudgetError: With the smallest values that can be reached.
+        """
+        reached = [original, *self._smallest(self.counter(budget), original)]
+        if any(budget.fits(costs, original) for costs in reached):
+            return
+        least = {n: min(budget.cost(costs, n) for costs in reached) for n in budget.given()}
+        methods = {e.option.method for e in (*self.library.entries, *self.library.depth)}
+        by = f"{', '.join(sorted(methods)) or 'no edit'} together"
+        raise budget.unreachable(replace(original, **least), original, by)  # type: ignore[arg-type]
+
+    def _smallest(self, counter: Counter, original: Counts) -> Iterator[Counts]:
+        """The costs at the end of the path towards the limits, and of those towards each alone."""
+        targets = targets_of(counter.budget, original)
+        aims = [targets]
+        for axis in np.flatnonzero(np.isfinite(targets)):
+            aim = np.full(len(AXES), np.inf)
+            aim[axis] = 1e-9
+            aims.append(aim)
+        for depth in dict.fromkeys((0, self.tables.depth)):
+            space = self.space(depth, memory=counter.budget.memory is not None)
+            for aim in aims:
+                options = (*self.blocks(space), *space.options(descend_to(space, aim)))
+                if options:
+                    yield counter(options)[1]
+
+    def counter(self, budget: Budget) -> Counter:
+        """Counts graphs for a budget; what was counted for others is known."""
+        timed = None if budget.latency is None else budget.batch_size
+        return Counter(self.graph, budget, self._counted.setdefault(timed, {}))
+
+    def best(self, counter: Counter, original: Counts, spaces: Sequence[Space]) -> Counted | None:
+        """The structure of the least predicted loss in some spaces that keeps the budget.
+
+        Args:
+            counter: Counts graphs; it has the budget.
+            original: What the original costs.
+            spaces: The spaces.
+
+        Returns:
+            The structure, or `None` where none is found.
+        """
+        targets = targets_of(counter.budget, original)
+        first = [(within_limits(space, targets), space) for space in spaces]
+        promising = sorted(
+            ((found.loss, number) for number, (found, _) in enumerate(first) if found is not None)
+        )
+        best: Counted | None = None
+        for loss, number in promising:
+            if best is not None and loss >= best.solution.loss:
+                break
+            space = first[number][1]
+            found = self._counted_within(partial(within_limits, space), counter, original)
+            if found is not None and (best is None or found.solution.loss < best.solution.loss):
+                best = found
+        return best
+
+    def quick(self, counter: Counter, original: Counts) -> Counted | None:
+        """As `best` over all spaces, from the front where there is one limit on what is counted.
+
+        Args:
+            counter: Counts graphs; it has the budget.
+            original: What the original costs.
+        """
+        limited = tuple(counter.budget.given())
+        if len(limited) > 1 or limited[0] not in ADDITIVE:
+            return self.best(
+                counter, original, self.spaces(memory=counter.budget.memory is not None)
+            )
+        along = self.path(limited[0])
+        column = AXES.index(limited[0])
+
+        def within(limits: Array) -> Solution | None:
+            return along.within(float(limits[column]))
+
+        return self._counted_within(within, counter, original)
+
+    def _counted_within(
+        self, solve: Callable[[Array], Solution | None], counter: Counter, original: Counts
+    ) -> Counted | None:
+        return counted_within(solve, lambda s: self.blocks(s.space), counter, original)
+
+
+def resolve(
+    library: Library, model: keras.Model | Graph, budget: Budget, data: Any = None
+) -> Structure:
+    """The structure of a model for a budget, from its library alone; nothing is trained.
+
+    Args:
+        library: The library of the model.
+        model: The model, or its graph.
+        budget: The limits.
+        data: As in `Proposer`.
+
+    Raises:
+        BudgetError: When no structure of the library keeps the budget; the message has the
+            smallest value that can be reached.
+    """
+    proposer = Proposer(model, library, data)
+    return resolved(proposer, budget)
+
+
+def resolved(proposer: Proposer, budget: Budget) -> Structure:
+    """As `resolve`, for one of several budgets.
+
+    Args:
+        proposer: The model with its library.
+        budget: The limits.
+
+    Raises:
+        BudgetError: As in `resolve`.
+    """
+    original = proposer.original(budget)
+    found = proposer.quick(proposer.counter(budget), original)
+    if found is None:
+        proposer.check_reachable(budget, original)
+        raise budget.unreachable(original, original, "the options of the library together")
+    return structure_of("resolved", "knapsack", found, 1.0)

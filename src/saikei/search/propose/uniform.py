@@ -1,0 +1,107 @@
+"""Structures of uniform shape: every group of channels keeps the same share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from saikei.budget import Budget
+from saikei.channels import ChannelMap
+from saikei.costs import Counts, count_costs
+from saikei.edits.drop_channels import DropChannels
+from saikei.edits.options import Option
+from saikei.search.library import Library, Measured
+from saikei.search.propose.cuts import Cuts, cuts_of, mask_of
+
+# Halvings of the share.
+STEPS = 12
+
+
+def uniform_options(
+    channel_map: ChannelMap, library: Library, budget: Budget, original: Counts
+) -> tuple[tuple[Option, ...], float] | None:
+    """The widest uniform cut within a budget's limits on what is counted.
+
+    Args:
+        channel_map: The original graph with its channels.
+        library: The library, whose options rank the channels.
+        budget: The budget; a limit on latency is not looked at.
+        original: What the original costs.
+
+    Returns:
+        The cut of each group as an option, and the loss that is predicted by those of the
+        library's options; `None` where no uniform cut keeps the budget.
+    """
+    limits = budget.counted()
+    groups = [
+        _Group(channel_map, entries, cuts)
+        for entries in library.sites.values()
+        if (cuts := cuts_of(channel_map, entries)) is not None
+    ]
+    if limits is None or not groups:
+        return None
+
+    def fits(share: float) -> bool:
+        keep = np.logical_and.reduce([mask_of(channel_map, g.edit(share)) for g in groups])
+        return limits.fits(count_costs(channel_map, keep), original)
+
+    low, high = 0.0, 1.0
+    if not fits(low):
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    options = tuple(g.option(low) for g in groups if any(g.edit(low).channels.values()))
+    return options, sum(g.loss(low) for g in groups)
+
+
+class _Group:
+    """The cuts of one group at any share, between those that its options make."""
+
+    def __init__(self, channel_map: ChannelMap, entries: Sequence[Measured], cuts: Cuts) -> None:
+        self.first = entries[0].option
+        order = np.argsort(-cuts.counts[1:], kind="stable")
+        self.size = len(cuts.members)
+        self.kept = np.array([self.size, *cuts.counts[1:][order]])
+        self.losses = np.array([0.0, *(max(entries[i].loss, 0.0) for i in order)])
+        self.dropped = self._order(cuts.members, [cuts.masks[i] for i in order])
+        self._layers = self._places(channel_map)
+
+    def _order(self, members: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:
+        """Channels in the order in which they go, as far as the options tell."""
+        gone: list[int] = []
+        for mask in masks:
+            gone += [int(c) for c in members[~mask[members]] if int(c) not in gone]
+        return gone
+
+    def _places(self, channel_map: ChannelMap) -> dict[int, list[tuple[str, int]]]:
+        places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+        for start, size, owner in channel_map.blocks:
+            for index, channel in enumerate(channel_map.channel_of[start : start + size]):
+                places[int(channel)].append((owner, index))
+        return places
+
+    def _count(self, share: float) -> int:
+        return max(self.size - len(self.dropped), min(self.size, round(share * self.size)))
+
+    def edit(self, share: float) -> DropChannels:
+        """The cut that keeps a share of the group, or what its narrowest option keeps."""
+        channels: dict[str, list[int]] = defaultdict(list)
+        for channel in self.dropped[: self.size - self._count(share)]:
+            for owner, index in self._layers[channel]:
+                channels[owner].append(index)
+        return DropChannels({owner: tuple(sorted(found)) for owner, found in channels.items()})
+
+    def option(self, share: float) -> Option:
+        """The cut as an option."""
+        change = f"{self._count(share)} of {self.size} channels"
+        return Option(
+            self.first.site, self.first.method, change, self.edit(share), self.first.layers
+        )
+
+    def loss(self, share: float) -> float:
+        """The predicted loss, between those of the options."""
+        order = np.argsort(self.kept)
+        return float(np.interp(self._count(share), self.kept[order], self.losses[order]))
