@@ -11,7 +11,7 @@ from saikei import Budget
 from saikei.errors import BudgetError
 from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.labelled import Labelled
-from saikei.search.compose import Member, build, teacher, teams
+from saikei.search.compose import Member, build, teacher, teams, trained_teams
 from saikei.search.gauge import Gauge
 from saikei.training import is_in_sample
 from tests.search.compose.made_up import CLASSES, TASK
@@ -131,3 +131,11 @@ def test_a_team_teaches_what_it_predicts(found, models):
     team = next(one for one in found.teams if one.method == "average")
     taught = teacher(team, models.get, (X, Y))
     np.testing.assert_allclose(taught.outputs, team.outputs[0], atol=1e-5)
+
+
+def test_a_boosted_series_is_trained_as_planned(models, members):
+    small, whole = members[0], members[-1].cost
+    (plan,) = trained_teams([small], JUDGE, Budget(macs=2 * small.cost.macs), whole, epochs=2)
+    model = plan.train(models.get, (X, Y))
+    assert plan.epochs == 2 and GAUGE.cost(model).macs <= plan.cost.macs
+    assert JUDGE.loss(JUDGE.predict(model)) < JUDGE.loss(small.outputs)
