@@ -21,7 +21,7 @@ from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.least_squares import RIDGES, NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
-from saikei.calibration.run import Outcome, Run, Value
+from saikei.calibration.run import Outcome, Run, Value, same_operation
 from saikei.calibration.samples import SAMPLES, calibration_inputs
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation, TensorRef
@@ -155,7 +155,7 @@ class _Refit:
         if occurrence >= len(theirs):
             return None
         other = theirs[occurrence]
-        if not _same_operation(
+        if not same_operation(
             self.run_edited.graph.operations[name], self.original.operations[name]
         ):
             return None
@@ -191,18 +191,6 @@ class _Refit:
         readers = [call.operation for call in graph.calls if outputs & set(call.inputs())]
         kinds = [graph.operations[reader].kind for reader in readers]
         return bool(kinds) and all(kind == "BatchNormalization" for kind in kinds)
-
-
-def _same_operation(one: Operation, other: Operation) -> bool:
-    return (
-        one.source is other.source
-        and one.config == other.config
-        and all(
-            weight.source is other.weights[name].source
-            and weight.shape == other.weights[name].shape
-            for name, weight in one.weights.items()
-        )
-    )
 
 
 def fit_linear(

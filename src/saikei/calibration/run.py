@@ -47,6 +47,23 @@ class Outcome:
     after: tuple[Value, ...]
 
 
+class Layers:
+    """Layers of a graph, made once for the runs of all graphs that have them unchanged.
+
+    Args:
+        graph: The graph whose layers are kept.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._operations = graph.operations
+        self.made: dict[str, Any] = {}
+
+    def holds(self, operation: Operation) -> bool:
+        """Whether an operation is one of the graph, with the same weights and settings."""
+        own = self._operations.get(operation.name)
+        return own is not None and same_operation(operation, own)
+
+
 class Run:
     """Values of a graph's tensors, worked out call by call in order.
 
@@ -54,16 +71,52 @@ class Run:
         graph: The graph; its operations may be replaced between calls, see `replace`.
         inputs: Nested as the graph nests its inputs.
         also: Tensors that are kept to the end.
+        layers: Layers to share with the runs of other graphs; `None` to share none.
     """
 
-    def __init__(self, graph: Graph, inputs: Any, also: Iterable[TensorRef] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Any,
+        also: Iterable[TensorRef] = (),
+        layers: Layers | None = None,
+    ) -> None:
         self.graph = graph
         self._instances: dict[str, Any] = {}
+        self._layers = layers
         self._inputs = dict(zip(graph.input_refs(), tree.flatten(inputs), strict=True))
         self.samples = len(next(iter(self._inputs.values())))
         self._values: dict[TensorRef, Value] = {}
         self._readers = Counter(ref for call in graph.calls for ref in call.inputs())
         self._readers.update(also)
+
+    def fork(self, graph: Graph, at: int, rows: slice) -> Run | None:
+        """A run of another graph from the call on that is next, on some of the rows.
+
+        Args:
+            graph: A graph whose calls before `at` are those of this run's graph.
+            at: The call that is next in both.
+            rows: The rows of the samples.
+
+        Returns:
+            The run; `None` where the graph reads a tensor that is not kept any more.
+        """
+        given = {self.graph.calls[r.call].operation: a for r, a in self._inputs.items()}
+        names = [graph.calls[ref.call].operation for ref in graph.input_refs()]
+        other = Run(graph, [given[name][rows] for name in names], layers=self._layers)
+        refs = [ref for call in graph.calls[at:] for ref in call.inputs()]
+        other._readers = Counter(refs + graph.output_refs())
+        for ref in other._readers:
+            if ref.call >= at:
+                continue
+            if ref not in self._values:
+                return None
+            value = self._values[ref]
+            if len(value.array) != self.samples:
+                return None
+            mask = None if value.mask is None else value.mask[rows]
+            other._values[ref] = Value(value.array[rows], mask)
+        return other
 
     def replace(self, operation: Operation) -> None:
         """Replace an operation by one of the same name; calls that ran already stay."""
@@ -91,6 +144,10 @@ class Run:
             self._readers[ref] -= 1
             if not self._readers[ref]:
                 self._values.pop(ref, None)
+
+    def peek(self, index: int) -> Outcome:
+        """What the next call gives, without going on to the call behind it."""
+        return self._outcome(index, self._values)
 
     def value(self, ref: TensorRef) -> Value:
         """A tensor that is kept, or worked out ahead of its turn and not kept."""
@@ -149,6 +206,16 @@ class Run:
     def _instance(self, index: int) -> Any:
         call = self.graph.calls[index]
         operation = self.graph.operations[call.operation]
+        if self._layers is None or not self._layers.holds(operation):
+            return self._made(index)
+        made = self._layers.made
+        if call.operation not in made:
+            made[call.operation] = self._made(index)
+        return made[call.operation]
+
+    def _made(self, index: int) -> Any:
+        call = self.graph.calls[index]
+        operation = self.graph.operations[call.operation]
         if call.operation not in self._instances:
             operation = operation.bare()
             layer = instantiate(operation)
@@ -164,6 +231,20 @@ class Run:
                 load_weights(operation, layer)
             self._instances[call.operation] = layer
         return self._instances[call.operation]
+
+
+def same_operation(one: Operation, other: Operation) -> bool:
+    """Whether two operations are the same layer, with the same settings and arrays."""
+    return one is other or (
+        one.source is other.source
+        and one.config == other.config
+        and one.weights.keys() == other.weights.keys()
+        and all(
+            weight.source is other.weights[name].source
+            and weight.shape == other.weights[name].shape
+            for name, weight in one.weights.items()
+        )
+    )
 
 
 def fused_activation(operation: Operation, layer: Any) -> Any:

@@ -1,0 +1,253 @@
+"""A fast refit of the layers just behind a change, by least squares on few rows.
+
+It is what `saikei.calibration.refit` does for all layers, of the first layers whose inputs have
+changed, with fewer rows and fewer ridges: enough to compare options, at a small part of the time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from saikei.calibration.batch_norm import refit_batch_norm
+from saikei.calibration.linear_form import LinearForm, linear_form
+from saikei.calibration.run import Layers, Outcome, Run, Value, same_operation
+from saikei.calibration.surviving_outputs import Kept, take_kept
+from saikei.graph import Call, Graph, Operation
+
+# Linear layers that are refitted behind a change, and how many a model has at most in which all
+# of them are.
+LAYERS, ALL = 3, 12
+# Rows of a system; fewer where there are more features, so that the rows make the smaller matrix.
+ROWS, ROWS_OF_WIDE, WIDE = 2048, 1024, 1024
+RIDGES = (1e-4, 1e-2, 1.0)
+HELD_OUT = 5
+# What an error may be, relative to the outputs, for a layer to count as right already.
+RIGHT = 1e-5
+# Samples that this is looked at on.
+FEW = 16
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]
+
+
+class Targets:
+    """What the original's layers give before their activation, on the rows of the fit.
+
+    Args:
+        graph: The original.
+        inputs: Of the rows.
+        layers: Shared layers of the original.
+    """
+
+    def __init__(self, graph: Graph, inputs: Any, layers: Layers) -> None:
+        self._run = Run(graph, inputs, layers=layers)
+        counts = Counter(call.operation for call in graph.calls)
+        self._call = {
+            call.operation: index
+            for index, call in enumerate(graph.calls)
+            if counts[call.operation] == 1
+        }
+        self._next = 0
+        self._found: dict[str, Value] = {}
+
+    def shape(self, name: str) -> tuple[int | None, ...] | None:
+        """Shape of what a layer gives; `None` for one that is called several times, or never."""
+        index = self._call.get(name)
+        return None if index is None else self._run.graph.calls[index].outputs[0].shape
+
+    def operation(self, name: str) -> Operation:
+        """The layer of the original."""
+        return self._run.graph.operations[name]
+
+    def of(self, name: str) -> Array | None:
+        """What a layer gives; `None` where it was forgotten."""
+        while self._next <= self._call[name]:
+            index = self._next
+            outcome = self._run.step(index)
+            operation = self._run.graph.operations[self._run.graph.calls[index].operation]
+            if self._call.get(operation.name) == index and fittable(operation):
+                self._found[operation.name] = outcome.before[0]
+            self._next += 1
+        value = self._found.get(name)
+        return None if value is None else value.array
+
+    def forget(self, before: int) -> None:
+        """Forget what calls before this one gave."""
+        for name in [name for name in self._found if self._call[name] < before]:
+            del self._found[name]
+
+
+def fittable(operation: Operation) -> bool:
+    """Whether a layer can be refitted at all."""
+    return operation.kind == "BatchNormalization" or linear_form(operation) is not None
+
+
+def layers_to_refit(graph: Graph) -> int:
+    """How many linear layers are refitted behind a change."""
+    count = sum(linear_form(operation) is not None for operation in graph.operations.values())
+    return count if count <= ALL else LAYERS
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A graph whose layers just behind a change were refitted.
+
+    Args:
+        graph: The graph.
+        calls: How many calls were computed for it.
+    """
+
+    graph: Graph
+    calls: int
+
+
+def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
+    """Refit the first linear layers behind a change, and normalisations between them.
+
+    Args:
+        run: Of the changed graph on the rows of the fit, about to make the call `at`.
+        at: The first call that differs from the original's.
+        kept: Where the change left out channels, which are left, by operation.
+        targets: What the original gives.
+    """
+    fitted, end = 0, at
+    most = layers_to_refit(run.graph)
+    tied = Counter(w.key for op in run.graph.operations.values() for w in op.weights.values())
+    counts = Counter(call.operation for call in run.graph.calls)
+    for index in range(at, len(run.graph.calls)):
+        call = run.graph.calls[index]
+        operation = run.graph.operations[call.operation]
+        alone = counts[operation.name] == 1 and all(
+            tied[weight.key] == 1 for weight in operation.weights.values()
+        )
+        if not alone or not fittable(operation):
+            run.step(index)
+            continue
+        outcome = run.peek(index)
+        found = _fitted(run, index, outcome, _wanted(call, kept, targets))
+        if found is None:
+            run.put(index, outcome.after)
+            continue
+        run.replace(found)
+        end = index + 1
+        fitted += operation.kind != "BatchNormalization"
+        if fitted == most:
+            break
+        run.step(index)
+    return Refitted(run.graph, max(end - at, 0))
+
+
+def _wanted(call: Call, kept: Kept, targets: Targets) -> Array | None:
+    """What a layer should give; `None` where the original has no layer of that output."""
+    shape, masks = targets.shape(call.operation), kept.get(call.operation)
+    if shape is None or call.outputs[0].shape != _kept_shape(shape, masks):
+        return None
+    wanted = targets.of(call.operation)
+    return None if wanted is None else take_kept(wanted, masks)
+
+
+def _kept_shape(shape: tuple[int | None, ...], masks: Any) -> tuple[int | None, ...]:
+    if masks is None:
+        return shape
+    return tuple(
+        size if mask is None else int(mask.sum()) for size, mask in zip(shape, masks, strict=True)
+    )
+
+
+def _fitted(run: Run, index: int, outcome: Outcome, wanted: Array | None) -> Operation | None:
+    """The layer fitted to what it should give; `None` where it is right, or gets no better."""
+    operation = run.graph.operations[run.graph.calls[index].operation]
+    now = outcome.before[0].array
+    if wanted is None or now.shape != wanted.shape or _right(now[:FEW], wanted[:FEW]):
+        return None
+    given = run.value(run.graph.calls[index].inputs()[0]).array
+    if operation.kind == "BatchNormalization":
+        return refit_batch_norm(operation, [(given, wanted)])
+    form = linear_form(operation)
+    assert form is not None
+    return _fitted_linear(operation, form, given, now, wanted)
+
+
+def _right(now: Array, wanted: Array) -> bool:
+    error = float(np.square(now - wanted, dtype=np.float64).sum())
+    return error <= RIGHT**2 * float(np.square(wanted, dtype=np.float64).sum())
+
+
+def _fitted_linear(
+    operation: Operation, form: LinearForm, given: Array, now: Array, wanted: Array
+) -> Operation | None:
+    shape = form.channels_last(wanted).shape
+    features = form.matrix(operation).shape[1]
+    limit = ROWS if features <= WIDE else ROWS_OF_WIDE
+    rows = np.arange(int(np.prod(shape[:-1])))
+    if len(rows) > limit:
+        rows = np.sort(np.random.default_rng(0).choice(len(rows), limit, replace=False))
+    x = form.features(given, rows)
+    residuals = form.outputs(wanted, rows) - form.outputs(now, rows)
+    bias = "bias" in operation.weights
+    changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
+    if all(change is None for change in changes):
+        return None
+    size = (features + 1, residuals.shape[2])
+    stacked = np.stack([np.zeros(size) if change is None else change for change in changes])
+    return form.changed(operation, stacked)
+
+
+def _change(x: Matrix, residuals: Matrix, intercept: bool) -> Matrix | None:
+    """What to add to weights `(features + 1, outputs)`; `None` where nothing does any good."""
+    held = np.arange(len(x)) % HELD_OUT == HELD_OUT - 1
+    mean, offset = (
+        (x[~held].mean(axis=0), residuals[~held].mean(axis=0))
+        if intercept
+        else (np.zeros(x.shape[1]), np.zeros(residuals.shape[1]))
+    )
+    fit, goal = x[~held] - mean, residuals[~held] - offset
+    check, wanted = x[held] - mean, residuals[held] - offset
+    narrow = fit.shape[1] <= len(fit)
+    gram = fit.T @ fit if narrow else fit @ fit.T
+    scale = float(np.trace(gram)) / max(len(gram), 1)
+    best, least = None, float(np.square(residuals[held]).sum()) if len(wanted) else np.inf
+    for ridge in RIDGES:
+        if scale <= 0:
+            break
+        try:
+            factor = cho_factor(gram + ridge * scale * np.eye(len(gram)), check_finite=False)
+        except LinAlgError:
+            continue
+        change = (
+            cho_solve(factor, fit.T @ goal, check_finite=False)
+            if narrow
+            else fit.T @ cho_solve(factor, goal, check_finite=False)
+        )
+        error = float(np.square(check @ change - wanted).sum()) if len(wanted) else 0.0
+        if error < least:
+            best, least = change, error
+    if best is None:
+        return None
+    return np.concatenate([best, (offset - mean @ best)[None]])
+
+
+def first_difference(original: Graph, changed: Graph) -> int:
+    """The number of calls that both graphs begin with."""
+    count = 0
+    for one, other in zip(original.calls, changed.calls, strict=False):
+        mine, given = one.leaves(), other.leaves()
+        same = one.operation == other.operation and len(mine) == len(given)
+        if not same or not same_operation(
+            original.operations[one.operation], changed.operations[other.operation]
+        ):
+            break
+        if not all(a is b or _equal(a, b) for a, b in zip(mine, given, strict=True)):
+            break
+        count += 1
+    return count
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and not isinstance(one, np.ndarray) and bool(one == other)
