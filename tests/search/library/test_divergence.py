@@ -10,7 +10,7 @@ from scipy import special, stats
 
 from saikei.errors import DataError
 from saikei.scoring import Task
-from saikei.scoring.counted import Labels, count
+from saikei.scoring.labels import Labels, count
 from saikei.search.library import divergence
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]

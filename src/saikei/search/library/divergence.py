@@ -9,7 +9,7 @@ import numpy as np
 
 from saikei.errors import DataError
 from saikei.scoring import Task
-from saikei.scoring.counted import Labels, row_importance
+from saikei.scoring.labels import Labels, row_importance
 from saikei.scoring.links import log_probabilities
 from saikei.scoring.score import standard_error
 from saikei.search.library.library import Unit

@@ -17,7 +17,7 @@ from saikei.edits.options import Option
 from saikei.errors import SaikeiError, in_one_line
 from saikei.graph import Graph, read
 from saikei.scoring import Task
-from saikei.scoring.counted import Labels
+from saikei.scoring.labels import Labels
 from saikei.search.library.divergence import divergence
 from saikei.search.library.library import LeftOut, Measured
 from saikei.search.library.nearby import Targets, first_difference, refit_nearby
