@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,3 +212,46 @@ def test_training_gives_the_same_bits_everywhere(
         assert not isinstance(result, TaskFailure), result
         assert [array.tobytes() for array in result[0]] == [array.tobytes() for array in weights]
         assert result[1].tobytes() == outputs.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers=0: "),
+        ({"workers": 2.5}, "workers=2.5: "),
+        ({"workers": 2, "ray": "auto"}, "exclude each other: give one"),
+    ],
+)
+def test_what_makes_no_executor_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        executor_for(**arguments)
+
+
+def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saikei.executors.ray.ray", None)
+    with pytest.raises(InputError, match=r"not installed: pip install 'saikei\[ray\]'"):
+        executor_for(ray="auto")
+
+
+SCRIPT = """
+from saikei.executors import executor_for
+from tests.executors import tasks
+executor_for(workers=2).run(tasks.scaled, 1.0, [1.0, 2.0], lambda *_: None)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_ends_with_what_to_do(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    (tmp_path / "script.py").write_text(SCRIPT)
+    paths = [str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")]
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ended.returncode == 1
+    assert "under if __name__ == '__main__':" in ended.stderr.splitlines()[-1]

@@ -22,6 +22,7 @@ from saikei.errors import InputError, WorkError, in_one_line
 from saikei.executors.base import Attempts, Result, Shared, Task, TaskFailure, died, rounds
 from saikei.executors.environment import environment, this_driver
 from saikei.executors.worker import Driver, work_in_child
+from saikei.limits import check_whole
 from saikei.writing import refused_by_disk
 
 # Seconds that a process may take to exit after its result has arrived.
@@ -42,8 +43,7 @@ class Processes:
     workers: int
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise InputError(f"workers={self.workers}: at least one process is needed, give 1.")
+        check_whole("workers", self.workers, kind=InputError)
 
     def run(
         self,
