@@ -60,14 +60,15 @@ class ToDict:
             value = getattr(self, f.name)
             if f.name in self.json_omits or (self.json_omits_defaults and value == f.default):
                 continue
-            made = to_jsonable(value)
+            made = f.metadata.get("to_json", to_jsonable)(value)
             if not _is_json(made):
                 fix = f.metadata.get("json", "give a value that JSON can hold")
                 raise self.error_class(
                     f"{type(self).__name__}({f.name}={value!r:.80}) cannot be written as JSON: "
                     f"{fix}."
                 )
-            if isinstance(value, Jsonable) and len(alternatives(hints[f.name])) > 1:
+            several = len(alternatives(hints[f.name])) > 1 and "to_json" not in f.metadata
+            if isinstance(value, Jsonable) and several:
                 made = {_tag(type(value)): made}
             written |= made if f.name == keywords else {f.name: made}
         return written | {name: to_jsonable(getattr(self, name)) for name in self.json_adds}
@@ -78,9 +79,10 @@ class Jsonable(Checked, ToDict):
 
     A field whose value is a `Jsonable`, where other types are allowed too, is written under the
     name of its class: `keep=Budget(macs=0.5)` as `{"keep": {"budget": {"macs": 0.5}}}`. The
-    entries of a field that the constructor takes as `**field` are written beside the others. A
-    field whose value may be something that JSON cannot hold gives the fix for the message in its
-    metadata, under "json".
+    entries of a field that the constructor takes as `**field` are written beside the others.
+
+    The metadata of a field may hold functions "to_json" and "from_json" for its value, and, where
+    the value may be something that JSON cannot hold, the fix for the message under "json".
     """
 
     @classmethod
@@ -106,7 +108,13 @@ class Jsonable(Checked, ToDict):
             optional = f.default is not MISSING or f.default_factory is not MISSING
             if name not in arguments and not optional and name != keywords:
                 raise cls.error_class(f"{cls.__name__} needs the argument '{name}'.")
-        return cls(**{n: _restored(hints[n], v) if n in hints else v for n, v in arguments.items()})
+        given = dict(arguments)
+        for name, value in arguments.items():
+            if name in known and "from_json" in known[name].metadata:
+                given[name] = known[name].metadata["from_json"](value)
+            elif name in hints:
+                given[name] = _restored(hints[name], value)
+        return cls(**given)
 
 
 def _keywords(cls: type) -> str | None:
@@ -142,7 +150,7 @@ def _restored(hint: Any, value: Any) -> Any:
 def _is_json(value: Any) -> bool:
     if isinstance(value, dict):
         return all(_is_json(item) for item in value.values())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return all(_is_json(item) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
 

@@ -313,7 +313,7 @@ def test_a_soup_has_a_json_form_that_makes_it_again(tmp_path: Path, base: keras.
     ]
     for soup in soups:
         assert Soup.from_dict(soup.to_dict()) == soup
-    with pytest.raises(FusionError, match="no JSON form"):
+    with pytest.raises(FusionError, match="as JSON: give the path of its .keras file"):
         Soup("ties", base=base).to_dict()
 
 

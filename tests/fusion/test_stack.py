@@ -314,7 +314,7 @@ def test_stacks_go_through_json():
     again = Stack.from_dict(json.loads(json.dumps(Stack(architecture).to_dict())))
     assert again.meta.output_shape == (None, 2)
     assert again.meta.layers[0].activation is keras.activations.softmax
-    with pytest.raises(FusionError, match="LogisticRegression has no JSON form"):
+    with pytest.raises(FusionError, match="as JSON: keep it in Python"):
         Stack(LogisticRegression()).to_dict()
 
 

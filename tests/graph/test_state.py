@@ -141,10 +141,10 @@ def test_members_whose_vocabularies_differ_are_not_mixed_up() -> None:
         Soup(check=False, align=False)(members(other))
     assert Soup(check=False, align=False)(members(again)).count_params() == 32
 
-    ours = members(other)
-    for member in ours:
+    ours, frozen = members(other), members(other)
+    for member in frozen:
         member.trainable = False
-    fused = Average()(ours)
+    fused = Average()(frozen)
     x = np.array(["a b", "c", "c a"])
     mean = np.mean([predict(model, x) for model in ours], axis=0)
     np.testing.assert_allclose(predict(fused, x), mean, atol=1e-6)

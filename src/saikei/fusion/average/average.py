@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 
@@ -68,6 +68,7 @@ class Average(OutputFusion[WeightedMean | Pool]):
         {'weights': 'learn', 'space': 'logit', 'calibrate': True}
     """
 
+    json_omits_defaults: ClassVar[bool] = True
     weights: Weights = None
     rounds: int = ROUNDS
     bags: int = 1
@@ -159,26 +160,6 @@ class Average(OutputFusion[WeightedMean | Pool]):
             metric=self.metric,
             seed=self.seed,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready; `weights`, and others where they differ from the default."""
-        selection = {
-            "rounds": self.rounds,
-            "bags": self.bags,
-            "metric": self.metric,
-            "seed": self.seed,
-        }
-        axes = {
-            name: getattr(self, name)
-            for name in ("space", "how", "per_class", "calibrate")
-            if getattr(self, name) != getattr(Average, name)
-        }
-        weights = _lists(self.weights)
-        return {"weights": weights, **(selection if weights == "greedy" else {}), **axes}
-
-
-def _lists(weights: Any) -> Any:
-    return [_lists(one) for one in weights] if isinstance(weights, tuple) else weights
 
 
 def _fused(members: Members, head: WeightedMean | Pool) -> keras.Model:

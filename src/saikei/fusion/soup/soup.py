@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,8 +61,11 @@ class Soup(Fusion):
         {'method': 'Linear', 'weights': None}
     """
 
-    method: Method | str = "uniform"
-    base: Any = None
+    method: Method | str = field(
+        default="uniform",
+        metadata={"to_json": methodcaller("to_dict"), "from_json": method_from_dict},
+    )
+    base: Any = field(default=None, metadata={"json": "give the path of its .keras file"})
     align: bool | Literal["auto"] = "auto"
     check: bool = True
     recalibrate: bool = True
@@ -158,30 +161,6 @@ class Soup(Fusion):
     def complexity(self) -> int:
         """A fixed merge is as simple as a mean; a greedy one has a number for each member."""
         return {Greedy: 2, Fisher: 4}.get(type(self.method), 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready.
-
-        Raises:
-            FusionError: When the base is a model, which has no JSON form.
-        """
-        if self.base is not None and not isinstance(self.base, (str, Path)):
-            raise FusionError(
-                "The base is a model, which has no JSON form: give the path of its .keras file."
-            )
-        return {
-            "method": find_method(self.method).to_dict(),
-            "base": None if self.base is None else str(self.base),
-            "align": self.align,
-            "check": self.check,
-            "recalibrate": self.recalibrate,
-            "points": self.points,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Soup:
-        """The inverse of `to_dict`."""
-        return cls(**{**record, "method": method_from_dict(record["method"])})
 
 
 def _check_base(method: Method, base: object) -> None:

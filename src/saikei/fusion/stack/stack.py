@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -25,6 +25,16 @@ from saikei.limits import FOLDS, check_seed, check_whole
 from saikei.training.folds import make_folds
 
 _NAMED = ("auto", "logistic", "ridge", "mlp")
+
+
+def _meta_to_json(meta: Any) -> Any:
+    return keras.saving.serialize_keras_object(meta) if isinstance(meta, keras.Model) else meta
+
+
+def _meta_from_json(meta: Any) -> Any:
+    if isinstance(meta, Mapping):
+        return keras.saving.deserialize_keras_object(meta, safe_mode=True)
+    return meta
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,24 @@ class Stack(OutputFusion[StackHead]):
         {'fusion': 'Average', 'weights': 'learn'}
     """
 
-    meta: Any = "auto"
+    meta: Any = field(
+        default="auto",
+        metadata={
+            "to_json": _meta_to_json,
+            "from_json": _meta_from_json,
+            "json": "keep it in Python, or use meta='logistic' or 'ridge'",
+        },
+    )
     on: On = "outputs"
     passthrough: bool = False
     folds: int = 5
-    below: tuple[Stack | Average, ...] = ()
+    below: tuple[Stack | Average, ...] = field(
+        default=(),
+        metadata={
+            "to_json": lambda below: [{"fusion": type(o).__name__, **o.to_dict()} for o in below],
+            "from_json": lambda below: tuple(map(_below_from_json, below)),
+        },
+    )
     seed: int = 0
 
     def check_arguments(self) -> None:
@@ -128,45 +151,6 @@ class Stack(OutputFusion[StackHead]):
         """The members side by side and the meta-learner."""
         return connected(members, head, "stack", self.parts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The arguments, JSON-ready.
-
-        Raises:
-            FusionError: When the meta-learner is an estimator of scikit-learn, which has no JSON
-                form that could be read safely.
-        """
-        meta = self.meta
-        if isinstance(meta, keras.Model):
-            meta = keras.saving.serialize_keras_object(meta)
-        elif not isinstance(meta, str):
-            raise FusionError(
-                f"meta={type(meta).__name__} has no JSON form: keep it in Python, or use "
-                "meta='logistic' or 'ridge'."
-            )
-        return {
-            "meta": meta,
-            "on": self.on,
-            "passthrough": self.passthrough,
-            "folds": self.folds,
-            "below": [{"fusion": type(one).__name__, **one.to_dict()} for one in self.below],
-            "seed": self.seed,
-        }
-
-    @classmethod
-    def from_dict(cls, record: Mapping[str, Any]) -> Stack:
-        """The inverse of `to_dict`."""
-        arguments = dict(record)
-        if isinstance(arguments["meta"], Mapping):
-            arguments["meta"] = keras.saving.deserialize_keras_object(
-                arguments["meta"], safe_mode=True
-            )
-        kinds: dict[str, type[Stack] | type[Average]] = {"Stack": cls, "Average": Average}
-        arguments["below"] = tuple(
-            kinds[one["fusion"]].from_dict({k: v for k, v in one.items() if k != "fusion"})
-            for one in record["below"]
-        )
-        return cls(**arguments)
-
     def _meta_for(self, kind: str) -> Any:
         if not isinstance(self.meta, str) or self.meta != "auto":
             return self.meta
@@ -206,3 +190,10 @@ def _check_below(stack: Stack) -> None:
         raise FusionError("below holds one fusion: give at least two, or none.")
     if stack.below and stack.on == "features":
         raise FusionError("Fusions below have no features: use on='outputs' with them.")
+
+
+def _below_from_json(record: Mapping[str, Any]) -> Stack | Average:
+    kinds: dict[str, type[Stack] | type[Average]] = {"Stack": Stack, "Average": Average}
+    return kinds[record["fusion"]].from_dict(
+        {key: value for key, value in record.items() if key != "fusion"}
+    )
