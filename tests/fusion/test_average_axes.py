@@ -161,7 +161,7 @@ def test_what_fits_more_is_more_complex():
         ({"how": "geometric"}, "use space='logit'"),
         ({"how": "mode"}, "how='mode' is unknown"),
         ({"space": "odds"}, "space='odds' is unknown"),
-        ({"calibrate": "yes"}, "calibrate='yes' is unknown"),
+        ({"calibrate": "yes"}, "give True or False"),
         ({"calibrate": 1}, "calibrate=1 is unknown"),
         ({"per_class": True}, "needs weights='learn', or a table"),
         ({"weights": (0.5, 0.5), "per_class": True}, "needs weights='learn', or a table"),
