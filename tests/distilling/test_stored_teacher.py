@@ -13,7 +13,7 @@ from saikei.distilling.teacher_batches import outputs_for
 from saikei.errors import DataError, InputError, ModelError
 from saikei.fusion import Average, Cascade
 from saikei.graph.internals import flattened_layers
-from saikei.training import is_in_sample
+from saikei.training import declare_training_rows, is_in_sample
 
 RNG = np.random.default_rng(0)
 # The last batch of 16 is not full.
@@ -57,6 +57,12 @@ def quick(student, teacher, train=(X, CLASSES), validation=None, **arguments):
 def taught():
     """The losses of a student that learns from the model itself."""
     return quick(net(2), net(1))
+
+
+@pytest.fixture(scope="module")
+def taught_in_order():
+    """The same on a dataset, whose rows come as they are."""
+    return quick(net(2), net(1), dataset())
 
 
 def dataset(x=X, y=CLASSES, shuffled=False, batch=16):
@@ -128,22 +134,22 @@ def test_features_too_may_be_stored_or_live(kind):
 
 
 @kinds("shuffled", "arrays", "PyDataset")
-def test_each_member_of_a_team_sees_each_training_row_once(kind):
+def test_each_member_of_an_ensemble_sees_each_training_row_once(kind):
     members = [net(seed, name=f"m{seed}", counting=True) for seed in (1, 2, 3)]
-    team = Average()(members)
-    counts = [layer for layer in flattened_layers(team) if isinstance(layer, Count)]
+    ensemble = Average()(members)
+    counts = [layer for layer in flattened_layers(ensemble) if isinstance(layer, Count)]
     before = [int(count.rows) for count in counts]
     train = {
         "arrays": (X, CLASSES),
         "shuffled": dataset(shuffled=True),
         "PyDataset": Batches(),
     }[kind]
-    quick(net(4), team, train, (X[:32], CLASSES[:32]), teacher_predictions="stored")
+    quick(net(4), ensemble, train, (X[:32], CLASSES[:32]), teacher_predictions="stored")
     assert len(counts) == 3
     assert [int(c.rows) - b for c, b in zip(counts, before, strict=True)] == [70, 70, 70]
 
 
-def test_a_shuffled_dataset_brings_each_row_what_was_said_of_it():
+def test_a_shuffled_dataset_brings_each_row_its_prediction():
     teacher, student = net(1), net(2)
     # Trained on the teacher alone from its own weights, nothing is left to learn.
     student.set_weights(teacher.get_weights())
@@ -161,7 +167,9 @@ def test_a_shuffled_dataset_brings_each_row_what_was_said_of_it():
 def test_data_that_is_augmented_needs_a_live_teacher():
     with pytest.raises(DataError, match="teacher_predictions='live'"):
         quick(net(2), net(1), Batches(noise=0.1), teacher_predictions="stored")
-    assert len(quick(net(2), net(1), Batches(noise=0.1))["loss"]) == 2
+    train = Batches(noise=0.1)
+    assert len(quick(net(2), net(1), train)["loss"]) == 2
+    assert train.ended >= 2
 
 
 def test_a_dataset_that_ends_early_is_named():
@@ -190,32 +198,30 @@ def test_a_dataset_that_ends_early_is_named():
         [shorter[i] for i in range(2)]
 
 
-def test_a_pydataset_hears_of_the_end_of_an_epoch():
+def test_a_pydataset_is_called_at_the_end_of_an_epoch():
     train = Batches()
     quick(net(2), net(1), train, teacher_predictions="stored")
     assert train.ended >= 2
 
 
 def test_predictions_made_before_teach_like_their_model(tmp_path, taught):
-    said = net(1).predict(X, verbose=0)
-    np.save(tmp_path / "said.npy", said)
+    np.save(tmp_path / "logits.npy", net(1, None)(X))
     made = [
         StoredTeacher.of(net(1), dataset(shuffled=True)),
-        StoredTeacher.load(tmp_path / "said.npy"),
-        StoredTeacher(net(1, None).predict(X, verbose=0), from_logits=True),
+        StoredTeacher.load(tmp_path / "logits.npy", from_logits=True),
     ]
     for stored in made:
         assert_same(quick(net(2), stored), taught)
 
 
-def test_predictions_in_the_order_of_a_dataset_teach_like_their_model():
+def test_predictions_in_the_order_of_a_dataset_teach_like_their_model(taught_in_order):
     stored = StoredTeacher(net(1).predict(dataset(), verbose=0))
-    assert_same(quick(net(2), stored, dataset()), quick(net(2), net(1), dataset()))
+    assert_same(quick(net(2), stored, dataset()), taught_in_order)
 
 
 def test_predictions_in_a_file_stay_there(tmp_path):
-    np.save(tmp_path / "said.npy", net(1).predict(X, verbose=0))
-    outputs = StoredTeacher.load(tmp_path / "said.npy").outputs
+    np.save(tmp_path / "outputs.npy", net(1)(X))
+    outputs = StoredTeacher.load(tmp_path / "outputs.npy").outputs
     while outputs is not None and not isinstance(outputs, np.memmap):
         outputs = outputs.base
     assert isinstance(outputs, np.memmap)
@@ -226,31 +232,30 @@ def test_predictions_that_know_their_rows_serve_any_part_of_the_data():
     stored = StoredTeacher.of(teacher, (X, CLASSES))
     rows = np.arange(69, 0, -2)
     part = (X[rows], CLASSES[rows])
-    assert_same(quick(net(2), stored, part), quick(net(2), teacher, part))
+    history = quick(net(2), stored, part)
+    assert_same(history, quick(net(2), teacher, part))
     with pytest.raises(DataError, match="5 of 5 rows"):
         quick(net(2), stored, (X[:5] + 1, CLASSES[:5]))
 
 
 def test_predictions_in_an_order_that_is_not_known_are_refused():
-    said = StoredTeacher(net(1).predict(X, verbose=0))
+    stored = StoredTeacher(np.asarray(net(1)(X)))
     with pytest.raises(DataError, match="another order"):
-        quick(net(2), said, dataset(shuffled=True))
+        quick(net(2), stored, dataset(shuffled=True))
     with pytest.raises(DataError, match="70 stored predictions for 35 training rows"):
-        quick(net(2), said, (X[:35], CLASSES[:35]))
+        quick(net(2), stored, (X[:35], CLASSES[:35]))
     with pytest.raises(DataError, match="70 stored predictions for 35 training rows"):
-        quick(net(2), said, dataset(X[:35], CLASSES[:35]))
+        quick(net(2), stored, dataset(X[:35], CLASSES[:35]))
 
 
 def test_a_cascade_teaches_what_it_predicts():
     members = [net(seed, name=f"m{seed}") for seed in (1, 2)]
-    team = Cascade(thresholds=(0.5,))(members)
-    with_team = quick(net(4), team)
-    said = StoredTeacher(team.predict(X, verbose=0))
-    assert_same(with_team, quick(net(4), said))
-    assert_same(with_team, quick(net(4), team, teacher_predictions="live"))
+    ensemble = Cascade(thresholds=(0.5,))(members)
+    stored = StoredTeacher(ensemble.predict(X, verbose=0))
+    assert_same(quick(net(4), stored), quick(net(4), ensemble, teacher_predictions="live"))
 
 
-def test_a_team_with_several_inputs_and_outputs_is_stored():
+def test_an_ensemble_with_several_inputs_and_outputs_is_stored():
     def model(seed):
         keras.utils.set_random_seed(seed)
         a, b = keras.Input((2,), name="a"), keras.Input((2,), name="b")
@@ -260,18 +265,17 @@ def test_a_team_with_several_inputs_and_outputs_is_stored():
         return keras.Model({"a": a, "b": b}, {"kind": kind, "size": size})
 
     x, y = {"a": X[:, :2], "b": X[:, 2:]}, {"kind": CLASSES, "size": X[:, 0]}
-    team = Average()([model(1), model(2)])
-    stored = StoredTeacher.of(team, (x, y))
-    first = quick(model(3), team, (x, y), (x, y))
-    assert_same(quick(model(3), stored, (x, y), (x, y)), first)
-    assert_same(quick(model(3), team, (x, y), (x, y), teacher_predictions="live"), first)
+    ensemble = Average()([model(1), model(2)])
+    stored = StoredTeacher.of(ensemble, (x, y))
+    live = quick(model(3), ensemble, (x, y), (x, y), teacher_predictions="live")
+    assert_same(quick(model(3), stored, (x, y), (x, y)), live)
 
 
 def test_a_student_of_stored_predictions_inherits_what_their_teacher_saw():
     teacher, other = net(1), RNG.normal(size=(9, 4)).astype("float32")
-    quick(teacher, net(5), (other, np.zeros(9, int)))
+    declare_training_rows(teacher, (other, np.zeros(9, int)))
     student = net(2)
-    quick(student, StoredTeacher.of(teacher, (X, CLASSES)))
+    quick(student, StoredTeacher.of(teacher, (X, CLASSES)), epochs=1)
     assert is_in_sample(student, (other, np.zeros(9, int))).all()
 
 
@@ -301,7 +305,7 @@ def test_files_are_never_unpickled(tmp_path):
         StoredTeacher.load(tmp_path / "many.npz")
 
 
-def test_ways_that_there_are_not_are_refused():
+def test_unknown_ways_to_ask_the_teacher_are_refused():
     stored = StoredTeacher(np.full((70, 3), 1 / 3))
     with pytest.raises(InputError, match="teacher_predictions='once'"):
         quick(net(2), net(1), teacher_predictions="once")
