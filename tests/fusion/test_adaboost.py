@@ -44,13 +44,13 @@ def data(kind):
     return X, RING if CLASSES[kind] == 3 else DISC
 
 
-def boosted(kind, rounds=4, **arguments):
+def boosted(kind, rounds=3, **arguments):
     arguments = {"method": "samme", "keep_first": False, **FAST, **arguments}
     return Boost(rounds=rounds, **arguments).fuse([weak(kind)], data(kind))
 
 
 def own_votes(model, kind, number):
-    predicted = model.get_layer(f"member_{number}").predict(X, verbose=0)
+    predicted = np.asarray(model.get_layer(f"member_{number}")(X))
     if predicted.shape[1] > 1:
         return predicted.argmax(axis=1)
     return (predicted[:, 0] > (0 if kind == "logit" else 0.5)).astype(int)
@@ -73,9 +73,8 @@ def by_hand(predictions, labels, count, start=None):
 @pytest.mark.parametrize(
     "kind",
     [
-        "sigmoid",
         "logits",
-        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("two", "logit")),
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sigmoid", "two", "logit")),
     ],
 )
 def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(kind):
@@ -87,7 +86,7 @@ def test_the_weights_are_those_of_the_paper_and_the_model_is_the_weighted_vote(k
     assert fitted.errors == pytest.approx(errors, rel=1e-6)
     totals = sum(a * np.eye(count)[v] for a, v in zip(alphas, predicted, strict=True))
     expected = np.exp(totals) / np.exp(totals).sum(axis=1, keepdims=True)
-    outputs = fitted.model.predict(X, verbose=0)
+    outputs = np.asarray(fitted.model(X))
     if kind == "logits":
         np.testing.assert_allclose(outputs, totals, atol=1e-5)
     elif kind == "logit":
@@ -118,7 +117,7 @@ class Given(ClassifierMixin, BaseEstimator):
 def test_the_weights_are_those_of_scikit_learn(kind, weighted):
     x, y = data(kind)
     start = RNG.uniform(0.5, 2, size=len(y)) if weighted else np.ones(len(y))
-    boost = Boost(rounds=4, method="samme", keep_first=False, **FAST)
+    boost = Boost(rounds=3, method="samme", keep_first=False, **FAST)
     fitted = boost.fuse([weak(kind)], (x, y, start) if weighted else (x, y))
     Given.queue = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
     theirs = AdaBoostClassifier(Given(), n_estimators=len(fitted.steps)).fit(x, y, start)
@@ -168,11 +167,11 @@ def test_after_a_round_its_member_is_as_bad_as_chance_and_the_loss_never_goes_up
 
 
 def test_training_errors_of_two_classes_stay_below_the_loss_and_the_loss_falls():
-    fitted = boosted("sigmoid", rounds=4)
+    fitted = boosted("sigmoid")
     assert all(np.diff(fitted.losses) < 0)
     bound = np.prod([2 * np.sqrt(e * (1 - e)) for e in fitted.errors])
     assert fitted.losses[-1] == pytest.approx(bound, rel=1e-6)
-    wrong = (fitted.model.predict(X, verbose=0)[:, 0] > 0.5) != DISC
+    wrong = (np.asarray(fitted.model(X))[:, 0] > 0.5) != DISC
     assert wrong.mean() <= fitted.losses[-1]
 
 
@@ -191,7 +190,7 @@ def test_gradient_boosting_honours_weights_of_rows_too():
     start = np.concatenate([np.ones(240), np.zeros(240)])
     member = keras.Sequential([keras.Input((2,)), L.Dense(1)])
     fitted = Boost(rounds=2, keep_first=False, shrinkage=0.5, **FAST).fuse([member], (x, y, start))
-    own = ((fitted.model.predict(X, verbose=0)[:, 0] - X[:, 0]) ** 2).mean()
+    own = ((np.asarray(fitted.model(X))[:, 0] - X[:, 0]) ** 2).mean()
     assert fitted.losses[-1] == pytest.approx(own, rel=1e-4)
 
 
@@ -199,13 +198,13 @@ def test_a_first_member_is_kept_and_the_model_is_loaded_without_us(tmp_path):
     first = weak("softmax", seed=3)
     sk.fit(first, data("softmax"), progress=False, **FAST)
     model = Boost(rounds=3, method="samme", **FAST)([first], data("softmax"))
-    kept = model.get_layer("member_1").predict(X, verbose=0)
-    np.testing.assert_array_equal(kept, first.predict(X, verbose=0))
+    kept = np.asarray(model.get_layer("member_1")(X))
+    np.testing.assert_array_equal(kept, np.asarray(first(X)))
     model.save(tmp_path / "boost.keras")
     loaded = keras.saving.load_model(tmp_path / "boost.keras", safe_mode=True)
-    expected = model.predict(X, verbose=0)
-    np.testing.assert_array_equal(loaded.predict(X, verbose=0), expected)
-    np.testing.assert_allclose(copy_model(model).predict(X, verbose=0), expected, atol=1e-6)
+    expected = np.asarray(model(X))
+    np.testing.assert_array_equal(np.asarray(loaded(X)), expected)
+    np.testing.assert_allclose(copy_model(model)(X), expected, atol=1e-6)
     assert sk.evaluate(model, data("softmax")).value > 0.5
 
 
