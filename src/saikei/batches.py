@@ -201,6 +201,39 @@ def for_keras(x: Any) -> Any:
     return tree.map_structure(one, x)
 
 
+def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
+    """The outputs of a model for arrays, as `keras.Model.predict` gives them.
+
+    For each call, `predict` sets up a pipeline and callbacks, which takes a small model longer
+    than its predictions do.
+
+    Args:
+        model: a built model.
+        x: arrays with one sample a row, nested as the model takes them.
+        batch_size: samples a step.
+
+    Returns:
+        Arrays with one sample a row, nested as the model gives them.
+    """
+    import keras
+    from keras import tree
+
+    x = for_keras(x)
+    if type(model).predict is not keras.Model.predict:
+        # A cascade predicts in an order of rows of its own.
+        return model.predict(x, batch_size=batch_size, verbose=0)
+    parts = []
+    for start in range(0, len(tree.flatten(x)[0]), batch_size):
+        rows = slice(start, start + batch_size)
+        part = tree.map_structure(lambda leaf, rows=rows: leaf[rows], x)
+        parts.append(model.predict_on_batch(part))
+    return parts[0] if len(parts) == 1 else tree.map_structure(_concatenated, *parts)
+
+
+def _concatenated(*parts: Array) -> Array:
+    return np.concatenate(parts)
+
+
 def _is_in_memory(data: Any) -> bool:
     """Whether data is arrays; a list of tuples is a list of batches."""
     if isinstance(data, list):

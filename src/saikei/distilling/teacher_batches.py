@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, for_keras, parts_of
+from saikei.batches import Array, ArrayData, parts_of, predict_arrays
 from saikei.checks import input_count
 from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
@@ -45,9 +45,7 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     outputs: Any = None
     for start in range(0, count, rows):
         part = tree.map_structure(lambda leaf, start=start: leaf[start : start + rows], x)
-        found = tree.map_structure(
-            to_floats, teacher.predict(for_keras(part), batch_size=min(rows, batch_size), verbose=0)
-        )
+        found = tree.map_structure(to_floats, predict_arrays(teacher, part, min(rows, batch_size)))
         if outputs is None:
             outputs = tree.map_structure(lambda o: np.empty((count, *o.shape[1:]), o.dtype), found)
         for whole, piece in zip(tree.flatten(outputs), tree.flatten(found), strict=True):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, predict_arrays
 from saikei.data import gathered
 from saikei.errors import DataError, FusionError
 from saikei.fusion.agreement import check_agreement
@@ -219,7 +219,7 @@ def _out_of_fold(members: Members, data: Any, parts: Collection[Part]) -> Eviden
     raw: tuple[Array, ...] = ()
     if "inputs" in parts:
         inputs, _ = side_by_side(members.take([0]))
-        flat = keras.Model(inputs, list(_flattened(inputs))).predict(for_keras(made.x), verbose=0)
+        flat = predict_arrays(keras.Model(inputs, list(_flattened(inputs))), made.x, 256)
         raw = tuple(to_floats(part) for part in keras.tree.flatten(flat))
     predictions = MemberOutputs(tuple(made.predictions.values()), raw=raw)
     _check_finite(predictions, [f"Member '{name}'" for name in made.members])

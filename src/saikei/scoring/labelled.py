@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, predict_arrays
 from saikei.scoring.labels import Labels, row_importance
 from saikei.scoring.links import as_outputs
 from saikei.scoring.metrics import Metric
@@ -86,7 +86,7 @@ class Labelled:
 
     def predict(self, model: keras.Model) -> Outputs:
         """The outputs of a model for the rows: one array `(n, …)` for each output."""
-        found = model.predict(for_keras(self.x), batch_size=PREDICT_BATCH, verbose=0)
+        found = predict_arrays(model, self.x, PREDICT_BATCH)
         return tuple(to_floats(output) for output in tree.flatten(found))
 
     def losses(self, outputs: Sequence[Any]) -> Array:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, predict_arrays
 from saikei.graph import internals
 from saikei.tensors import to_floats
 
@@ -28,7 +28,7 @@ class Masked:
 
     def predict(self, x: Any, batch_size: int) -> tuple[list[Array], list[Array | None]]:
         """Outputs, flattened, and for each its mask."""
-        return self._divided(self._model.predict(for_keras(x), batch_size=batch_size, verbose=0))
+        return self._divided(predict_arrays(self._model, x, batch_size))
 
     def predict_on_batch(self, x: Any) -> tuple[list[Array], list[Array | None]]:
         """The outputs and masks of one batch."""

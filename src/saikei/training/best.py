@@ -46,18 +46,20 @@ class Yardstick:
         if not self.validates:
             return {"loss": self._training_loss()}
         if isinstance(self._data, ArrayData):
-            found = self._model.evaluate(
-                for_keras(self._data.x),
-                self._data.y,
-                sample_weight=self._data.weights,
-                batch_size=VALIDATION_BATCH_SIZE,
-                verbose=0,
-                return_dict=True,
-            )
+            found = self._evaluated(self._data)
         else:
             with unknown_end():
                 found = self._model.evaluate(self._data, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in found.items()}
+
+    def _evaluated(self, data: ArrayData) -> dict[str, Any]:
+        arguments = {"sample_weight": data.weights, "return_dict": True}
+        x = for_keras(data.x)
+        if len(data) <= VALIDATION_BATCH_SIZE:
+            # The same without a pipeline, which takes longer to set up than a small model to run.
+            return dict(self._model.test_on_batch(x, data.y, **arguments))
+        size = VALIDATION_BATCH_SIZE
+        return dict(self._model.evaluate(x, data.y, batch_size=size, verbose=0, **arguments))
 
     def loss(self) -> float:
         """The loss alone."""

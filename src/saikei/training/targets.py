@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, predict_arrays
 from saikei.losses import default_loss, describe_loss, takes_sparse
 from saikei.scoring.inference import infer_tasks, losses_of
 from saikei.scoring.links import probabilities_of
@@ -44,7 +44,7 @@ class Targets:
         """The predictions of a model."""
 
         def predict(x: Any) -> Any:
-            return teacher.predict(for_keras(x), batch_size=_SAMPLES, verbose=0)
+            return predict_arrays(teacher, x, _SAMPLES)
 
         each = read_outputs(teacher).each
         logits = [output.activation not in ("softmax", "sigmoid") for output in each]

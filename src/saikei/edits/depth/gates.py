@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops, tree
 from numpy.typing import NDArray
 
-from saikei.batches import for_keras
+from saikei.batches import predict_arrays
 from saikei.graph import (
     Call,
     Graph,
@@ -101,7 +101,7 @@ class GatedModel:
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)
         given = tree.flatten(self._inputs)
-        predicted = self._model.predict(for_keras(given), batch_size=BATCH, verbose=0)
+        predicted = predict_arrays(self._model, given, BATCH)
         found = [to_floats(output) for output in tree.flatten(predicted)]
         measured = zip(self._gates, found[self._outputs :], strict=False)
         return found[: self._outputs], {ref: float(np.mean(far)) for ref, far in measured}

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, for_keras
+from saikei.batches import Array, predict_arrays
 from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import as_labels
@@ -128,8 +128,7 @@ class _Tried:
 
 
 def _predicted(model: keras.Model, x: Any) -> list[Array]:
-    outputs = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
-    return [to_floats(one) for one in outputs]
+    return [to_floats(one) for one in tree.flatten(predict_arrays(model, x, 256))]
 
 
 def _is_certain(gains: Array) -> bool:

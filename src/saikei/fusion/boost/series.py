@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from saikei.batches import Array, ArrayData, for_keras
+from saikei.batches import Array, ArrayData, predict_arrays
 from saikei.fusion.members import Members, new_inputs
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels
@@ -127,7 +127,7 @@ class Part:
 
 def predicted(model: keras.Model, x: Any) -> Array:
     """The predictions of a model with one output, float64 `(n, …)`."""
-    (scores,) = tree.flatten(model.predict(for_keras(x), batch_size=256, verbose=0))
+    (scores,) = tree.flatten(predict_arrays(model, x, 256))
     return np.asarray(scores, dtype=np.float64)
 
 
