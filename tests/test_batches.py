@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from saikei.batches import as_arrays, as_numpy
+from saikei.batches import as_arrays, as_numpy, predict_arrays
 from saikei.calibration import calibration_inputs
 from saikei.calibration.samples import calibration_samples
 from saikei.checks import check_inputs
@@ -177,3 +177,27 @@ def test_what_looks_at_the_loss_asks_for_labels(edit):
     with pytest.raises(DataError, match="need labels, and the calibration data holds inputs alone"):
         edit(network, X)
     assert edit(network, (X, np.eye(2)[Y % 2])).built
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_predictions_of_arrays_are_those_of_predict(batch_size):
+    a, b = keras.Input((2,), name="a"), keras.Input((1,), name="b", dtype="int32")
+    joined = keras.layers.Concatenate()([a, keras.ops.cast(b, "float32")])
+    joined = keras.layers.BatchNormalization()(keras.layers.Dropout(0.5)(joined))
+    outputs = {"one": joined, "two": [keras.layers.Dense(2)(joined), joined[:, 0]]}
+    network = keras.Model({"a": a, "b": b}, outputs)
+    x = {"a": X[:, :2], "b": Y[:, None]}
+    found = predict_arrays(network, x, batch_size)
+    expected = network.predict(x, verbose=0)
+    keras.tree.assert_same_structure(found, expected)
+    for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_model_that_predicts_in_a_way_of_its_own_does_so_here_too():
+    class Counts(keras.Model):
+        def predict(self, x, **arguments):
+            return np.arange(len(x))
+
+    assert predict_arrays(Counts(), X, 3).tolist() == [*range(8)]

@@ -208,9 +208,9 @@ def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
     than its predictions do.
 
     Args:
-        model: a built model.
-        x: arrays with one sample a row, nested as the model takes them.
-        batch_size: samples a step.
+        model: A built model.
+        x: Arrays with one sample a row, nested as the model takes them.
+        batch_size: Samples a step.
 
     Returns:
         Arrays with one sample a row, nested as the model gives them.

@@ -29,8 +29,14 @@ def recurrent() -> keras.Model:
     return finished(steps, L.Dense(3)(L.LayerNormalization()(x)))
 
 
-@pytest.mark.parametrize("architecture", [post_activation, inverted, transformer, recurrent])
-@pytest.mark.parametrize("readers", [False, True])
+@pytest.mark.parametrize(
+    ("architecture", "readers"),
+    [
+        *((each, True) for each in (post_activation, inverted, transformer, recurrent)),
+        *((each, False) for each in (post_activation, recurrent)),
+        *(pytest.param(each, False, marks=pytest.mark.slow) for each in (inverted, transformer)),
+    ],
+)
 def test_a_third_of_the_silent_channels_goes_without_a_trace(
     architecture: Callable[[], keras.Model], readers: bool
 ) -> None:

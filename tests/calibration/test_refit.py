@@ -39,7 +39,7 @@ def test_a_graph_that_was_not_edited_stays_as_it_is(name: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETS)
 def test_a_cut_model_comes_closer_to_the_original(name: str, seed: int) -> None:
     model = made(name, seed)

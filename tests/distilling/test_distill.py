@@ -294,7 +294,7 @@ def test_a_teacher_with_more_inputs_teaches_by_its_predictions_as_the_message_pr
     with pytest.raises(ModelError, match=r"has inputs.*StoredTeacher\(teacher.predict\(x\)\)"):
         quick(net(), teacher, (X, CLASSES))
     x = [X, np.ones((96, 2), "float32")]
-    stored = StoredTeacher(teacher.predict(x, verbose=0))
+    stored = StoredTeacher(teacher.predict_on_batch(x))
     assert len(quick(net(), stored, (X, CLASSES), epochs=1).history["loss"]) == 1
 
 

@@ -17,7 +17,7 @@ EXACT = 1e-11
 
 def application(name: str, size: int = 32) -> keras.Model:
     """A `keras.applications` model of five logits, in float64, with statistics of some data."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     usual = keras.config.floatx()
     keras.config.set_floatx("float64")

@@ -96,8 +96,19 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["channel", "spatial"])
-@pytest.mark.parametrize("case", CONVOLUTIONS)
+SPATIAL = ("same", "strides, even", "dilation, valid", "groups", "causal")
+
+
+@pytest.mark.parametrize(
+    ("case", "scheme"),
+    [
+        *((case, "channel") for case in CONVOLUTIONS),
+        *(
+            pytest.param(case, "spatial", marks=() if case in SPATIAL else pytest.mark.slow)
+            for case in CONVOLUTIONS
+        ),
+    ],
+)
 def test_a_convolution_split_at_full_rank_computes_the_same(case: str, scheme: str) -> None:
     layer, shape = CONVOLUTIONS[case]
     layer = type(layer).from_config({**layer.get_config(), "name": "conv"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import keras
@@ -56,8 +57,16 @@ def bytes_of(model: keras.Model) -> list[bytes]:
     return [np.asarray(w).tobytes() for w in model.variables]
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("importance", ["magnitude", "random"])
+@pytest.mark.parametrize(
+    ("scope", "importance"),
+    [
+        ("global", "magnitude"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("layer", "magnitude"), ("layer", "random"), ("global", "random"))
+        ),
+    ],
+)
 def test_the_input_model_is_not_touched(scope: str, importance: str) -> None:
     model = seed_network()
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -125,9 +134,24 @@ def test_magnitude_of_tied_layers_looks_at_all_of_them() -> None:
     assert plan.channels == {"a": (2,), "b": (2,)}
 
 
-@pytest.mark.parametrize("share", [0.5, 0.25, 0.1, 0.02])
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("limit", ["macs", "params"])
+QUICK = (
+    ("macs", "global", 0.5),
+    ("macs", "global", 0.02),
+    ("params", "global", 0.1),
+    ("macs", "layer", 0.1),
+    ("params", "layer", 0.5),
+)
+
+
+@pytest.mark.parametrize(
+    ("limit", "scope", "share"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+        for case in itertools.product(
+            ("macs", "params"), ("layer", "global"), (0.5, 0.25, 0.1, 0.02)
+        )
+    ],
+)
 def test_a_budget_is_kept_and_nearly_used_up(share: float, scope: str, limit: str) -> None:
     model = seed_network()
     small = PruneChannels(Budget(**{limit: share}), scope=scope)(model)  # type: ignore[arg-type]

@@ -64,8 +64,18 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["crop", "resample"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        *((kind, "crop") for kind in KINDS),
+        ("Conv2D", "resample"),
+        *(
+            pytest.param(kind, "resample", marks=pytest.mark.slow)
+            for kind in KINDS
+            if kind != "Conv2D"
+        ),
+    ],
+)
 def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) -> None:
     for place in PLACES[1:3]:
         model = network(kind, 9, 3, **place)
@@ -80,7 +90,7 @@ def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) ->
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("space", [9, 10])
+@pytest.mark.parametrize("space", [9, pytest.param(10, marks=pytest.mark.slow)])
 def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: int) -> None:
     for old, new in [(1, 3), (2, 5), (3, 4)]:
         model = network("Conv1D", space, old, **place)
@@ -90,7 +100,7 @@ def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: i
 
 
 @pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("space", [9, 10])
+@pytest.mark.parametrize("space", [9, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_kernel_shrinks_exactly_where_its_outer_taps_are_zero(
     place: dict[str, Any], space: int
 ) -> None:

@@ -36,7 +36,7 @@ def test_the_nested_score_is_that_of_models_which_are_fitted_fold_by_fold():
     rows = np.arange(80)
     nested = nested_score(AXES["all"], members, (X, y), [(rows[FIRST], rows[LAST])])
     fused = AXES["all"](members, (X[FIRST], y[FIRST]))
-    predicted = fused.predict(X[LAST], verbose=0)
+    predicted = fused.predict_on_batch(X[LAST])
     np.testing.assert_allclose(nested.outputs[0], predicted, atol=1e-6)
 
 

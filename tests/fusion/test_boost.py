@@ -32,7 +32,7 @@ def ring(x: np.ndarray) -> np.ndarray:
 
 
 def predicted(model: keras.Model, x: object) -> np.ndarray:
-    return np.asarray(model.predict(x, verbose=0))
+    return np.asarray(model.predict_on_batch(x))
 
 
 def weak(*end: keras.Layer, seed: int = 0) -> keras.Model:

@@ -33,7 +33,7 @@ def of_classes(fusion: Any) -> tuple[keras.Model, Any]:
 
 def of_numbers(fusion: Any) -> tuple[keras.Model, Any]:
     members = [net(L.Dense(4, "tanh"), L.Dense(2), seed=seed) for seed in range(3)]
-    y = X[:, :2] * X[:, 2:4] + members[0].predict(X, verbose=0)
+    y = X[:, :2] * X[:, 2:4] + members[0].predict_on_batch(X)
     return fusion(members, (X, y)), X
 
 
@@ -152,7 +152,7 @@ def named(model: keras.Model, x: Any, rows: slice) -> dict[str, np.ndarray]:
 
 def expected(model: keras.Model, x: Any) -> list[np.ndarray]:
     some = keras.tree.map_structure(lambda array: array[:ROWS], x)
-    return [np.asarray(one) for one in keras.tree.flatten(model.predict(some, verbose=0))]
+    return [np.asarray(one) for one in keras.tree.flatten(model.predict_on_batch(some))]
 
 
 def assert_same(said: list[np.ndarray], wanted: list[np.ndarray]) -> None:

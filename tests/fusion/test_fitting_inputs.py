@@ -52,8 +52,8 @@ def test_the_code_of_the_message_makes_members_fit(first: Any, second: Any) -> N
     exec(code[1], scope)
     fused = sk.Average()([ours, scope["member"]])
     x = np.ones((2, *(size or 5 for size in first[0])), ours.inputs[0].dtype)
-    expected = (ours.predict(x, verbose=0) + scope["member"].predict(x, verbose=0)) / 2
-    np.testing.assert_allclose(fused.predict(x, verbose=0), expected, rtol=1e-5)
+    expected = (ours.predict_on_batch(x) + scope["member"].predict_on_batch(x)) / 2
+    np.testing.assert_allclose(fused.predict_on_batch(x), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def truth(case):
 
 def labels(case, x, seed=7):
     """Drawn from what the truth says, so that no member can be certain."""
-    said = np.asarray(truth(case).predict(x, verbose=0), dtype=np.float64)
+    said = np.asarray(truth(case).predict_on_batch(x), dtype=np.float64)
     draw = np.random.default_rng(seed)
     if case.kind == "regression":
         y = said + 0.1 * draw.normal(size=said.shape)
@@ -151,7 +151,7 @@ def held(case, rows=60):
 
 
 def said(model, x):
-    return np.asarray(model.predict(x, verbose=0), dtype=np.float64)
+    return np.asarray(model.predict_on_batch(x), dtype=np.float64)
 
 
 def loss(model, data):

@@ -59,8 +59,22 @@ def labelled(model: keras.Model, count: int = 160) -> tuple[np.ndarray, np.ndarr
     return np.asarray(x), np.random.default_rng(1).integers(0, 3, count)
 
 
-@pytest.mark.parametrize("name", [name for name in CRITERIA if name != "bn_scale"])
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [
+        pytest.param(
+            net,
+            name,
+            # Each criterion on one network, and one of each kind of data on all of them.
+            marks=()
+            if net == "residual" or name in ("magnitude", "taylor", "reconstruction")
+            else pytest.mark.slow,
+        )
+        for net in NETS
+        for name in CRITERIA
+        if name != "bn_scale"
+    ],
+)
 def test_every_channel_of_every_net_gets_a_finite_score(net: str, name: str) -> None:
     model = made(net)
     x, _ = data_for(model, 40)

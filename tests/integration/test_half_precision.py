@@ -141,7 +141,7 @@ def test_zeros_that_half_precision_draws_by_chance_are_not_meant() -> None:
 def test_members_in_half_precision_are_scored_fused_and_explained(policy: str) -> None:
     members = [network(policy, seed) for seed in (1, 2)]
     score = sk.evaluate(members[0], data)
-    predicted = to_floats(members[0].predict(x, verbose=0))
+    predicted = to_floats(members[0].predict_on_batch(x))
     assert score.value == pytest.approx((predicted.argmax(-1) == y).mean())
     mean = np.mean([outputs(member) for member in members], axis=0)
     np.testing.assert_allclose(outputs(sk.Average()(members)), mean, atol=2**-8)

@@ -200,7 +200,7 @@ def test_stored_predictions_give_the_score_that_the_models_give(fusion):
     labels = np.where(RNG.random(200) < 0.8, X[:, 0] > 0, NOISE).astype(int)
     expected = nested_score(fusion, members, (X, labels), allow_in_sample=True)
     task = Task("binary", "binary_crossentropy", "binary_accuracy", False, True, 1)
-    outputs = [[member.predict(X, verbose=0)] for member in members]
+    outputs = [[member.predict_on_batch(X)] for member in members]
     evidence = Evidence.stored(Labelled.of([task], [labels], outputs[0]), outputs)
     found = Nest.stored(evidence, seed=0).score(fusion)
     np.testing.assert_allclose(found.outputs[0], expected.outputs[0], atol=1e-5)

@@ -431,7 +431,7 @@ def make_model(
     steps: list[str], seed: int, activations: tuple[str, ...] = ZERO_PRESERVING
 ) -> keras.Model:
     """The model of these steps and this seed."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     maker = Maker(np.random.default_rng(seed), activations)
     for _ in range(maker.integer(1, 2)):
         tensor = keras.Input((maker.integer(4, 6), maker.integer(4, 6), maker.integer(1, 3)))

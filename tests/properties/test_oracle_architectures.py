@@ -31,7 +31,7 @@ DEEP = ("EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L")
 
 
 def application(name: str) -> keras.Model:
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     size = SIDES.get(name, 32)
     model: keras.Model = getattr(keras.applications, name)(

@@ -80,7 +80,7 @@ PRODUCTS: dict[str, tuple[Any, dict[str, int], int]] = {
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_tie_what_they_sum_over(name: str) -> None:
     product, expected, macs = PRODUCTS[name]
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     tensor = keras.Input((5, 3))
     a, b = L.Dense(8, name="a")(tensor), L.Dense(8, name="b")(tensor)
     y = product(a, b)

@@ -17,7 +17,7 @@ from tests.rules.nets import checked
 
 
 def after(operation: Any) -> keras.Model:
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     tensor = keras.Input((4, 4, 3))
     made = keras.tree.flatten(operation(L.Conv2D(8, 1, name="a")(tensor)))
     ends = [L.Flatten()(t) for t in made]

@@ -327,7 +327,7 @@ def test_what_is_folded_into_a_normalised_layer_makes_it_a_plain_one() -> None:
     with pytest.raises(EditError, match="normalised in training"):
         Factorize(0.5, layers=("dense",))(model)
     y = np.zeros(len(x), int)
-    assert np.isfinite(PruneChannels(0.5)(model, (x, y)).predict(x, verbose=0)).all()
+    assert np.isfinite(PruneChannels(0.5)(model, (x, y)).predict_on_batch(x)).all()
 
 
 def test_normalised_layers_are_cut_in_every_step() -> None:

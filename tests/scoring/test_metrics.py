@@ -46,7 +46,7 @@ def binary() -> keras.Model:
 def test_a_name_is_scikit_learns_metric(
     binary: keras.Model, name: str, function: Any, decided: bool, weights: Any
 ) -> None:
-    p = binary.predict(X, verbose=0)[:, 0].astype(float)
+    p = binary.predict_on_batch(X)[:, 0].astype(float)
     expected = function(BINARY, p > 0.5 if decided else p, sample_weight=weights)
     data = (X, BINARY) if weights is None else (X, BINARY, weights)
     score = sk.evaluate(binary, data, metric=name)
@@ -61,7 +61,7 @@ def test_a_name_is_scikit_learns_metric(
 def test_several_classes_are_one_against_the_rest_and_averaged(name: str) -> None:
     for y, units in ((CLASSES, 3), (np.eye(3)[CLASSES], 3)):
         model = net(units, "softmax")
-        p = model.predict(X, verbose=0).astype(float)
+        p = model.predict_on_batch(X).astype(float)
         p /= p.sum(axis=1, keepdims=True)
         expected = {
             "roc_auc": lambda p=p: sklearn_metrics.roc_auc_score(CLASSES, p, multi_class="ovr"),
@@ -84,7 +84,7 @@ def test_metrics_of_keras_know_their_direction(metric: Any, better: bool) -> Non
     own = keras.metrics.get(metric)
     own = own if isinstance(own, keras.metrics.Metric) else keras.metrics.CosineSimilarity()
     own.reset_state()
-    own.update_state(y, model.predict(X, verbose=0))
+    own.update_state(y, model.predict_on_batch(X))
     assert score.value == pytest.approx(float(own.result()), rel=1e-5)
     assert score.greater_is_better == better
 
@@ -93,7 +93,7 @@ def test_a_function_is_a_metric(binary: keras.Model) -> None:
     def sure(y: Any, p: Any) -> float:
         return float(np.abs(p - 0.5).mean())
 
-    expected = np.abs(binary.predict(X, verbose=0) - 0.5).mean()
+    expected = np.abs(binary.predict_on_batch(X) - 0.5).mean()
     assert sk.evaluate(binary, (X, BINARY), metric=sure).value == pytest.approx(expected, rel=1e-5)
     with pytest.raises(DataError, match="takes no sample_weight"):
         sk.evaluate(binary, (X, BINARY, WEIGHTS), metric=sure)

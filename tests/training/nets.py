@@ -41,8 +41,8 @@ def redundant_regressor(normalised: bool = False) -> tuple[keras.Model, tuple, t
     for _ in range(8 if normalised else 0):
         model(x, training=True)
     kernel, bias = model.layers[-1].get_weights()
-    spread = model.predict(x, verbose=0).std(axis=0)
+    spread = model.predict_on_batch(x).std(axis=0)
     model.layers[-1].set_weights([kernel / spread, bias / spread])
-    y = model.predict(x, verbose=0)
+    y = model.predict_on_batch(x)
     y += 0.02 * rng.normal(size=y.shape).astype("float32")
     return model, (x[:256], y[:256]), (x[256:], y[256:])

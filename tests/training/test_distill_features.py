@@ -50,7 +50,7 @@ def numbers(model):
 
 def inside(model, layer):
     found = keras.Model(model.inputs, model.get_layer(layer).output)
-    return found.predict(X, verbose=0)
+    return found.predict_on_batch(X)
 
 
 def unexplained(student, teacher, layer):
