@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import keras
@@ -120,22 +121,30 @@ def named(case: Any) -> str:
     return type(case[0]).__name__
 
 
-def first_of_each(cases: list[Any]) -> list[Any]:
-    return list({named(case): case for case in reversed(cases)}.values())
+def first_of_each(cases: list[Any]) -> list[int]:
+    """The index of the first case of each class."""
+    names = [named(case) for case in cases]
+    return [names.index(name) for name in dict.fromkeys(names)]
 
 
 def each(cases: list[Any]) -> list[Any]:
     """All cases, those among the slow tests that are not the first of their class."""
-    quick = [id(case) for case in first_of_each(cases)]
+    quick = first_of_each(cases)
     return [
-        pytest.param(case, id=named(case), marks=() if id(case) in quick else pytest.mark.slow)
-        for case in cases
+        pytest.param(number, id=named(case), marks=() if number in quick else pytest.mark.slow)
+        for number, case in enumerate(cases)
     ]
 
 
-@pytest.mark.parametrize("case", each(EDIT_CASES))
-def test_an_edit_is_one(case: EditCase) -> None:
-    assert_is_edit(case.edit, case.model(), case.data, alone=False)
+@cache
+def edited(number: int) -> keras.Model:
+    case = EDIT_CASES[number]
+    return assert_is_edit(case.edit, case.model(), case.data, alone=False)
+
+
+@pytest.mark.parametrize("number", each(EDIT_CASES))
+def test_an_edit_is_one(number: int) -> None:
+    edited(number)
 
 
 X = np.random.default_rng(1).normal(size=(80, 6)).astype("float32")
@@ -206,16 +215,21 @@ FUSION_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", each(FUSION_CASES))
-def test_a_fusion_is_one(case: FusionCase) -> None:
-    assert_is_fusion(case.fusion, case.members(), case.data, alone=False)
+@cache
+def fused(number: int) -> keras.Model:
+    case = FUSION_CASES[number]
+    return assert_is_fusion(case.fusion, case.members(), case.data, alone=False)
+
+
+@pytest.mark.parametrize("number", each(FUSION_CASES))
+def test_a_fusion_is_one(number: int) -> None:
+    fused(number)
 
 
 def test_what_they_give_loads_in_a_process_without_saikei() -> None:
     # A cascade is a model of a class of Saikei's.
-    fusions = [case for case in first_of_each(FUSION_CASES) if named(case) != "Cascade"]
-    edited = [case.edit(case.model(), case.data) for case in first_of_each(EDIT_CASES)]
-    assert_loads_alone([*edited, *(c.fusion(c.members(), c.data) for c in fusions)])
+    plain = [n for n in first_of_each(FUSION_CASES) if named(FUSION_CASES[n]) != "Cascade"]
+    assert_loads_alone([*map(edited, first_of_each(EDIT_CASES)), *map(fused, plain)])
 
 
 def poisoned(model: keras.Model) -> str:

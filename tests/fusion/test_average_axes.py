@@ -76,9 +76,9 @@ def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
 def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(activation):
     members = team(activation)
     y = labels_of(members[1])
-    fitted = Average("learn", space="logit").fuse(members, (X, y)).head.fitted
+    made = Average("learn", space="logit").fuse(members, (X, y))
+    fitted, fused = made.head.fitted, made.model
     assert fitted.gap <= 1e-4
-    fused = Average("learn", space="logit")(members, (X, y))
     assert evaluate(fused, (X, y)).loss == pytest.approx(fitted.loss, rel=1e-4)
     for weights in np.random.default_rng(0).dirichlet([1, 1, 1], 10):
         other = Average(tuple(weights), space="logit")(members)

@@ -41,8 +41,8 @@ QUICK = (("margin", "last"), ("entropy", "average"))
 def test_the_head_predicts_what_the_cascade_predicts(confidence, combine):
     how = {"confidence": confidence, "combine": combine, "costs": COSTS}
     fusion = Cascade(target=0.7, certainty=None, **how)
-    combiner = fusion.fit_head(gather(members(), (X, Y)))
-    fused = fusion(members(), (X, Y))
+    made = fusion.fuse(members(), (X, Y))
+    combiner, fused = made.head, made.model
     held = rows(150, seed=3)
     stored = gather(members(), (held, labels(held))).predictions
     expected, stages = fused.predict_stages(held)
@@ -51,7 +51,7 @@ def test_the_head_predicts_what_the_cascade_predicts(confidence, combine):
     inputs, tensors = connect(Members.of(members()))
     graph = keras.Model(inputs, combiner.connect(tensors, "cascade")[0])
     np.testing.assert_allclose(predicted(graph, held), expected, atol=1e-6)
-    assert combiner.fitted == fusion.fuse(members(), (X, Y)).head.fitted
+    assert combiner.fitted == fusion.fit_head(gather(members(), (X, Y))).fitted
     json.dumps(combiner.to_dict())
 
 

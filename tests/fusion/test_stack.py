@@ -85,14 +85,14 @@ def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
     estimator = LogisticRegression(C=3.0, max_iter=5000, tol=1e-9)
     if standardised:
         estimator = make_pipeline(StandardScaler(), estimator)
-    stack = Stack(meta=estimator, folds=2)
-    chosen = stack.fuse(members, (X, y)).head.metas[0].view.form
+    made = Stack(meta=estimator, folds=2).fuse(members, (X, y))
+    chosen = made.head.metas[0].view.form
     columns = probabilities(members)
     if chosen == "log-probabilities":
         columns = np.log(np.clip(columns, 1e-6, 1 - 1e-6))
     with threadpool_limits(1):
         expected = estimator.fit(columns, y).predict_proba(columns)
-    np.testing.assert_allclose(outputs_of(stack(members, (X, y))), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs_of(made.model), expected, atol=1e-5)
 
 
 QUICK = (("binary", True), ("multiclass", False), ("multilabel", True))
@@ -121,9 +121,8 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
     if logits and kind == "multilabel":
         for one in members:
             one.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
-    stack = Stack(folds=3)
-    fitted = stack.fuse(members, (X, y)).head
-    fused = stack(members, (X, y))
+    made = Stack(folds=3).fuse(members, (X, y))
+    fitted, fused = made.head, made.model
     np.testing.assert_allclose(
         outputs_of(fused),
         fitted.predict(gather(members, (X, y)).predictions)[0],
@@ -237,8 +236,8 @@ def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph
     y = truth_of(members)
     lower = (Stack(folds=3), Average("learn"), Stack(on="features", folds=3))
     stack = Stack(folds=3, below=lower)
-    fused = stack(members, (X, y))
-    fitted = stack.fuse(members, (X, y)).head
+    made = stack.fuse(members, (X, y))
+    fitted, fused = made.head, made.model
     mixed = fitted.predict(gather(members, (X, y), parts=["features"]).predictions)[0]
     np.testing.assert_allclose(outputs_of(fused), mixed, atol=1e-4)
     assert stack.complexity > max(one.complexity for one in lower)

@@ -182,9 +182,9 @@ def test_a_mean_of_outputs_is_equal_or_given(case):
 @every_case
 def test_learned_weights_are_the_best_and_those_of_the_model(case):
     data, members = held(case), lineage(case)
-    found = Average("learn").fuse(members, data).head.fitted
+    made = Average("learn").fuse(members, data)
+    model, found = made.model, made.head.fitted
     assert found.gap <= 1e-4
-    model = Average("learn")(members, data)
     assert loss(model, data) == pytest.approx(found.loss, rel=1e-4)
     rivals = [*members, Average()(members), Average((0.6, 0.2, 0.2))(members)]
     assert all(found.loss <= loss(rival, data) + 1e-4 for rival in rivals)
@@ -193,8 +193,8 @@ def test_learned_weights_are_the_best_and_those_of_the_model(case):
 @every_case
 def test_greedy_weights_are_no_worse_than_the_best_member_and_those_of_the_model(case):
     data, members = held(case), lineage(case)
-    found = Average("greedy", rounds=10).fuse(members, data).head.fitted
-    model = Average("greedy", rounds=10)(members, data)
+    made = Average("greedy", rounds=10).fuse(members, data)
+    model, found = made.model, made.head.fitted
     assert loss(model, data) == pytest.approx(found.losses[-1], rel=1e-4)
     assert found.losses[-1] <= min(loss(member, data) for member in members) + 1e-6
     if case.kind == "multiclass":
