@@ -83,7 +83,7 @@ def test_with_equal_widths_the_tensors_themselves_come_closer():
     assert all(a < 0.5 * b for a, b in zip(after, before, strict=True))
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("live", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_loss_is_the_weighted_sum_of_its_parts(live):
     train = tf.data.Dataset.from_tensor_slices((X, Y)).batch(96) if live else (X, Y)
     arguments = {"alpha": 0.25, "feature_weight": 0.2, "batch_size": 96}
@@ -130,7 +130,7 @@ def test_too_many_features_to_store_are_asked_for_at_every_step(monkeypatch):
     assert not asked
 
 
-@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("live", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_teacher_is_not_changed(live):
     train = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32) if live else (X, Y)
     teacher = net(seed=1)
@@ -210,7 +210,10 @@ def test_a_nested_student_is_trained_in_place():
     assert history["feature_loss"][-1] < history["feature_loss"][0]
 
 
-@pytest.mark.parametrize(("nesting", "live"), [("list", False), ("dict", True)])
+@pytest.mark.parametrize(
+    ("nesting", "live"),
+    [pytest.param("list", False, marks=pytest.mark.slow), ("dict", True)],
+)
 def test_several_inputs_and_outputs_are_distilled(nesting, live):
     def model(width, seed):
         keras.utils.set_random_seed(seed)

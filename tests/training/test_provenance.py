@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import cache
 
 import keras
 import numpy as np
@@ -38,6 +39,12 @@ def trained(data=TRAIN, **arguments):
     model = net()
     sk.fit(model, data, epochs=1, progress=False, **arguments)
     return model
+
+
+@cache
+def known():
+    """A model that was trained on `TRAIN`, for tests that leave it as it is."""
+    return trained()
 
 
 def in_sample(model, x=X):
@@ -85,7 +92,7 @@ def test_training_that_fails_counts_too():
 
 def test_a_student_is_in_sample_on_its_rows_and_its_teachers():
     student = net()
-    sk.distill(student, trained(), (X[60:70], Y[60:70]), epochs=1, progress=False)
+    sk.distill(student, known(), (X[60:70], Y[60:70]), epochs=1, progress=False)
     assert in_sample(student) == 70
 
 
@@ -103,7 +110,7 @@ def test_a_student_is_in_sample_on_its_rows_and_its_teachers():
     ids=["copy", "prune", "recipe", "mean", "weighted", "features", "nested"],
 )
 def test_what_is_made_of_a_model_inherits_its_rows(derive):
-    model = trained()
+    model = known()
     assert in_sample(derive(model)) == 60
     assert in_sample(model) == 60
 
@@ -134,7 +141,7 @@ def test_frozen_layers_that_models_share_carry_nothing():
 
 
 def test_a_loaded_model_has_no_known_past_until_it_is_declared(tmp_path):
-    trained().save(tmp_path / "m.keras")
+    known().save(tmp_path / "m.keras")
     model = keras.models.load_model(tmp_path / "m.keras")
     assert in_sample(model) == 0
     sk.declare_training_rows(model, TRAIN)
@@ -148,7 +155,7 @@ def test_a_loaded_model_has_no_known_past_until_it_is_declared(tmp_path):
 
 def test_rows_can_be_handed_on_by_hand():
     other = net(1)
-    inherit_rows(other, [trained(), net(2)])
+    inherit_rows(other, [known(), net(2)])
     assert in_sample(other) == 60
 
 
@@ -164,21 +171,21 @@ def test_what_is_known_goes_with_the_model():
 
 
 def test_a_fit_on_rows_of_a_member_is_refused_by_its_name():
-    members = [net(1, "clean"), trained()]
+    members = [net(1, "clean"), known()]
     check_held_out(members, HELD_OUT)
     mixed = (X[50:], Y[50:])
     message = r"Member 2 \('net'\) was trained on 10 of these 40 rows \(by fit\)"
     with pytest.raises(FusionError, match=message) as caught:
         check_held_out(members, mixed)
-    for mend in ("cross_fit", "allow_in_sample=True", "no member was trained on"):
-        assert mend in str(caught.value)
+    for fix in ("cross_fit", "allow_in_sample=True", "no member was trained on"):
+        assert fix in str(caught.value)
     check_held_out(members, mixed, allow_in_sample=True)
     with pytest.raises(FusionError, match="20 of these 20"):
         check_held_out(members, pipeline(X[:20], Y[:20]))
 
 
 def test_learned_weights_are_refused_on_rows_of_a_member_and_counted_as_a_fit():
-    members = [net(1), trained()]
+    members = [net(1), known()]
     with pytest.raises(FusionError, match="Member 2"):
         sk.Average("learn")(members, TRAIN)
     with pytest.raises(FusionError, match="Member 2"):
