@@ -240,7 +240,9 @@ def poisoned(model: keras.Model) -> str:
     return layer.name
 
 
-@pytest.mark.parametrize("case", first_of_each(EDIT_CASES), ids=named)
+@pytest.mark.parametrize(
+    "case", [EDIT_CASES[number] for number in first_of_each(EDIT_CASES)], ids=named
+)
 def test_weights_that_are_no_numbers_are_named_by_an_edit(case: EditCase) -> None:
     model = case.model()
     name = poisoned(model)
@@ -253,7 +255,9 @@ def test_weights_that_are_no_numbers_are_named_by_an_edit(case: EditCase) -> Non
         case.edit(model, case.data)
 
 
-@pytest.mark.parametrize("case", first_of_each(FUSION_CASES), ids=named)
+@pytest.mark.parametrize(
+    "case", [FUSION_CASES[number] for number in first_of_each(FUSION_CASES)], ids=named
+)
 def test_weights_that_are_no_numbers_are_named_by_a_fusion(case: FusionCase) -> None:
     members = case.members()
     name = poisoned(members[1])

@@ -293,7 +293,7 @@ def test_two_limits_hold_together() -> None:
 def test_a_latency_budget_is_measured() -> None:
     model = keras.Sequential([keras.Input((1600,)), L.Dense(1600, name="a"), L.Dense(1600)])
     assert Factorize(Budget(latency=0.9)).plan(model).splits
-    with pytest.raises(BudgetError, match="were measured"):
+    with pytest.raises(BudgetError, match="latency can be brought down to .* ms"):
         Factorize(Budget(latency=1e-9))(network())
 
 
