@@ -85,7 +85,7 @@ class Ray:
             raise InputError(
                 f"ray='{self.address}' is not a cluster that can be reached "
                 f"({in_one_line(error)}): start one with 'ray start --head', or give the address "
-                "that it printed."
+                "that it printed, with the RAY_AUTH_MODE that it was started with."
             ) from error
 
 
