@@ -237,10 +237,6 @@ def edit_to_dict(edit: Edit) -> dict[str, Any]:
 def edit_from_dict(entry: Any, where: str) -> Edit:
     """The inverse of `edit_to_dict`.
 
-    Args:
-        entry: What JSON holds.
-        where: What it is a part of, for messages.
-
     Raises:
         EditError: When there is no such edit, or its arguments do not fit.
     """

@@ -45,12 +45,7 @@ def open_onnx(path: Path, model: Any) -> Run:
 
 
 def open_litert(path: Path, model: Any) -> Run:
-    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used.
-
-    Args:
-        path: Path of the file.
-        model: The model that was exported.
-    """
+    """A LiteRT file, by the interpreter of TensorFlow; sample by sample, as it is used."""
     runner = _interpreter(path).get_signature_runner()
     taken, given = list(runner.get_input_details()), sorted(runner.get_output_details())
 
@@ -69,13 +64,7 @@ def open_litert(path: Path, model: Any) -> Run:
 
 
 def litert_samples(path: Path, model: Any, inputs: Any) -> dict[str, list[dict[str, Array]]]:
-    """Samples one by one, by the name of the file's signature and the names of its inputs.
-
-    Args:
-        path: Path of a LiteRT file.
-        model: The model that was exported.
-        inputs: Inputs as the model takes them.
-    """
+    """Samples one by one, by the name of the file's signature and the names of its inputs."""
     ((signature, names),) = _interpreter(path).get_signature_list().items()
     named = _by_name(model, inputs, names["inputs"])
     rows = len(next(iter(named.values())))

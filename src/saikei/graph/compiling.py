@@ -39,9 +39,6 @@ class Compiled:
 
         Nothing is done where the model has other outputs. Where metrics or the optimizer cannot be
         made again from their config, the loss alone is carried over.
-
-        Args:
-            model: A model that is not compiled.
         """
         names, shapes = outputs_of(model)
         if shapes != self.shapes:
@@ -62,11 +59,7 @@ class Compiled:
 
 
 def compiled_as(model: keras.Model) -> tuple[Compiled, ...]:
-    """How a model is compiled; nothing where it is not.
-
-    Args:
-        model: Any Keras model.
-    """
+    """How a model is compiled; nothing where it is not."""
     given, count = getattr(model, "loss", None), len(getattr(model, "outputs", None) or ())
     losses = [] if given is None else tree.flatten(given)
     if len(losses) == 1:

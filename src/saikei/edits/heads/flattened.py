@@ -30,11 +30,7 @@ class FlattenedHead:
     layers: tuple[str, ...]
 
     def pooled(self, pooling: str) -> list[Any]:
-        """The head with a global pooling in place of the `Flatten`, all its layers new.
-
-        Args:
-            pooling: `"avg"` or `"max"`.
-        """
+        """The head with a global pooling in place of the `Flatten`, all its layers new."""
         name = f"Global{'Average' if pooling == 'avg' else 'Max'}Pooling{self.rank}D"
         pool = getattr(keras.layers, name)(data_format=self.data_format, name=self.layers[0])
         return [pool, *(_new(operation) for operation in self.behind)]

@@ -55,10 +55,6 @@ def paying_options(splits: Splits, itemsize: int) -> Options:
 
     A table that is looked up has no MACs, so any product of tables costs some: there the
     parameters decide alone.
-
-    Args:
-        splits: The layer and its splits.
-        itemsize: Bytes of one number of the kernel.
     """
     scheme, rank, loss = [np.array([-1])], [np.array([0])], [np.array([0.0])]
     params, macs = [np.array([splits.params])], [np.array([splits.macs])]

@@ -20,11 +20,7 @@ _LOWEST = -1e4
 
 
 def median(parts: Sequence[Any]) -> list[Any]:
-    """The middle tensor, entry by entry, or the two in the middle, the lower first.
-
-    Args:
-        parts: Symbolic tensors of one shape.
-    """
+    """The middle tensor, entry by entry, or the two in the middle, the lower first."""
     ordered = [*parts]
     # Odd-even transposition: as many rounds as there are parts put any order right.
     for start in range(len(parts)):
