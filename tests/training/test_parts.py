@@ -161,6 +161,7 @@ def test_parts_give_what_the_whole_gives_for_datasets(train, teacher):
     assert_parts_are_the_whole(dense, train=train, teacher=teacher)
 
 
+@pytest.mark.backends
 def test_a_part_in_a_new_process_gives_the_same(tmp_path):
     whole = fingerprint(*trained(dense, [3]))
     first, _ = trained(dense, [1], total=3)

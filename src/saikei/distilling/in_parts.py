@@ -103,7 +103,6 @@ def train_part(
         model.set_weights(state.weights)
     ready = _ready(model, teacher, train, validation, settings, loss, begin)
     trainer = _trainer(model, teacher, ready, settings, seed)
-    compile_fresh(model, ready.tasks, _FRESH, plain=False)
     rate = settings.learning_rate if state is None else state.learning_rate
     with _own_errors(trainer.batches):
         rate = rate or _suited(model, teacher, ready, trainer, settings, seed)
@@ -212,6 +211,7 @@ def _suited(
     targets = None if ready.labelled else _targets(model, teacher)
     fresh = _FRESH if teacher is None else _FRESH_DISTILLED
     labels = None if targets is None else targets.labels
+    compile_fresh(model, ready.tasks, fresh, plain=False)
     seed_random_layers(model, seed)
     found = suited_rate(model, ready, fresh, compiled, trainer.batches, labels)
     return found * (_SGD_TO_ADAM if settings.optimizer == "sgd" else 1)

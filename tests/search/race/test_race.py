@@ -228,16 +228,15 @@ def test_the_rivals_have_one_beginning() -> None:
     assert all(t.plan.weights == "fresh" for t in parts)
 
 
-@pytest.mark.parametrize("effort", range(3, 400, 7))
 @pytest.mark.parametrize("families", [1, 3, 6])
-def test_every_effort_has_a_schedule(effort: int, families: int) -> None:
-    schedule = Schedule.of(effort, families)
-    assert schedule.effort <= effort
-    ends = [rung.epochs for rung in schedule.rungs]
-    places = [rung.places for rung in schedule.rungs]
-    assert ends == sorted(set(ends))
-    assert places == sorted(places, reverse=True)
-    assert schedule.effort > 0.9 * effort - 3
+def test_every_effort_has_a_schedule(families: int) -> None:
+    for effort in range(3, 400, 7):
+        schedule = Schedule.of(effort, families)
+        assert effort >= schedule.effort > 0.9 * effort - 3
+        ends = [rung.epochs for rung in schedule.rungs]
+        places = [rung.places for rung in schedule.rungs]
+        assert ends == sorted(set(ends))
+        assert places == sorted(places, reverse=True)
 
 
 def test_the_default_effort_keeps_three_families_to_the_third_rung() -> None:

@@ -36,7 +36,8 @@ class Driver:
     """Has parts of trainings done by an executor; what is stored is not done again.
 
     Args:
-        shared: Models and data, for the executor.
+        shared: Models and data, for the executor; the attribute may be replaced between two calls,
+            such as to add a teacher.
         executor: Runs the parts.
         load: Gives the stored result of a candidate after an epoch; `None` if there is none.
         store: Stores a result as soon as it is there. The state of a candidate is asked for again
@@ -55,7 +56,7 @@ class Driver:
         run: Callable[[Any, RungTask], RungResult] = run_rung,
         watch: Callable[[RungTask, Outcome], None] | None = None,
     ) -> None:
-        self._shared, self._executor = shared, executor
+        self.shared, self._executor = shared, executor
         self._load, self._store, self._run = load, store, run
         self._watch = watch or (lambda *_: None)
         self._spent: Counter[tuple[str, int]] = Counter()
@@ -90,7 +91,7 @@ class Driver:
                 self._store(tasks[index].plan.name, tasks[index].end, outcome)
             self._watch(tasks[index], outcome)
 
-        made = self._executor.run(self._run, self._shared, tasks, done) if tasks else []
+        made = self._executor.run(self._run, self.shared, tasks, done) if tasks else []
         for number, outcome in zip(missing, made, strict=True):
             outcomes[number] = outcome
         found = [outcome for outcome in outcomes if outcome is not None]
