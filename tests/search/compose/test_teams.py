@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from saikei import Budget
+from saikei.errors import WorkError
 from saikei.fusion import Average, Cascade, Stack
 from saikei.fusion.evidence import Evidence
 from saikei.judging.nested import Nest
@@ -243,3 +244,11 @@ def test_a_cheap_member_gains_by_the_rows_that_it_saves_the_others():
     mean = gains(members, judge_of(y), Budget(macs=0.5, count="mean"), WHOLE)
     assert mean["small"] > mean["weak"] and mean["big"].metric > 0.02
     assert "big" not in gains(members, judge_of(y), Budget(macs=0.5), WHOLE)
+
+
+def test_there_is_nothing_to_choose_when_no_member_keeps_the_budget():
+    y = labels(100)
+    found = teams(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE)
+    assert found.teams == () and gains(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE) == {}
+    with pytest.raises(WorkError, match="No candidate keeps the budget"):
+        found.chosen(judge_of(y))

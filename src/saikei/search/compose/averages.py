@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,33 +49,27 @@ def equal_average(members: Sequence[Member], pool: Pool) -> Team:
     )
 
 
-def fitted_averages(
-    found: ScoredSet, pool: Pool, methods: Sequence[Method], seed: int
-) -> tuple[Team, ...]:
-    """Averages of a set with weights that were learned, or selected greedily.
+def fitted_average(
+    found: ScoredSet, pool: Pool, method: Literal["learned", "greedy"], seed: int
+) -> Team | None:
+    """An average of a set with fitted weights; `None` when one member gets all the weight.
 
     Args:
         found: The set. Members whose weight is 0 are left out of the team.
         pool: Members and limits.
-        methods: `"learned"`, `"greedy"` or both.
+        method: `"learned"` for the best convex weights, `"greedy"` for greedy selection.
         seed: Seed of the folds.
+
+    Raises:
+        DataError: When there are too few rows for folds.
     """
-    fusions: dict[Method, Average] = {
-        "learned": Average("learn"),
-        "greedy": Average("greedy", seed=seed % 2**32),
-    }
+    learned = method == "learned"
+    fusion = Average("learn") if learned else Average("greedy", seed=seed % 2**32)
     nest = nest_of(found.members, pool, seed)
-    each = [_weighted(m, fusions[m], found.members, nest) for m in methods if m in fusions]
-    return tuple(one for one in each if one is not None)
-
-
-def _weighted(
-    method: Method, fusion: Average, members: Sequence[Member], nest: Nest
-) -> Team | None:
-    """An average with fitted weights; `None` when one member gets all the weight."""
     head = fusion.fit_head(nest.evidence)
     assert isinstance(head, WeightedMean)
-    used = [(m, w) for m, w in zip(members, head.weights, strict=True) if w >= LEAST_WEIGHT]
+    pairs = zip(found.members, head.weights, strict=True)
+    used = [(member, weight) for member, weight in pairs if weight >= LEAST_WEIGHT]
     if len(used) < 2:
         return None
     total = sum(weight for _, weight in used)
@@ -83,13 +77,13 @@ def _weighted(
     nested = nest.score(fusion)
     return Team(
         method=method,
-        members=tuple(one.name for one, _ in used),
+        members=tuple(member.name for member, _ in used),
         weights=weights,
         fusion=Average(weights),
         head=WeightedMean(weights),
         score=nested.score,
         outputs=nested.outputs,
-        cost=together([one.cost for one, _ in used]),
+        cost=together([member.cost for member, _ in used]),
         complexity=fusion.complexity,
     )
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saikei.budget import Budget
-from saikei.errors import SaikeiError
+from saikei.errors import SaikeiError, WorkError
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
-from saikei.search.compose.averages import equal_average, fitted_averages, single, stacks
+from saikei.search.compose.averages import equal_average, fitted_average, single, stacks
 from saikei.search.compose.cascades import cascades
 from saikei.search.compose.sets import Pool, ScoredSet, grown_sets
 from saikei.search.compose.soups import soups
-from saikei.search.compose.team import Member, Method, Team
+from saikei.search.compose.team import Member, Team
 
 METHODS = ("average", "greedy", "stack", "cascade", "soup", "multimodal")
 NOT_FINITE = "It predicts NaN or infinite numbers, so it is left out."
@@ -44,11 +44,15 @@ class Composition:
 
         Args:
             judge: The labels of validation, by which the teams were found.
+
+        Raises:
+            WorkError: When neither a member nor a team keeps the budget.
         """
         alone = next((one for one in self.teams if one.method == "single"), None)
         rivals = [one for one in self.teams if alone is None or is_better(one, alone, judge)]
         if not rivals:
-            assert alone is not None, "there is no team and no single member"
+            if alone is None:
+                raise WorkError("No candidate keeps the budget: raise it, or train smaller ones.")
             return alone
         best = rivals[0]
         near = [one for one in rivals if one is best or not _ahead(best, one, judge, 1.0)]
@@ -148,9 +152,9 @@ def _combine(pool: Pool, wanted: set[str], seed: int, made: _Found) -> None:
     best = sets[:KEPT]
     if "average" in wanted and sets:
         made.add("average", lambda: ([equal_average(s.members, pool) for s in best], len(sets)))
-        made.add("learned", lambda: _each(best, lambda s: _weighted(s, pool, "learned", seed)))
+        made.add("learned", lambda: _each(best, lambda s: fitted_average(s, pool, "learned", seed)))
     if "greedy" in wanted and sets:
-        made.add("greedy", lambda: _each(best, lambda s: _weighted(s, pool, "greedy", seed)))
+        made.add("greedy", lambda: _each(best, lambda s: fitted_average(s, pool, "greedy", seed)))
     if "stack" in wanted and sets:
         made.add("stack", lambda: stacks(sets, pool, seed))
     if "cascade" in wanted and len(pool.members) > 1:
@@ -163,10 +167,6 @@ def _each(
     sets: Sequence[ScoredSet], make: Callable[[ScoredSet], Team | None]
 ) -> tuple[list[Team], int]:
     return [team for one in sets if (team := make(one)) is not None], len(sets)
-
-
-def _weighted(found: ScoredSet, pool: Pool, method: Method, seed: int) -> Team | None:
-    return next(iter(fitted_averages(found, pool, [method], seed)), None)
 
 
 def _with_equal_inputs(pool: Pool, together: bool) -> list[Pool]:
