@@ -24,6 +24,7 @@ from saikei import (
     FoldBatchNorm,
     Multimodal,
     PruneChannels,
+    Quantize,
     Recipe,
     RemoveLayers,
     RemoveNoOps,
@@ -88,6 +89,7 @@ class EditCase(NamedTuple):
 
 EDIT_CASES = [
     EditCase(Dequantize(), quantised),
+    EditCase(Quantize(), convolutional),
     EditCase(DropChannels({"first": (0, 3), "hidden": (1,)})),
     EditCase(Factorize(0.5, exclude=("classes",), compensate=False)),
     EditCase(Factorize(Budget(macs=0.5)), data=CALIBRATION),

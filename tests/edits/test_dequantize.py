@@ -15,6 +15,7 @@ from saikei import (
     Factorize,
     FoldBatchNorm,
     PruneChannels,
+    Quantize,
     Recipe,
     ReplaceActivation,
     Soup,
@@ -168,3 +169,30 @@ def test_a_quantised_layer_is_no_reason_for_gradients_to_fail() -> None:
     with pytest.warns(PinnedWarning):
         cut = PruneChannels(0.5, importance="taylor", exclude=())(model, data)
     assert cut.count_params() < model.count_params()
+
+
+def test_quantised_layers_take_a_quarter_of_the_bytes_and_give_nearly_the_same() -> None:
+    model = network(attention=True)
+    edited = Quantize(exclude=("out",))(model)
+    assert edited.get_layer("table").quantization_mode == "int8"
+    before, after = profile(model), profile(edited)
+    assert after.bytes < 0.8 * before.bytes
+    assert after.macs == before.macs
+    change = edited.predict(tokens, verbose=0) - model.predict(tokens, verbose=0)
+    assert 0 < np.abs(change).max() < 0.05
+    again = Dequantize()(edited)
+    np.testing.assert_allclose(
+        again.predict(tokens, verbose=0), model.predict(tokens, verbose=0), atol=0.05
+    )
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [
+        (Quantize(("missing",)), "missing"),
+        (Quantize(exclude=("table", "einsum", "hidden", "out")), "would change nothing"),
+    ],
+)
+def test_what_cannot_be_quantised_is_refused(edit: Quantize, match: str) -> None:
+    with pytest.raises(EditError, match=match):
+        edit(network())
