@@ -34,8 +34,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
-        tasks: the tasks of the student, one for each output, flattened.
-        teacher_tasks: the tasks of the teacher; they may differ in `from_logits`.
+        tasks: The tasks of the student, one for each output, flattened.
+        teacher_tasks: The tasks of the teacher; they may differ in `from_logits`.
         temperature: T; higher is softer.
     """
 
@@ -81,8 +81,8 @@ def teacher_tasks(teacher: keras.Model, tasks: Sequence[Task]) -> tuple[Task, ..
     """The student's tasks, from logits where the outputs of the teacher are logits.
 
     Args:
-        teacher: a model with the same outputs.
-        tasks: the tasks of the student, one for each output.
+        teacher: A model with the same outputs.
+        tasks: The tasks of the student, one for each output.
     """
     each = read_outputs(teacher).each
     return tuple(
@@ -97,7 +97,7 @@ def class_logits(task: Task, outputs: Any) -> Any:
     """Logits of exclusive classes on the last axis, from the outputs of a class task.
 
     Args:
-        task: binary, multiclass or multilabel.
+        task: Binary, multiclass or multilabel.
         outputs: `(batch, …, outputs)`.
 
     Returns:
@@ -122,7 +122,7 @@ class FeatureMatch(keras.layers.Layer):
     Romero et al., "FitNets: Hints for Thin Deep Nets", 2015.
 
     Args:
-        pairs: what is compared.
+        pairs: What is compared.
     """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
@@ -136,8 +136,8 @@ class FeatureMatch(keras.layers.Layer):
         """The mean over pairs, a scalar.
 
         Args:
-            student: one tensor for each pair, as the layer gave it.
-            teacher: the same of the teacher; no gradient passes into it.
+            student: One tensor for each pair, as the layer gave it.
+            teacher: The same of the teacher; no gradient passes into it.
         """
         distances = []
         for pair, projector, scale, ours, theirs in zip(
@@ -155,11 +155,11 @@ class FeatureMatch(keras.layers.Layer):
         From random projectors, the student would first learn to suit those.
 
         Args:
-            student: features of some samples, one tensor for each pair.
-            teacher: those of the teacher for the same samples.
+            student: Features of some samples, one tensor for each pair.
+            teacher: Those of the teacher for the same samples.
 
         Raises:
-            DataError: when a feature of the teacher is the same for all samples, or not finite.
+            DataError: When a feature of the teacher is the same for all samples, or not finite.
         """
         scales = []
         for pair, projector, ours, theirs in zip(

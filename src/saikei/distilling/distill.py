@@ -92,44 +92,44 @@ def distill(
     validation, best weights, seed and the state in which the student is left are those of `fit`.
 
     Args:
-        student: a built model; it is trained in place.
-        teacher: a built model with the student's inputs and outputs; both give probabilities, or
+        student: A built model; it is trained in place.
+        teacher: A built model with the student's inputs and outputs; both give probabilities, or
             one gives logits. Or a `saikei.training.StoredTeacher`: its predictions, made before.
-        train: as in `fit`; sample weights count for both terms. Padding that the student's mask
+        train: As in `fit`; sample weights count for both terms. Padding that the student's mask
             covers counts for neither; what `ignore_class` names is learned from the teacher
             alone. Labels are not needed: `x`, `(x,)`, `(x, None)` or a dataset of inputs is enough
             to learn from the teacher alone.
-        validation: as in `fit`; the loss on the true labels decides. Without labels in both, the
+        validation: As in `fit`; the loss on the true labels decides. Without labels in both, the
             loss on what the teacher predicts does.
-        epochs: passes over the data.
-        batch_size: samples a step; datasets bring their own.
-        learning_rate: the peak of the schedule. `None` takes 3e-3 for a student that does no
+        epochs: Passes over the data.
+        batch_size: Samples a step; datasets bring their own.
+        learning_rate: The peak of the schedule. `None` takes 3e-3 for a student that does no
             better than a constant yet (not 1e-3 as in `fit`, since of the rates tried on small
             networks it distilled best); for weights that are carried over it is found as in `fit`.
         temperature: T, positive; unused for regression.
-        alpha: weight of the true labels, from 0 (teacher only) to 1 (labels only). `None` is 0.5,
+        alpha: Weight of the true labels, from 0 (teacher only) to 1 (labels only). `None` is 0.5,
             or 0 where there are no labels.
-        features: names of layers, student → teacher, whose outputs are compared; names are those
+        features: Names of layers, student → teacher, whose outputs are compared; names are those
             of `profile`, also for layers of nested models. `"auto"` takes layers that have the
             same name in both, at up to four depths: the ends of stages of one resolution.
             `None` compares no features.
-        feature_weight: w, above 0 and up to 1 (features only, so that the layers behind them stay
+        feature_weight: W, above 0 and up to 1 (features only, so that the layers behind them stay
             as they are).
         teacher_predictions: `"stored"` runs the teacher once over the data, arrays or a dataset,
             whose rows may come in any order but must be the same in each pass; `"live"` runs it
             at every step; `"auto"` stores up to 1 GiB for arrays, and is live for more, and for a
             dataset, which may augment.
-        loss: loss on the true labels; `None` as in `fit`.
-        patience: stop after so many epochs without a lower validation loss; `None` never stops.
-        seed: as in `fit`.
-        progress: whether to show a progress bar.
-        verbose: as in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
+        loss: Loss on the true labels; `None` as in `fit`.
+        patience: Stop after so many epochs without a lower validation loss; `None` never stops.
+        seed: As in `fit`.
+        progress: Whether to show a progress bar.
+        verbose: As in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
             for one line an epoch; `None` goes by `progress`.
-        callbacks: more Keras callbacks, run after ours.
-        sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
+        callbacks: More Keras callbacks, run after ours.
+        sparsify: A `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
             steps, and the epoch with the best weights is one after that.
-        keep_zeros: whether kernels that are sparse keep their exact zeros, as in `fit`.
-        class_weight: a weight for each class number, or `"balanced"`, for arrays; they become
+        keep_zeros: Whether kernels that are sparse keep their exact zeros, as in `fit`.
+        class_weight: A weight for each class number, or `"balanced"`, for arrays; they become
             sample weights, as `saikei.training.weigh_classes` makes them.
 
     Returns:
@@ -137,15 +137,15 @@ def distill(
         `feature_loss` its parts. What else it has is as in `fit`.
 
     Raises:
-        ModelError: when the teacher and the student have different inputs or outputs or are one
+        ModelError: When the teacher and the student have different inputs or outputs or are one
             model, or no features are found, or the student has a `call` of its own to look into.
-        DataError: when the data does not fit the student, or predictions are to be stored and a
+        DataError: When the data does not fit the student, or predictions are to be stored and a
             dataset brings rows without a stored prediction.
-        InputError: when an argument is out of range, or a layer's output cannot be compared.
-        WorkError: when the loss stops being a number.
+        InputError: When an argument is out of range, or a layer's output cannot be compared.
+        WorkError: When the loss stops being a number.
 
     Warns:
-        TrainingWarning: when training made the student worse, so that it stays as it was, or there
+        TrainingWarning: When training made the student worse, so that it stays as it was, or there
             are no labels and `alpha` is not given.
     """
     rate = FRESH if learning_rate is None else learning_rate

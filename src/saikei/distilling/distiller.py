@@ -20,10 +20,10 @@ class LiveDistiller(keras.distillation.Distiller):
     """Runs the teacher on every batch.
 
     Args:
-        teacher: will be frozen, recursively.
-        student: trained in place.
-        distance: between the outputs of both.
-        alpha: weight of the true labels.
+        teacher: Will be frozen, recursively.
+        student: Trained in place.
+        distance: Between the outputs of both.
+        alpha: Weight of the true labels.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class StoredDistiller(LiveDistiller):
     """Reads the stored outputs of the teacher from the batch: inputs are `{"x": …, "teacher": …}`.
 
     Args:
-        student: trained in place.
-        distance: between the outputs of both.
-        alpha: weight of the true labels.
+        student: Trained in place.
+        distance: Between the outputs of both.
+        alpha: Weight of the true labels.
     """
 
     def __init__(self, student: keras.Model, distance: SoftTargets, alpha: float) -> None:
@@ -95,13 +95,13 @@ class FeatureDistiller(StoredDistiller):
     Each model runs once a step, and gives its outputs and its features together.
 
     Args:
-        student: trained in place; nothing is added to it. Projectors belong to the distiller.
-        pairs: the tensors that are compared.
-        match: the distance between them.
-        distance: a `keras.distillation.DistillationLoss` between the outputs.
-        alpha: weight of the true labels among the answers.
-        weight: the weight of the features, from 0 to 1.
-        teacher: a model that gives `{"outputs": […], "features": […]}`; it will be frozen. `None`
+        student: Trained in place; nothing is added to it. Projectors belong to the distiller.
+        pairs: The tensors that are compared.
+        match: The distance between them.
+        distance: A `keras.distillation.DistillationLoss` between the outputs.
+        alpha: Weight of the true labels among the answers.
+        weight: The weight of the features, from 0 to 1.
+        teacher: A model that gives `{"outputs": […], "features": […]}`; it will be frozen. `None`
             when batches bring its stored outputs: inputs are then `{"x": …, "teacher": …}`.
     """
 

@@ -40,21 +40,21 @@ def feature_distiller(
     """A distiller that compares features, and the batches that it takes.
 
     Args:
-        student: will be trained in place.
-        teacher: is not changed.
-        pairs: what is compared.
-        ready: the training data.
-        soft: the distance between the outputs.
-        alpha: weight of the true labels among the answers.
-        weight: the weight of the features.
-        batch_size: samples a step, for arrays.
-        seed: the seed of the order of the samples, and of those that training starts from.
-        stored: whether the teacher runs once over the data, before training, rather than on every
+        student: Will be trained in place.
+        teacher: Is not changed.
+        pairs: What is compared.
+        ready: The training data.
+        soft: The distance between the outputs.
+        alpha: Weight of the true labels among the answers.
+        weight: The weight of the features.
+        batch_size: Samples a step, for arrays.
+        seed: The seed of the order of the samples, and of those that training starts from.
+        stored: Whether the teacher runs once over the data, before training, rather than on every
             batch; `None` stores with arrays and features of at most 256 MiB in all.
 
     Raises:
-        DataError: when the teacher's outputs or features cannot be learnt from.
-        ModelError: when the student is or holds a class with a `call` of its own.
+        DataError: When the teacher's outputs or features cannot be learnt from.
+        ModelError: When the student is or holds a class with a `call` of its own.
     """
     check_runs_as_read(read(student), student)
     shown = _showing(teacher, [pair.teacher.ref for pair in pairs])

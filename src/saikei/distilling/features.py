@@ -33,11 +33,11 @@ class Feature:
     """One tensor inside a model, of one call of one layer.
 
     Args:
-        layer: the layer's name.
-        ref: the tensor in the model's graph.
+        layer: The layer's name.
+        ref: The tensor in the model's graph.
         channel_axis: 1 or -1.
-        shape: without the batch axis and with channels last: `(*positions, channels)`.
-        dtype: the type of the tensor.
+        shape: Without the batch axis and with channels last: `(*positions, channels)`.
+        dtype: The type of the tensor.
     """
 
     layer: str
@@ -74,14 +74,14 @@ def pair_features(student: Graph, teacher: Graph, features: Features) -> tuple[P
     """Decide which tensors are compared.
 
     Args:
-        student: the student's graph.
-        teacher: the teacher's graph.
+        student: The student's graph.
+        teacher: The teacher's graph.
         features: `"auto"`, or student layer → teacher layer.
 
     Raises:
-        InputError: when a layer does not exist, is called more than once, gives several
+        InputError: When a layer does not exist, is called more than once, gives several
             tensors or none of floating point, or two tensors cannot be compared.
-        ModelError: when `"auto"` finds nothing to compare.
+        ModelError: When `"auto"` finds nothing to compare.
     """
     if isinstance(features, Mapping):
         return _given(student, teacher, features)

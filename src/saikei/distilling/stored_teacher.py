@@ -33,15 +33,15 @@ class StoredTeacher:
     they are one row for each row of the training arrays.
 
     Args:
-        outputs: an array `(n, …)`, or arrays nested as the student's outputs.
-        from_logits: whether they are logits rather than probabilities, for all outputs or each;
+        outputs: An array `(n, …)`, or arrays nested as the student's outputs.
+        from_logits: Whether they are logits rather than probabilities, for all outputs or each;
             unused for regression.
-        digests: the digests of the inputs that they belong to, uint64 `(n,)`; `None` for rows in
+        digests: The digests of the inputs that they belong to, uint64 `(n,)`; `None` for rows in
             the order of the training arrays.
-        past: the rows that the teacher was trained on, as far as they are known.
+        past: The rows that the teacher was trained on, as far as they are known.
 
     Raises:
-        DataError: when there are no rows, or numbers of them that differ.
+        DataError: When there are no rows, or numbers of them that differ.
 
     Example:
         >>> import numpy as np
@@ -68,12 +68,12 @@ class StoredTeacher:
         """Run a teacher once over data and keep its predictions.
 
         Args:
-            teacher: a built model, such as a fused one.
+            teacher: A built model, such as a fused one.
             data: `(x, y)` arrays, or a dataset, read once; labels are not used.
 
         Raises:
-            DataError: when the data is empty or endless, or an output is not finite.
-            ModelError: when the teacher is no built model.
+            DataError: When the data is empty or endless, or an output is not finite.
+            ModelError: When the teacher is no built model.
         """
         logits = tuple(
             output.activation not in ("softmax", "sigmoid") for output in read_outputs(teacher).each
@@ -93,11 +93,11 @@ class StoredTeacher:
         """Predictions in `.npy` files, which stay on the disk; nothing is unpickled.
 
         Args:
-            paths: a file for each output, in the order of the student's flattened outputs.
-            from_logits: as for the class.
+            paths: A file for each output, in the order of the student's flattened outputs.
+            from_logits: As for the class.
 
         Raises:
-            DataError: when a file cannot be read or holds anything but numbers.
+            DataError: When a file cannot be read or holds anything but numbers.
         """
         files = [_mapped(Path(path)) for path in paths]
         return cls(files[0] if len(files) == 1 else files, from_logits)
@@ -109,10 +109,10 @@ class StoredTeacher:
         """The student's tasks as these predictions have them, after a look at their values.
 
         Args:
-            tasks: of the student, one for each output.
+            tasks: Of the student, one for each output.
 
         Raises:
-            DataError: when they are not finite, or are to be probabilities and are not.
+            DataError: When they are not finite, or are to be probabilities and are not.
         """
         check_finite(self.outputs, "The stored teacher")
         outputs = tree.flatten(self.outputs)
@@ -133,7 +133,7 @@ class StoredTeacher:
         """The predictions for the rows of training arrays, nested as the outputs.
 
         Raises:
-            DataError: when there are not as many, or none for one of the rows.
+            DataError: When there are not as many, or none for one of the rows.
         """
         found = self.lookup()
         if found is not None:
@@ -149,7 +149,7 @@ class StoredTeacher:
         """The predictions for some inputs, nested as the outputs.
 
         Raises:
-            DataError: when it is not known which rows they belong to, or there are none for one.
+            DataError: When it is not known which rows they belong to, or there are none for one.
         """
         found = self.lookup()
         if found is None:
@@ -163,7 +163,7 @@ class StoredTeacher:
         """Whether the predictions for each of so many outputs are logits.
 
         Raises:
-            InputError: when that is given for another number of outputs.
+            InputError: When that is given for another number of outputs.
         """
         given = self.from_logits
         logits = (given,) * count if isinstance(given, bool) else tuple(given)

@@ -29,16 +29,16 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     the same gradients as running it at every step, at one pass instead of one for each epoch.
 
     Args:
-        teacher: a built model.
-        x: arrays, as the model takes them.
-        batch_size: samples at a time, or fewer where their outputs are large.
+        teacher: A built model.
+        x: Arrays, as the model takes them.
+        batch_size: Samples at a time, or fewer where their outputs are large.
 
     Returns:
         Arrays `(n, …)`, nested as the outputs. They are filled part by part: `predict` of all at
         once would need several times their memory.
 
     Raises:
-        DataError: when an output is not finite.
+        DataError: When an output is not finite.
     """
     count = len(tree.flatten(x)[0])
     rows = rows_at_once(bytes_of_outputs(teacher, x), batch_size)
@@ -58,14 +58,14 @@ def outputs_for_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digest
     """The teacher's outputs for every sample of one pass over a dataset.
 
     Args:
-        teacher: a built model.
-        dataset: a dataset that `keras.Model.fit` takes; it may come in any order.
+        teacher: A built model.
+        dataset: A dataset that `keras.Model.fit` takes; it may come in any order.
 
     Returns:
         The outputs, the digests of the rows that they belong to, and the number of batches.
 
     Raises:
-        DataError: when the dataset never ends or can be read only once, or an output is not
+        DataError: When the dataset never ends or can be read only once, or an output is not
             finite.
     """
     found, digests = [], []
@@ -86,14 +86,14 @@ def stored_batches(
     The teacher runs here, once over the data.
 
     Args:
-        teacher: a built model.
-        ready: the training data.
-        key: the name under which its outputs come.
-        batch_size: samples a step, for arrays.
-        seed: the seed of the order of arrays.
+        teacher: A built model.
+        ready: The training data.
+        key: The name under which its outputs come.
+        batch_size: Samples a step, for arrays.
+        seed: The seed of the order of arrays.
 
     Raises:
-        DataError: when an output is not finite; while training, when a dataset brings a row that
+        DataError: When an output is not finite; while training, when a dataset brings a row that
             was not in it before.
     """
     if ready.arrays is None:
@@ -116,7 +116,7 @@ def check_finite(outputs: Any, owner: str) -> None:
     """Refuse outputs with NaN or infinite numbers; those in files are read in parts.
 
     Raises:
-        DataError: naming the owner.
+        DataError: Naming the owner.
     """
     for output in tree.flatten(outputs):
         if not all(np.isfinite(part).all() for part in _parts(output)):
@@ -136,8 +136,8 @@ class Lookup:
     Rows with equal inputs are one row: a teacher gives the same outputs for both.
 
     Args:
-        digests: the digests of the inputs, uint64 `(n,)`.
-        outputs: arrays `(n, …)`, nested in any way; they may be memory-mapped.
+        digests: The digests of the inputs, uint64 `(n,)`.
+        outputs: Arrays `(n, …)`, nested in any way; they may be memory-mapped.
     """
 
     def __init__(self, digests: Digests, outputs: Any) -> None:
@@ -154,7 +154,7 @@ class Lookup:
         """The stored outputs for the rows, nested as they were stored.
 
         Raises:
-            DataError: when one of the rows has no stored output.
+            DataError: When one of the rows has no stored output.
         """
         rows = self.rows(x)
         missing = int((rows < 0).sum())
@@ -173,10 +173,10 @@ class TeacherBatches(keras.utils.PyDataset):
     A pass that brings another number of batches than the first one did is an error.
 
     Args:
-        dataset: a `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader`.
-        key: the name under which the teacher's outputs come.
-        lookup: finds them.
-        count: batches in a pass.
+        dataset: A `tf.data.Dataset`, `keras.utils.PyDataset` or torch `DataLoader`.
+        key: The name under which the teacher's outputs come.
+        lookup: Finds them.
+        count: Batches in a pass.
     """
 
     def __init__(self, dataset: Any, key: str, lookup: Lookup, count: int) -> None:

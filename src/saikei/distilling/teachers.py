@@ -48,17 +48,17 @@ def answer_distiller(
     """A distiller that compares outputs, and the batches that it takes.
 
     Args:
-        student: will be trained in place.
-        teacher: is not changed.
-        ready: the training data.
-        soft: the distance between the outputs.
-        alpha: weight of the true labels.
-        how: the `teacher_predictions` of `distill`.
-        batch_size: samples a step, for arrays.
-        seed: the seed of the order of the samples.
+        student: Will be trained in place.
+        teacher: Is not changed.
+        ready: The training data.
+        soft: The distance between the outputs.
+        alpha: Weight of the true labels.
+        how: The `teacher_predictions` of `distill`.
+        batch_size: Samples a step, for arrays.
+        seed: The seed of the order of the samples.
 
     Raises:
-        DataError: when the teacher's outputs cannot be learnt from, or the stored ones are not
+        DataError: When the teacher's outputs cannot be learnt from, or the stored ones are not
             for this data.
     """
     batches: Any
@@ -100,7 +100,7 @@ def check_how(how: str, teacher: keras.Model | StoredTeacher, features: Any) -> 
     """Refuse an unknown `teacher_predictions`, or one that does not suit the teacher.
 
     Raises:
-        InputError: naming the argument.
+        InputError: Naming the argument.
     """
     if how not in get_args(How):
         raise InputError(
@@ -118,8 +118,8 @@ def targets_of(student: keras.Model, teacher: keras.Model | StoredTeacher) -> Ta
     """What the teacher predicts, in the place of labels that there are not.
 
     Args:
-        student: whose labels they would be.
-        teacher: a model, or stored predictions that are known by their inputs.
+        student: Whose labels they would be.
+        teacher: A model, or stored predictions that are known by their inputs.
     """
     if isinstance(teacher, StoredTeacher):
         count = len(read_outputs(student).each)
@@ -131,7 +131,7 @@ def check_suited(student: keras.Model, teacher: keras.Model | StoredTeacher) -> 
     """Refuse a teacher with other inputs or outputs than the student.
 
     Raises:
-        ModelError: naming both, and what differs.
+        ModelError: Naming both, and what differs.
     """
     if isinstance(teacher, StoredTeacher):
         name, sides = "The stored teacher", ["output"]

@@ -21,8 +21,8 @@ class Weighing:
         """The weights for an output, with an axis for each of its positions; `None` without any.
 
         Args:
-            place: of the output.
-            predicted: what the student gives there.
+            place: Of the output.
+            predicted: What the student gives there.
         """
         if self.weights is None:
             return None
@@ -35,7 +35,7 @@ class Weighing:
         """For each output a function of labels and predictions; see `loss`.
 
         Args:
-            losses: of the outputs.
+            losses: Of the outputs.
         """
         return tuple(self.loss(place, loss) for place, loss in enumerate(losses))
 
@@ -43,8 +43,8 @@ class Weighing:
         """A function of labels and predictions, weighed by the batch that it is called in.
 
         Args:
-            place: of the output.
-            loss: an object, or a function of the caller's own.
+            place: Of the output.
+            loss: An object, or a function of the caller's own.
         """
         whole = loss if isinstance(loss, keras.losses.Loss) else _OwnLoss(loss)
         return lambda y, p: whole(y, p, sample_weight=self.of(place, p))
@@ -53,9 +53,9 @@ class Weighing:
         """The mean of a number for each position, of those that count, as much as they count.
 
         Args:
-            place: of the output.
+            place: Of the output.
             each: `(batch, …)`.
-            predicted: what the student gives there, under its mask if it has one.
+            predicted: What the student gives there, under its mask if it has one.
         """
         counts, mask = self.of(place, predicted), internals.mask_of(predicted)
         if mask is not None:

@@ -28,10 +28,10 @@ class Yardstick:
     """What states of a model are compared by: the validation loss, or the loss that is trained.
 
     Args:
-        trainer: what is fitted, compiled: the model itself, or a distiller around it.
-        model: what is validated, compiled.
-        data: the training data, of which the first samples are kept where there is no validation.
-        validation: arrays or a dataset, or `None`.
+        trainer: What is fitted, compiled: the model itself, or a distiller around it.
+        model: What is validated, compiled.
+        data: The training data, of which the first samples are kept where there is no validation.
+        validation: Arrays or a dataset, or `None`.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ def some_batches(data: Any, most: int | None = None) -> list[Any]:
     """The first batches of a dataset, as arrays.
 
     Args:
-        data: a dataset that Keras's `fit` takes.
-        most: batches, fewer where they are large; `None` for a thousand samples or so.
+        data: A dataset that Keras's `fit` takes.
+        most: Batches, fewer where they are large; `None` for a thousand samples or so.
     """
     found, count, size = [], 0, 0
     for batch in each_batch(data):
@@ -116,9 +116,9 @@ class BestState(keras.callbacks.Callback):
     """Keeps the best weights, of those before training and after each epoch.
 
     Args:
-        model: the model that is trained.
-        start: its figures before training.
-        plan: its `settled` is the epoch from which on a state can be the best.
+        model: The model that is trained.
+        start: Its figures before training.
+        plan: Its `settled` is the epoch from which on a state can be the best.
         state: The state of a training that is continued, with its best weights so far; `None` at
             the beginning.
     """
@@ -182,12 +182,12 @@ class BestState(keras.callbacks.Callback):
         been compared yet.
 
         Args:
-            yardstick: what states are compared by.
-            beats_constant: whether the model does better than a constant, as it is when called.
+            yardstick: What states are compared by.
+            beats_constant: Whether the model does better than a constant, as it is when called.
                 Without validation, only such weights are kept against those after training.
 
         Warns:
-            TrainingWarning: when the model stays as it was.
+            TrainingWarning: When the model stays as it was.
         """
         if self._plan.settled is not None:
             self.epoch = self._plan.epochs if self.epoch is None else self.epoch

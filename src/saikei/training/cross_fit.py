@@ -38,17 +38,17 @@ class CrossFit:
     """Models trained on folds, and their predictions for rows that they have not seen.
 
     Args:
-        members: for each name, the models of the folds, in their order.
-        predictions: for each name, one array `(rows, …)` for each output, flattened.
-        folds: which rows each was trained on and predicted, as indices into the data.
-        rows: indices into the data of the rows that were predicted, ascending. All of them, but
+        members: For each name, the models of the folds, in their order.
+        predictions: For each name, one array `(rows, …)` for each output, flattened.
+        folds: Which rows each was trained on and predicted, as indices into the data.
+        rows: Indices into the data of the rows that were predicted, ascending. All of them, but
             for time-ordered folds, which never predict the first.
-        fold_of: for each of `rows`, the number of the fold that predicted it, from 0.
-        tasks: what each output learns.
-        labels: the labels of `rows` for each output, with how much each of them counts.
-        x: inputs of `rows`, as the models take them.
-        digests: the digests of `rows`; see `saikei.training.provenance`.
-        refitted: for each name, a model that was trained on all rows, with `refit=True`.
+        fold_of: For each of `rows`, the number of the fold that predicted it, from 0.
+        tasks: What each output learns.
+        labels: The labels of `rows` for each output, with how much each of them counts.
+        x: Inputs of `rows`, as the models take them.
+        digests: The digests of `rows`; see `saikei.training.provenance`.
+        refitted: For each name, a model that was trained on all rows, with `refit=True`.
     """
 
     members: Mapping[str, tuple[keras.Model, ...]]
@@ -81,30 +81,30 @@ def cross_fit(
     member was trained on (Wolpert, "Stacked Generalization", 1992).
 
     Args:
-        build: gives a new model at each call, compiled or not; or a mapping from names to
+        build: Gives a new model at each call, compiled or not; or a mapping from names to
             several of these, which are trained on the same folds.
         data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset, which is gathered into
             memory. Weights count in the training and in every fit to the predictions.
-        folds: a number, for shuffled folds that are stratified by class where labels are
+        folds: A number, for shuffled folds that are stratified by class where labels are
             classes; a splitter of scikit-learn, such as `TimeSeriesSplit(5)`; or a list of pairs
             of index arrays `(train, test)`.
-        trainer: a function that is called with a model and `(x, y)`, or `(x, y, sample_weight)`
+        trainer: A function that is called with a model and `(x, y)`, or `(x, y, sample_weight)`
             where there are weights, and trains the model in place; `None` takes `saikei.fit`, with
             its default learning rate.
-        groups: one for each row; rows of one group are never divided.
-        refit: whether to train one more model of each on all rows. It takes the place of the
+        groups: One for each row; rows of one group are never divided.
+        refit: Whether to train one more model of each on all rows. It takes the place of the
             folds' models in a fused model, which then costs one member and not as many as folds.
-        seed: the seed of the folds, from which that of each model that `fit` trains is derived.
-        **arguments: for `saikei.fit`, such as `epochs=20`.
+        seed: The seed of the folds, from which that of each model that `fit` trains is derived.
+        **arguments: For `saikei.fit`, such as `epochs=20`.
 
     Returns:
         The models and their predictions; fusions take it in the place of members and data.
 
     Raises:
-        InputError: when `build` gives no new model, arguments are given beside `trainer`, or folds
+        InputError: When `build` gives no new model, arguments are given beside `trainer`, or folds
             are empty, overlap or are no folds.
-        DataError: when the data does not fit the models, or a class is missing from a fold.
-        FusionError: when a model has already been trained on rows that it is to predict.
+        DataError: When the data does not fit the models, or a class is missing from a fold.
+        FusionError: When a model has already been trained on rows that it is to predict.
 
     Example:
         >>> import keras, numpy as np

@@ -30,11 +30,11 @@ def digest_data(data: Any, name: str = "given", inputs: int = 1) -> Digests:
 
     Args:
         data: `(x, y)` arrays or a dataset, which is read once; labels are not needed.
-        name: the name of the argument, for messages.
-        inputs: how many inputs the models take.
+        name: The name of the argument, for messages.
+        inputs: How many inputs the models take.
 
     Raises:
-        DataError: when the data is empty or never ends.
+        DataError: When the data is empty or never ends.
     """
     arrays = as_arrays(data, name, labels=False, inputs=inputs)
     if arrays is not None:
@@ -55,7 +55,7 @@ def digest_rows(x: Any) -> Digests:
     2⁻⁶⁰.
 
     Args:
-        x: arrays with one sample a row, nested in any way.
+        x: Arrays with one sample a row, nested in any way.
 
     Returns:
         uint64 `(n,)`.

@@ -58,29 +58,29 @@ def fit(
     a dropout layer that has no `seed` of its own from torch's global generator, out of reach.
 
     Args:
-        model: a built model; it is trained in place.
+        model: A built model; it is trained in place.
         train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
             `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
             `DataLoader`.
-        validation: data in any of the same forms; `None` for none.
-        epochs: passes over the data.
-        batch_size: samples a step; datasets bring their own.
-        learning_rate: the peak of the schedule. `None` takes 1e-3 for a model that does no better
+        validation: Data in any of the same forms; `None` for none.
+        epochs: Passes over the data.
+        batch_size: Samples a step; datasets bring their own.
+        learning_rate: The peak of the schedule. `None` takes 1e-3 for a model that does no better
             than a constant yet. For weights that are carried over it is the best of five, from
             3e-3 down to 3e-5, after 20 steps each (on validation data where there is some).
-        loss: a Keras loss; `None` takes the one that the model is compiled with, or infers it
+        loss: A Keras loss; `None` takes the one that the model is compiled with, or infers it
             from the outputs and the labels.
-        patience: stop after so many epochs without a lower validation loss; `None` never stops.
-        seed: see above.
-        progress: whether to show a progress bar.
-        verbose: as in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
+        patience: Stop after so many epochs without a lower validation loss; `None` never stops.
+        seed: See above.
+        progress: Whether to show a progress bar.
+        verbose: As in `keras.Model.fit`, 0 for nothing, 1 or `"auto"` for the progress bar and 2
             for one line an epoch; `None` goes by `progress`.
-        callbacks: more Keras callbacks, run after ours.
-        sparsify: a `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
+        callbacks: More Keras callbacks, run after ours.
+        sparsify: A `saikei.Sparsify`: zeros that come gradually over the first two thirds of the
             steps, and the epoch with the best weights is one after that.
-        keep_zeros: whether kernels that are sparse keep their exact zeros. Rows, columns and
+        keep_zeros: Whether kernels that are sparse keep their exact zeros. Rows, columns and
             window positions of zeros alone are no sparsity, and fill up.
-        class_weight: a weight for each class number, or `"balanced"`, for arrays; they become
+        class_weight: A weight for each class number, or `"balanced"`, for arrays; they become
             sample weights, as `saikei.training.weigh_classes` makes them.
 
     Returns:
@@ -89,12 +89,12 @@ def fit(
         that the model came with, and `learning_rate`.
 
     Raises:
-        DataError: when the data does not fit the model.
-        InputError: when an argument is out of range.
-        WorkError: when the loss stops being a number.
+        DataError: When the data does not fit the model.
+        InputError: When an argument is out of range.
+        WorkError: When the loss stops being a number.
 
     Warns:
-        TrainingWarning: when training made the model worse, so that it stays as it was.
+        TrainingWarning: When training made the model worse, so that it stays as it was.
 
     Example:
         >>> import keras, numpy as np

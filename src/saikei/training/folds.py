@@ -23,8 +23,8 @@ class Fold:
     """One division of the rows.
 
     Args:
-        train: indices of the rows to train on.
-        test: indices of the rows to predict; none of them is trained on.
+        train: Indices of the rows to train on.
+        test: Indices of the rows to predict; none of them is trained on.
     """
 
     train: Indices
@@ -42,19 +42,19 @@ def make_folds(
     """Divide rows.
 
     Args:
-        folds: their number; a splitter of scikit-learn, such as `TimeSeriesSplit(5)`; or pairs of
+        folds: Their number; a splitter of scikit-learn, such as `TimeSeriesSplit(5)`; or pairs of
             index arrays `(train, test)`. A number means shuffled folds, stratified by class where
             there are classes; with groups, rows of one group stay together.
-        count: number of rows.
-        classes: the classes of the rows, `(n,)`, if they have any.
-        groups: the groups of the rows, `(n,)`, if they have any.
-        seed: the seed of the shuffling, for a number.
-        needed: classes that every training part has to hold.
+        count: Number of rows.
+        classes: The classes of the rows, `(n,)`, if they have any.
+        groups: The groups of the rows, `(n,)`, if they have any.
+        seed: The seed of the shuffling, for a number.
+        needed: Classes that every training part has to hold.
 
     Raises:
-        InputError: when `folds` is none of these, a fold is empty, trains on what it predicts,
+        InputError: When `folds` is none of these, a fold is empty, trains on what it predicts,
             or two folds predict one row.
-        DataError: when a class is missing from the training part of a fold, there are fewer
+        DataError: When a class is missing from the training part of a fold, there are fewer
             rows or groups than folds, or groups are not one for each row.
     """
     if groups is not None and np.shape(groups) != (count,):
@@ -81,8 +81,8 @@ def class_numbers(task: Task, labels: Any) -> Indices | None:
     """The class of each row; `None` where a row has no single one.
 
     Args:
-        task: what the output learns.
-        labels: an array or `Labels`.
+        task: What the output learns.
+        labels: An array or `Labels`.
     """
     y = as_labels(labels).values
     if task.kind == "binary" and y.size == len(y):

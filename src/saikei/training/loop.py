@@ -24,8 +24,8 @@ def seed_random_layers(model: keras.Model, seed: int, epoch: int | None = None) 
     every training step; without this a second training of equal weights would differ.
 
     Args:
-        model: the model that is about to be trained.
-        seed: the seed; each random layer gets its own stream of it.
+        model: The model that is about to be trained.
+        seed: The seed; each random layer gets its own stream of it.
         epoch: The epoch that begins, if each epoch has streams of its own.
     """
     weights = {id(variable) for variable in model.weights}
@@ -60,13 +60,13 @@ def train(
     trained, on some of the training data, or the last one where the first knew nothing yet.
 
     Args:
-        trainer: what is fitted.
-        model: what is validated; compiled.
-        data: a dataset in the order to train in.
-        validation: arrays or a dataset; `None` compares the first and the last state.
-        plan: how long and how fast.
-        steps: batches an epoch; `None` where the data does not know.
-        beats_constant: whether the model does better than a constant; see `BestState.settle`.
+        trainer: What is fitted.
+        model: What is validated; compiled.
+        data: A dataset in the order to train in.
+        validation: Arrays or a dataset; `None` compares the first and the last state.
+        plan: How long and how fast.
+        steps: Batches an epoch; `None` where the data does not know.
+        beats_constant: Whether the model does better than a constant; see `BestState.settle`.
 
     Returns:
         The history, with `val_loss` and the validation metrics of the model. It also has
@@ -74,13 +74,13 @@ def train(
         and the `learning_rate` at its peak.
 
     Raises:
-        DataError: when the loss is no longer a finite number because a batch of a dataset holds
+        DataError: When the loss is no longer a finite number because a batch of a dataset holds
             NaN.
-        WorkError: when it is no finite number otherwise. The model has then the weights of the
+        WorkError: When it is no finite number otherwise. The model has then the weights of the
             best epoch, or its first ones.
 
     Warns:
-        TrainingWarning: when training made the model worse, so that it stays as it was.
+        TrainingWarning: When training made the model worse, so that it stays as it was.
     """
     # Left to the first step, TensorFlow would trace that step twice.
     trainer.optimizer.build(trainer.trainable_variables)
@@ -161,8 +161,8 @@ class _ProgressBar(keras.callbacks.Callback):
     """A Rich progress bar: shows batches done, time left and the last epoch's figures.
 
     Args:
-        title: what is being trained.
-        total: number of batches of all epochs; `None` where the data does not know.
+        title: What is being trained.
+        total: Number of batches of all epochs; `None` where the data does not know.
     """
 
     def __init__(self, title: str, total: int | None) -> None:
@@ -239,10 +239,10 @@ def _check_batches(data: Any) -> None:
     """Refuse a dataset with NaN in a later batch than the first, which alone is checked before.
 
     Args:
-        data: what a model was trained on, until its loss was no longer a number.
+        data: What a model was trained on, until its loss was no longer a number.
 
     Raises:
-        DataError: naming the batch.
+        DataError: Naming the batch.
     """
     unknown_labels = False
     for number, batch in enumerate(islice(each_batch(data), _BATCHES), start=1):

@@ -25,11 +25,11 @@ def verbosity(progress: bool, verbose: Any) -> int:
     """What a training shows, as `keras.Model.fit` counts it.
 
     Args:
-        progress: whether to show a progress bar where `verbose` is `None`.
+        progress: Whether to show a progress bar where `verbose` is `None`.
         verbose: 0, 1, 2 or `"auto"`, which is 1; or `None`.
 
     Raises:
-        InputError: when `verbose` is something else.
+        InputError: When `verbose` is something else.
     """
     if verbose is None:
         return int(progress)
@@ -60,14 +60,14 @@ class Plan:
     """How long and how fast to train.
 
     Args:
-        epochs: passes over the data.
-        batch_size: samples a step, for arrays.
-        learning_rate: the peak of the schedule.
-        patience: epochs without a better validation loss before stopping; `None` never stops.
-        seed: the seed of the order of the samples and of random layers.
-        verbose: as in `keras.Model.fit`: 0 shows nothing, 1 a progress bar, 2 a line an epoch.
-        callbacks: more Keras callbacks.
-        settled: epochs that cannot be the best one, because the model is not yet what it is to
+        epochs: Passes over the data.
+        batch_size: Samples a step, for arrays.
+        learning_rate: The peak of the schedule.
+        patience: Epochs without a better validation loss before stopping; `None` never stops.
+        seed: The seed of the order of the samples and of random layers.
+        verbose: As in `keras.Model.fit`: 0 shows nothing, 1 a progress bar, 2 a line an epoch.
+        callbacks: More Keras callbacks.
+        settled: Epochs that cannot be the best one, because the model is not yet what it is to
             become; `None` where the state before training may be the best one too.
         part: Which part of a longer training this is, up to the epoch `epochs`; `None` for a whole
             training.

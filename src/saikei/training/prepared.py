@@ -28,12 +28,12 @@ class Prepared:
     """Data in the form that the training loop takes.
 
     Args:
-        arrays: the training arrays; `None` when a dataset was given.
-        dataset: the dataset as it was given; `None` when arrays were.
-        steps: batches an epoch; `None` where the dataset does not know.
-        validation: arrays or a dataset; `None` when there is none.
-        tasks: one for each output.
-        labelled: whether the training data holds labels.
+        arrays: The training arrays; `None` when a dataset was given.
+        dataset: The dataset as it was given; `None` when arrays were.
+        steps: Batches an epoch; `None` where the dataset does not know.
+        validation: Arrays or a dataset; `None` when there is none.
+        tasks: One for each output.
+        labelled: Whether the training data holds labels.
         begin: The number of epochs that were trained before.
         mixup: The parameter of the Beta distribution for mixing rows of arrays; 0 mixes nothing.
     """
@@ -48,7 +48,7 @@ class Prepared:
     mixup: float = 0.0
 
     def batches(self, batch_size: int, seed: int) -> Any:
-        """What to hand to a Keras `fit`."""
+        """The batches for a Keras `fit`."""
         if self.arrays is None:
             return self.dataset
         return self.shuffled(self.arrays, batch_size, seed)
@@ -69,16 +69,16 @@ def prepare(
     """Check a model and its data, and infer what is trained.
 
     Args:
-        model: a built model.
+        model: A built model.
         train: `(x, y)` arrays, `(x, y, sample_weight)`, or a dataset that `keras.Model.fit` takes.
-        validation: data in any of the same forms, or `None`.
-        loss: a Keras loss, one for each output, or `None` to infer it.
-        batch_size: samples a step, for arrays.
-        targets: what takes the place of labels where there are none; `None` needs labels.
+        validation: Data in any of the same forms, or `None`.
+        loss: A Keras loss, one for each output, or `None` to infer it.
+        batch_size: Samples a step, for arrays.
+        targets: What takes the place of labels where there are none; `None` needs labels.
 
     Raises:
-        ModelError: when the model is none, or is not built.
-        DataError: when the data is empty or does not fit the model, or there are no labels.
+        ModelError: When the model is none, or is not built.
+        DataError: When the data is empty or does not fit the model, or there are no labels.
     """
     read(model)
     arrays, first = _looked_at(model, train, "train", targets is None)
@@ -122,11 +122,11 @@ def fitting_weights(model: keras.Model, arrays: ArrayData) -> ArrayData:
     """The same data with weights as Keras takes them: one axis for each of the losses.
 
     Args:
-        model: a built model.
-        arrays: whose weights may be one number for each row, of sequences and maps too.
+        model: A built model.
+        arrays: Whose weights may be one number for each row, of sequences and maps too.
 
     Raises:
-        DataError: when weights do not fit the labels, or are negative or not finite.
+        DataError: When weights do not fit the labels, or are negative or not finite.
     """
     if arrays.weights is None:
         return arrays
@@ -155,10 +155,10 @@ def compile_for(
     """Compile a model with the loss and metric of each output.
 
     Args:
-        model: a built model.
-        tasks: what its outputs learn.
-        optimizer: the optimizer to train with.
-        plain: whether the metrics are Keras's own; see `Task.keras_metric`.
+        model: A built model.
+        tasks: What its outputs learn.
+        optimizer: The optimizer to train with.
+        plain: Whether the metrics are Keras's own; see `Task.keras_metric`.
     """
     outputs = read_outputs(model)
     model.compile(

@@ -35,8 +35,8 @@ class TrainingRows:
     """Rows that moved a model's weights.
 
     Args:
-        digests: the digests of their inputs, uint64, sorted, each once.
-        by: what trained on them, such as `"fit"`.
+        digests: The digests of their inputs, uint64, sorted, each once.
+        by: What trained on them, such as `"fit"`.
     """
 
     digests: Digests
@@ -50,12 +50,12 @@ def declare_training_rows(model: keras.Model, data: Any) -> None:
     data. Adds to what is known.
 
     Args:
-        model: a Keras model.
+        model: A Keras model.
         data: `(x, y)` arrays or a dataset that `keras.Model.fit` takes, or inputs alone.
 
     Raises:
-        ModelError: when the object is no Keras model.
-        DataError: when the data is empty, never ends, or does not fit the model.
+        ModelError: When the object is no Keras model.
+        DataError: When the data is empty, never ends, or does not fit the model.
 
     Example:
         >>> import keras, numpy as np
@@ -66,7 +66,7 @@ def declare_training_rows(model: keras.Model, data: Any) -> None:
         1
     """
     if not isinstance(model, keras.Model):
-        raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: hand in a model.")
+        raise ModelError(f"Expected a keras.Model, got {type(model).__name__}: give a model.")
     inputs = input_count(model)
     arrays = as_arrays(data, "given", labels=False, inputs=inputs)
     first = arrays or first_batch(data, "given", labels=False, inputs=inputs)
@@ -78,9 +78,9 @@ def record_rows(model: keras.Model, digests: Digests, by: str) -> None:
     """Write down that a model was trained on rows.
 
     Args:
-        model: what was trained, or is about to be.
-        digests: the digests of the rows.
-        by: what trains.
+        model: What was trained, or is about to be.
+        digests: The digests of the rows.
+        by: What trains.
     """
     rows = TrainingRows(np.unique(digests), by)
     known = (old for old in training_rows(model) if np.array_equal(old.digests, rows.digests))
@@ -98,10 +98,10 @@ def recording(
     passes that it would have seen without this.
 
     Args:
-        model: what is trained.
-        arrays: the training data, where it is in memory.
-        dataset: the training data otherwise.
-        by: what trains.
+        model: What is trained.
+        arrays: The training data, where it is in memory.
+        dataset: The training data otherwise.
+        by: What trains.
     """
     if arrays is not None:
         record_rows(model, digest_rows(arrays.x), by)
@@ -123,8 +123,8 @@ def inherit_rows(model: keras.Model, sources: Sequence[keras.Model]) -> None:
     Models that are built from another's graph, or hold its layers, inherit without this.
 
     Args:
-        model: the new one.
-        sources: what its weights come from.
+        model: The new one.
+        sources: What its weights come from.
     """
     mark(model, [rows for source in sources for rows in training_rows(source)])
 
@@ -133,7 +133,7 @@ def is_in_sample(model: keras.Model, data: Any) -> np.ndarray[Any, np.dtype[np.b
     """Which rows of the data the model is known to have been trained on.
 
     Args:
-        model: a Keras model.
+        model: A Keras model.
         data: `(x, y)` arrays or a dataset.
 
     Returns:
@@ -152,17 +152,17 @@ def check_held_out(
 ) -> None:
     """Refuse to fit a fusion on rows that a member was trained on.
 
-    A member knows the labels of such rows, so it looks better there than it is and gets more
+    A member has learned the labels of such rows, so it looks better there than it is and gets more
     weight than it should. Members of unknown past are let through.
 
     Args:
         members: Keras models.
         data: `(x, y)` arrays or a dataset; it is read once, if any member's past is known.
-        allow_in_sample: fit on such rows all the same.
+        allow_in_sample: Fit on such rows all the same.
 
     Raises:
-        FusionError: naming the member, how many of the rows it was trained on, and the fixes.
-        DataError: when the data is empty, never ends, or has no labels.
+        FusionError: Naming the member, how many of the rows it was trained on, and the fixes.
+        DataError: When the data is empty, never ends, or has no labels.
     """
     if not allow_in_sample and any(training_rows(member) for member in members):
         check_digests_held_out(members, digest_data(data))

@@ -49,12 +49,12 @@ def suited_rate(
     that follow may not bring back. The model ends with the weights that it came with.
 
     Args:
-        model: the model that is to be trained; compiled.
-        ready: the data of the model.
-        fresh: the rate for weights that are fresh, or no better than a constant.
-        trainer: compiles what is fitted, the model or a distiller around it, with an optimizer.
-        batches: the training batches, in the order to train in.
-        labels: a function from inputs to labels, where the data has none; `None` otherwise.
+        model: The model that is to be trained; compiled.
+        ready: The data of the model.
+        fresh: The rate for weights that are fresh, or no better than a constant.
+        trainer: Compiles what is fitted, the model or a distiller around it, with an optimizer.
+        batches: The training batches, in the order to train in.
+        labels: A function from inputs to labels, where the data has none; `None` otherwise.
     """
     if not beats_constant(model, ready, labels):
         return fresh
@@ -83,9 +83,9 @@ def beats_constant(
     """Whether a model is clearly better than the best constant outputs, on some training data.
 
     Args:
-        model: a compiled model.
-        ready: the data of the model.
-        labels: a function from inputs to labels, where the data has none; `None` otherwise.
+        model: A compiled model.
+        ready: The data of the model.
+        labels: A function from inputs to labels, where the data has none; `None` otherwise.
     """
     some = _some(model, ready)
     if labels is not None:

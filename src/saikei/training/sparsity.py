@@ -53,12 +53,12 @@ def holding_zeros(
     """Keep zeros of a model's kernels while it trains with an optimizer.
 
     Args:
-        model: what is trained.
-        optimizer: the optimizer that it trains with, which has made no step yet.
-        plan: how long.
-        steps: batches an epoch; `None` where the data does not know.
-        sparsify: zeros that come during training; `None` adds none.
-        keep_zeros: whether zeros that the kernels have already stay; see
+        model: What is trained.
+        optimizer: The optimizer that it trains with, which has made no step yet.
+        plan: How long.
+        steps: Batches an epoch; `None` where the data does not know.
+        sparsify: Zeros that come during training; `None` adds none.
+        keep_zeros: Whether zeros that the kernels have already stay; see
             `saikei.sparsity.meant_zeros` for which zeros count.
         held: Positions, among the trainable variables, of the kernels whose zeros stay, as
             `sparse_kernels` found them when a longer training began; `None` finds them now.
@@ -67,7 +67,7 @@ def holding_zeros(
         The plan, with what else training needs to do.
 
     Raises:
-        InputError: when `sparsify` cannot be used.
+        InputError: When `sparsify` cannot be used.
     """
     if sparsify is not None and not isinstance(getattr(sparsify, "target", None), SparsityTarget):
         raise InputError(
@@ -99,7 +99,7 @@ def _check_lora(model: keras.Model, sparsify: bool, keep_zeros: bool) -> None:
     """Factors that are added to a kernel would fill its zeros at the first step.
 
     Raises:
-        InputError: when such a kernel has zeros, or is to get some.
+        InputError: When such a kernel has zeros, or is to get some.
     """
     for layer, weight in merged_weights(model):
         if not is_kernel(weight.base.path, weight.shape):

@@ -27,11 +27,11 @@ class Targets:
     """A teacher's predictions as the labels of a student.
 
     Args:
-        student: whose outputs the labels are for.
-        teacher: the model, or another model of the same outputs, whose compiled loss counts where
+        student: Whose outputs the labels are for.
+        teacher: The model, or another model of the same outputs, whose compiled loss counts where
             the student has none; `None` where there are only its predictions.
-        predict: a function from inputs to the teacher's outputs, nested as they are.
-        from_logits: whether each output of the teacher is logits, where it is one of classes.
+        predict: A function from inputs to the teacher's outputs, nested as they are.
+        from_logits: Whether each output of the teacher is logits, where it is one of classes.
     """
 
     student: keras.Model
@@ -54,8 +54,8 @@ class Targets:
         """What the student learns, from the predictions for some inputs.
 
         Args:
-            x: arrays, as the models take them.
-            loss: as `saikei.fit` takes it.
+            x: Arrays, as the models take them.
+            loss: As `saikei.fit` takes it.
         """
         some = tree.map_structure(lambda leaf: leaf[:_SAMPLES], x)
         losses_ = [self._loss(*one) for one in self._each(loss)]
@@ -65,9 +65,9 @@ class Targets:
         """Labels nested as the student's outputs: probabilities, or numbers.
 
         Args:
-            x: arrays, as the models take them.
-            loss: as `saikei.fit` takes it.
-            hard: whether to give the likeliest class rather than probabilities: class numbers, or
+            x: Arrays, as the models take them.
+            loss: As `saikei.fit` takes it.
+            hard: Whether to give the likeliest class rather than probabilities: class numbers, or
                 one-hot rows where the loss takes those.
         """
         outputs = tree.flatten(self.predict(x))

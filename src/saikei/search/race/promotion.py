@@ -11,7 +11,7 @@ from saikei.search.race.plan import Plan, RungResult
 
 # Ranks flip while networks are distilled, so that the last of a family is safe up to this rung.
 SAFE_RUNGS = 3
-# Equal metrics are told apart by the loss.
+# Of equal metrics, the one with the lower loss is better.
 _LOSS_SHARE = 1e-6
 
 
