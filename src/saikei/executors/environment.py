@@ -1,7 +1,8 @@
 """What other processes need to compute bit for bit what this one computes.
 
 A backend gives other weights for another number of threads, with the same seed, and reads that
-number from the environment when it is imported.
+number from the environment when it is imported. Keras imports the backend, so it is imported in the
+functions here: a process that runs one task may not need it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-import keras
 from threadpoolctl import threadpool_info
 
 from saikei.executors.versions import package_versions
@@ -32,6 +32,8 @@ def thread_count() -> int:
     `TF_NUM_INTRAOP_THREADS` (TensorFlow), `NPROC` (JAX) or `OMP_NUM_THREADS` (torch) before the
     process starts; the default is the number of processors that the process may use.
     """
+    import keras
+
     backend = keras.backend.backend()
     if backend == "torch":
         # torch sets its number at the first operation.
@@ -54,6 +56,8 @@ def _processors() -> int:
 
 def environment() -> Mapping[str, str]:
     """Environment variables for a process that is to compute what this one does."""
+    import keras
+
     backend, count = keras.backend.backend(), str(thread_count())
     return {
         "OMP_NUM_THREADS": str(_processors()),
@@ -66,10 +70,14 @@ def environment() -> Mapping[str, str]:
 
 def this_driver() -> Driver:
     """What other processes need to know about this one."""
+    import keras
+
     return Driver(_keras_settings(), package_versions(keras.backend.backend()))
 
 
 def _keras_settings() -> Mapping[str, str]:
+    import keras
+
     settings = {
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
@@ -86,5 +94,7 @@ def apply_keras_settings(settings: Mapping[str, str]) -> None:
     Args:
         settings: The settings of a `Driver`.
     """
+    import keras
+
     for name, value in settings.items():
         getattr(keras.config, f"set_{name}")(value)
