@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
+import saikei as sk
+from saikei import dataset_batches
 from saikei.batches import as_arrays, as_numpy, predict_arrays
 from saikei.calibration import calibration_inputs
 from saikei.calibration.samples import calibration_samples
 from saikei.checks import check_inputs
 from saikei.data import arrays
 from saikei.edits import PruneChannels, RemoveLayers
-from saikei.errors import DataError
+from saikei.errors import DataError, TrainingWarning
 from saikei.graph import read
 
 X, Y = np.arange(24.0).reshape(8, 3), np.arange(8)
@@ -201,3 +206,32 @@ def test_a_model_that_predicts_in_a_way_of_its_own_does_so_here_too():
             return np.arange(len(x))
 
     assert predict_arrays(Counts(), X, 3).tolist() == [*range(8)]
+
+
+@pytest.mark.parametrize("of", ["train", "validation", "evaluated", "stored"])
+def test_data_of_unknown_length_without_end_is_stopped(
+    of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tf = pytest.importorskip("tensorflow")
+
+    def endless() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        while True:
+            yield np.ones((2, 3), "float32"), np.ones((2, 2), "float32")
+
+    shapes = tuple(tf.TensorSpec((2, width), tf.float32) for width in (3, 2))
+    data = tf.data.Dataset.from_generator(endless, output_signature=shapes)
+    monkeypatch.setattr(dataset_batches, "MANY", 12)
+    monkeypatch.setattr(dataset_batches, "ENDLESS", 25)
+    net, rows = model((3,)), (np.ones((4, 3)), np.ones((4, 2)))
+    quick: dict[str, Any] = {"epochs": 1, "progress": False, "learning_rate": 0.1}
+    call: dict[str, Callable[[Any], Any]] = {
+        "train": lambda data: sk.fit(net, data, **quick),
+        "validation": lambda data: sk.fit(net, rows, data, **quick),
+        "evaluated": lambda data: sk.evaluate(net, data),
+        "stored": lambda data: sk.Average("learn")([net, net], data),
+    }
+    with (
+        pytest.warns(TrainingWarning, match="has given 12 batches"),
+        pytest.raises(DataError, match="25 batches and no end: bound it, .*take"),
+    ):
+        call[of](data)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from saikei.batches import ArrayData, as_numpy, need_labels, parts_of, sample_count
-from saikei.errors import DataError
+from saikei.errors import DataError, TrainingWarning
 
 KINDS = "(x, y) arrays, a tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader"
 BATCH_IT = (
     "batch it first, for example dataset.batch(32) or torch.utils.data.DataLoader(dataset, 32)"
 )
+
+# Batches of data of unknown length after which it may have no end, and after which it is stopped.
+MANY = 10_000
+ENDLESS = 1_000_000
 
 
 def batch_count(dataset: Any) -> int | None:
@@ -49,6 +54,31 @@ def dataset_length(dataset: Any, name: str) -> int | None:
         return None
 
 
+def check_end(batches: int, name: str) -> None:
+    """Say of a pass over data of unknown length that it may have no end, and then stop it.
+
+    Args:
+        batches: How many batches the pass has read so far.
+        name: The name of the argument, for messages.
+
+    Raises:
+        DataError: When it has read `ENDLESS` batches.
+
+    Warns:
+        TrainingWarning: When it has read `MANY`.
+    """
+    fix = "bound it, for example with dataset.take(1000), or give it a length"
+    if batches == MANY:
+        warnings.warn(
+            f"The {name} data has given {MANY:,} batches, and its length is not known: if it "
+            f"never ends, {fix}.",
+            TrainingWarning,
+            stacklevel=2,
+        )
+    if batches >= ENDLESS:
+        raise DataError(f"The {name} data has given {ENDLESS:,} batches and no end: {fix}.")
+
+
 def dataset_batches(
     dataset: Any, name: str, *, labels: bool = True, inputs: int = 1, some: bool = False
 ) -> Iterator[ArrayData]:
@@ -70,11 +100,12 @@ def dataset_batches(
     import keras
 
     check_dataset(dataset, name, once=some)
-    if not some:
-        dataset_length(dataset, name)
+    known = some or dataset_length(dataset, name) is not None
     count = batch_count(dataset) if isinstance(dataset, keras.utils.PyDataset) else None
     batches = iter(dataset) if count is None else (dataset[index] for index in range(count))
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
+        if not known:
+            check_end(number, name)
         parts = ArrayData(*parts_of(batch, name, inputs))
         if labels:
             need_labels(parts.y, name)

@@ -12,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, ArrayData, as_numpy, for_keras
+from saikei.dataset_batches import check_end
 from saikei.errors import TrainingWarning
 from saikei.training.parts import TrainingState
 from saikei.training.plan import Plan
@@ -49,7 +50,9 @@ class Yardstick:
             found = self._evaluated(self._data)
         else:
             with unknown_end():
-                found = self._model.evaluate(self._data, verbose=0, return_dict=True)
+                found = self._model.evaluate(
+                    self._data, verbose=0, return_dict=True, callbacks=[Ends()]
+                )
         return {f"val_{name}": float(value) for name, value in found.items()}
 
     def _evaluated(self, data: ArrayData) -> dict[str, Any]:
@@ -75,6 +78,18 @@ class Yardstick:
             losses.append(float(keras.ops.convert_to_numpy(loss)))
             sizes.append(len(tree.flatten(x)[0]))
         return float(np.average(losses, weights=sizes))
+
+
+class Ends(keras.callbacks.Callback):
+    """Stops a pass over data of unknown length that has no end."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Check how many batches the epoch has had."""
+        check_end(batch + 1, "train")
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        """Check how many batches the validation has had."""
+        check_end(batch + 1, "validation")
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def fit(
         model: A built model; it is trained in place.
         train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
             `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
-            `DataLoader`.
+            `DataLoader`. It has to end: bound one that repeats, as in `dataset.take(1000)`.
         validation: Data in any of the same forms; `None` for none.
         epochs: Passes over the data.
         batch_size: Samples a step; datasets bring their own.

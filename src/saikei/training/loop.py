@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from saikei.batches import ArrayData, as_numpy
 from saikei.errors import DataError, WorkError
-from saikei.training.best import BestState, Yardstick, each_batch, unknown_end
+from saikei.training.best import BestState, Ends, Yardstick, each_batch, unknown_end
 from saikei.training.plan import Plan
 
 
@@ -118,7 +118,7 @@ def run_epochs(
     """
     callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
     if steps is None:
-        callbacks.append(plan.rate_by_epoch())
+        callbacks += [plan.rate_by_epoch(), Ends()]
     callbacks += watching
     begin = 0 if plan.part is None else plan.part.begin
     total = None if steps is None else steps * (plan.epochs - begin)
