@@ -35,7 +35,7 @@ from saikei.search.library import Library, Measured
 from saikei.search.propose import Proposer, agreement, random_structures
 
 BUDGETS = np.linspace(0.1, 0.9, 20)
-ROWS = 512
+ROWS = 256
 
 
 def main() -> None:

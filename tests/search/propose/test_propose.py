@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -182,3 +183,13 @@ def test_the_rank_correlation_rises_by_the_weights() -> None:
     found = agreement(library(), structures, [made_up_reality(one) for one in structures])
     assert found.reweighted_correlation >= max(found.correlation, 0.9)
     assert found.ratio > 1
+
+
+def test_a_library_of_blocks_alone_and_one_without_options() -> None:
+    blocks = replace(library(), entries=())
+    found = propose(graph(), blocks, Budget(macs=0.7), shares=(1,)).structures
+    assert found and all(s.options and s.costs.macs <= 0.7 * blocks.original.macs for s in found)
+    empty = replace(blocks, depth=())
+    assert resolve(empty, graph(), Budget(macs=1.0)).recipe is None
+    with pytest.raises(BudgetError, match="can be brought down to 249,072"):
+        resolve(empty, graph(), Budget(macs=0.5))

@@ -12,6 +12,7 @@ from saikei.channels import map_channels
 from saikei.costs import Counts, count_costs, measure_latency
 from saikei.edits.options import Option, stitch
 from saikei.edits.recipe import Recipe
+from saikei.errors import EditError
 from saikei.graph import Graph, build
 from saikei.search.propose.path import Solution
 from saikei.search.propose.space import AXES, Array
@@ -98,7 +99,11 @@ def counted_within(
         options = None if found is None else (*before(found), *found.space.options(found.levels))
         if found is None or options is None or options == last:
             break
-        recipe, costs = counter(options)
+        try:
+            recipe, costs = counter(options)
+        except EditError:
+            # Options that can each be applied alone may leave nothing for the others to change.
+            break
         fits = budget.fits(costs, original)
         if fits and (best is None or found.loss < best.solution.loss):
             best = Counted(found, options, recipe, costs)

@@ -35,7 +35,10 @@ from saikei.search.propose.uniform import uniform_options
 # siblings has.
 SHARES = (1.0, 1 / 2, 1 / 3, 1 / 4)
 # Times that the real loss of exchanged levels is measured.
-SWAPS = 6
+SWAPS = 4
+# Shares of the budget below which real losses are not measured: before training, deep cuts have
+# little left of what the original computes.
+MEASURED = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ def propose(
     """Structures under a budget, for the whole of it and for shares of it.
 
     For each share: the least predicted loss over all options, the same without removing blocks,
-    removed blocks alone, and uniform shape. With `measure`, the real losses of these give each
-    method a weight, the best is searched again, and levels of it are exchanged where the real loss
-    falls.
+    removed blocks alone, and uniform shape. With `measure`, the real losses of the larger ones give
+    each method a weight, the best is searched again, and levels of it are exchanged where the real
+    loss falls.
 
     Args:
         model: The model, or its graph.
@@ -146,7 +149,10 @@ class _Proposed:
         for depth in range(1, self.proposer.tables.depth + 1):
             space = self.proposer.space(depth, memory=self.memory)
             options = self.proposer.blocks(space)
-            recipe, costs = counter(options)
+            try:
+                recipe, costs = counter(options)
+            except EditError:
+                continue
             if counter.budget.fits(costs, self.original):
                 return Counted(solution(space, space.origin), options, recipe, costs)
         return None
@@ -195,7 +201,7 @@ class _Proposed:
         return replace(structure, via=name, step=step)
 
     def _keep(self, structure: Structure) -> Structure:
-        if self.measure is not None and structure.options:
+        if self.measure is not None and structure.options and structure.share >= MEASURED:
             structure = replace(structure, measured=self.measure(structure.options))
         self.structures.append(structure)
         return structure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from saikei.costs.per_call import ADDITIVE
 from saikei.edits.base import with_sizes
 from saikei.edits.options import Option
 from saikei.edits.recipe import Recipe
+from saikei.errors import EditError
 from saikei.graph import Graph, build, read
 from saikei.search.library import Library
 from saikei.search.propose.exact import Counted, Counter, counted_within, targets_of
@@ -127,7 +129,8 @@ class Proposer:
             for aim in aims:
                 options = (*self.blocks(space), *space.options(descend_to(space, aim)))
                 if options:
-                    yield counter(options)[1]
+                    with contextlib.suppress(EditError):
+                        yield counter(options)[1]
 
     def counter(self, budget: Budget) -> Counter:
         """Counts graphs for a budget; what was counted for others is known."""

@@ -65,6 +65,8 @@ def solve_linear(space: Space, levels: Levels, limits: Array) -> Levels | None:
         levels: Where the costs are exact.
         limits: As in `within_limits`.
     """
+    if not space.sites:
+        return levels
     sizes = [len(site.losses) for site in space.sites]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     rows, bounds = _rows(space, levels, limits, starts)
