@@ -53,7 +53,15 @@ def net(request: pytest.FixtureRequest) -> tuple[keras.Model, Graph]:
 def test_every_kind_of_edit_has_options_for_a_convolutional_network() -> None:
     found = _by_site(read(NETS["cnn"]()))
     kinds = {site.partition(":")[0] for site in found}
-    assert kinds == {"channels", "layer", "activation", "pooling", "head", "block"}
+    assert kinds == {
+        "channels",
+        "layer",
+        "activation",
+        "pooling",
+        "head",
+        "block",
+        "precision",
+    }
     methods = {option.method for options in found.values() for option in options}
     assert methods >= {"prune", "factorize", "separate", "kernel", "activation", "pooling", "head"}
 
@@ -159,7 +167,7 @@ def test_two_options_of_one_site_and_options_that_cannot_be_applied_are_refused(
     ("change", "match"),
     [
         ({"site": 3}, "Option\\(site=3\\)"),
-        ({"layers": "c1"}, "list of names"),
+        ({"layers": "c1"}, "tuple of names"),
         ({"edit": {"edit": "Melt"}}, "Unknown edit 'Melt' in the option"),
         ({"more": 1}, "no argument 'more'"),
     ],

@@ -38,9 +38,10 @@ from saikei.writing import write_text
 
 # Rows that losses are measured on, and rows that layers are refitted on.
 ROWS, FEWEST, FIT, FEWEST_FIT = 1024, 16, 512, 64
-# Work that a library may take: rows that the whole model computes, or multiply-accumulates where
+# Work that a library may take, ranking channels aside: rows that the whole model computes, or
+# multiply-accumulates where
 # that is more.
-PASSES, MACS = 10_000, 1e11
+PASSES, MACS = 8_000, 1e11
 # Options of one task, and tasks of a library where there are few options.
 MOST, TASKS = 48, 8
 # Share of the calls that a refit of the nearest layers computes, on average, and of the work that
@@ -74,7 +75,7 @@ def build_library(
         data: What channels are ranked by and layers are refitted on: what `keras.Model.fit` takes.
         held_out: `(x, y)` or `(x, y, sample_weight)` that the losses are measured on, arrays or a
             dataset; other samples than in `data`. Up to 1,024 rows are used, fewer of large
-            models, so that the work stays within about 10,000 rows through the whole model.
+            models, so that the work stays within about 8,000 rows through the whole model.
         methods: The edits whose options are measured; `None` for all that are imported.
         executor: Runs the measurements; `None` for this process.
         folder: An existing folder for finished parts and the result, `library.json`; what is
