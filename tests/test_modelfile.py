@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from saikei.errors import InputError, ModelError, WorkError
+from saikei.errors import InputError, ModelError, ModelWarning, WorkError
 from saikei.modelfile import load_model, save_model
 
 PROBE = np.random.default_rng(0).random((5, 4)).astype("float32")
@@ -245,3 +245,16 @@ def test_a_disk_that_does_not_take_the_model_keeps_the_old_one(model, saved, mon
         save_model(model, saved, overwrite=True)
     assert saved.read_bytes() == before
     assert files(saved.parent) == ["net.keras"]
+
+
+def test_a_loss_that_is_not_known_here_does_not_keep_a_model_from_being_read(model, tmp_path):
+    def own(y, outputs):
+        return keras.ops.mean(keras.ops.square(y - outputs))
+
+    model.compile("adam", own)
+    model.save(tmp_path / "own.keras")
+    with pytest.warns(ModelWarning, match="without the loss .* Keras has no function 'own'"):
+        loaded = load_model(tmp_path / "own.keras")
+    assert not loaded.compiled
+    x = np.ones((2, *model.input_shape[1:]))
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0))

@@ -58,6 +58,10 @@ class PinnedWarning(UserWarning):
     """Some channels could not be cut; the message names them and the reason."""
 
 
+class ModelWarning(UserWarning):
+    """A part of a model file could not be used; the message names it and the reason."""
+
+
 class TrainingWarning(UserWarning):
     """A training did not do what was asked; the message gives what it did instead."""
 

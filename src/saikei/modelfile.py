@@ -17,7 +17,7 @@ from saikei.archives import (
     opened_hdf5,
     opened_zip,
 )
-from saikei.errors import ModelError
+from saikei.errors import ModelError, ModelWarning
 from saikei.reading import parse_json
 from saikei.writing import check_target, write_whole
 
@@ -45,6 +45,9 @@ def load_model(
     Returns:
         The model, built, with the loss that it was compiled with.
 
+    Warns:
+        ModelWarning: When it is not compiled, since its loss or a metric is not known here.
+
     Raises:
         ModelError: When there is no such file, it is no `.keras` file, is damaged, would take far
             more memory than it has bytes, cannot be read, or holds a model that was never built.
@@ -64,15 +67,21 @@ def load_model(
         )
     _check_sizes(path, custom)
     try:
-        with warnings.catch_warnings():
-            # Of the training state only the loss is of use here.
-            warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
-            model = keras.saving.load_model(
-                path, custom_objects=custom, compile=compiled, safe_mode=True
-            )
+        model = _loaded(path, custom, compiled)
     # Depending on the file Keras raises KeyError, TypeError, ValueError, OSError, …
-    except Exception as error:
-        raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}.") from error
+    except Exception as error:  # noqa: BLE001
+        try:
+            if not compiled:
+                raise
+            model = _loaded(path, custom, False)
+        except Exception:  # noqa: BLE001
+            raise ModelError(f"'{path}' cannot be loaded: {_reason(error)}.") from error
+        warnings.warn(
+            f"'{path}' is loaded without the loss and metrics that it was compiled with: "
+            f"{_reason(error)}.",
+            ModelWarning,
+            stacklevel=2,
+        )
     if not isinstance(model, keras.Model):
         raise ModelError(f"'{path}' holds a {type(model).__name__}: save a whole keras.Model.")
     if not model.built:
@@ -81,6 +90,17 @@ def load_model(
             "model.build(input_shape) and save it again."
         )
     return model
+
+
+def _loaded(path: Path, custom: Mapping[str, Any] | None, compiled: bool) -> Any:
+    import keras
+
+    with warnings.catch_warnings():
+        # Of the training state only the loss is of use here.
+        warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        return keras.saving.load_model(
+            path, custom_objects=custom, compile=compiled, safe_mode=True
+        )
 
 
 def check_model_file(path: Path) -> None:
