@@ -39,8 +39,7 @@ from saikei.writing import write_text
 # Rows that losses are measured on, and rows that layers are refitted on.
 ROWS, FEWEST, FIT, FEWEST_FIT = 1024, 16, 512, 64
 # Work that a library may take, ranking channels aside: rows that the whole model computes, or
-# multiply-accumulates where
-# that is more.
+# multiply-accumulates where those are more.
 PASSES, MACS = 8_000, 1e11
 # Options of one task, and tasks of a library where there are few options.
 MOST, TASKS = 48, 8
