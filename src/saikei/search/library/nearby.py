@@ -24,7 +24,7 @@ from saikei.graph import Call, Graph, Operation
 # of them are.
 LAYERS, ALL = 3, 12
 # Rows of a system; fewer where there are more features, so that the rows make the smaller matrix.
-ROWS, ROWS_OF_WIDE, WIDE = 2048, 1024, 1024
+ROWS, ROWS_OF_WIDE, WIDE = 2048, 512, 512
 RIDGES = (1e-4, 1e-2, 1.0)
 HELD_OUT = 5
 # What an error may be, relative to the outputs, for a layer to count as right already.
