@@ -1,5 +1,5 @@
 # `make test` and `make demo` need Python 3.11 to 3.13 and make, and set up the rest in .venv.
-# PYTHON=python3.12 chooses the interpreter; ARGS="--trials 2" passes arguments to the demo.
+# PYTHON=python3.12 chooses the interpreter; ARGS="--effort 15" passes arguments to the demo.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

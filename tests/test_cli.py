@@ -362,7 +362,7 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
-    arguments += ("--trials", "1", "--epochs", "1", "--out", tmp_path / "run")
+    arguments += ("--effort", "3", "--out", tmp_path / "run")
     shown = run_json(capsys, *arguments)
     assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!")
     best = keras.saving.load_model(shown["best"])
@@ -596,7 +596,7 @@ def test_a_lambda_in_a_file_is_refused_and_not_run(
 def test_the_demo_runs_from_nothing_to_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = run_json(capsys, "demo", "--trials", "1", "--epochs", "1", "--out", tmp_path / "demo")
+    shown = run_json(capsys, "demo", "--effort", "3", "--out", tmp_path / "demo")
     record = shown["run"]
     chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
     whole = next(c for c in record["candidates"] if c["name"] == record["baseline"])
@@ -643,14 +643,13 @@ def test_python_and_command_line_do_the_same(folder: Path, tmp_path: Path) -> No
         splits.validation,
         limits,
         test=splits.test,
-        trials=1,
-        epochs=1,
+        effort=3,
         progress=False,
     )
     main(
         [
             *("optimize", str(folder / "m0.keras"), "--data", str(folder / "data.npz")),
-            *("--macs", "0.5", "--trials", "1", "--epochs", "1", "--json"),
+            *("--macs", "0.5", "--effort", "3", "--json"),
             *("--out", str(tmp_path / "run")),
         ]
     )

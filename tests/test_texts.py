@@ -70,7 +70,7 @@ def test_members_that_read_text_are_taught_fused_and_explained() -> None:
 @pytest.mark.slow
 def test_the_search_runs_on_texts(tmp_path: Path) -> None:
     result = sk.optimize(
-        reader(), TRAIN, HELD, sk.Budget(params=0.9), trials=1, epochs=1, out=tmp_path / "run"
+        reader(), TRAIN, HELD, sk.Budget(params=0.9), effort=3, out=tmp_path / "run"
     )
     assert result.best.count_params() <= 0.9 * reader().count_params()
 

@@ -9,7 +9,16 @@ from scipy.stats import binomtest
 
 from saikei.runs.candidate import Candidate, Cost, Kind, LayerChange, Training
 from saikei.runs.front import pareto_front
-from saikei.runs.record import Comparison, Decision, FinalTest, Run, RunSettings
+from saikei.runs.record import (
+    Comparison,
+    Decision,
+    EffortRecord,
+    FinalTest,
+    LibraryRecord,
+    MethodRecord,
+    Run,
+    RunSettings,
+)
 from saikei.scoring.score import Difference, Score
 
 
@@ -42,6 +51,7 @@ def training(teacher: str | None, best: float) -> Training:
     return Training(
         teacher=teacher,
         epochs=20,
+        total=20,
         learning_rate=0.001,
         temperature=4.0 if teacher else None,
         alpha=0.3 if teacher else 1.0,
@@ -56,15 +66,16 @@ def training(teacher: str | None, best: float) -> Training:
 
 
 def trained(name: str, kind: Kind, share: float, correct: int, before: int) -> Candidate:
-    teacher = None if kind == "labels" else "original"
+    teacher = None if "labels" in name else "original"
     recipe: dict[str, Any] = {
         "edits": [{"edit": "PruneChannels", "keep": {"budget": {"macs": int(690_000 * share)}}}]
     }
     return Candidate(
         name=name,
         kind=kind,
+        family="fresh" if kind == "fresh" else "knapsack",
         parent="original",
-        plan={"name": name, "seed": 7},
+        plan={"name": name, "seed": 7, "settings": {"batch_size": 32}},
         recipe=recipe,
         members=(),
         weights=(),
@@ -82,6 +93,7 @@ def sample_run(hostile: str = "") -> Run:
     baseline = Candidate(
         name="original",
         kind="original",
+        family="given",
         parent=None,
         plan={},
         recipe=None,
@@ -100,8 +112,9 @@ def sample_run(hostile: str = "") -> Run:
     average = _with(
         baseline,
         name="average-1",
-        kind="average",
-        plan={"weights": "equal"},
+        kind="fused",
+        family="average",
+        plan={"fusion": "Average", "complexity": 1},
         members=("a2-pruned", "a2-fresh"),
         weights=(0.5, 0.5),
         fits=True,
@@ -111,12 +124,12 @@ def sample_run(hostile: str = "") -> Run:
     )
     candidates = (
         baseline,
-        trained("a1-pruned", "pruned", 0.25, 354, 201),
+        trained("a1-pruned", "kept", 0.25, 354, 201),
         trained("a1-fresh", "fresh", 0.25, 352, 34),
-        trained("a1-labels", "labels", 0.25, 349, 201),
-        trained("a2-pruned", "pruned", 0.122, 351, 150),
+        trained("a1-labels", "kept", 0.25, 349, 201),
+        trained("a2-pruned", "kept", 0.122, 351, 150),
         trained("a2-fresh", "fresh", 0.122, 348, 41),
-        trained("a3-pruned", "pruned", 0.08, 341, 90),
+        trained("a3-pruned", "kept", 0.08, 341, 90),
         trained("a3-fresh", "fresh", 0.08, 343, 30),
         average,
     )
@@ -137,7 +150,7 @@ def sample_run(hostile: str = "") -> Run:
                 "no clear difference",
             ),
             Comparison(
-                "pruned or fresh weights",
+                "kept or fresh weights",
                 "a1-pruned",
                 "a1-fresh",
                 Difference(2 / 360, -0.004, 0.0151),
@@ -151,7 +164,7 @@ def sample_run(hostile: str = "") -> Run:
                 "distillation: better",
             ),
             Comparison(
-                "average or best single",
+                "fused or best single",
                 "average-1",
                 "a1-pruned",
                 Difference(0.0, -0.008, 0.008),
@@ -167,8 +180,20 @@ def sample_run(hostile: str = "") -> Run:
                 f"but is an average of 2. {hostile}",
             ),
         ),
+        methods=(
+            MethodRecord("prune", 24, 6, True, f"a1-pruned uses it. {hostile}"),
+            MethodRecord("average", 8, 1, False, "Its best candidate average-1 has 98.33 %."),
+        ),
+        effort=(
+            EffortRecord("knapsack", 1, 4, 4),
+            EffortRecord("knapsack", 9, 1, 8),
+            EffortRecord(f"fresh{hostile}", 1, 2, 2),
+        ),
+        library={
+            "original": LibraryRecord(24, 360, "nats", 3.2, ((0.01, 0.012), (0.2, 0.3)), None)
+        },
         test=FinalTest(accuracy(355), accuracy(353), Difference(-2 / 360, -0.017, 0.006)),
-        settings=RunSettings({"macs": 0.25}, {"macs": 172_500.0}, 3, 20, 128, 0),
+        settings=RunSettings({"macs": 0.25}, {"macs": 172_500.0}, ("prune", "average"), 45, 128, 0),
         samples={"train": 1078, "validation": 360, "test": 360},
         fingerprint={"model": "ab" * 16, "data": "cd" * 16, "settings": "ef" * 16},
         versions={"saikei": "0.1.0", "keras": "3.15.1", "python": "3.11.7"},

@@ -27,11 +27,14 @@ def test_a_pruned_model_is_cut_and_distilled() -> None:
         "from pathlib import Path",
         "",
         "import saikei as sk",
+        "from saikei.distilling import train_part",
+        "from saikei.training import TrainingSettings",
         "",
         'recipe = sk.Recipe.from_json(Path("candidates/a1-pruned/recipe.json").read_text())',
         "model = recipe(original, train)",
-        "sk.distill(model, original, train, validation, temperature=4.0, alpha=0.3,",
-        "           epochs=20, batch_size=128, learning_rate=0.001, seed=7)",
+        "settings = TrainingSettings(learning_rate=0.001, batch_size=32)",
+        "train_part(model, original, train, validation, settings,",
+        "           until=20, total=20, seed=7)",
     ]
 
 
@@ -53,8 +56,7 @@ def test_learned_weights_are_given_in_full() -> None:
 
 def test_labels_alone_need_no_teacher() -> None:
     text = replay(replace(sample_run(), chosen="a1-labels"))
-    assert "sk.fit(model, train, validation, epochs=20" in text
-    assert "distill" not in text
+    assert "train_part(model, None, train, validation, settings," in text
 
 
 def test_a_team_of_originals_that_taught_is_made_first() -> None:
@@ -62,12 +64,21 @@ def test_a_team_of_originals_that_taught_is_made_first() -> None:
     text = replay(run)
     ast.parse(text)
     assert "teacher = sk.Average()([original])" in text
-    assert "sk.distill(model, teacher, train" in text
+    assert "train_part(model, teacher, train" in text
 
 
-def test_a_dataset_brings_its_own_batches() -> None:
+def test_a_student_is_made_after_its_teacher() -> None:
     run = sample_run()
-    assert "batch_size" not in replay(replace(run, settings=replace(run.settings, batch_size=None)))
+    average = run.candidate("average-1")
+    student = replace(run.candidate("a1-pruned"), name="student", parent="a1-fresh", recipe=None)
+    student = replace(student, training=replace(student.training, teacher=average.name))
+    text = replay(replace(run, candidates=(*run.candidates, student), chosen="student"))
+    ast.parse(text)
+    lines = text.splitlines()
+    made = [line.split(" = ")[0] for line in lines if " = " in line and "recipe" not in line[:6]]
+    assert made.index("member_4") < made.index("model")
+    assert "model = copy_model(member_1)" in lines
+    assert "train_part(model, member_4, train, validation, settings," in lines
 
 
 @pytest.mark.parametrize(
@@ -77,12 +88,16 @@ def test_no_text_of_a_record_is_code(name: str) -> None:
     """Names, the teacher and the plan stand in quotes, or not at all."""
     run = with_teacher(sample_run(), name)
     given = replace(run.candidate("original"), name=name + "2")
-    trained = replace(run.candidate("a1-fresh"), name=name, parent=given.name, plan={"seed": name})
+    plan = {"seed": name, "settings": {name: 1, "mixup": name}}
+    trained = replace(run.candidate("a1-fresh"), name=name, parent=given.name, plan=plan)
     text = replay(replace(run, candidates=(given, trained), chosen=name))
     assert all(line.isprintable() for line in text.splitlines())
     tree = ast.parse(text)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    known = "Path fresh_model model original recipe sk teacher train validation"
+    known = (
+        "Path TrainingSettings fresh_model model original recipe settings sk teacher train "
+        "train_part validation"
+    )
     assert used <= set(known.split())
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     assert [alias.name for node in imported for alias in node.names] == ["saikei"]

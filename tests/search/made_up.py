@@ -25,10 +25,11 @@ def score(value: float, greater_is_better: bool = True) -> Score:
     return Score(name, value, value - 0.01, value + 0.01, 100, greater_is_better, 1 - value)
 
 
-def candidate(name: str = "a1-pruned", value: float = 0.9, **changes: Any) -> Candidate:
+def candidate(name: str = "01-knapsack", value: float = 0.9, **changes: Any) -> Candidate:
     made = Candidate(
         name=name,
-        kind="pruned",
+        kind="kept",
+        family="knapsack",
         parent="original",
         plan={"seed": 3},
         recipe=None,

@@ -16,9 +16,8 @@ from saikei.datasets import digits
 from saikei.search import Result
 
 BUDGET = sk.Budget(macs=0.3)
-# One architecture at the whole budget and one at half of it, whose two models can be averaged.
-TRIALS = 2
-EPOCHS = 2
+# A handful of candidates, most of them for one or two epochs.
+EFFORT = 24
 
 
 @cache
@@ -69,8 +68,7 @@ def search(model: Any, out: Path | None, **changes: Any) -> Result:
         "validation": splits.validation,
         "budget": BUDGET,
         "test": splits.test,
-        "trials": TRIALS,
-        "epochs": EPOCHS,
+        "effort": EFFORT,
         "seed": 4,
         "progress": False,
     }

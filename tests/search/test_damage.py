@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from saikei.errors import DiskError, InputError
-from saikei.search import trials as walk
 from saikei.search.folder import LOCK, RunFolder, locked
-from saikei.search.space import first_points, space
+from saikei.search.race import space_of
 from saikei.search.study import Study
 from tests.search.conftest import Finished
 from tests.search.made_up import candidate
@@ -51,7 +50,7 @@ def stored(tmp_path: Path) -> RunFolder:
     made = candidate(recipe={"edits": []}, plan={"seed": 1})
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     folder.save(made, model, (np.arange(6.0).reshape(3, 2),))
-    assert folder.finished("a1-pruned", {"seed": 1}) == made
+    assert folder.finished("01-knapsack", {"seed": 1}) == made
     return folder
 
 
@@ -60,8 +59,8 @@ def stored(tmp_path: Path) -> RunFolder:
 def test_a_candidate_with_a_damaged_part_is_made_again(
     stored: RunFolder, part: str, damage: Callable[[Path], None]
 ) -> None:
-    damage(stored.candidates / "a1-pruned" / part)
-    known = stored.finished("a1-pruned", {"seed": 1})
+    damage(stored.candidates / "01-knapsack" / part)
+    known = stored.finished("01-knapsack", {"seed": 1})
     # One flipped bit in text may be another text; that it is read whole is all that can be known.
     assert known is None or (part, damage) == ("result.json", flipped)
 
@@ -70,17 +69,17 @@ def test_a_candidate_with_a_damaged_part_is_made_again(
 def test_a_record_of_a_candidate_that_is_none_is_not_read(
     stored: RunFolder, content: bytes
 ) -> None:
-    (stored.candidates / "a1-pruned" / "result.json").write_bytes(content)
-    assert stored.finished("a1-pruned", {"seed": 1}) is None
+    (stored.candidates / "01-knapsack" / "result.json").write_bytes(content)
+    assert stored.finished("01-knapsack", {"seed": 1}) is None
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut_in_half, overwritten])
 def test_a_damaged_recipe_is_written_again_from_the_record(
     stored: RunFolder, damage: Callable[[Path], None]
 ) -> None:
-    recipe = stored.candidates / "a1-pruned" / "recipe.json"
+    recipe = stored.candidates / "01-knapsack" / "recipe.json"
     damage(recipe)
-    assert stored.finished("a1-pruned", {"seed": 1}) is not None
+    assert stored.finished("01-knapsack", {"seed": 1}) is not None
     assert json.loads(recipe.read_text()) == {"edits": []}
 
 
@@ -96,8 +95,8 @@ def test_a_damaged_fingerprint_is_named(stored: RunFolder, content: bytes) -> No
 
 
 def study_at(path: Path) -> Study:
-    first = [point.to_dict() for point in first_points(["original"])]
-    return Study(path, space(["original"]), first, seed=0)
+    space = space_of(None, 32, mixable=True)
+    return Study(path, space.ranges, space.first(2), seed=0)
 
 
 def other_database(path: Path) -> None:
@@ -175,7 +174,7 @@ def test_a_damaged_run_is_made_whole_without_training(
     damage: Callable[[Path], None],
 ) -> None:
     damage(copied)
-    monkeypatch.setattr(walk, "run_plan", None)
+    monkeypatch.setattr("saikei.search.race.rung.train_part", None)
     result = search(finished.model, copied)
     assert_same(result, finished.result)
     assert json.loads((copied / "front.json").read_text())

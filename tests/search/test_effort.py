@@ -1,15 +1,11 @@
-"""Batches are small where data is, and what is out of range is refused."""
+"""Batches are small where data is, and seeds of different uses differ."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saikei.errors import InputError
-from saikei.search.plan import Effort, batch_size_for
+from saikei.search.sizes import batch_size_for, derived_seed
 
 
 @given(samples=st.integers(1, 10**7))
@@ -20,8 +16,7 @@ def test_the_batch_is_the_largest_with_sixty_steps_an_epoch(samples: int) -> Non
     assert size == 128 or samples / (2 * size) < 60
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"batch_size": 0}, {"seed": -1}, {"epochs": 1.5}])
-def test_effort_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
-    ((name, value),) = wrong.items()
-    with pytest.raises(InputError, match=f"{name}={value}: give a whole number of at least"):
-        Effort(**{"epochs": 1, "batch_size": 16, "seed": 0, **wrong})
+def test_seeds_of_different_uses_differ() -> None:
+    paths = [(number, use) for number in range(20) for use in range(3)]
+    seeds = {derived_seed(seed, *path) for seed in range(3) for path in paths}
+    assert len(seeds) == 180

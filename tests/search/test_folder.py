@@ -26,7 +26,7 @@ def begun(path: Path) -> RunFolder:
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("model", "models"), ("data", "data"), ("settings", "budget, trials"), ("backend", "backend")],
+    [("model", "models"), ("data", "data"), ("settings", "budget"), ("backend", "backend")],
 )
 def test_another_run_is_refused_by_what_differs(tmp_path: Path, key: str, message: str) -> None:
     folder = begun(tmp_path)
@@ -51,29 +51,29 @@ def test_a_kill_at_the_very_start_does_not_lock_the_folder(tmp_path: Path) -> No
 
 def test_a_half_written_candidate_is_cleared_and_was_never_seen(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    draft = folder.candidates / ".draft-a1-pruned"
+    draft = folder.candidates / ".draft-01-knapsack"
     draft.mkdir()
     (draft / "result.json").write_text('{"name"')
-    assert folder.finished("a1-pruned", {"seed": 3}) is None
+    assert folder.finished("01-knapsack", {"seed": 3}) is None
     begun(tmp_path)
     assert list(folder.candidates.iterdir()) == []
 
 
 def test_a_saved_candidate_is_found_again_by_its_plan_alone(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    made = candidate("a1-pruned", recipe={"edits": []}, plan={"seed": 3})
+    made = candidate("01-knapsack", recipe={"edits": []}, plan={"seed": 3})
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("adam", "mse")
     said = np.arange(6.0).reshape(3, 2), np.ones((3, 1))
     folder.save(made, model, said)
-    assert folder.finished("a1-pruned", {"seed": 3}) == made
-    assert folder.finished("a1-pruned", {"seed": 4}) is None
+    assert folder.finished("01-knapsack", {"seed": 3}) == made
+    assert folder.finished("01-knapsack", {"seed": 4}) is None
     assert folder.finished("a2-pruned", {"seed": 3}) is None
-    for expected, stored in zip(said, folder.outputs("a1-pruned"), strict=True):
+    for expected, stored in zip(said, folder.outputs("01-knapsack"), strict=True):
         np.testing.assert_array_equal(stored, expected)
-    recipe = folder.candidates / "a1-pruned" / "recipe.json"
+    recipe = folder.candidates / "01-knapsack" / "recipe.json"
     assert json.loads(recipe.read_text()) == {"edits": []}
-    loaded = folder.model("a1-pruned")
+    loaded = folder.model("01-knapsack")
     assert not loaded.compiled
     np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
 
@@ -82,5 +82,5 @@ def test_a_candidate_of_another_plan_is_replaced(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     folder.save(candidate(plan={"seed": 1}), None, (np.zeros(1),))
     folder.save(candidate(plan={"seed": 2}), None, (np.ones(1),))
-    assert folder.finished("a1-pruned", {"seed": 1}) is None
-    np.testing.assert_array_equal(folder.outputs("a1-pruned")[0], np.ones(1))
+    assert folder.finished("01-knapsack", {"seed": 1}) is None
+    np.testing.assert_array_equal(folder.outputs("01-knapsack")[0], np.ones(1))

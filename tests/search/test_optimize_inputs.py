@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from keras import layers
 
 import saikei as sk
-from saikei.errors import BudgetError, DataError, FusionError, InputError
-from saikei.search import execute, originals
+from saikei.errors import BudgetError, DataError, FusionError, InputError, WorkError
+from saikei.search import originals
 from saikei.search.splits import search_data
 from tests.search.small import data, dense, search
 
@@ -22,14 +23,13 @@ def training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("something is trained")
 
-    monkeypatch.setattr(execute, "fit", refuse)
-    monkeypatch.setattr(execute, "distill", refuse)
+    monkeypatch.setattr("saikei.search.race.rung.train_part", refuse)
 
 
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (sk.Budget(macs=1), r"cannot be reached: macs can be brought down to 74 "),
+        (sk.Budget(macs=1), r"cannot be reached: macs can be brought down to \d+ "),
         (sk.Budget(params=0.001), r"cannot be reached: params can be brought down to \d+"),
     ],
 )
@@ -42,8 +42,13 @@ def test_an_impossible_budget_is_refused_with_the_smallest_that_can_be_reached(
 
 
 def test_the_smallest_that_is_named_can_be_reached() -> None:
-    with pytest.raises(AssertionError, match="something is trained"):
-        search(dense(), None, budget=sk.Budget(macs=74))
+    with pytest.raises(BudgetError) as refused:
+        search(dense(), None, budget=sk.Budget(macs=1))
+    smallest = re.search(r"brought down to ([\d,]+)", str(refused.value))
+    assert smallest is not None
+    least = int(smallest.group(1).replace(",", ""))
+    with pytest.raises(WorkError, match="something is trained"):
+        search(dense(), None, budget=sk.Budget(macs=least))
 
 
 def test_a_budget_is_asked_for() -> None:
@@ -52,11 +57,24 @@ def test_a_budget_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"trials": 0}, {"epochs": 0}, {"batch_size": 0}, {"seed": -1}, {"epochs": 2.5}]
+    ("wrong", "message"),
+    [
+        ({"effort": 2}, "effort=2: give a whole number"),
+        ({"effort": 9.5}, "effort=9.5: give a whole number"),
+        ({"seed": -1}, "seed=-1: give a whole number"),
+        ({"workers": 0}, "workers=0"),
+        ({"methods": ["prun"]}, "Unknown method 'prun': did you mean 'prune'"),
+        ({"methods": []}, "give a list of at least one"),
+        ({"methods": [keras.Model]}, "classes derived from saikei's Edit"),
+        (
+            {"settings": {"temprature": 2}},
+            "settings has no 'temprature': did you mean 'temperature'",
+        ),
+        ({"settings": {"alpha": (0.9, 0.1)}}, r"settings\['alpha'\] = \(0.9, 0.1\)"),
+    ],
 )
-def test_numbers_out_of_range_are_refused_by_name(wrong: dict[str, Any]) -> None:
-    ((name, value),) = wrong.items()
-    with pytest.raises(InputError, match=f"{name}={value}: give a whole number"):
+def test_arguments_out_of_range_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         search(dense(), None, **wrong)
 
 

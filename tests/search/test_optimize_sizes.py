@@ -25,7 +25,7 @@ def two_lengths() -> keras.Model:
 def search(**changes: Any) -> sk.Result:
     generator = np.random.default_rng(0)
     x = [generator.normal(size=(32, 12, 4)), generator.integers(0, 9, (32, 5))]
-    options: dict[str, Any] = {"budget": sk.Budget(macs=0.5), "trials": 1, "epochs": 1}
+    options: dict[str, Any] = {"budget": sk.Budget(macs=0.5), "effort": 3}
     data = (x, generator.integers(0, 2, 32))
     return sk.optimize(two_lengths(), data, progress=False, **{**options, **changes})
 

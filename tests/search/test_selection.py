@@ -50,28 +50,30 @@ def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> N
 
 def test_a_single_model_is_chosen_over_an_average_that_is_not_clearly_better() -> None:
     single = candidate("single", cost=cost(100))
-    average = candidate("average", kind="average", members=("x", "y"), cost=cost(20))
+    average = candidate(
+        "average", kind="fused", family="average", members=("x", "y"), cost=cost(20)
+    )
     outputs = {"single": right(JUDGE, 178, first=20), "average": right(JUDGE, 180)}
     assert chosen([single, average], outputs) == "single"
 
 
 def test_fewer_members_and_then_equal_weights_are_simpler() -> None:
     outputs = {name: right(JUDGE, 180) for name in ("learned", "equal", "three")}
-    team = {"kind": "average", "cost": cost(100)}
-    learned = candidate("learned", members=("x", "y"), plan={"weights": "learn"}, **team)
-    equal = candidate("equal", members=("x", "y"), plan={"weights": "equal"}, **team)
-    three = candidate("three", members=("x", "y", "z"), plan={"weights": "equal"}, **team)
+    team = {"kind": "fused", "family": "average", "cost": cost(100)}
+    learned = candidate("learned", members=("x", "y"), plan={"complexity": 2}, **team)
+    equal = candidate("equal", members=("x", "y"), plan={"complexity": 1}, **team)
+    three = candidate("three", members=("x", "y", "z"), plan={"complexity": 1}, **team)
     assert chosen([three, learned, equal], outputs) == "equal"
     assert chosen([three, learned], outputs) == "learned"
 
 
 def test_harm_is_not_done_an_original_that_fits_stays_unless_it_is_beaten() -> None:
     given = candidate("original", kind="given", parent=None, cost=cost(100))
-    pruned = candidate("a1-pruned", cost=cost(90))
-    worse = {"original": right(JUDGE, 190), "a1-pruned": right(JUDGE, 170)}
-    same = {"original": right(JUDGE, 190), "a1-pruned": right(JUDGE, 190)}
+    pruned = candidate("small", cost=cost(90))
+    worse = {"original": right(JUDGE, 190), "small": right(JUDGE, 170)}
+    same = {"original": right(JUDGE, 190), "small": right(JUDGE, 190)}
     assert chosen([given, pruned], worse) == "original"
-    assert chosen([given, pruned], same) == "a1-pruned"
+    assert chosen([given, pruned], same) == "small"
 
 
 def test_what_does_not_keep_the_budget_never_ships() -> None:
@@ -105,3 +107,12 @@ def test_the_reason_gives_the_figures() -> None:
     assert decision.choice == "cheap"
     assert "cheap is behind by 1.00 points" in decision.reason
     assert "10 % of its MACs per sample" in decision.reason
+
+
+def test_a_soup_is_as_simple_as_one_model() -> None:
+    soup = candidate("soup", kind="fused", family="soup", members=("x", "y"), cost=cost(10))
+    single, average = candidate("single", cost=cost(100)), replace(soup, family="average")
+    outputs = {"single": right(JUDGE, 180), "soup": right(JUDGE, 178, first=20)}
+    # It is one model and fits nothing, so the cheaper one is simpler.
+    assert chosen([soup, single], outputs) == "soup"
+    assert chosen([average, single], outputs) == "single"

@@ -45,7 +45,7 @@ def _options(
 
 
 _EXAMPLES: dict[Callable[..., None], str] = {
-    demo.demo: "saikei demo --trials 2 --epochs 3",
+    demo.demo: "saikei demo --effort 20",
     profile.profile: "saikei profile model.keras --no-latency",
     edit.edit: "saikei edit model.keras --keep 0.5 --out small.keras",
     optimize.optimize: "saikei optimize model.keras --data data.npz --macs 0.25 --out run/",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saikei.cli.optimize import given, show
-from saikei.cli.options import Json, Seed, budget
+from saikei.cli.options import Effort, Json, Seed, budget
 from saikei.cli.output import import_keras, say
 from saikei.errors import InputError
 
@@ -35,22 +35,7 @@ def demo(
             "decimal point (0.25), or a count (500000)."
         ),
     ] = "0.25",
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Architectures to try; each is trained from pruned and from fresh weights. "
-            "Default: 4.",
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Epochs of each training. Default: 20 for the network and 15 for candidates; on "
-            "fashion-mnist 8 and 3.",
-        ),
-    ] = None,
+    effort: Effort = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +67,7 @@ def demo(
         model,
         splits.train,
         splits.validation,
-        epochs=epochs or (20 if few else 8),
+        epochs=20 if few else 8,
         # Small batches where samples are few, so that there are enough steps.
         batch_size=16 if few else 64,
         seed=seed,
@@ -96,9 +81,9 @@ def demo(
         splits.validation,
         limits,
         test=splits.test,
-        out=out or _folder(dataset, macs, trials, epochs, seed),
+        out=out or _folder(dataset, macs, effort, seed),
         progress=not as_json,
-        **given(trials=trials, epochs=epochs or (15 if few else 3), seed=seed),
+        **given(effort=effort, seed=seed),
     )
     show(result, as_json)
 
@@ -140,10 +125,8 @@ def _load(dataset: DemoData, seed: int) -> Splits:
     return datasets.digits(seed) if dataset is DemoData.DIGITS else datasets.fashion_mnist()
 
 
-def _folder(
-    dataset: DemoData, macs: str, trials: int | None, epochs: int | None, seed: int
-) -> Path:
+def _folder(dataset: DemoData, macs: str, effort: int | None, seed: int) -> Path:
     """A folder for these options, so that other options are another run."""
-    parts = {"macs": macs, "trials": trials, "epochs": epochs, "seed": seed}
+    parts = {"macs": macs, "effort": effort, "seed": seed}
     options = "-".join(f"{name}{value}" for name, value in parts.items() if value is not None)
     return Path("demo-run") / f"{dataset}-{options}"

@@ -9,6 +9,7 @@ import typer
 
 from saikei.cli.options import (
     Bytes,
+    Effort,
     Json,
     Latency,
     LatencyBatch,
@@ -19,6 +20,7 @@ from saikei.cli.options import (
     budget,
 )
 from saikei.cli.output import import_keras, say, say_json
+from saikei.errors import InputError
 
 
 def optimize(
@@ -46,23 +48,33 @@ def optimize(
     memory: Memory = None,
     latency: Latency = None,
     latency_batch: LatencyBatch = None,
-    trials: Annotated[
-        int | None,
+    methods: Annotated[
+        str | None,
         typer.Option(
-            min=1,
-            help="Architectures to try; each is trained from pruned and from fresh weights. "
-            "Default: 4 for one model, 3 n + 1 for n models.",
+            help="Edits and fusions that take part, separated by commas, such as "
+            "prune,activation,cascade. Default: all."
         ),
     ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of each training. Default: 15.")
+    effort: Effort = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A training setting: one value (temperature=2), a range (learning_rate=1e-4:1e-2) "
+            "or choices (batch_size=32,64). Can be repeated. Names: learning_rate, optimizer, "
+            "weight_decay, batch_size, temperature, alpha, label_smoothing, mixup, decay.",
+        ),
     ] = None,
-    batch_size: Annotated[
+    workers: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            help="Batch size of each training. Default: 16 to 128, by the number of samples.",
+            min=1, help="Processes that train candidates. Default: in this process. Same result."
         ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster that trains candidates, or auto. Same result."),
     ] = None,
     seed: Seed = 0,
     no_latency: Annotated[
@@ -74,6 +86,13 @@ def optimize(
             help="Metric to choose by and report, such as auc, f1 or balanced_accuracy. Default: "
             "accuracy, or the squared error for regression."
         ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress, only the result.")
+    ] = False,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(help="File to which each event of the search is appended as a line of JSON."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -96,10 +115,52 @@ def optimize(
         test=splits.test,
         out=out,
         latency=not no_latency,
-        progress=not as_json,
-        **given(trials=trials, epochs=epochs, batch_size=batch_size, seed=seed, metric=metric),
+        progress=not (as_json or quiet),
+        events=jsonl,
+        **given(
+            methods=None if methods is None else methods.replace(" ", "").split(","),
+            effort=effort,
+            settings=settings_typed(settings or []) or None,
+            seed=seed,
+            metric=metric,
+            workers=workers,
+            ray=ray,
+        ),
     )
     show(result, as_json)
+
+
+def settings_typed(pairs: list[str]) -> dict[str, Any]:
+    """Training settings as typed: a value, a range `low:high`, or choices `a,b`.
+
+    Args:
+        pairs: Texts such as `"batch_size=32,64"`.
+
+    Raises:
+        InputError: If a text has no name or no value.
+    """
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (name and equals and text):
+            raise InputError(f"--set {pair}: write NAME=VALUE, such as --set batch_size=32,64.")
+        if ":" in text:
+            low, _, high = text.partition(":")
+            found[name] = (_value(low), _value(high))
+        elif "," in text:
+            found[name] = [_value(one) for one in text.split(",")]
+        else:
+            found[name] = _value(text)
+    return found
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def given(**options: Any) -> dict[str, Any]:

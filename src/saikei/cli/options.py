@@ -53,6 +53,10 @@ LatencyBatch = Annotated[
     int | None,
     typer.Option(min=1, help="Samples in the batch that --latency is for. Default: 32."),
 ]
+Effort = Annotated[
+    int | None,
+    typer.Option(min=3, help="Total number of epochs of all trainings. Default: 45."),
+]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(

@@ -18,18 +18,18 @@ from saikei.runs.record import Run
 COLOURS: Mapping[Kind, str] = {
     "original": "#8b95a5",
     "given": "#64748b",
-    "pruned": "#3b82f6",
+    "kept": "#3b82f6",
     "fresh": "#f59e0b",
-    "labels": "#14b8a6",
-    "average": "#a855f7",
+    "fused": "#a855f7",
+    "quantized": "#14b8a6",
 }
 SYMBOLS: Mapping[Kind, str] = {
     "original": "star",
     "given": "star-diamond",
-    "pruned": "circle",
+    "kept": "circle",
     "fresh": "diamond",
-    "labels": "square",
-    "average": "hexagon2",
+    "fused": "hexagon2",
+    "quantized": "square",
 }
 CHOSEN = "#10b981"
 

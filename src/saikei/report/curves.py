@@ -29,7 +29,7 @@ def training_chart(run: Run) -> dict[str, Any]:
                 line={
                     "color": COLOURS[candidate.kind],
                     "width": 3 if candidate.name in shipped else 1.3,
-                    "dash": "solid" if candidate.kind == "pruned" else "dash",
+                    "dash": "solid" if candidate.kind == "kept" else "dash",
                 },
                 opacity=1.0 if candidate.name in shipped else 0.65,
                 **_curve(candidate, keys[0] if keys else ""),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from saikei.report.replay import replay
 from saikei.runs import numbers
 from saikei.runs.candidate import COST_AXES, KINDS, ORIGINALS, Candidate, LayerChange
-from saikei.runs.record import Run
+from saikei.runs.record import EffortRecord, LibraryRecord, MethodRecord, Run
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -65,6 +65,27 @@ class ChoiceRow:
 
 
 @dataclass(frozen=True)
+class MethodRow:
+    """What one method offered, and what became of it."""
+
+    name: str
+    offered: str
+    tried: str
+    outcome: str
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class EffortRow:
+    """Epochs that one family of candidates was trained, rung by rung."""
+
+    family: str
+    epochs: tuple[str, ...]
+    total: str
+
+
+@dataclass(frozen=True)
 class TrainedRow:
     """Scores of a candidate before and after its training."""
 
@@ -98,6 +119,10 @@ class Report:
     costs: tuple[CostRow, ...]
     front: tuple[FrontRow, ...]
     choices: tuple[ChoiceRow, ...]
+    methods: tuple[MethodRow, ...]
+    library: tuple[str, ...]
+    rungs: tuple[str, ...]
+    effort: tuple[EffortRow, ...]
     trained: tuple[TrainedRow, ...]
     layers: tuple[LayerTable, ...]
     decisions: Pairs
@@ -123,6 +148,10 @@ def report_of(run: Run) -> Report:
         costs=_costs(run, chosen, baseline),
         front=front_rows(run),
         choices=_choices(run),
+        methods=tuple(_method(m) for m in run.methods),
+        library=tuple(_library(name, one) for name, one in run.library.items()),
+        rungs=tuple(f"to epoch {rung}" for rung in _rungs(run)),
+        effort=_effort(run),
         trained=tuple(_trained(c) for c in run.candidates if c.training is not None),
         layers=tuple(LayerTable(c.name, c.parent or "", c.layers) for c in shipped if c.layers),
         decisions=tuple((f"{d.topic}: {d.choice}", d.reason) for d in run.decisions),
@@ -161,10 +190,11 @@ def front_rows(run: Run) -> tuple[FrontRow, ...]:
 
 def kind_text(candidate: Candidate) -> str:
     """The kind of a candidate in words."""
-    if candidate.kind != "average":
-        return KINDS[candidate.kind]
-    weights = "learned" if candidate.plan.get("weights") == "learn" else "equal"
-    return f"average of {len(candidate.members)}, {weights} weights"
+    if candidate.kind == "fused":
+        return f"{candidate.family} of {len(candidate.members)}"
+    if candidate.kind in ("kept", "fresh") and candidate.family != candidate.kind:
+        return f"{KINDS[candidate.kind]}, {candidate.family}"
+    return KINDS[candidate.kind]
 
 
 def _headline(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
@@ -251,6 +281,65 @@ def _choices(run: Run) -> tuple[ChoiceRow, ...]:
     )
 
 
+def _method(record: MethodRecord) -> MethodRow:
+    outcome = "shipped" if record.kept else "tried" if record.tried else "not tried"
+    return MethodRow(
+        record.name,
+        numbers.count(record.offered),
+        numbers.count(record.tried),
+        outcome,
+        record.kept,
+        record.reason,
+    )
+
+
+def _library(name: str, record: LibraryRecord) -> str:
+    """What the library of one original holds, and how well it predicted, in a sentence or two."""
+    lead = (
+        f"{name}: {record.options:,} options were measured alone on {record.rows:,} held-out rows "
+        f"in {numbers.duration(record.seconds)}, by the divergence of the output from the "
+        f"original's, in {record.unit}."
+    )
+    if not record.structures:
+        return lead
+    ratios = sorted(real / predicted for predicted, real in record.structures if predicted > 0)
+    middle = ratios[len(ratios) // 2] if ratios else 1.0
+    correlation = record.rank_correlation
+    ranked = (
+        "" if correlation is None else f"; the rank correlation of the two is {correlation:.2f}"
+    )
+    return (
+        f"{lead} Of {len(record.structures)} structures that combine options, the measured "
+        f"divergence is {middle:.2f} times the predicted one in the median{ranked}."
+    )
+
+
+def _rungs(run: Run) -> tuple[int, ...]:
+    return tuple(sorted({one.rung for one in run.effort}))
+
+
+def _effort(run: Run) -> tuple[EffortRow, ...]:
+    families = dict.fromkeys(one.family for one in run.effort)
+    return tuple(
+        EffortRow(
+            family,
+            tuple(
+                _epochs([one for one in run.effort if (one.family, one.rung) == (family, rung)])
+                for rung in _rungs(run)
+            ),
+            str(sum(one.epochs for one in run.effort if one.family == family)),
+        )
+        for family in families
+    )
+
+
+def _epochs(records: list[EffortRecord]) -> str:
+    """Epochs and candidates of one cell of the table, such as "6 (3)"."""
+    if not records:
+        return "–"
+    return f"{sum(one.epochs for one in records)} ({sum(one.candidates for one in records)})"
+
+
 def _trained(candidate: Candidate) -> TrainedRow:
     training, after = candidate.training, candidate.validation
     assert training is not None
@@ -289,8 +378,8 @@ def _facts(run: Run) -> Pairs:
     return (
         ("Budget", limits),
         ("Samples", samples),
-        ("Architectures tried", str(settings.trials)),
-        ("Epochs of each training", str(settings.epochs)),
+        ("Methods", ", ".join(settings.methods)),
+        ("Epochs of all trainings", f"{sum(e.epochs for e in run.effort)} of {settings.effort}"),
         ("Batch size of each training", str(settings.batch_size or "the dataset's own")),
         ("Seed", str(settings.seed)),
         *((("Costs are for inputs of", _sizes(run)),) if settings.sizes else ()),

@@ -64,7 +64,7 @@ def front_table(run: Run) -> RenderableType:
 
 
 def text_report(run: Run) -> RenderableType:
-    """The model to ship, its costs, the Pareto table and the gain of each choice."""
+    """The model to ship, its costs, the Pareto table, and what each choice and method gave."""
     report = report_of(run)
     headline = report.headline
     lead = Text.assemble(
@@ -72,7 +72,13 @@ def text_report(run: Run) -> RenderableType:
         terminal_text(headline.name, "bold green"),
         terminal_text(f" ({headline.kind})\n{headline.sentence}\n{headline.reason}"),
     )
-    return Group(Panel(lead), _cost_table(report), front_table(run), _choice_table(report))
+    return Group(
+        Panel(lead),
+        _cost_table(report),
+        front_table(run),
+        _choice_table(report),
+        _method_table(report),
+    )
 
 
 def render_text(run: Run, width: int = 120) -> str:
@@ -146,6 +152,18 @@ def _choice_table(report: Report) -> Table:
     for row in report.choices:
         pair = f"{row.first} − {row.second}"
         table.add_row(*_verbatim(row.question, pair, row.difference, row.answer))
+    return table
+
+
+def _method_table(report: Report) -> Table:
+    table = Table(title="Methods", title_justify="left")
+    table.add_column("method")
+    table.add_column("offered", justify="right")
+    table.add_column("tried", justify="right")
+    table.add_column("")
+    table.add_column("why")
+    for row in report.methods:
+        table.add_row(*_verbatim(row.name, row.offered, row.tried, row.outcome, row.reason))
     return table
 
 

@@ -10,16 +10,16 @@ from saikei.budget import LIMITS
 from saikei.codec import Logged
 from saikei.scoring.score import Score
 
-Kind = Literal["original", "given", "pruned", "fresh", "labels", "average"]
+Kind = Literal["original", "given", "kept", "fresh", "fused", "quantized"]
 
 # How each kind reads in a sentence or a legend.
 KINDS: Mapping[Kind, str] = {
     "original": "original",
     "given": "original that fits",
-    "pruned": "pruned, distilled",
-    "fresh": "fresh weights, distilled",
-    "labels": "pruned, labels only",
-    "average": "average",
+    "kept": "kept weights",
+    "fresh": "fresh weights",
+    "fused": "fused",
+    "quantized": "int8",
 }
 ORIGINALS = ("original", "given")
 COST_AXES = LIMITS
@@ -87,7 +87,8 @@ class Training:
     Args:
         teacher: Name of the teacher; `None` if the candidate was trained on labels alone.
         epochs: Number of epochs that were run.
-        learning_rate: The highest learning rate of the schedule.
+        total: Number of epochs that the learning rate's schedule was for.
+        learning_rate: The constant learning rate before it falls.
         temperature: Temperature of the distillation; `None` without a teacher.
         alpha: Weight of the true labels in the loss; 1 without a teacher.
         seconds: Duration of the training.
@@ -96,6 +97,7 @@ class Training:
 
     teacher: str | None
     epochs: int
+    total: int
     learning_rate: float
     temperature: float | None
     alpha: float
@@ -110,12 +112,15 @@ class Candidate:
     Args:
         name: Unique in the run; also the name of its folder.
         kind: Where its weights come from.
-        parent: Name of the original that it was cut from; `None` for originals and averages.
+        family: How its structure was found, such as `"knapsack"` or `"uniform"`; for a fused
+            model the fusion, such as `"average"` or `"cascade"`; for an int8 version the name of
+            what was quantized.
+        parent: Name of the original that it was cut from; `None` for originals and fused models.
         plan: What was asked for, JSON-ready: enough to make it again.
         recipe: The edits that make its structure from the parent, JSON-ready; `None` for
-            originals and averages.
-        members: Names of the members of an average; empty for other kinds.
-        weights: One weight for each member of an average.
+            originals, for the structure of the parent itself, and for fused models.
+        members: Names of the members of a fused model; empty for other kinds.
+        weights: One weight for each member of an average; empty for other kinds.
         fits: Whether it keeps the budget.
         cost: Costs of the model as it is saved.
         before: Score on validation before training; `None` if nothing was trained.
@@ -126,6 +131,7 @@ class Candidate:
 
     name: str
     kind: Kind
+    family: str
     parent: str | None
     plan: Mapping[str, Any]
     recipe: Mapping[str, Any] | None
@@ -144,21 +150,20 @@ class Candidate:
         carried_over = self.training is not None and self.kind != "fresh"
         return carried_over and self.before == self.validation
 
-    def faults(self, names: set[str], originals: set[str], axis: str) -> Iterator[str]:
+    def faults(self, names: set[str], axis: str) -> Iterator[str]:
         """What no run would have written, one clause for each fault.
 
         Args:
             names: Names of all candidates of the run.
-            originals: Names of the given models.
             axis: The cost that the run's front compares.
         """
         yield from self._faults_of_cost(axis)
         yield from self._faults_of_members(names)
-        if self.recipe is None and self.kind not in (*ORIGINALS, "average"):
-            yield "there is no recipe"
-        if self.recipe is not None and self.parent not in originals:
-            yield f"the parent is {self.parent!r}, which is no original"
-        if self.recipe is not None and not isinstance(self.plan.get("seed"), int):
+        if self.parent is None and self.kind in ("kept", "fresh"):
+            yield "there is no parent"
+        if self.parent is not None and self.parent not in names - {self.name}:
+            yield f"the parent is {self.parent!r}, which is no candidate"
+        if self.parent is not None and not isinstance(self.plan.get("seed"), int):
             yield "the plan has no seed"
         training = self.training
         if training is not None and training.teacher is not None and training.temperature is None:
@@ -168,9 +173,9 @@ class Candidate:
                 yield f"the channels of layer {layer.name!r} are {layer.before} and {layer.after}"
 
     def _faults_of_members(self, names: set[str]) -> Iterator[str]:
-        if self.kind == "average" and not self.members:
+        if self.kind == "fused" and not self.members:
             yield "there are no members"
-        if len(self.members) != len(self.weights):
+        if self.weights and len(self.members) != len(self.weights):
             yield f"there are {len(self.weights)} weights for {len(self.members)} members"
         for member in self.members:
             if member not in names - {self.name}:

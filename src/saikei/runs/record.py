@@ -66,14 +66,71 @@ class FinalTest:
 
 
 @dataclass(frozen=True)
+class MethodRecord:
+    """What one method offered to a run, and what became of it.
+
+    Args:
+        name: Name of the method, such as `"prune"` or `"cascade"`.
+        offered: Number of options, or of sets of members, that it offered.
+        tried: Number of candidates that use it.
+        kept: Whether the shipped model uses it.
+        reason: Why it was kept or not, with the figure that decided.
+    """
+
+    name: str
+    offered: int
+    tried: int
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class EffortRecord:
+    """Epochs that were trained in one rung for one family of candidates.
+
+    Args:
+        family: The family, such as `"knapsack"`.
+        rung: Number of epochs at the end of the rung.
+        candidates: Number of candidates that were trained.
+        epochs: Epochs that were trained, all candidates together.
+    """
+
+    family: str
+    rung: int
+    candidates: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class LibraryRecord:
+    """The library of options that structures were chosen from.
+
+    Args:
+        options: Number of options that were measured.
+        rows: Number of held-out rows that they were measured on.
+        unit: Unit of the divergence from the original's output.
+        seconds: Duration of the measurement.
+        structures: Predicted and measured divergence of each structure that was measured.
+        rank_correlation: Spearman's rank correlation of the two; `None` for fewer than three.
+    """
+
+    options: int
+    rows: int
+    unit: str
+    seconds: float
+    structures: tuple[tuple[float, float], ...]
+    rank_correlation: float | None
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """The arguments of a run.
 
     Args:
         budget: The limits as given.
         limits: The same limits as absolute numbers.
-        trials: Number of architectures that were planned.
-        epochs: Epochs of each training.
+        methods: Names of the edits and fusions that took part.
+        effort: Total number of epochs of all trainings.
         batch_size: Batch size of each training; `None` if a dataset had its own.
         seed: Seed of everything random.
         sizes: For each input with axes of unknown size, the shape of the sample that costs are
@@ -82,8 +139,8 @@ class RunSettings:
 
     budget: Mapping[str, float | int]
     limits: Mapping[str, float]
-    trials: int
-    epochs: int
+    methods: tuple[str, ...]
+    effort: int
     batch_size: int | None
     seed: int
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -102,6 +159,9 @@ class Run:
         cost_axis: The cost on the front's other axis, one of `COST_AXES`.
         comparisons: What each choice gained.
         decisions: What was decided, in order.
+        methods: What became of each method.
+        effort: Where the epochs went.
+        library: The library of options, for each original that structures were made from.
         test: Scores on the test set; `None` if none was given.
         settings: The arguments of the run.
         samples: Number of samples of each part of the data; 0 if unknown.
@@ -119,6 +179,9 @@ class Run:
     cost_axis: str
     comparisons: tuple[Comparison, ...]
     decisions: tuple[Decision, ...]
+    methods: tuple[MethodRecord, ...]
+    effort: tuple[EffortRecord, ...]
+    library: Mapping[str, LibraryRecord]
     test: FinalTest | None
     settings: RunSettings
     samples: Mapping[str, int]
@@ -207,5 +270,5 @@ class Run:
         if self.baseline not in originals:
             yield f"{self.baseline!r} is no original"
         for candidate in self.candidates:
-            for fault in candidate.faults(names, originals, self.cost_axis):
+            for fault in candidate.faults(names, self.cost_axis):
                 yield f"of {candidate.name!r}, {fault}"

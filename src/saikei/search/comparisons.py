@@ -9,6 +9,20 @@ from saikei.runs.front import goodness
 from saikei.runs.record import Comparison, Decision
 from saikei.scoring.labelled import Labelled, Outputs
 
+KEPT_OR_FRESH = "kept or fresh weights"
+SHIPPED_OR_ORIGINAL = "shipped or original"
+
+_NAMES: Mapping[str, tuple[str, str]] = {
+    SHIPPED_OR_ORIGINAL: ("the shipped model", "the original"),
+    KEPT_OR_FRESH: ("kept weights", "fresh weights"),
+    "fused or best single": ("the fused model", "the best single model"),
+    "learned or equal weights": ("learned weights", "equal weights"),
+    "one network or its teachers": ("the one network", "the fused teachers"),
+    "int8 or float": ("int8", "float"),
+}
+
+Pair = tuple[str, Candidate, Candidate]
+
 
 def compare_choices(
     candidates: Sequence[Candidate],
@@ -26,65 +40,54 @@ def compare_choices(
         chosen: The candidate to ship.
         baseline: The original that it replaces.
     """
-    pairs = [("shipped or original", chosen, baseline)] if chosen is not baseline else []
-    pairs += _rivals(candidates)
-    pairs += _averages(candidates)
-    return tuple(
-        _compared(question, first, second, outputs, judge) for question, first, second in pairs
-    )
+    pairs = [(SHIPPED_OR_ORIGINAL, chosen, baseline)] if chosen is not baseline else []
+    pairs += _counterparts(candidates)
+    pairs += _fused(candidates)
+    return tuple(_compared(*pair, outputs, judge) for pair in pairs)
 
 
 def weight_decisions(comparisons: Sequence[Comparison]) -> tuple[Decision, ...]:
-    """For each architecture, a decision on whether pruned or fresh weights are better."""
+    """Whether kept or fresh weights are better, for each structure that was trained from both."""
     return tuple(
         Decision(
-            f"weights of {c.first.split('-')[0]}",
+            f"weights of {c.first}",
             c.answer,
-            f"{c.first} and {c.second} have the same structure and training; both remain "
-            "candidates.",
+            f"{c.first} and {c.second} have the same structure; both remain candidates.",
         )
         for c in comparisons
-        if c.question == PRUNED_OR_FRESH
+        if c.question == KEPT_OR_FRESH
     )
 
 
-PRUNED_OR_FRESH = "pruned or fresh weights"
-DISTILLED_OR_LABELS = "distilled or labels alone"
-
-_NAMES: Mapping[str, tuple[str, str]] = {
-    PRUNED_OR_FRESH: ("pruned weights", "fresh weights"),
-    DISTILLED_OR_LABELS: ("distillation", "labels alone"),
-    "average or best single": ("the average", "the best single model"),
-    "learned or equal weights": ("learned weights", "equal weights"),
-    "shipped or original": ("the shipped model", "the original"),
-}
-
-Pair = tuple[str, Candidate, Candidate]
-
-
-def _rivals(candidates: Sequence[Candidate]) -> Iterator[Pair]:
+def _counterparts(candidates: Sequence[Candidate]) -> Iterator[Pair]:
+    """Candidates whose plan names the one that they differ from in one choice."""
     by_name = {c.name: c for c in candidates}
-    for rival in candidates:
-        like = rival.plan.get("like")
-        if like is None or like not in by_name:
+    for one in candidates:
+        other = by_name.get(one.plan.get("like") or "")
+        if other is None:
             continue
-        question = PRUNED_OR_FRESH if rival.kind == "fresh" else DISTILLED_OR_LABELS
-        yield question, by_name[like], rival
+        if one.kind == "fresh" and other.kind == "kept":
+            yield KEPT_OR_FRESH, other, one
+        elif one.kind == "quantized":
+            yield "int8 or float", one, other
+        elif other.kind == "fused":
+            yield "one network or its teachers", one, other
 
 
-def _averages(candidates: Sequence[Candidate]) -> Iterator[Pair]:
-    averages = [c for c in candidates if c.kind == "average"]
-    singles = [c for c in candidates if c.kind != "average" and c.fits]
-    if not averages or not singles:
+def _fused(candidates: Sequence[Candidate]) -> Iterator[Pair]:
+    fused = [c for c in candidates if c.kind == "fused"]
+    singles = [c for c in candidates if c.kind != "fused" and c.fits]
+    if not fused or not singles:
         return
-    best = max(singles, key=_quality)
-    yield "average or best single", max(averages, key=_quality), best
-    for average in averages:
-        equal = [
-            c for c in averages if c.members == average.members and c.plan.get("weights") == "equal"
-        ]
-        if average.plan.get("weights") == "learn" and equal:
-            yield "learned or equal weights", average, equal[0]
+    yield "fused or best single", max(fused, key=_quality), max(singles, key=_quality)
+    equal = {c.members: c for c in fused if c.family == "average" and not _learned(c)}
+    for one in fused:
+        if one.family == "average" and _learned(one) and one.members in equal:
+            yield "learned or equal weights", one, equal[one.members]
+
+
+def _learned(candidate: Candidate) -> bool:
+    return len(set(candidate.weights)) > 1
 
 
 def _quality(candidate: Candidate) -> tuple[float, float, str]:

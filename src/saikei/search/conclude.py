@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import keras
 
@@ -19,7 +20,7 @@ from saikei.runs.front import cost_axis, pareto_front
 from saikei.runs.record import Decision, FinalTest, Run, RunSettings
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.comparisons import compare_choices, weight_decisions
-from saikei.search.execute import RunContext
+from saikei.search.context import RunContext
 from saikei.search.folder import RunFolder
 from saikei.search.selection import choose_candidate
 from saikei.writing import write_text
@@ -27,12 +28,36 @@ from saikei.writing import write_text
 
 @dataclass(frozen=True)
 class Session:
-    """The settings, data and start of a run."""
+    """The data, fingerprint and start of a run.
 
-    settings: RunSettings
+    Args:
+        samples: Number of samples of each part of the data.
+        fingerprint: Hashes of models, data and settings, by name.
+        started: Time of the start, ISO 8601 in UTC.
+        noted: What was decided before the search began.
+    """
+
     samples: Mapping[str, int]
     fingerprint: Mapping[str, str]
     started: str
+    noted: tuple[Decision, ...]
+
+    @classmethod
+    def begun(
+        cls,
+        samples: Mapping[str, int],
+        fingerprint: Mapping[str, str],
+        noted: Decision | None,
+    ) -> Session:
+        """A session that begins now.
+
+        Args:
+            samples: Number of samples of each part of the data.
+            fingerprint: Hashes of models, data and settings, by name.
+            noted: What was decided about labels; `None` for nothing.
+        """
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(samples, fingerprint, started, () if noted is None else (noted,))
 
 
 @dataclass(frozen=True)
@@ -53,18 +78,24 @@ class SearchResults:
 
 
 def conclude(
-    results: SearchResults, context: RunContext, session: Session, test: Labelled | None
+    results: SearchResults,
+    context: RunContext,
+    session: Session,
+    settings: RunSettings,
+    test: Labelled | None,
 ) -> Run:
     """Choose the model to ship, and score it and the original on the test set.
 
     Args:
         results: Candidates to choose from.
         context: Models, data and budget of the run.
-        session: Settings of the run.
+        session: Data and start of the run.
+        settings: The arguments of the run.
         test: Scores outputs on the test data; `None` if there is none.
 
     Returns:
-        The record of the run with `seconds=0`, not written yet.
+        The record of the run, not written yet, without its duration and the accounts of methods,
+        epochs and libraries.
     """
     axis = cost_axis(context.budget)
     choice = choose_candidate(results.candidates, results.outputs, context.judge, axis)
@@ -82,8 +113,11 @@ def conclude(
         cost_axis=axis,
         comparisons=comparisons,
         decisions=(*results.decisions, *weight_decisions(comparisons), choice.decision),
+        methods=(),
+        effort=(),
+        library={},
         test=None if test is None else _look_at_test(results.baseline, context, test),
-        settings=session.settings,
+        settings=settings,
         samples=session.samples,
         fingerprint=session.fingerprint,
         versions=_versions(),
@@ -115,7 +149,7 @@ def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
 
 
 def _look_at_test(baseline: Candidate, context: RunContext, test: Labelled) -> FinalTest:
-    before = test.predict(context.originals[baseline.name])
+    before = test.predict(context.models[baseline.name])
     after = test.predict(context.folder.load(context.folder.best))
     return FinalTest(test.score(before), test.score(after), test.difference(after, before))
 

@@ -33,7 +33,8 @@ LOCK = ".lock"
 _WHAT = {
     "model": "models",
     "data": "data",
-    "settings": "settings (budget, trials, epochs, batch size, seed)",
+    "settings": "settings (budget, methods, effort, training settings, seed)",
+    "threads": "number of threads of the backend",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.errors import BudgetError, EditError, InputError, ModelError
+from saikei.errors import InputError, ModelError
 from saikei.fusion import Average
 from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import Members, check_members
@@ -22,11 +22,9 @@ from saikei.runs.front import goodness
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
-from saikei.search.averages import mean_of
+from saikei.search.compose.sets import mean_of
 from saikei.search.folder import RunFolder
 from saikei.search.gauge import Gauge
-from saikei.search.plan import edit_for
-from saikei.search.space import Point
 
 
 @dataclass(frozen=True)
@@ -159,6 +157,7 @@ def _candidate(name: str, cost: Cost, score: Score, fits: bool) -> Candidate:
     return Candidate(
         name=name,
         kind="given" if fits else "original",
+        family="given",
         parent=None,
         plan=_plan(name),
         recipe=None,
@@ -171,32 +170,6 @@ def _candidate(name: str, cost: Cost, score: Score, fits: bool) -> Candidate:
         training=None,
         layers=(),
     )
-
-
-def check_reachable(originals: Originals, budget: Budget, calibration: Any) -> None:
-    """Refuse a budget that no cut can reach, before anything is trained.
-
-    Args:
-        originals: The given models.
-        budget: The budget of the run.
-        calibration: Data of the size that costs are counted for.
-
-    Raises:
-        BudgetError: With the smallest budget that can be reached.
-    """
-    if any(c.fits for c in originals.candidates):
-        return
-    refusals: list[BudgetError | EditError] = []
-    for name, model in originals.models.items():
-        try:
-            # The smallest size does not depend on the importance; magnitude is the fastest.
-            point = Point(name, 1, importance="magnitude")
-            edit_for(point, budget, originals.baseline.cost, seed=0).plan(model, calibration)
-        except (BudgetError, EditError) as error:
-            refusals.append(error)
-        else:
-            return
-    raise BudgetError(str(refusals[0])) from refusals[0]
 
 
 def choose_teacher(originals: Originals, judge: Labelled) -> Teacher:

@@ -98,6 +98,15 @@ class RungFolder:
             return None
         return RungResult(**{**_fields(known), "state": state, "outputs": tuple(outputs.values())})
 
+    def history(self, name: str) -> list[RungResult]:
+        """The stored results of a candidate, part by part.
+
+        Args:
+            name: Name of the candidate.
+        """
+        found = [self.load(name, epoch) for epoch in self._epochs(name)]
+        return [one for one in found if isinstance(one, RungResult)]
+
     def _read_state(self, name: str, epoch: int, known: Any) -> TrainingState | None:
         path = self._state(name, epoch)
         if not path.is_file():

@@ -28,15 +28,15 @@ def choose_candidate(
 ) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 
-    The standard error is that of the paired difference to the best on the same samples. A single
-    model is simpler than an average, fewer members are simpler than more, equal weights simpler
-    than learned ones; then cheaper is simpler.
+    The standard error is that of the paired difference to the best on the same samples. Fewer
+    models that run are simpler than more, fewer fitted numbers simpler than more (equal weights
+    than learned ones, these than a stack); then cheaper is simpler.
 
     Args:
         candidates: All candidates; those that do not keep the budget are left out.
         outputs: Outputs of each candidate on the judge's samples, by name.
         judge: Scores outputs on the validation data.
-        axis: The cost to compare: one of `COST_AXES`.
+        axis: The cost to compare, such as "macs".
 
     Raises:
         WorkError: If no candidate keeps the budget.
@@ -64,10 +64,15 @@ def _behind(difference: Difference, candidate: Candidate) -> Difference:
     return Difference(-difference.value, -difference.high, -difference.low)
 
 
-def _complexity(candidate: Candidate, axis: str) -> tuple[int, bool, float, float, str]:
+def models_run(candidate: Candidate) -> int:
+    """How many models run in a candidate: a soup is one, as it has one set of weights."""
+    return 1 if candidate.family == "soup" else max(1, len(candidate.members))
+
+
+def _complexity(candidate: Candidate, axis: str) -> tuple[int, int, float, float, str]:
     return (
-        max(1, len(candidate.members)),
-        candidate.plan.get("weights") == "learn",
+        models_run(candidate),
+        int(candidate.plan.get("complexity", 0)),
         candidate.cost.on(axis),
         -goodness(candidate.validation),
         candidate.name,
@@ -95,11 +100,13 @@ def _reason(
 
 
 def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
-    if len(chosen.members) != len(best.members):
-        members = len(chosen.members)
-        ours = f"an average of {members}" if members else "a single model"
-        return f"{ours}, not an average of {len(best.members)}" if best.members else ours
+    ours, theirs = models_run(chosen), models_run(best)
+    if ours != theirs:
+        return f"{ours} model{'s' if ours > 1 else ''} run in it, not {theirs}"
+    if chosen.plan.get("complexity", 0) != best.plan.get("complexity", 0):
+        fewer = chosen.family if chosen.kind == "fused" else "a single model"
+        return f"{fewer}, which fits fewer numbers than {best.family}"
     share = chosen.cost.on(axis) / best.cost.on(axis)
     if share < 1:
         return f"{100 * share:.0f} % of its {numbers.COSTS[axis]}"
-    return "equal weights, not learned ones" if best.members else f"no more {numbers.COSTS[axis]}"
+    return f"no more {numbers.COSTS[axis]}"

@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 
 from saikei.errors import DiskError, in_one_line
-from saikei.search.plan import derived_seed
+from saikei.search.sizes import derived_seed
 from saikei.writing import refused_by_disk, remove
 
 # Points that the sampler draws at random before it models anything.

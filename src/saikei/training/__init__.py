@@ -2,6 +2,7 @@
 
 from saikei.training.cross_fit import CrossFit, cross_fit
 from saikei.training.fit import fit
+from saikei.training.parts import TrainingSettings
 from saikei.training.provenance import (
     check_held_out,
     declare_training_rows,
@@ -11,6 +12,7 @@ from saikei.training.provenance import (
 
 __all__ = [
     "CrossFit",
+    "TrainingSettings",
     "check_held_out",
     "cross_fit",
     "declare_training_rows",

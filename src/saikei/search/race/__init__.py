@@ -5,10 +5,11 @@ from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value, by_score_and_diversity
 from saikei.search.race.race import RaceResult, Step, race, race_rivals
 from saikei.search.race.rung import Shared, run_rung, trained
-from saikei.search.race.schedule import Rung, Schedule
+from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule
 from saikei.search.race.settings import Space, space_of
 
 __all__ = [
+    "DEFAULT_EFFORT",
     "Driver",
     "Entry",
     "Part",

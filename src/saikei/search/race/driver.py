@@ -60,6 +60,7 @@ class Driver:
         self._load, self._store, self._run = load, store, run
         self._watch = watch or (lambda *_: None)
         self._spent: Counter[tuple[str, int]] = Counter()
+        self._counts: Counter[tuple[str, int]] = Counter()
         self.failures: dict[str, TaskFailure] = {}
 
     @property
@@ -69,6 +70,11 @@ class Driver:
         Those of earlier sessions are counted too, each epoch once.
         """
         return MappingProxyType(self._spent)
+
+    @property
+    def counts(self) -> Mapping[tuple[str, int], int]:
+        """The candidates that were trained, by family and by the epoch at the end of the rung."""
+        return MappingProxyType(self._counts)
 
     def train(self, parts: Sequence[Part]) -> list[Outcome]:
         """The results of parts, in their order.
@@ -113,6 +119,7 @@ class Driver:
 
     def _count(self, task: RungTask, outcome: Outcome) -> None:
         self._spent[task.plan.family, task.end] += task.end - task.begin
+        self._counts[task.plan.family, task.end] += 1
         if not isinstance(outcome, TaskFailure):
             return
         if isinstance(outcome.error, DiskError):

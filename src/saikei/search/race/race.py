@@ -11,12 +11,12 @@ from typing import Any
 from saikei.errors import WorkError
 from saikei.executors.base import TaskFailure
 from saikei.runs.front import goodness
-from saikei.search.plan import derived_seed
 from saikei.search.race.driver import Driver, Outcome, Part
 from saikei.search.race.plan import Entry, Plan, RungTask
 from saikei.search.race.promotion import SAFE_RUNGS, Racer, Value, places_after, promoted
 from saikei.search.race.schedule import Schedule, branch
 from saikei.search.race.settings import Space
+from saikei.search.sizes import derived_seed
 from saikei.search.study import Study
 
 # Gives entries for the next generation, from what the candidates so far have shown.

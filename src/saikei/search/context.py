@@ -1,0 +1,85 @@
+"""`RunContext`: models, data and budget that every candidate of a run is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei.budget import Budget, Costs
+from saikei.distilling.stored_teacher import StoredTeacher
+from saikei.executors import Executor
+from saikei.runs.candidate import Cost
+from saikei.scoring.labelled import Labelled
+from saikei.search.folder import RunFolder
+from saikei.search.gauge import Gauge
+from saikei.search.methods import Methods
+from saikei.search.originals import Originals
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Models, data and budget that every candidate of a run is made from and judged by.
+
+    Args:
+        originals: The given models with their scores and costs.
+        teacher: The model that students learn from, or its stored predictions.
+        teacher_name: Its name in records.
+        train: Data to train on.
+        validation: `(x, y)` arrays to choose by.
+        calibration: Training data or samples of it, `(x, y)`: options are measured by it, and the
+            remaining weights refitted to it.
+        judge: Scores outputs on the validation data.
+        budget: The budget as given.
+        methods: The edits and fusions that take part.
+        folder: Where candidates are stored.
+        gauge: How costs are measured.
+        executor: Runs measurements and trainings, here or elsewhere.
+        seed: Seed of the run.
+    """
+
+    originals: Originals
+    teacher: keras.Model | StoredTeacher = field(repr=False)
+    teacher_name: str
+    train: Any = field(repr=False)
+    validation: Any = field(repr=False)
+    calibration: Any = field(repr=False)
+    judge: Labelled = field(repr=False)
+    budget: Budget
+    methods: Methods
+    folder: RunFolder
+    gauge: Gauge
+    executor: Executor
+    seed: int
+
+    @property
+    def models(self) -> Mapping[str, keras.Model]:
+        """The given models by name."""
+        return self.originals.models
+
+    @property
+    def whole(self) -> Cost:
+        """Costs that shares in the budget refer to."""
+        return self.originals.baseline.cost
+
+    @property
+    def losses(self) -> Any:
+        """The loss of each output."""
+        losses = [task.loss for task in self.judge.tasks]
+        return losses[0] if len(losses) == 1 else losses
+
+    @property
+    def absolute_budget(self) -> Budget:
+        """The budget in absolute numbers, for structures of any of the given models."""
+        return self.budget.scaled(1.0, self.whole)
+
+    def fits(self, costs: Costs) -> bool:
+        """Whether a model keeps the budget."""
+        return self.budget.fits(costs, self.whole)
+
+    def load(self, name: str) -> keras.Model:
+        """The model of a candidate, or a given model, by name."""
+        given = self.models.get(name)
+        return self.folder.model(name) if given is None else given

@@ -1,0 +1,121 @@
+"""Teams as candidates: the best of each fusion, built, counted and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from saikei.codec import to_jsonable
+from saikei.errors import BudgetError
+from saikei.runs.candidate import Candidate
+from saikei.runs.record import Decision
+from saikei.scoring.labelled import Outputs
+from saikei.search.compose import Composition, Team, build
+from saikei.search.context import RunContext
+
+# Teams of one fusion that are built, the best first, until one keeps the budget.
+TRIED = 2
+
+
+@dataclass(frozen=True, eq=False)
+class FusedCandidates:
+    """The fused models of a run.
+
+    Args:
+        candidates: Their records.
+        outputs: Their outputs on validation by name; out of fold where something was fitted.
+        teams: The teams that they were built of, by name.
+        decisions: What was left out, and how many sets were considered.
+    """
+
+    candidates: tuple[Candidate, ...]
+    outputs: Mapping[str, Outputs] = field(repr=False)
+    teams: Mapping[str, Team] = field(repr=False)
+    decisions: tuple[Decision, ...]
+
+
+def fuse_candidates(
+    composition: Composition, context: RunContext, load: Callable[[str], keras.Model]
+) -> FusedCandidates:
+    """Build the best team of each fusion, and store it.
+
+    Args:
+        composition: The teams that were found on stored predictions.
+        context: Budget and folder of the run.
+        load: Loads a candidate by its name.
+    """
+    made: dict[str, Candidate] = {}
+    outputs: dict[str, Outputs] = {}
+    chosen: dict[str, Team] = {}
+    notes = [_considered(composition)]
+    for method in dict.fromkeys(team.method for team in composition.teams):
+        if method == "single":
+            continue
+        for number, team in enumerate(_best_of(composition, method), start=1):
+            name = f"{method}-{number}"
+            try:
+                made[name] = _finished_or_built(name, team, context, load)
+            except BudgetError as error:
+                notes.append(Decision(name, "left out", str(error)))
+                continue
+            outputs[name], chosen[name] = team.outputs, team
+            break
+    refused = [Decision(m, "not possible", why) for m, why in composition.refused.items()]
+    return FusedCandidates(tuple(made.values()), outputs, chosen, (*notes, *refused))
+
+
+def _best_of(composition: Composition, method: str) -> list[Team]:
+    return [team for team in composition.teams if team.method == method][:TRIED]
+
+
+def _considered(composition: Composition) -> Decision:
+    counts = {m: n for m, n in composition.considered.items() if m != "single"}
+    total = sum(counts.values())
+    each = ", ".join(f"{count:,} for {method}" for method, count in counts.items())
+    return Decision(
+        "fusions",
+        f"{total:,} sets of candidates",
+        f"They were scored on stored predictions ({each}); what was fitted is scored out of fold."
+        if total
+        else "No two candidates keep the budget together.",
+    )
+
+
+def _finished_or_built(
+    name: str, team: Team, context: RunContext, load: Callable[[str], keras.Model]
+) -> Candidate:
+    plan = _plan(team)
+    known = context.folder.finished(name, plan)
+    if known is not None:
+        return known
+    built = build(team, load, context.gauge.cost, context.budget, context.whole, context.judge.x)
+    candidate = Candidate(
+        name=name,
+        kind="fused",
+        family=team.method,
+        parent=None,
+        plan=plan,
+        recipe=None,
+        members=team.members,
+        weights=team.weights,
+        fits=True,
+        cost=built.cost,
+        before=None,
+        validation=team.score,
+        training=None,
+        layers=(),
+    )
+    context.folder.save(candidate, built.model, team.outputs)
+    return candidate
+
+
+def _plan(team: Team) -> dict[str, Any]:
+    fusion = None if team.fusion is None else team.fusion.to_dict()
+    described = {k: v for k, v in team.to_dict().items() if k != "score"}
+    made: dict[str, Any] = to_jsonable(
+        {**described, "fusion": type(team.fusion).__name__, "arguments": fusion}
+    )
+    return made

@@ -1,0 +1,313 @@
+"""The search from beginning to end: library, structures, race, fusions, int8, decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from saikei.budget import Budget
+from saikei.calibration.samples import calibration_samples
+from saikei.distilling.stored_teacher import StoredTeacher
+from saikei.executors import Executor
+from saikei.graph import read
+from saikei.runs import numbers
+from saikei.runs.candidate import Candidate
+from saikei.runs.front import cost_axis
+from saikei.runs.record import Decision, Run, RunSettings
+from saikei.scoring.observed import held_out
+from saikei.search.accounts import Accounts
+from saikei.search.compose import Composition, teams
+from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
+from saikei.search.contest import Contest
+from saikei.search.context import RunContext
+from saikei.search.events import Events
+from saikei.search.folder import RunFolder
+from saikei.search.fused import FusedCandidates, fuse_candidates
+from saikei.search.gauge import Gauge
+from saikei.search.interrupts import until_interrupted
+from saikei.search.methods import FUSIONS, Methods
+from saikei.search.originals import (
+    Originals,
+    Teacher,
+    choose_teacher,
+    measure_originals,
+    store_originals,
+)
+from saikei.search.quantized import Int8Candidates, quantize_candidates
+from saikei.search.race import Schedule, Space
+from saikei.search.splits import SearchData
+from saikei.search.structures import Structures, find_structures
+
+# The share of all epochs in which one network learns from the best fused model.
+STUDENT_SHARE = 1 / 8
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asked for.
+
+    Args:
+        budget: Limits on the costs of the result.
+        methods: The edits and fusions that take part.
+        effort: Total number of epochs of all trainings.
+        settings: Training settings as given.
+        seed: Seed of everything random.
+        latency: Whether latencies are measured.
+        metric: Metric to choose by; `None` for that of the task.
+    """
+
+    budget: Budget
+    methods: Methods
+    effort: int
+    settings: Mapping[str, Any]
+    seed: int
+    latency: bool
+    metric: Any
+
+    def values(self) -> list[Any]:
+        """All of it as JSON-ready values, for the fingerprint."""
+        metric = None if self.metric is None else getattr(self.metric, "name", str(self.metric))
+        settings = {name: repr(value) for name, value in sorted(self.settings.items())}
+        names = list(self.methods.names)
+        budget = self.budget.to_dict()
+        return [budget, names, self.effort, settings, self.seed, self.latency, metric]
+
+
+class Pipeline:
+    """Runs a search, and writes its record to the folder.
+
+    Args:
+        models: The given models by name.
+        data: Training, validation and test data.
+        folder: Folder of the run, locked.
+        asked: What the user asked for.
+        space: The training settings to try.
+        executor: Runs measurements and trainings.
+        session: Start and fingerprint of the run.
+        events: Gets what happens.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, keras.Model],
+        data: SearchData,
+        folder: RunFolder,
+        asked: Asked,
+        space: Space,
+        executor: Executor,
+        session: Session,
+        events: Events,
+    ) -> None:
+        self._models, self._data, self._folder = models, data, folder
+        self._asked, self._space, self._executor = asked, space, executor
+        self._session, self._events = session, events
+
+    def run(self) -> None:
+        """Search, decide and write the record.
+
+        Raises:
+            KeyboardInterrupt: If it was interrupted, after a report of what is there was written.
+        """
+        clock = time.perf_counter()
+        first = next(iter(self._models.values()))
+        judge = held_out(first, self._data.validation, self._asked.metric)
+        # Made now to check its labels before hours of training.
+        test = self._data.test
+        final = None if test is None else held_out(first, test, self._asked.metric)
+        self._events.stage("measuring the given models")
+        calibration = _calibration(first, self._data.train)
+        budget = self._asked.budget
+        gauge = Gauge.of(self._models.values(), calibration, self._asked.latency, budget.batch_size)
+        originals = measure_originals(self._models, judge, budget, self._folder, gauge)
+        taught_by = choose_teacher(originals, judge)
+        self._folder.begin(self._session.fingerprint)
+        store_originals(originals, self._folder)
+        for one in originals.candidates:
+            self._events.candidate(one.name, one.validation, one.cost, one.fits, 0)
+        context = RunContext(
+            originals=originals,
+            teacher=_stored(taught_by, self._data.train),
+            teacher_name=taught_by.name,
+            train=self._data.train,
+            validation=self._data.validation,
+            calibration=calibration,
+            judge=judge,
+            budget=budget,
+            methods=self._asked.methods,
+            folder=self._folder,
+            gauge=gauge,
+            executor=self._executor,
+            seed=self._asked.seed,
+        )
+        search = _Search(context, self._asked, self._space, self._events, taught_by)
+        with until_interrupted() as interrupt:
+            search.run()
+        self._events.stage("deciding")
+        results = search.results(self._session)
+        settings = _settings(self._asked, originals, self._space, gauge)
+        run = conclude(results, context, self._session, settings, final)
+        run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
+        if interrupt.error is not None:
+            complete_run(run, self._folder, anew=True)
+            interrupt.reraise()
+        write_run(run, context)
+        self._events.emit("finished", chosen=run.chosen)
+
+
+@dataclass
+class _Search:
+    """The steps of a search, and what they have given so far."""
+
+    context: RunContext
+    asked: Asked
+    space: Space
+    events: Events
+    taught_by: Teacher
+    structures: Structures | None = None
+    contest: Contest | None = None
+    composition: Composition | None = None
+    fused: FusedCandidates | None = None
+    int8: Int8Candidates | None = None
+    decisions: list[Decision] = field(default_factory=list)
+
+    def run(self) -> None:
+        """All steps, one after the other."""
+        context, events = self.context, self.events
+        self.structures = find_structures(context, events)
+        fuses = bool(context.methods.fusions)
+        student = max(1, round(STUDENT_SHARE * self.asked.effort)) if fuses else 0
+        families = len({one.family for one in self.structures.entries})
+        schedule = Schedule.of(max(3, self.asked.effort - student), min(families, 4))
+        self.contest = Contest(context, schedule, self.space, events)
+        self.decisions += self.contest.run(self.structures.entries)
+        if fuses:
+            self._compose()
+            self._teach(student)
+        if context.methods.quantize:
+            events.stage("quantizing to int8")
+            self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)
+
+    def _compose(self) -> None:
+        contest, context = self.contest, self.context
+        assert contest is not None
+        self.events.stage("fusing")
+        self.composition = teams(
+            contest.members(contest.racers),
+            context.judge,
+            context.budget,
+            context.whole,
+            context.methods.fusions,
+            context.seed,
+        )
+        self.fused = fuse_candidates(self.composition, context, contest.load)
+        for one in self.fused.candidates:
+            self.events.candidate(one.name, one.validation, one.cost, one.fits, 0)
+
+    def _teach(self, epochs: int) -> None:
+        """Teach one network what the best fused model predicts, if that is better than any one."""
+        assert self.contest is not None
+        assert self.fused is not None
+        merit, racers = self.context.judge.merit, self.contest.racers
+        merits = {c.name: merit(self.fused.outputs[c.name]) for c in self.fused.candidates}
+        if not merits or not racers:
+            return
+        best = max(merits, key=lambda name: (merits[name], name))
+        if merits[best] > max(merit(racer.result.outputs) for racer in racers):
+            self.contest.teach(self.fused.teams[best], best, epochs)
+            return
+        reason = f"No fused model is better than every network: the best of them is {best}."
+        self.decisions.append(Decision("student of a fused model", "not trained", reason))
+
+    def results(self, session: Session) -> SearchResults:
+        """All candidates and decisions so far."""
+        context, contest = self.context, self.contest
+        trained = [] if contest is None else contest.candidates()
+        fused = () if self.fused is None else self.fused.candidates
+        int8 = () if self.int8 is None else self.int8.candidates
+        candidates = (*context.originals.candidates, *trained, *fused, *int8)
+        decisions = [*session.noted, self.taught_by.decision, *self.decisions]
+        decisions += () if self.structures is None else self.structures.decisions
+        decisions += [_kept_as_cut(one) for one in trained if one.unimproved]
+        decisions += () if self.fused is None else self.fused.decisions
+        decisions += () if self.int8 is None else self.int8.decisions
+        return SearchResults(
+            candidates=candidates,
+            outputs={c.name: context.folder.outputs(c.name) for c in candidates},
+            decisions=tuple(decisions),
+            baseline=context.originals.baseline,
+        )
+
+    def accounts(self, results: SearchResults) -> Accounts:
+        """What the records of the methods are made of."""
+        notes = {}
+        if self.int8 is not None and self.int8.note:
+            notes["quantize"] = self.int8.note
+        refused = {} if self.composition is None else self.composition.refused
+        return Accounts(
+            methods=self.context.methods,
+            libraries={} if self.structures is None else self.structures.libraries,
+            considered={} if self.composition is None else self.composition.considered,
+            notes={**notes, **{name: why for name, why in refused.items() if name in FUSIONS}},
+            candidates=results.candidates,
+            outputs=results.outputs,
+            judge=self.context.judge,
+            axis=cost_axis(self.context.budget),
+        )
+
+    def add_to(self, run: Run, results: SearchResults) -> Run:
+        """The record of the run with the accounts of methods, epochs and libraries."""
+        records = {} if self.structures is None else self.structures.records
+        return replace(
+            run,
+            methods=self.accounts(results).records(run.candidate(run.chosen)),
+            effort=() if self.contest is None else self.contest.effort,
+            library=records,
+        )
+
+
+def _kept_as_cut(candidate: Candidate) -> Decision:
+    training, before = candidate.training, candidate.validation
+    assert training is not None
+    losses = training.curves.get("val_loss", ())
+    after = f", and {min(losses):.4g} at best after it" if losses else ""
+    return Decision(
+        f"weights of {candidate.name}",
+        "as after the cut, untrained",
+        f"Training did not improve them, down to a learning rate of {training.learning_rate:.2g}: "
+        f"the loss on validation was {before.loss:.4g} before training{after}. The {before.name} "
+        f"is {numbers.metric_value(before.name, before.value)}.",
+    )
+
+
+def _stored(taught_by: Teacher, train: Any) -> keras.Model | StoredTeacher:
+    """The teacher's predictions of the training rows, where these are arrays, made once."""
+    if isinstance(train, tuple):
+        return StoredTeacher.of(taught_by.model, train)
+    return taught_by.model
+
+
+def _calibration(model: keras.Model, train: Any) -> Any:
+    """The data that options are measured by and weights refitted to.
+
+    A dataset may have another order in each pass, so samples of one pass are used for all.
+    """
+    if isinstance(train, tuple):
+        return train
+    samples = calibration_samples(read(model), train)
+    return samples.inputs, samples.labels
+
+
+def _settings(asked: Asked, originals: Originals, space: Space, gauge: Gauge) -> RunSettings:
+    return RunSettings(
+        budget=asked.budget.to_dict(),
+        limits=asked.budget.limits(originals.baseline.cost),
+        methods=asked.methods.names,
+        effort=asked.effort,
+        batch_size=space.fixed.get("batch_size"),
+        seed=asked.seed,
+        sizes=gauge.sizes(originals.models[originals.baseline.name]),
+    )

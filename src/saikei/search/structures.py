@@ -1,0 +1,169 @@
+"""The library and the structures of each given model, and what of them takes part in the race."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, zip_longest
+
+import keras
+
+from saikei.codec import to_jsonable
+from saikei.edits.base import read_with_sizes
+from saikei.edits.options import Option, stitch
+from saikei.errors import BudgetError, EditError, InputError
+from saikei.graph import build
+from saikei.runs.record import Decision, LibraryRecord
+from saikei.search.context import RunContext
+from saikei.search.events import Events
+from saikei.search.library import Library, build_library, divergence
+from saikei.search.propose import Measure, Proposal, Structure, propose
+from saikei.search.race import Entry
+
+# Rows that the divergence of a structure is measured on, and that it is refitted to.
+_ROWS = 1_024
+# The order in which structures of one share of the budget take part.
+_FAMILIES = ("swapped", "knapsack", "depth", "uniform", "variant", "no depth", "as given")
+
+
+@dataclass(frozen=True, eq=False)
+class Structures:
+    """The structures that may be trained, without any training.
+
+    Args:
+        libraries: The library of each given model.
+        proposals: What was proposed from it.
+        entries: What takes part in the race, the most promising first.
+        records: Summaries of the libraries.
+        decisions: Which models gave no structures, and why.
+    """
+
+    libraries: Mapping[str, Library] = field(repr=False)
+    proposals: Mapping[str, Proposal] = field(repr=False)
+    entries: tuple[Entry, ...]
+    records: Mapping[str, LibraryRecord]
+    decisions: tuple[Decision, ...]
+
+
+def find_structures(context: RunContext, events: Events) -> Structures:
+    """Measure the options of each given model, and propose structures within the budget.
+
+    Args:
+        context: Models, data and budget of the run.
+        events: Gets the number of measured options.
+
+    Raises:
+        BudgetError: If no structure of any model keeps the budget.
+    """
+    libraries: dict[str, Library] = {}
+    proposals: dict[str, Proposal] = {}
+    records: dict[str, LibraryRecord] = {}
+    refusals: dict[str, BudgetError | EditError | InputError] = {}
+    for name, model in context.models.items():
+        events.stage(f"measuring options of {name}")
+        started = time.perf_counter()
+        folder = context.folder.path / "libraries" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            library = build_library(
+                model,
+                context.calibration,
+                context.validation,
+                context.methods.edits,
+                executor=context.executor,
+                folder=folder,
+                loss=context.losses,
+                progress=lambda done, total: events.emit("measured", done=done, total=total),
+            )
+            seconds = time.perf_counter() - started
+            events.stage(f"proposing structures of {name}")
+            proposals[name] = propose(
+                model,
+                library,
+                context.absolute_budget,
+                data=context.calibration,
+                measure=_measure(model, context),
+            )
+        except (BudgetError, EditError, InputError) as error:
+            refusals[name] = error
+            continue
+        libraries[name] = library
+        records[name] = _record(library, proposals[name], seconds)
+    if not proposals and not any(c.fits for c in context.originals.candidates):
+        raise next(iter(refusals.values()))
+    return Structures(
+        libraries=libraries,
+        proposals=proposals,
+        entries=_entries(proposals, context),
+        records=records,
+        decisions=tuple(
+            Decision(f"structures of {name}", "none", str(error))
+            for name, error in refusals.items()
+        ),
+    )
+
+
+def _measure(model: keras.Model, context: RunContext) -> Measure:
+    """Gives the divergence of stitched options from a model, on held-out rows."""
+    graph = read_with_sizes(model, context.calibration)
+    judge = context.judge.take(slice(_ROWS))
+    data = keras.tree.map_structure(lambda leaf: leaf[:_ROWS], context.calibration[:2])
+    original = judge.predict(model)
+
+    def measure(options: tuple[Option, ...]) -> float:
+        _, edited = stitch(graph, options, data)
+        return divergence(judge.predict(build(edited)), original, judge.tasks, judge.labels)[0]
+
+    return measure
+
+
+def _record(library: Library, proposal: Proposal, seconds: float) -> LibraryRecord:
+    found = proposal.agreement
+    return LibraryRecord(
+        options=len(library.entries),
+        rows=library.rows,
+        unit=library.unit,
+        seconds=seconds,
+        structures=()
+        if found is None
+        else tuple(zip(found.reweighted, found.measured, strict=True)),
+        rank_correlation=None if found is None else _finite(found.reweighted_correlation),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _entries(proposals: Mapping[str, Proposal], context: RunContext) -> tuple[Entry, ...]:
+    """Kept and fresh weights of the structures; the given models take turns."""
+    each = [_of_one(name, proposal.structures, context) for name, proposal in proposals.items()]
+    return tuple(one for one in chain.from_iterable(zip_longest(*each)) if one is not None)
+
+
+def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -> list[Entry]:
+    usable = [s for s in structures if s.family in _FAMILIES]
+    ordered = sorted(usable, key=lambda s: (_FAMILIES.index(s.family), s.name))
+    first: dict[float, Structure] = {}
+    for one in ordered:
+        first.setdefault(one.share, one)
+    best = [first[share] for share in sorted(first, reverse=True)]
+    rest = sorted((s for s in ordered if s not in best), key=lambda s: -s.share)
+    # The best at the whole budget, then other shapes and shares of which several fit, in turns.
+    both = [_both(parent, one, context) for one in best]
+    others = [[_entry(parent, one, context)] for one in rest]
+    mixed = chain.from_iterable(zip_longest(others, both[1:]))
+    return [*chain.from_iterable(both[:1]), *chain.from_iterable(one for one in mixed if one)]
+
+
+def _both(parent: str, structure: Structure, context: RunContext) -> list[Entry]:
+    """A structure with the weights that are left, and with fresh ones."""
+    kept = _entry(parent, structure, context)
+    return [kept, replace(kept, family="fresh", weights="fresh")]
+
+
+def _entry(parent: str, structure: Structure, context: RunContext) -> Entry:
+    recipe = None if structure.recipe is None else to_jsonable(structure.recipe.to_dict())
+    return Entry(structure.family, parent, recipe, "kept", context.teacher_name)
