@@ -23,15 +23,11 @@ from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
-    import keras
-
     from saikei.search.propose import Structure
 
 
 def resolve(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Folder of a run, which holds library.json.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of optimize.")],
     out: Annotated[
         Path,
         typer.Option(help="File of the model, .keras. The recipe is written beside it, .json."),
@@ -46,9 +42,11 @@ def resolve(
         Path | None,
         typer.Option(help="An .npz file with x_train: the remaining weights are refitted to it."),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="The original model, .keras. Default: the one in the run's folder."),
+    original: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the given model, such as original-2, where the run was over several."
+        ),
     ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -62,7 +60,7 @@ def resolve(
     )
     import_keras()
     from saikei.graph import copy_model
-    from saikei.modelfile import save_model
+    from saikei.modelfile import load_model, save_model
     from saikei.npz import load_npz
     from saikei.search.library import Library
     from saikei.search.propose import resolve as resolved
@@ -71,32 +69,36 @@ def resolve(
     check_target(out, ".keras", overwrite)
     recipe = out.with_suffix(".json")
     check_target(recipe, ".json", overwrite)
-    library = Library.load(run)
-    original = _original(run, model)
+    name = _name(run, original)
+    library = Library.load(run / "libraries" / name)
+    whole = load_model(run / "candidates" / name / "model.keras")
     samples = load_npz(data, labels=False).need("train") if data is not None else None
-    structure = resolved(library, original, limits, samples)
-    made = copy_model(original) if structure.recipe is None else structure.recipe(original, samples)
+    structure = resolved(library, whole, limits, samples)
+    made = copy_model(whole) if structure.recipe is None else structure.recipe(whole, samples)
     save_model(made, out, overwrite)
     if structure.recipe is not None:
         write_text(recipe, structure.recipe.to_json())
     _show(structure, library, out, samples is not None, as_json)
 
 
-def _original(run: Path, model: Path | None) -> keras.Model:
-    """The original of a run.
+def _name(run: Path, given: str | None) -> str:
+    """The name of the given model whose library is used.
 
     Raises:
-        InputError: If the run's folder does not hold it and none is given.
+        InputError: If the folder holds no library, or several and none is named.
     """
-    from saikei.modelfile import load_model
-
-    path = run / "candidates" / "original" / "model.keras" if model is None else model
-    if model is None and not path.is_file():
+    found = sorted(path.parent.name for path in run.glob("libraries/*/library.json"))
+    if not found:
         raise InputError(
-            f"'{run}' does not hold the original model ('{path}' is missing): give it, --model "
-            "model.keras."
+            f"'{run}' holds no library of options: give the folder that saikei optimize wrote "
+            "(--out)."
         )
-    return load_model(path)
+    if given is None and len(found) == 1:
+        return found[0]
+    if given not in found:
+        asked = "The run was over several models" if given is None else f"--original {given}"
+        raise InputError(f"{asked}: give --original with one of {', '.join(found)}.")
+    return given
 
 
 def _show(structure: Structure, library: Any, out: Path, refitted: bool, as_json: bool) -> None:

@@ -123,6 +123,14 @@ class RunFolder:
         """The measured sites of the library."""
         return Pieces(self.path / "sites")
 
+    def library(self, name: str) -> Path:
+        """The folder of the library of a given model.
+
+        Args:
+            name: Name of the model.
+        """
+        return self.path / "libraries" / name
+
     @property
     def best(self) -> Path:
         """The file of the model to ship."""
@@ -151,8 +159,7 @@ class RunFolder:
         try:
             candidate = self.candidate(name)
             self.outputs(name)
-            if candidate.kind != "original":
-                check_model_file(place / "model.keras")
+            check_model_file(place / "model.keras")
         except InputError:
             return None
         if candidate.name != name or candidate.plan != to_jsonable(plan):

@@ -26,9 +26,8 @@ from saikei.search.folder import RunFolder, locked
 from saikei.search.methods import methods_named
 from saikei.search.originals import custom_objects, name_models
 from saikei.search.pipeline import Asked, Pipeline
-from saikei.search.race import DEFAULT_EFFORT, space_of
+from saikei.search.race import DEFAULT_EFFORT
 from saikei.search.result import Result
-from saikei.search.sizes import batch_size_for
 from saikei.search.splits import search_data
 from saikei.search.unlabelled import with_labels
 
@@ -129,10 +128,6 @@ def optimize(
     custom = custom_objects(named)
     labelled = with_labels(named, train, validation, test)
     data = search_data(named, *labelled.parts, seed)
-    arrays = isinstance(data.train, tuple)
-    space = space_of(
-        settings, batch_size_for(data.samples["train"]) if arrays else None, mixable=arrays
-    )
     fingerprint = {
         "model": model_hash(list(named.values())),
         "data": data_hash([data.train, data.validation, data.test]),
@@ -149,7 +144,7 @@ def optimize(
                 folder.check(fingerprint)
                 session = Session.begun(data.samples, fingerprint, labelled.decision)
                 executor = executor_for(workers, ray)
-                Pipeline(named, data, folder, asked, space, executor, session, told).run()
+                Pipeline(named, data, folder, asked, executor, session, told).run()
         run = Run.load(path)
         complete_run(run, folder)
         result = Result(folder.load(folder.best), run, path)

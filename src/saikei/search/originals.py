@@ -141,11 +141,10 @@ def measure_originals(
 
 
 def store_originals(originals: Originals, folder: RunFolder) -> None:
-    """Store the records of the given models, with the model if it fits the budget."""
+    """Store the given models with their records."""
     for candidate in originals.candidates:
         if folder.finished(candidate.name, candidate.plan) is None:
-            given = originals.models[candidate.name]
-            model = copy_model(given) if candidate.fits else None
+            model = copy_model(originals.models[candidate.name])
             folder.save(candidate, model, originals.outputs[candidate.name])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from saikei.batches import as_arrays
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.distilling.stored_teacher import StoredTeacher
@@ -18,6 +19,7 @@ from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis
 from saikei.runs.record import Decision, Run, RunSettings
+from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import held_out
 from saikei.search.accounts import Accounts
 from saikei.search.compose import Composition, teams
@@ -38,9 +40,11 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.quantized import Int8Candidates, quantize_candidates
-from saikei.search.race import Schedule, Space
+from saikei.search.race import Schedule, Space, space_of
+from saikei.search.sizes import batch_size_for
 from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
+from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from the best fused model.
 STUDENT_SHARE = 1 / 8
@@ -85,7 +89,6 @@ class Pipeline:
         data: Training, validation and test data.
         folder: Folder of the run, locked.
         asked: What the user asked for.
-        space: The training settings to try.
         executor: Runs measurements and trainings.
         session: Start and fingerprint of the run.
         events: Gets what happens.
@@ -97,13 +100,12 @@ class Pipeline:
         data: SearchData,
         folder: RunFolder,
         asked: Asked,
-        space: Space,
         executor: Executor,
         session: Session,
         events: Events,
     ) -> None:
         self._models, self._data, self._folder = models, data, folder
-        self._asked, self._space, self._executor = asked, space, executor
+        self._asked, self._executor = asked, executor
         self._session, self._events = session, events
 
     def run(self) -> None:
@@ -118,6 +120,7 @@ class Pipeline:
         # Made now to check its labels before hours of training.
         test = self._data.test
         final = None if test is None else held_out(first, test, self._asked.metric)
+        space = self._space(judge)
         self._events.stage("measuring the given models")
         calibration = _calibration(first, self._data.train)
         budget = self._asked.budget
@@ -143,12 +146,12 @@ class Pipeline:
             executor=self._executor,
             seed=self._asked.seed,
         )
-        search = _Search(context, self._asked, self._space, self._events, taught_by)
+        search = _Search(context, self._asked, space, self._events, taught_by)
         with until_interrupted() as interrupt:
             search.run()
         self._events.stage("deciding")
         results = search.results(self._session)
-        settings = _settings(self._asked, originals, self._space, gauge)
+        settings = _settings(self._asked, originals, space, gauge)
         run = conclude(results, context, self._session, settings, final)
         run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
         if interrupt.error is not None:
@@ -156,6 +159,15 @@ class Pipeline:
             interrupt.reraise()
         write_run(run, context)
         self._events.emit("finished", chosen=run.chosen)
+
+    def _space(self, judge: Labelled) -> Space:
+        """The training settings to try with this data."""
+        train, samples = self._data.train, self._data.samples["train"]
+        arrays = as_arrays(train, "train") if isinstance(train, tuple) else None
+        validation = as_arrays(self._data.validation, "validation")
+        obstacles = soft_obstacles(arrays, validation, judge.tasks)
+        size = None if arrays is None else batch_size_for(samples)
+        return space_of(self._asked.settings, size, obstacles)
 
 
 @dataclass

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from saikei import report
+from saikei.budget import Budget
+from saikei.graph import copy_model
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
+from saikei.search.folder import RunFolder
+from saikei.search.library import Library
+from saikei.search.propose import Structure, resolve
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,19 @@ class Front:
 
     def __str__(self) -> str:
         return report.render_front(self.run)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A structure for another budget, which is not trained.
+
+    Args:
+        model: The model, uncompiled; train it before use, for example with `saikei.distill`.
+        structure: Its edits, its costs, and the divergence from the original that is predicted.
+    """
+
+    model: keras.Model = field(repr=False)
+    structure: Structure
 
 
 @dataclass(frozen=True)
@@ -64,6 +83,25 @@ class Result:
     def chosen(self) -> Candidate:
         """The record of `best`."""
         return self.run.candidate(self.run.chosen)
+
+    def resolve(self, budget: Budget, data: Any = None) -> Resolved:
+        """The structure for another budget, from what the run has measured; nothing is trained.
+
+        Args:
+            budget: The limits; shares are relative to the baseline.
+            data: Training data to refit the remaining weights to; `None` leaves them as they are.
+
+        Raises:
+            BudgetError: If no structure keeps the budget, with the smallest that can be reached.
+            InputError: If the run has no library of its baseline.
+        """
+        name = self.run.baseline
+        place = RunFolder(self.folder, {})
+        original = place.load(place.candidates / name / "model.keras")
+        structure = resolve(Library.load(place.library(name)), original, budget, data)
+        recipe = structure.recipe
+        model = copy_model(original) if recipe is None else recipe(original, data)
+        return Resolved(model, structure)
 
     def report(self, path: str | Path, overwrite: bool = True) -> Path:
         """Write the report as one HTML file that works offline; see `report.write_html`."""

@@ -64,7 +64,7 @@ def find_structures(context: RunContext, events: Events) -> Structures:
     for name, model in context.models.items():
         events.stage(f"measuring options of {name}")
         started = time.perf_counter()
-        folder = context.folder.path / "libraries" / name
+        folder = context.folder.library(name)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             library = build_library(
