@@ -177,4 +177,5 @@ def show(result: Any, as_json: bool) -> None:
         say_json({"best": str(best), "report": str(page), "run": result.run.to_dict()})
         return
     say(text_report(result.run))
-    say(f"Model:  {best}\nReport: {page}")
+    int8 = "" if result.int8_file is None else f"int8:   {result.int8_file}\n"
+    say(f"Model:  {best}\n{int8}Report: {page}")

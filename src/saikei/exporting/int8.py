@@ -80,12 +80,20 @@ def export_int8(
     return Int8File(path, len(content), open_litert(path, model))
 
 
+def int8_available() -> bool:
+    """Whether Keras runs on TensorFlow, from which LiteRT files are written, and can quantize."""
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    return on_tensorflow and importlib.util.find_spec(PACKAGE) is not None
+
+
 def check_int8_available() -> None:
     """Refuse where the package that quantizes LiteRT files is missing."""
-    if importlib.util.find_spec(PACKAGE) is None:
+    if not int8_available():
         raise InputError(
-            "int8 files are made by the package ai-edge-quantizer, which is not installed: "
-            "pip install 'saikei[int8]'."
+            "int8 files are written on the TensorFlow backend by the package ai-edge-quantizer, "
+            "which is not installed: pip install 'saikei[int8]'."
+            if keras.backend.backend() == "tensorflow"
+            else "int8 files are written on the TensorFlow backend alone: set KERAS_BACKEND."
         )
 
 

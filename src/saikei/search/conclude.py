@@ -14,6 +14,7 @@ import keras
 
 from saikei import report
 from saikei.codec import to_jsonable
+from saikei.exporting.runtimes import open_litert
 from saikei.reading import holds_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, pareto_front
@@ -150,7 +151,10 @@ def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
 
 def _look_at_test(baseline: Candidate, context: RunContext, test: Labelled) -> FinalTest:
     before = test.predict(context.models[baseline.name])
-    after = test.predict(context.folder.load(context.folder.best))
+    shipped = context.folder.load(context.folder.best)
+    int8 = context.folder.best_int8
+    # What ships is scored as it runs.
+    after = tuple(open_litert(int8, shipped)(test.x)) if int8.is_file() else test.predict(shipped)
     return FinalTest(test.score(before), test.score(after), test.difference(after, before))
 
 

@@ -194,7 +194,8 @@ class Contest:
     def _value(self, racers: Sequence[Racer]) -> list[float]:
         """What each candidate adds to the best team."""
         context = self.context
-        found = gains(self.members(racers), context.judge, context.budget, context.whole)
+        members = [replace(m, cost=context.shipped(m.cost)) for m in self.members(racers)]
+        found = gains(members, context.judge, context.budget, context.whole)
         lowest = min((one.metric + _LOSS_SHARE * one.loss for one in found.values()), default=0.0)
         values = []
         for racer in racers:
@@ -225,7 +226,8 @@ class Contest:
 
     def _winner(self) -> Racer:
         """The best candidate within the budget, of those that were trained longest."""
-        racers = [r for r in self._racers.values() if self.context.fits(r.result.cost)]
+        context = self.context
+        racers = [r for r in self._racers.values() if context.fits(context.shipped(r.result.cost))]
         racers = [r for r in racers or self._racers.values() if r.plan.family != _RIVAL]
         last = max(r.epoch for r in racers)
         return max(
@@ -242,7 +244,7 @@ class Contest:
             validation=context.validation,
             calibration=context.calibration,
             judge=context.judge,
-            budget=context.budget,
+            budget=context.planned_budget,
             whole=context.whole,
             gauge=context.gauge,
         )

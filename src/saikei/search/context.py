@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import keras
@@ -11,12 +12,17 @@ import keras
 from saikei.budget import Budget, Costs
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.executors import Executor
+from saikei.exporting import int8_available
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
 from saikei.search.folder import RunFolder
 from saikei.search.gauge import Gauge
 from saikei.search.methods import Methods
 from saikei.search.originals import Originals
+
+# What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
+# What it takes is measured on the file.
+INT8_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -71,9 +77,27 @@ class RunContext:
         return losses[0] if len(losses) == 1 else losses
 
     @property
-    def absolute_budget(self) -> Budget:
-        """The budget in absolute numbers, for structures of any of the given models."""
-        return self.budget.scaled(1.0, self.whole)
+    def planned_budget(self) -> Budget:
+        """The budget for structures of any of the given models, in absolute numbers.
+
+        Where int8 versions take part, a structure may have as many bytes as its int8 version keeps.
+        """
+        absolute = self.budget.scaled(1.0, self.whole)
+        if not self.quantizes or absolute.bytes is None:
+            return absolute
+        return replace(absolute, bytes=int(absolute.bytes / INT8_SHARE))
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether int8 versions take part: they save bytes and time, and no other costs."""
+        limited = {"bytes", "latency"} & set(self.budget.given())
+        return self.methods.quantize and bool(limited) and int8_available()
+
+    def shipped(self, cost: Cost) -> Cost:
+        """What a candidate costs as it may be shipped: as an int8 file, if it is too large."""
+        if self.fits(cost) or not self.quantizes:
+            return cost
+        return replace(cost, bytes=ceil(INT8_SHARE * cost.bytes))
 
     def fits(self, costs: Costs) -> bool:
         """Whether a model keeps the budget."""

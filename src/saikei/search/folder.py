@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from saikei.search.rungs import RungFolder
 from saikei.writing import DRAFT, refused_by_disk, remove, write_text, write_whole
 
 LOCK = ".lock"
+# The int8 version of a candidate, in its folder.
+INT8_FILE = "model.tflite"
 _WHAT = {
     "model": "models",
     "data": "data",
@@ -137,6 +140,11 @@ class RunFolder:
         return self.path / "best.keras"
 
     @property
+    def best_int8(self) -> Path:
+        """The file to ship where an int8 version was chosen."""
+        return self.path / "best.tflite"
+
+    @property
     def record(self) -> Path:
         """The file of the run's record."""
         return self.path / "run.json"
@@ -234,9 +242,14 @@ class RunFolder:
         return load_model(path, self.custom, compiled=False)
 
     def promote(self, name: str) -> None:
-        """Copy a candidate's model to `best.keras`, the model to ship."""
-        source = self.candidates / name / "model.keras"
-        write_whole(self.best, lambda draft: shutil.copyfile(source, draft))
+        """Copy a candidate's model to `best.keras`, and an int8 file to `best.tflite`."""
+        place = self.candidates / name
+        int8 = place / INT8_FILE
+        for source, target in ((place / "model.keras", self.best), (int8, self.best_int8)):
+            if source.is_file():
+                write_whole(target, partial(shutil.copyfile, source))
+            else:
+                target.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from saikei.runs.front import goodness
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Outputs
 from saikei.search.context import RunContext
+from saikei.search.folder import INT8_FILE
 from saikei.writing import draft_folder
 
 # Candidates that get an int8 version, the best first.
 MOST = 3
-FILE = "model.tflite"
 _TIMES = 5
 
 
@@ -91,7 +91,7 @@ def _finished_or_made(
         return known
     model = load(base.name)
     with draft_folder(context.folder.path) as folder:
-        file = export_int8(model, folder / FILE, context.calibration[0])
+        file = export_int8(model, folder / INT8_FILE, context.calibration[0])
         outputs = tuple(file.run(context.judge.x))
         cost = replace(base.cost, bytes=file.bytes, **_latency(file, base.cost, context))
         if not context.fits(cost):

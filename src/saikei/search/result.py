@@ -65,6 +65,12 @@ class Result:
     folder: Path
 
     @property
+    def int8_file(self) -> Path | None:
+        """The LiteRT file to ship where an int8 version was chosen; `best` is its float model."""
+        path = RunFolder(self.folder, {}).best_int8
+        return path if path.is_file() else None
+
+    @property
     def front(self) -> Front:
         """The Pareto table: metric with interval, parameters, MACs, latency."""
         return Front(self.run)
