@@ -188,7 +188,8 @@ class Contest:
             cost=racer.result.cost,
             outputs=racer.result.outputs,
             model=partial(self.load, plan.name),
-            structure=_digest(plan),
+            # Weights that were drawn anew have nothing in common with those that were kept.
+            structure=f"{_digest(plan)}-{plan.weights}",
         )
 
     def _value(self, racers: Sequence[Racer]) -> list[float]:

@@ -13,6 +13,7 @@ from saikei.runs.front import goodness
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Difference
+from saikei.search.compose.teams import LUCK
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ def choose_candidate(
 
     The standard error is that of the paired difference to the best on the same samples. Fewer
     models that run are simpler than more, fewer fitted numbers simpler than more (equal weights
-    than learned ones, these than a stack); then cheaper is simpler.
+    than learned ones, these than a stack); then cheaper is simpler. A fused model takes part where
+    it is ahead of the best single model by more than luck, `LUCK` standard errors: the best of many
+    fused models is ahead by one by chance alone.
 
     Args:
         candidates: All candidates; those that do not keep the budget are left out.
@@ -47,7 +50,8 @@ def choose_candidate(
             "No candidate keeps the budget: every training diverged, or the measured latencies "
             "exceed the limit. Check the data, or raise the limit."
         )
-    best = max(fitting, key=lambda c: (goodness(c.validation), -c.validation.loss, c.name))
+    fitting = _without_luck(fitting, outputs, judge)
+    best = max(fitting, key=_quality)
     behind = {
         c.name: _behind(judge.difference(outputs[best.name], outputs[c.name]), c) for c in fitting
     }
@@ -55,6 +59,30 @@ def choose_candidate(
     chosen = min(near, key=lambda c: _complexity(c, axis))
     reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
     return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
+
+
+def _without_luck(
+    fitting: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Labelled
+) -> list[Candidate]:
+    """The candidates without fused models that may be ahead of the best single one by chance."""
+    singles = [c for c in fitting if c.kind != "fused"]
+    if not singles:
+        return list(fitting)
+    best = max(singles, key=_quality)
+    gaps = {
+        c.name: _behind(judge.difference(outputs[c.name], outputs[best.name]), c)
+        for c in fitting
+        if c.kind == "fused"
+    }
+    return [
+        c
+        for c in fitting
+        if c.name not in gaps or gaps[c.name].value > LUCK * gaps[c.name].standard_error
+    ]
+
+
+def _quality(candidate: Candidate) -> tuple[float, float, str]:
+    return goodness(candidate.validation), -candidate.validation.loss, candidate.name
 
 
 def _behind(difference: Difference, candidate: Candidate) -> Difference:
