@@ -72,7 +72,7 @@ def _imports(made: Sequence[Candidate]) -> list[str]:
     lines = []
     if any(c.training for c in made):
         lines.append("from saikei.distilling import train_part")
-    if any(c.kind == "quantized" for c in made):
+    if any(c.kind == "quantized" and c.plan.get("by") == "litert" for c in made):
         lines.append("from saikei.exporting import export_int8")
     trained = [c for c in made if c.training]
     names = ["copy_model"] if any(c.recipe is None for c in trained) else []
@@ -90,6 +90,8 @@ def _average_teaches(run: Run, candidate: Candidate) -> bool:
 def _lines(candidate: Candidate, variables: Mapping[str, str]) -> list[str]:
     name = variables[candidate.name]
     members = [variables[member] for member in candidate.members]
+    if candidate.kind == "quantized" and candidate.plan.get("by") == "keras":
+        return [f"{name} = sk.Quantize()({members[0]})"]
     if candidate.kind == "quantized":
         return [f'{name} = export_int8({members[0]}, "model-int8.tflite", train[0])']
     if candidate.kind == "fused":

@@ -10,8 +10,8 @@ from saikei.runs.record import Comparison, Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Difference
 
-# What ships is the best of many on these samples. Of 20 candidates that are worth the same, the best
-# is ahead of the original by so many standard errors in 0.4 % of runs (simulated, 20 equal rivals).
+# What ships is the best of many on these samples. Of 20 candidates that are worth the same, the
+# best is ahead of the original by so many standard errors in 0.4 % of simulated runs.
 LUCK_OF_THE_BEST = 3.5
 
 KEPT_OR_FRESH = "kept or fresh weights"

@@ -1,18 +1,20 @@
-"""int8 versions of candidates: files for LiteRT, scored in its own interpreter."""
+"""int8 versions of candidates: by Keras, and as files for LiteRT that its interpreter scores."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import keras
 import numpy as np
 
-from saikei.errors import InputError, WorkError
-from saikei.exporting import Int8File, check_int8_available, export_int8
+from saikei.edits import Quantize
+from saikei.errors import EditError, InputError, WorkError
+from saikei.exporting import Int8File, export_int8
 from saikei.runs.candidate import Candidate, Cost
 from saikei.runs.front import goodness
 from saikei.runs.record import Decision
@@ -59,42 +61,52 @@ def quantize_candidates(
         return Int8Candidates(
             (), {}, (), "int8 saves bytes and time, and the budget limits neither."
         )
-    try:
-        check_int8_available()
-    except InputError as error:
-        return Int8Candidates((), {}, (), str(error))
     ordered = sorted(candidates, key=lambda c: (-goodness(c.validation), c.cost.bytes, c.name))
     made: dict[str, Candidate] = {}
-    outputs: dict[str, Outputs] = {}
     decisions: list[Decision] = []
-    for base in ordered:
-        if len(made) == MOST:
-            break
-        name = f"{base.name}-int8"
-        try:
-            candidate = _finished_or_made(name, base, context, load)
-        except WorkError as error:
-            decisions.append(Decision(name, "left out", str(error)))
-            continue
-        if candidate is not None:
-            made[name], outputs[name] = candidate, context.folder.outputs(name)
+    for base in ordered[:MOST]:
+        for way, make in (("keras", _by_keras), ("litert", _by_litert)):
+            name = f"{base.name}-int8-{way}"
+            try:
+                candidate = _finished_or_made(name, base, way, make, context, load)
+            except (EditError, InputError, WorkError) as error:
+                decisions.append(Decision(name, "left out", str(error)))
+                continue
+            if candidate is not None:
+                made[name] = candidate
+    outputs = {name: context.folder.outputs(name) for name in made}
     return Int8Candidates(tuple(made.values()), outputs, tuple(decisions))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """An int8 version that was made: a Keras model, or its float model and a file for LiteRT."""
+
+    model: keras.Model
+    outputs: Outputs
+    cost: Cost
+    files: tuple[Path, ...] = ()
+
+
+_Make = Callable[[keras.Model, Cost, RunContext, Path], _Made]
+
+
 def _finished_or_made(
-    name: str, base: Candidate, context: RunContext, load: Callable[[str], keras.Model]
+    name: str,
+    base: Candidate,
+    way: str,
+    make: _Make,
+    context: RunContext,
+    load: Callable[[str], keras.Model],
 ) -> Candidate | None:
     """The int8 version of a candidate; `None` if it does not keep the budget."""
-    plan = {"quantize": base.name, "like": base.name}
+    plan = {"quantize": base.name, "by": way, "like": base.name}
     known = context.folder.finished(name, plan)
     if known is not None:
         return known
-    model = load(base.name)
     with draft_folder(context.folder.path) as folder:
-        file = export_int8(model, folder / INT8_FILE, context.calibration[0])
-        outputs = tuple(file.run(context.judge.x))
-        cost = replace(base.cost, bytes=file.bytes, **_latency(file, base.cost, context))
-        if not context.fits(cost):
+        made = make(load(base.name), base.cost, context, folder)
+        if not context.fits(made.cost):
             return None
         candidate = Candidate(
             name=name,
@@ -106,14 +118,28 @@ def _finished_or_made(
             members=(base.name,),
             weights=(),
             fits=True,
-            cost=cost,
+            cost=made.cost,
             before=None,
-            validation=context.judge.score(outputs),
+            validation=context.judge.score(made.outputs),
             training=None,
             layers=(),
         )
-        context.folder.save(candidate, model, outputs, files=[file.path])
+        context.folder.save(candidate, made.model, made.outputs, files=made.files)
     return candidate
+
+
+def _by_keras(model: keras.Model, cost: Cost, context: RunContext, folder: Path) -> _Made:  # noqa: ARG001
+    """Dense layers and tables in int8, by Keras; the result is an ordinary Keras model."""
+    small = Quantize()(model)
+    return _Made(small, context.judge.predict(small), context.gauge.cost(small))
+
+
+def _by_litert(model: keras.Model, cost: Cost, context: RunContext, folder: Path) -> _Made:
+    """A file for LiteRT with all weights and activations in int8, run by LiteRT."""
+    file = export_int8(model, folder / INT8_FILE, context.calibration[0])
+    outputs = tuple(file.run(context.judge.x))
+    cost = replace(cost, bytes=file.bytes, **_latency(file, cost, context))
+    return _Made(model, outputs, cost, (file.path,))
 
 
 def _latency(file: Int8File, cost: Cost, context: RunContext) -> dict[str, Any]:
