@@ -1,0 +1,39 @@
+"""int8 versions compete where bytes are limited, and what is shipped is what was scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import pytest
+
+import saikei as sk
+from saikei.exporting import int8_available
+from saikei.exporting.runtimes import open_litert
+from tests.search.small import convolutional, data, search
+
+pytestmark = pytest.mark.skipif(not int8_available(), reason="int8 files need ai-edge-quantizer")
+
+
+def test_a_limit_on_bytes_ships_an_int8_version_that_was_scored_as_it_runs(tmp_path: Path) -> None:
+    model = convolutional()
+    methods = ["prune", "quantize"]
+    result = search(
+        model, tmp_path / "run", budget=sk.Budget(bytes=0.55), methods=methods, effort=6
+    )
+    quantized = [c for c in result.candidates if c.kind == "quantized"]
+    assert quantized
+    for c in quantized:
+        assert c.cost.bytes <= 0.55 * result.baseline.cost.bytes
+        place = tmp_path / "run" / "candidates" / c.name
+        loaded = keras.saving.load_model(place / "model.keras")
+        file = place / "model.tflite"
+        x, y = data().validation
+        outputs = open_litert(file, loaded)(x)[0] if file.exists() else loaded.predict(x, verbose=0)
+        assert (outputs.argmax(1) == y).mean() == pytest.approx(c.validation.value)
+        if file.exists():
+            assert c.cost.bytes == file.stat().st_size
+    account = next(m for m in result.run.methods if m.name == "quantize")
+    assert account.tried == len(quantized)
+    if result.chosen.name.endswith("litert"):
+        assert result.int8_file is not None

@@ -1,0 +1,70 @@
+"""On random labels nothing is better than anything else, and the search does not claim it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saikei.budget import Budget
+from saikei.search.comparisons import SHIPPED_OR_ORIGINAL, compare_choices
+from saikei.search.compose import Member, teams
+from saikei.search.selection import choose_candidate
+from tests.search.made_up import candidate, cost, judge_of_binary
+
+ROWS, CANDIDATES = 300, 12
+
+
+def claims(seed: int) -> list[str]:
+    """What a run on random labels would claim: a fused model, or that it beats the original."""
+    rng = np.random.default_rng(seed)
+    judge = judge_of_binary(rng.integers(0, 2, ROWS))
+
+    def guesses() -> tuple[np.ndarray, ...]:
+        return (1 / (1 + np.exp(-rng.normal(size=(ROWS, 1)))),)
+
+    outputs = {f"c{number}": guesses() for number in range(CANDIDATES)} | {"original": guesses()}
+    members = [
+        Member(name, "knapsack", cost(10), one, model=lambda: None)  # type: ignore[arg-type]
+        for name, one in outputs.items()
+        if name != "original"
+    ]
+    found = teams(members, judge, Budget(macs=100), cost(100), ("average", "greedy"), seed)
+    singles = [candidate(m.name, cost=cost(10)) for m in members]
+    fused = []
+    for number, team in enumerate(t for t in found.teams if t.method != "single"):
+        name = f"team-{number}"
+        outputs[name] = team.outputs
+        one = candidate(name, kind="fused", family=team.method, members=team.members)
+        fused.append(replace(one, plan={"complexity": team.complexity}))
+    baseline = candidate("original", kind="original", fits=False, cost=cost(100))
+    every = [
+        replace(c, validation=judge.score(outputs[c.name])) for c in (baseline, *singles, *fused)
+    ]
+    chosen = choose_candidate(every, outputs, judge, "macs").chosen
+    comparisons = compare_choices(every, outputs, judge, chosen, every[0])
+    shipped = next(c for c in comparisons if c.question == SHIPPED_OR_ORIGINAL)
+    gain = shipped.answer == "the shipped model: better"
+    return [chosen.family] * (chosen.kind == "fused") + ["gain"] * gain
+
+
+@pytest.mark.parametrize("runs", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_nothing_is_claimed(runs: int) -> None:
+    assert [claim for seed in range(runs) for claim in claims(seed)] == []
+
+
+def test_what_is_there_is_claimed() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, ROWS)
+    judge = judge_of_binary(labels)
+    outputs = {
+        "original": (np.where(rng.random((ROWS, 1)) < 0.6, labels[:, None], 1 - labels[:, None]),),
+        "better": (np.where(rng.random((ROWS, 1)) < 0.9, labels[:, None], 1 - labels[:, None]),),
+    }
+    every = [
+        replace(candidate(name, fits=name == "better"), validation=judge.score(one))
+        for name, one in outputs.items()
+    ]
+    (comparison,) = compare_choices(every, outputs, judge, every[1], every[0])
+    assert comparison.answer == "the shipped model: better"
