@@ -65,14 +65,14 @@ def _without_luck(
     fitting: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Labelled
 ) -> list[Candidate]:
     """The candidates without fused models that may be ahead of the best single one by chance."""
-    singles = [c for c in fitting if c.kind != "fused"]
+    singles = [c for c in fitting if models_run(c) == 1]
     if not singles:
         return list(fitting)
     best = max(singles, key=_quality)
     gaps = {
         c.name: _behind(judge.difference(outputs[c.name], outputs[best.name]), c)
         for c in fitting
-        if c.kind == "fused"
+        if models_run(c) > 1
     }
     return [
         c
