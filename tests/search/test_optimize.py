@@ -39,9 +39,8 @@ def test_the_run_folder_holds_every_candidate_and_the_answer(finished: Finished)
     }
     for c in finished.result.candidates:
         files = {path.name for path in (finished.folder / "candidates" / c.name).iterdir()}
-        model = set() if c.kind == "original" else {"model.keras"}
         recipe = {"recipe.json"} if c.recipe is not None else set()
-        assert files == {"result.json", "validation.npz"} | model | recipe
+        assert files == {"result.json", "validation.npz", "model.keras"} | recipe
     front = json.loads((finished.folder / "front.json").read_text())
     assert [entry["name"] for entry in front] == list(finished.result.run.front)
     assert Run.load(finished.folder) == finished.result.run

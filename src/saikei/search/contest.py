@@ -100,9 +100,11 @@ class Contest:
             study=context.folder.path / "study.db",
             more=partial(self._more, entries),
         )
+        self._racers.clear()
         self._racers.update({one.plan.name: one for one in found.racers})
         self.events.stage("training rivals from fresh weights")
         rivals = race_rivals(self._winner(), self.schedule, self.space, driver, context.seed)
+        self._racers.pop(_RIVAL, None)
         self._racers.update({one.plan.name: one for one in rivals})
         self._add(driver)
         return tuple(
@@ -261,6 +263,8 @@ class Contest:
         if isinstance(outcome, TaskFailure):
             self.events.emit("failed", name=name, reason=outcome.reason)
             return
+        # Also where the race is interrupted, so that the report shows what there is.
+        self._racers[name] = Racer(task.plan, task.end, replace(outcome, state=None))
         fits = self.context.fits(outcome.cost)
         self.events.candidate(name, outcome.score, outcome.cost, fits, task.end)
 

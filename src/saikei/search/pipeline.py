@@ -151,6 +151,9 @@ class Pipeline:
             search.run()
         self._events.stage("deciding")
         results = search.results(self._session)
+        if interrupt.error is not None and not any(c.fits for c in results.candidates):
+            # There is nothing to report yet.
+            interrupt.reraise()
         settings = _settings(self._asked, originals, space, gauge)
         run = conclude(results, context, self._session, settings, final)
         run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
