@@ -95,7 +95,7 @@ def test_a_damaged_fingerprint_is_named(stored: RunFolder, content: bytes) -> No
 
 
 def study_at(path: Path) -> Study:
-    space = space_of(None, 32, mixable=True)
+    space = space_of(None, 32)
     return Study(path, space.ranges, space.first(2), seed=0)
 
 

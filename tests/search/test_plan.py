@@ -11,7 +11,7 @@ import pytest
 from saikei.search.race import space_of
 from saikei.search.study import STARTUP_TRIALS, Study
 
-SPACE = space_of(None, 32, mixable=True)
+SPACE = space_of(None, 32)
 FIRST = SPACE.first(2)
 
 
