@@ -350,7 +350,7 @@ def test_explain_refuses_what_it_cannot_explain(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, data = folder / "m0.keras", ("--data", folder / "data.npz")
-    assert "No members" in refused(capsys, "explain", one, *data)
+    assert "No two members" in refused(capsys, "explain", one, *data)
     assert "two or more" in refused(capsys, "explain", one, *data, "--weights", "learn")
     stored = np.load(folder / "data.npz")
     np.savez(tmp_path / "d.npz", x_train=stored["x_train"], y_train=stored["y_train"])
@@ -629,14 +629,14 @@ def test_numbers_with_a_point_are_shares_and_others_counts(text: str, value: flo
 
 def test_a_budget_needs_a_limit() -> None:
     with pytest.raises(InputError, match="--macs"):
-        budget(None, None, None)
+        budget()
 
 
 def test_python_and_command_line_do_the_same(folder: Path, tmp_path: Path) -> None:
     """`saikei optimize` is `saikei.optimize`: same seed, same data, same record."""
     splits = digits()
     model = keras.saving.load_model(folder / "m0.keras")
-    limits = budget("0.5", None, None)
+    limits = budget(macs="0.5")
     result = optimize(
         model,
         splits.train,

@@ -17,7 +17,9 @@ from tests.search.propose.small import library, network
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    library().save(folder)
+    stored = folder / "libraries" / "original"
+    stored.mkdir(parents=True)
+    library().save(stored)
     place = folder / "candidates" / "original"
     place.mkdir(parents=True)
     save_model(network(), place / "model.keras")
@@ -59,12 +61,17 @@ def test_what_cannot_be_resolved_is_refused_in_a_sentence(
     assert code == 2 and message in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_run_without_its_original_asks_for_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_a_library_or_with_several_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "a.keras")
     assert main(["resolve", str(tmp_path), "--macs", "0.5", "--out", out]) == 2
-    assert "library.json" in capsys.readouterr().err
-    library().save(tmp_path)
+    assert "holds no library of options" in capsys.readouterr().err
+    for name in ("original-1", "original-2"):
+        (tmp_path / "libraries" / name).mkdir(parents=True)
+        library().save(tmp_path / "libraries" / name)
     assert main(["resolve", str(tmp_path), "--macs", "0.5", "--out", out]) == 2
-    assert "--model" in capsys.readouterr().err
+    assert "give --original with one of original-1, original-2" in capsys.readouterr().err
+    other = ["--original", "third"]
+    assert main(["resolve", str(run), "--macs", "0.5", "--out", out, *other]) == 2
+    assert "--original third: give --original with one of original." in capsys.readouterr().err

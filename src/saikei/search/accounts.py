@@ -94,7 +94,7 @@ class Accounts:
         ]
         ours = [pair for pair in rates if pair[1].option.method == name]
         others = [pair for pair in rates if pair[1].option.method != name]
-        label = numbers.COSTS[self.axis]
+        label = numbers.COSTS["macs" if self.axis == "latency" else self.axis]
         if not ours:
             return f"None of its options saves {label}."
         least, entry = min(ours, key=lambda pair: pair[0])
@@ -135,6 +135,8 @@ def _edits_of(candidate: Candidate) -> Iterable[str]:
 
 def _rate(entry: Measured, library: Library, axis: str) -> float | None:
     """The divergence for each percent of the costs that an option saves."""
+    # A latency is measured on built models alone; MACs stand for it.
+    axis = "macs" if axis == "latency" else axis
     whole = float(getattr(library.original, axis))
     saved = 100 * (1 - float(getattr(entry.costs, axis)) / whole) if whole else 0.0
     return entry.loss / saved if saved > 0.01 else None

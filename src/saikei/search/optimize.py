@@ -139,12 +139,19 @@ def optimize(
         folder = RunFolder(path, custom)
         folder.check(fingerprint)
         if folder.finished_run(fingerprint) is None:
+            new = not path.exists() or not any(path.iterdir())
             with locked(path), _listening(effort, progress, events) as told:
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
                 session = Session.begun(data.samples, fingerprint, labelled.decision)
                 executor = executor_for(workers, ray)
-                Pipeline(named, data, folder, asked, executor, session, told).run()
+                try:
+                    Pipeline(named, data, folder, asked, executor, session, told).run()
+                except BudgetError:
+                    # Refused before anything was trained: nothing is left behind.
+                    if new:
+                        shutil.rmtree(path, ignore_errors=True)
+                    raise
         run = Run.load(path)
         complete_run(run, folder)
         result = Result(folder.load(folder.best), run, path)

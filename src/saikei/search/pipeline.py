@@ -154,7 +154,8 @@ class Pipeline:
         if interrupt.error is not None and not any(c.fits for c in results.candidates):
             # There is nothing to report yet.
             interrupt.reraise()
-        settings = _settings(self._asked, originals, space, gauge)
+        arrays = isinstance(self._data.train, tuple)
+        settings = _settings(self._asked, originals, space, gauge, arrays)
         run = conclude(results, context, self._session, settings, final)
         run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
         if interrupt.error is not None:
@@ -316,13 +317,15 @@ def _calibration(model: keras.Model, train: Any) -> Any:
     return samples.inputs, samples.labels
 
 
-def _settings(asked: Asked, originals: Originals, space: Space, gauge: Gauge) -> RunSettings:
+def _settings(
+    asked: Asked, originals: Originals, space: Space, gauge: Gauge, arrays: bool
+) -> RunSettings:
     return RunSettings(
         budget=asked.budget.to_dict(),
         limits=asked.budget.limits(originals.baseline.cost),
         methods=asked.methods.names,
         effort=asked.effort,
-        batch_size=space.fixed.get("batch_size"),
+        batch_size=space.fixed.get("batch_size") if arrays else None,
         seed=asked.seed,
         sizes=gauge.sizes(originals.models[originals.baseline.name]),
     )
