@@ -23,6 +23,8 @@ from saikei.search.originals import Originals
 # What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
 # What it takes is measured on the file.
 INT8_SHARE = 0.3
+# The share of a limit on latency that structures are found for.
+LATENCY_MARGIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class RunContext:
         if not self.quantizes or absolute.bytes is None:
             return absolute
         return replace(absolute, bytes=int(absolute.bytes / INT8_SHARE))
+
+    @property
+    def structure_budget(self) -> Budget:
+        """The same with a margin, since a latency that is measured again is another one."""
+        planned = self.planned_budget
+        if planned.latency is None:
+            return planned
+        return replace(planned, latency=LATENCY_MARGIN * planned.latency)
 
     @property
     def quantizes(self) -> bool:

@@ -97,11 +97,13 @@ def models_run(candidate: Candidate) -> int:
     return 1 if candidate.family == "soup" else max(1, len(candidate.members))
 
 
-def _complexity(candidate: Candidate, axis: str) -> tuple[int, int, float, float, str]:
+def _complexity(candidate: Candidate, axis: str) -> tuple[int, int, float, bool, float, str]:
     return (
         models_run(candidate),
         int(candidate.plan.get("complexity", 0)),
         candidate.cost.on(axis),
+        # What was given needs no change.
+        candidate.kind != "given",
         -goodness(candidate.validation),
         candidate.name,
     )

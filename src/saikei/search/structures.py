@@ -82,7 +82,7 @@ def find_structures(context: RunContext, events: Events) -> Structures:
             proposals[name] = propose(
                 model,
                 library,
-                context.planned_budget,
+                context.structure_budget,
                 data=context.calibration,
                 measure=_measure(model, context),
             )
