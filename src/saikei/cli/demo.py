@@ -93,8 +93,8 @@ def baseline(shape: tuple[int, ...], classes: int, seed: int) -> keras.Model:
 
     Args:
         shape: `(height, width, channels)`.
-        classes: number of classes.
-        seed: of the initial weights.
+        classes: Number of classes.
+        seed: Seed of the initial weights.
     """
     import keras
     from keras import layers

@@ -28,7 +28,7 @@ def pareto_front(candidates: Iterable[Candidate], axis: str) -> tuple[Candidate,
 
     Args:
         candidates: Candidates in any order.
-        axis: one of `COST_AXES`.
+        axis: One of `COST_AXES`.
     """
     ordered: Sequence[Candidate] = sorted(
         candidates, key=lambda c: (c.cost.on(axis), -goodness(c.validation), c.name)

@@ -38,7 +38,7 @@ from saikei.search.race import (
 )
 
 STUDENT = "student"
-# Equal metrics are told apart by the loss.
+# Equal metrics are distinguished by the loss.
 _LOSS_SHARE = 1e-6
 _RIVAL = "rival"
 

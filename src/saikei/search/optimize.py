@@ -140,13 +140,13 @@ def optimize(
         folder.check(fingerprint)
         if folder.finished_run(fingerprint) is None:
             new = not path.exists() or not any(path.iterdir())
-            with locked(path), _listening(effort, progress, events) as told:
+            with locked(path), _listening(effort, progress, events) as run_events:
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
                 session = Session.begun(data.samples, fingerprint, labelled.decision)
                 executor = executor_for(workers, ray)
                 try:
-                    Pipeline(named, data, folder, asked, executor, session, told).run()
+                    Pipeline(named, data, folder, asked, executor, session, run_events).run()
                 except BudgetError:
                     # Refused before anything was trained: nothing is left behind.
                     if new:
