@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -122,7 +122,7 @@ class Board:
 
     Args:
         effort: Total number of epochs.
-        show: Whether to show anything.
+        show: Whether to show anything, where the output is a terminal or a notebook.
     """
 
     def __init__(self, effort: int, show: bool) -> None:
@@ -136,7 +136,10 @@ class Board:
         self._epochs = self._progress.add_task("epochs", total=effort, what="")
         self._options = self._progress.add_task("options", total=1, what="", visible=False)
         self._best: dict[str, Mapping[str, Any]] = {}
-        self._live = Live(self._shown(), refresh_per_second=4) if show else None
+        console = Console()
+        # A file or a pipe gets no board: it could not be drawn over.
+        show = show and (console.is_terminal or console.is_jupyter)
+        self._live = Live(self._shown(), console=console, refresh_per_second=4) if show else None
 
     def __enter__(self) -> Board:
         if self._live:

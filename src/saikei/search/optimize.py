@@ -125,6 +125,7 @@ def optimize(
         latency=latency,
         metric=metric,
     )
+    executor = executor_for(workers, ray)
     custom = custom_objects(named)
     labelled = with_labels(named, train, validation, test)
     data = search_data(named, *labelled.parts, seed)
@@ -144,7 +145,6 @@ def optimize(
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
                 session = Session.begun(data.samples, fingerprint, labelled.decision)
-                executor = executor_for(workers, ray)
                 try:
                     Pipeline(named, data, folder, asked, executor, session, run_events).run()
                 except BudgetError:

@@ -113,7 +113,8 @@ class Proposer:
             return
         least = {n: min(budget.cost(costs, n) for costs in reached) for n in budget.given()}
         methods = {e.option.method for e in (*self.library.entries, *self.library.depth)}
-        by = f"{', '.join(sorted(methods)) or 'no edit'} together"
+        by = ", ".join(sorted(methods)) or "no edit"
+        by = f"{by} together" if len(methods) > 1 else by
         raise budget.unreachable(replace(original, **least), original, by)  # type: ignore[arg-type]
 
     def _smallest(self, counter: Counter, original: Counts) -> Iterator[Counts]:
