@@ -121,9 +121,9 @@ def test_the_same_seed_gives_the_same_student(trained: keras.Model) -> None:
 def test_a_search_finds_models_within_the_budget(tmp_path: Path) -> None:
     model = dense()
     sk.fit(model, data().train, epochs=2, progress=False)
-    result = search(model, tmp_path / "run", trials=1, epochs=1)
+    result = search(model, tmp_path / "run", effort=3)
     assert sk.profile(result.best, latency=False).macs <= 0.3 * sk.profile(model).macs
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert f"{keras.backend.backend()} (backend)" in run["versions"]
-    again = search(model, tmp_path / "run", trials=1, epochs=1)
+    again = search(model, tmp_path / "run", effort=3)
     assert again.best.get_config() == result.best.get_config()

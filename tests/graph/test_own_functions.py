@@ -158,7 +158,7 @@ def test_what_a_file_cannot_hold_is_refused_before_a_run() -> None:
     with pytest.raises(
         ModelError, match=r"Layer 'lstm.*' of model .*\(lambda\).*cannot be saved in a file"
     ):
-        sk.optimize(model, data, data, budget=sk.Budget(params=0.5), epochs=1)
+        sk.optimize(model, data, data, budget=sk.Budget(params=0.5), effort=3)
 
 
 def test_a_layer_that_a_lambda_hides_is_named_and_the_fix_works() -> None:

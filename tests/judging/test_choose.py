@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 import saikei as sk
-from saikei.errors import FusionError
+from saikei.errors import FusionError, InputError
 from saikei.fusion import Average, BestMember, Stack
 from saikei.judging import choose
 
@@ -86,6 +86,8 @@ def test_the_rule_is_one_standard_error_of_the_paired_difference():
 
 
 def test_nothing_to_choose_from_gets_one_line():
-    for nothing in ([], Average()):
-        with pytest.raises(FusionError, match="nothing to choose from"):
-            choose(nothing, [member(1, 0, 0, 0)] * 2, (X, labels(1, 0, 0, 0)))
+    members, held = [member(1, 0, 0, 0)] * 2, (X, labels(1, 0, 0, 0))
+    with pytest.raises(FusionError, match="nothing to choose from"):
+        choose([], members, held)
+    with pytest.raises(InputError, match="fusions=Average"):
+        choose(Average(), members, held)

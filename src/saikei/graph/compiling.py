@@ -56,8 +56,6 @@ class Compiled:
         # Depending on what objects of the user's own have no config for.
         except (TypeError, ValueError, AttributeError, KeyError, NotImplementedError):
             model.compile(loss=losses)
-        # Keras warns when it loads a file whose optimizer was never built.
-        model.optimizer.build(model.trainable_variables)
 
 
 def compiled_as(model: keras.Model) -> tuple[Compiled, ...]:

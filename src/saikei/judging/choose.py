@@ -133,7 +133,7 @@ def choose(
         FusionError: When there is no fusion, or as `nested_score` does.
         DataError: As `nested_score` does.
     """
-    if isinstance(fusions, Fusion) or not fusions:
+    if not fusions:
         raise FusionError("There is nothing to choose from: give a list of fusions.")
     every = [BestMember(), *(one for one in fusions if not isinstance(one, BestMember))]
     nest = Nest.of(every, members, data, folds, seed, allow_in_sample)

@@ -186,8 +186,6 @@ class CascadeModel(keras.Model):
     def compile_from_config(self, config: Any) -> None:
         """The inverse of `get_compile_config`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        # As in Keras, which warns where a file holds more of an optimizer than the model has.
-        self.optimizer.build(self.trainable_variables)
 
     def evaluate(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,9 @@ def _described(channel_map: ChannelMap) -> Any:
         (places[operation], name, axis, channels.tolist())
         for operation, name, _, axis, channels in channel_map.weight_axes()
     ]
-    return axes, channel_map.count, sorted(channel_map.reasons), count_costs(channel_map)
+    # What is live at once depends on the order of calls, which Keras may change when it loads.
+    costs = replace(count_costs(channel_map), memory=0)
+    return axes, channel_map.count, sorted(channel_map.reasons), costs
 
 
 def saved_and_loaded(model: keras.Model, must: bool = True) -> keras.Model | None:

@@ -98,7 +98,7 @@ def test_models_without_members_side_by_side_are_refused():
     soup = Soup(check=False)([TEAM[0], TEAM[0]])
     chain = Chain(training=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
     for model in (TEAM[0], soup, chain):
-        with pytest.raises(FusionError, match="No members .* give them, explain"):
+        with pytest.raises(FusionError, match="No two members .* give the members themselves"):
             explain(model, HELD_OUT)
     for fusion in (Soup(), Boost()):
         with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):
