@@ -8,6 +8,9 @@ from saikei.channels import channel_groups
 from saikei.costs import profile
 from saikei.runs.candidate import LayerChange
 
+# What `ReplaceActivation` adds to the name of a layer whose activation becomes one of its own.
+_APART = "_linear"
+
 
 def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange, ...]:
     """Number of output channels of each layer, in the parent and in the model made from it.
@@ -22,6 +25,8 @@ def layer_changes(parent: keras.Model, model: keras.Model) -> tuple[LayerChange,
         for group in channel_groups(model)
         for name, channels in group.blocks.items()
     }
+    # Where an activation became a layer of its own, that has the name.
+    after |= {name.removesuffix(_APART): kept for name, kept in after.items()}
     return tuple(
         LayerChange(name, kinds.get(name, ""), len(channels), after[name], group.pinned)
         for group in channel_groups(parent)
