@@ -57,3 +57,10 @@ def finished_data() -> object:
     from tests.search.small import data
 
     return data().train
+
+
+@pytest.mark.slow
+def test_a_whole_search_gives_the_same_with_workers(finished: Finished) -> None:
+    arguments = {"effort": 8, "methods": ["prune", "average"]}
+    here = search(finished.model, None, **arguments)
+    assert_same(search(finished.model, None, workers=2, **arguments), here)
