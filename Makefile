@@ -8,6 +8,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BACKENDS_STAMP := $(VENV)/.backends_installed
+SITE_STAMP := $(VENV)/.site_installed
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -21,7 +22,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help install demo test test-all lint format types layers tests \
-    tests-slow tests-backends tests-jax tests-torch benchmarks clean
+    tests-slow tests-backends tests-jax tests-torch benchmarks site package clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -74,6 +75,17 @@ benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
 	    echo "$$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; \
 	done
 
+site: $(SITE_STAMP)  ## build the documentation in build/site; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
+
+# Away from the sources, so that what the wheel lacks is missed.
+package: $(STAMP)  ## build the sdist and the wheel, and run the demo from the wheel
+	rm -rf dist build/wheel
+	$(BIN)/python -m hatchling build
+	@$(PIP) install --quiet --no-deps --target build/wheel dist/*.whl
+	PYTHONPATH=$(CURDIR)/build/wheel $(BIN)/python -c "import saikei; assert 'wheel' in saikei.__file__"
+	PYTHONPATH=$(CURDIR)/build/wheel $(BIN)/saikei demo --out build/demo-run $(ARGS)
+
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -94,7 +106,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev]'
 	@touch $@
 
-# Not needed to use Saikei, nor for the demo, and large: so not a part of `make install`.
+# What follows is not needed to use Saikei, nor for the demo: so it is no part of `make install`.
+$(SITE_STAMP): $(STAMP)
+	@echo "Adding Sphinx to $(VENV)"
+	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev,docs]'
+	@touch $@
+
 $(BACKENDS_STAMP): $(STAMP)
 	@echo "Adding JAX and torch to $(VENV)"
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev,jax,torch]'

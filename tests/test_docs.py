@@ -14,7 +14,12 @@ import saikei
 from saikei.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/design.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
 
 
 def text_of(document: str) -> str:
@@ -51,7 +56,7 @@ def test_links_lead_somewhere(document: str) -> None:
         assert ((ROOT / document).parent / target).exists(), target
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md", "docs/decisions.md"])
 def test_files_and_folders_that_are_named_exist(document: str) -> None:
     files = (path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
     here = {str(path.relative_to(ROOT)) for path in files}
