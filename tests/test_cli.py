@@ -486,6 +486,13 @@ def test_what_exists_is_not_replaced_unasked(
             "not both",
         ),
         (("optimize", "{model}", "--data", "{data}", "--out", "{run}"), "No budget"),
+        (
+            (
+                *("optimize", "{model}", "--data", "{data}", "--out", "{run}"),
+                *("--params", "0.5", "--count", "mean"),
+            ),
+            "--count has no effect",
+        ),
         (("optimize", "{model}", "--data", "{none}", "--macs", "0.5", "--out", "{run}"), "no file"),
         (("report", "{none}"), "no finished run"),
         (("report", "{run}", "--overwrite"), "--overwrite has no effect"),

@@ -201,6 +201,25 @@ def for_keras(x: Any) -> Any:
     return tree.map_structure(one, x)
 
 
+def own_inputs(model: Any, x: Any) -> Any:
+    """The inputs that a model reads of a dictionary of arrays, nested as it takes them.
+
+    Args:
+        model: A built model.
+        x: A dictionary, which may hold others too; anything else is returned as it is.
+    """
+    inputs = getattr(model, "inputs", None)
+    taken = getattr(model, "input", None)
+    if not isinstance(x, dict) or not inputs or taken is None:
+        return x
+    if isinstance(taken, dict):
+        return {name: x[name] for name in taken} if set(taken) < set(x) else x
+    if not all(tensor.name in x for tensor in inputs):
+        return x
+    arrays = [x[tensor.name] for tensor in inputs]
+    return arrays if isinstance(taken, (list, tuple)) else arrays[0]
+
+
 def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
     """The outputs of a model for arrays, as `keras.Model.predict` gives them.
 
@@ -209,7 +228,8 @@ def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
 
     Args:
         model: A built model.
-        x: Arrays with one sample a row, nested as the model takes them.
+        x: Arrays with one sample a row, nested as the model takes them; a dictionary may hold
+            others too.
         batch_size: Samples a step.
 
     Returns:
@@ -218,7 +238,7 @@ def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
     import keras
     from keras import tree
 
-    x = for_keras(x)
+    x = for_keras(own_inputs(model, x))
     if type(model).predict is not keras.Model.predict:
         # A cascade predicts in an order of rows of its own.
         return model.predict(x, batch_size=batch_size, verbose=0)

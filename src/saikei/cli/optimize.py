@@ -9,6 +9,7 @@ import typer
 
 from saikei.cli.options import (
     Bytes,
+    Count,
     Effort,
     Json,
     Latency,
@@ -28,15 +29,16 @@ def optimize(
         list[Path],
         typer.Argument(
             metavar="MODEL.keras",
-            help="One trained model, or several with the same inputs and outputs.",
+            help="One trained model, or several with the same outputs.",
         ),
     ],
     data: Annotated[
         Path,
         typer.Option(
             help="An .npz file with x_train and y_train; optionally x_val and y_val (default: a "
-            "fifth of x_train) and x_test and y_test. Without labels, the predictions of the one "
-            "model take their place."
+            "fifth of x_train) and x_test and y_test. Several inputs or outputs are named behind a "
+            "dot, such as x_train.image and x_train.table; each model reads those of its own "
+            "names. Without labels, the predictions of the one model take their place."
         ),
     ],
     out: Annotated[
@@ -48,6 +50,7 @@ def optimize(
     memory: Memory = None,
     latency: Latency = None,
     latency_batch: LatencyBatch = None,
+    count: Count = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +101,7 @@ def optimize(
 ) -> None:
     """Find the best model within a budget, such as --macs 0.25, and write it with a report."""
     limits = budget(
-        latency_batch, macs=macs, params=params, bytes=size, memory=memory, latency=latency
+        latency_batch, count, macs=macs, params=params, bytes=size, memory=memory, latency=latency
     )
     import_keras()
     from saikei.modelfile import load_model

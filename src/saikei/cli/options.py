@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,14 @@ import typer
 
 from saikei.budget import LIMITS, Budget
 from saikei.errors import InputError
+
+
+class CountOf(StrEnum):
+    """Which cost of a cascade a budget limits."""
+
+    WORST = "worst"
+    MEAN = "mean"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
@@ -52,6 +61,13 @@ Latency = Annotated[
 LatencyBatch = Annotated[
     int | None,
     typer.Option(min=1, help="Samples in the batch that --latency is for. Default: 32."),
+]
+Count = Annotated[
+    CountOf | None,
+    typer.Option(
+        help="Whether --macs and --latency limit what a cascade costs in the worst case, where all "
+        "its members run, or in the mean of the samples. Default: worst."
+    ),
 ]
 Effort = Annotated[
     int | None,
@@ -135,11 +151,14 @@ def _sizes(text: str) -> tuple[int, ...]:
         ) from error
 
 
-def budget(latency_batch: int | None = None, **texts: str | None) -> Budget:
+def budget(
+    latency_batch: int | None = None, count: CountOf | None = None, /, **texts: str | None
+) -> Budget:
     """The budget of the options.
 
     Args:
         latency_batch: Samples in the batch that the limit on latency is for.
+        count: Which cost of a cascade the limits on MACs and latency are for.
         **texts: For each limit, its text as typed; `None` if it is not given.
 
     Raises:
@@ -152,8 +171,13 @@ def budget(latency_batch: int | None = None, **texts: str | None) -> Budget:
             f"No budget is given: add {', '.join(options[:-1])} or {options[-1]}, for example "
             "--macs 0.25."
         )
+    more: dict[str, Any] = {}
     if latency_batch is not None:
-        if texts.get("latency") is None:
+        if "latency" not in limits:
             raise InputError("--latency-batch has no effect without --latency: add it.")
-        return Budget.from_dict({**limits, "batch_size": latency_batch})
-    return Budget.from_dict(limits)
+        more["batch_size"] = latency_batch
+    if count is not None:
+        if not {"macs", "latency"} & set(limits):
+            raise InputError("--count has no effect without --macs or --latency: add one of them.")
+        more["count"] = str(count)
+    return Budget.from_dict({**limits, **more})

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from saikei.batches import own_inputs
+
 Array = np.ndarray[Any, np.dtype[Any]]
 # Inputs as the model takes them, the names of these, flattened; outputs as the model gives them,
 # flattened.
@@ -136,7 +138,7 @@ def operation_in(message: str) -> str | None:
 
 def _by_name(model: Any, inputs: Any, names: Sequence[str]) -> dict[str, Array]:
     """The inputs by the runtime's names: the model's own where it kept them, or in their order."""
-    flat = [np.asarray(one) for one in tree.flatten(inputs)]
+    flat = [np.asarray(one) for one in tree.flatten(own_inputs(model, inputs))]
     own = [tensor.name for tensor in model.inputs]
     if set(names) <= set(own):
         return {name: flat[own.index(name)] for name in names}

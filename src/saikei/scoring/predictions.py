@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, as_numpy
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy, own_inputs
 from saikei.checks import check_inputs, input_count
 from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
@@ -73,7 +73,7 @@ def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predict
     """
     arrays = as_arrays(data, "given", inputs=input_count(model))
     if arrays is not None:
-        check_inputs(model, arrays.x, "given")
+        arrays = _read_by(model, arrays)
         return _of_arrays(with_masks(model, arrays.x), arrays, batch_size)
     return _joined(list(_of_dataset(model, data)))
 
@@ -93,7 +93,7 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
     if arrays is None:
         yield from _of_dataset(model, data)
         return
-    check_inputs(model, arrays.x, "given")
+    arrays = _read_by(model, arrays)
     masked, start = with_masks(model, arrays.x), 0
     rows = rows_at_once(_bytes_of_a_row(model), batch_size)
     while start < len(arrays):
@@ -138,6 +138,12 @@ def rows_at_once(each: int | None, batch_size: int) -> int:
     return max(1, most // batch_size) * batch_size if most >= batch_size else most
 
 
+def _read_by(model: keras.Model, arrays: ArrayData, batch: bool = False) -> ArrayData:
+    """Data that fits a model, with the inputs that it reads."""
+    check_inputs(model, arrays.x, "given", batch=batch)
+    return replace(arrays, x=own_inputs(model, arrays.x))
+
+
 def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Predictions:
     outputs, masks = masked.predict(arrays.x, batch_size)
     return Predictions(arrays.y, arrays.weights, outputs, masks)
@@ -146,8 +152,7 @@ def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Prediction
 def _of_dataset(model: keras.Model, data: Any) -> Iterator[Predictions]:
     masked: Masked | None = None
     for given in dataset_batches(data, "given", inputs=input_count(model)):
-        batch = to_arrays(given, "given")
-        check_inputs(model, batch.x, "given", batch=True)
+        batch = _read_by(model, to_arrays(given, "given"), batch=True)
         masked = masked or with_masks(model, batch.x)
         outputs, masks = masked.predict_on_batch(batch.x)
         yield Predictions(batch.y, batch.weights, outputs, masks)

@@ -69,7 +69,7 @@ class Accounts:
 
     def _offered(self, name: str, using: Sequence[Candidate]) -> int:
         if name in FUSIONS:
-            return self.considered.get(name, 0)
+            return self.considered.get(name, len(using))
         entries = [e for one in self.libraries.values() for e in one.entries]
         return sum(e.option.method == name for e in entries) or len(using)
 
@@ -118,7 +118,7 @@ def methods_of(candidate: Candidate, by_name: Mapping[str, Candidate]) -> frozen
     """
     found = set(_edits_of(candidate))
     if candidate.kind == "fused":
-        found.add(candidate.family)
+        found |= {candidate.family, *(("multimodal",) if candidate.plan.get("multimodal") else ())}
     if candidate.kind == "quantized":
         found.add("quantize")
     for member in candidate.members:

@@ -124,7 +124,11 @@ class Contest:
         """
         context, winner = self.context, self._winner()
         self.events.stage(f"teaching one network what {name} predicts")
-        shared = self._shared({name: teacher(team, self.load, context.train)})
+        taught_by = teacher(team, self.load, context.train)
+        if isinstance(context.train, tuple):
+            # Rows in the order of the data: the winner may read other inputs than the team.
+            taught_by = replace(taught_by, digests=None)
+        shared = self._shared({name: taught_by})
         model = self.load(winner.plan.name)
         driver = self._driver(replace(shared, originals={winner.plan.name: model}))
         plan = replace(
@@ -177,6 +181,7 @@ class Contest:
                 cost=one.cost,
                 outputs=self.context.originals.outputs[one.name],
                 model=partial(self.context.load, one.name),
+                inputs=self.context.inputs(one.name),
             )
             for one in self.context.originals.candidates
         ]
@@ -192,6 +197,7 @@ class Contest:
             model=partial(self.load, plan.name),
             # Weights that were drawn anew have nothing in common with those that were kept.
             structure=f"{_digest(plan)}-{plan.weights}",
+            inputs=self.context.inputs(plan.parent),
         )
 
     def _value(self, racers: Sequence[Racer]) -> list[float]:

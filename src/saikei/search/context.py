@@ -18,7 +18,7 @@ from saikei.scoring.labelled import Labelled
 from saikei.search.folder import RunFolder
 from saikei.search.gauge import Gauge
 from saikei.search.methods import Methods
-from saikei.search.originals import Originals
+from saikei.search.originals import Originals, input_names
 
 # What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
 # What it takes is measured on the file.
@@ -112,6 +112,15 @@ class RunContext:
     def fits(self, costs: Costs) -> bool:
         """Whether a model keeps the budget."""
         return self.budget.fits(costs, self.whole)
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """The names of the inputs that a given model reads; empty if all read the same ones.
+
+        Args:
+            name: Name of a given model.
+        """
+        each = {key: input_names(model) for key, model in self.models.items()}
+        return each.get(name, ()) if len(set(each.values())) > 1 else ()
 
     def load(self, name: str) -> keras.Model:
         """The model of a candidate, or a given model, by name."""

@@ -117,5 +117,6 @@ def _plan(team: Team) -> dict[str, Any]:
     described = {k: v for k, v in team.to_dict().items() if k != "score"}
     made: dict[str, Any] = to_jsonable(
         {**described, "fusion": type(team.fusion).__name__, "arguments": fusion}
+        | ({"multimodal": True} if team.multimodal else {})
     )
     return made

@@ -20,13 +20,14 @@ class Gauge:
     """How costs are measured: at the same size for all models, with or without latency.
 
     Args:
-        inputs: Shape of a sample of each input; `None` if the models define it.
+        inputs: Shape of a sample of each input, by its key in the dictionary of inputs or by its
+            position; empty if the models define it.
         layers: Shape of a sample for each layer whose output size depends on the data, by name.
         latency: Whether to measure the latency.
         batch_size: Samples in the batch that is timed.
     """
 
-    inputs: tuple[tuple[int, ...], ...] | None = None
+    inputs: Mapping[str | int, tuple[int, ...]] = field(default_factory=dict)
     layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     latency: bool = True
     batch_size: int = BATCH_SIZE
@@ -40,18 +41,20 @@ class Gauge:
         batch_size: int = BATCH_SIZE,
     ) -> Gauge:
         """A gauge at the size of the data, if a model takes inputs of any size."""
+        inputs: dict[str | int, tuple[int, ...]] = {}
+        layers: dict[str, tuple[int, ...]] = {}
         for model in models:
             graph = read(model)
             if sized(graph).sizes:
                 sizes = sizes_of(graph, data, model)
-                inputs = tuple(sizes.pop(name) for name in _input_names(graph))
-                return cls(inputs, sizes, latency, batch_size)
-        return cls(latency=latency, batch_size=batch_size)
+                inputs = {key: sizes.pop(name) for name, key in _inputs(graph)} | inputs
+                layers = sizes | layers
+        return cls(inputs, layers, latency, batch_size)
 
     def sizes(self, model: keras.Model) -> dict[str, tuple[int, ...]]:
         """Shape of a sample for each input and layer whose size the model leaves open."""
         graph = read(model)
-        shapes = dict(zip(_input_names(graph), self.inputs or (), strict=False))
+        shapes = {name: self.inputs[key] for name, key in _inputs(graph) if key in self.inputs}
         return {n: s for n, s in {**shapes, **self.layers}.items() if n in sized(graph).sizes}
 
     def profile(self, model: keras.Model) -> Profile:
@@ -63,8 +66,13 @@ class Gauge:
         return cost_record(self.profile(model))
 
 
-def _input_names(graph: Graph) -> list[str]:
-    return [graph.calls[ref.call].operation for ref in graph.input_refs()]
+def _inputs(graph: Graph) -> list[tuple[str, str | int]]:
+    """The layer of each input, and its key in the dictionary of inputs, or its position."""
+    names = [graph.calls[ref.call].operation for ref in graph.input_refs()]
+    # Keras flattens dictionaries by sorted keys.
+    keyed = isinstance(graph.inputs, dict) and len(graph.inputs) == len(names)
+    keys = sorted(graph.inputs) if keyed else range(len(names))
+    return list(zip(names, keys, strict=True))
 
 
 def cost_record(measured: Profile) -> Cost:

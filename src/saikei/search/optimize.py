@@ -62,8 +62,9 @@ def optimize(
     candidates within one standard error of the best on validation, takes the simplest.
 
     Args:
-        models: One trained `keras.Model`, or several with the same inputs and outputs. They are
-            not changed.
+        models: One trained `keras.Model`, or several with the same outputs. They are not changed.
+            Several may read different inputs, each with a name of its own: `x` is then a
+            dictionary of arrays by these names, and fused models take one too.
         train: Training data as for `keras.Model.fit`: `(x, y)` arrays or a dataset. Without labels
             (`x`, or a dataset of inputs, which is read into memory) the predictions of the one
             model take their place, here and in `validation` and `test`.
@@ -103,7 +104,8 @@ def optimize(
     Raises:
         BudgetError: If no model within the budget can be reached; raised before any training.
         DataError: If the data does not fit the models.
-        FusionError: If several models do not have the same inputs and outputs.
+        FusionError: If several models do not have the same outputs, or have different inputs
+            without names.
         DiskError: If `out` cannot be written to; the same call continues later.
         InputError: If `out` holds another run, another process is running in it, or an argument is
             out of range.

@@ -9,11 +9,12 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.errors import InputError, ModelError
+from saikei.errors import FusionError, InputError, ModelError
 from saikei.fusion import Average
 from saikei.fusion.agreement import check_agreement
-from saikei.fusion.members import Members, check_members
-from saikei.graph import copy_model, read
+from saikei.fusion.members import Members
+from saikei.fusion.multimodal.inputs import by_name
+from saikei.graph import build, copy_model, read
 from saikei.graph.internals import flattened_layers
 from saikei.graph.own_functions import own_objects, unsavable
 from saikei.models import CascadeModel
@@ -56,9 +57,11 @@ class Teacher:
 def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.Model]:
     """The given models by their names in the records.
 
+    Models with different inputs are copied so that each takes a dictionary of its own ones.
+
     Raises:
         InputError: If there are none, or one is not a Keras model, or is a cascade.
-        FusionError: If they do not have the same inputs and outputs.
+        FusionError: If they do not have the same outputs, or have different inputs without names.
     """
     given = list(models) if isinstance(models, (list, tuple)) else [models]
     if not given:
@@ -76,8 +79,39 @@ def name_models(models: keras.Model | Sequence[keras.Model]) -> dict[str, keras.
             )
     if len(given) == 1:
         return {"original": given[0]}
-    check_members(given)
-    return {f"original-{number}": model for number, model in enumerate(given, start=1)}
+    named = enumerate(_with_alike_inputs(given), start=1)
+    return {f"original-{number}": model for number, model in named}
+
+
+def input_names(model: keras.Model) -> tuple[str, ...]:
+    """The names of a model's inputs, if it takes a dictionary of them; empty for others."""
+    inputs = getattr(model, "input", None)
+    return tuple(sorted(inputs)) if isinstance(inputs, dict) else ()
+
+
+def _with_alike_inputs(models: Sequence[keras.Model]) -> Sequence[keras.Model]:
+    """The models as they are, or taking dictionaries of their inputs where these differ.
+
+    Raises:
+        FusionError: If they have different outputs, or different inputs without names.
+    """
+    members = Members.of(models)
+    shown = [
+        (type(graph.inputs), *(graph.spec(ref) for ref in graph.input_refs()))
+        for graph in members.graphs
+    ]
+    if all(one == shown[0] for one in shown):
+        members.check_alike()
+        return models
+    try:
+        members = by_name(members)
+    except FusionError as error:
+        raise FusionError(f"The models read different inputs. {error}") from error
+    members.check_alike()
+    return [
+        model if isinstance(getattr(model, "input", None), dict) else build(graph, compiled=True)
+        for model, graph in zip(models, members.graphs, strict=True)
+    ]
 
 
 def custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:

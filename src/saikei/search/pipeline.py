@@ -262,6 +262,8 @@ class _Search:
         notes = {}
         if self.int8 is not None and self.int8.note:
             notes["quantize"] = self.int8.note
+        if not any(map(self.context.inputs, self.context.models)):
+            notes["multimodal"] = "All models read the same inputs."
         refused = {} if self.composition is None else self.composition.refused
         return Accounts(
             methods=self.context.methods,
@@ -302,7 +304,8 @@ def _kept_as_cut(candidate: Candidate) -> Decision:
 def _stored(taught_by: Teacher, train: Any) -> keras.Model | StoredTeacher:
     """The teacher's predictions of the training rows, where these are arrays, made once."""
     if isinstance(train, tuple):
-        return StoredTeacher.of(taught_by.model, train)
+        # Rows in the order of the data, as students may read other inputs than the teacher.
+        return replace(StoredTeacher.of(taught_by.model, train), digests=None)
     return taught_by.model
 
 

@@ -13,6 +13,7 @@ from saikei.checks import check_inputs, input_count
 from saikei.data import arrays, check_data, gathered, hold_out
 from saikei.errors import DataError
 from saikei.scoring import infer_tasks
+from saikei.search.originals import input_names
 
 HELD_OUT = 0.2
 
@@ -64,12 +65,34 @@ def search_data(
         parts["train"] = train
     if test is not None:
         parts["test"] = gathered(test, "test").parts
+    _check_named(models, parts, train)
     for model in models.values():
         for name, part in parts.items():
             _check(model, part, name)
     counts = {name: len(keras.tree.flatten(part[0])[0]) for name, part in parts.items()}
     samples = {name: counts.get(name, 0) for name in ("train", "validation", "test")}
     return SearchData(train, parts["validation"], parts.get("test"), samples)
+
+
+def _check_named(
+    models: Mapping[str, keras.Model], parts: Mapping[str, tuple[Any, ...]], train: Any
+) -> None:
+    """Refuse data that does not name the inputs of models which read different ones."""
+    each = {input_names(model) for model in models.values()}
+    if len(each) < 2:
+        return
+    names = ", ".join(f"'{name}': …" for name in sorted({one for names in each for one in names}))
+    if not isinstance(train, tuple):
+        raise DataError(
+            "The models read different inputs, and train is a dataset: give it as arrays, "
+            f"({{{names}}}, y)."
+        )
+    for name, part in parts.items():
+        if not isinstance(part[0], dict):
+            raise DataError(
+                f"The models read different inputs, and the {name} data does not name them: give "
+                f"({{{names}}}, y)."
+            )
 
 
 def _check(model: keras.Model, part: tuple[Any, ...], name: str) -> None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, for_keras
+from saikei.batches import Array, ArrayData, as_arrays, for_keras, own_inputs
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays as unweighted
 from saikei.dataset_batches import dataset_length, first_batch
@@ -115,6 +115,8 @@ def _looked_at(
     arrays = as_arrays(data, name, labels=labels, inputs=inputs)
     first = arrays or first_batch(data, name, labels=labels, inputs=inputs)
     check_inputs(model, first.x, name, batch=arrays is None)
+    if arrays is not None:
+        arrays = first = replace(arrays, x=own_inputs(model, arrays.x))
     return arrays, first
 
 
