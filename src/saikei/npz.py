@@ -31,12 +31,26 @@ class Archive:
         train: The part to train on.
         validation: The part to choose by, or to fit a fusion to.
         test: The part to score once, at the end.
+        classes: Names of the classes, in the order of their numbers; empty if they are unknown.
+        only: Whether the source has a single part, without a name, which serves as whichever
+            part is needed.
     """
 
     path: Path
     train: Arrays | None = None
     validation: Arrays | None = None
     test: Arrays | None = None
+    classes: tuple[str, ...] = ()
+    only: bool = False
+
+    def part(self, part: str) -> Arrays | None:
+        """A part; `None` if the source has none.
+
+        Args:
+            part: `"train"`, `"validation"` or `"test"`.
+        """
+        found: Arrays | None = getattr(self, "train" if self.only else part)
+        return found
 
     def need(self, part: str) -> Arrays:
         """A part that the work cannot do without.
@@ -47,9 +61,11 @@ class Archive:
         Raises:
             DataError: When the file has none.
         """
-        found: Arrays | None = getattr(self, part)
+        found = self.part(part)
         if found is None:
             name = _PARTS[part]
+            if self.path.suffix != ".npz":
+                raise DataError(f"'{self.path}' holds no {part} part ({name}): add it.")
             fix = _FIX.replace("train", name)
             raise DataError(f"'{self.path}' holds no 'x_{name}': save the data with {fix}.")
         return found
@@ -83,7 +99,7 @@ def load_npz(path: str | Path, labels: bool = True) -> Archive:
     parts = {name: _part(stored, part, path, labels) for name, part in _PARTS.items()}
     if not any(parts.values()):
         raise DataError(f"'{path}' holds no 'x_train': save the data with {_FIX}.")
-    return Archive(path, **parts)
+    return Archive(path, train=parts["train"], validation=parts["validation"], test=parts["test"])
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

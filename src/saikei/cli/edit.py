@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from saikei.budget import LIMITS
+from saikei.cli.data import optional_data
 from saikei.cli.options import (
     Bytes,
+    DivideBy,
     InputShape,
     Json,
+    Label,
     Latency,
     LatencyBatch,
     Macs,
@@ -48,12 +51,15 @@ def edit(
         ),
     ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="An .npz file with x_train: edits then refit weights to it, and costs are counted "
-            "at its size. y_train is needed for --importance taylor and hessian only."
+            help="An .npz file with x_train, a folder of images, a table or module:function: edits "
+            "then refit weights to it, and costs are counted at its size. Labels are needed for "
+            "--importance taylor and hessian only."
         ),
     ] = None,
+    label: Label = None,
+    divide_by: DivideBy = None,
     keep: Annotated[
         str | None,
         typer.Option(help="Prune: share (0.5) or number (16) of the channels to keep."),
@@ -102,7 +108,6 @@ def edit(
     from saikei.costs import profile
     from saikei.edits.base import read_with_sizes
     from saikei.modelfile import load_model, save_model
-    from saikei.npz import load_npz
     from saikei.writing import check_target
 
     limits = {"macs": macs, "params": params, "bytes": size, "memory": memory, "latency": latency}
@@ -129,8 +134,9 @@ def edit(
         names = tuple(exclude or ())
         arguments = importance, scope, multiple_of, names, seed, compensate
         steps = _pruning(amount, *arguments, has_data=data is not None)
-    samples = load_npz(data, labels=False).need("train") if data is not None else None
     loaded = load_model(model)
+    source = optional_data(context, data, loaded, label, divide_by)
+    samples = None if source is None else source.need("train")
     sizes = read_with_sizes(loaded, samples, parsed_shape(input_shape)).sizes or None
     edited = steps(loaded, samples, sizes)
     before, after = (profile(m, latency=False, input_shape=sizes) for m in (loaded, edited))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from saikei.cli.fuse import typed_fusion, with_availabilities
-from saikei.cli.options import Json, Seed
+from saikei.cli.options import DivideBy, Json, Label, Seed
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
@@ -19,8 +19,14 @@ def explain(
         typer.Argument(metavar="MODEL.keras…", help="A fused model, or two or more members."),
     ],
     data: Annotated[
-        Path, typer.Option(help="An .npz with x_test, y_test or x_val, y_val that is held out.")
+        str,
+        typer.Option(
+            help="Held-out data: an .npz with x_test, y_test or x_val, y_val; or a folder of "
+            "images, a table or module:function, whose only part is taken where it has no test."
+        ),
     ],
+    label: Label = None,
+    divide_by: DivideBy = None,
     on: Annotated[
         Literal["test", "validation"] | None,
         typer.Option(help="The part of the data; test where there is one."),
@@ -43,15 +49,15 @@ def explain(
     import_keras()
     from saikei.judging import explain as explain_fusion
     from saikei.modelfile import load_model
-    from saikei.npz import load_npz
+    from saikei.sources import read_source
 
     if len(models) == 1 and (weights is not None or with_ is not None):
         raise InputError("--weights and --with go with members: give two or more models.")
     fusion = typed_fusion(weights, with_) if len(models) > 1 else None
-    archive = load_npz(data)
-    part = on or ("validation" if archive.test is None else "test")
-    held_out = archive.need(part)
     loaded: Any = [load_model(path) for path in models]
+    archive = read_source(data, loaded[0], label=label, divide_by=divide_by)
+    part = on or ("validation" if archive.part("test") is None else "test")
+    held_out = archive.need(part)
     explained = explain_fusion(
         loaded[0] if fusion is None else loaded,
         held_out if fusion is not None else with_availabilities(loaded[0], held_out),

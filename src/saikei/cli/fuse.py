@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saikei.cli.options import Json, Overwrite, number, refuse_typed
+from saikei.cli.data import optional_data
+from saikei.cli.options import DivideBy, Json, Label, Overwrite, number, refuse_typed
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
@@ -37,12 +38,15 @@ def fuse(
         ),
     ] = None,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="An .npz with x_val, y_val that no model was trained on, to fit to; x_train, "
-            "y_train for Chain and Boost, which train (x_test, y_test scores)."
+            "y_train for Chain and Boost, which train (x_test, y_test scores). Or a folder of "
+            "images, a table or module:function; one without parts is taken for what is needed."
         ),
     ] = None,
+    label: Label = None,
+    divide_by: DivideBy = None,
     allow_in_sample: Annotated[
         bool, typer.Option(help="Fit even on rows that a model is known to be trained on.")
     ] = False,
@@ -53,7 +57,6 @@ def fuse(
     import_keras()
     from saikei.costs import profile
     from saikei.modelfile import load_model, save_model
-    from saikei.npz import load_npz
     from saikei.scoring import evaluate
     from saikei.writing import check_target
 
@@ -62,9 +65,9 @@ def fuse(
     if fusion.data != "held_out":
         reason = f"{type(fusion).__name__} is not fitted to held-out data."
         refuse_typed(context, ["allow_in_sample"], reason)
-    splits = load_npz(data) if data is not None else None
-    _check_data(fusion, splits)
     members = [load_model(path) for path in models]
+    splits = optional_data(context, data, members[0], label, divide_by, labels=True)
+    _check_data(fusion, splits)
     fitted = _fitted(fusion, members, splits, allow_in_sample)
     fused, is_fitted = fitted.model, fusion.data != "none"
     save_model(fused, out, overwrite)
@@ -127,7 +130,7 @@ def _check_data(fusion: Fusion, splits: Archive | None) -> None:
         raise InputError(
             f"{type(fusion).__name__} needs --data with x_train and y_train to train on."
         )
-    if fusion.data == "held_out" and (splits is None or splits.validation is None):
+    if fusion.data == "held_out" and (splits is None or splits.part("validation") is None):
         raise InputError(
             f"{type(fusion).__name__} is fitted to held-out data: give --data with x_val and "
             "y_val that no model was trained on."
@@ -139,7 +142,7 @@ def _fitted(fusion: Fusion, members: list[Any], splits: Any, allow_in_sample: bo
 
     if isinstance(fusion, TrainedFusion) and fusion.data == "training":
         return fusion.fuse(members, splits.train, splits.validation)
-    held_out = splits.validation if splits is not None else None
+    held_out = splits.part("validation") if splits is not None else None
     return fusion.fuse(members, held_out, allow_in_sample=allow_in_sample)
 
 

@@ -10,8 +10,10 @@ import typer
 from saikei.cli.options import (
     Bytes,
     Count,
+    DivideBy,
     Effort,
     Json,
+    Label,
     Latency,
     LatencyBatch,
     Macs,
@@ -33,17 +35,21 @@ def optimize(
         ),
     ],
     data: Annotated[
-        Path,
+        str,
         typer.Option(
             help="An .npz file with x_train and y_train; optionally x_val and y_val (default: a "
             "fifth of x_train) and x_test and y_test. Several inputs or outputs are named behind a "
             "dot, such as x_train.image and x_train.table; each model reads those of its own "
-            "names. Without labels, the predictions of the one model take their place."
+            "names. Or a folder of images with a sub-folder for each class, a .csv or .parquet "
+            "table (with --label), or module:function, which is called and returns data. Without "
+            "labels, the predictions of the one model take their place."
         ),
     ],
     out: Annotated[
         Path, typer.Option(help="Folder of the run. The same command continues a stopped run.")
     ],
+    label: Label = None,
+    divide_by: DivideBy = None,
     macs: Macs = None,
     params: Params = None,
     size: Bytes = None,
@@ -105,11 +111,11 @@ def optimize(
     )
     import_keras()
     from saikei.modelfile import load_model
-    from saikei.npz import load_npz
     from saikei.search import optimize as search
+    from saikei.sources import read_source
 
-    splits = load_npz(data, labels=False)
     loaded = [load_model(path) for path in models]
+    splits = read_source(data, loaded[0], label=label, divide_by=divide_by, labels=False)
     result = search(
         loaded if len(loaded) > 1 else loaded[0],
         splits.need("train"),

@@ -73,6 +73,17 @@ Effort = Annotated[
     int | None,
     typer.Option(min=3, help="Total number of epochs of all trainings. Default: 45."),
 ]
+Label = Annotated[
+    str | None,
+    typer.Option(help="For a table as --data: the name of its column of labels."),
+]
+DivideBy = Annotated[
+    float | None,
+    typer.Option(
+        help="For images as --data: divide their values, 0 to 255, by this number, such as 255, "
+        "if the model has no layer that scales them."
+    ),
+]
 InputShape = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saikei.budget import LIMITS
+from saikei.cli.data import optional_data
 from saikei.cli.options import (
     Bytes,
+    DivideBy,
     Json,
+    Label,
     Latency,
     LatencyBatch,
     Macs,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def resolve(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run of optimize.")],
     out: Annotated[
         Path,
@@ -39,9 +43,14 @@ def resolve(
     latency: Latency = None,
     latency_batch: LatencyBatch = None,
     data: Annotated[
-        Path | None,
-        typer.Option(help="An .npz file with x_train: the remaining weights are refitted to it."),
+        str | None,
+        typer.Option(
+            help="An .npz file with x_train, a folder of images, a table or module:function: the "
+            "remaining weights are refitted to it."
+        ),
     ] = None,
+    label: Label = None,
+    divide_by: DivideBy = None,
     original: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +70,6 @@ def resolve(
     import_keras()
     from saikei.graph import copy_model
     from saikei.modelfile import load_model, save_model
-    from saikei.npz import load_npz
     from saikei.search.library import Library
     from saikei.search.propose import resolve as resolved
     from saikei.writing import check_target, write_text
@@ -72,7 +80,8 @@ def resolve(
     name = _name(run, original)
     library = Library.load(run / "libraries" / name)
     whole = load_model(run / "candidates" / name / "model.keras")
-    samples = load_npz(data, labels=False).need("train") if data is not None else None
+    source = optional_data(context, data, whole, label, divide_by)
+    samples = None if source is None else source.need("train")
     structure = resolved(library, whole, limits, samples)
     made = copy_model(whole) if structure.recipe is None else structure.recipe(whole, samples)
     save_model(made, out, overwrite)

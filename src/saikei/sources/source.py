@@ -1,0 +1,68 @@
+"""The one door for data on the command line: what a text names decides how it is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saikei.errors import DataError, InputError
+from saikei.npz import Archive, load_npz
+from saikei.sources.functions import call_function
+from saikei.sources.images import read_images
+from saikei.sources.tables import TABLES, read_tables, tables_in
+
+if TYPE_CHECKING:
+    import keras
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def read_source(
+    source: str,
+    model: keras.Model,
+    *,
+    label: str | None = None,
+    divide_by: float | None = None,
+    labels: bool = True,
+) -> Archive:
+    """Read data of any kind, in the form that a model takes it.
+
+    Args:
+        source: An `.npz` file; a folder of images with a sub-folder for each class; a `.csv`,
+            `.tsv` or `.parquet` table; a folder with tables called `train`, `val` and `test`; or
+            `module:function`, which is imported and called.
+        model: The model that the data is for: its inputs give the size and colours of images and
+            the columns of a table.
+        label: Name of the column of a table that holds the labels.
+        divide_by: What the values of images, 0 to 255, are divided by; `None` leaves them.
+        labels: Whether the data must have labels.
+
+    Raises:
+        DataError: If the data cannot be read or does not fit the model.
+        InputError: If `label` or `divide_by` does not apply to the source.
+    """
+    path = Path(source)
+    if not path.exists() and _FUNCTION.fullmatch(source):
+        _refuse(label, divide_by)
+        return call_function(source, labels)
+    if path.is_dir() and not tables_in(path):
+        _refuse(label, None)
+        return read_images(path, model, divide_by, labels)
+    _refuse(None, divide_by)
+    if path.is_dir() or (path.suffix.lower() in TABLES and path.is_file()):
+        return read_tables(path, model, label, labels)
+    _refuse(label, None)
+    if path.suffix != ".npz" and not path.exists():
+        raise DataError(
+            f"There is no file or folder '{source}': give an .npz, a folder of images with a "
+            "sub-folder for each class, a .csv or .parquet table, or module:function."
+        )
+    return load_npz(path, labels)
+
+
+def _refuse(label: str | None, divide_by: float | None) -> None:
+    if label is not None:
+        raise InputError("--label names a column of a table (.csv, .parquet): omit it here.")
+    if divide_by is not None:
+        raise InputError("--divide-by is for a folder of images: omit it here.")
