@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.blas import one_thread
 from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
-from saikei.calibration.least_squares import RIDGES, NormalEquations, best_change
+from saikei.calibration.least_squares import NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Outcome, Run, Value, same_operation
 from saikei.calibration.samples import SAMPLES, calibration_inputs
@@ -35,8 +36,6 @@ HELD_OUT = 5
 # What residuals may be, relative to the outputs, for a layer to count as right already; in half
 # precision, as much as rounding makes of them.
 RIGHT = 1e-6
-# With more features, trying a ridge takes seconds, so that fewer are tried.
-WIDE = 1000
 CHUNK_BYTES = 2**26
 
 Array = NDArray[Any]
@@ -179,7 +178,8 @@ class _Refit:
         if form is None:
             fitted: Operation | None = refit_batch_norm(operation, pairs)
         else:
-            fitted = fit_linear(operation, form, pairs, self._feeds_only_batch_norm(name))
+            with one_thread(form.matrix(operation).shape[1]):
+                fitted = fit_linear(operation, form, pairs, self._feeds_only_batch_norm(name))
         if fitted is not None:
             self.run_edited.replace(fitted)
 
@@ -222,10 +222,8 @@ def fit_linear(
     if parts[0].square + parts[1].square <= right**2 * scale:
         return None
     intercept = "bias" in operation.weights or free_mean
-    ridges = RIDGES if features <= WIDE else RIDGES[::3]
-    change = best_change(
-        parts[0], parts[1], intercept, ridges, partial(form.rounded_change, operation)
-    )
+    rounded = partial(form.rounded_change, operation)
+    change = best_change(parts[0], parts[1], intercept, rounded=rounded)
     return None if change is None else form.changed(operation, change)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.blas import one_thread
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
 from saikei.importance.readers import ReadAxis, in_channels, read_arrays
@@ -50,7 +51,8 @@ def reconstruction(
     views = _views(channel_map, generator, samples, names)
     for number, group in enumerate(channel_map.groups):
         if views[number]:
-            scores[group.channels] = _eliminate(views[number])
+            with one_thread(group.size):
+                scores[group.channels] = _eliminate(views[number])
     return scores
 
 
@@ -119,7 +121,8 @@ def _views(
             if len(rows) > limit:
                 rows = rows[np.sort(generator.choice(len(rows), limit, replace=False))]
             weights = _weights(channel_map, carrier, group)
-            found[int(number)].append(_View.of(rows.astype(np.float64), weights))
+            with one_thread(group.size):
+                found[int(number)].append(_View.of(rows.astype(np.float64), weights))
     return found
 
 

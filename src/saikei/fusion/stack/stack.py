@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from saikei.arguments import shown
+from saikei.blas import one_thread
 from saikei.errors import FusionError
 from saikei.fusion.average import Average
 from saikei.fusion.base import DataNeed, OutputFusion, connected
@@ -126,7 +126,7 @@ class Stack(OutputFusion[StackHead]):
     def fit_head(self, evidence: Evidence) -> StackHead:
         """Fit the meta-learner of each output, and the fusions below."""
         # Matrices this small are solved ten times faster, and reproducibly, without threads.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with one_thread():
             return self._head(evidence)
 
     def _head(self, evidence: Evidence) -> StackHead:

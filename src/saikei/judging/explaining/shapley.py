@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from saikei.batches import Array
+from saikei.blas import one_thread
 from saikei.judging.explaining.coalitions import Present
 from saikei.judging.explaining.games import Game
 from saikei.scoring.score import standard_error
@@ -57,16 +56,10 @@ def shapley(game: Game, orders: int, seed: int) -> Shapley:
         seed: Seed of the orders.
     """
     # Matrices this small are multiplied faster without threads, much so on a busy machine.
-    with _threads().limit(limits=1, user_api="blas"):
+    with one_thread():
         if game.members <= EXACT:
             return exact_shapley(game)
         return sampled_shapley(game, orders, seed)
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    # Searching the loaded libraries takes milliseconds; NumPy's is loaded by now.
-    return ThreadpoolController()
 
 
 def exact_shapley(game: Game) -> Shapley:

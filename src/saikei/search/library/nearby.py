@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from saikei.blas import one_thread
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Layers, Outcome, Run, Value, same_operation
@@ -191,7 +192,8 @@ def _fitted_linear(
     x = form.features(given, rows)
     residuals = form.outputs(wanted, rows) - form.outputs(now, rows)
     bias = "bias" in operation.weights
-    changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
+    with one_thread():
+        changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
     if all(change is None for change in changes):
         return None
     size = (features + 1, residuals.shape[2])
