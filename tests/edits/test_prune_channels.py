@@ -230,7 +230,7 @@ def test_layers_that_stay_whole_because_their_kind_is_unknown_are_named() -> Non
         ({"keep": 1}, "cut every layer to one channel.*0.5"),
         ({"keep": 0.5, "layers": "conv1"}, r"\('conv1',\)"),
         ({"keep": 0.5, "importance": "magic"}, "magnitude"),
-        ({"keep": 0.5, "scope": "sideways"}, "'global' or 'layer'"),
+        ({"keep": 0.5, "scope": "sideways"}, "'global', 'layer' or 'uniform'"),
         ({"keep": 0.5, "multiple_of": 0}, "at least 1"),
     ],
 )
@@ -344,3 +344,20 @@ def test_a_bad_recipe_is_refused(text: str, message: str) -> None:
 def test_groups_print_as_a_table() -> None:
     table = str(channel_groups(seed_network()))
     assert "conv2" in table and "pinned: a model output" in table
+
+
+def test_uniform_scope_cuts_whole_heads_and_the_width_that_they_fill() -> None:
+    x = inputs = keras.Input((5, 3))
+    x = keras.layers.Dense(16, name="stream")(x)
+    for number in range(2):
+        heads = keras.layers.MultiHeadAttention(4, 4, name=f"attention_{number}")
+        x = keras.layers.Add()([x, heads(x, x)])
+        hidden = keras.layers.Dense(10, activation="relu", name=f"hidden_{number}")(x)
+        x = keras.layers.Add()([x, keras.layers.Dense(16)(hidden)])
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    small = PruneChannels(0.6, scope="uniform")(model)
+    for number in range(2):
+        config = small.get_layer(f"attention_{number}").get_config()
+        assert (config["num_heads"], config["key_dim"], config["value_dim"]) == (2, 4, 4)
+        assert small.get_layer(f"hidden_{number}").units == 6
+    assert small.get_layer("stream").units == 8

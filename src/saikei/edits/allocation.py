@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
+from saikei.edits.attention_heads import heads_filling
 from saikei.importance import Scores
 
 # In global scope no group falls below this part of the share that it would keep on average:
@@ -35,6 +36,30 @@ def keep_per_layer(
     for group in groups:
         wanted = keep * group.size if isinstance(keep, float) else min(keep, group.size)
         _keep_best(mask, group, scores, wanted, multiple_of)
+    return mask
+
+
+def keep_uniformly(
+    channel_map: ChannelMap,
+    groups: Sequence[ChannelGroup],
+    scores: Scores,
+    keep: float | int,
+    multiple_of: int,
+) -> BoolMask:
+    """Keep the same share of every group, and the ratio of heads to the width that they read.
+
+    Args:
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut, without those of the sizes of heads.
+        scores: Importance of each channel.
+        keep: A share of each group, or a number of channels.
+        multiple_of: Kept numbers are rounded to multiples of it where the group allows.
+    """
+    mask = keep_per_layer(channel_map, groups, scores, keep, multiple_of)
+    for heads, stream in heads_filling(channel_map, groups):
+        left = mask[heads.channels].sum() / heads.size
+        mask[stream.channels] = True
+        _keep_best(mask, stream, scores, left * stream.size, 1)
     return mask
 
 
@@ -120,3 +145,7 @@ def _rounded(wanted: float, size: int, multiple_of: int) -> int:
         return max(1, min(size, round(wanted)))
     count = max(1, round(wanted / multiple_of)) * multiple_of
     return min(count, size)
+
+
+# By the name of the scope.
+ALLOCATIONS = {"global": keep_globally, "layer": keep_per_layer, "uniform": keep_uniformly}

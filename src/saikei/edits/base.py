@@ -26,6 +26,7 @@ from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
 from saikei.graph.finite import check_finite_weights
 from saikei.graph.layer_names import check_layer_names
+from saikei.hub import as_family_or_plain
 from saikei.models import CascadeModel
 
 
@@ -168,7 +169,11 @@ class Edit(Jsonable, ABC):
 
         Returns:
             A new model with the old weights carried over. It is compiled as the given one is, with
-            a new optimizer, unless its outputs have other shapes.
+            a new optimizer, unless its outputs have other shapes. What is made of a task or
+            backbone of KerasHub is of its class, with a smaller config, where that can be.
+
+        Warns:
+            ModelWarning: When a model of KerasHub became a plain one, which its class cannot be.
 
         Raises:
             ModelError: When the model cannot be read.
@@ -183,9 +188,10 @@ class Edit(Jsonable, ABC):
                 "with thresholds of their own; or edit copy_model(it), where all may run."
             )
         graph = self.read(model, data, input_shape)
-        edited = build(self.apply(graph, data), compiled=True)
+        changed = self.apply(graph, data)
+        edited = build(changed, compiled=True)
         check_budget(self, graph, edited)
-        return edited
+        return as_family_or_plain(edited, model, graph, changed)
 
 
 @dataclass(frozen=True)

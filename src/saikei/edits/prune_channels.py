@@ -13,7 +13,8 @@ from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.calibration.surviving_outputs import Kept, kept_outputs
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap, map_channels, uncut_layers
-from saikei.edits.allocation import keep_globally, keep_in_order, keep_per_layer
+from saikei.edits.allocation import ALLOCATIONS, keep_in_order
+from saikei.edits.attention_heads import uniform_groups
 from saikei.edits.base import Edit, Option
 from saikei.edits.channel_options import channel_options
 from saikei.edits.checks import check_amount
@@ -26,7 +27,7 @@ from saikei.graph import Graph
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 from saikei.limits import check_seed, check_whole
 
-Scope = Literal["global", "layer"]
+Scope = Literal["global", "layer", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,10 @@ class PruneChannels(Edit):
             `"hessian"`; or `"random"`. Or a function of a `ChannelMap`, a
             `numpy.random.Generator` and the chosen samples, which gives a score for each channel.
             By default `"reconstruction"` when data is given, and else `"magnitude"`.
-        scope: `"layer"` keeps the same share of every group; `"global"` weighs the channels of
+        scope: `"layer"` keeps the same share of every group; `"uniform"` too, but only whole heads
+            of attention, whose size stays, and where heads together are as wide as what they
+            read, the width goes with their number: so the blocks of a transformer stay alike, and
+            a cut model of KerasHub is of its class again; `"global"` weighs the channels of
             all groups against each other. Under a budget, reconstruction errors are weighed
             against the cost that a channel saves; other scores are ranked.
         multiple_of: Keep multiples of this number of channels, for hardware that likes them.
@@ -119,6 +123,8 @@ class PruneChannels(Edit):
     def _mask(self, channel_map: ChannelMap, data: Any) -> BoolMask:
         self.check_layers(channel_map.graph)
         groups = [g for g in channel_map.groups if not g.pinned and self._chosen(g)]
+        if self.scope == "uniform":
+            groups = uniform_groups(channel_map, groups, named=bool(self.layers))
         _warn_of_pins(channel_map)
         if not groups:
             raise EditError(_nothing_to_cut(self, channel_map, groups))
@@ -173,8 +179,7 @@ class PruneChannels(Edit):
         def mask_for(keep: float | int) -> BoolMask:
             if order is not None:
                 return keep_in_order(channel_map, groups, scores, order, keep, self.multiple_of)
-            allocate = keep_per_layer if self.scope == "layer" else keep_globally
-            return allocate(channel_map, groups, scores, keep, self.multiple_of)
+            return ALLOCATIONS[self.scope](channel_map, groups, scores, keep, self.multiple_of)
 
         if isinstance(self.keep, Budget):
             return largest_within(channel_map, self.keep, mask_for)
@@ -193,8 +198,8 @@ def _check_arguments(edit: PruneChannels) -> None:
         raise EditError(
             f"Unknown importance '{edit.importance}': use one of {', '.join(sorted(CRITERIA))}."
         )
-    if edit.scope not in ("global", "layer"):
-        raise EditError(f"Unknown scope '{edit.scope}': use 'global' or 'layer'.")
+    if edit.scope not in ALLOCATIONS:
+        raise EditError(f"Unknown scope '{edit.scope}': use 'global', 'layer' or 'uniform'.")
     check_whole("PruneChannels: multiple_of", edit.multiple_of, kind=EditError)
     check_seed(edit.seed, EditError)
 

@@ -64,12 +64,17 @@ def _energy(call: Call, operation: Operation, given: Sequence[float | None]) -> 
         return _mean_square(operation, "gamma", 1.0) + _mean_square(operation, "beta", 0.0)
     if "embeddings" in operation.weights:
         return _mean_square(operation, "embeddings", 1.0)
+    if kind == "ops.ZerosLike":
+        return 0.0
+    if kind == "ops.Where":
+        # What is chosen from, without the condition.
+        given = given[1:]
     known = [energy for energy in given if energy is not None]
     if len(known) < len(given) or not known:
         return None
     if operation.weights:
         return _weighted(operation, known)
-    if kind == "ops.Rsqrt":
+    if kind in ("ops.Reciprocal", "ops.Rsqrt"):
         # Of a mean square, as in a normalisation that is written out.
         return 1 / max(known[0], 1e-30)
     if len(known) == 1:
@@ -125,7 +130,9 @@ def _merged(operation: Operation, given: Sequence[float]) -> float | None:
         return float(np.prod(given))
     if kind == "Take":
         return given[0]
-    return sum(given) / len(given) if kind in ("Average", "Concatenate") else None
+    if kind == "Where":
+        return max(given)
+    return sum(given) / len(given) if kind in ("Average", "Concatenate", "Stack") else None
 
 
 def _constants(call: Call, kind: str) -> float:

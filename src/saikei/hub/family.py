@@ -1,0 +1,136 @@
+"""`Family`: the class of a KerasHub model, and the way from a cut graph back to that class."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from saikei.errors import EditError, ModelWarning
+from saikei.graph import Graph, mark, read
+from saikei.graph.compiling import Compiled
+from saikei.graph.lineage import Marks
+from saikei.hub.rebuild import rebuilt
+
+
+@dataclass(frozen=True)
+class Family:
+    """A task or a backbone of KerasHub.
+
+    Args:
+        model: The task (`keras_hub.models.Task`) or the backbone.
+        backbone: Its backbone; the model itself where it is a backbone.
+    """
+
+    model: Any
+    backbone: Any
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return type(self.model).__name__
+
+    def with_config(self, config: dict[str, Any]) -> Any:
+        """A new model of the same classes, with another config of the backbone.
+
+        The preprocessor, which has no weights, is shared.
+
+        Args:
+            config: The arguments of the backbone's class.
+        """
+        backbone = type(self.backbone).from_config(config)
+        if self.model is self.backbone:
+            return backbone
+        own = self.model.get_config()
+        own |= {"backbone": backbone, "preprocessor": self.model.preprocessor}
+        return type(self.model).from_config(own)
+
+
+def family_of(model: Any) -> Family | None:
+    """What a model is in KerasHub; `None` for any other model.
+
+    KerasHub is not imported: where it was not, no model is of its classes.
+
+    Args:
+        model: Any object.
+    """
+    hub = sys.modules.get("keras_hub")
+    if hub is None:
+        return None
+    if isinstance(model, hub.models.Task):
+        return None if model.backbone is None else Family(model, model.backbone)
+    return Family(model, model) if isinstance(model, hub.models.Backbone) else None
+
+
+def as_family(model: keras.Model, original: keras.Model) -> keras.Model:
+    """A model that was cut from a KerasHub model, as an instance of the original's class.
+
+    Args:
+        model: What an edit, `optimize` or `distill` has made of the original, perhaps loaded from
+            a file: its layers have the names that they had.
+        original: The task or backbone that it was made from. It is not changed.
+
+    Returns:
+        A new model of the original's class with a smaller config, with the same preprocessor,
+        compiled as the original is.
+
+    Raises:
+        EditError: When the original is not of KerasHub, or its class cannot express the model:
+            its blocks have different widths, or parts of blocks are missing.
+    """
+    family = family_of(original)
+    if family is None:
+        raise EditError(
+            f"Model '{original.name}' is a {type(original).__name__}, not a task or backbone of "
+            "KerasHub: only those have a class with a config that a smaller model can have."
+        )
+    return _rebuilt(family, read(original), read(model), model)
+
+
+def as_family_or_plain(
+    model: keras.Model, original: keras.Model, before: Graph, after: Graph
+) -> keras.Model:
+    """The model as an instance of the original's class where it can be one, and else as it is.
+
+    Args:
+        model: The Functional model that was built from the edited graph.
+        original: The model that was edited.
+        before: The graph of the original.
+        after: The edited graph.
+
+    Warns:
+        ModelWarning: When the original is of KerasHub and its class cannot express the model.
+    """
+    family = family_of(original)
+    if family is None:
+        return model
+    try:
+        return _rebuilt(family, before, after, model)
+    except EditError as error:
+        lost = "generate(), " if hasattr(original, "generate") else ""
+        warnings.warn(
+            f"The result is a plain Keras model, without {lost}preprocessor and presets: {error}",
+            ModelWarning,
+            3,
+        )
+        return model
+
+
+def _rebuilt(family: Family, before: Graph, after: Graph, model: keras.Model) -> keras.Model:
+    made = rebuilt(family.name, family, before, after, model)
+    _carry_over(family.model, made, after.marks)
+    return made
+
+
+def _carry_over(original: Any, made: Any, marks: Marks) -> None:
+    """Give a rebuilt model what is neither config nor weights: how it is compiled, its history."""
+    mark(made, [one for one in marks if not isinstance(one, Compiled)])
+    sampler = getattr(original, "sampler", None)
+    for one in marks:
+        if isinstance(one, Compiled):
+            one.compile(made)
+    if sampler is not None and hasattr(made, "sampler"):
+        made.sampler = sampler

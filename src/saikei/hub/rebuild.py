@@ -1,0 +1,120 @@
+"""From a cut graph to a KerasHub class: a smaller config, the same numbers, and a proof."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.errors import EditError, in_one_line
+from saikei.graph import Graph, Operation, read
+from saikei.graph.samples import random_inputs
+from saikei.hub.scaling import absorb_scale
+from saikei.hub.widths import smaller_config, weighted
+from saikei.tensors import to_floats
+
+# How far outputs may be apart, as a share of the largest: order of summation, and no more.
+_TOLERANCE = 1e-4
+
+
+class Classes(Protocol):
+    """What makes a model of the same classes with another config; see `Family`."""
+
+    backbone: Any
+
+    def with_config(self, config: dict[str, Any]) -> Any:
+        """A new model with fresh weights."""
+        ...
+
+
+def rebuilt(
+    name: str, classes: Classes, before: Graph, after: Graph, model: keras.Model
+) -> keras.Model:
+    """A model of the original's class with the weights of a cut graph.
+
+    It is compared with the cut model on made-up inputs before it is returned.
+
+    Args:
+        name: The name of the class, for messages.
+        classes: What makes a model of that class.
+        before: The graph of the original.
+        after: The cut graph.
+        model: The Functional model of the cut graph.
+
+    Raises:
+        EditError: When the class cannot express the graph.
+    """
+    try:
+        config = smaller_config(classes.backbone.get_config(), before, after)
+    except EditError as error:
+        raise EditError(f"{name} cannot express this cut, as {error}.") from error
+    try:
+        made = classes.with_config(config)
+    # Each class checks its arguments in its own way.
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise EditError(
+            f"{name} cannot be made with {_changes(classes, config)}: {in_one_line(error)}."
+        ) from error
+    place = {operation.name: number for number, operation in enumerate(weighted(before))}
+    source = sorted(weighted(after), key=lambda operation: place.get(operation.name, len(place)))
+    graph = read(made)
+    _load(name, classes, config, weighted(graph), source)
+    absorb_scale(after, graph)
+    _check_outputs(name, after, model, made)
+    return made
+
+
+def _changes(classes: Classes, config: dict[str, Any]) -> str:
+    old = classes.backbone.get_config()
+    changed = [f"{key}={value!r}" for key, value in config.items() if old.get(key) != value]
+    return ", ".join(changed) or "its own config"
+
+
+def _load(
+    name: str,
+    classes: Classes,
+    config: dict[str, Any],
+    into: list[Operation],
+    source: list[Operation],
+) -> None:
+    """Give the new model's variables the numbers of the cut graph, layer by layer in order."""
+    for new, old in zip(into, source, strict=False):
+        shapes = [[(k, w.shape) for k, w in one.weights.items()] for one in (new, old)]
+        if new.kind != old.kind or shapes[0] != shapes[1]:
+            raise EditError(
+                f"{name} cannot express this cut: layer '{old.name}' has weights "
+                f"{_shown(old)}, and with {_changes(classes, config)} it would have "
+                f"{_shown(new)}. PruneChannels(scope='uniform') keeps whole heads and equal "
+                "widths; with layers=(…) it can cut feed-forward parts alone."
+            )
+        for key, weight in new.weights.items():
+            weight.source.assign(old.weights[key].numpy())
+    if len(into) != len(source):
+        raise EditError(
+            f"{name} cannot express this cut: it has {len(into)} layers with weights where the cut "
+            f"model has {len(source)}. Remove whole blocks with RemoveLayers(kinds=('block',))."
+        )
+
+
+def _shown(operation: Operation) -> str:
+    return ", ".join(f"{key} {weight.shape}" for key, weight in operation.weights.items())
+
+
+def _check_outputs(name: str, graph: Graph, model: keras.Model, made: keras.Model) -> None:
+    inputs = random_inputs(graph, 2, np.random.default_rng(0))
+    pairs = zip(
+        *(
+            [to_floats(y) for y in tree.flatten(one(inputs, training=False))]
+            for one in (model, made)
+        ),
+        strict=True,
+    )
+    error = max(float(np.abs(a - b).max() / (np.abs(a).max() or 1.0)) for a, b in pairs)
+    if not error <= max(_TOLERANCE, 8 * graph.rounding()):
+        raise EditError(
+            f"{name} computes something else with the same weights (outputs differ by {error:.1e} "
+            "of the largest): something in it depends on the numbers of its config, such as blocks "
+            "that alternate. Cut its feed-forward parts and heads, or remove blocks in pairs."
+        )
