@@ -27,6 +27,7 @@ from saikei.distilling.teachers import (
 )
 from saikei.errors import DataError, InputError, TrainingWarning
 from saikei.graph import IgnoredClass, mark, read
+from saikei.hub import runs_tasks
 from saikei.limits import is_number
 from saikei.scoring.class_weights import ClassWeight, weighed
 from saikei.training.loop import seed_random_layers
@@ -45,6 +46,7 @@ ALPHA = 0.5
 
 
 @checked
+@runs_tasks("student teacher", data=("train", "validation"))
 def distill(
     student: keras.Model,
     teacher: keras.Model | StoredTeacher,

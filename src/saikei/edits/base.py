@@ -26,7 +26,7 @@ from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
 from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
 from saikei.graph.finite import check_finite_weights
 from saikei.graph.layer_names import check_layer_names
-from saikei.hub import as_family_or_plain
+from saikei.hub import as_family_or_plain, task_data
 from saikei.models import CascadeModel
 
 
@@ -187,6 +187,7 @@ class Edit(Jsonable, ABC):
                 "which all members run: edit its members (.members) and make a Cascade of them, "
                 "with thresholds of their own; or edit copy_model(it), where all may run."
             )
+        data = task_data(model, data)
         graph = self.read(model, data, input_shape)
         changed = self.apply(graph, data)
         edited = build(changed, compiled=True)

@@ -24,6 +24,7 @@ from saikei.edits.knapsack import removal_order
 from saikei.edits.within_budget import largest_within
 from saikei.errors import EditError, PinnedWarning, SaikeiError, in_one_line, listed
 from saikei.graph import Graph
+from saikei.hub import task_data
 from saikei.importance import CRITERIA, Criterion, ScoreFunction, Scores
 from saikei.limits import check_seed, check_whole
 
@@ -98,6 +99,7 @@ class PruneChannels(Edit):
             model: A built model.
             data: For an importance that looks at data.
         """
+        data = task_data(model, data)
         channel_map = map_channels(self.read(model, data))
         return dropped(channel_map, self._mask(channel_map, data), self.compensate)
 

@@ -19,6 +19,7 @@ from saikei.edits.depth.selection import all_around, removal_order, within_budge
 from saikei.edits.depth.units import KINDS, Unit, leaves
 from saikei.errors import EditError
 from saikei.graph import Graph, redirect
+from saikei.hub import task_data
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class RemoveLayers(RefittingEdit):
         Raises:
             EditError: As when the edit is applied.
         """
+        data = task_data(model, data)
         graph = self.read(model, data)
         units = self._units(graph)
         ranking = make_ranking(self.ranking, graph, units, data)

@@ -22,7 +22,10 @@ _TOLERANCE = 1e-4
 class Classes(Protocol):
     """What makes a model of the same classes with another config; see `Family`."""
 
-    backbone: Any
+    @property
+    def backbone(self) -> Any:
+        """The backbone of the original."""
+        ...
 
     def with_config(self, config: dict[str, Any]) -> Any:
         """A new model with fresh weights."""

@@ -12,7 +12,8 @@ import numpy as np
 from saikei.arguments import checked
 from saikei.batches import Array, as_arrays
 from saikei.checks import input_count
-from saikei.errors import DataError
+from saikei.errors import DataError, InputError
+from saikei.hub import runs_tasks
 from saikei.scoring.inference import Inference, flat_weights
 from saikei.scoring.labels import Labels, count_raw, row_means
 from saikei.scoring.observed import observe
@@ -27,8 +28,12 @@ from saikei.scoring.score import (
 )
 from saikei.scoring.task import Task
 
+# Of language models: a number for all tokens together, rather than for each sample.
+TOKEN_METRICS = ("nats", "perplexity")
+
 
 @checked
+@runs_tasks("model", data=("data",))
 def evaluate(
     model: keras.Model, data: Any, *, batch_size: int = 256, loss: Any = None, metric: Any = None
 ) -> Score:
@@ -43,20 +48,23 @@ def evaluate(
     Args:
         model: A built model; it need not be compiled.
         data: `(x, y)` or `(x, y, sample_weight)` arrays, or a dataset that `keras.Model.fit`
-            takes. Weights are one number for each sample, or for each position.
+            takes. Weights are one number for each sample, or for each position. For a task of
+            KerasHub also what its preprocessor takes, such as strings.
         batch_size: Samples a step, for arrays.
         loss: A Keras loss, one for each output, or `None` for the one that the model is
             compiled with, or that suits its outputs and the labels.
         metric: What to report: a name of scikit-learn or Keras, such as `"auc"`, `"f1"` or
             `"balanced_accuracy"`, a Keras metric or a function; see
             `saikei.scoring.metrics.find_metric`. Its interval comes from a bootstrap, for which
-            the predictions are kept. `None` takes the accuracy or the squared error.
+            the predictions are kept. `None` takes the accuracy or the squared error. For a
+            language model, `"nats"` is the mean log-loss of a token, and `"perplexity"` its
+            exponential; their intervals are over sequences, and no predictions are kept.
 
     Raises:
         DataError: When the data is empty or does not fit the model, or nothing of it counts.
         InputError: When there is no such metric, or the model has several outputs.
     """
-    if metric is not None:
+    if metric is not None and metric not in TOKEN_METRICS:
         labelled, outputs = observe(model, data, batch_size, loss, metric)
         return labelled.score(outputs)
     inference = Inference(model, loss)
@@ -66,7 +74,7 @@ def evaluate(
     if found != rows.tasks:
         # Only later batches have shown that what looked like classes are numbers.
         rows, _ = _pass(model, data, batch_size, inference, found)
-    return rows.score()
+    return rows.score() if metric is None else rows.of_tokens(metric)
 
 
 def _pass(
@@ -136,10 +144,7 @@ class _Rows:
             for o in self._each
         ]
         if any(not importance.sum() > 0 for _, _, importance, _ in joined):
-            raise DataError(
-                "Nothing of the given data counts: every label is masked, ignored by the loss or "
-                "of weight 0. Give samples that count."
-            )
+            raise _nothing_counts()
         if len(joined) == 1:
             metric, losses, importance, known = joined[0]
             mean = importance.mean()
@@ -150,6 +155,28 @@ class _Rows:
         counts = np.mean([part / part.mean() for _, _, part, _ in joined], axis=0)
         value, low, high = mean_interval(total, counts)
         return Score("loss", value, low, high, int((counts > 0).sum()), False, value)
+
+    def of_tokens(self, metric: str) -> Score:
+        """The log-loss of a token, a ratio of sums over sequences, or its exponential."""
+        if len(self.tasks) != 1 or self.tasks[0].kind != "multiclass":
+            raise InputError(
+                f"metric='{metric}' is for one output of tokens, which are classes: leave it out."
+            )
+        (output,) = self._each
+        losses, importance = (np.concatenate(p) for p in (output.losses, output.importance))
+        if not importance.sum() > 0:
+            raise _nothing_counts()
+        nats = mean_interval(losses / importance.mean(), importance / importance.mean())
+        count = int((importance > 0).sum())
+        value, low, high = np.exp(nats) if metric == "perplexity" else nats
+        return Score(metric, float(value), float(low), float(high), count, False, nats[0])
+
+
+def _nothing_counts() -> DataError:
+    return DataError(
+        "Nothing of the given data counts: every label is masked, ignored by the loss or of "
+        "weight 0. Give samples that count."
+    )
 
 
 def _positions(task: Task, shape: tuple[int, ...]) -> tuple[int, ...]:

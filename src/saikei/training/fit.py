@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 
 from saikei.arguments import checked
+from saikei.hub import runs_tasks
 from saikei.scoring.class_weights import ClassWeight, weighed
 from saikei.training.loop import seed_random_layers
 from saikei.training.loop import train as run
@@ -24,6 +25,7 @@ FRESH = 1e-3
 
 
 @checked
+@runs_tasks("model", data=("train", "validation"))
 def fit(
     model: keras.Model,
     train: Any,
@@ -61,7 +63,8 @@ def fit(
         model: A built model; it is trained in place.
         train: `(x, y)` arrays, with `x` and `y` nested as the model's inputs and outputs,
             `(x, y, sample_weight)`, or a `tf.data.Dataset`, `keras.utils.PyDataset` or torch
-            `DataLoader`. It has to end: bound one that repeats, as in `dataset.take(1000)`.
+            `DataLoader`. It has to end: bound one that repeats, as in `dataset.take(1000)`. For a
+            task of KerasHub also what its preprocessor takes, such as strings.
         validation: Data in any of the same forms; `None` for none.
         epochs: Passes over the data.
         batch_size: Samples a step; datasets bring their own.

@@ -1,0 +1,173 @@
+"""Strings as tokens: what a task's preprocessor makes of data, once, before anything runs."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import keras
+import numpy as np
+from keras import tree
+
+from saikei.batches import Array, is_text
+from saikei.data import gathered
+from saikei.errors import DataError, in_one_line
+from saikei.graph import internals
+from saikei.hub.family import Family, family_of
+from saikei.tensors import to_numpy
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# Samples that are preprocessed together.
+_ROWS = 1024
+
+
+def runs_tasks(
+    models: str, data: tuple[str, ...]
+) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A function of models and data that takes tasks of KerasHub, and data as these take it.
+
+    The function gets a plain Functional model of the same layers, since tasks preprocess whatever
+    they are fitted to or predict, and the data preprocessed.
+
+    Args:
+        models: The names of the arguments that are models, with spaces between them. The
+            preprocessor of the first is used.
+        data: The names of the arguments that are data.
+    """
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            bound = signature.bind(*args, **kwargs)
+            names = [name for name in models.split() if name in bound.arguments]
+            task = bound.arguments[names[0]] if names else None
+            for name in data:
+                if name in bound.arguments:
+                    given = bound.arguments[name]
+                    bound.arguments[name] = task_data(task, given, name)
+            for name in names:
+                bound.arguments[name] = without_preprocessor(bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
+
+
+def without_preprocessor(model: Any) -> Any:
+    """A task as a plain Functional model with the same layers; any other object as it is.
+
+    Args:
+        model: Any object. Training what is returned trains the task.
+    """
+    family = family_of(model)
+    if family is None or family.model is family.backbone or not internals.is_graph_model(model):
+        return model
+    view = keras.Model(model.input, model.output, name=model.name)
+    if model.loss is not None:
+        view.compile(loss=model.loss)
+    return view
+
+
+def task_data(model: Any, data: Any, name: str = "given") -> Any:
+    """Data as a model takes it, where it is given as the preprocessor of a task takes it.
+
+    Args:
+        model: Any model; of models that are no tasks of KerasHub the data stays as it is.
+        data: Strings or images, with labels where the task needs them, in arrays, lists or a
+            dataset; or what the preprocessor would make of them, which stays as it is.
+        name: The name of the argument, for messages.
+
+    Returns:
+        `(x, y, sample_weight)` as arrays, or the data that was given.
+
+    Raises:
+        DataError: When the preprocessor cannot read the data, its tokenizer has more tokens than
+            the embedding, or its sequences are longer than the table of positions.
+    """
+    family = family_of(model)
+    preprocessor = getattr(model, "preprocessor", None)
+    if family is None or data is None or preprocessor is None:
+        return data
+    check_preprocessor(family)
+    if not isinstance(data, (list, tuple, dict, np.ndarray)):
+        data = gathered(data, name, labels=False).parts
+    x, *rest = data if isinstance(data, tuple) else (data,)
+    texts = any(is_text(np.asarray(leaf)) for leaf in _leaves(x))
+    if not texts and getattr(preprocessor, "image_converter", None) is None:
+        return data
+    parts = [_made(preprocessor, rows, name) for rows in _in_rows((x, *rest))]
+    return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def check_preprocessor(family: Family) -> None:
+    """Refuse a tokenizer or a length that the backbone has no table entries for.
+
+    Raises:
+        DataError: Naming both numbers.
+    """
+    preprocessor, config = family.model.preprocessor, family.backbone.get_config()
+    tokenizer = getattr(preprocessor, "tokenizer", None)
+    tokens = None if tokenizer is None else int(tokenizer.vocabulary_size())
+    entries = config.get("vocabulary_size")
+    if tokens is not None and entries is not None and tokens > entries:
+        raise DataError(
+            f"The tokenizer of {family.name} has {tokens:,} tokens, and the embedding of its "
+            f"backbone {entries:,}: use the tokenizer that the model was trained with."
+        )
+    length, longest = (
+        getattr(preprocessor, "sequence_length", None),
+        config.get("max_sequence_length"),
+    )
+    if length is not None and longest is not None and length > longest:
+        raise DataError(
+            f"The preprocessor of {family.name} makes sequences of {length:,} tokens, and its "
+            f"backbone has positions for {longest:,}: set preprocessor.sequence_length."
+        )
+
+
+def _leaves(x: Any) -> list[Any]:
+    """The arrays and lists of samples in inputs: tuples and dictionaries nest, lists do not."""
+    if isinstance(x, tuple):
+        return [leaf for part in x for leaf in _leaves(part)]
+    return [leaf for part in x.values() for leaf in _leaves(part)] if isinstance(x, dict) else [x]
+
+
+def _in_rows(parts: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    count = len(_leaves(parts[0])[0])
+    return [_rows(parts, slice(at, at + _ROWS)) for at in range(0, count, _ROWS)]
+
+
+def _rows(part: Any, rows: slice) -> Any:
+    if part is None:
+        return None
+    if isinstance(part, tuple):
+        return tuple(_rows(one, rows) for one in part)
+    if isinstance(part, dict):
+        return {key: _rows(one, rows) for key, one in part.items()}
+    chosen = part[rows]
+    if isinstance(chosen, np.ndarray) and is_text(chosen):
+        return [one.decode() if isinstance(one, bytes) else str(one) for one in chosen]
+    return chosen
+
+
+def _made(preprocessor: Any, parts: tuple[Any, ...], name: str) -> Any:
+    x, y, weights = (*parts, None, None)[:3]
+    try:
+        made = preprocessor(x, y=y, sample_weight=weights)
+    # Each preprocessor refuses what it cannot read in its own way.
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        raise DataError(
+            f"{type(preprocessor).__name__} cannot read the {name} data: {in_one_line(error)}."
+        ) from error
+    return tree.map_structure(_array, made)
+
+
+def _array(leaf: Any) -> Array:
+    return to_numpy(leaf) if hasattr(leaf, "shape") else np.asarray(leaf)

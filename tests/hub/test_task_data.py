@@ -1,0 +1,79 @@
+"""Tasks of KerasHub are scored, trained and distilled on strings or on tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import saikei as sk
+from saikei.errors import DataError
+
+# Warnings of KerasHub's own imports.
+pytestmark = pytest.mark.filterwarnings("ignore")
+pytest.importorskip("keras_hub", reason="needs the extra 'kerashub'")
+from tests.hub.small_tasks import bert, gpt2, made  # noqa: E402
+
+TEXTS = ["the thin man", "in the house", "a man is in the house", "the the the"] * 4
+
+
+@pytest.fixture(scope="module")
+def task() -> Any:
+    return made("gpt2")
+
+
+def test_strings_and_their_tokens_score_the_same(task: Any) -> None:
+    by_strings = sk.evaluate(task, TEXTS)
+    by_tokens = sk.evaluate(task, task.preprocessor(TEXTS))
+    assert by_strings == by_tokens and by_strings.n == len(TEXTS)
+    # Of each sequence, what is padding does not count.
+    x, y, weights = (
+        np.asarray(part) if not isinstance(part, dict) else part
+        for part in task.preprocessor(TEXTS)
+    )
+    logits = np.asarray(task(x, training=False), dtype=np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    nats = -np.take_along_axis(log_p, y[..., None], -1)[..., 0]
+    per_token = (nats * weights).sum() / weights.sum()
+    score = sk.evaluate(task, TEXTS, metric="nats")
+    assert score.value == score.loss == pytest.approx(per_token, rel=1e-4)
+    assert score.low < score.value < score.high and score.n == len(TEXTS)
+    perplexity = sk.evaluate(task, TEXTS, metric="perplexity", batch_size=3)
+    assert perplexity.value == pytest.approx(np.exp(per_token), rel=1e-4)
+    assert not perplexity.greater_is_better
+
+
+def test_a_task_is_fitted_and_distilled_on_strings(task: Any) -> None:
+    student = sk.PruneChannels(0.5, scope="uniform")(task)
+    before = sk.evaluate(student, TEXTS).loss
+    history = sk.fit(student, TEXTS, TEXTS, epochs=3, batch_size=8, progress=False)
+    assert sk.evaluate(student, TEXTS).loss < before
+    assert history.best_epoch == 3
+    sk.distill(student, task, TEXTS, epochs=1, batch_size=8, progress=False, learning_rate=1e-4)
+    assert student.generate("the thin", max_length=12).startswith("the thin")
+
+
+def test_a_classifier_of_texts_takes_strings_and_labels() -> None:
+    classifier = bert()
+    labels = np.arange(len(TEXTS)) % 3
+    sk.fit(classifier, (TEXTS, labels), epochs=1, progress=False, learning_rate=1e-3)
+    assert sk.evaluate(classifier, (TEXTS, labels)).n == len(TEXTS)
+    with pytest.raises(DataError, match="no labels"):
+        sk.evaluate(classifier, TEXTS)
+
+
+def test_edits_take_strings_as_data(task: Any) -> None:
+    small = sk.RemoveLayers(1, kinds=("block",), ranking="influence")(task, TEXTS)
+    assert type(small) is type(task) and small.backbone.num_layers == 3
+
+
+def test_a_tokenizer_or_a_length_that_does_not_fit_is_refused() -> None:
+    task = gpt2()
+    task.preprocessor.sequence_length = 99
+    with pytest.raises(DataError, match="sequences of 99 tokens, and its backbone has.* 16"):
+        sk.evaluate(task, TEXTS)
+    task = gpt2()
+    task.backbone.vocabulary_size = 7
+    with pytest.raises(DataError, match="260 tokens, and the embedding of its backbone 7"):
+        sk.evaluate(task, TEXTS)
