@@ -9,11 +9,11 @@ from saikei.search.sizes import batch_size_for, derived_seed
 
 
 @given(samples=st.integers(1, 10**7))
-def test_the_batch_is_the_largest_with_sixty_steps_an_epoch(samples: int) -> None:
+def test_the_batch_is_the_largest_with_two_hundred_steps_an_epoch(samples: int) -> None:
     size = batch_size_for(samples)
-    assert size in (16, 32, 64, 128)
-    assert size == 16 or samples / size >= 60
-    assert size == 128 or samples / (2 * size) < 60
+    assert size in (16, 32, 64)
+    assert size == 16 or samples / size >= 200
+    assert size == 64 or samples / (2 * size) < 200
 
 
 def test_seeds_of_different_uses_differ() -> None:

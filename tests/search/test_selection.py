@@ -10,7 +10,7 @@ import pytest
 from saikei.errors import WorkError
 from saikei.runs.candidate import Candidate
 from saikei.scoring.labelled import Labelled, Outputs
-from saikei.search.selection import choose_candidate
+from saikei.search.selection import choose_candidate, harm
 from tests.search.made_up import candidate, cost, judge_of_binary, judge_of_number, right
 
 JUDGE = judge_of_binary(np.arange(200) % 2)
@@ -46,6 +46,24 @@ def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> N
     dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(10))
     outputs = {"dear": right(JUDGE, 180), "cheap": right(JUDGE, 180 - behind)}
     assert chosen([dear, cheap], outputs) == ships
+
+
+def test_of_equal_ones_the_one_ships_that_is_not_slower_than_the_original() -> None:
+    slow = candidate("slow", cost=cost(10, latency=30.0))
+    fast = candidate("fast", cost=cost(20, latency=9.0))
+    original = candidate("original", kind="original", fits=False, cost=cost(100, latency=10.0))
+    outputs = {"slow": right(JUDGE, 180), "fast": right(JUDGE, 180)}
+    scored = [replace(c, validation=JUDGE.score(outputs[c.name])) for c in (slow, fast)]
+
+    def choice(candidates: list[Candidate]) -> Candidate:
+        return choose_candidate(candidates, outputs, JUDGE, "macs", original).chosen
+
+    assert choice(scored).name == "fast"
+    assert harm(choice(scored), original) == ()
+    # Without another one the report begins with it.
+    (decision,) = harm(choice(scored[:1]), original)
+    assert decision.choice == "latency"
+    assert "slow has latency 30.00 ms and not 10.00 ms" in decision.reason
 
 
 def test_a_single_model_is_chosen_over_an_average_that_is_not_clearly_better() -> None:

@@ -75,6 +75,22 @@ def optimize(
             "weight_decay, batch_size, temperature, alpha, label_smoothing, mixup, decay.",
         ),
     ] = None,
+    no_rivals: Annotated[
+        bool,
+        typer.Option(
+            "--no-rivals",
+            help="Do not train the winner's structure from fresh weights for comparison; the "
+            "winner is trained about twice as long instead.",
+        ),
+    ] = False,
+    repeats: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How often the winner is trained, each time with another seed, to report mean and "
+            "interval. Default: once.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -130,6 +146,8 @@ def optimize(
             methods=None if methods is None else methods.replace(" ", "").split(","),
             effort=effort,
             settings=settings_typed(settings or []) or None,
+            rivals=False if no_rivals else None,
+            repeats=repeats,
             seed=seed,
             metric=metric,
             workers=workers,

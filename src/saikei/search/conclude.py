@@ -23,7 +23,7 @@ from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.context import RunContext
 from saikei.search.folder import RunFolder
-from saikei.search.selection import choose_candidate
+from saikei.search.selection import choose_candidate, harm
 from saikei.writing import write_text
 
 
@@ -99,7 +99,9 @@ def conclude(
         epochs and libraries.
     """
     axis = cost_axis(context.budget)
-    choice = choose_candidate(results.candidates, results.outputs, context.judge, axis)
+    choice = choose_candidate(
+        results.candidates, results.outputs, context.judge, axis, results.baseline
+    )
     chosen = choice.chosen
     context.folder.promote(chosen.name)
     comparisons = compare_choices(
@@ -113,7 +115,12 @@ def conclude(
         front=tuple(c.name for c in pareto_front(results.candidates, axis)),
         cost_axis=axis,
         comparisons=comparisons,
-        decisions=(*results.decisions, *weight_decisions(comparisons), choice.decision),
+        decisions=(
+            *harm(chosen, results.baseline),
+            *results.decisions,
+            *weight_decisions(comparisons),
+            choice.decision,
+        ),
         methods=(),
         effort=(),
         library={},

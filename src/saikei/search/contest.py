@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import keras
+import numpy as np
+from scipy import stats
 
-from saikei.codec import to_jsonable
+from saikei.budget import Budget
 from saikei.errors import WorkError
 from saikei.executors import TaskFailure
-from saikei.runs.candidate import Candidate, LayerChange, Training
+from saikei.runs import numbers
+from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, goodness
 from saikei.runs.record import Decision, EffortRecord
 from saikei.search.compose import Member, Team, gains, lack, teacher, teams
 from saikei.search.context import RunContext
 from saikei.search.events import Events
-from saikei.search.layers import layer_changes
 from saikei.search.race import (
+    RIVAL,
     Driver,
     Entry,
     Part,
-    Plan,
     Racer,
     RungResult,
     RungTask,
@@ -33,14 +33,16 @@ from saikei.search.race import (
     Shared,
     Space,
     race,
+    race_repeats,
     race_rivals,
     trained,
 )
+from saikei.search.trained_records import STUDENT, TrainedRecords, structure_key
 
-STUDENT = "student"
 # Equal metrics are distinguished by the loss.
 _LOSS_SHARE = 1e-6
-_RIVAL = "rival"
+# A budget that every team keeps.
+_ANY_COST = Budget(macs=10**18)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +77,15 @@ class Contest:
             for (family, rung), epochs in self._spent.items()
         )
 
-    def run(self, entries: Sequence[Entry]) -> tuple[Decision, ...]:
-        """Race the entries, and then the winner's rivals.
+    def run(self, entries: Sequence[Entry], repeats: int = 1) -> tuple[Decision, ...]:
+        """Race the entries, then train the winner with other seeds, and its rivals.
 
         Args:
             entries: What takes part, the most promising first.
+            repeats: How often the winner is trained, each time with another seed.
 
         Returns:
-            What dropped out, and why.
+            What dropped out and why, and how much the seed matters.
         """
         context = self.context
         driver = self._driver(self._shared({context.teacher_name: context.teacher}))
@@ -101,28 +104,47 @@ class Contest:
             more=partial(self._more, entries),
         )
         self._racers.clear()
-        self._racers.update({one.plan.name: one for one in found.racers})
-        self.events.stage("training rivals from fresh weights")
-        rivals = race_rivals(self._winner(), self.schedule, self.space, driver, context.seed)
-        self._racers.pop(_RIVAL, None)
-        self._racers.update({one.plan.name: one for one in rivals})
+        self._take(found.racers)
+        winner = self.winner
+        again: tuple[Racer, ...] = ()
+        if repeats > 1:
+            self.events.stage("training the winner with other seeds")
+            again = race_repeats(winner, repeats, driver, context.seed)
+        if self.schedule.rival:
+            self.events.stage("training rivals from fresh weights")
+            rivals = race_rivals(winner, self.schedule, self.space, driver, context.seed)
+            self._racers.pop(RIVAL, None)
+            self._take(rivals)
+        self._take(again)
         self._add(driver)
-        return tuple(
+        dropped = (
             Decision(name, "left out", failure.reason) for name, failure in driver.failures.items()
         )
+        return (*dropped, *(_over_seeds(winner, again) if again else ()))
 
-    def teach(self, team: Team, name: str, epochs: int) -> str | None:
-        """Train the winner on with a team as its teacher: one network of the same budget.
+    def teach(self, fused: Mapping[str, Team], epochs: int) -> tuple[Decision, ...]:
+        """Train the winner on with the best team as its teacher: one network of the same budget.
+
+        The team may cost more than the budget, since only its predictions are used.
 
         Args:
-            team: The team.
-            name: Name of the team's candidate.
+            fused: The fused models within the budget, by name.
             epochs: Number of epochs.
 
         Returns:
-            Name of the student; `None` if its training failed.
+            The teacher, and why it was chosen or none was.
         """
-        context, winner = self.context, self._winner()
+        if not self._racers:
+            return ()
+        context, winner = self.context, self.winner
+        name, team = self._best_team(fused)
+        alone, metric = winner.result.score, winner.result.score.name
+        shown = numbers.metric_value(metric, alone.value)
+        if team is None or context.judge.merit(team.outputs) <= context.judge.merit(
+            winner.result.outputs
+        ):
+            reason = f"No team is better on validation than {winner.plan.name} alone ({shown})."
+            return (Decision(STUDENT, "not trained", reason),)
         self.events.stage(f"teaching one network what {name} predicts")
         taught_by = teacher(team, self.load, context.train)
         if isinstance(context.train, tuple):
@@ -143,10 +165,30 @@ class Contest:
         part = RungTask(plan, 0, epochs, epochs, cost=winner.result.cost)
         (outcome,) = driver.train([Part(part)])
         self._add(driver)
-        if isinstance(outcome, TaskFailure):
-            return None
-        self._racers[plan.name] = Racer(plan, epochs, replace(outcome, state=None))
-        return plan.name
+        if not isinstance(outcome, TaskFailure):
+            self._take([Racer(plan, epochs, replace(outcome, state=None))])
+        reason = (
+            f"The {metric.replace('_', ' ')} on validation of {name} "
+            f"({', '.join(team.members)}) is {numbers.metric_value(metric, team.score.value)}, "
+            f"that of {winner.plan.name} {shown}. It was trained on for {epochs} epochs with that "
+            "teacher."
+        )
+        return (Decision(f"teacher of the {STUDENT}", name, reason),)
+
+    def _best_team(self, fused: Mapping[str, Team]) -> tuple[str, Team | None]:
+        """The best fused model, or the best average of any cost where that is better."""
+        context = self.context
+        every = teams(
+            self.members(self.racers), context.judge, _ANY_COST, context.whole, ("average",)
+        ).teams
+        averages = [one for one in every if one.method == "average"][:1]
+        known = [*fused.items(), *(("large average", one) for one in averages)]
+        return max(
+            known, key=lambda one: (context.judge.merit(one[1].outputs), one[0]), default=("", None)
+        )
+
+    def _take(self, racers: Iterable[Racer]) -> None:
+        self._racers.update({one.plan.name: one for one in racers})
 
     def _add(self, driver: Driver) -> None:
         self._spent.update(driver.spent)
@@ -196,7 +238,7 @@ class Contest:
             outputs=racer.result.outputs,
             model=partial(self.load, plan.name),
             # Weights that were drawn anew have nothing in common with those that were kept.
-            structure=f"{_digest(plan)}-{plan.weights}",
+            structure=f"{structure_key(plan)}-{plan.weights}",
             inputs=self.context.inputs(plan.parent),
         )
 
@@ -230,14 +272,15 @@ class Contest:
         left = lack(best[0], members, context.judge, context.budget, context.whole).left
         if min(left.values(), default=0.0) < 0.1:
             return []
-        tried = {(r.plan.family, r.plan.parent, _digest(r.plan)) for r in racers}
-        return [one for one in entries if (one.family, one.parent, _digest(one)) not in tried]
+        tried = {(r.plan.family, r.plan.parent, structure_key(r.plan)) for r in racers}
+        return [one for one in entries if (one.family, one.parent, structure_key(one)) not in tried]
 
-    def _winner(self) -> Racer:
+    @property
+    def winner(self) -> Racer:
         """The best candidate within the budget, of those that were trained longest."""
         context = self.context
         racers = [r for r in self._racers.values() if context.fits(context.shipped(r.result.cost))]
-        racers = [r for r in racers or self._racers.values() if r.plan.family != _RIVAL]
+        racers = [r for r in racers or self._racers.values() if r.plan.family != RIVAL]
         last = max(r.epoch for r in racers)
         return max(
             (r for r in racers if r.epoch == last),
@@ -256,6 +299,7 @@ class Contest:
             budget=context.planned_budget,
             whole=context.whole,
             gauge=context.gauge,
+            losses={one.name: one.validation.loss for one in context.originals.candidates},
         )
 
     def _driver(self, shared: Shared) -> Driver:
@@ -276,80 +320,24 @@ class Contest:
 
     def candidates(self) -> list[Candidate]:
         """The records of all candidates that were trained, stored with their models."""
-        return [self._stored(racer) for racer in self._racers.values()]
-
-    def _stored(self, racer: Racer) -> Candidate:
-        folder, plan = self.context.folder, racer.plan
-        known = folder.finished(plan.name, self._plan(racer))
-        if known is not None:
-            return known
-        model = self.load(plan.name)
-        candidate = self._record(racer, layer_changes(self.load(plan.parent), model))
-        folder.save(candidate, model, racer.result.outputs)
-        return candidate
-
-    def _plan(self, racer: Racer) -> dict[str, object]:
-        like = self._counterpart(racer)
-        return {**to_jsonable(racer.plan.to_dict()), "epochs": racer.epoch, "like": like}
-
-    def _counterpart(self, racer: Racer) -> str | None:
-        """The candidate that a fresh one differs from in its weights alone."""
-        if racer.plan.weights != "fresh":
-            return None
-        same = [
-            r.plan.name
-            for r in self._racers.values()
-            if r.plan.weights == "kept"
-            and _digest(r.plan) == _digest(racer.plan)
-            and r.epoch == racer.epoch
-        ]
-        return same[0] if same else None
-
-    def _record(self, racer: Racer, layers: tuple[LayerChange, ...]) -> Candidate:
-        plan, result = racer.plan, racer.result
-        parts = self.context.folder.rungs.history(plan.name)
-        return Candidate(
-            name=plan.name,
-            kind="fresh" if plan.weights == "fresh" else "kept",
-            family=plan.family,
-            parent=plan.parent,
-            plan=self._plan(racer),
-            recipe=plan.recipe,
-            members=(),
-            weights=(),
-            fits=self.context.fits(result.cost),
-            cost=result.cost,
-            before=next((p.before for p in parts if p.before is not None), None),
-            validation=result.score,
-            training=self._training(racer, parts),
-            layers=layers,
-        )
-
-    def _training(self, racer: Racer, parts: Sequence[RungResult]) -> Training:
-        settings = racer.plan.settings
-        taught = racer.plan.teacher is not None
-        names = dict.fromkeys(name for part in parts for name in part.curves)
-        state = parts[-1].state if parts else None
-        return Training(
-            teacher=racer.plan.teacher,
-            epochs=racer.epoch,
-            total=racer.epoch if _has_own_length(racer.plan) else self.schedule.full,
-            learning_rate=state.learning_rate if state else settings.learning_rate or 0.0,
-            temperature=settings.temperature if taught else None,
-            alpha=settings.alpha if taught else 1.0,
-            seconds=sum(part.seconds for part in parts),
-            curves={
-                name: tuple(v for part in parts for v in part.curves.get(name, ()))
-                for name in names
-            },
-        )
+        records = TrainedRecords(self.context, self._racers, self.schedule.full, self.load)
+        return [records.stored(racer) for racer in self.racers]
 
 
-def _has_own_length(plan: Plan) -> bool:
-    return plan.name.startswith((_RIVAL, STUDENT))
-
-
-def _digest(plan: Plan | Entry) -> str:
-    """What structures share whose models differ in their weights alone."""
-    text = json.dumps([plan.parent, to_jsonable(plan.recipe)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _over_seeds(winner: Racer, again: Sequence[Racer]) -> tuple[Decision]:
+    """Mean and interval of a metric over seeds."""
+    scores = [one.result.score for one in (winner, *again)]
+    values = np.array([one.value for one in scores])
+    mean, error = values.mean(), stats.sem(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    name = scores[0].name
+    shown = [numbers.metric_value(name, one) for one in (mean, mean - half, mean + half)]
+    return (
+        Decision(
+            f"seeds of {winner.plan.name}",
+            f"{shown[0]} in the mean of {len(values)}",
+            f"Trained {len(values)} times for {winner.epoch} epochs with other seeds: its "
+            f"{name.replace('_', ' ')} on validation is {shown[0]} in the mean, with a 95 % "
+            f"interval from {shown[1]} to {shown[2]}.",
+        ),
+    )

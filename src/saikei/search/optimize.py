@@ -44,6 +44,8 @@ def optimize(
     methods: Sequence[str | type[Edit]] | None = None,
     effort: int = DEFAULT_EFFORT,
     settings: Mapping[str, Any] | None = None,
+    rivals: bool = True,
+    repeats: int = 1,
     seed: int = 0,
     latency: bool = True,
     metric: Any = None,
@@ -57,7 +59,7 @@ def optimize(
     Measures what every edit of every place in the model loses and saves, and combines edits into
     structures that keep the budget. Trains these from the weights that are left and from fresh
     ones, each with the given model as teacher, and goes on with those that add most. Fuses what was
-    trained where that keeps the budget, teaches one network what the best fused model predicts, and
+    trained where that keeps the budget, teaches one network what several predict together, and
     trains the winner's structure from fresh weights for as long as all the rest together. Of all
     candidates within one standard error of the best on validation, takes the simplest.
 
@@ -78,8 +80,15 @@ def optimize(
             it; only unfinished parts are made again. `None` uses a temporary folder.
         methods: The edits and fusions that take part: words such as `"prune"`, `"activation"` and
             `"cascade"`, and classes of your own derived from `Edit`. `None` for all.
-        effort: Total number of epochs of all trainings. About half of them train candidates, an
-            eighth a student of the best fused model, and the rest the rival from fresh weights.
+        effort: Total number of epochs of all trainings. An eighth of them teaches the best network
+            what several predict together. With `rivals` about half of the others go to them. Of the
+            rest, 70 to 80 % are whole trainings of one to three finalists, and the first epochs of
+            other candidates find these.
+        rivals: Whether the winner's structure is also trained from fresh weights, for the winner's
+            epochs and for those of all candidates together, to see whether its weights were worth
+            keeping. Without them the winner is trained about twice as long.
+        repeats: How often the winner is trained, each time with another seed, to report the mean
+            and an interval. Its epochs come in addition to `effort`.
         settings: Training settings by name, such as `{"learning_rate": (1e-4, 1e-2),
             "batch_size": [32, 64], "temperature": 2.0}`: a tuple is a range, a list holds choices,
             and one value is fixed; the other settings get the usual values. The names are those of
@@ -116,6 +125,7 @@ def optimize(
     _check_budget(budget, latency)
     assert budget is not None
     check_whole("effort", effort, 3, EPOCHS, InputError)
+    check_whole("repeats", repeats, 1, kind=InputError)
     check_seed(seed, InputError)
     named = name_models(models)
     asked = Asked(
@@ -126,6 +136,8 @@ def optimize(
         seed=seed,
         latency=latency,
         metric=metric,
+        rivals=rivals,
+        repeats=repeats,
     )
     executor = executor_for(workers, ray)
     custom = custom_objects(named)

@@ -22,7 +22,7 @@ from saikei.runs.record import Decision, Run, RunSettings
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import held_out
 from saikei.search.accounts import Accounts
-from saikei.search.compose import Composition, teams
+from saikei.search.compose import Composition, Team, teams
 from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
 from saikei.search.contest import Contest
 from saikei.search.context import RunContext
@@ -40,14 +40,16 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.quantized import Int8Candidates, quantize_candidates
-from saikei.search.race import Schedule, Space, space_of
+from saikei.search.race import Schedule, Space, finalists, space_of
 from saikei.search.sizes import batch_size_for
 from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
 from saikei.training.soft_labels import soft_obstacles
 
-# The share of all epochs in which one network learns from the best fused model.
+# The share of all epochs in which the best network learns from several.
 STUDENT_SHARE = 1 / 8
+# Families of which each keeps a candidate until the third rung.
+MOST_FAMILIES = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Asked:
         seed: Seed of everything random.
         latency: Whether latencies are measured.
         metric: Metric to choose by; `None` for that of the task.
+        rivals: Whether fresh weights of the winner's structure are trained for comparison.
+        repeats: How often the winner is trained, each time with another seed.
     """
 
     budget: Budget
@@ -71,6 +75,8 @@ class Asked:
     seed: int
     latency: bool
     metric: Any
+    rivals: bool = True
+    repeats: int = 1
 
     def values(self) -> list[Any]:
         """All of it as JSON-ready values, for the fingerprint."""
@@ -78,7 +84,8 @@ class Asked:
         settings = {name: repr(value) for name, value in sorted(self.settings.items())}
         names = list(self.methods.names)
         budget = self.budget.to_dict()
-        return [budget, names, self.effort, settings, self.seed, self.latency, metric]
+        trained = [self.effort, self.rivals, self.repeats]
+        return [budget, names, trained, settings, self.seed, self.latency, metric]
 
 
 class Pipeline:
@@ -196,13 +203,18 @@ class _Search:
         self.structures = find_structures(context, events)
         fuses = bool(context.methods.fusions)
         student = max(1, round(STUDENT_SHARE * self.asked.effort)) if fuses else 0
-        families = len({one.family for one in self.structures.entries})
-        schedule = Schedule.of(max(3, self.asked.effort - student), min(families, 4))
+        families = len({one.family for one in self.structures.entries} - {"fresh"})
+        schedule = Schedule.of(
+            max(3, self.asked.effort - student),
+            min(families, MOST_FAMILIES),
+            finalists(context.budget, context.whole, context.methods.fusions),
+            self.asked.rivals,
+        )
         self.contest = Contest(context, schedule, self.space, events)
-        self.decisions += self.contest.run(self.structures.entries)
+        self.decisions += self.contest.run(self.structures.entries, self.asked.repeats)
         if fuses:
             self._compose()
-            self._teach(student)
+            self.decisions += self.contest.teach(self._teams(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
             self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)
@@ -223,20 +235,9 @@ class _Search:
         for one in self.fused.candidates:
             self.events.candidate(one.name, one.validation, one.cost, one.fits, 0)
 
-    def _teach(self, epochs: int) -> None:
-        """Teach one network what the best fused model predicts, if that is better than any one."""
-        assert self.contest is not None
-        assert self.fused is not None
-        merit, racers = self.context.judge.merit, self.contest.racers
-        merits = {c.name: merit(self.fused.outputs[c.name]) for c in self.fused.candidates}
-        if not merits or not racers:
-            return
-        best = max(merits, key=lambda name: (merits[name], name))
-        if merits[best] > max(merit(racer.result.outputs) for racer in racers):
-            self.contest.teach(self.fused.teams[best], best, epochs)
-            return
-        reason = f"No fused model is better than every network: the best of them is {best}."
-        self.decisions.append(Decision("student of a fused model", "not trained", reason))
+    def _teams(self) -> Mapping[str, Team]:
+        """The fused models within the budget, by name."""
+        return {} if self.fused is None else self.fused.teams
 
     def results(self, session: Session) -> SearchResults:
         """All candidates and decisions so far."""

@@ -15,6 +15,12 @@ from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Difference
 from saikei.search.compose.teams import LUCK
 
+# A latency counts as worse when it is this many times that of the original, and longer by more
+# milliseconds than measured times of small models differ by chance.
+_SLOWER = 1.25
+_MILLISECONDS = 2.0
+_MORE_MEMORY = 1.05
+
 
 @dataclass(frozen=True)
 class FinalChoice:
@@ -25,21 +31,27 @@ class FinalChoice:
 
 
 def choose_candidate(
-    candidates: Sequence[Candidate], outputs: Mapping[str, Outputs], judge: Labelled, axis: str
+    candidates: Sequence[Candidate],
+    outputs: Mapping[str, Outputs],
+    judge: Labelled,
+    axis: str,
+    baseline: Candidate | None = None,
 ) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 
     The standard error is that of the paired difference to the best on the same samples. Fewer
     models that run are simpler than more, fewer fitted numbers simpler than more (equal weights
-    than learned ones, these than a stack); then cheaper is simpler. A fused model takes part where
-    it is ahead of the best single model by more than luck, `LUCK` standard errors: the best of many
-    fused models is ahead by one by chance alone.
+    than learned ones, these than a stack); then cheaper is simpler. One that is clearly slower than
+    the original, or needs more memory, is taken only where no other is as good. A fused model takes
+    part where it is ahead of the best single model by more than luck, `LUCK` standard errors: the
+    best of many fused models is ahead by one by chance alone.
 
     Args:
         candidates: All candidates; those that do not keep the budget are left out.
         outputs: Outputs of each candidate on the judge's samples, by name.
         judge: Scores outputs on the validation data.
         axis: The cost to compare, such as "macs".
+        baseline: The original; `None` to ignore whether other costs became worse.
 
     Raises:
         WorkError: If no candidate keeps the budget.
@@ -56,9 +68,50 @@ def choose_candidate(
         c.name: _behind(judge.difference(outputs[best.name], outputs[c.name]), c) for c in fitting
     }
     near = [c for c in fitting if behind[c.name].value <= behind[c.name].standard_error]
-    chosen = min(near, key=lambda c: _complexity(c, axis))
+    harmless = [c for c in near if baseline is None or not worsened(c, baseline)]
+    chosen = min(harmless or near, key=lambda c: _complexity(c, axis))
     reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
     return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
+
+
+def worsened(candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:
+    """The costs that are clearly worse than those of the original: latency, memory.
+
+    Args:
+        candidate: A candidate.
+        baseline: The original.
+    """
+    ours, theirs = candidate.cost, baseline.cost
+    found = []
+    if ours.latency is not None and theirs.latency is not None:
+        longer = ours.latency - theirs.latency
+        if ours.latency > _SLOWER * theirs.latency and longer > _MILLISECONDS:
+            found.append("latency")
+    if ours.memory > _MORE_MEMORY * theirs.memory:
+        found.append("memory")
+    return tuple(found)
+
+
+def harm(candidate: Candidate, baseline: Candidate) -> tuple[Decision, ...]:
+    """What the report says first: which costs the chosen candidate has made worse, if any.
+
+    Args:
+        candidate: The candidate to ship.
+        baseline: The original.
+    """
+    axes = worsened(candidate, baseline)
+    if not axes:
+        return ()
+    each = [
+        f"{numbers.COSTS[axis]} {numbers.cost(candidate.cost, axis)} and not "
+        f"{numbers.cost(baseline.cost, axis)}"
+        for axis in axes
+    ]
+    reason = (
+        f"The original is better in this: {candidate.name} has {', '.join(each)}, and no candidate "
+        f"that is as good has less. Limit it too, such as Budget({axes[0]}=1.0)."
+    )
+    return (Decision("costs that became worse", " and ".join(axes), reason),)
 
 
 def _without_luck(

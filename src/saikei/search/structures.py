@@ -151,17 +151,32 @@ def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -
         first.setdefault(one.share, one)
     best = [first[share] for share in sorted(first, reverse=True)]
     rest = sorted((s for s in ordered if s not in best), key=lambda s: -s.share)
-    # The best at the whole budget, then other shapes and shares of which several fit, in turns.
-    both = [_both(parent, one, context) for one in best]
-    others = [[_entry(parent, one, context)] for one in rest]
-    mixed = chain.from_iterable(zip_longest(others, both[1:]))
-    return [*chain.from_iterable(both[:1]), *chain.from_iterable(one for one in mixed if one)]
+    # The best at the whole budget, in one step and in two, then other shapes, and shares of which
+    # several fit, in turns. Fresh weights need more epochs than the first rungs have.
+    mixed = chain.from_iterable(zip_longest(rest, best[1:]))
+    kept = [_entry(parent, one, context) for one in best]
+    others = [_entry(parent, one, context) for one in mixed if one is not None]
+    fresh = [replace(one, family="fresh", weights="fresh") for one in kept]
+    return [*kept[:1], *_in_steps(parent, structures, context), *others, *fresh]
 
 
-def _both(parent: str, structure: Structure, context: RunContext) -> list[Entry]:
-    """A structure with the weights that are left, and with fresh ones."""
-    kept = _entry(parent, structure, context)
-    return [kept, replace(kept, family="fresh", weights="fresh")]
+def _in_steps(parent: str, structures: Sequence[Structure], context: RunContext) -> list[Entry]:
+    """The best structure that is too small to be reached in one step, by way of a larger one."""
+    named = {one.name: one for one in structures}
+    found = next((one for one in structures if one.via is not None and one.share == 1.0), None)
+    if found is None or found.via is None or found.step is None:
+        return []
+    via = named[found.via].recipe
+    if via is None:
+        return []
+    return [
+        replace(
+            _entry(parent, found, context),
+            family="in steps",
+            via=to_jsonable(via.to_dict()),
+            step=to_jsonable(found.step.to_dict()),
+        )
+    ]
 
 
 def _entry(parent: str, structure: Structure, context: RunContext) -> Entry:

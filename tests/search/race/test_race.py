@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from saikei.budget import Budget
 from saikei.errors import BudgetError, DiskError, InputError, WorkError
 from saikei.executors.base import TaskFailure
 from saikei.executors.inline import Inline
@@ -19,7 +20,9 @@ from saikei.search.race import (
     RungTask,
     Schedule,
     by_score_and_diversity,
+    finalists,
     race,
+    race_repeats,
     race_rivals,
     space_of,
 )
@@ -32,7 +35,8 @@ JUDGE = judge_of_binary(np.arange(ROWS) % 2)
 FAMILIES = ("kept", "fresh", "uniform")
 ENTRIES = [Entry(family, "original", None) for family in FAMILIES]
 SPACE = space_of(None, 32)
-SCHEDULE = Schedule.of(45, len(FAMILIES))
+EFFORT = 90
+SCHEDULE = Schedule.of(EFFORT, len(FAMILIES))
 
 # How many rows a candidate of a family predicts correctly after so many epochs: the fresh one is
 # the worst for long, and the best in the end.
@@ -41,6 +45,7 @@ CURVES = {
     "uniform": lambda epoch: 140 + epoch,
     "fresh": lambda epoch: 60 + 30 * epoch,
     "rival": lambda epoch: 100,
+    "repeat": lambda epoch: 150,
 }
 
 
@@ -189,12 +194,12 @@ def test_what_the_team_lacks_goes_first_in_the_next_generation() -> None:
 def test_a_candidate_that_fails_is_alone(error: Exception) -> None:
     memory, made = Memory(), Made(fails={"kept": error})
     result, _, driver = raced(memory, made)
-    assert result.failures == {"01-kept": str(error).rstrip("."), "04-kept": str(error).rstrip(".")}
+    assert result.failures == dict.fromkeys(("01-kept", "04-kept", "07-kept"), str(error))
     assert {racer.plan.family for racer in result.racers} == {"fresh", "uniform"}
     # It counts as tried, also in the next session.
     again, _, _ = raced(memory, Made(fails={"kept": AssertionError("tried again")}))
     assert again.failures == result.failures
-    assert sum(driver.spent.values()) <= 45
+    assert sum(driver.spent.values()) <= EFFORT
 
 
 def test_a_full_disk_ends_the_race_and_is_not_stored() -> None:
@@ -228,18 +233,51 @@ def test_the_rivals_have_one_beginning() -> None:
     assert all(t.plan.weights == "fresh" for t in parts)
 
 
+@pytest.mark.parametrize(
+    ("budget", "fusions", "expected"),
+    [
+        (Budget(macs=0.25), ("average",), 1),
+        (Budget(macs=0.5, params=0.9), ("average",), 2),
+        (Budget(macs=1.0), ("average",), 3),
+        (Budget(macs=1.0), ("soup",), 1),
+        (Budget(macs=0.15, count="mean"), ("cascade",), 2),
+    ],
+)
+def test_several_finalists_where_a_team_may_keep_the_budget(
+    budget: Budget, fusions: tuple[str, ...], expected: int
+) -> None:
+    assert finalists(budget, cost(), fusions) == expected
+
+
+def test_the_winner_is_repeated_with_other_seeds() -> None:
+    made, memory = Made(), Memory()
+    result, _, driver = raced(memory, made)
+    winner = max(result.racers, key=lambda one: one.epoch)
+    before = sum(driver.spent.values())
+    again = race_repeats(winner, 3, driver, seed=3)
+    assert [one.plan.name for one in again] == ["repeat-2", "repeat-3"]
+    assert len({one.plan.seed for one in (winner, *again)}) == 3
+    assert {one.plan.settings for one in again} == {winner.plan.settings}
+    assert sum(driver.spent.values()) == before + 2 * winner.epoch
+
+
+@pytest.mark.parametrize("rivals", [True, False])
+@pytest.mark.parametrize("finalists", [1, 3])
 @pytest.mark.parametrize("families", [1, 3, 6])
-def test_every_effort_has_a_schedule(families: int) -> None:
+def test_every_effort_has_a_schedule(families: int, finalists: int, rivals: bool) -> None:
     for effort in range(3, 400, 7):
-        schedule = Schedule.of(effort, families)
+        schedule = Schedule.of(effort, families, finalists, rivals)
         assert effort >= schedule.effort > 0.9 * effort - 3
+        # Most epochs of the candidates are those of whole trainings.
+        last = schedule.rungs[-1]
+        assert last.places * last.epochs >= 0.6 * schedule.search
         ends = [rung.epochs for rung in schedule.rungs]
         places = [rung.places for rung in schedule.rungs]
         assert ends == sorted(set(ends))
         assert places == sorted(places, reverse=True)
 
 
-def test_the_default_effort_keeps_three_families_to_the_third_rung() -> None:
+def test_a_long_race_keeps_three_families_to_the_third_rung() -> None:
     assert len(SCHEDULE.rungs) == 4
     assert SCHEDULE.rungs[2].places == 3
     with pytest.raises(InputError, match="effort=2: give a whole number from 3"):

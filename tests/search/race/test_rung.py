@@ -33,7 +33,7 @@ from saikei.search.race import (
     space_of,
     trained,
 )
-from saikei.search.race.rung import RESTARTS
+from saikei.search.race.rung import RESTARTS, untrained
 from saikei.training.parts import TrainingSettings
 from tests.search.race.test_race import Memory
 from tests.search.small import data
@@ -153,6 +153,45 @@ def test_fresh_weights_have_the_structure_and_a_seed_of_their_own(classes: Share
     assert first.before.value < 0.3
     assert bytes_of(first.outputs) == bytes_of(again.outputs)
     assert bytes_of(first.outputs) != bytes_of(second.outputs)
+
+
+def test_a_deep_cut_goes_through_a_larger_structure(classes: Shared) -> None:
+    less = Recipe([PruneChannels(keep=0.7, importance="magnitude")])
+    rest = Recipe([PruneChannels(keep=0.5, importance="magnitude")])
+    both = Recipe([*less.edits, *rest.edits])
+    steps = plan(recipe=both.to_dict(), via=less.to_dict(), step=rest.to_dict(), raises_rate=True)
+    shared = replace(classes, losses={"original": 0.0}, budget=sk.Budget(macs=0.5))
+    first = run_rung(shared, RungTask(steps, 0, 2, 4))
+    assert first.state is not None
+    # What is there after the first rung is the small structure, of which nothing is trained yet.
+    assert (first.state.epoch, first.state.began, first.state.optimizer) == (2, 2, ())
+    assert [w.shape for w in first.state.weights] == [
+        w.shape for w in untrained(shared, plan(recipe=both.to_dict())).get_weights()
+    ]
+    assert first.state.learning_rate > SETTINGS.learning_rate
+    then = run_rung(shared, RungTask(steps, 2, 4, 4, first.state, first.cost))
+    assert then.state is not None
+    assert then.score.loss < first.score.loss
+    assert bytes_of(shared.judge.predict(trained(shared, steps, then.state))) == bytes_of(
+        then.outputs
+    )
+
+
+def test_the_more_a_cut_has_damaged_the_higher_is_the_rate(classes: Shared) -> None:
+    known = {"original": classes.judge.loss(classes.judge.predict(classes.originals["original"]))}
+    shared = replace(classes, losses=known)
+
+    def rate(keep: float, **changes: Any) -> float:
+        recipe = Recipe([PruneChannels(keep=keep, importance="magnitude")]).to_dict()
+        one = plan(recipe=recipe, raises_rate=True, **changes)
+        state = run_rung(shared, RungTask(one, 0, 1, 1)).state
+        assert state is not None
+        return state.learning_rate
+
+    given = SETTINGS.learning_rate
+    assert given is not None
+    assert given < rate(0.9) < rate(0.3) <= 7 * given
+    assert rate(0.3, weights="fresh") == pytest.approx(given)
 
 
 def test_a_candidate_over_the_budget_is_refused(classes: Shared) -> None:

@@ -3,13 +3,14 @@
 from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value, by_score_and_diversity
-from saikei.search.race.race import RaceResult, Step, race, race_rivals
+from saikei.search.race.race import RIVAL, RaceResult, Step, race, race_repeats, race_rivals
 from saikei.search.race.rung import Shared, run_rung, trained
-from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule
+from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, finalists
 from saikei.search.race.settings import Space, space_of
 
 __all__ = [
     "DEFAULT_EFFORT",
+    "RIVAL",
     "Driver",
     "Entry",
     "Part",
@@ -25,7 +26,9 @@ __all__ = [
     "Step",
     "Value",
     "by_score_and_diversity",
+    "finalists",
     "race",
+    "race_repeats",
     "race_rivals",
     "run_rung",
     "space_of",

@@ -27,6 +27,9 @@ class Entry:
         weights: `"kept"` for the parent's weights, refitted after the edits, or `"fresh"` for new
             ones.
         teacher: Name of the teacher in `Shared.teachers`; `None` to learn from labels alone.
+        via: The edits that make a larger structure, which is trained in the first rung before the
+            rest is cut; `None` to cut all at once.
+        step: The edits that lead from there to the structure; `None` without `via`.
     """
 
     family: str
@@ -34,6 +37,8 @@ class Entry:
     recipe: Mapping[str, Any] | None
     weights: Weights = "kept"
     teacher: str | None = None
+    via: Mapping[str, Any] | None = None
+    step: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,13 +47,16 @@ class Plan(Jsonable):
 
     Args:
         name: Unique name of the candidate.
-        family: As in `Entry`, like the next four.
+        family: See `Entry`.
         parent: See `Entry`.
         recipe: See `Entry`.
         weights: See `Entry`.
         teacher: See `Entry`.
         settings: How it is trained.
         seed: Seed of new weights, the order of rows and random layers.
+        via: See `Entry`.
+        step: See `Entry`.
+        raises_rate: Whether the learning rate is raised by how much a cut has damaged the weights.
     """
 
     name: str
@@ -59,6 +67,9 @@ class Plan(Jsonable):
     teacher: str | None
     settings: TrainingSettings
     seed: int
+    via: Mapping[str, Any] | None = None
+    step: Mapping[str, Any] | None = None
+    raises_rate: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from saikei.search.study import Study
 # Gives entries for the next generation, from what the candidates so far have shown.
 More = Callable[[Sequence[Racer]], Sequence[Entry]]
 
-_RIVAL = "rival"
+RIVAL = "rival"
 _SEED_OF_RIVAL = 1_000_000
+_SEED_OF_REPEAT = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,9 @@ class _Race:
             teacher=entry.teacher,
             settings=self._space.settings(point, entry.weights),
             seed=derived_seed(self._seed, number),
+            via=entry.via,
+            step=entry.step,
+            raises_rate=entry.weights == "kept" and self._space.raises_rate,
         )
 
     def _train(self, starts: Sequence[tuple[Plan, int, Racer | None]], rung: int) -> list[Outcome]:
@@ -269,8 +273,8 @@ def race_rivals(
     """
     plan = replace(
         winner.plan,
-        name=_RIVAL,
-        family=_RIVAL,
+        name=RIVAL,
+        family=RIVAL,
         weights="fresh",
         settings=_of_rival(winner, space),
         seed=derived_seed(seed, _SEED_OF_RIVAL),
@@ -283,14 +287,39 @@ def race_rivals(
         driver.train([Part(RungTask(plan, 0, common, long, cost=cost))])
     if plan.name in driver.failures:
         return ()
-    other = replace(plan, name=f"{_RIVAL}-short")
+    other = replace(plan, name=f"{RIVAL}-short")
     return _finished(
         driver,
         [
-            Part(RungTask(other, common, short, short, cost=cost), _RIVAL),
+            Part(RungTask(other, common, short, short, cost=cost), RIVAL),
             Part(RungTask(plan, common, long, long, cost=cost)),
         ],
     )
+
+
+def race_repeats(winner: Racer, repeats: int, driver: Driver, seed: int) -> tuple[Racer, ...]:
+    """The winner's recipe, trained again with other seeds for as many epochs.
+
+    Args:
+        winner: The candidate.
+        repeats: How often it is trained in all, the winner itself included.
+        driver: Has the trainings done.
+        seed: Seed of the race.
+
+    Returns:
+        The further ones. One that fails is missing.
+    """
+    plans = [
+        replace(
+            winner.plan,
+            name=f"repeat-{number}",
+            family="repeat",
+            seed=derived_seed(seed, _SEED_OF_REPEAT + number),
+        )
+        for number in range(2, repeats + 1)
+    ]
+    end, cost = winner.epoch, winner.result.cost
+    return _finished(driver, [Part(RungTask(plan, 0, end, end, cost=cost)) for plan in plans])
 
 
 def _of_rival(winner: Racer, space: Space) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -16,12 +17,19 @@ from saikei.edits import Recipe
 from saikei.errors import BudgetError, PinnedWarning, WorkError
 from saikei.graph import copy_model, fresh_model
 from saikei.runs.candidate import Cost
-from saikei.scoring.labelled import Labelled
+from saikei.scoring.labelled import Labelled, Outputs
+from saikei.scoring.score import Score
 from saikei.search.gauge import Gauge
 from saikei.search.race.plan import Plan, RungResult, RungTask
+from saikei.search.race.settings import raised
 from saikei.training.advance import Curves, DivergenceError
 from saikei.training.parts import TrainingState
+from saikei.training.sparsity import sparse_kernels
 
+# A learning rate for weights that know nothing any more, as a multiple of that for undamaged ones.
+# On MNIST-1D at 15 % of the MACs, with 20 epochs after a cut to 72 % accuracy, rates of 6e-4, 2e-3
+# and 5e-3 reach 96.1, 97.4 and 97.9 %.
+MOST_RAISED = 7.0
 # A training that does not improve the weights is started again with the rate divided by this.
 SLOWER = 10
 RESTARTS = 2
@@ -41,6 +49,8 @@ class Shared:
         budget: The budget as given.
         whole: Costs that shares in the budget refer to.
         gauge: How costs are measured.
+        losses: Loss on validation of each given model, by name, to see how much a cut has damaged
+            the weights; learning rates are not raised for parents that are missing here.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -52,6 +62,7 @@ class Shared:
     budget: Budget
     whole: Cost
     gauge: Gauge
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_rung(shared: Shared, task: RungTask) -> RungResult:
@@ -69,16 +80,19 @@ def run_rung(shared: Shared, task: RungTask) -> RungResult:
         WorkError: If the training diverges at every learning rate.
     """
     started = time.perf_counter()
-    model = untrained(shared, task.plan)
-    cost = shared.gauge.cost(model) if task.cost is None else task.cost
-    if not shared.budget.fits(cost, shared.whole):
-        raise BudgetError(
-            f"Candidate '{task.plan.name}' does not keep the budget '{shared.budget}': its costs "
-            f"are {cost}. Raise the budget."
-        )
     judge = shared.judge
-    before = judge.score(judge.predict(model)) if task.state is None else None
-    state, curves = _train(shared, task, model)
+    before: Score | None = None
+    if _cuts_again(task.plan) and task.begin == 0:
+        model, state, curves = _in_steps(shared, task)
+        cost = _checked_cost(shared, task, model)
+    else:
+        model = untrained(shared, task.plan)
+        cost = _checked_cost(shared, task, model)
+        if task.state is None:
+            untouched = judge.predict(model)
+            before = judge.score(untouched)
+            task = _with_raised_rate(shared, task, untouched)
+        state, curves = _train(shared, task, model)
     outputs = judge.predict(model)
     return RungResult(
         state=state,
@@ -91,8 +105,18 @@ def run_rung(shared: Shared, task: RungTask) -> RungResult:
     )
 
 
+def _checked_cost(shared: Shared, task: RungTask, model: keras.Model) -> Cost:
+    cost = shared.gauge.cost(model) if task.cost is None else task.cost
+    if not shared.budget.fits(cost, shared.whole):
+        raise BudgetError(
+            f"Candidate '{task.plan.name}' does not keep the budget '{shared.budget}': its costs "
+            f"are {cost}. Raise the budget."
+        )
+    return cost
+
+
 def untrained(shared: Shared, plan: Plan) -> keras.Model:
-    """The model of a plan before it is trained.
+    """The model of a plan before it is trained; in steps, only its structure.
 
     Args:
         shared: Models and data.
@@ -102,16 +126,86 @@ def untrained(shared: Shared, plan: Plan) -> keras.Model:
         EditError: If the recipe cannot be applied.
     """
     model = shared.originals[plan.parent]
-    if plan.recipe is not None:
-        # Of fresh weights only the structure counts.
-        data = None if plan.weights == "fresh" else shared.calibration
-        with warnings.catch_warnings():
-            # The report lists them once.
-            warnings.simplefilter("ignore", PinnedWarning)
-            model = Recipe.from_dict(plan.recipe)(model, data)
+    # Where weights are drawn anew or trained halfway, only the structure counts.
+    data = shared.calibration if plan.weights == "kept" and plan.via is None else None
+    for recipe in (plan.recipe,) if plan.via is None else (plan.via, plan.step):
+        if recipe is not None:
+            model = _edited(model, recipe, data)
     if plan.weights == "fresh":
         model = fresh_model(model, plan.seed)
+    return _named(model, plan)
+
+
+def _edited(model: keras.Model, recipe: Mapping[str, Any], data: Any) -> keras.Model:
+    with warnings.catch_warnings():
+        # The report lists them once.
+        warnings.simplefilter("ignore", PinnedWarning)
+        return Recipe.from_dict(recipe)(model, data)
+
+
+def _named(model: keras.Model, plan: Plan) -> keras.Model:
     return copy_model(model, plan.name.replace("-", "_"))
+
+
+def _with_raised_rate(shared: Shared, task: RungTask, outputs: Outputs) -> RungTask:
+    """The task with a learning rate for weights that are as damaged as these predictions show.
+
+    Args:
+        shared: Models and data.
+        task: The first part of a training.
+        outputs: The predictions before it, on validation.
+    """
+    plan = task.plan
+    known = plan.parent in shared.losses
+    if not (plan.raises_rate and plan.weights == "kept" and known):
+        return task
+    factor = 1 + (MOST_RAISED - 1) * math.sqrt(_damage(shared, plan.parent, outputs))
+    settings = replace(plan.settings, learning_rate=raised(plan.settings, factor))
+    return replace(task, plan=replace(plan, settings=settings))
+
+
+def _damage(shared: Shared, parent: str, outputs: Outputs) -> float:
+    """How much was lost, from 0 (as good as the parent) to 1 (as bad as a constant)."""
+    judge, least = shared.judge, shared.losses[parent]
+    most = judge.loss(judge.prior(outputs))
+    share = (judge.loss(outputs) - least) / max(most - least, 1e-12)
+    return min(max(share, 0.0), 1.0) if math.isfinite(share) else 1.0
+
+
+def _cuts_again(plan: Plan) -> bool:
+    """Whether a larger structure is trained before the rest is cut."""
+    return plan.via is not None and plan.weights == "kept"
+
+
+def _in_steps(shared: Shared, task: RungTask) -> tuple[keras.Model, TrainingState, Curves]:
+    """Train the structure halfway in the first rung, then cut the rest of it.
+
+    Raises:
+        WorkError: If the training diverges at every learning rate.
+    """
+    plan = task.plan
+    assert plan.via is not None
+    assert plan.step is not None
+    halfway = _edited(shared.originals[plan.parent], plan.via, shared.calibration)
+    halfway = _named(halfway, plan)
+    first = _with_raised_rate(shared, task, shared.judge.predict(halfway))
+    state, curves = _train(shared, first, halfway)
+    halfway.set_weights(state.best_weights)
+    model = _named(_edited(halfway, plan.step, shared.calibration), plan)
+    then = _with_raised_rate(shared, task, shared.judge.predict(model))
+    weights = tuple(model.get_weights())
+    cut = replace(
+        state,
+        weights=weights,
+        optimizer=(),
+        best_weights=weights,
+        best_loss=math.inf,
+        best_epoch=task.end,
+        learning_rate=then.plan.settings.learning_rate or state.learning_rate,
+        began=task.end,
+        held=sparse_kernels(model),
+    )
+    return model, cut, curves
 
 
 def trained(shared: Shared, plan: Plan, state: TrainingState) -> keras.Model:

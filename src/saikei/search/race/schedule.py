@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 
+from saikei.budget import Budget
 from saikei.codec import ToDict
 from saikei.errors import InputError
 from saikei.limits import EPOCHS, check_whole
+from saikei.runs.candidate import Cost
 from saikei.training.parts import TrainingSettings
 
 DEFAULT_EFFORT = 45
 # Epochs of the first three rungs, the most generous first.
 _LADDERS = ((1, 3, 9), (1, 2, 4), (1, 2), (1,))
-# The share of the search's epochs that one finalist is trained for.
-_FULL_SHARE = 0.45
-# From this many epochs on, two candidates are trained to the end.
-_TWO_FINALISTS = 60
+# The share of the candidates' epochs that the finalists have, by their number: long trainings gain
+# more than a ranking of more candidates does.
+_FINAL_SHARES = {1: 0.7, 2: 0.75, 3: 0.8}
+# From this many epochs on, two candidates are trained to the end in any case.
+_TWO_FINALISTS = 90
 # From this many epochs on, the rungs grow.
 _LONG = 90
 _GENERATION = 6
+# From these shares of the original's costs on, teams of two or more are likely to be good.
+_OF_TEAMS = ((0.7, 3), (0.45, 2))
+_OF_CASCADE = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Schedule(ToDict):
         generation: Candidates that begin together; their settings depend on the generations
             before.
         rival: Epochs of the whole pipeline, for which fresh weights of the winner's structure are
-            trained as well.
+            trained as well; 0 for no rivals.
     """
 
     rungs: tuple[Rung, ...]
@@ -71,27 +79,57 @@ class Schedule(ToDict):
         return self.search + self.rival + apart
 
     @classmethod
-    def of(cls, effort: int = DEFAULT_EFFORT, families: int = 3) -> Schedule:
+    def of(
+        cls,
+        effort: int = DEFAULT_EFFORT,
+        families: int = 3,
+        finalists: int = 1,
+        rivals: bool = True,
+    ) -> Schedule:
         """The schedule for a total number of epochs.
 
-        About half of the epochs goes to the candidates, and as many to the rival.
+        With rivals about half of the epochs goes to them. Of the epochs of the candidates, the
+        finalists get 70 to 80 %.
 
         Args:
             effort: Number of epochs of all trainings together.
             families: Number of families, each of which keeps a candidate until the third rung,
                 where the effort is large enough for that.
+            finalists: Number of candidates that are trained to the end, from 1 to 3.
+            rivals: Whether fresh weights of the winner's structure are trained for comparison.
 
         Raises:
             InputError: If the effort is no whole number of at least 3.
         """
         check_whole("effort", effort, 3, EPOCHS, InputError)
-        for epochs in range(effort // 2, 0, -1):
-            rungs = _rungs(epochs, families)
+        for epochs in range(effort // 2 if rivals else effort, 0, -1):
+            rungs = _rungs(epochs, families, finalists)
             generation = min(_GENERATION, -(-rungs[0].places // 2))
-            schedule = cls(rungs, generation, cls(rungs, generation, 0).search)
+            alone = cls(rungs, generation, 0)
+            schedule = cls(rungs, generation, alone.search) if rivals else alone
             if schedule.effort <= effort:
                 return schedule
-        return cls((Rung(1, 1),), 1, 1)
+        return cls((Rung(1, 1),), 1, int(rivals))
+
+
+def finalists(budget: Budget, whole: Cost, fusions: Collection[str]) -> int:
+    """How many candidates are trained to the end: several where a team may keep the budget.
+
+    Args:
+        budget: The budget as given.
+        whole: The cost that its shares refer to.
+        fusions: The fusions that take part.
+    """
+    if not set(fusions) - {"soup"}:
+        return 1
+    if budget.count == "mean":
+        return _OF_CASCADE
+    tightest = min(
+        limit / max(whole.on(name), 1e-12)
+        for name, limit in budget.limits(whole).items()
+        if getattr(whole, name) is not None
+    )
+    return next((count for least, count in _OF_TEAMS if tightest >= least), 1)
 
 
 def branch(full: int, decay: float = TrainingSettings.decay) -> int:
@@ -104,16 +142,20 @@ def branch(full: int, decay: float = TrainingSettings.decay) -> int:
     return full - int((1 - decay) * full)
 
 
-def _rungs(epochs: int, families: int) -> tuple[Rung, ...]:
+def _rungs(epochs: int, families: int, finalists: int) -> tuple[Rung, ...]:
     """Rungs that take up to so many epochs."""
-    finalists = 2 if epochs >= _TWO_FINALISTS else 1
-    full = max(1, round(_FULL_SHARE * epochs / finalists))
+    most = max(finalists, 2 if epochs >= _TWO_FINALISTS else 1)
     unit = max(1, epochs // _LONG)
-    for ladder in (tuple(unit * end for end in _LADDERS[0]), *_LADDERS):
-        if ladder[-1] >= full:
+    ladders = (tuple(unit * end for end in _LADDERS[0]), *_LADDERS)
+    # Where the epochs do not suffice for all, there are fewer finalists or fewer families.
+    tried = [
+        (count, safe) for count in range(most, 0, -1) for safe in (max(families, count), count)
+    ]
+    for (count, safe), ladder in product(tried, ladders):
+        full = max(1, round(_FINAL_SHARES[count] * epochs / count))
+        if 2 * ladder[-1] > full:
             continue
-        safe = max(families, finalists)
-        places = [0, *([safe] * (len(ladder) - 1)), finalists]
+        places = [0, *([safe] * (len(ladder) - 1)), count]
         left = epochs - _epochs(ladder, full, places)
         first, more = _first_two(left, ladder, safe)
         if first >= safe + (len(ladder) > 1):

@@ -20,7 +20,7 @@ from saikei.search.race.plan import Weights
 from saikei.training.parts import TrainingSettings
 
 # These values distilled best in trials on Fashion-MNIST. The rate is for weights that are carried
-# over; fresh ones start with five times as much.
+# over and lose nothing; damaged ones get up to seven times as much, fresh ones five times.
 LEARNING_RATE = 6e-4
 FRESH_TO_CARRIED = 5
 MOST_RATE = 1e-2
@@ -74,6 +74,11 @@ class Space:
     fixed: Mapping[str, Any]
     given: frozenset[str] = frozenset()
 
+    @property
+    def raises_rate(self) -> bool:
+        """Whether rates are raised for damaged weights: unless the user chose them."""
+        return "learning_rate" not in self.given
+
     def first(self, count: int) -> list[dict[str, Any]]:
         """The first points: good settings for so many candidates, then some near them.
 
@@ -108,8 +113,7 @@ class Space:
         rate = settings.learning_rate
         if rate is None or "learning_rate" in self.given:
             return settings
-        most = MOST_RATE * (_SGD_TO_ADAM if settings.optimizer == "sgd" else 1)
-        return replace(settings, learning_rate=min(FRESH_TO_CARRIED * rate, most))
+        return replace(settings, learning_rate=raised(settings, FRESH_TO_CARRIED))
 
     def _nearest(self, name: str, value: Any) -> Any:
         """A value of a setting's range: the one given, or the nearest that there is."""
@@ -119,6 +123,20 @@ class Space:
         assert isinstance(distribution, (FloatDistribution, IntDistribution))
         value = distribution.low if value is None else value
         return min(max(value, distribution.low), distribution.high)
+
+
+def raised(settings: TrainingSettings, factor: float) -> float | None:
+    """A higher learning rate, at most the highest that is sensible; `None` stays `None`.
+
+    Args:
+        settings: With the rate, which is not lowered.
+        factor: What the rate is multiplied by.
+    """
+    rate = settings.learning_rate
+    if rate is None:
+        return None
+    most = MOST_RATE * (_SGD_TO_ADAM if settings.optimizer == "sgd" else 1)
+    return max(rate, min(factor * rate, most))
 
 
 def space_of(
