@@ -79,7 +79,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_folder_is_no_model_file(tmp_path):
     (tmp_path / "net.keras").mkdir()
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="a folder without config.json"):
         load_model(tmp_path / "net.keras")
 
 

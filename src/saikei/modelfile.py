@@ -32,13 +32,15 @@ _DECLARED = 4
 def load_model(
     path: str | Path, custom: Mapping[str, Any] | None = None, compiled: bool = True
 ) -> keras.Model:
-    """Read a `.keras` file in Keras's safe mode: a lambda in it is refused, not run.
+    """Read a `.keras` file in Keras's safe mode, where a lambda in it is refused and not run.
+
+    A folder is read as a preset of KerasHub.
 
     First the sizes that the file unpacks to and that its config declares are compared with its own
     size, and its checksums with its content.
 
     Args:
-        path: Path of the file.
+        path: Path of the file or folder.
         custom: Classes and functions that Keras does not know, by name.
         compiled: Whether the model is compiled as it was.
 
@@ -57,6 +59,10 @@ def load_model(
     from saikei.models import CascadeModel  # noqa: F401 - registers our own classes, which the file may hold
 
     path = Path(path)
+    if path.is_dir():
+        from saikei.hub.preset import load_preset
+
+        return load_preset(path)
     if not path.is_file():
         raise ModelError(
             f"There is no file '{path}': give a model saved with model.save('….keras')."
@@ -110,8 +116,11 @@ def check_model_file(path: Path) -> None:
 
 def _check_sizes(path: Path, custom: Mapping[str, Any] | None) -> None:
     from saikei.graph.internals import declared_bytes
+    from saikei.hub.preset import import_keras_hub, needs_keras_hub
 
     config, size, held = _read_frame(path)
+    if needs_keras_hub(config):
+        import_keras_hub(f"'{path}' holds a model of KerasHub")
     declared = declared_bytes(config, custom)
     if declared > max(FLOOR, _DECLARED * held):
         raise ModelError(
@@ -139,19 +148,37 @@ def _read_frame(path: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def save_model(model: keras.Model, path: str | Path, overwrite: bool = False) -> Path:
-    """Write a `.keras` file, completely or not at all.
+    """Write a `.keras` file, or the folder of a preset, completely or not at all.
 
     Args:
         model: A built model.
-        path: Path of the file, with the ending `.keras`.
+        path: Path of the file, with the ending `.keras`; a name without an ending is that of a
+            folder, for models of KerasHub.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
         InputError: As `check_target` does.
         WorkError: When it cannot be written; an existing file is left as it was.
     """
-    path = check_target(path, ".keras", overwrite)
+    path = check_model_target(path, overwrite)
+    if not path.suffix:
+        from saikei.hub.preset import save_preset
+
+        return save_preset(model, path, overwrite)
     return write_whole(path, lambda draft: model.save(draft))
+
+
+def check_model_target(path: str | Path, overwrite: bool) -> Path:
+    """Refuse a path that `save_model` cannot write to, before any work is done.
+
+    Args:
+        path: A path that ends in `.keras`, or in nothing for a folder.
+        overwrite: Whether what is there may be replaced.
+
+    Raises:
+        InputError: As `check_target` does.
+    """
+    return check_target(path, ".keras" if Path(path).suffix else "", overwrite)
 
 
 def _reason(error: Exception) -> str:

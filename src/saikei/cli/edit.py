@@ -41,7 +41,12 @@ _PRUNING = ("importance", "scope", "multiple_of", "exclude", "compensate", "seed
 def edit(
     context: typer.Context,
     model: ModelFile,
-    out: Annotated[Path, typer.Option(help="File of the edited model, .keras.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="File of the edited model, .keras; without an ending a folder, for presets."
+        ),
+    ],
     recipe: Annotated[Path | None, typer.Option(help="File of a recipe, JSON.")] = None,
     step: Annotated[
         list[str] | None,
@@ -79,10 +84,10 @@ def edit(
         ),
     ] = None,
     scope: Annotated[
-        Literal["global", "layer"],
+        Literal["global", "layer", "uniform"],
         typer.Option(
             help="global: the channels of all layers compete. layer: every layer keeps the same "
-            "share."
+            "share. uniform: the same, in whole heads of attention, as KerasHub's classes need it."
         ),
     ] = "global",
     multiple_of: Annotated[
@@ -107,8 +112,7 @@ def edit(
     import_keras()
     from saikei.costs import profile
     from saikei.edits.base import read_with_sizes
-    from saikei.modelfile import load_model, save_model
-    from saikei.writing import check_target
+    from saikei.modelfile import check_model_target, load_model, save_model
 
     limits = {"macs": macs, "params": params, "bytes": size, "memory": memory, "latency": latency}
     if sum([recipe is not None, bool(step), keep is not None, any(limits.values())]) != 1:
@@ -124,7 +128,7 @@ def edit(
         refuse_typed(context, ["compensate"], "weights are refitted to --data, which is missing.")
     if importance != "random":
         refuse_typed(context, ["seed"], "only --importance random draws numbers.")
-    check_target(out, ".keras", overwrite)
+    check_model_target(out, overwrite)
     if recipe is not None:
         steps = _read(recipe)
     elif step:
@@ -188,7 +192,7 @@ def _typed(texts: list[str]) -> Recipe:
 def _pruning(
     keep: Any,
     importance: str | None,
-    scope: Literal["global", "layer"],
+    scope: Literal["global", "layer", "uniform"],
     multiple_of: int,
     exclude: tuple[str, ...],
     seed: int,

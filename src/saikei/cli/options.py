@@ -24,7 +24,10 @@ class CountOf(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model.")]
+ModelFile = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model, or a preset of KerasHub."),
+]
 Macs = Annotated[
     str | None,
     typer.Option(
