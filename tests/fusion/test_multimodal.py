@@ -247,3 +247,54 @@ def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
 def test_a_sequential_model_from_a_file_has_no_modalities(tmp_path: Any) -> None:
     keras.Sequential([keras.Input((3,)), L.Dense(2)]).save(tmp_path / "net.keras")
     assert modalities_of(keras.saving.load_model(tmp_path / "net.keras")) == ()
+
+
+def tagger(seed: int, masked: bool = True, end: str = "softmax") -> keras.Model:
+    keras.utils.set_random_seed(seed)
+    x = keras.Input((6,), dtype="int32", name="text")
+    hidden = L.LSTM(5, return_sequences=True)(L.Embedding(9, 4, mask_zero=masked)(x))
+    model = keras.Model(x, L.Dense(3, activation=end)(hidden), name=f"tagger_{seed}")
+    losses = {"softmax": "sparse_categorical_crossentropy", "linear": "mse"}
+    model.compile(loss=losses[end])
+    return model
+
+
+def padded(end: str) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    x = generator.integers(1, 9, (40, 6)).astype("int32")
+    x[np.arange(6) >= generator.integers(1, 7, (40, 1))] = 0
+    y = generator.integers(0, 3, (40, 6))
+    return x, y if end == "softmax" else np.eye(3, dtype="float32")[y]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "end", "both"),
+    [
+        (Multimodal(), "softmax", True),
+        (Multimodal(fallback="drop"), "softmax", False),
+        (Multimodal(fallback="drop"), "linear", True),
+        (Average(), "softmax", False),
+        (Average((0.7, 0.3)), "linear", False),
+        (Average(how="median"), "softmax", False),
+        (sk.Boost(rounds=2, epochs=9, learning_rate=0.03), "linear", True),
+    ],
+)
+def test_padding_counts_in_no_fused_model(fusion: Any, end: str, both: bool, tmp_path: Any) -> None:
+    """Also where a member has no mask, as built, as loaded and as edited."""
+    x, y = padded(end)
+    made = [tagger(1, True, end), tagger(2, both, end)]
+    named = isinstance(fusion, Multimodal)
+    model = fusion(made, ({"text": x} if named else x, y), allow_in_sample=True)
+    model.save(tmp_path / "fused.keras")
+    loaded = keras.saving.load_model(tmp_path / "fused.keras")
+    given = fill_missing(model, {"text": x}) if named else x
+    outputs, mask = said(model, given).astype("float64"), x > 0
+    if end == "softmax":
+        each = -np.log(np.take_along_axis(outputs, y[..., None], -1)[..., 0])
+    else:
+        each = ((outputs - y) ** 2).mean(axis=-1)
+    for one in (model, loaded, copy_model(loaded)):
+        if one is not model:
+            one.compile(loss=model.loss)
+        found = one.evaluate(given, y, batch_size=40, verbose=0)
+        assert np.ravel(found)[0] == pytest.approx(each[mask].mean(), rel=1e-4)

@@ -12,6 +12,7 @@ from keras import tree
 
 from saikei.errors import FusionError
 from saikei.fusion.fitting_inputs import how_to_fit
+from saikei.fusion.masks import all_with_masks, called_with_masks
 from saikei.graph import Graph, TensorRef, TensorSpec, build, read
 from saikei.graph.compiling import Compiled, same_losses
 from saikei.graph.finite import check_finite_weights
@@ -297,7 +298,7 @@ def side_by_side(
         if also is not None:
             named = replace(graph, outputs=[*graph.output_refs(), *also(graph)])
         copy = build(named, f"member_{number}")
-        tensors.append(list(tree.flatten(copy(inputs_of(graph, inputs)))))
+        tensors.append(called_with_masks(copy, inputs_of(graph, inputs)))
     return inputs, tensors
 
 
@@ -327,7 +328,9 @@ def mean_model(members: Members) -> keras.Model:
     """One model that gives the mean of the members' outputs."""
     inputs, outputs = side_by_side(members)
     means = [
-        keras.layers.Average(name=numbered_name("average", index, len(outputs[0])))([*parts])
+        keras.layers.Average(name=numbered_name("average", index, len(outputs[0])))(
+            all_with_masks(parts, numbered_name("masked_{}", index, len(outputs[0])))
+        )
         for index, parts in enumerate(zip(*outputs, strict=True))
     ]
     return keras.Model(inputs, members.outputs[0].pack(means), name="average")

@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import Call, Graph, Operation, TensorRef, read
-from saikei.rules.wrapping import JOINED
+from saikei.rules.wrapping import JOINED, STEPS
 
 # Operations after which a softmax output is still one: they move values, or leave them alone.
 _TRANSPARENT = frozenset(
@@ -24,8 +24,9 @@ _TRANSPARENT = frozenset(
         "RepeatVector",
         "Reshape",
         "SpatialDropout1D",
+        STEPS,
     }
-    | {JOINED, "ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
+    | {"ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
 )
 _KIND_TO_ACTIVATION: Mapping[str, str] = {
     "Softmax": "softmax",

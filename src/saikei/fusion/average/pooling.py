@@ -26,6 +26,7 @@ from saikei.fusion.average.masked import median, pooled_logits
 from saikei.fusion.average.weights import FittedWeights
 from saikei.fusion.base import listed
 from saikei.fusion.evidence import MemberOutputs
+from saikei.fusion.masks import all_with_masks, with_mask
 from saikei.fusion.members import numbered_name
 from saikei.scoring.links import Link, logits_of
 from saikei.scoring.temperature import Temperature
@@ -333,10 +334,14 @@ class Pool:
         prefix = "{}" if name == "average" else f"{name}_{{}}"
         parts = list(zip(*predictions.outputs, strict=True))
         before = [None] * len(parts) if logits is None else zip(*logits.outputs, strict=True)
-        return tuple(
-            pool(own, numbered_name(prefix, index, len(self.each)), logits=known)
-            for index, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True))
-        )
+        outputs = []
+        for index, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True)):
+            form = numbered_name(prefix, index, len(self.each))
+            own = all_with_masks(own, form.format("masked_{}"))
+            known = known and all_with_masks(known, form.format("masked_logits_{}"))
+            pooled = pool(own, form, logits=known)
+            outputs.append(with_mask(pooled, own, form.format("masked")))
+        return tuple(outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """What was fitted, or the pool, one entry for each output; JSON-ready."""

@@ -14,6 +14,7 @@ from saikei.fusion.average.greedy import Selection
 from saikei.fusion.average.weights import FittedWeights
 from saikei.fusion.base import listed
 from saikei.fusion.evidence import MemberOutputs
+from saikei.fusion.masks import all_with_masks
 from saikei.fusion.members import numbered_name
 
 
@@ -68,6 +69,7 @@ def _weighted_sum(parts: Sequence[Any], weights: Sequence[float], form: str, nam
     if len(parts) == 1:
         return parts[0]
     prefix = "" if name == "average" else f"{name}_"
+    parts = all_with_masks(parts, form.format(f"{prefix}masked_{{}}"))
     scaled = [
         keras.layers.Rescaling(weight, name=form.format(f"{prefix}weight_{number}"))(part)
         for number, (part, weight) in enumerate(zip(parts, weights, strict=True), start=1)

@@ -12,6 +12,7 @@ from scipy import optimize
 from saikei.batches import Array
 from saikei.fusion.boost.series import Part, TrainingData, TrainingSettings, predicted
 from saikei.fusion.logits import to_logits
+from saikei.fusion.masks import called_with_masks, with_mask
 from saikei.fusion.members import new_inputs
 from saikei.graph import Graph, build, fresh_model
 
@@ -64,8 +65,8 @@ class GradientRounds:
             offset = np.zeros_like(predicted(member, self.train.x))
         inputs = new_inputs(self.interface)
         below = keras.Input(offset.shape[1:], name="sum_so_far")
-        (own,) = tree.flatten(member(inputs))
-        output = keras.layers.Add()([own, below])
+        (own,) = called_with_masks(member, inputs)
+        output = with_mask(keras.layers.Add()([own, below]), [own], "sum_masked")
         if activation != "linear":
             output = keras.layers.Activation(activation)(output)
         x = [*tree.flatten(self.train.x), offset.astype("float32")]

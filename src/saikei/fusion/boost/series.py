@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops, tree
 
 from saikei.batches import Array, ArrayData, predict_arrays
+from saikei.fusion.masks import called_with_masks, with_mask
 from saikei.fusion.members import Members, new_inputs
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels
@@ -146,8 +147,9 @@ def sum_model(
     inputs = new_inputs(members.graphs[0])
     terms = []
     for number, part in enumerate(parts, start=1):
-        (output,) = tree.flatten(part.model(inputs))
-        terms.append((term or _scaled)(output, part.step, number))
+        (output,) = called_with_masks(part.model, inputs)
+        scaled = (term or _scaled)(output, part.step, number)
+        terms.append(with_mask(scaled, [output], f"step_{number}_masked"))
     total = keras.layers.Add(name="sum")(terms)
     if activation != "linear":
         total = keras.layers.Activation(activation, name=activation)(total)

@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.batches import Array
 from saikei.fusion.evidence import MemberOutputs
+from saikei.fusion.masks import with_mask
 from saikei.scoring.links import Link, logits_of
 from saikei.tensors import to_floats
 
@@ -87,7 +88,8 @@ class StandIns:
 def _choose(there: Any, real: Any, constant: Array, name: str, activation: str) -> Any:
     """A member's output where it has its inputs, and the constant elsewhere."""
     stand_in = constant_layer(there, constant, name, activation)
-    return keras.ops.where(_spread(there, real) > 0.5, real, stand_in)
+    chosen = keras.ops.where(_spread(there, real) > 0.5, real, stand_in)
+    return with_mask(chosen, [real], f"{name}_masked")
 
 
 def constant_layer(rows: Any, constant: Array, name: str, activation: str = "linear") -> Any:
@@ -152,8 +154,9 @@ def mean_of_those_there(
     stand_in = constant_layer(there[0], prior, f"{name}_without_any")
     weighted = keras.ops.where(total > 0, weighted, stand_in)
     total = keras.ops.where(total > 0, total, keras.ops.ones_like(total))
-    mean = weighted / total
+    mean, masked = weighted / total, f"{name}_masked"
     if activation not in _PROBABILITIES:
-        return mean
+        return with_mask(mean, outputs, masked)
     link: Link = "softmax" if activation == "softmax" else "sigmoid"
-    return keras.layers.Activation(activation, name=name)(logits_of(mean, link))
+    logits = with_mask(logits_of(mean, link), outputs, masked)
+    return keras.layers.Activation(activation, name=name)(logits)
