@@ -337,10 +337,10 @@ class Pool:
         outputs = []
         for index, (pool, own, known) in enumerate(zip(self.each, parts, before, strict=True)):
             form = numbered_name(prefix, index, len(self.each))
-            own = all_with_masks(own, form.format("masked_{}"))
-            known = known and all_with_masks(known, form.format("masked_logits_{}"))
-            pooled = pool(own, form, logits=known)
-            outputs.append(with_mask(pooled, own, form.format("masked")))
+            masked = all_with_masks(own, form.format("masked_{}"))
+            logits_of_each = known and all_with_masks(known, form.format("masked_logits_{}"))
+            pooled = pool(masked, form, logits=logits_of_each)
+            outputs.append(with_mask(pooled, masked, form.format("masked")))
         return tuple(outputs)
 
     def to_dict(self) -> dict[str, Any]:
