@@ -200,18 +200,21 @@ class _Conv(LinearForm):
 
     def features(self, inputs: Array, rows: Rows) -> Matrix:
         given = self.channels_last(inputs)
-        padded = np.pad(given, ((0, 0), *self._pads(given.shape[1:-1]), (0, 0)))
-        positions = self._positions(given.shape[1:-1])
-        sample, *place = np.unravel_index(rows, (len(given), *positions))
-        starts = [p * s for p, s in zip(place, self.strides, strict=True)]
-        taps = []
-        for offset in itertools.product(*map(range, self.size)):
-            index = tuple(
+        sizes = given.shape[1:-1]
+        sample, *place = np.unravel_index(rows, (len(given), *self._positions(sizes)))
+        pads = self._pads(sizes)
+        starts = [p * s - pad[0] for p, s, pad in zip(place, self.strides, pads, strict=True)]
+        offsets = list(itertools.product(*map(range, self.size)))
+        patches = np.zeros((len(rows), len(offsets), given.shape[-1]))
+        for tap, offset in enumerate(offsets):
+            index = [
                 start + o * d for start, o, d in zip(starts, offset, self.dilation, strict=True)
-            )
-            taps.append(padded[(sample, *index)])
-        patches = np.stack(taps, axis=1).astype(np.float64)
-        grouped = patches.reshape(len(rows), len(taps), self.groups, -1)
+            ]
+            inside = np.ones(len(rows), dtype=bool)
+            for at, size in zip(index, sizes, strict=True):
+                inside &= (at >= 0) & (at < size)
+            patches[inside, tap] = given[(sample[inside], *(at[inside] for at in index))]
+        grouped = patches.reshape(len(rows), len(offsets), self.groups, -1)
         return grouped.transpose(2, 0, 1, 3).reshape(self.groups, len(rows), -1)
 
     def channels_last(self, outputs: Array) -> Array:

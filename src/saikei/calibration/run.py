@@ -12,12 +12,14 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
+from saikei.calibration.direct import Direct, direct
 from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
 from saikei.graph.instantiate import cheap_initialisers, instantiate, load_weights
 from saikei.graph.internals import mask_of, set_mask, takes_training
 from saikei.tensors import to_numpy
 
-BATCH = 64
+# Samples that a layer computes at once: as many as have so many bytes, within limits.
+BATCH_BYTES, FEWEST, MOST = 2**23, 16, 512
 Array: TypeAlias = NDArray[Any]
 
 
@@ -57,6 +59,7 @@ class Layers:
     def __init__(self, graph: Graph) -> None:
         self._operations = graph.operations
         self.made: dict[str, Any] = {}
+        self.functions: dict[str, Direct | None] = {}
 
     def holds(self, operation: Operation) -> bool:
         """Whether an operation is one of the graph, with the same weights and settings."""
@@ -83,6 +86,7 @@ class Run:
     ) -> None:
         self.graph = graph
         self._instances: dict[str, Any] = {}
+        self._functions: dict[str, Direct | None] = {}
         self._layers = layers
         self._inputs = dict(zip(graph.input_refs(), tree.flatten(inputs), strict=True))
         self.samples = len(next(iter(self._inputs.values())))
@@ -122,15 +126,18 @@ class Run:
         """Replace an operation by one of the same name; calls that ran already stay."""
         self.graph = self.graph.with_operations({operation.name: operation})
         self._instances.pop(operation.name, None)
+        self._functions.pop(operation.name, None)
 
     def step(self, index: int) -> Outcome:
         """Run the next call, keep its outputs, and drop what no later call reads."""
         outcome = self._outcome(index, self._values)
-        for position, value in enumerate(outcome.after):
-            if self._readers[TensorRef(index, position)]:
-                self._values[TensorRef(index, position)] = value
-        self._release(index)
+        self.put(index, outcome.after)
         return outcome
+
+    def finish(self, start: int) -> None:
+        """Run all calls from one on, which is the next."""
+        for index in range(start, len(self.graph.calls)):
+            self.put(index, self._outcome(index, self._values, before=False).after)
 
     def put(self, index: int, values: Iterable[Value]) -> None:
         """Take the outputs of the call that is next as known."""
@@ -165,15 +172,22 @@ class Run:
                 ahead[TensorRef(index, position)] = value
         return ahead[ref]
 
-    def _outcome(self, index: int, values: Mapping[TensorRef, Value]) -> Outcome:
+    def _outcome(
+        self, index: int, values: Mapping[TensorRef, Value], before: bool = True
+    ) -> Outcome:
+        """What a call gives; without `before`, what it gives before its activation is left out."""
         call = self.graph.calls[index]
         operation = self.graph.operations[call.operation]
         if operation.kind == "InputLayer":
             given = (Value(np.asarray(self._inputs[TensorRef(index, 0)])),)
             return Outcome(given, given)
-        layer = self._instance(index)
         leaves = call.leaves()
         arguments = [values[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in leaves]
+        if len(tensors := [one for one in arguments if isinstance(one, Value)]) == 1:
+            function = self._function(operation) if _is_plain(tensors[0]) else None
+            if function is not None:
+                return _direct_outcome(function, tensors[0], before)
+        layer = self._instance(index)
         nested = (call.args, dict(call.kwargs))
         rows = self._rows(call, values)
 
@@ -185,16 +199,24 @@ class Run:
             return layer(*args, **kwargs)
 
         activation = fused_activation(operation, layer)
-        if activation is None:
+        if activation is None or not before:
             outputs = _in_batches(run, arguments, rows)
             return Outcome(outputs, outputs)
         layer.activation = None
         try:
-            before = _in_batches(run, arguments, rows)
+            linear = _in_batches(run, arguments, rows)
         finally:
             layer.activation = activation
-        after = _in_batches(lambda given: activation(given[0]), [before[0]], rows)
-        return Outcome(before, (replace(after[0], mask=before[0].mask),))
+        after = _in_batches(lambda given: activation(given[0]), [linear[0]], rows)
+        return Outcome(linear, (replace(after[0], mask=linear[0].mask),))
+
+    def _function(self, operation: Operation) -> Direct | None:
+        """The operation as functions, made once."""
+        shared = self._layers is not None and self._layers.holds(operation)
+        made = self._layers.functions if shared and self._layers else self._functions
+        if operation.name not in made:
+            made[operation.name] = direct(operation)
+        return made[operation.name]
 
     def _rows(self, call: Call, values: Mapping[TensorRef, Value]) -> int:
         """How many rows a tensor has: samples, or steps of all samples."""
@@ -257,6 +279,21 @@ def fused_activation(operation: Operation, layer: Any) -> Any:
     return None if activation is keras.activations.linear else activation
 
 
+def _is_plain(value: Value) -> bool:
+    return value.mask is None and value.array.dtype == np.float32 and value.array.ndim > 1
+
+
+def _direct_outcome(function: Direct, given: Value, before: bool) -> Outcome:
+    rows, activation = len(given.array), function.activation
+    if activation is None or before:
+        linear = _in_batches(lambda x: function.linear(x[0]), [given], rows)
+        if activation is None:
+            return Outcome(linear, linear)
+        return Outcome(linear, _in_batches(lambda x: activation(x[0]), [linear[0]], rows))
+    after = _in_batches(lambda x: activation(function.linear(x[0])), [given], rows)
+    return Outcome(after, after)
+
+
 def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
     return keras.KerasTensor(spec.shape, dtype=spec.dtype)
 
@@ -271,7 +308,7 @@ def _in_batches(
     tensors = [a for a in arguments if isinstance(a, Value)]
     parts: list[list[Value]] = []
     sliceable = all(t.array.ndim > 0 and len(t.array) == samples for t in tensors)
-    size = BATCH if sliceable else max(samples, 1)
+    size = _batch_size(tensors, samples) if sliceable else max(samples, 1)
     for start in range(0, samples, size):
         stop = min(start + size, samples)
         given = [
@@ -284,6 +321,11 @@ def _in_batches(
             return tuple(_value(tensor) for tensor in tree.flatten(run(whole)))
         parts.append(outputs)
     return tuple(_joined(values) for values in zip(*parts, strict=True))
+
+
+def _batch_size(tensors: list[Value], samples: int) -> int:
+    each = sum(tensor.array.nbytes for tensor in tensors) // max(samples, 1)
+    return min(max(BATCH_BYTES // max(each, 1), FEWEST), MOST)
 
 
 def _tensor(value: Value, rows: slice | None) -> Any:

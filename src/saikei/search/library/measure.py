@@ -146,8 +146,7 @@ class _Bench:
         refitted = refit_nearby(self._fork(variant, fit), self._start, variant.kept, self._targets)
         self._count(macs[self._start : self._start + refitted.calls], self._shared.fit)
         run = self._fork(replace(variant, graph=refitted.graph), held)
-        for index in range(self._start, len(refitted.graph.calls)):
-            run.step(index)
+        run.finish(self._start)
         self._count(macs[self._start :], run.samples)
         outputs = [to_floats(run.value(ref).array) for ref in refitted.graph.output_refs()]
         return divergence(outputs, original, self._shared.tasks, self._shared.labels)
@@ -174,8 +173,7 @@ class _Bench:
         if not self._outputs:
             given = tree.map_structure(lambda leaf: leaf[self._shared.fit :], self._shared.inputs)
             run = Run(self._graph, given, self._graph.output_refs(), self._layers)
-            for index in range(len(self._graph.calls)):
-                run.step(index)
+            run.finish(0)
             self._count(self._macs, run.samples)
             self._outputs = [to_floats(run.value(r).array) for r in self._graph.output_refs()]
         return self._outputs

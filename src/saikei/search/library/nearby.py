@@ -17,7 +17,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from saikei.blas import one_thread
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.linear_form import LinearForm, linear_form
-from saikei.calibration.run import Layers, Outcome, Run, Value, same_operation
+from saikei.calibration.run import Layers, Run, Value, same_operation
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation
 
@@ -130,10 +130,9 @@ def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
         if not alone or not fittable(operation):
             run.step(index)
             continue
-        outcome = run.peek(index)
-        found = _fitted(run, index, outcome, _wanted(call, kept, targets))
+        found = _fitted(run, index, _wanted(call, kept, targets))
         if found is None:
-            run.put(index, outcome.after)
+            run.step(index)
             continue
         run.replace(found)
         end = index + 1
@@ -161,39 +160,48 @@ def _kept_shape(shape: tuple[int | None, ...], masks: Any) -> tuple[int | None, 
     )
 
 
-def _fitted(run: Run, index: int, outcome: Outcome, wanted: Array | None) -> Operation | None:
+def _fitted(run: Run, index: int, wanted: Array | None) -> Operation | None:
     """The layer fitted to what it should give; `None` where it is right, or gets no better."""
-    operation = run.graph.operations[run.graph.calls[index].operation]
-    now = outcome.before[0].array
-    if wanted is None or now.shape != wanted.shape or _right(now[:FEW], wanted[:FEW]):
+    call = run.graph.calls[index]
+    operation = run.graph.operations[call.operation]
+    if wanted is None:
         return None
-    given = run.value(run.graph.calls[index].inputs()[0]).array
+    unknown = None in call.outputs[0].shape[1:]
+    if unknown and run.peek(index).before[0].array.shape != wanted.shape:
+        return None
+    given = run.value(call.inputs()[0]).array
     if operation.kind == "BatchNormalization":
+        now = run.peek(index).before[0].array[:FEW]
+        if _right(now - wanted[:FEW], wanted[:FEW]):
+            return None
         return refit_batch_norm(operation, [(given, wanted)])
     form = linear_form(operation)
     assert form is not None
-    return _fitted_linear(operation, form, given, now, wanted)
+    with one_thread():
+        return _fitted_linear(operation, form, given, wanted)
 
 
-def _right(now: Array, wanted: Array) -> bool:
-    error = float(np.square(now - wanted, dtype=np.float64).sum())
+def _right(residuals: Array, wanted: Array) -> bool:
+    error = float(np.square(residuals, dtype=np.float64).sum())
     return error <= RIGHT**2 * float(np.square(wanted, dtype=np.float64).sum())
 
 
 def _fitted_linear(
-    operation: Operation, form: LinearForm, given: Array, now: Array, wanted: Array
+    operation: Operation, form: LinearForm, given: Array, wanted: Array
 ) -> Operation | None:
     shape = form.channels_last(wanted).shape
-    features = form.matrix(operation).shape[1]
+    matrix = form.matrix(operation)
+    features = matrix.shape[1]
     limit = ROWS if features <= WIDE else ROWS_OF_WIDE
     rows = np.arange(int(np.prod(shape[:-1])))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).choice(len(rows), limit, replace=False))
-    x = form.features(given, rows)
-    residuals = form.outputs(wanted, rows) - form.outputs(now, rows)
+    x, goal = form.features(given, rows), form.outputs(wanted, rows)
+    residuals = goal - (x @ matrix + form.bias(operation))
+    if _right(residuals, goal):
+        return None
     bias = "bias" in operation.weights
-    with one_thread():
-        changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
+    changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
     if all(change is None for change in changes):
         return None
     size = (features + 1, residuals.shape[2])
