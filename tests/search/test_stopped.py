@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from saikei.search import Result
 from saikei.search.events import Event
+from tests.kills import contents
 from tests.search.conftest import Finished
-from tests.search.small import search
+from tests.search.small import dense, search
 from tests.search.test_optimize import assert_same
+
+RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra")
 
 
 def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
@@ -59,8 +69,72 @@ def finished_data() -> object:
     return data().train
 
 
+SMALL = {"effort": 8, "methods": ["prune", "average"], "latency": False}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A small search that was not stopped."""
+    return search(dense(), tmp_path_factory.mktemp("small") / "run", **SMALL)
+
+
 @pytest.mark.slow
-def test_a_whole_search_gives_the_same_with_workers(finished: Finished) -> None:
-    arguments = {"effort": 8, "methods": ["prune", "average"]}
-    here = search(finished.model, None, **arguments)
-    assert_same(search(finished.model, None, workers=2, **arguments), here)
+@pytest.mark.parametrize(
+    "elsewhere",
+    [{"workers": 1}, {"workers": 2}, {"workers": 4}, pytest.param({"ray": "local"}, marks=RAY)],
+    ids=str,
+)
+def test_a_whole_search_gives_the_same_elsewhere(
+    elsewhere: dict[str, Any], small: Result, tmp_path: Path
+) -> None:
+    try:
+        found = search(dense(), tmp_path / "run", **SMALL, **elsewhere)
+    finally:
+        if "ray" in elsewhere:
+            import ray
+
+            ray.shutdown()
+    assert_same(found, small)
+    assert arrays_in(found.folder) == arrays_in(small.folder)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+
+from tests.kills import kill_before
+from tests.search.small import dense, search
+from tests.search.test_stopped import SMALL
+
+folder = Path(sys.argv[1])
+kill_before(int(sys.argv[2]), folder)
+search(dense(), folder, **SMALL)
+"""
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_again_and_again_ends_the_same(
+    small: Result, tmp_path: Path
+) -> None:
+    folder, rng, kills = tmp_path / "run", np.random.default_rng(0), 0
+    while True:
+        # Each session gets a random number of steps further, in which it reads, trains and writes.
+        steps = 5 + int(rng.integers(10, 60)) * (1 + kills)
+        code = [sys.executable, "-c", KILLED, str(folder), str(steps)]
+        done = subprocess.run(code, capture_output=True, text=True, check=False)
+        if done.returncode != -signal.SIGKILL:
+            break
+        kills += 1
+    assert done.returncode == 0, done.stderr
+    assert kills >= 3
+    assert_same(search(dense(), folder, **SMALL), small)
+    assert arrays_in(folder) == arrays_in(small.folder)
+
+
+def arrays_in(folder: Path) -> dict[str, str]:
+    """The hashes of all files but those that hold times: weights, states, outputs and models."""
+    return {
+        name: digest
+        for name, digest in contents(folder).items()
+        if name.endswith((".npz", "model.keras")) or name.startswith("libraries/")
+    }

@@ -25,6 +25,10 @@ from saikei.cli.options import (
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
+_SEARCH = "What is tried"
+_MACHINES = "Where it runs (the result is the same)"
+_PROGRESS = "Progress"
+
 
 def optimize(
     models: Annotated[
@@ -60,8 +64,10 @@ def optimize(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Edits and fusions that take part, separated by commas, such as "
-            "prune,activation,cascade. Default: all."
+            help="Edits and fusions that take part, separated by commas, of prune, remove_layers, "
+            "factorize, separate, kernel, activation, pooling, head, quantize, average, greedy, "
+            "stack, cascade, soup and multimodal. Default: all.",
+            rich_help_panel=_SEARCH,
         ),
     ] = None,
     effort: Effort = None,
@@ -73,6 +79,7 @@ def optimize(
             help="A training setting: one value (temperature=2), a range (learning_rate=1e-4:1e-2) "
             "or choices (batch_size=32,64). Can be repeated. Names: learning_rate, optimizer, "
             "weight_decay, batch_size, temperature, alpha, label_smoothing, mixup, decay.",
+            rich_help_panel=_SEARCH,
         ),
     ] = None,
     no_rivals: Annotated[
@@ -81,6 +88,7 @@ def optimize(
             "--no-rivals",
             help="Do not train the winner's structure from fresh weights for comparison; the "
             "winner is trained about twice as long instead.",
+            rich_help_panel=_SEARCH,
         ),
     ] = False,
     repeats: Annotated[
@@ -89,17 +97,23 @@ def optimize(
             min=1,
             help="How often the winner is trained, each time with another seed, to report mean and "
             "interval. Default: once.",
+            rich_help_panel=_SEARCH,
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes that train candidates. Default: in this process. Same result."
+            min=1,
+            help="Processes that train candidates. Default: in this process.",
+            rich_help_panel=_MACHINES,
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(help="Address of a Ray cluster that trains candidates, or auto. Same result."),
+        typer.Option(
+            help="Address of a Ray cluster that trains candidates, or auto for the one here.",
+            rich_help_panel=_MACHINES,
+        ),
     ] = None,
     seed: Seed = 0,
     no_latency: Annotated[
@@ -109,27 +123,61 @@ def optimize(
         str | None,
         typer.Option(
             help="Metric to choose by and report, such as auc, f1 or balanced_accuracy. Default: "
-            "accuracy, or the squared error for regression."
+            "accuracy, or the squared error for regression.",
+            rich_help_panel=_SEARCH,
         ),
     ] = None,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="Show no progress, only the result.")
+        bool,
+        typer.Option(
+            "--quiet",
+            help="Show no progress, only the result.",
+            rich_help_panel=_PROGRESS,
+        ),
     ] = False,
     jsonl: Annotated[
         Path | None,
-        typer.Option(help="File to which each event of the search is appended as a line of JSON."),
+        typer.Option(
+            help="File to which each event of the search is appended as a line of JSON.",
+            rich_help_panel=_PROGRESS,
+        ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to log the candidates' scores and costs to, for TensorBoard.",
+            rich_help_panel=_PROGRESS,
+        ),
+    ] = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option(
+            "--mlflow",
+            help="Log the candidates' scores and costs to MLflow.",
+            rich_help_panel=_PROGRESS,
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find the best model within a budget, such as --macs 0.25, and write it with a report."""
+    """Find the best model within a budget, such as --macs 0.25, and write it with a report.
+
+    Edits the models, trains what fits the budget, and fuses it where that is better. A run that was
+    stopped, such as by Ctrl-C, goes on with the same command.
+    """
     limits = budget(
         latency_batch, count, macs=macs, params=params, bytes=size, memory=memory, latency=latency
     )
     import_keras()
     from saikei.modelfile import load_model
+    from saikei.search import json_lines
+    from saikei.search import mlflow as to_mlflow
     from saikei.search import optimize as search
+    from saikei.search import tensorboard as to_tensorboard
     from saikei.sources import read_source
 
+    events = [json_lines(jsonl)] if jsonl is not None else []
+    events += [to_tensorboard(tensorboard)] if tensorboard is not None else []
+    events += [to_mlflow(run_name=out.name)] if mlflow else []
     loaded = [load_model(path) for path in models]
     splits = read_source(data, loaded[0], label=label, divide_by=divide_by, labels=False)
     result = search(
@@ -141,7 +189,7 @@ def optimize(
         out=out,
         latency=not no_latency,
         progress=not (as_json or quiet),
-        events=jsonl,
+        events=events,
         **given(
             methods=None if methods is None else methods.replace(" ", "").split(","),
             effort=effort,

@@ -28,16 +28,21 @@ ModelFile = Annotated[
     Path,
     typer.Argument(metavar="MODEL.keras", help="A saved Keras 3 model, or a preset of KerasHub."),
 ]
+_BUDGET = "Budget (one limit or several)"
 Macs = Annotated[
     str | None,
     typer.Option(
         help="Limit on multiply-accumulates per sample: a share of the original with a decimal "
-        "point (0.25), or a count (500000)."
+        "point (0.25), or a count (500000).",
+        rich_help_panel=_BUDGET,
     ),
 ]
 Params = Annotated[
     str | None,
-    typer.Option(help="Limit on parameters: a share of the original (0.25) or a count (100000)."),
+    typer.Option(
+        help="Limit on parameters: a share of the original (0.25) or a count (100000).",
+        rich_help_panel=_BUDGET,
+    ),
 ]
 Bytes = Annotated[
     str | None,
@@ -45,31 +50,39 @@ Bytes = Annotated[
         "--bytes",
         help="Limit on the size of the weights in the saved file: a share of the original (0.25) "
         "or bytes (200000).",
+        rich_help_panel=_BUDGET,
     ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
         help="Limit on the peak of the bytes of live activations per sample: a share of the "
-        "original (0.5) or bytes (65536)."
+        "original (0.5) or bytes (65536).",
+        rich_help_panel=_BUDGET,
     ),
 ]
 Latency = Annotated[
     str | None,
     typer.Option(
         help="Limit on the median time of a batch: a share of the original up to 1 (0.5), or "
-        "milliseconds above 1 (3.5)."
+        "milliseconds above 1 (3.5).",
+        rich_help_panel=_BUDGET,
     ),
 ]
 LatencyBatch = Annotated[
     int | None,
-    typer.Option(min=1, help="Samples in the batch that --latency is for. Default: 32."),
+    typer.Option(
+        min=1,
+        help="Samples in the batch that --latency is for. Default: 32.",
+        rich_help_panel=_BUDGET,
+    ),
 ]
 Count = Annotated[
     CountOf | None,
     typer.Option(
         help="Whether --macs and --latency limit what a cascade costs in the worst case, where all "
-        "its members run, or in the mean of the samples. Default: worst."
+        "its members run, or in the mean of the samples. Default: worst.",
+        rich_help_panel=_BUDGET,
     ),
 ]
 Effort = Annotated[

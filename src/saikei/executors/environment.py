@@ -18,6 +18,10 @@ from saikei.executors.worker import Driver
 # The variable that each backend takes its number of threads within one operation from.
 _THREADS = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC", "torch": "OMP_NUM_THREADS"}
 
+# What the libraries that NumPy and SciPy use take theirs from. Each process would otherwise start a
+# thread for each processor, and other numbers of threads give other numbers too.
+_LIBRARIES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 # Otherwise the first of several processes would take all memory of the GPU.
 _GPU = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -60,8 +64,8 @@ def environment() -> Mapping[str, str]:
 
     backend, count = keras.backend.backend(), str(thread_count())
     return {
-        "OMP_NUM_THREADS": str(_processors()),
         **{name: value for name, value in os.environ.items() if name.startswith(_COPIED)},
+        **dict.fromkeys(_LIBRARIES, count),
         **_GPU,
         "KERAS_BACKEND": backend,
         _THREADS.get(backend, "OMP_NUM_THREADS"): count,

@@ -1,7 +1,19 @@
-"""The search: prune, train and average models within one budget, and choose the best."""
+"""The search: edit, train and fuse models within one budget, and choose the best."""
 
 from saikei.runs import Candidate, Run
+from saikei.search.events import Event
+from saikei.search.listeners import json_lines, mlflow, tensorboard
 from saikei.search.optimize import optimize
 from saikei.search.result import Front, Result
 
-__all__ = ["Candidate", "Front", "Result", "Run", "optimize"]
+__all__ = [
+    "Candidate",
+    "Event",
+    "Front",
+    "Result",
+    "Run",
+    "json_lines",
+    "mlflow",
+    "optimize",
+    "tensorboard",
+]

@@ -309,7 +309,8 @@ class Contest:
     def _tell(self, task: RungTask, outcome: RungResult | TaskFailure) -> None:
         """Tell the listeners of a result, also of one that an earlier call has stored."""
         name, epochs = task.plan.name, task.end - task.begin
-        self.events.emit("trained", name=name, epochs=epochs, total=task.end)
+        seconds = 0.0 if isinstance(outcome, TaskFailure) else outcome.seconds
+        self.events.emit("trained", name=name, epochs=epochs, total=task.end, seconds=seconds)
         if isinstance(outcome, TaskFailure):
             self.events.emit("failed", name=name, reason=outcome.reason)
             return

@@ -18,11 +18,14 @@ from saikei.edits import Edit
 from saikei.errors import BudgetError, InputError
 from saikei.executors import executor_for, thread_count
 from saikei.limits import EPOCHS, check_seed, check_whole
+from saikei.runs.front import cost_axis
 from saikei.runs.record import Run
+from saikei.search.board import Board
 from saikei.search.conclude import Session, complete_run
-from saikei.search.events import Board, Events, Listener, json_lines
+from saikei.search.events import Events, Listener
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
 from saikei.search.folder import RunFolder, locked
+from saikei.search.listeners import listeners
 from saikei.search.methods import methods_named
 from saikei.search.originals import custom_objects, name_models
 from saikei.search.pipeline import Asked, Pipeline
@@ -52,7 +55,7 @@ def optimize(
     workers: int | None = None,
     ray: str | None = None,
     progress: bool = True,
-    events: Listener | str | Path | None = None,
+    events: Listener | str | Path | Sequence[Listener | str | Path] | None = None,
 ) -> Result:
     """Find the best model within a budget.
 
@@ -104,8 +107,9 @@ def optimize(
         ray: Address of a Ray cluster that trains candidates, `"auto"` for the one of this machine;
             see the documentation on clusters. The result is the same.
         progress: Whether to show the progress.
-        events: A function that gets every event of the search as a `saikei.search.Event`, or the
-            path of a file to which each is appended as a line of JSON.
+        events: A function that gets every event of the search as a `saikei.search.Event`, the
+            path of a file to which each is appended as a line of JSON, or a list of both.
+            `saikei.search.tensorboard(folder)` and `saikei.search.mlflow()` make such functions.
 
     Returns:
         The model to ship with its front, candidates and report.
@@ -140,6 +144,8 @@ def optimize(
         repeats=repeats,
     )
     executor = executor_for(workers, ray)
+    own = listeners(events)
+    board = Board(effort, progress, cost_axis(budget), workers or 1)
     custom = custom_objects(named)
     labelled = with_labels(named, train, validation, test)
     data = search_data(named, *labelled.parts, seed)
@@ -155,12 +161,13 @@ def optimize(
         folder.check(fingerprint)
         if folder.finished_run(fingerprint) is None:
             new = not path.exists() or not any(path.iterdir())
-            with locked(path), _listening(effort, progress, events) as run_events:
+            with locked(path), board:
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
                 session = Session.begun(data.samples, fingerprint, labelled.decision)
                 try:
-                    Pipeline(named, data, folder, asked, executor, session, run_events).run()
+                    shown = Events((board, *own))
+                    Pipeline(named, data, folder, asked, executor, session, shown).run()
                 except BudgetError:
                     # Refused before anything was trained: nothing is left behind.
                     if new:
@@ -184,16 +191,6 @@ def _check_budget(budget: Budget | None, latency: bool) -> None:
             f"The budget '{budget}' limits the latency, which is not measured with latency=False: "
             "omit that, or limit macs or params."
         )
-
-
-@contextmanager
-def _listening(
-    effort: int, progress: bool, events: Listener | str | Path | None
-) -> Iterator[Events]:
-    """The events of a run, with the board and the user's listener."""
-    own = json_lines(Path(events)) if isinstance(events, (str, Path)) else events
-    with Board(effort, progress) as board:
-        yield Events((board,) if own is None else (board, own))
 
 
 @contextmanager
