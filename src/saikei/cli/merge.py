@@ -15,7 +15,8 @@ def merge(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE…", help="Two or more .safetensors, .weights.h5 or .keras files."
+            metavar="FILE…",
+            help="Two or more .safetensors, .weights.h5 or .keras files, or folders of shards.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The merged file, of the same kind.")],

@@ -58,9 +58,11 @@ def merge_files(
     the first file.
 
     Args:
-        paths: Two or more `.safetensors`, `.weights.h5` or `.keras` files, all of one kind, with
-            tensors of the same names, shapes and types.
-        out: The new file, of the same kind; what else the first file holds is copied.
+        paths: Two or more `.safetensors`, `.weights.h5` or `.keras` files, or folders of shards
+            with a `.safetensors.index.json`, all of one kind, with tensors of the same names,
+            shapes and types.
+        out: The new file or folder, of the same kind; what else the first one holds, such as
+            configs and a tokenizer, is copied.
         method: The method, as in `Soup`, except `"greedy"` and `"fisher"`, which need data.
         base: The file of the model that the members were fine-tuned from, for methods that need it.
         check: Whether members whose kernels do not correlate are refused: the mean of networks of

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from saikei.errors import ModelError
-from saikei.merging.files import hdf5, keras_zip, safetensors
+from saikei.merging.files import hdf5, keras_zip, safetensors, sharded
 from saikei.merging.files.store import Store
 
 # What a file's name ends in, and what reads and writes such files.
@@ -18,6 +18,7 @@ _Created: TypeAlias = Callable[[Path, Store], AbstractContextManager[Store]]
 FORMATS: Mapping[str, tuple[_Opened, _Created]] = MappingProxyType(
     {
         ".safetensors": (safetensors.opened, safetensors.created),
+        sharded.INDEX: (sharded.opened, sharded.created),
         ".weights.h5": (hdf5.opened, hdf5.created),
         ".keras": (keras_zip.opened, keras_zip.created),
     }
@@ -25,11 +26,13 @@ FORMATS: Mapping[str, tuple[_Opened, _Created]] = MappingProxyType(
 
 
 def ending(path: Path) -> str:
-    """Which format a file is of, by its name.
+    """Which format a file is of, by its name; folders, which need no ending, hold shards.
 
     Raises:
         ModelError: When its name has none of the known endings.
     """
+    if path.is_dir() or not path.suffix:
+        return sharded.INDEX
     for known in FORMATS:
         if path.name.endswith(known):
             return known
@@ -42,8 +45,10 @@ def open_store(path: Path) -> AbstractContextManager[Store]:
     Raises:
         ModelError: When there is no such file, or it cannot be read.
     """
-    if not path.is_file():
-        raise ModelError(f"There is no file '{path}': give one of {', '.join(FORMATS)}.")
+    if not path.exists():
+        raise ModelError(
+            f"There is no file '{path}': give one of {', '.join(FORMATS)}, or a folder."
+        )
     return FORMATS[ending(path)][0](path)
 
 

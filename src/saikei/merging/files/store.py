@@ -25,12 +25,14 @@ class Entry:
         offset: The position of its first byte in the file; `None` where its bytes are not in one
             piece.
         stored: An HDF5 data set, which is read where there is no offset.
+        file: The file that it is in; `None` for that of the whole store.
     """
 
     shape: tuple[int, ...]
     dtype: Any
     offset: int | None
     stored: Any = field(default=None, compare=False, repr=False)
+    file: Path | None = None
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +79,7 @@ class Store:
     def _mapped(self, entry: Entry, offset: int) -> Array:
         return np.asarray(
             np.memmap(
-                self.bytes_in,
+                entry.file or self.bytes_in,
                 dtype=np.uint8,
                 mode="r+" if self.writable else "r",
                 offset=offset,

@@ -1,0 +1,118 @@
+"""Checkpoints in a folder: shards of safetensors, and an index of which tensor is in which."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from saikei.errors import ModelError
+from saikei.merging.files import safetensors
+from saikei.merging.files.store import Entry, Store
+from saikei.reading import parse_json
+
+INDEX = ".safetensors.index.json"
+# What a merged checkpoint does not take from the first folder: weights in other forms.
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The shards of a folder by name, each with its tensors, and its other files."""
+
+    stores: Mapping[str, Store]
+    others: tuple[Path, ...]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Store]:
+    """The tensors of all shards.
+
+    Args:
+        path: The folder, or its index file.
+
+    Raises:
+        ModelError: When there is no index, or the shards do not fit it, by their headers alone.
+    """
+    folder = path if path.is_dir() else path.parent
+    where = _where(folder)
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context(_shard(folder, name)) for name in _in_order(where)}
+        for tensor, name in where.items():
+            if tensor not in stores[name].entries:
+                raise ModelError(
+                    f"The index of '{folder}' has tensor '{tensor}' in '{name}', which does not "
+                    "hold it: copy the whole folder again."
+                )
+        entries: dict[str, Entry] = {}
+        for name, store in stores.items():
+            for tensor, entry in store.entries.items():
+                if where.get(tensor) != name:
+                    raise ModelError(
+                        f"'{folder / name}' holds tensor '{tensor}', which the index has not "
+                        "there: copy the whole folder again."
+                    )
+                entries[tensor] = replace(entry, file=store.path)
+        others = tuple(
+            file
+            for file in sorted(folder.iterdir())
+            if file.is_file() and not file.name.endswith(_WEIGHTS)
+        )
+        yield Store(folder, folder, entries, extra=_Shards(stores, others))
+
+
+@contextmanager
+def created(path: Path, like: Store) -> Iterator[Store]:
+    """A new folder with the same shards, index, configs and tokenizer, to be written to."""
+    shards: _Shards = like.extra
+    path.mkdir()
+    for file in shards.others:
+        shutil.copyfile(file, path / file.name)
+    entries: dict[str, Entry] = {}
+    with ExitStack() as stack:
+        for name, store in shards.stores.items():
+            made = stack.enter_context(safetensors.created(path / name, store))
+            entries |= {
+                tensor: replace(entry, file=made.path) for tensor, entry in made.entries.items()
+            }
+        yield Store(path, path, entries, writable=True)
+
+
+def _where(folder: Path) -> dict[str, str]:
+    """The shard of every tensor: as the index has it, or all in the one file that there is."""
+    indices = sorted(folder.glob(f"*{INDEX}"))
+    files = sorted(folder.glob("*.safetensors"))
+    if not indices and len(files) == 1:
+        with safetensors.opened(files[0]) as store:
+            return dict.fromkeys(store.entries, files[0].name)
+    if len(indices) != 1:
+        raise ModelError(
+            f"'{folder}' has {len(indices)} files *{INDEX} and {len(files)} *.safetensors: give a "
+            "folder with one index, or one file of weights."
+        )
+    found = parse_json(indices[0].read_text(encoding="utf-8"), f"'{indices[0]}'", ModelError)
+    where = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(where, dict) or not all(_is_plain(name) for name in where.values()):
+        raise ModelError(f"'{indices[0]}' has no weight_map of file names: it is damaged.")
+    return where
+
+
+def _is_plain(name: object) -> bool:
+    """Whether it is the name of a file in the same folder: no path may lead elsewhere."""
+    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+
+
+def _in_order(where: Mapping[str, str]) -> list[str]:
+    return sorted(set(where.values()))
+
+
+@contextmanager
+def _shard(folder: Path, name: str) -> Iterator[Store]:
+    if not (folder / name).is_file():
+        raise ModelError(
+            f"The index of '{folder}' names '{name}', which is missing: copy the whole folder."
+        )
+    with safetensors.opened(folder / name) as store:
+        yield store
