@@ -138,3 +138,17 @@ def test_two_outputs_and_a_dataset_are_searched_too() -> None:
     assert result.run.samples["train"] == 0
     assert set(result.best.output) == {"kind", "size"}
     assert result.chosen.cost.params <= 0.5 * result.baseline.cost.params
+
+
+def test_a_boosted_series_competes_where_it_is_asked_for() -> None:
+    asked = ["prune", "average", "boost"]
+    result = search(
+        dense(), None, budget=sk.Budget(macs=0.9), methods=asked, effort=12, rivals=False
+    )
+    (account,) = (m for m in result.run.methods if m.name == "boost")
+    boosted = [c for c in result.candidates if c.family == "boost"]
+    assert account.tried == len(boosted)
+    assert [e.epochs for e in result.run.effort if e.family == "boost"] == [2]
+    assert sum(e.epochs for e in result.run.effort) <= 12
+    assert all(c.fits and c.kind == "fused" for c in boosted)
+    assert boosted or account.reason

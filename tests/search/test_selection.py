@@ -49,7 +49,7 @@ def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> N
 
 
 def test_of_equal_ones_the_one_ships_that_is_not_slower_than_the_original() -> None:
-    slow = candidate("slow", cost=cost(10, latency=30.0))
+    slow = candidate("slow", cost=cost(10, latency=60.0))
     fast = candidate("fast", cost=cost(20, latency=9.0))
     original = candidate("original", kind="original", fits=False, cost=cost(100, latency=10.0))
     outputs = {"slow": right(JUDGE, 180), "fast": right(JUDGE, 180)}
@@ -63,7 +63,7 @@ def test_of_equal_ones_the_one_ships_that_is_not_slower_than_the_original() -> N
     # Without another one the report begins with it.
     (decision,) = harm(choice(scored[:1]), original)
     assert decision.choice == "latency"
-    assert "slow has latency 30.00 ms and not 10.00 ms" in decision.reason
+    assert "slow has latency 60.00 ms and not 10.00 ms" in decision.reason
 
 
 def test_a_single_model_is_chosen_over_an_average_that_is_not_clearly_better() -> None:

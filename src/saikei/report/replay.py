@@ -152,7 +152,9 @@ def _fusion(candidate: Candidate) -> str:
 
 
 def _fitted_to(candidate: Candidate) -> str:
-    """Fusions with weights of their own are fitted to validation, as in the run."""
+    """Fusions with weights of their own are fitted to validation, as in the run; Boost trains."""
+    if candidate.plan.get("fusion") == "Boost":
+        return ", train"
     return ", validation" if candidate.plan.get("fusion") in _FUSIONS else ""
 
 

@@ -35,7 +35,10 @@ EDITS: Mapping[str, type[Edit]] = {
     )
 }
 QUANTIZE = "quantize"
-FUSIONS = ("average", "greedy", "stack", "cascade", "soup", "multimodal")
+# Fusions of stored predictions, which cost no epochs, and one that trains.
+FUSIONS = ("average", "greedy", "stack", "cascade", "soup", "multimodal", "boost")
+# Only by name: a series spends epochs that gain more in the training of a finalist.
+_ON_REQUEST = ("boost",)
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,14 @@ def methods_named(given: Sequence[str | type[Edit]] | None) -> Methods:
 
     Args:
         given: Words such as `"prune"` and `"cascade"`, and classes derived from `Edit`; `None`
-            for all of the search's own.
+            for all of the search's own but `"boost"`, which needs epochs.
 
     Raises:
         InputError: If a word is unknown, with the nearest one, or nothing is given.
     """
     if given is None:
-        return Methods(tuple(EDITS.values()), FUSIONS, quantize=True)
+        usual = tuple(word for word in FUSIONS if word not in _ON_REQUEST)
+        return Methods(tuple(EDITS.values()), usual, quantize=True)
     if isinstance(given, (str, bytes)) or not given:
         raise InputError(
             f"methods={reprlib.repr(given)}: give a list of at least one, such as "

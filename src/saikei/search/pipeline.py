@@ -22,6 +22,7 @@ from saikei.runs.record import Decision, Run, RunSettings
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import held_out
 from saikei.search.accounts import Accounts
+from saikei.search.boosted import BOOST, BoostedCandidates, boost_candidates
 from saikei.search.compose import Composition, Team, teams
 from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
 from saikei.search.contest import Contest
@@ -194,6 +195,7 @@ class _Search:
     contest: Contest | None = None
     composition: Composition | None = None
     fused: FusedCandidates | None = None
+    boosted: BoostedCandidates = field(default_factory=BoostedCandidates)
     int8: Int8Candidates | None = None
     decisions: list[Decision] = field(default_factory=list)
 
@@ -203,9 +205,10 @@ class _Search:
         self.structures = find_structures(context, events)
         fuses = bool(context.methods.fusions)
         student = max(1, round(STUDENT_SHARE * self.asked.effort)) if fuses else 0
+        series = student if BOOST in context.methods.fusions else 0
         families = len({one.family for one in self.structures.entries} - {"fresh"})
         schedule = Schedule.of(
-            max(3, self.asked.effort - student),
+            max(3, self.asked.effort - student - series),
             min(families, MOST_FAMILIES),
             finalists(context.budget, context.whole, context.methods.fusions),
             self.asked.rivals,
@@ -214,6 +217,8 @@ class _Search:
         self.decisions += self.contest.run(self.structures.entries, self.asked.repeats)
         if fuses:
             self._compose()
+            if series:
+                self._boost(series)
             self.decisions += self.contest.teach(self._teams(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
@@ -235,6 +240,15 @@ class _Search:
         for one in self.fused.candidates:
             self.events.candidate(one.name, one.validation, one.cost, one.fits, 0)
 
+    def _boost(self, epochs: int) -> None:
+        contest = self.contest
+        assert contest is not None
+        self.events.stage("training a boosted series")
+        members = contest.members(contest.racers)
+        self.boosted = boost_candidates(members, self.context, contest.load, epochs)
+        for one in self.boosted.candidates:
+            self.events.candidate(one.name, one.validation, one.cost, one.fits, 0)
+
     def _teams(self) -> Mapping[str, Team]:
         """The fused models within the budget, by name."""
         return {} if self.fused is None else self.fused.teams
@@ -245,11 +259,18 @@ class _Search:
         trained = [] if contest is None else contest.candidates()
         fused = () if self.fused is None else self.fused.candidates
         int8 = () if self.int8 is None else self.int8.candidates
-        candidates = (*context.originals.candidates, *trained, *fused, *int8)
+        candidates = (
+            *context.originals.candidates,
+            *trained,
+            *fused,
+            *self.boosted.candidates,
+            *int8,
+        )
         decisions = [*session.noted, self.taught_by.decision, *self.decisions]
         decisions += () if self.structures is None else self.structures.decisions
         decisions += [_kept_as_cut(one) for one in trained if one.unimproved]
         decisions += () if self.fused is None else self.fused.decisions
+        decisions += self.boosted.decisions
         decisions += () if self.int8 is None else self.int8.decisions
         return SearchResults(
             candidates=candidates,
@@ -265,6 +286,7 @@ class _Search:
             notes["quantize"] = self.int8.note
         if not any(map(self.context.inputs, self.context.models)):
             notes["multimodal"] = "All models read the same inputs."
+        notes |= {one.topic: one.reason for one in self.boosted.decisions}
         refused = {} if self.composition is None else self.composition.refused
         return Accounts(
             methods=self.context.methods,
@@ -283,7 +305,10 @@ class _Search:
         return replace(
             run,
             methods=self.accounts(results).records(run.candidate(run.chosen)),
-            effort=() if self.contest is None else self.contest.effort,
+            effort=(
+                *(() if self.contest is None else self.contest.effort),
+                *self.boosted.effort,
+            ),
             library=records,
         )
 

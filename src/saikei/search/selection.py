@@ -16,9 +16,10 @@ from saikei.scoring.score import Difference
 from saikei.search.compose.teams import LUCK
 
 # A latency counts as worse when it is this many times that of the original, and longer by more
-# milliseconds than measured times of small models differ by chance.
-_SLOWER = 1.25
-_MILLISECONDS = 2.0
+# milliseconds than measured times differ by chance on a busy machine: the same run has to choose
+# the same model each time.
+_SLOWER = 1.5
+_MILLISECONDS = 20.0
 _MORE_MEMORY = 1.05
 
 
@@ -147,7 +148,10 @@ def _behind(difference: Difference, candidate: Candidate) -> Difference:
 
 def models_run(candidate: Candidate) -> int:
     """How many models run in a candidate: a soup is one, as it has one set of weights."""
-    return 1 if candidate.family == "soup" else max(1, len(candidate.members))
+    if candidate.family == "soup":
+        return 1
+    # A boosted series has trained further members itself.
+    return max(1, len(candidate.members), int(candidate.plan.get("models", 1)))
 
 
 def _complexity(candidate: Candidate, axis: str) -> tuple[int, int, float, bool, float, str]:
