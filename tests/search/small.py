@@ -18,6 +18,8 @@ from saikei.search import Result
 BUDGET = sk.Budget(macs=0.3)
 # A handful of candidates, most of them for one or two epochs.
 EFFORT = 24
+# What a search of a few seconds is asked for, beside what `search` gives.
+BRIEF: dict[str, Any] = {"effort": 12, "methods": ["prune", "average"]}
 
 
 @cache

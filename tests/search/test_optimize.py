@@ -207,6 +207,7 @@ def assert_same(a: Result, b: Result) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_say(
     finished: Finished, tmp_path: Path
 ) -> None:

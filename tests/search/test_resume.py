@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 
 from tests.search.conftest import Finished
-from tests.search.small import search
+from tests.search.small import BRIEF, search
 from tests.search.test_optimize import assert_same
 
 SITTING = """
 import sys
 from pathlib import Path
 import keras
-from tests.search.small import search
-search(keras.saving.load_model(sys.argv[1]), Path(sys.argv[2]))
+from tests.search.small import BRIEF, search
+search(keras.saving.load_model(sys.argv[1]), Path(sys.argv[2]), **BRIEF)
 """
 PATIENCE = 300
 
 
 def killed_after(candidate: str, model: Path, run: Path) -> None:
-    """Search in another process, and kill it once the candidate is finished."""
+    """Search in another process, and kill it once the candidate is brief."""
     root = Path(__file__).parents[2]
     session = subprocess.Popen(
         [sys.executable, "-c", SITTING, str(model), str(run)],
@@ -63,17 +63,17 @@ def files(folder: Path) -> dict[str, tuple[int, str]]:
 
 @pytest.mark.slow
 def test_a_killed_search_trains_no_finished_candidate_again_and_ends_the_same(
-    finished: Finished, tmp_path: Path
+    brief: Finished, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    killed_after("a1-labels", finished.file, run)
+    killed_after("01-knapsack", brief.file, run)
     assert not (run / "run.json").exists()
     kept = files(run / "candidates")
-    assert {name.split("/")[0] for name in kept} >= {"original", "a1-pruned", "a1-labels"}
-    resumed = search(finished.model, run)
+    assert {name.split("/")[0] for name in kept} >= {"original", "01-knapsack"}
+    resumed = search(brief.model, run, **BRIEF)
     after = files(run / "candidates")
     assert {name: after[name] for name in kept} == kept
     assert not list((run / "candidates").glob(".*"))
-    assert_same(resumed, finished.result)
-    assert resumed.run.test == finished.result.run.test
+    assert_same(resumed, brief.result)
+    assert resumed.run.test == brief.result.run.test
     assert (run / "best.keras").is_file()

@@ -13,35 +13,38 @@ from typing import Any
 import numpy as np
 import pytest
 
+import saikei as sk
 from saikei.search import Result
 from saikei.search.events import Event
 from tests.kills import contents
 from tests.search.conftest import Finished
-from tests.search.small import dense, search
+from tests.search.small import BRIEF, data, dense, search
 from tests.search.test_optimize import assert_same
 
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra")
 
 
 def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
-    finished: Finished, tmp_path: Path
+    brief: Finished, tmp_path: Path
 ) -> None:
     def stop(event: Event) -> None:
         if event.kind == "trained" and event.values["name"].startswith("02"):
             raise KeyboardInterrupt
 
+    # The test data has no part in the search: without it, all else is the same.
+    arguments = {**BRIEF, "test": None}
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        search(finished.model, run, events=stop)
+        search(brief.model, run, events=stop, **arguments)
     assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not (run / "run.json").exists()
-    trained = sorted(path.parent.name for path in run.glob("rungs/*/*/result.json"))
-    assert trained
     stamps = {p: p.stat().st_mtime_ns for p in run.glob("rungs/*/*/result.json")}
+    assert stamps
     log = tmp_path / "events.jsonl"
-    again = search(finished.model, run, events=log)
+    again = search(brief.model, run, events=log, **arguments)
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
-    assert_same(again, finished.result)
+    assert again.run.test is None
+    assert_same(again, brief.result)
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert events[-1]["event"] == "finished"
     assert events[-1]["chosen"] == again.chosen.name
@@ -50,23 +53,15 @@ def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
     )
 
 
-def test_another_budget_is_answered_from_the_same_run(finished: Finished) -> None:
-    import saikei as sk
-
-    smaller = finished.result.resolve(sk.Budget(macs=0.15), finished_data())
-    whole = sk.profile(finished.model)
+def test_another_budget_is_answered_from_the_same_run(brief: Finished) -> None:
+    smaller = brief.result.resolve(sk.Budget(macs=0.15), data().train)
+    whole = sk.profile(brief.model)
     assert sk.profile(smaller.model).macs <= 0.15 * whole.macs
     assert smaller.structure.predicted >= 0
-    larger = finished.result.resolve(sk.Budget(macs=1.0))
+    larger = brief.result.resolve(sk.Budget(macs=1.0))
     assert sk.profile(larger.model).macs > sk.profile(smaller.model).macs
     with pytest.raises(sk.SaikeiError, match="can be brought down to"):
-        finished.result.resolve(sk.Budget(macs=1))
-
-
-def finished_data() -> object:
-    from tests.search.small import data
-
-    return data().train
+        brief.result.resolve(sk.Budget(macs=1))
 
 
 SMALL = {"effort": 8, "methods": ["prune", "average"], "latency": False}
