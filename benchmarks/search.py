@@ -1,15 +1,17 @@
 """The whole search against its rivals, at equal total epochs.
 
+- `p2`: at 25 % of the MACs, against training from scratch for as many epochs as the given network
+  and the search have together, and against Torch-Pruning with distillation (MNIST-1D only);
+- `p8`: at 100 % of the MACs, against the given network trained for as many epochs.
+
     pip install '.[tensorflow,benchmarks]'
-    python benchmarks/search.py p2 --data mnist1d --seeds 3     # 25 % of the MACs
-    python benchmarks/search.py p8 --data mnist1d --seeds 3     # 100 % of the MACs
-    python benchmarks/search.py p9 --data mnist1d --seeds 3     # a cascade as accurate as the given
-    python benchmarks/search.py p10 --data mnist1d --seeds 3    # other searches
-    python benchmarks/search.py p12 --data mnist1d --seeds 3    # predicted and real divergence
+    apt-get install dataset-fashion-mnist
+    python benchmarks/search.py p2 --data mnist1d --seeds 3
+    python benchmarks/search.py p8 --data fashion --seeds 3
 
 Each result is appended to a file of JSON lines as soon as it is there; what that file has is not
-measured again, so that a run can go on, and with another number of seeds adds to it. At the end, a
-table in Markdown. Everything is chosen on validation; test is looked at once for each result.
+measured again, so that a run can go on, and with more seeds adds to it. At the end, a table in
+Markdown. Everything is chosen on validation; test is looked at once for each result.
 """
 
 from __future__ import annotations
@@ -18,10 +20,12 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from search_tasks import RATES, TASKS, Task, accuracy, macs, narrow, trained
 
 import saikei as sk
 from saikei.graph import fresh_model
+from saikei.search.events import Event
 
 
 @dataclass
@@ -121,20 +126,33 @@ class Case:
         }
 
     def search(self, name: str, budget: sk.Budget, effort: int, **arguments: Any) -> Any:
-        """A run of `optimize`, continued if it was stopped."""
-        return sk.optimize(
+        """A run of `optimize`, continued if it was stopped.
+
+        The library depends on the network and the data alone, and is kept for all runs of them.
+        """
+        path, kept = self.folder / name, self.folder.parent / "libraries"
+
+        def share(event: Event) -> None:
+            if event.kind == "stage" and kept.exists():
+                shutil.copytree(kept, path / "libraries", dirs_exist_ok=True)
+
+        run = sk.optimize(
             self.model,
             self.task.train,
             self.task.validation,
             budget,
-            out=self.folder / name,
+            out=path,
             effort=effort,
+            rivals=False,
             settings={"batch_size": self.task.batch_size},
             latency=False,
             seed=self.seed,
             progress=False,
+            events=share,
             **arguments,
         )
+        shutil.copytree(path / "libraries", kept, dirs_exist_ok=True)
+        return run
 
 
 def p2(case: Case) -> None:
@@ -142,18 +160,16 @@ def p2(case: Case) -> None:
     task, results = case.task, case.results
     whole = macs(case.model)
     results.add("given network", lambda: case.scored(case.model, task.epochs))
-    runs = []
 
     def ours() -> dict[str, Any]:
         run = case.search("p2", sk.Budget(macs=0.25), case.effort)
-        runs.append(run)
-        chosen, trained_best = run.chosen, best_single(run)
+        chosen = run.chosen
         return case.scored(
             run.best,
             case.pipeline,
             chosen=chosen.name,
             family=chosen.family,
-            single=trained_best.name,
+            single=best_single(run).name,
         )
 
     row = results.add("optimize", ours)
@@ -178,6 +194,34 @@ def p2(case: Case) -> None:
 
     results.add("half width from scratch", half)
     results.add("same structure from scratch", same)
+    if task.name == "mnist1d":
+        from search_torch import torch_pruning_distilled
+
+        results.add(
+            "Torch-Pruning with distillation",
+            lambda: torch_pruning_distilled(
+                task, case.model, 0.25, case.effort, case.rates, case.seed
+            ),
+        )
+
+
+def p8(case: Case) -> None:
+    """At 100 % of the MACs, against the given network trained for the whole pipeline's epochs."""
+    task, results = case.task, case.results
+
+    def ours() -> dict[str, Any]:
+        run = case.search("p8", sk.Budget(macs=1.0), case.effort)
+        family = run.chosen.family
+        return case.scored(run.best, case.pipeline, chosen=run.chosen.name, family=family)
+
+    def alone() -> dict[str, Any]:
+        make = partial(task.network, 1.0)
+        model = trained(task, make, case.pipeline, case.seed, case.rates)
+        return case.scored(model, case.pipeline)
+
+    results.add("given network", lambda: case.scored(case.model, task.epochs))
+    results.add("optimize", ours)
+    results.add("one network for as long", alone)
 
 
 def best_single(run: Any) -> Any:
@@ -186,13 +230,13 @@ def best_single(run: Any) -> Any:
     return max(fitting, key=lambda c: (c.validation.value, -c.validation.loss))
 
 
-FIGURES = {"p2": p2}
+FIGURES = {"p2": p2, "p8": p8}
 
 
 def main() -> None:
     """Measure one figure and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("figure", choices=FIGURES)
+    parser.add_argument("figure", choices=FIGURES, nargs="?", default="p2")
     parser.add_argument("--data", choices=TASKS, default="mnist1d")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--effort", type=int, default=45, help="epochs of the search")
@@ -207,10 +251,12 @@ def main() -> None:
         task = TASKS[data](seed)
         folder = arguments.folder / f"{data}-{seed}"
         model = given(task, seed, folder / "given.keras")
-        rows = Results(arguments.rows, key)
+        results = Results(arguments.rows, key)
         runs = folder / f"effort-{effort}"
-        FIGURES[figure](Case(task, model, seed, effort, runs, rows, tuple(arguments.rates)))
-    print(table([r for r in read_rows(arguments.rows) if r["figure"] == figure and r["data"] == data and r["effort"] == effort]))
+        FIGURES[figure](Case(task, model, seed, effort, runs, results, tuple(arguments.rates)))
+    key = {"figure": figure, "data": data, "effort": effort}
+    rows = [row for row in read_rows(arguments.rows) if key.items() <= row.items()]
+    print(table(rows))
 
 
 def given(task: Task, seed: int, path: Path) -> keras.Model:
@@ -224,7 +270,10 @@ def given(task: Task, seed: int, path: Path) -> keras.Model:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean and 95 % interval over seeds for each method."""
-    lines = ["| method | epochs | MACs | test accuracy | seeds |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| method | epochs | MACs | test accuracy | seeds |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for method in dict.fromkeys(row["method"] for row in rows):
         ours = [row for row in rows if row["method"] == method]
         values = 100 * np.array([row["test"] for row in ours])
