@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -14,7 +13,11 @@ from typing import Any
 import pytest
 
 from saikei.report import render_html, write_html
+from saikei.report.html import render_diff
 from saikei.runs.candidate import Candidate, Training
+from saikei.runs.details import Calibration, ClassRow, Details, Flip, MemberRow, Outcome, Point
+from saikei.runs.details import PredictedFront as Front
+from saikei.runs.graph_diff import GraphDiff, Node, Side
 from saikei.runs.record import Run
 from tests.report.sample import sample_run
 
@@ -89,13 +92,13 @@ def test_a_policy_forbids_what_the_page_does_not_need(page: Page) -> None:
 
 def test_text_from_outside_is_shown_and_never_executed(attacked: Page, page: Page) -> None:
     assert HOSTILE in attacked.words
-    assert len(attacked.scripts) == len(page.scripts) == 3
+    assert len(attacked.scripts) == len(page.scripts) == 2
     assert not any("alert(1)" in script and "charts" not in script for script in attacked.scripts)
     handlers = [name for _, a in attacked.elements for name in a if name.startswith("on")]
     assert handlers == []
     # Everywhere the attack could break out it is data: the JSON holds it whole.
     charts = json.loads(attacked.scripts[0])
-    assert set(charts) == {"front", "choices", "training"}
+    assert set(charts) == {"front", "choices", "training", "library", "slider", "calibration"}
 
 
 def test_a_hostile_candidate_is_shown_by_its_name_in_tables_and_charts() -> None:
@@ -108,12 +111,10 @@ def test_a_hostile_candidate_is_shown_by_its_name_in_tables_and_charts() -> None
             replace(run, candidates=candidates, front=front, chosen=HOSTILE, comparisons=())
         )
     )
-    assert len(attacked.scripts) == 3
+    assert len(attacked.scripts) == 2
     assert HOSTILE in attacked.words
-    lines = json.loads(attacked.scripts[0])["training"]["figure"]["data"]
-    # Plotly reads tags in names, so that they are written as letters.
-    assert HOSTILE not in [line["name"] for line in lines]
-    assert HOSTILE in [html.unescape(line["name"]) for line in lines]
+    lines = json.loads(attacked.scripts[0])["training"]["lines"]
+    assert HOSTILE in [line["name"] for line in lines]
 
 
 def test_every_candidate_and_decision_is_in_the_page(page: Page) -> None:
@@ -129,18 +130,13 @@ def test_every_candidate_and_decision_is_in_the_page(page: Page) -> None:
 def test_every_candidate_is_a_point_of_the_front_with_its_cost(page: Page) -> None:
     run = sample_run()
     chart = json.loads(page.scripts[0])["front"]
-    points = [t for t in chart["figure"]["data"] if t["mode"] == "markers" and "text" in t]
-    drawn = {(x, y) for trace in points for x, y in zip(trace["x"], trace["y"], strict=True)}
+    drawn = {(p["x"]["macs"], p["y"]) for p in chart["points"]}
     assert drawn == {(c.cost.macs, 100 * c.validation.value) for c in run.candidates}
-    buttons = [a["data-view"] for tag, a in page.elements if "data-view" in a]
-    assert buttons[:5] == ["macs", "params", "bytes", "memory", "latency"]
-    assert set(chart["views"]) == set(buttons[:5])
-    limit = chart["views"]["macs"]["layout"]["shapes"][0]
-    assert limit["x0"] == limit["x1"] == run.settings.limits["macs"]
-    for view in chart["views"].values():
-        lengths = [len(x) for x in view["restyle"]["x"]]
-        assert lengths == [len(y) for y in view["restyle"]["y"]]
-        assert len(lengths) == len(chart["figure"]["data"])
+    axes = {axis["name"]: axis for axis in chart["axes"]}
+    assert list(axes) == ["macs", "params", "bytes", "memory", "latency"]
+    assert axes["macs"]["limit"] == run.settings.limits["macs"]
+    for name, axis in axes.items():
+        assert {cost for cost, _ in axis["front"]} <= {p["x"][name] for p in chart["points"]}
 
 
 def with_training(run: Run, **changes: Any) -> Run:
@@ -159,7 +155,7 @@ def test_a_loss_that_was_infinite_leaves_a_gap_and_the_page_whole() -> None:
         raise AssertionError(f"{constant} is no JSON")
 
     charts = json.loads(scripts[0], parse_constant=refuse)
-    assert charts["training"]["figure"]["data"][0]["y"] == [None, 2.0, None]
+    assert charts["training"]["lines"][0]["values"]["val_loss"] == [None, 2.0, None]
 
 
 def test_a_run_with_nothing_trained_or_compared_has_a_page() -> None:
@@ -186,3 +182,60 @@ def test_the_file_is_written_whole_and_alone(tmp_path: Path) -> None:
     path = write_html(sample_run(), tmp_path / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def details(name: str = "conv") -> Details:
+    """Details with every part, in which names are hostile."""
+
+    def side(number: int, channels: int, *inputs: str) -> Side:
+        return Side(f"{name}{number}", "Conv2D", (4, 4, channels), channels, 10, 1000, inputs)
+
+    first, branch = side(0, 8), side(1, 8, f"{name}0")
+    nodes = (
+        Node("same", first, first, ()),
+        Node("removed", branch, None, (0,)),
+        Node("narrower", side(2, 8, f"{name}0"), side(2, 3, f"{name}0"), (0,)),
+        Node("same", side(3, 8, f"{name}1", f"{name}2"), side(3, 8, f"{name}2"), (1, 2)),
+    )
+    calibration = Calibration(0.02, ((0.95, 0.97, 300),))
+    rows = (ClassRow(name, 300, 0.97, 0.95, name),)
+    flips = (
+        Flip(3, name, name, 0.9, "data:image/png;base64,AA", ""),
+        Flip(4, name, name, 0.8, "", name),
+    )
+    outcome = Outcome(300, 8, 2, 290, rows, flips, calibration, calibration)
+    costs = {"macs": 1e5, "params": 1e4, "bytes": 4e4}
+    return Details(
+        graphs=(GraphDiff(name, name, nodes, (4000, 2000), (40, 30)),),
+        fronts={"original": Front("nats", costs, {"macs": (Point(costs, 0.1, (name,)),)})},
+        outcome=outcome,
+        team=(MemberRow(name, 0.5, 0.97, 0.01, (1.0,), None),),
+        classes=(name,),
+    )
+
+
+def test_details_are_shown_and_never_executed() -> None:
+    page = Page(render_html(sample_run(), details(HOSTILE)))
+    assert len(page.scripts) == 2
+    assert not [name for _, a in page.elements for name in a if name.startswith("on")]
+    pictures = [a["src"] or "" for tag, a in page.elements if tag == "img"]
+    assert pictures == ["data:image/png;base64,AA"]
+    for words in (f"{HOSTILE}1", "3 of 8", "Who gains and who loses", "The team", "Another budget"):
+        assert words in page.words
+    assert json.loads(page.scripts[0])["slider"]["points"][0]["changes"] == [HOSTILE]
+
+
+def test_two_branches_are_a_block_that_folds() -> None:
+    page = Page(render_diff(details().graphs[0]))
+    blocks = [a for tag, a in page.elements if tag == "details"]
+    assert len(blocks) == 1
+    assert "2 layers: 1 removed, 1 narrower" in page.words
+    removed = [a for tag, a in page.elements if a.get("class") == "node removed"]
+    assert len(removed) == 1
+
+
+def test_a_report_of_a_hundred_candidates_is_small() -> None:
+    run = sample_run()
+    many = [replace(run.candidate("a1-pruned"), name=f"more-{n}") for n in range(100)]
+    page = render_html(replace(run, candidates=(*run.candidates, *many)), details())
+    assert len(page.encode()) < 3_000_000

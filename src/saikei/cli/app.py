@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from saikei.cli import demo, edit, explain, export, fuse, merge, optimize, profile, report, resolve
+from saikei.cli import (
+    demo,
+    diff,
+    edit,
+    explain,
+    export,
+    fuse,
+    merge,
+    optimize,
+    profile,
+    report,
+    resolve,
+)
 from saikei.errors import InputError, in_one_line
 
 app = typer.Typer(
@@ -53,6 +65,7 @@ _EXAMPLES: dict[Callable[..., None], str] = {
     fuse.fuse: "saikei fuse a.keras b.keras --weights learn --data data.npz --out fused.keras",
     merge.merge: "saikei merge a.safetensors b.safetensors --out merged.safetensors",
     explain.explain: "saikei explain a.keras b.keras --data data.npz",
+    diff.diff: "saikei diff model.keras small.keras --out diff.html",
     report.report: "saikei report run/ --out report.html",
     export.export: "saikei export model.keras --format onnx --out model.onnx",
 }

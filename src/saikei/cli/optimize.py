@@ -198,6 +198,7 @@ def optimize(
             repeats=repeats,
             seed=seed,
             metric=metric,
+            class_names=splits.classes or None,
             workers=workers,
             ray=ray,
         ),

@@ -27,11 +27,13 @@ def report(
     import_keras()
     from saikei.report import text_report, write_html
     from saikei.runs.record import Run
+    from saikei.search.details import details_of
+    from saikei.search.folder import RunFolder
     from saikei.writing import check_target
 
     record = Run.load(run)
     page = run / "report.html" if out is None else check_target(out, "", overwrite)
-    write_html(record, page)
+    write_html(record, page, details_of(record, RunFolder(run, {})))
     if as_json:
         say_json({"report": str(page), "run": record.to_dict()})
         return

@@ -1,257 +1,232 @@
-"""The interactive charts, as Plotly figures; the page adds the colours of its theme."""
+"""The data of the charts, which the page's own script draws."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import plotly.graph_objects as go
 
 from saikei.report.parts import kind_text
 from saikei.runs import numbers
-from saikei.runs.candidate import COST_AXES, KINDS, Candidate, Kind
+from saikei.runs.candidate import COST_AXES, KINDS, Candidate
+from saikei.runs.details import Calibration, Details
 from saikei.runs.front import pareto_front
 from saikei.runs.record import Run
 
-# Mid-tones that are readable on a light and on a dark page.
-COLOURS: Mapping[Kind, str] = {
-    "original": "#8b95a5",
-    "given": "#64748b",
-    "kept": "#3b82f6",
-    "fresh": "#f59e0b",
-    "fused": "#a855f7",
-    "quantized": "#14b8a6",
-}
-SYMBOLS: Mapping[Kind, str] = {
-    "original": "star",
-    "given": "star-diamond",
-    "kept": "circle",
-    "fresh": "diamond",
-    "fused": "hexagon2",
-    "quantized": "square",
-}
-CHOSEN = "#10b981"
+Chart = Mapping[str, Any]
 
 
-def front_chart(run: Run) -> dict[str, Any]:
-    """Metric against cost, one point for each candidate, with the Pareto front.
+def charts_of(run: Run, details: Details) -> dict[str, Chart]:
+    """All charts of a report by name, as values for JSON.
 
-    Returns:
-        `{"figure": …, "views": …}`: the figure for the run's own cost axis, and for each axis
-        the arguments of `Plotly.update` that show it.
+    Args:
+        run: A finished run.
+        details: What is shown besides its record.
     """
+    return {
+        "front": front_chart(run),
+        "choices": choices_chart(run),
+        "training": training_chart(run),
+        "library": library_chart(run),
+        "slider": slider_chart(run, details),
+        "calibration": _calibration_chart(details),
+    }
+
+
+def front_chart(run: Run) -> Chart:
+    """Metric against each cost, one point for each candidate, with the Pareto front."""
     axes = [run.cost_axis, *(a for a in COST_AXES if a != run.cost_axis)]
     axes = [
         a for a in axes if all(c.cost.latency is not None or a != "latency" for c in run.candidates)
     ]
-    kinds = [kind for kind in KINDS if any(c.kind == kind for c in run.candidates)]
-    figure = go.Figure()
-    figure.add_trace(_front_line(run, run.cost_axis))
-    figure.add_trace(_chosen_ring(run))
-    for kind in kinds:
-        figure.add_trace(_points(run, kind))
     metric = run.candidate(run.baseline).validation.name
-    suffix = " (%)" if numbers.is_share(metric) else ""
-    figure.update_layout(
-        template="none", hovermode="closest", legend={"orientation": "h", "y": -0.25}
-    )
-    figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(title_text=f"{chart_text(metric.replace('_', ' '))} on validation{suffix}")
-    views = {axis: _view(run, kinds, axis) for axis in axes}
-    figure.update_layout(views[run.cost_axis]["layout"])
-    return {"figure": figure.to_plotly_json(), "views": views}
+    return {
+        "axes": [_axis(run, axis) for axis in axes],
+        "label": f"{metric.replace('_', ' ')} on validation{_suffix(metric)}",
+        "kinds": {
+            kind: KINDS[kind] for kind in KINDS if any(c.kind == kind for c in run.candidates)
+        },
+        "points": [_point(run, candidate, axes) for candidate in run.candidates],
+    }
 
 
-def choices_chart(run: Run) -> dict[str, Any]:
-    """Paired differences with their intervals, one row for each comparison."""
-    metric = run.candidate(run.baseline).validation.name
-    factor = 100.0 if numbers.is_share(metric) else 1.0
-    rows = list(reversed(run.comparisons))
-    labels = [chart_text(f"{c.first} − {c.second}") for c in rows]
-    values = [factor * c.difference.value for c in rows]
-    figure = go.Figure(
-        go.Scatter(
-            x=values,
-            y=list(range(len(rows))),
-            mode="markers",
-            marker={"size": 10, "color": [_choice_colour(run, c.difference) for c in rows]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [
-                    factor * c.difference.high - v for c, v in zip(rows, values, strict=True)
-                ],
-                "arrayminus": [
-                    v - factor * c.difference.low for c, v in zip(rows, values, strict=True)
-                ],
-                "thickness": 1.5,
-                "width": 5,
-                "color": "#8b95a5",
-            },
-            text=[
-                f"{chart_text(c.question)}<br>"
-                f"{chart_text(numbers.difference(metric, c.difference))}"
-                for c in rows
-            ],
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    )
-    better = "first is better" if _greater_is_better(run) else "first is worse"
-    figure.update_layout(template="none", height=110 + 34 * len(rows), margin={"l": 10, "t": 10})
-    figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=labels, automargin=True, zeroline=False
-    )
-    figure.update_xaxes(
-        title_text=f"difference in {chart_text(numbers.unit(metric))}, 95 % interval "
-        f"(right of zero: {better})",
-        zeroline=True,
-        zerolinewidth=2,
-    )
-    return {"figure": figure.to_plotly_json(), "views": {}}
+def _axis(run: Run, axis: str) -> dict[str, Any]:
+    unit = f" (ms per batch of {run.candidate(run.baseline).cost.batch_size})"
+    return {
+        "name": axis,
+        "label": numbers.COSTS[axis] + (unit if axis == "latency" else ""),
+        "limit": run.settings.limits.get(axis),
+        "front": [[c.cost.on(axis), _shown(c)[0]] for c in pareto_front(run.candidates, axis)],
+    }
 
 
-def _greater_is_better(run: Run) -> bool:
-    return run.candidate(run.baseline).validation.greater_is_better
+def _point(run: Run, candidate: Candidate, axes: list[str]) -> dict[str, Any]:
+    value, low, high = _shown(candidate)
+    return {
+        "name": candidate.name,
+        "kind": candidate.kind,
+        "x": {axis: candidate.cost.on(axis) for axis in axes},
+        "y": value,
+        "low": low,
+        "high": high,
+        "strong": candidate.name in (*run.front, run.chosen),
+        "chosen": candidate.name == run.chosen,
+        "text": _hover(run, candidate),
+    }
 
 
-def _choice_colour(run: Run, difference: Any) -> str:
-    if not difference.clear:
-        return "#8b95a5"
-    return CHOSEN if (difference.value > 0) == _greater_is_better(run) else "#ef4444"
-
-
-def _percent(candidate: Candidate) -> tuple[float, float, float]:
+def _shown(candidate: Candidate) -> tuple[float, float, float]:
+    """The metric and its interval, in percent for a share."""
     score = candidate.validation
     factor = 100.0 if numbers.is_share(score.name) else 1.0
     return factor * score.value, factor * score.low, factor * score.high
 
 
-def _points(run: Run, kind: Kind) -> go.Scatter:
-    candidates = [c for c in run.candidates if c.kind == kind]
-    values = [_percent(c) for c in candidates]
-    return go.Scatter(
-        name=KINDS[kind],
-        x=[c.cost.on(run.cost_axis) for c in candidates],
-        y=[value for value, _, _ in values],
-        mode="markers",
-        marker={
-            "color": COLOURS[kind],
-            "symbol": SYMBOLS[kind],
-            "size": 15 if kind in ("original", "given") else 11,
-            "opacity": [1.0 if c.name in (*run.front, run.chosen) else 0.55 for c in candidates],
-        },
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [high - value for value, _, high in values],
-            "arrayminus": [value - low for value, low, _ in values],
-            "thickness": 1,
-            "width": 3,
-            "color": _faint(COLOURS[kind]),
-        },
-        text=[_hover(run, c) for c in candidates],
-        hovertemplate="%{text}<extra></extra>",
-    )
+def _suffix(metric: str) -> str:
+    return " (%)" if numbers.is_share(metric) else ""
 
 
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.35)"
-
-
-def _hover(run: Run, candidate: Candidate) -> str:
+def _hover(run: Run, candidate: Candidate) -> list[str]:
+    """Lines about a candidate, its name first."""
     baseline = run.candidate(run.baseline).cost
     cost = candidate.cost
     state = "Pareto-optimal" if candidate.name in run.front else "dominated"
-    return "<br>".join(
-        [
-            f"<b>{chart_text(candidate.name)}</b> · {kind_text(candidate)}",
-            f"{chart_text(candidate.validation.name)} {numbers.score(candidate.validation)}",
-            f"{numbers.count(cost.macs)} MACs ({numbers.ratio(cost.macs, baseline.macs)})",
-            f"{numbers.count(cost.params)} parameters"
-            f" ({numbers.ratio(cost.params, baseline.params)})",
-            f"{numbers.milliseconds(cost.latency)} per batch of {cost.batch_size}",
-            f"{state}, {'fits' if candidate.fits else 'does not fit'} the budget",
-        ]
+    macs, params = (
+        numbers.ratio(getattr(cost, one), getattr(baseline, one)) for one in ("macs", "params")
     )
+    return [
+        f"{candidate.name} · {kind_text(candidate)}",
+        f"{candidate.validation.name} {numbers.score(candidate.validation)}",
+        f"{numbers.count(cost.macs)} MACs ({macs})",
+        f"{numbers.count(cost.params)} parameters ({params})",
+        f"{numbers.milliseconds(cost.latency)} per batch of {cost.batch_size}",
+        f"{state}, {'fits' if candidate.fits else 'does not fit'} the budget",
+    ]
 
 
-def _front_line(run: Run, axis: str) -> go.Scatter:
-    front = pareto_front(run.candidates, axis)
-    return go.Scatter(
-        name="Pareto front",
-        x=[c.cost.on(axis) for c in front],
-        y=[_percent(c)[0] for c in front],
-        mode="lines",
-        line={"shape": "hv", "color": CHOSEN, "width": 1.5, "dash": "dot"},
-        hoverinfo="skip",
-    )
-
-
-def _chosen_ring(run: Run) -> go.Scatter:
-    chosen = run.candidate(run.chosen)
-    return go.Scatter(
-        name="to ship",
-        x=[chosen.cost.on(run.cost_axis)],
-        y=[_percent(chosen)[0]],
-        mode="markers",
-        marker={"size": 24, "color": "rgba(0,0,0,0)", "line": {"color": CHOSEN, "width": 2.5}},
-        hoverinfo="skip",
-    )
-
-
-def _view(run: Run, kinds: list[Kind], axis: str) -> dict[str, Any]:
-    front = _front_line(run, axis)
-    ring = run.candidate(run.chosen).cost.on(axis)
-    points = [[c.cost.on(axis) for c in run.candidates if c.kind == kind] for kind in kinds]
-    ys = [[_percent(c)[0] for c in run.candidates if c.kind == kind] for kind in kinds]
-    limit = run.settings.limits.get(axis)
-    unit = f" (ms per batch of {run.candidate(run.baseline).cost.batch_size})"
+def choices_chart(run: Run) -> Chart:
+    """Paired differences with their intervals, one row for each comparison."""
+    score = run.candidate(run.baseline).validation
+    factor = 100.0 if numbers.is_share(score.name) else 1.0
+    better = "first is better" if score.greater_is_better else "first is worse"
     return {
-        "restyle": {
-            "x": [list(front.x), [ring], *points],
-            "y": [list(front.y), [_percent(run.candidate(run.chosen))[0]], *ys],
-        },
-        "layout": {
-            "xaxis.title.text": numbers.COSTS[axis] + (unit if axis == "latency" else ""),
-            "shapes": [] if limit is None else [_budget_line(limit)],
-            "annotations": [] if limit is None else [_budget_label(limit)],
-        },
+        "label": f"difference in {numbers.unit(score.name)}, 95 % interval "
+        f"(right of zero: {better})",
+        "rows": [
+            {
+                "name": f"{c.first} − {c.second}",
+                "value": factor * c.difference.value,
+                "low": factor * c.difference.low,
+                "high": factor * c.difference.high,
+                "clear": c.difference.clear,
+                "good": (c.difference.value > 0) == score.greater_is_better,
+                "text": [c.question, numbers.difference(score.name, c.difference)],
+            }
+            for c in run.comparisons
+        ],
     }
 
 
-def _budget_line(limit: float) -> dict[str, Any]:
+def training_chart(run: Run) -> Chart:
+    """Logged metrics after each epoch, one line for each trained candidate."""
+    trained = [c for c in run.candidates if c.training is not None and c.training.curves]
+    shipped = {run.chosen, *run.candidate(run.chosen).members}
     return {
-        "type": "line",
-        "x0": limit,
-        "x1": limit,
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": "#ef4444", "width": 1.5, "dash": "dash"},
+        "views": [
+            {"name": key, "label": _curve_label(key), "share": numbers.is_share(key)}
+            for key in _curve_keys(trained)
+        ],
+        "lines": [
+            {
+                "name": c.name,
+                "kind": c.kind,
+                "strong": c.name in shipped,
+                "values": {key: _gaps(v) for key, v in c.training.curves.items()},
+            }
+            for c in trained
+            if c.training is not None
+        ],
     }
 
 
-def _budget_label(limit: float) -> dict[str, Any]:
+def _curve_keys(trained: list[Candidate]) -> list[str]:
+    """Names of the logged metrics, the validation metric first."""
+    found: dict[str, None] = {}
+    for candidate in trained:
+        assert candidate.training is not None
+        found.update(dict.fromkeys(candidate.training.curves))
+    metric = trained[0].validation.name if trained else ""
+    # Keras's distiller logs its loss twice.
+    wanted = [key for key in found if key not in ("learning_rate", "total_loss")]
+    first = [f"val_{metric}", "val_loss", metric, "loss"]
+    return [k for k in first if k in wanted] + sorted(k for k in wanted if k not in first)
+
+
+def _curve_label(key: str) -> str:
+    name = key.removeprefix("val_").replace("_", " ")
+    return f"{name}, validation" if key.startswith("val_") else f"{name}, training"
+
+
+def _gaps(values: Iterable[float]) -> list[float | None]:
+    """Values for JSON, which has no infinity: the line gets a gap instead."""
+    return [round(value, 6) if math.isfinite(value) else None for value in values]
+
+
+def library_chart(run: Run) -> Chart:
+    """Predicted against measured divergence of the structures that were measured."""
     return {
-        "x": limit,
-        "y": 1,
-        "yref": "paper",
-        "text": "budget",
-        "showarrow": False,
-        "xanchor": "left",
-        "yanchor": "top",
-        "xshift": 5,
-        "font": {"color": "#ef4444"},
+        "unit": next((one.unit for one in run.library.values()), ""),
+        "points": [
+            [predicted, real]
+            for one in run.library.values()
+            for predicted, real in one.structures
+            if math.isfinite(predicted) and math.isfinite(real)
+        ],
     }
 
 
-def chart_text(text: str) -> str:
-    """Text that a Plotly chart shows unchanged: without HTML tags and `%{…}` templates.
+def slider_chart(run: Run, details: Details) -> Chart:
+    """The predicted front of the baseline, or of the first given model that has one."""
+    fronts = details.fronts
+    name = run.baseline if run.baseline in fronts else next(iter(fronts), "")
+    if not name or not any(fronts[name].points.values()):
+        return {"points": []}
+    front = fronts[name]
+    axis = next(iter(front.points))
+    metric = run.candidate(run.baseline).validation.name
+    return {
+        "axis": axis,
+        "label": numbers.COSTS[axis],
+        "unit": front.unit,
+        "original": front.original,
+        "name": name,
+        "points": [
+            {"costs": point.costs, "loss": point.loss, "changes": point.changes}
+            for point in front.points[axis]
+        ],
+        "measured": [
+            {
+                "name": c.name,
+                "cost": c.cost.on(axis),
+                "metric": numbers.metric_value(metric, c.validation.value),
+                "value": c.validation.value
+                if c.validation.greater_is_better
+                else -c.validation.value,
+            }
+            for c in run.candidates
+        ],
+        "metric": metric.replace("_", " "),
+    }
 
-    Args:
-        text: Text from a record.
-    """
-    return html.escape(text, quote=False).replace("%{", "%&#123;")
+
+def _calibration_chart(details: Details) -> Chart:
+    outcome = details.outcome
+    if outcome is None:
+        return {"lines": []}
+    return {
+        "lines": [_bins("original", outcome.before), _bins("to ship", outcome.after)],
+    }
+
+
+def _bins(name: str, calibration: Calibration) -> dict[str, Any]:
+    return {"name": name, "bins": calibration.bins}

@@ -4,48 +4,49 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from saikei.report.charts import choices_chart, front_chart
-from saikei.report.curves import training_chart
+from saikei.report.charts import charts_of
+from saikei.report.lanes import picture_of
 from saikei.report.parts import report_of
+from saikei.runs import numbers
+from saikei.runs.details import Details
+from saikei.runs.graph_diff import GraphDiff
 from saikei.runs.record import Run
 from saikei.writing import check_target, write_text
 
 
-def render_html(run: Run) -> str:
+def render_html(run: Run, details: Details | None = None) -> str:
     """The report as one HTML page that contains all it needs and requests nothing.
 
     Args:
         run: A finished run.
+        details: What is shown besides its record; `None` shows the record alone.
     """
-    charts = {
-        "front": front_chart(run),
-        "choices": choices_chart(run),
-        "training": training_chart(run),
-    }
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report_of(run),
-            charts=charts,
-            style=Markup(_asset("report.css")),
-            script=Markup(_asset("report.js")),
-            plotly=Markup(get_plotlyjs()),
-        )
+    details = details or Details()
+    return _rendered(
+        "report.html.j2",
+        report=report_of(run),
+        details=details,
+        pictures=[picture_of(diff) for diff in details.graphs],
+        charts=charts_of(run, details),
+        signed=numbers.signed,
+        metric_value=numbers.metric_value,
     )
 
 
-def write_html(run: Run, path: str | Path, overwrite: bool = True) -> Path:
+def write_html(
+    run: Run, path: str | Path, details: Details | None = None, overwrite: bool = True
+) -> Path:
     """Write the report as one HTML file that works offline.
 
     Args:
         run: A finished run.
         path: The file; its folder must exist.
+        details: What is shown besides its record; `None` shows the record alone.
         overwrite: Whether an existing file may be replaced, as in `keras.Model.save`.
 
     Returns:
@@ -55,7 +56,22 @@ def write_html(run: Run, path: str | Path, overwrite: bool = True) -> Path:
         InputError: If the path cannot be written to, or exists and `overwrite` is false.
         DiskError: If the disk is full or refuses the file.
     """
-    return write_text(check_target(path, "", overwrite), render_html(run))
+    return write_text(check_target(path, "", overwrite), render_html(run, details))
+
+
+def render_diff(diff: GraphDiff) -> str:
+    """The comparison of two models as one HTML page that works offline.
+
+    Args:
+        diff: The comparison.
+    """
+    return _rendered("diff.html.j2", picture=picture_of(diff), charts={})
+
+
+def _rendered(template: str, **values: Any) -> str:
+    page = _environment().get_template(template)
+    style, script = Markup(_asset("report.css")), Markup(_asset("report.js"))
+    return page.render(style=style, script=script, **values)
 
 
 @cache

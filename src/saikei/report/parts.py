@@ -78,11 +78,12 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class EffortRow:
-    """Epochs that one family of candidates was trained, rung by rung."""
+    """Epochs that one family of candidates was trained, rung by rung, as texts and as bars."""
 
     family: str
     epochs: tuple[str, ...]
     total: str
+    bars: tuple[tuple[float, str], ...]
 
 
 @dataclass(frozen=True)
@@ -328,9 +329,26 @@ def _effort(run: Run) -> tuple[EffortRow, ...]:
                 for rung in _rungs(run)
             ),
             str(sum(one.epochs for one in run.effort if one.family == family)),
+            _bars(run, family),
         )
         for family in families
     )
+
+
+def _bars(run: Run, family: str) -> tuple[tuple[float, str], ...]:
+    """For each rung the length of a bar, in percent of the longest family, and its text."""
+    totals = [
+        sum(one.epochs for one in run.effort if one.family == name)
+        for name in {one.family for one in run.effort}
+    ]
+    bars = []
+    for rung in _rungs(run):
+        found = [one for one in run.effort if (one.family, one.rung) == (family, rung)]
+        epochs = sum(one.epochs for one in found)
+        candidates = sum(one.candidates for one in found)
+        text = f"{family}, to epoch {rung}: {epochs} epochs of {candidates} candidates"
+        bars.append((100 * epochs / max(max(totals), 1), text))
+    return tuple(bars)
 
 
 def _epochs(records: list[EffortRecord]) -> str:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -17,11 +17,13 @@ from saikei.codec import to_jsonable
 from saikei.exporting.runtimes import open_litert
 from saikei.reading import holds_json
 from saikei.runs.candidate import Candidate
+from saikei.runs.details import Details
 from saikei.runs.front import cost_axis, pareto_front
 from saikei.runs.record import Decision, FinalTest, Run, RunSettings
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.context import RunContext
+from saikei.search.details import details_of, write_details
 from saikei.search.folder import RunFolder
 from saikei.search.selection import choose_candidate, harm
 from saikei.writing import write_text
@@ -36,12 +38,14 @@ class Session:
         fingerprint: Hashes of models, data and settings, by name.
         started: Time of the start, ISO 8601 in UTC.
         noted: What was decided before the search began.
+        classes: Names of the classes; empty if they are unknown.
     """
 
     samples: Mapping[str, int]
     fingerprint: Mapping[str, str]
     started: str
     noted: tuple[Decision, ...]
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def begun(
@@ -49,6 +53,7 @@ class Session:
         samples: Mapping[str, int],
         fingerprint: Mapping[str, str],
         noted: Decision | None,
+        classes: Sequence[str] | None = None,
     ) -> Session:
         """A session that begins now.
 
@@ -56,9 +61,11 @@ class Session:
             samples: Number of samples of each part of the data.
             fingerprint: Hashes of models, data and settings, by name.
             noted: What was decided about labels; `None` for nothing.
+            classes: Names of the classes; `None` if they are unknown.
         """
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(samples, fingerprint, started, () if noted is None else (noted,))
+        decisions = () if noted is None else (noted,)
+        return cls(samples, fingerprint, started, decisions, tuple(classes or ()))
 
 
 @dataclass(frozen=True)
@@ -134,26 +141,33 @@ def conclude(
     )
 
 
-def write_run(run: Run, context: RunContext) -> None:
-    """Write the front, the report and, last, the record, which marks the run as finished."""
-    complete_run(run, context.folder, anew=True)
+def write_run(run: Run, context: RunContext, classes: Sequence[str] = ()) -> None:
+    """Write the front, the report and, last, the record, which marks the run as finished.
+
+    Args:
+        run: The finished run.
+        context: Its folder and validation data.
+        classes: Names of the classes; empty if they are unknown.
+    """
+    details = write_details(run, context.folder, context.judge, classes)
+    complete_run(run, context.folder, details)
     write_text(context.folder.record, run.to_json())
 
 
-def complete_run(run: Run, folder: RunFolder, anew: bool = False) -> None:
+def complete_run(run: Run, folder: RunFolder, details: Details | None = None) -> None:
     """Write the files that follow from the record, if they are missing or damaged.
 
     Args:
         run: A finished run.
         folder: Its folder.
-        anew: Whether to write them in any case.
+        details: What the report shows besides; the files are then written in any case.
     """
     front = [to_jsonable(run.candidate(name)) for name in run.front]
     path, page = folder.path / "front.json", folder.path / "report.html"
-    if anew or not holds_json(path, front):
+    if details is not None or not holds_json(path, front):
         write_text(path, json.dumps(front, indent=1))
-    if anew or not page.is_file():
-        report.write_html(run, page)
+    if details is not None or not page.is_file():
+        report.write_html(run, page, details_of(run, folder) if details is None else details)
 
 
 def _look_at_test(baseline: Candidate, context: RunContext, test: Labelled) -> FinalTest:

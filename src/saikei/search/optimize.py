@@ -52,6 +52,7 @@ def optimize(
     seed: int = 0,
     latency: bool = True,
     metric: Any = None,
+    class_names: Sequence[str] | None = None,
     workers: int | None = None,
     ray: str | None = None,
     progress: bool = True,
@@ -102,6 +103,8 @@ def optimize(
             at the size of the data.
         metric: Metric to choose by and report, such as `"auc"`, `"f1"` or `"balanced_accuracy"`;
             see `evaluate`. `None` takes the accuracy, or the squared error for regression.
+        class_names: Names of the classes in the order of their numbers, for the report; `None`
+            shows the numbers.
         workers: Number of processes on this machine that train candidates; `None` trains them in
             this process. The result is the same.
         ray: Address of a Ray cluster that trains candidates, `"auto"` for the one of this machine;
@@ -164,7 +167,7 @@ def optimize(
             with locked(path), board:
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
-                session = Session.begun(data.samples, fingerprint, labelled.decision)
+                session = Session.begun(data.samples, fingerprint, labelled.decision, class_names)
                 try:
                     shown = Events((board, *own))
                     Pipeline(named, data, folder, asked, executor, session, shown).run()

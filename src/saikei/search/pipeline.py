@@ -17,6 +17,7 @@ from saikei.executors import Executor
 from saikei.graph import read
 from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
+from saikei.runs.details import Details
 from saikei.runs.front import cost_axis
 from saikei.runs.record import Decision, Run, RunSettings
 from saikei.scoring.labelled import Labelled
@@ -167,9 +168,9 @@ class Pipeline:
         run = conclude(results, context, self._session, settings, final)
         run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
         if interrupt.error is not None:
-            complete_run(run, self._folder, anew=True)
+            complete_run(run, self._folder, Details())
             interrupt.reraise()
-        write_run(run, context)
+        write_run(run, context, self._session.classes)
         self._events.emit("finished", chosen=run.chosen)
 
     def _space(self, judge: Labelled) -> Space:

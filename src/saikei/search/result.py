@@ -13,6 +13,7 @@ from saikei.budget import Budget
 from saikei.graph import copy_model
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
+from saikei.search.details import details_of
 from saikei.search.folder import RunFolder
 from saikei.search.library import Library
 from saikei.search.propose import Structure, resolve
@@ -111,7 +112,8 @@ class Result:
 
     def report(self, path: str | Path, overwrite: bool = True) -> Path:
         """Write the report as one HTML file that works offline; see `report.write_html`."""
-        return report.write_html(self.run, path, overwrite)
+        details = details_of(self.run, RunFolder(self.folder, {}))
+        return report.write_html(self.run, path, details, overwrite)
 
     def __str__(self) -> str:
         return report.render_text(self.run)

@@ -1,0 +1,159 @@
+"""What a report shows besides the record of a run: values that are made once, at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from saikei.runs.graph_diff import GraphDiff
+
+
+@dataclass(frozen=True)
+class Point:
+    """A structure on the predicted front of a library.
+
+    Args:
+        costs: Its predicted costs by name.
+        loss: The divergence from the original that is predicted for it.
+        changes: What is changed, one text for each place.
+    """
+
+    costs: Mapping[str, float]
+    loss: float
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictedFront:
+    """The structures of the least predicted loss for each cost, from the library of a run.
+
+    Args:
+        unit: Unit of the losses.
+        original: Costs of the original by name.
+        points: For each cost that is saved, structures, cheapest first.
+    """
+
+    unit: str
+    original: Mapping[str, float]
+    points: Mapping[str, tuple[Point, ...]]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of the validation data.
+
+    Args:
+        name: Its name, or its number.
+        samples: Number of its samples.
+        before: Share of them that the original predicts right.
+        after: Share of them that the shipped model predicts right.
+        confused: The class that the shipped model predicts most often instead; empty if none.
+    """
+
+    name: str
+    samples: int
+    before: float
+    after: float
+    confused: str
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A sample that the original predicts right and the shipped model wrong.
+
+    Args:
+        row: Its row in the validation data.
+        label: Its class.
+        predicted: What the shipped model predicts.
+        confidence: The probability that the shipped model gives to that.
+        picture: The sample as a PNG in a `data:` address; empty if it is no image.
+        text: The sample as text; empty if it is an image.
+    """
+
+    row: int
+    label: str
+    predicted: str
+    confidence: float
+    picture: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often a model is right where it is confident.
+
+    Args:
+        error: Expected calibration error, from ten bins: the mean difference between confidence
+            and share of right predictions.
+        bins: For each bin with samples, mean confidence, share of right predictions, and number of
+            samples.
+    """
+
+    error: float
+    bins: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Which samples gain and lose by the shipped model, on validation.
+
+    Args:
+        samples: Number of samples.
+        lost: Number that the original predicts right and the shipped model wrong.
+        won: Number that the original predicts wrong and the shipped model right.
+        agree: Number for which both predict the same class.
+        classes: The classes, the one that loses most first.
+        flips: Some of those that are lost, the most confident first.
+        before: Calibration of the original.
+        after: Calibration of the shipped model.
+    """
+
+    samples: int
+    lost: int
+    won: int
+    agree: int
+    classes: tuple[ClassRow, ...]
+    flips: tuple[Flip, ...]
+    before: Calibration
+    after: Calibration
+
+
+@dataclass(frozen=True)
+class MemberRow:
+    """A member of a shipped model that is fused.
+
+    Args:
+        name: Its name.
+        weight: Its weight; `None` if the fusion has none.
+        metric: Its own metric on validation.
+        worth: Metric of the average of all members minus that without this one, all with their
+            weights; `None` if the fusion is no average.
+        agreement: For each member, the share of samples for which both predict the same class.
+        share: Share of the rows that it sees in a cascade; `None` elsewhere.
+    """
+
+    name: str
+    weight: float | None
+    metric: float
+    worth: float | None
+    agreement: tuple[float, ...]
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a report shows besides the record of a run.
+
+    Args:
+        graphs: The original and each network of the shipped model, laid over each other.
+        fronts: The predicted front of each given model with a library, by its name.
+        outcome: Who gains and who loses; `None` if the task is no classification of one output.
+        team: The members of a fused model; empty for a single network.
+        classes: Names of the classes, in the order of their numbers; empty if they are unknown.
+    """
+
+    graphs: tuple[GraphDiff, ...] = ()
+    fronts: Mapping[str, PredictedFront] = field(default_factory=dict)
+    outcome: Outcome | None = None
+    team: tuple[MemberRow, ...] = ()
+    classes: tuple[str, ...] = ()

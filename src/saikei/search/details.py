@@ -1,0 +1,159 @@
+"""The details of a run: what its report shows besides the record, made from its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from saikei.codec import from_jsonable, to_jsonable
+from saikei.errors import SaikeiError
+from saikei.models import CascadeModel
+from saikei.reading import read_json
+from saikei.runs.candidate import Candidate
+from saikei.runs.details import Details, MemberRow, Point, PredictedFront
+from saikei.runs.graph_diff import GraphDiff, compare_graphs
+from saikei.runs.record import Run
+from saikei.scoring.labelled import Labelled, Outputs
+from saikei.search.folder import RunFolder
+from saikei.search.library import Library
+from saikei.search.outcome import outcome_of, predicted_classes
+from saikei.search.propose import Proposer
+from saikei.search.propose.path import Solution
+from saikei.search.propose.space import AXES
+from saikei.writing import write_text
+
+# Graphs of networks, and structures of a front, that are shown.
+_NETWORKS = 4
+_POINTS = 60
+# Costs along which there is a front.
+_PATHS = ("macs", "params", "bytes")
+
+
+def write_details(
+    run: Run, folder: RunFolder, judge: Labelled | None = None, classes: Sequence[str] = ()
+) -> Details:
+    """Make the details of a run and store them in its folder, as `details.json`.
+
+    Args:
+        run: A run whose candidates are all in the folder.
+        folder: The folder.
+        judge: Labels and inputs of the validation data; without it, nothing is shown of samples.
+        classes: Names of the classes; empty if they are unknown.
+    """
+    chosen = run.candidate(run.chosen)
+    shipped = [run.candidate(name) for name in chosen.members] or [chosen]
+    outputs = {c.name: folder.outputs(c.name) for c in (run.candidate(run.baseline), chosen)}
+    details = Details(
+        graphs=_graphs(run, shipped[:_NETWORKS], folder),
+        fronts=_fronts(run, folder),
+        outcome=None
+        if judge is None
+        else outcome_of(judge, outputs[run.baseline], outputs[run.chosen], classes),
+        team=() if judge is None else _team(run, chosen, judge, folder),
+        classes=tuple(classes),
+    )
+    write_text(_path(folder), json.dumps(to_jsonable(details), indent=1))
+    return details
+
+
+def details_of(run: Run, folder: RunFolder) -> Details:
+    """The stored details of a run; where there are none, those that its folder allows."""
+    if _path(folder).is_file():
+        return from_jsonable(Details, read_json(_path(folder), "The details of the run"))
+    return write_details(run, folder)
+
+
+def _path(folder: RunFolder) -> Path:
+    return folder.path / "details.json"
+
+
+def _graphs(run: Run, shipped: Sequence[Candidate], folder: RunFolder) -> tuple[GraphDiff, ...]:
+    found = []
+    for candidate in shipped:
+        original = candidate.parent or run.baseline
+        if candidate.name != original and (folder.candidates / candidate.name).is_dir():
+            try:
+                diff = compare_graphs(folder.model(original), folder.model(candidate.name))
+            # Neither a file that is gone nor a model that cannot be read hides the rest.
+            except (SaikeiError, OSError):
+                continue
+            found.append(GraphDiff(original, candidate.name, diff.nodes, diff.macs, diff.params))
+    return tuple(found)
+
+
+def _fronts(run: Run, folder: RunFolder) -> Mapping[str, PredictedFront]:
+    axis = run.cost_axis if run.cost_axis in _PATHS else "macs"
+    found = {}
+    for name in run.library:
+        try:
+            library = Library.load(folder.library(name))
+            proposer = Proposer(folder.model(name), library)
+            points = proposer.path(axis).least()
+        except (SaikeiError, OSError):
+            continue
+        chosen = np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))
+        original = {one: float(getattr(library.original, one)) for one in _PATHS}
+        shown = tuple(_point(proposer, points[i]) for i in chosen) if points else ()
+        found[name] = PredictedFront(library.unit, original, {axis: shown})
+    return found
+
+
+def _point(proposer: Proposer, found: Solution) -> Point:
+    costs = {name: float(value) for name, value in zip(AXES, found.costs, strict=True)}
+    changes = [f"{option.site}: {option.change}" for option in proposer.blocks(found.space)]
+    changes += [
+        f"{site.name}: {site.options[level - 1].change}"
+        for site, level in zip(found.space.sites, found.levels, strict=True)
+        if level
+    ]
+    return Point({name: costs[name] for name in _PATHS}, float(found.loss), tuple(changes))
+
+
+def _team(run: Run, chosen: Candidate, judge: Labelled, folder: RunFolder) -> tuple[MemberRow, ...]:
+    """The members of a fused model; none for a single network, or several outputs."""
+    if not chosen.members or len(judge.tasks) != 1:
+        return ()
+    outputs = [folder.outputs(name) for name in chosen.members]
+    classify = judge.tasks[0].kind in ("binary", "multiclass")
+    classes = [predicted_classes(judge, one) for one in outputs] if classify else []
+    seen = _rows_seen(folder)
+    rows = []
+    for number, name in enumerate(chosen.members):
+        agreement = [float((classes[number] == other).mean()) for other in classes]
+        rows.append(
+            MemberRow(
+                name,
+                chosen.weights[number] if chosen.weights else None,
+                run.candidate(name).validation.value,
+                _worth(judge, outputs, chosen.weights, number),
+                tuple(agreement),
+                seen[number] if number < len(seen) else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _worth(
+    judge: Labelled, outputs: Sequence[Outputs], weights: Sequence[float], number: int
+) -> float | None:
+    """The metric of an average of all members minus that without one."""
+    if len(weights) != len(outputs) or len(outputs) < 2:
+        return None
+    rest = [0.0 if i == number else weight for i, weight in enumerate(weights)]
+    if sum(rest) <= 0 or sum(weights) <= 0:
+        return None
+    whole, without = (
+        judge.score((np.average([one[0] for one in outputs], axis=0, weights=w),)).value
+        for w in (weights, rest)
+    )
+    return whole - without
+
+
+def _rows_seen(folder: RunFolder) -> tuple[float, ...]:
+    """For each member of a shipped cascade the share of rows that it sees; else nothing."""
+    model = folder.load(folder.best)
+    shares = getattr(model, "shares", None) if isinstance(model, CascadeModel) else None
+    return tuple(float(share) for share in shares or ())
