@@ -74,7 +74,8 @@ def search(model: Any, out: Path | None, **changes: Any) -> Result:
         "seed": 4,
         "progress": False,
     }
-    return sk.optimize(model, splits.train, out=out, **{**arguments, **changes})
+    arguments |= {"train": splits.train, "out": out} | changes
+    return sk.optimize(model, **arguments)
 
 
 def state_of(model: keras.Model) -> list[bytes]:

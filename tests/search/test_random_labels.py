@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import saikei as sk
 from saikei.budget import Budget
 from saikei.search.comparisons import SHIPPED_OR_ORIGINAL, compare_choices
 from saikei.search.compose import Member, teams
 from saikei.search.selection import choose_candidate
 from tests.search.made_up import candidate, cost, judge_of_binary
+from tests.search.small import data, dense, search
 
 ROWS, CANDIDATES = 300, 12
 
@@ -52,6 +54,24 @@ def claims(seed: int) -> list[str]:
 @pytest.mark.parametrize("runs", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_nothing_is_claimed(runs: int) -> None:
     assert [claim for seed in range(runs) for claim in claims(seed)] == []
+
+
+@pytest.mark.slow
+def test_real_trainings_on_random_labels_claim_nothing() -> None:
+    claimed = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        (x, _), (xv, _) = data().train, data().validation
+        train, validation = ((part, rng.integers(0, 10, len(part))) for part in (x, xv))
+        model = dense(seed)
+        sk.fit(model, train, epochs=2, batch_size=16, seed=seed, progress=False)
+        asked = {"methods": ["prune", "average", "greedy"], "effort": 8, "latency": False}
+        result = search(
+            model, None, train=train, validation=validation, test=None, seed=seed, **asked
+        )
+        claimed += [c.answer for c in result.run.comparisons if c.question == SHIPPED_OR_ORIGINAL]
+        assert result.chosen.kind != "fused"
+    assert "the shipped model: better" not in claimed
 
 
 def test_what_is_there_is_claimed() -> None:
