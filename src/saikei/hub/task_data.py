@@ -47,6 +47,7 @@ def runs_tasks(
             bound = signature.bind(*args, **kwargs)
             names = [name for name in models.split() if name in bound.arguments]
             task = bound.arguments[names[0]] if names else None
+            task = task[0] if isinstance(task, (list, tuple)) and task else task
             for name in data:
                 if name in bound.arguments:
                     given = bound.arguments[name]
@@ -64,8 +65,10 @@ def without_preprocessor(model: Any) -> Any:
     """A task as a plain Functional model with the same layers; any other object as it is.
 
     Args:
-        model: Any object. Training what is returned trains the task.
+        model: Any object, or several in a list. Training what is returned trains the task.
     """
+    if isinstance(model, (list, tuple)):
+        return [without_preprocessor(one) for one in model]
     family = family_of(model)
     if family is None or family.model is family.backbone or not internals.is_graph_model(model):
         return model

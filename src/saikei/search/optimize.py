@@ -17,6 +17,7 @@ from saikei.budget import Budget
 from saikei.edits import Edit
 from saikei.errors import BudgetError, InputError
 from saikei.executors import executor_for, thread_count
+from saikei.hub import runs_tasks
 from saikei.limits import EPOCHS, check_seed, check_whole
 from saikei.runs.front import cost_axis
 from saikei.runs.record import Run
@@ -36,6 +37,7 @@ from saikei.search.unlabelled import with_labels
 
 
 @checked
+@runs_tasks("models", data=("train", "validation", "test"))
 def optimize(
     models: keras.Model | Sequence[keras.Model],
     train: Any,
@@ -71,6 +73,8 @@ def optimize(
         models: One trained `keras.Model`, or several with the same outputs. They are not changed.
             Several may read different inputs, each with a name of its own: `x` is then a
             dictionary of arrays by these names, and fused models take one too.
+            Tasks of KerasHub may be given with data as their preprocessors take it; the result is
+            a plain model, which `saikei.hub.as_family` makes a task of where its class allows it.
         train: Training data as for `keras.Model.fit`: `(x, y)` arrays or a dataset. Without labels
             (`x`, or a dataset of inputs, which is read into memory) the predictions of the one
             model take their place, here and in `validation` and `test`.
