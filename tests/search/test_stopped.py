@@ -127,9 +127,9 @@ def test_a_search_that_is_killed_again_and_again_ends_the_same(
 
 
 def arrays_in(folder: Path) -> dict[str, str]:
-    """The hashes of all files but those that hold times: weights, states, outputs and models."""
+    """The hashes of weights, states, outputs and options; other files hold times too."""
     return {
         name: digest
         for name, digest in contents(folder).items()
-        if name.endswith((".npz", "model.keras")) or name.startswith("libraries/")
+        if name.endswith(".npz") or name.startswith("libraries/")
     }
