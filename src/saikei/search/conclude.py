@@ -110,7 +110,7 @@ def conclude(
         results.candidates, results.outputs, context.judge, axis, results.baseline
     )
     chosen = choice.chosen
-    context.folder.promote(chosen.name)
+    context.folder.promote(chosen.name, [*context.models.values()])
     comparisons = compare_choices(
         results.candidates, results.outputs, context.judge, chosen, results.baseline
     )

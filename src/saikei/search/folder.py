@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from saikei.codec import from_jsonable, to_jsonable
-from saikei.errors import InputError
+from saikei.errors import InputError, ModelError
+from saikei.fusion.members import Members
 from saikei.graph import copy_model
 from saikei.modelfile import check_model_file, load_model
+from saikei.models import CascadeModel
 from saikei.npz import read_arrays
 from saikei.reading import holds_json, read_json
 from saikei.runs.candidate import Candidate
@@ -241,15 +245,46 @@ class RunFolder:
         """Load a model from a file of this folder, without executing code in it."""
         return load_model(path, self.custom, compiled=False)
 
-    def promote(self, name: str) -> None:
-        """Copy a candidate's model to `best.keras`, and an int8 file to `best.tflite`."""
+    def promote(self, name: str, originals: Sequence[keras.Model]) -> None:
+        """Write a candidate's model to `best.keras`, and its int8 file to `best.tflite`.
+
+        Args:
+            name: The name of the candidate.
+            originals: The given models; `best.keras` is compiled as they are, where they all have
+                the same loss.
+        """
         place = self.candidates / name
-        int8 = place / INT8_FILE
-        for source, target in ((place / "model.keras", self.best), (int8, self.best_int8)):
-            if source.is_file():
-                write_whole(target, partial(shutil.copyfile, source))
-            else:
-                target.unlink(missing_ok=True)
+        model, int8 = place / "model.keras", place / INT8_FILE
+        with tempfile.TemporaryDirectory() as drafts:
+            shipped = Path(drafts) / "model.keras"
+            if not (model.is_file() and self._save_compiled(name, originals, shipped)):
+                shipped = model
+            for source, target in ((shipped, self.best), (int8, self.best_int8)):
+                if source.is_file():
+                    write_whole(target, partial(shutil.copyfile, source))
+                else:
+                    target.unlink(missing_ok=True)
+
+    def _save_compiled(self, name: str, originals: Sequence[keras.Model], path: Path) -> bool:
+        """Save a candidate compiled as the originals are; false where its file could not be read.
+
+        A loss or metric of the user's own has to be registered for Keras to find it in a file.
+        """
+        model = compiled_like(originals, self.model(name))
+        if not model.compiled:
+            return False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model.save(path)
+                return bool(load_model(path, self.custom).compiled)
+            except (TypeError, ValueError, ModelError):
+                return False
+
+
+def compiled_like(originals: Sequence[keras.Model], model: keras.Model) -> keras.Model:
+    """A model of the search, compiled as the given models are, if they all have the same loss."""
+    return model if isinstance(model, CascadeModel) else Members.of(originals).compile(model)
 
 
 @dataclass(frozen=True)

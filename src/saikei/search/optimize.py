@@ -25,7 +25,7 @@ from saikei.search.board import Board
 from saikei.search.conclude import Session, complete_run
 from saikei.search.events import Events, Listener
 from saikei.search.fingerprint import data_hash, model_hash, settings_hash
-from saikei.search.folder import RunFolder, locked
+from saikei.search.folder import RunFolder, compiled_like, locked
 from saikei.search.listeners import listeners
 from saikei.search.methods import methods_named
 from saikei.search.originals import custom_objects, name_models
@@ -182,7 +182,8 @@ def optimize(
                     raise
         run = Run.load(path)
         complete_run(run, folder)
-        result = Result(folder.load(folder.best), run, path)
+        best = compiled_like([*named.values()], folder.load(folder.best))
+        result = Result(best, run, path)
     if out is None:
         weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
     return result

@@ -56,7 +56,7 @@ class Result:
     """The model to ship, and the record of the search.
 
     Args:
-        best: The model to ship, uncompiled.
+        best: The model to ship, compiled as the given models are if they all have the same loss.
         run: The record of everything that was tried and decided.
         folder: Folder of the run. Without `out` it is deleted together with this object.
     """
