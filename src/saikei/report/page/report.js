@@ -171,7 +171,7 @@
       // Losses differ by orders of magnitude: the axis has their powers of ten.
       const points = chart.points, least = Math.min(...points.map((p) => p.loss).filter((loss) => loss > 0));
       const level = (loss) => Math.log10(Math.max(loss, least));
-      const { svg, x, y } = frame(box, points.map((p) => p.costs[chart.axis]).concat(chart.original[chart.axis]), points.map((p) => level(p.loss)), chart.label, `predicted divergence (${chart.unit})`, 280, { power: true });
+      const { svg, x, y } = frame(box, points.map((p) => p.costs[chart.axis]).concat(chart.original[chart.axis]), points.map((p) => level(p.loss)), chart.label, `predicted divergence (${chart.unit})`, 280, { power: true, left: 84 });
       path(svg, points.map((p) => [x(p.costs[chart.axis]), y(level(p.loss))]), { stroke: COLOURS.kept, "stroke-width": 2, "stroke-dasharray": "3 3" });
       const p = points[chosen];
       explain(make("circle", { cx: x(p.costs[chart.axis]), cy: y(level(p.loss)), r: 7, fill: COLOURS.kept }, "", svg), [`${short(p.costs[chart.axis])}, predicted`, `divergence ${short(p.loss)} ${chart.unit}, predicted`]);
