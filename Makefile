@@ -15,6 +15,10 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 # The tests are bound by compiling models, which uses one core each. A file's tests share what they
 # train, so they stay in one process.
 WORKERS ?= 2
+# Files whose slow tests CI runs too, after all else: a few minutes. Before a file is added, its slow
+# tests are to be run and measured.
+LONG ?= tests/executors/test_interrupts.py tests/fusion/test_chain.py \
+    tests/fusion/test_counted_fits.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 # Whatever environment is active, only ours counts.
@@ -22,7 +26,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help install demo test test-all lint format types layers tests \
-    tests-slow tests-backends tests-jax tests-torch benchmarks site package clean
+    tests-long tests-slow tests-backends tests-jax tests-torch benchmarks site package clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -52,10 +56,13 @@ layers: $(STAMP)  ## check that dependencies point one way
 	$(BIN)/lint-imports
 
 # The networks are small: a process needs no more than its own core.
-tests tests-slow: export TF_NUM_INTRAOP_THREADS ?= 1
+tests tests-long tests-slow: export TF_NUM_INTRAOP_THREADS ?= 1
 
 tests: $(STAMP)  ## run the tests, without the slow ones
 	$(PYTEST)
+
+tests-long: $(STAMP)  ## run those of the slow tests that CI has the time for
+	$(PYTEST) -m slow $(LONG)
 
 tests-slow: $(STAMP)  ## run the slow tests
 	$(PYTEST) -m slow

@@ -118,6 +118,9 @@ def test_the_same_seed_gives_the_same_student(trained: keras.Model) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="tests/search is run on TensorFlow"
+)
 def test_a_search_finds_models_within_the_budget(tmp_path: Path) -> None:
     model = dense()
     sk.fit(model, data().train, epochs=2, progress=False)

@@ -202,7 +202,7 @@ def expected(training: tuple[Any, ...]) -> list[Any]:
 @pytest.mark.backends
 @pytest.mark.parametrize(
     "name",
-    ["processes-2", *(pytest.param(f"processes-{n}", marks=pytest.mark.slow) for n in (1, 4)), RAY],
+    [*(pytest.param(f"processes-{n}", marks=pytest.mark.slow) for n in (1, 2, 4)), RAY],
 )
 def test_training_gives_the_same_bits_everywhere(
     name: str, request: pytest.FixtureRequest, training: tuple[Any, ...], expected: list[Any]

@@ -92,7 +92,7 @@ def adapted() -> list[keras.Model]:
     return [first, second]
 
 
-@pytest.mark.parametrize("how", ["joint", "stages"])
+@pytest.mark.parametrize("how", ["joint", pytest.param("stages", marks=pytest.mark.slow)])
 def test_a_trained_chain_learns_and_leaves_its_members_alone(how: str) -> None:
     members = adapted()
     before = [state(member) for member in members]

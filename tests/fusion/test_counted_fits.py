@@ -102,7 +102,7 @@ def test_a_cascade_weighs_its_rows() -> None:
     [
         ("multiclass", logistic),
         ("multiclass", pooled(MEMBERS)),
-        ("multilabel", logistic),
+        pytest.param("multilabel", logistic, marks=pytest.mark.slow),
         ("regression", ridge),
     ],
 )

@@ -96,8 +96,8 @@ def test_fusions_that_train_can_be_chosen_among():
     assert {type(one.fusion).__name__ for one in found.rivals} == {"BestMember", "Boost"}
 
 
-@pytest.mark.parametrize("name", ["Boost", "Chain", "Multimodal", "Soup"])
-def test_fusions_of_models_refuse_predictions(name):
+def test_fusions_of_models_refuse_predictions():
     made = sk.cross_fit({"a": lambda: member(0), "b": lambda: member(1)}, (X, Y), 2, epochs=1)
-    with pytest.raises(SaikeiError, match=f"{name} needs models, not the predictions of cross_fit"):
-        MADE[name](made)
+    for name in ("Boost", "Chain", "Multimodal", "Soup"):
+        with pytest.raises(SaikeiError, match=f"{name} needs models, not the predictions of"):
+            MADE[name](made)
