@@ -19,7 +19,7 @@ from saikei.runs.record import Decision, LibraryRecord
 from saikei.search.context import RunContext
 from saikei.search.events import Events
 from saikei.search.library import Library, build_library, divergence
-from saikei.search.propose import Measure, Proposal, Structure, propose
+from saikei.search.propose import Measure, Proposal, Structure, check_reachable, propose
 from saikei.search.race import Entry
 
 # Rows that the divergence of a structure is measured on, and that it is refitted to.
@@ -67,6 +67,9 @@ def find_structures(context: RunContext, events: Events) -> Structures:
         folder = context.folder.library(name)
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            check_reachable(
+                model, context.structure_budget, context.calibration, context.methods.edits
+            )
             library = build_library(
                 model,
                 context.calibration,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+import keras
 import numpy as np
 import pytest
 
-from saikei import Budget
+from saikei import Budget, PruneChannels
 from saikei.channels import map_channels
 from saikei.costs import Counts, count_costs
 from saikei.errors import BudgetError
-from saikei.search.propose import Proposal, Proposer, Structure, propose, resolve
+from saikei.search.propose import Proposal, Proposer, Structure, check_reachable, propose, resolve
 from saikei.search.propose.exact import Counter
 from saikei.search.propose.reality import agreement, fit_weights, random_structures
 from saikei.search.propose.space import AXES
@@ -193,3 +194,13 @@ def test_a_library_of_blocks_alone_and_one_without_options() -> None:
     assert resolve(empty, graph(), Budget(macs=1.0)).recipe is None
     with pytest.raises(BudgetError, match="can be brought down to 249,072"):
         resolve(empty, graph(), Budget(macs=0.5))
+
+
+def test_a_budget_out_of_reach_is_refused_from_costs_alone() -> None:
+    x = keras.Input((6,))
+    dense = keras.layers.Dense(16, activation="relu")(x)
+    model = keras.Model(x, keras.layers.Dense(3)(dense))
+    data = np.zeros((20, 6), "float32")
+    check_reachable(model, Budget(macs=0.3), data, [PruneChannels])
+    with pytest.raises(BudgetError, match="macs"):
+        check_reachable(model, Budget(macs=0.01), data, [PruneChannels])

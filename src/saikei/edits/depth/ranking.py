@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,8 +21,11 @@ from saikei.graph import Graph, TensorRef
 from saikei.importance.objective import objective
 from saikei.tensors import to_floats
 
-# Every unit is tried at every step, and differences between units are large.
+# Differences between units are large, so that few samples show them.
 SAMPLES = 256
+# Work of all trials, as runs of all samples, and rows of the outputs that a trial has at least: as
+# every unit is tried at every step, many units are tried on fewer samples.
+PASSES, ROWS = 6, 128
 
 
 class Ranking(ABC):
@@ -76,6 +80,7 @@ class _ByTrial(Ranking):
     def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
         # Outputs before and after, in float64 too.
         samples = fewer(graph, calibration_samples(graph, data, SAMPLES), 8)
+        samples = _for_trials(graph, samples, len(units))
         self._model = GatedModel(graph, _gates(units), samples.inputs)
         self._before, _ = self._model.run(())
         self._tried: dict[frozenset[TensorRef], float] = {}
@@ -157,6 +162,18 @@ def make_ranking(name: str | None, graph: Graph, units: Sequence[Unit], data: An
         )
     ranking: Ranking = RANKINGS[chosen](graph, units, data)
     return ranking
+
+
+def _for_trials(graph: Graph, samples: Samples, units: int) -> Samples:
+    """As many of the samples as the trials of so many units can use, of which a quarter may go."""
+    trials = units * max(units // 4, 1)
+    shape = graph.spec(graph.output_refs()[0]).shape[1:-1]
+    least = -(-ROWS // math.prod(size or 1 for size in shape))
+    most = max(least, PASSES * len(samples) // max(trials, 1))
+    if most >= len(samples):
+        return samples
+    rows = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))
+    return Samples(*tree.map_structure(lambda a: a[rows], (samples.inputs, samples.labels)))
 
 
 def _gates(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:

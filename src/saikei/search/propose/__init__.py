@@ -3,6 +3,7 @@
 from saikei.search.propose.path import Front
 from saikei.search.propose.propose import SHARES, Proposal, propose
 from saikei.search.propose.proposer import Proposer, resolve, resolved
+from saikei.search.propose.reachable import check_reachable
 from saikei.search.propose.reality import Agreement, Measure, agreement, random_structures
 from saikei.search.propose.structure import Family, Structure
 
@@ -16,6 +17,7 @@ __all__ = [
     "Proposer",
     "Structure",
     "agreement",
+    "check_reachable",
     "propose",
     "random_structures",
     "resolve",
