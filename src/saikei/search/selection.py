@@ -94,7 +94,7 @@ def worsened(candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:
 
 
 def harm(candidate: Candidate, baseline: Candidate) -> tuple[Decision, ...]:
-    """What the report says first: which costs the chosen candidate has made worse, if any.
+    """The first line of the report: which costs the chosen candidate has made worse, if any.
 
     Args:
         candidate: The candidate to ship.

@@ -21,8 +21,8 @@ def check_classes(model: Any, classes: Sequence[str], where: str) -> None:
     """
     if len(classes) < 2:
         raise DataError(
-            f"{where} holds one class only ('{classes[0]}'): nothing can be told apart; give data "
-            "of all classes."
+            f"{where} holds one class only ('{classes[0]}'): there is nothing to distinguish; "
+            "give data of all classes."
         )
     outputs = getattr(model, "outputs", None) or []
     size = outputs[0].shape[-1] if len(outputs) == 1 and len(outputs[0].shape) > 1 else None
