@@ -64,7 +64,8 @@ def evaluate(
         DataError: When the data is empty or does not fit the model, or nothing of it counts.
         InputError: When there is no such metric, or the model has several outputs.
     """
-    if metric is not None and metric not in TOKEN_METRICS:
+    of_tokens = metric if isinstance(metric, str) and metric in TOKEN_METRICS else None
+    if metric is not None and of_tokens is None:
         labelled, outputs = observe(model, data, batch_size, loss, metric)
         return labelled.score(outputs)
     inference = Inference(model, loss)
@@ -74,7 +75,7 @@ def evaluate(
     if found != rows.tasks:
         # Only later batches have shown that what looked like classes are numbers.
         rows, _ = _pass(model, data, batch_size, inference, found)
-    return rows.score() if metric is None else rows.of_tokens(metric)
+    return rows.score() if of_tokens is None else rows.of_tokens(of_tokens)
 
 
 def _pass(
