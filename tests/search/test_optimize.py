@@ -33,6 +33,7 @@ def test_the_run_folder_holds_every_candidate_and_the_answer(finished: Finished)
         "front.json",
         "libraries",
         "report.html",
+        "details.json",
         "run.json",
         "rungs",
         "study.db",
