@@ -11,6 +11,7 @@ from saikei.merging.methods import (
     TaskArithmetic,
     Ties,
 )
+from saikei.merging.stacking import stack_blocks
 from saikei.merging.streaming import MergedFile, merge_files
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "TaskArithmetic",
     "Ties",
     "merge_files",
+    "stack_blocks",
 ]

@@ -50,10 +50,13 @@ class Merge(Checked, ABC):
 
     Attributes:
         needs_base: Whether it merges differences to a base that all members were fine-tuned from.
+        elementwise: Whether each number of the result depends on the members' numbers at its index
+            alone, so that a tensor may be merged in parts.
     """
 
     error_class: ClassVar[type[FusionError]] = FusionError
     needs_base: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
 
     def tensor(
         self,
@@ -102,6 +105,7 @@ class Linear(Merge):
     """
 
     weights: tuple[float, ...] | None = None
+    elementwise: ClassVar[bool] = True
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range."""
@@ -132,6 +136,7 @@ class Ema(Merge):
     """
 
     decay: float = 0.9
+    elementwise: ClassVar[bool] = True
 
     def check_arguments(self) -> None:
         """Refuse arguments that are out of range."""
@@ -181,6 +186,7 @@ class TaskArithmetic(Merge):
 
     scale: float = 0.4
     needs_base: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
 
     def _merged(self, of: MemberTensors) -> Array:
         return kernels.merge_deltas(of.arrays, of.base, None, "sum", self.scale, of.out)

@@ -34,7 +34,10 @@ def check_correlation(stores: Sequence[Store], with_base: bool) -> float | None:
     kernels = [
         name
         for name, entry in root.entries.items()
-        if len(entry.shape) > 1 and entry.nbytes and is_float(entry.dtype)
+        if len(entry.shape) > 1
+        and entry.nbytes
+        and is_float(entry.dtype)
+        and all(name in s.entries and s.entries[name].shape == entry.shape for s in stores)
     ]
     if not kernels:
         return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
 from saikei.errors import ModelError
 from saikei.merging.files import hdf5, keras_zip, safetensors, sharded
-from saikei.merging.files.store import Store
+from saikei.merging.files.store import Entry, Store
 
 # What a file's name ends in, and what reads and writes such files.
 _Opened: TypeAlias = Callable[[Path], AbstractContextManager[Store]]
@@ -23,6 +24,9 @@ FORMATS: Mapping[str, tuple[_Opened, _Created]] = MappingProxyType(
         ".keras": (keras_zip.opened, keras_zip.created),
     }
 )
+
+# Formats without a config of their own that would have to fit the tensors' shapes and types.
+RESHAPED = (".safetensors", sharded.INDEX)
 
 
 def ending(path: Path) -> str:
@@ -52,9 +56,25 @@ def open_store(path: Path) -> AbstractContextManager[Store]:
     return FORMATS[ending(path)][0](path)
 
 
-def new_store(path: Path, like: Store) -> AbstractContextManager[Store]:
-    """A new file with the tensors of another, to be filled one by one."""
-    return FORMATS[ending(path)][1](path, like)
+def new_store(
+    path: Path, like: Store, entries: Mapping[str, Entry] | None = None
+) -> AbstractContextManager[Store]:
+    """A new file like another, to be filled tensor by tensor.
+
+    Args:
+        path: The path of the new file.
+        like: The file whose configs and metadata are copied.
+        entries: Names, shapes and types of its tensors, for the formats in `RESHAPED`; `None` for
+            those of the other file.
+    """
+    kind = ending(path)
+    if entries is not None and kind in RESHAPED:
+        like = (
+            sharded.with_entries(like, entries)
+            if kind == sharded.INDEX
+            else replace(like, entries=entries)
+        )
+    return FORMATS[kind][1](path, like)
 
 
-__all__ = ["FORMATS", "Store", "ending", "new_store", "open_store"]
+__all__ = ["FORMATS", "RESHAPED", "Entry", "Store", "ending", "new_store", "open_store"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,16 +15,25 @@ from saikei.merging.files.store import Entry, Store
 from saikei.reading import parse_json
 
 INDEX = ".safetensors.index.json"
+# The most bytes of a new shard.
+_SHARD = 5_000_000_000
 # What a merged checkpoint does not take from the first folder: weights in other forms.
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
 class _Shards:
-    """The shards of a folder by name, each with its tensors, and its other files."""
+    """The shards of a folder by name, each with its tensors, and its other files.
+
+    Args:
+        stores: The shards by the names of their files.
+        others: Files that a copy takes over, such as configs and a tokenizer.
+        index: The name of the index; `None` for one file of weights without an index.
+    """
 
     stores: Mapping[str, Store]
     others: tuple[Path, ...]
+    index: str | None
 
 
 @contextmanager
@@ -58,9 +68,48 @@ def opened(path: Path) -> Iterator[Store]:
         others = tuple(
             file
             for file in sorted(folder.iterdir())
-            if file.is_file() and not file.name.endswith(_WEIGHTS)
+            if file.is_file() and not file.name.endswith((*_WEIGHTS, INDEX))
         )
-        yield Store(folder, folder, entries, extra=_Shards(stores, others))
+        index = next((file.name for file in folder.glob(f"*{INDEX}")), None)
+        yield Store(folder, folder, entries, extra=_Shards(stores, others, index))
+
+
+def with_entries(store: Store, entries: Mapping[str, Entry]) -> Store:
+    """A folder as it would be with other tensors, to be created.
+
+    Tensors stay in their shards where all names are the same; otherwise they are put into new
+    shards in their order.
+    """
+    shards: _Shards = store.extra
+    if entries.keys() == store.entries.keys():
+        kept = {
+            name: replace(shard, entries={tensor: entries[tensor] for tensor in shard.entries})
+            for name, shard in shards.stores.items()
+        }
+        return replace(store, entries=entries, extra=replace(shards, stores=kept))
+    like = next(iter(shards.stores.values()))
+    parts = _in_parts(entries)
+    made = {
+        f"model-{number:05}-of-{len(parts):05}.safetensors": replace(
+            like, entries={tensor: entries[tensor] for tensor in part}
+        )
+        for number, part in enumerate(parts, start=1)
+    }
+    index = shards.index or f"model{INDEX}"
+    return replace(store, entries=entries, extra=replace(shards, stores=made, index=index))
+
+
+def _in_parts(entries: Mapping[str, Entry]) -> list[list[str]]:
+    """The names in shards of a size that file systems and downloads take easily."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for name, entry in entries.items():
+        if parts[-1] and size + entry.nbytes > _SHARD:
+            parts.append([])
+            size = 0
+        parts[-1].append(name)
+        size += entry.nbytes
+    return parts
 
 
 @contextmanager
@@ -77,7 +126,15 @@ def created(path: Path, like: Store) -> Iterator[Store]:
             entries |= {
                 tensor: replace(entry, file=made.path) for tensor, entry in made.entries.items()
             }
+        if shards.index is not None:
+            (path / shards.index).write_text(_index(shards.stores), encoding="utf-8")
         yield Store(path, path, entries, writable=True)
+
+
+def _index(shards: Mapping[str, Store]) -> str:
+    where = {tensor: name for name, shard in shards.items() for tensor in shard.entries}
+    size = sum(entry.nbytes for shard in shards.values() for entry in shard.entries.values())
+    return json.dumps({"metadata": {"total_size": size}, "weight_map": where}, indent=2)
 
 
 def _where(folder: Path) -> dict[str, str]:
