@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -381,6 +382,12 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     assert page.read_text() == "mine"
     run_json(capsys, "report", tmp_path / "run", "--out", page, "--overwrite")
     assert page.read_text().startswith("<!doctype")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    run_json(capsys, "report", tmp_path / "run", tmp_path / "again", "--out", page, "--overwrite")
+    assert "Settings that differ" in page.read_text()
+    run_json(capsys, "report", tmp_path / "run", "--out", tmp_path / "front.svg")
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+    assert "twice" in refused(capsys, "report", tmp_path / "run", tmp_path / "run")
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="from JAX, Keras needs jax2onnx")

@@ -9,10 +9,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from saikei.report import render_html, write_html
+from saikei.errors import InputError
+from saikei.report import (
+    compare_runs,
+    front_picture,
+    render_comparison,
+    render_html,
+    write_html,
+)
 from saikei.report.html import render_diff
 from saikei.runs.candidate import Candidate, Training
 from saikei.runs.details import Calibration, ClassRow, Details, Flip, MemberRow, Outcome, Point
@@ -239,3 +247,43 @@ def test_a_report_of_a_hundred_candidates_is_small() -> None:
     many = [replace(run.candidate("a1-pruned"), name=f"more-{n}") for n in range(100)]
     page = render_html(replace(run, candidates=(*run.candidates, *many)), details())
     assert len(page.encode()) < 3_000_000
+
+
+HOSTILE_NAME = "<script>alert('\"run\"')</script>"
+
+
+def other_run() -> Run:
+    run = sample_run()
+    return replace(run, chosen="a2-pruned", settings=replace(run.settings, effort=7, seed=3))
+
+
+def test_two_runs_are_compared_and_their_names_stay_text() -> None:
+    runs = {HOSTILE_NAME: sample_run(), "second": other_run()}
+    page = render_comparison(runs, [details(), details()])
+    assert HOSTILE_NAME not in page
+    compared = compare_runs(runs)
+    assert compared.winners[0][1:] == (
+        "a1-pruned (kept weights, knapsack)",
+        "a2-pruned (kept weights, knapsack)",
+    )
+    assert {name for name, *_ in compared.settings} == {"Epochs of all trainings", "Seed"}
+    assert "Both runs used the same data" in page
+    assert page.count("<h3>") == 2
+    assert "same data" in str(compared) and "a2-pruned" in str(compared)
+
+
+def test_runs_on_other_data_are_marked_and_those_with_another_metric_refused() -> None:
+    run = sample_run()
+    elsewhere = replace(run, fingerprint={**run.fingerprint, "data": "other"})
+    assert "different data" in compare_runs({"a": run, "b": elsewhere}).data
+    scores = [replace(c, validation=replace(c.validation, name="r2")) for c in run.candidates]
+    with pytest.raises(InputError, match="different metrics"):
+        compare_runs({"a": run, "b": replace(run, candidates=tuple(scores))})
+
+
+def test_the_picture_of_a_front_is_xml_with_a_dot_for_each_candidate() -> None:
+    picture = front_picture({HOSTILE_NAME: sample_run(HOSTILE_NAME), "second": other_run()})
+    root = ElementTree.fromstring(picture)
+    drawn = [one for one in root.iter() if one.tag.endswith("}g")]
+    assert len(drawn) == 2 * len(sample_run().candidates)
+    assert not [one for one in root.iter() if one.tag.endswith("script")]

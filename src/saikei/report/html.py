@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import jinja2
 from markupsafe import Markup
 
 from saikei.report.charts import charts_of
+from saikei.report.comparison import compare_runs
 from saikei.report.lanes import picture_of
 from saikei.report.parts import report_of
+from saikei.report.picture import front_picture
 from saikei.runs import numbers
 from saikei.runs.details import Details
 from saikei.runs.graph_diff import GraphDiff
@@ -66,6 +69,30 @@ def render_diff(diff: GraphDiff) -> str:
         diff: The comparison.
     """
     return _rendered("diff.html.j2", picture=picture_of(diff), charts={})
+
+
+def render_comparison(runs: Mapping[str, Run], details: Sequence[Details] = ()) -> str:
+    """Two runs side by side as one HTML page that works offline.
+
+    Args:
+        runs: Two finished runs by name, with the same metric.
+        details: What is shown of each run besides its record; empty for the records alone.
+
+    Raises:
+        InputError: If the runs have different metrics.
+    """
+    graphs = [
+        (name, [picture_of(diff) for diff in one.graphs])
+        for name, one in zip(runs, details, strict=False)
+        if one.graphs
+    ]
+    return _rendered(
+        "comparison.html.j2",
+        compared=compare_runs(runs),
+        front=Markup(front_picture(runs)),
+        graphs=graphs,
+        charts={},
+    )
 
 
 def _rendered(template: str, **values: Any) -> str:

@@ -160,7 +160,7 @@ def report_of(run: Run) -> Report:
             (c.name, json.dumps(c.recipe, indent=2)) for c in shipped if c.recipe is not None
         ),
         replay=replay(run),
-        facts=_facts(run),
+        facts=facts_of(run),
         fingerprint=tuple(sorted(run.fingerprint.items())),
     )
 
@@ -383,7 +383,8 @@ def _sizes(run: Run) -> str:
     return ", ".join(f"{'×'.join(map(str, shape))} ({name})" for name, shape in shapes)
 
 
-def _facts(run: Run) -> Pairs:
+def facts_of(run: Run) -> Pairs:
+    """Settings, versions and times of a run, each with its name."""
     settings = run.settings
     samples = ", ".join(
         f"{part} {n:,}" if n else f"{part} unknown" for part, n in run.samples.items()
