@@ -53,7 +53,7 @@ def report(
         shown = [record.to_dict() for record in records.values()]
         say_json({"report": str(page), **({"runs": shown} if compared else {"run": shown[0]})})
         return
-    say(str(compared) if compared else text_report(*records.values()))
+    say(str(compared) if compared else text_report(next(iter(records.values()))))
     say(f"Report: {page}")
 
 
@@ -75,4 +75,4 @@ def _page(records: dict[str, Run], folders: list[Path]) -> str:
     ]
     if len(details) == 2:
         return render_comparison(records, details)
-    return render_html(*records.values(), details[0])
+    return render_html(next(iter(records.values())), details[0])
