@@ -451,3 +451,12 @@ def test_a_branch_of_attention_is_ranked_by_its_weights(attention: Any) -> None:
     y = L.Add(name="sum")([x, attention()(x, x)])
     (unit,) = RemoveLayers(1).plan(keras.Model(x, L.Dense(3)(y))).units
     assert unit.name == "sum" and 0 < unit.score < 1
+
+
+def test_many_blocks_are_ranked_on_inputs_alone() -> None:
+    tensor = x = keras.Input((8,))
+    for _ in range(16):
+        x = keras.layers.Add()([x, keras.layers.Dense(8)(x)])
+    model = keras.Model(tensor, keras.layers.Dense(3)(x))
+    data = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+    assert len(RemoveLayers(0.25)(model, data).layers) == 26

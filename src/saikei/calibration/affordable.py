@@ -37,8 +37,7 @@ def fewer(graph: Graph, samples: Samples, tensors: int) -> Samples:
     if most >= len(samples):
         return samples
     rows = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))
-    taken = tree.map_structure(lambda leaf: leaf[rows], (samples.inputs, samples.labels))
-    return Samples(*taken)
+    return samples.take(rows)
 
 
 def _largest(graph: Graph, inputs: Any) -> int:

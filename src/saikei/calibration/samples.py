@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
+from numpy.typing import NDArray
 
 from saikei.batches import ArrayData, as_arrays, parts_of
 from saikei.checks import arrays_by_input, check_text, check_values
@@ -35,6 +36,17 @@ class Samples:
 
     def __len__(self) -> int:
         return len(tree.flatten(self.inputs)[0])
+
+    def take(self, rows: NDArray[np.int64]) -> Samples:
+        """Some of the samples.
+
+        Args:
+            rows: Their positions.
+        """
+        inputs = tree.map_structure(lambda leaf: leaf[rows], self.inputs)
+        if self.labels is None:
+            return Samples(inputs, None)
+        return Samples(inputs, tree.map_structure(lambda leaf: leaf[rows], self.labels))
 
     def with_labels(self) -> tuple[Any, Any]:
         """Inputs and labels.

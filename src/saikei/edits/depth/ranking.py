@@ -173,7 +173,7 @@ def _for_trials(graph: Graph, samples: Samples, units: int) -> Samples:
     if most >= len(samples):
         return samples
     rows = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))
-    return Samples(*tree.map_structure(lambda a: a[rows], (samples.inputs, samples.labels)))
+    return samples.take(rows)
 
 
 def _gates(units: Sequence[Unit]) -> dict[TensorRef, TensorRef]:
