@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from keras import layers as L
 
+from saikei.edits import RemoveNoOps
 from saikei.errors import ModelError
 from saikei.graph import build, copy_model, fresh_model, read
 
@@ -85,6 +88,62 @@ def test_masking_still_masks() -> None:
     batch = noise(2, 5, 3)
     batch[:, 3:] = 0
     np.testing.assert_array_equal(outputs(copy_model(model), batch)[0], outputs(model, batch)[0])
+
+
+def nested_with_masks(kind: str) -> keras.Model:
+    """A nested model that is called with `mask=`."""
+    sequence, mask = keras.Input((5, 3)), keras.Input((5,), dtype="bool")
+    inside, hidden = keras.Input((5, 3)), L.Dense(3)(sequence)
+    if kind == "two inputs, one with a mask":
+        other = keras.Input((5, 3))
+        inner = keras.Model([inside, other], L.Add()([L.LSTM(4)(inside), L.LSTM(4)(other)]))
+        return keras.Model([sequence, mask], inner([hidden, -hidden], mask=[mask, None]))
+    if kind == "an input without steps":
+        inside = keras.Input((5,))
+        inner = keras.Model(inside, L.Softmax()(inside))
+        return keras.Model([sequence, mask], inner(hidden[..., 0], mask=mask))
+    inner = keras.Model(inside, L.Dense(2)(L.LSTM(4)(L.Dropout(0.1)(inside))))
+    if kind == "in two models":
+        outer = keras.Input((5, 3))
+        inner = keras.Model(outer, inner(L.Dense(3)(outer)))
+    if kind == "over a mask of its own":
+        hidden = L.Masking()(sequence)
+    outputs = [inner(hidden, mask=mask), inner(hidden)] if kind == "called twice" else None
+    return keras.Model([sequence, mask], outputs or inner(hidden, mask=mask))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one input",
+        "two inputs, one with a mask",
+        "an input without steps",
+        "in two models",
+        "over a mask of its own",
+        "called twice",
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore:Layer '.*' .of type Functional. was passed an input with a mask"
+)
+def test_a_nested_model_keeps_the_mask_that_it_is_called_with(
+    kind: str, loaded: bool, tmp_path: Path
+) -> None:
+    model = nested_with_masks(kind)
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    batch = [noise(4, 5, 3), np.arange(5) < np.arange(1, 5)[:, None]]
+    expected = outputs(model, batch)
+    assert np.abs(expected[0] - outputs(model, [batch[0], batch[1] | True])[0]).max() > 1e-3
+    copies = [copy_model(model)]
+    if kind == "one input":
+        # Without its dropout, nothing but the mask is left between the two layers.
+        copies.append(RemoveNoOps()(model))
+    for one in copies:
+        for ours, theirs in zip(outputs(one, batch), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("within", [False, True])

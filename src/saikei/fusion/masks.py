@@ -10,6 +10,7 @@ import keras
 from keras import tree
 
 from saikei.graph import internals
+from saikei.graph.nested import mask_carrier
 
 
 def called_with_masks(model: keras.Model, inputs: Any) -> list[Any]:
@@ -48,11 +49,7 @@ def with_mask(tensor: Any, sources: Sequence[Any], name: str) -> Any:
     masks = [mask for one in sources if (mask := internals.mask_of(one)) is not None]
     if not masks or internals.mask_of(tensor) is not None or len(tensor.shape) < 3:
         return tensor
-    # Among the layers that take a mask as an argument and leave it on their output, a
-    # `TimeDistributed` is the one that can pass its input through.
-    dtype = tensor.dtype
-    same = keras.layers.Activation("linear", dtype=dtype, name=f"{name}_same")
-    carrier = keras.layers.TimeDistributed(same, dtype=dtype, name=name)
+    carrier = mask_carrier(tensor.dtype, name)
     return carrier(tensor, mask=reduce(keras.ops.logical_or, masks))
 
 

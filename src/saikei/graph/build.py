@@ -20,6 +20,7 @@ from saikei.graph.instantiate import (
     seeded,
 )
 from saikei.graph.lineage import mark
+from saikei.graph.nested import mask_carrier
 from saikei.graph.per_step import Region, regions_of, wrapped_calls
 from saikei.graph.read import read
 from saikei.rules.wrapping import JOINED
@@ -124,8 +125,13 @@ class _Builder:
         """Wrap the calls between the two ends of a `TimeDistributed` in one again, and call it."""
         result, whole = call.inputs()[:2]
         region = self._regions[result.call]
+        kwargs = self._with_tensors(dict(call.kwargs))
         if result.call == region[-1]:
-            return self._tensors[whole]
+            # Nothing is left between the two ends but the mask.
+            same, mask = self._tensors[whole], kwargs.get("mask")
+            return (
+                same if mask is None else mask_carrier(same.dtype, call.operation)(same, mask=mask)
+            )
         into = self._graph.calls[region[-1]]
         found = wrapped_calls(self._graph, self._regions, result)
         known = self._wrappers.setdefault(call.operation, [])
@@ -133,7 +139,6 @@ class _Builder:
         if wrapper is None:
             wrapper = self._wrapper(call, region, result, found.alone)
             known.append((found.calls, wrapper))
-        kwargs = self._with_tensors(dict(call.kwargs))
         return wrapper(self._tensors[into.inputs()[0]], **kwargs)
 
     def _wrapper(self, call: Call, region: Region, result: TensorRef, alone: str | None) -> Any:

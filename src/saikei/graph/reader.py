@@ -14,6 +14,7 @@ from saikei.graph import internals, own_functions
 from saikei.graph.describe import kind_of, layer_config, own_name
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Operation, TensorRef
+from saikei.graph.nested import bind, mask_carrier, masks_given
 from saikei.graph.parameters import (
     parameter_layer,
     symbolic_constant,
@@ -138,10 +139,10 @@ class Reader:
             return [self._ones(self._resolve(level, step.args[0]), operation)]
         if type(operation) is keras.layers.TimeDistributed:
             return self._every_step(level, step)
-        if internals.is_graph_model(operation):
-            return self._nested_model(level, step)
         if id(operation) not in self._recorder.opaque:
             try:
+                if internals.is_graph_model(operation):
+                    return self._nested_model(level, step)
                 if own_functions.is_traceable(operation):
                     return self._traced_layer(level, step)
                 if (parts := self._apart(operation)) is not None:
@@ -161,9 +162,20 @@ class Reader:
         model = step.operation
         inner = Level(f"{level.prefix}{model.name}_", _training(level, step), start=level.start)
         args, kwargs = self._arguments(level, step)
-        bound = _bind(model, args, kwargs)
+        bound = bind(model, args, kwargs)
+        for position, (tensor, mask) in enumerate(masks_given(step)):
+            if mask is not None:
+                bound[position] = self._masked(level, tensor, mask, model.name)
         inner.known = {id(t): ref for t, ref in zip(model.inputs, bound, strict=True)}
         return self.walk(inner, list(model.outputs))
+
+    def _masked(self, level: Level, tensor: Any, mask: Any, name: str) -> TensorRef:
+        """A tensor with a mask that the call of a nested model gives as an argument."""
+        dtype = str(tensor.dtype)
+        carrier = mask_carrier(dtype, self._recorder.unused(f"{name}_mask"))
+        made = keras.KerasTensor(tensor.shape, dtype=dtype)
+        self._recorder.alive += [carrier, made]
+        return self._every_step(level, Step(carrier, (tensor,), {"mask": mask}, [made]))[0]
 
     def _traced_layer(self, level: Level, step: Step) -> list[TensorRef]:
         layer = step.operation
@@ -351,13 +363,3 @@ def _same_shapes(declared: Sequence[Any], traced: Sequence[Any]) -> bool:
 def _training(level: Level, step: Step) -> bool | None:
     given = step.kwargs.get("training")
     return level.training if given is None else given
-
-
-def _bind(model: Any, args: Any, kwargs: Any) -> list[TensorRef]:
-    """The refs that a nested model is called on, in the order of its own inputs."""
-    given = args[0] if args else kwargs.get("inputs")
-    if isinstance(given, dict):
-        struct, _ = internals.structures(model)
-        if not isinstance(struct, dict):
-            return [given[tensor.name] for tensor in model.inputs]
-    return list(tree.flatten(given))
