@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from saikei.batches import Array, as_numpy
 from saikei.distilling.features import Feature, Pair
+from saikei.distilling.top_k import TopK
 from saikei.distilling.weighing import Weighing
 from saikei.errors import DataError
 from saikei.scoring.links import link_of, logits_of
@@ -37,23 +38,33 @@ class SoftTargets(keras.distillation.DistillationLoss):
         tasks: The tasks of the student, one for each output, flattened.
         teacher_tasks: The tasks of the teacher; they may differ in `from_logits`.
         temperature: T; higher is softer.
+        top_k: That the teacher gives the likeliest classes alone, as two tensors for each output;
+            `None` for whole outputs.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], teacher_tasks: Sequence[Task], temperature: float
+        self,
+        tasks: Sequence[Task],
+        teacher_tasks: Sequence[Task],
+        temperature: float,
+        top_k: TopK | None = None,
     ) -> None:
         self._tasks = tuple(zip(teacher_tasks, tasks, strict=True))
         self._temperature = float(temperature)
+        self._top_k = top_k
         self.weighing = Weighing()
 
     def compute_loss(self, teacher_outputs: Any, student_outputs: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         """The sum over outputs, a scalar."""
+        theirs: list[Any] = tree.flatten(teacher_outputs)
+        if self._top_k is not None:
+            theirs = list(zip(theirs[::2], theirs[1::2], strict=True))
         losses = [
             self._distance(place, tasks, teacher, student)
             for place, (tasks, teacher, student) in enumerate(
                 zip(
                     self._tasks,
-                    tree.flatten(teacher_outputs),
+                    theirs,
                     tree.flatten(student_outputs),
                     strict=True,
                 )
@@ -66,6 +77,11 @@ class SoftTargets(keras.distillation.DistillationLoss):
 
     def _distance(self, place: int, tasks: tuple[Task, Task], teacher: Any, student: Any) -> Any:
         theirs, ours = tasks
+        if self._top_k is not None:
+            log_p, numbers = teacher
+            logits = class_logits(ours, student)
+            each = self._top_k.divergence(place, log_p, numbers, logits, self._temperature)
+            return self.weighing.mean(place, each, student) * self._temperature**2
         teacher = ops.stop_gradient(teacher)
         if ours.kind == "regression":
             return ops.mean(self.weighing.loss(place, ours.loss)(teacher, student))

@@ -61,6 +61,7 @@ def distill(
     features: Features | None = None,
     feature_weight: float = 0.5,
     teacher_predictions: How = "auto",
+    top_k: int | None = None,
     loss: Any = None,
     patience: int | None = None,
     seed: int = 0,
@@ -121,6 +122,10 @@ def distill(
             whose rows may come in any order but must be the same in each pass; `"live"` runs it
             at every step; `"auto"` stores up to 1 GiB for arrays, and is live for more, and for a
             dataset, which may augment.
+        top_k: Of each prediction of the teacher, only the probabilities of so many likeliest
+            classes are stored, which takes 8 k bytes for each token of a language model instead of
+            4 for each token of its vocabulary; the others share the rest evenly, see
+            `saikei.distilling.TopK`. `None` keeps all classes.
         loss: Loss on the true labels; `None` as in `fit`.
         patience: Stop after so many epochs without a lower validation loss; `None` never stops.
         seed: As in `fit`.
@@ -157,6 +162,8 @@ def distill(
     check_suited(student, teacher)
     if isinstance(teacher, keras.Model):
         mark(student, [one for one in read(teacher).marks if isinstance(one, IgnoredClass)])
+    if top_k is not None:
+        teacher = _top_k(teacher, train, top_k, features, teacher_predictions)
     targets = targets_of(student, teacher)
     train = weighed(student, train, class_weight, loss)
     ready = prepare(student, train, validation, loss, batch_size, targets)
@@ -198,6 +205,22 @@ def distill(
             )
         finally:
             compile_fresh(student, ready.tasks, plan.learning_rate)
+
+
+def _top_k(
+    teacher: keras.Model | StoredTeacher,
+    train: Any,
+    top_k: int,
+    features: Features | None,
+    how: How,
+) -> StoredTeacher:
+    """The likeliest classes of the teacher's predictions for the training data."""
+    if isinstance(teacher, StoredTeacher) or features is not None or how == "live":
+        raise InputError(
+            f"top_k={top_k} stores predictions of a teacher that is a model: leave out features "
+            "and teacher_predictions='live'; for a StoredTeacher, give it to StoredTeacher.of."
+        )
+    return StoredTeacher.of(teacher, train, top_k)
 
 
 def _suited(

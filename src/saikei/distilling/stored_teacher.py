@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -14,6 +14,7 @@ from keras import tree
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.checks import check_inputs, input_count
 from saikei.distilling.teacher_batches import Lookup, check_finite, outputs_for, outputs_for_dataset
+from saikei.distilling.top_k import TopK, check_top_k, likeliest
 from saikei.errors import DataError, InputError
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
@@ -39,6 +40,8 @@ class StoredTeacher:
         digests: The digests of the inputs that they belong to, uint64 `(n,)`; `None` for rows in
             the order of the training arrays.
         past: The rows that the teacher was trained on, as far as they are known.
+        top_k: That only the likeliest classes are stored, as two arrays in a tuple for each output;
+            `None` for whole outputs. See `saikei.distilling.TopK`.
 
     Raises:
         DataError: When there are no rows, or numbers of them that differ.
@@ -53,6 +56,7 @@ class StoredTeacher:
     from_logits: bool | tuple[bool, ...] = False
     digests: Digests | None = None
     past: tuple[TrainingRows, ...] = ()
+    top_k: TopK | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "outputs", tree.map_structure(as_numpy, self.outputs))
@@ -62,44 +66,66 @@ class StoredTeacher:
             raise DataError(
                 f"Stored predictions have {sorted(lengths)} rows: give one row for each sample."
             )
+        if self.top_k is not None:
+            _check_pairs(self.top_k, tree.flatten(self.outputs))
 
     @classmethod
-    def of(cls, teacher: keras.Model, data: Any) -> StoredTeacher:
+    def of(
+        cls,
+        teacher: keras.Model,
+        data: Any,
+        top_k: int | None = None,
+        rest: Literal["spread", "renormalise"] = "spread",
+    ) -> StoredTeacher:
         """Run a teacher once over data and keep its predictions.
 
         Args:
             teacher: A built model, such as a fused one.
             data: `(x, y)` arrays, or a dataset, read once; labels are not used.
+            top_k: The number of likeliest classes to keep of each prediction, for outputs of many
+                classes, such as the tokens of a language model; `None` keeps all of them.
+            rest: What becomes of the probability of the others; see `TopK`.
 
         Raises:
             DataError: When the data is empty or endless, or an output is not finite.
+            InputError: When an output does not have so many exclusive classes.
             ModelError: When the teacher is no built model.
         """
         logits = tuple(
             output.activation not in ("softmax", "sigmoid") for output in read_outputs(teacher).each
         )
+        kept = None if top_k is None else replace(check_top_k(teacher, top_k), rest=rest)
+        reduce = None if top_k is None else likeliest(top_k, logits)
         arrays = as_arrays(data, "given", labels=False, inputs=input_count(teacher))
         if arrays is None:
-            outputs, digests, _ = outputs_for_dataset(teacher, data)
+            outputs, digests, _ = outputs_for_dataset(teacher, data, reduce)
         else:
             check_inputs(teacher, arrays.x, "given")
-            outputs, digests = outputs_for(teacher, arrays.x), digest_rows(arrays.x)
-        return cls(outputs, logits, digests, training_rows(teacher))
+            outputs, digests = outputs_for(teacher, arrays.x, reduce=reduce), digest_rows(arrays.x)
+        return cls(outputs, logits, digests, training_rows(teacher), kept)
 
     @classmethod
     def load(
-        cls, *paths: str | Path, from_logits: bool | tuple[bool, ...] = False
+        cls,
+        *paths: str | Path,
+        from_logits: bool | tuple[bool, ...] = False,
+        top_k: TopK | None = None,
     ) -> StoredTeacher:
         """Predictions in `.npy` files, which stay on the disk; nothing is unpickled.
 
         Args:
-            paths: A file for each output, in the order of the student's flattened outputs.
+            paths: A file for each output, in the order of the student's flattened outputs; two
+                for each with `top_k`.
             from_logits: As for the class.
+            top_k: As for the class.
 
         Raises:
             DataError: When a file cannot be read or holds anything but numbers.
         """
-        files = [_mapped(Path(path)) for path in paths]
+        files: list[Any] = [_mapped(Path(path)) for path in paths]
+        if top_k is not None:
+            files = list(zip(files[::2], files[1::2], strict=True))
+            return cls(files[0] if len(files) == 1 else files, from_logits, top_k=top_k)
         return cls(files[0] if len(files) == 1 else files, from_logits)
 
     def __len__(self) -> int:
@@ -115,6 +141,10 @@ class StoredTeacher:
             DataError: When they are not finite, or are to be probabilities and are not.
         """
         check_finite(self.outputs, "The stored teacher")
+        if self.top_k is not None:
+            if any(task.kind != "multiclass" for task in tasks):
+                raise DataError("The likeliest classes are stored, and the labels are no classes.")
+            return tuple(tasks)
         outputs = tree.flatten(self.outputs)
         logits = self.logits(len(tasks))
         for task, output, is_logits in zip(tasks, outputs, logits, strict=True):
@@ -157,7 +187,16 @@ class StoredTeacher:
                 "Stored predictions without their inputs cannot take the place of labels: make "
                 "them with StoredTeacher.of(teacher, data), or give (x, y)."
             )
+        if self.top_k is not None:
+            return self.top_k.dense(found(x))
         return found(x)
+
+    def shapes(self) -> list[tuple[int | None, ...]]:
+        """The shape of each whole output, with `None` for the number of rows."""
+        flat = tree.flatten(self.outputs)
+        if self.top_k is None:
+            return [(None, *output.shape[1:]) for output in flat]
+        return [self.top_k.shape(number, values) for number, values in enumerate(flat[::2])]
 
     def logits(self, count: int) -> tuple[bool, ...]:
         """Whether the predictions for each of so many outputs are logits.
@@ -165,13 +204,31 @@ class StoredTeacher:
         Raises:
             InputError: When that is given for another number of outputs.
         """
-        given = self.from_logits
+        given = False if self.top_k is not None else self.from_logits
         logits = (given,) * count if isinstance(given, bool) else tuple(given)
         if len(logits) != count:
             raise InputError(
                 f"from_logits={given!r} for {count} outputs: give one for each, or one for all."
             )
         return logits
+
+
+def _check_pairs(top_k: TopK, flat: Sequence[Array]) -> None:
+    pairs = list(zip(flat[::2], flat[1::2], strict=False))
+    fits = len(flat) == 2 * len(top_k.classes) and all(
+        values.shape == numbers.shape and numbers.dtype.kind in "iu" for values, numbers in pairs
+    )
+    if not fits:
+        raise DataError(
+            f"top_k for {len(top_k.classes)} outputs needs a tuple of two arrays for each, the "
+            "logarithms of probabilities and the numbers of classes, of one shape."
+        )
+    for (values, numbers), classes in zip(pairs, top_k.classes, strict=True):
+        if values.shape[-1] > classes or numbers.min() < 0 or numbers.max() >= classes:
+            raise DataError(
+                f"Stored classes are numbered from {numbers.min()} to {numbers.max()}, and the "
+                f"output has {classes}: give classes= as the teacher had them."
+            )
 
 
 def _mapped(path: Path) -> Array:

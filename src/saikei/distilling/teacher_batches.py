@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,12 @@ from saikei.training.prepared import Prepared, ShuffledBatches
 TEACHER_BATCH_SIZE = 512
 
 
-def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SIZE) -> Any:
+def outputs_for(
+    teacher: keras.Model,
+    x: Any,
+    batch_size: int = TEACHER_BATCH_SIZE,
+    reduce: Callable[[Any], Any] | None = None,
+) -> Any:
     """The teacher's outputs for every sample.
 
     There is no augmentation between a stored sample and the teacher, so training on this gives
@@ -32,6 +37,7 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
         teacher: A built model.
         x: Arrays, as the model takes them.
         batch_size: Samples at a time, or fewer where their outputs are large.
+        reduce: What is kept of the outputs of some samples; `None` for all.
 
     Returns:
         Arrays `(n, …)`, nested as the outputs. They are filled part by part: `predict` of all at
@@ -46,6 +52,9 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     for start in range(0, count, rows):
         part = tree.map_structure(lambda leaf, start=start: leaf[start : start + rows], x)
         found = tree.map_structure(to_floats, predict_arrays(teacher, part, min(rows, batch_size)))
+        if reduce is not None:
+            check_finite(found, f"Teacher '{teacher.name}'")
+            found = reduce(found)
         if outputs is None:
             outputs = tree.map_structure(lambda o: np.empty((count, *o.shape[1:]), o.dtype), found)
         for whole, piece in zip(tree.flatten(outputs), tree.flatten(found), strict=True):
@@ -54,12 +63,15 @@ def outputs_for(teacher: keras.Model, x: Any, batch_size: int = TEACHER_BATCH_SI
     return outputs
 
 
-def outputs_for_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digests, int]:
+def outputs_for_dataset(
+    teacher: keras.Model, dataset: Any, reduce: Callable[[Any], Any] | None = None
+) -> tuple[Any, Digests, int]:
     """The teacher's outputs for every sample of one pass over a dataset.
 
     Args:
         teacher: A built model.
         dataset: A dataset that `keras.Model.fit` takes; it may come in any order.
+        reduce: What is kept of the outputs of a batch; `None` for all.
 
     Returns:
         The outputs, the digests of the rows that they belong to, and the number of batches.
@@ -71,7 +83,11 @@ def outputs_for_dataset(teacher: keras.Model, dataset: Any) -> tuple[Any, Digest
     found, digests = [], []
     for batch in dataset_batches(dataset, "train", labels=False, inputs=input_count(teacher)):
         arrays = to_arrays(batch, "train").x
-        found.append(tree.map_structure(to_floats, teacher.predict_on_batch(arrays)))
+        outputs = tree.map_structure(to_floats, teacher.predict_on_batch(arrays))
+        if reduce is not None:
+            check_finite(outputs, f"Teacher '{teacher.name}'")
+            outputs = reduce(outputs)
+        found.append(outputs)
         digests.append(digest_rows(arrays))
     outputs = tree.map_structure(lambda *parts: np.concatenate(parts), *found)
     check_finite(outputs, f"Teacher '{teacher.name}'")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import keras
-from keras import tree
 
 from saikei.dataset_batches import dataset_batches
 from saikei.distilling.distances import SoftTargets, teacher_tasks
@@ -83,10 +82,8 @@ def soft_targets(
         temperature: The temperature of the distillation.
     """
     if isinstance(teacher, StoredTeacher):
-        theirs = teacher.tasks(tasks)
-    else:
-        theirs = teacher_tasks(teacher, tasks)
-    return SoftTargets(tasks, theirs, temperature)
+        return SoftTargets(tasks, teacher.tasks(tasks), temperature, teacher.top_k)
+    return SoftTargets(tasks, teacher_tasks(teacher, tasks), temperature)
 
 
 def _storable(teacher: keras.Model, ready: Prepared) -> bool:
@@ -202,7 +199,7 @@ def _in_order(teacher: StoredTeacher, dataset: Any) -> Lookup:
 
 def _shapes(teacher: keras.Model | StoredTeacher, side: str) -> list[Shape]:
     if isinstance(teacher, StoredTeacher):
-        return [(None, *output.shape[1:]) for output in tree.flatten(teacher.outputs)]
+        return teacher.shapes()
     graph = read(teacher)
     refs = graph.input_refs() if side == "input" else graph.output_refs()
     return [graph.spec(ref).shape for ref in refs]
