@@ -285,5 +285,8 @@ def _nothing_to_cut(
     elif channel_map.unknown:
         fix = "Make such layers of Keras's layers and keras.ops, or register_rule for them"
     else:
-        fix = "All channels of inputs and outputs stay; Sparsify changes such layers too"
+        fix = (
+            "All channels of inputs and outputs stay, so that a backbone alone keeps its width: "
+            "give the whole task, with its head; Sparsify changes such layers too"
+        )
     return f"PruneChannels has nothing to cut: {'; '.join(reasons)}. {fix}."
