@@ -32,12 +32,17 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}
 
-# The overview is the README, whose links are those of the repository.
-ON_THE_SITE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+# The overviews are the READMEs, whose links are those of the repository.
+ON_THE_SITE = {
+    "README.md": "index.md",
+    "README.zh-CN.md": "zh-CN.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 
 
 def setup(app: Any) -> None:
-    """Let the links of the README lead to pages of the site; scripts have none."""
+    """Let the links of the READMEs lead to pages of the site; scripts have none."""
     app.connect("include-read", _linked)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +15,7 @@ from saikei.cli.app import app
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md",
+    "README.zh-CN.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
@@ -47,7 +47,43 @@ def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_python_of("README.md")
     assert (tmp_path / "small.keras").is_file()
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+
+
+def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_python_of("docs/guide.md")
+    assert (tmp_path / "fused.keras").is_file()
+
+
+def same_in_every_language(document: str) -> dict[str, list[str]]:
+    """What a translation leaves as it is: code without comments, commands, links and figures."""
+    text = text_of(document)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    tables = "\n".join(re.findall(r"^\|.*$", prose, re.M))
+    # Languages differ in the order of a sentence's links and figures.
+    return {
+        "code": re.sub(r"#.*", "#", "".join(re.findall(r"^```.*?^```", text, re.M | re.S))).split(),
+        "headings": re.findall(r"^#+", prose, re.M),
+        "points": re.findall(r"^- ", prose, re.M),
+        "rows": re.findall(r"^\|", prose, re.M),
+        "words in code": sorted(re.findall(r"`([^`]+)`", prose)),
+        "figures": sorted(re.findall(r"\d+(?:\.\d+)?", tables)),
+        "links": sorted(re.findall(r"\]\((?!README)([^)]+)\)", prose)),
+    }
+
+
+def test_the_chinese_readme_is_kept_in_step() -> None:
+    assert same_in_every_language("README.zh-CN.md") == same_in_every_language("README.md")
+
+
+def test_the_figures_of_the_readme_are_measured_ones() -> None:
+    claims = re.findall(r"^\| (.*) \| `python (\S+)` \|$", text_of("README.md"), re.M)
+    assert claims
+    pages = "".join(text_of(f"docs/{page}.md") for page in ("benchmarks", "coverage", "tried"))
+    for claim, script in claims:
+        assert f"python {script}" in pages
+        figures = re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", claim)
+        assert [figure for figure in figures if figure not in pages] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -77,8 +113,8 @@ def commands() -> dict[str, set[str]]:
     }
 
 
-def test_the_readme_names_every_command() -> None:
-    named = re.findall(r"^\| `saikei (\w+)", text_of("README.md"), re.M)
+def test_the_guide_names_every_command() -> None:
+    named = re.findall(r"^\| `saikei (\w+)", text_of("docs/guide.md"), re.M)
     assert sorted(named) == sorted(commands())
 
 
