@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.columns import in_columns
+from saikei.columns import Columns, InColumns
 from saikei.rules.labels import Vector
 
 
@@ -77,18 +77,18 @@ class ChannelGroup:
         return tuple(dict.fromkeys(m.operation for m in self.members if m.produces))
 
 
-class ChannelGroups(tuple[ChannelGroup, ...]):
+class ChannelGroups(InColumns, tuple[ChannelGroup, ...]):
     """The channel groups of a model; printed, they are a table."""
 
     __slots__ = ()
 
-    def __str__(self) -> str:
+    def _shown(self) -> tuple[Columns]:
         rows = [("group", "channels", "can be cut", "layers")]
         for group in self:
             free = "no" if group.pinned else f"{int(group.free.sum())}"
             layers = ", ".join(group.layers)
             rows.append((group.name, str(group.size), free, layers + _because(group.pinned)))
-        return in_columns(rows)
+        return (Columns(rows),)
 
 
 def _because(reason: str | None) -> str:

@@ -11,7 +11,7 @@ import keras
 from saikei.arguments import checked
 from saikei.channels import ChannelMap, map_channels
 from saikei.codec import ToDict
-from saikei.columns import in_columns
+from saikei.columns import Columns, InColumns
 from saikei.costs.counting import call_macs, count_costs, peak_bytes, sample_bytes
 from saikei.costs.latency import mean_macs, profiled_latency
 from saikei.graph import (
@@ -60,7 +60,7 @@ class LayerProfile:
 
 
 @dataclass(frozen=True)
-class Profile(ToDict):
+class Profile(InColumns, ToDict):
     """What a model costs; printed, it is a table of its layers.
 
     Args:
@@ -105,10 +105,10 @@ class Profile(ToDict):
         """Layers that `macs` leaves out: no rule counts their MACs, or a size is unknown."""
         return tuple(layer.name for layer in self.layers if layer.macs is None)
 
-    def __str__(self) -> str:
+    def _shown(self) -> tuple[Columns, str]:
         rows = [("layer", "kind", "output", "params", "MACs", "pinned")]
         rows += [_row(layer) for layer in self.layers]
-        return f"{in_columns(rows, right=(3, 4))}\n\n{self.summary()}"
+        return Columns(rows, right=(3, 4)), self.summary()
 
     def summary(self) -> str:
         """The totals, on one line."""

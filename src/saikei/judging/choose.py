@@ -10,7 +10,7 @@ import keras
 
 from saikei.arguments import checked
 from saikei.batches import Array
-from saikei.columns import in_columns
+from saikei.columns import Columns, InColumns
 from saikei.errors import FusionError
 from saikei.fusion.base import Fusion
 from saikei.fusion.best_member import BestMember
@@ -54,7 +54,7 @@ class Rival:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class Choice(InColumns):
     """What was chosen, and why.
 
     Args:
@@ -77,7 +77,7 @@ class Choice:
             "reason": self.reason,
         }
 
-    def __str__(self) -> str:
+    def _shown(self) -> tuple[Columns, str]:
         name = self.rivals[0].score.name.replace("_", " ")
         rows = [("fusion", f"nested {name}", "nested loss", "behind", "chosen")]
         for rival in self.rivals:
@@ -92,7 +92,7 @@ class Choice:
                     "yes" if chosen else "",
                 )
             )
-        return f"{in_columns(rows, right=(1, 2, 3))}\n\n{self.reason}"
+        return Columns(rows, right=(1, 2, 3)), self.reason
 
 
 def _shown(fusion: Fusion) -> str:

@@ -4,11 +4,12 @@ from saikei.report.comparison import compare_runs
 from saikei.report.html import render_comparison, render_diff, render_html, write_html
 from saikei.report.parts import Report, report_of
 from saikei.report.picture import front_picture
-from saikei.report.text import front_table, render_front, render_text, text_report
+from saikei.report.text import front_columns, front_table, render_front, render_text, text_report
 
 __all__ = [
     "Report",
     "compare_runs",
+    "front_columns",
     "front_picture",
     "front_table",
     "render_comparison",

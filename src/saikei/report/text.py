@@ -10,6 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from saikei.columns import Columns
 from saikei.errors import printable
 from saikei.report.parts import FrontRow, Report, front_rows, report_of
 from saikei.runs.record import Run
@@ -56,6 +57,15 @@ class FrontTable:
             cells = _cells(row)
             table.add_row(*(cells[column] for column in columns), style=_style(row))
         return table
+
+
+def front_columns(run: Run) -> Columns:
+    """The Pareto table with all its columns, for a notebook."""
+    metric = run.candidate(run.baseline).validation.name.replace("_", " ")
+    headings = {"metric": metric, "share": f"of {run.baseline}"}
+    rows = [[headings.get(column, column) for column in _WIDE]]
+    rows += [[cell.plain for cell in _cells(row).values()] for row in front_rows(run)]
+    return Columns(rows, right=range(3, len(_WIDE)))
 
 
 def front_table(run: Run) -> RenderableType:

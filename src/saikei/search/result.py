@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import keras
+from rich.console import RenderableType
 
 from saikei import report
 from saikei.budget import Budget
@@ -36,6 +38,14 @@ class Front:
 
     def __str__(self) -> str:
         return report.render_front(self.run)
+
+    def __rich__(self) -> RenderableType:
+        return report.front_table(self.run)
+
+    def _repr_html_(self) -> str:
+        return (
+            report.front_picture({"run": self.run}) + report.front_columns(self.run)._repr_html_()
+        )
 
 
 @dataclass(frozen=True)
@@ -117,3 +127,11 @@ class Result:
 
     def __str__(self) -> str:
         return report.render_text(self.run)
+
+    def __rich__(self) -> RenderableType:
+        return report.text_report(self.run)
+
+    def _repr_html_(self) -> str:
+        headline = report.report_of(self.run).headline
+        lead = escape(f"Ship {headline.name} ({headline.kind}). {headline.sentence}")
+        return f"<p>{lead}</p>\n{self.front._repr_html_()}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saikei.batches import Array
-from saikei.columns import in_columns
+from saikei.columns import Columns, InColumns
 from saikei.judging.explaining.comparison import OutputComparison
 from saikei.judging.explaining.removable import Loss
 from saikei.scoring.score import Score
@@ -62,7 +62,7 @@ class MemberPart:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(InColumns):
     """What each member of a fusion is worth on data that no part of it was fitted to.
 
     Args:
@@ -104,17 +104,17 @@ class Explanation:
             "orders": self.orders,
         }
 
-    def __str__(self) -> str:
-        return _text(self)
+    def _shown(self) -> list[str | Columns]:
+        return _parts(self)
 
 
-def _text(explanation: Explanation) -> str:
-    """The explanation as tables of plain text; each ± is one standard error."""
-    parts = [_lead(explanation), _members(explanation), _verdict(explanation)]
+def _parts(explanation: Explanation) -> list[str | Columns]:
+    """Sentences and tables; each ± is one standard error."""
+    parts: list[str | Columns] = [_lead(explanation), _members(explanation), _verdict(explanation)]
     for place, view in enumerate(explanation.outputs, start=1):
         title = f"Output {place}: " if len(explanation.outputs) > 1 else ""
-        parts += [_pairs(title, view), _strength(title, view, _numbers(explanation))]
-    return "\n\n".join(parts)
+        parts += [*_pairs(title, view), *_strength(title, view, _numbers(explanation))]
+    return parts
 
 
 def _lead(explanation: Explanation) -> str:
@@ -132,7 +132,7 @@ def _lead(explanation: Explanation) -> str:
     )
 
 
-def _members(explanation: Explanation) -> str:
+def _members(explanation: Explanation) -> Columns:
     metric = explanation.fused.name.replace("_", " ")
     views = explanation.outputs
     calibrated = len(views) == 1 and bool(views[0].calibration)
@@ -146,7 +146,7 @@ def _members(explanation: Explanation) -> str:
     if calibrated:
         errors = [f"{one.error:.4f}" for one in views[0].calibration]
         scores = [[*row, error] for row, error in zip(scores, errors, strict=True)]
-    return in_columns([*rows, *scores], right=range(2, len(rows[0])))
+    return Columns([*rows, *scores], right=range(2, len(rows[0])))
 
 
 def _member(number: int, member: MemberPart) -> list[str]:
@@ -177,7 +177,7 @@ def _verdict(explanation: Explanation) -> str:
     )
 
 
-def _pairs(title: str, view: OutputComparison) -> str:
+def _pairs(title: str, view: OutputComparison) -> tuple[str, Columns]:
     numbers = view.kind == "regression"
     above = "correlation of predictions" if numbers else "share of equal answers"
     below = "residuals" if numbers else "errors"
@@ -189,13 +189,11 @@ def _pairs(title: str, view: OutputComparison) -> str:
     rows = [["", *names]]
     for i, name in enumerate(names):
         rows.append([name, *(_cell(cells[i, j]) if i != j else "·" for j in range(count))])
-    return (
-        f"{title}above the diagonal the {above}, below it the correlation of {below}\n"
-        f"{in_columns(rows, right=range(1, count + 1))}"
-    ).capitalize()
+    heading = f"{title}above the diagonal the {above}, below it the correlation of {below}"
+    return heading.capitalize(), Columns(rows, right=range(1, count + 1))
 
 
-def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> str:
+def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> tuple[str, Columns]:
     numbers = view.kind == "regression"
     what = "squared error of each number" if numbers else "recall of each class"
     shown = _worst(view)
@@ -206,7 +204,7 @@ def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> str:
         [str(place), f"{view.counts[place]:,}", *starmap(_cell, view.strength[:, [place]])]
         for place in shown
     ]
-    return f"{title}{what}\n{in_columns(rows, right=range(1, len(rows[0])))}".capitalize()
+    return f"{title}{what}".capitalize(), Columns(rows, right=range(1, len(rows[0])))
 
 
 def _worst(view: OutputComparison) -> list[int]:
