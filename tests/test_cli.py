@@ -607,6 +607,7 @@ def test_a_lambda_in_a_file_is_refused_and_not_run(
     assert "never run" in refused(capsys, "profile", tmp_path / "lambda.keras")
 
 
+@pytest.mark.slow  # CI runs the demo from the wheel: `make package`.
 def test_the_demo_runs_from_nothing_to_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

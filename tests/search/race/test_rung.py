@@ -190,7 +190,7 @@ def test_the_more_a_cut_has_damaged_the_higher_is_the_rate(classes: Shared) -> N
 
     given = SETTINGS.learning_rate
     assert given is not None
-    assert given < rate(0.9) < rate(0.3) <= 7 * given
+    assert given <= rate(0.9) < rate(0.3) <= 7 * given
     assert rate(0.3, weights="fresh") == pytest.approx(given)
 
 
