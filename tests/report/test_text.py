@@ -43,3 +43,14 @@ def test_brackets_in_names_are_no_markup() -> None:
 def test_the_text_fits_the_terminal() -> None:
     for line in plain(text_report(sample_run()), width=100).splitlines():
         assert Console(width=200).measure(line).maximum <= 100
+
+
+def test_the_first_lines_name_costs_that_have_risen() -> None:
+    run = sample_run()
+    risen = tuple(
+        replace(c, cost=replace(c.cost, memory=3 * c.cost.memory)) if c.name == run.chosen else c
+        for c in run.candidates
+    )
+    text = " ".join(render_text(replace(run, candidates=risen), width=400).split())
+    assert "takes more than the original" not in " ".join(render_text(run, width=400).split())
+    assert "It takes more than the original in: activation bytes per sample (" in text

@@ -12,6 +12,9 @@ from saikei.runs.record import EffortRecord, LibraryRecord, MethodRecord, Run
 
 Pairs = tuple[tuple[str, str], ...]
 
+# Measured times of equal models differ by less than this.
+_RISEN = 1.1
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -216,9 +219,20 @@ def _headline(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
         f"{_capital(validation.name)} {'; '.join(parts)}. "
         f"It costs {share} of the MACs and {params} of the parameters of the original"
         f"{f', for inputs of {_sizes(run)}' if run.settings.sizes else ''}."
+        f"{_more(chosen, baseline)}"
     )
     reason = next((d.reason for d in run.decisions if d.topic == "what to ship"), "")
     return Headline(chosen.name, kind_text(chosen), sentence, reason)
+
+
+def _more(chosen: Candidate, baseline: Candidate) -> str:
+    """A sentence on the costs that have risen by more than latencies vary by chance, if any."""
+    risen = []
+    for axis in COST_AXES:
+        before, after = getattr(baseline.cost, axis), getattr(chosen.cost, axis)
+        if before and after and after > _RISEN * before:
+            risen.append(f"{numbers.COSTS[axis]} ({numbers.ratio(after, before)})")
+    return f" It takes more than the original in: {', '.join(risen)}." if risen else ""
 
 
 def _capital(name: str) -> str:
