@@ -428,10 +428,14 @@ def random_models(draw: Any, activations: tuple[str, ...] = ZERO_PRESERVING) -> 
 
 
 def make_model(
-    steps: list[str], seed: int, activations: tuple[str, ...] = ZERO_PRESERVING
+    steps: list[str],
+    seed: int,
+    activations: tuple[str, ...] = ZERO_PRESERVING,
+    policy: str = "float32",
 ) -> keras.Model:
-    """The model of these steps and this seed."""
+    """The model of these steps and this seed, under a dtype policy."""
     keras.backend.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(policy)
     maker = Maker(np.random.default_rng(seed), activations)
     for _ in range(maker.integer(1, 2)):
         tensor = keras.Input((maker.integer(4, 6), maker.integer(4, 6), maker.integer(1, 3)))

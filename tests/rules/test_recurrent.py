@@ -97,6 +97,17 @@ def test_two_directions_lose_the_same_units(name: str) -> None:
     assert len({way.cell.units for way in ways}) == 1 and ways[0].cell.units < 6
 
 
+def test_two_directions_of_unlike_width_stay_whole_and_the_reason_names_it() -> None:
+    back = L.GRU(4, go_backwards=True, return_sequences=True)
+    both = L.Bidirectional(L.GRU(6, return_sequences=True), backward_layer=back, name="r")
+    tensor = keras.Input((5, 3))
+    # Keras takes both for as wide as the first, so that no layer with weights can read them.
+    model = keras.Model(tensor, L.GlobalMaxPooling1D()(both(L.Dense(8, name="a")(tensor))))
+    (group,) = channel_groups(model)
+    assert group.pinned == "'r' is not cut: its directions have different numbers of units"
+    assert profile(model, latency=False).macs == 5 * (3 * 8 + 8 * 18 + 6 * 18 + 8 * 12 + 4 * 12)
+
+
 def test_layers_in_a_row_and_an_initial_state_are_tied_where_they_meet() -> None:
     tensor = keras.Input((5, 3))
     start = L.Dense(6, name="start")(L.Flatten()(tensor))

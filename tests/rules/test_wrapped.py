@@ -153,6 +153,25 @@ def test_a_copy_wraps_again_and_gives_the_same(name: str) -> None:
     assert nested or ours.count(L.TimeDistributed) == theirs.count(L.TimeDistributed)
 
 
+@keras.saving.register_keras_serializable("tests.wrapped")
+class EveryFrame(L.TimeDistributed):
+    """A subclass that computes what its base does."""
+
+
+@keras.saving.register_keras_serializable("tests.wrapped")
+class Doubled(L.TimeDistributed):
+    def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return 2 * super().call(x, training=training, mask=mask)
+
+
+@pytest.mark.parametrize("kind", [EveryFrame, Doubled])
+def test_what_a_subclass_wraps_is_cut_and_counted_too(kind: Any) -> None:
+    layers = [kind(L.Dense(7), name="every"), L.Dense(2, name="out")]
+    model = keras.Sequential([keras.Input((3, 4)), L.Dense(6, name="a"), *layers])
+    assert sorted(checked(model).values()) == [0, 6, 7]
+    assert profile(model, latency=False).macs == 3 * (4 * 6 + 6 * 7 + 7 * 2)
+
+
 def test_a_wrapped_network_costs_what_it_costs_for_every_step() -> None:
     found = profile(video(), latency=False)
     inner = profile(cnn(), latency=False)

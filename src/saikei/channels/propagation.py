@@ -117,8 +117,7 @@ class _Propagation:
             flow = replace(flow, pins=tuple(replace(pin, reason=reason) for pin in flow.pins))
         strange = sorted(set(view.weights) - set(flow.weights)) if flow.weights else []
         if strange or (view.weights and not flow.weights):
-            names = ", ".join(f"'{name}'" for name in strange or view.weights)
-            reason = f"'{view.operation}' has weights that its rule does not cut ({names})"
+            reason = _why_whole(view, flow, strange)
             self.unknown.setdefault(view.operation, reason)
             self.pins.extend(pin_all(flow.outputs, reason))
             return pinned_flow(view, inputs, reason)
@@ -206,6 +205,14 @@ def _entries(value: object) -> tuple[object, ...]:
 
 def _vector(value: object) -> Vector | None:
     return value if isinstance(value, np.ndarray) else None
+
+
+def _why_whole(view: CallView, flow: Flow, strange: list[str]) -> str:
+    """Why a layer with weights is not cut: its rule's reason, or weights that have no labels."""
+    if flow.whole:
+        return f"'{view.operation}' is not cut: {flow.whole}"
+    names = ", ".join(f"'{name}'" for name in strange or view.weights)
+    return f"'{view.operation}' has weights that its rule does not cut ({names})"
 
 
 def _check_flow(view: CallView, flow: Flow) -> None:

@@ -111,6 +111,15 @@ def ends_of(wrapper: Any, name: str) -> tuple[Steps, Joined]:
     return Steps(name=name), Joined(config, wrapper.layer.name, wrapper, name=wrapper.name)
 
 
+def is_time_distributed(operation: Any) -> bool:
+    """Whether it is a `TimeDistributed`, or of a subclass that computes the same."""
+    plain = keras.layers.TimeDistributed
+    methods = ("__call__", "build", "call", "compute_mask", "compute_output_shape")
+    return isinstance(operation, plain) and all(
+        getattr(type(operation), name) is getattr(plain, name) for name in methods
+    )
+
+
 def a_step_of(tensor: Any) -> Any:
     """A symbolic tensor with the shape and dtype of one step of another."""
     return keras.KerasTensor((None, *tensor.shape[2:]), dtype=tensor.dtype)

@@ -21,7 +21,7 @@ from saikei.graph.parameters import (
     symbolic_one,
     symbolic_value,
 )
-from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of
+from saikei.graph.per_step import Joined, Steps, a_step_of, ends_of, is_time_distributed
 from saikei.graph.recorder import Recorder
 from saikei.graph.retrace import (
     Step,
@@ -137,7 +137,7 @@ class Reader:
         operation = step.operation
         if isinstance(operation, Ones):
             return [self._ones(self._resolve(level, step.args[0]), operation)]
-        if type(operation) is keras.layers.TimeDistributed:
+        if is_time_distributed(operation):
             return self._every_step(level, step)
         if id(operation) not in self._recorder.opaque:
             try:

@@ -113,7 +113,9 @@ def unlabelled(shape: Shape) -> Labels:
 def pinned_flow(call: CallView, inputs: tuple[Labels, ...], reason: str) -> Flow:
     """A call across which nothing may be cut."""
     return Flow(
-        outputs=tuple(unlabelled(shape) for shape in call.outputs), pins=pin_all(inputs, reason)
+        outputs=tuple(unlabelled(shape) for shape in call.outputs),
+        pins=pin_all(inputs, reason),
+        whole=reason,
     )
 
 

@@ -72,6 +72,7 @@ class Flow:
             whose labels the outputs have.
         rescale: Weights that a cut multiplies by a number.
         inexact: Why the other channels change when a silent one goes; `None` where they do not.
+        whole: Why none of the layer's weights is cut; empty where one is, or it has none.
     """
 
     outputs: tuple[Labels, ...]
@@ -85,6 +86,7 @@ class Flow:
     produces: Mapping[str, tuple[int, ...]] | None = None
     rescale: tuple[Rescale, ...] = ()
     inexact: str | None = None
+    whole: str = ""
 
 
 @dataclass
