@@ -18,10 +18,12 @@ from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, goodness
 from saikei.runs.record import Decision, EffortRecord
+from saikei.scoring.observed import held_out
 from saikei.search.compose import Member, Team, gains, lack, teacher, teams
 from saikei.search.context import RunContext
 from saikei.search.events import Events
 from saikei.search.race import (
+    LONG,
     RIVAL,
     Driver,
     Entry,
@@ -43,6 +45,8 @@ from saikei.search.trained_records import STUDENT, TrainedRecords, structure_key
 _LOSS_SHARE = 1e-6
 # A budget that every team keeps.
 _ANY_COST = Budget(macs=10**18)
+# Rows of the training data that show whether a given model was trained on it.
+_TRAINING_ROWS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,7 +304,18 @@ class Contest:
             whole=context.whole,
             gauge=context.gauge,
             losses={one.name: one.validation.loss for one in context.originals.candidates},
+            training_losses=self._training_losses() if self.schedule.full >= LONG else {},
         )
+
+    def _training_losses(self) -> dict[str, float]:
+        """The loss of each given model on some rows of the training data."""
+        context = self.context
+        x, y = context.calibration[:2]
+        count = len(keras.tree.flatten(x)[0])
+        rows = np.random.default_rng(context.seed).permutation(count)[:_TRAINING_ROWS]
+        some = keras.tree.map_structure(lambda leaf: leaf[rows], (x, y))
+        judge = held_out(next(iter(context.models.values())), some)
+        return {name: judge.loss(judge.predict(model)) for name, model in context.models.items()}
 
     def _driver(self, shared: Shared) -> Driver:
         folder = self.context.folder.rungs

@@ -33,7 +33,7 @@ from saikei.search.race import (
     space_of,
     trained,
 )
-from saikei.search.race.rung import RESTARTS, untrained
+from saikei.search.race.rung import LONG, RESTARTS, untrained
 from saikei.training.parts import TrainingSettings
 from tests.search.race.test_race import Memory
 from tests.search.small import data
@@ -192,6 +192,29 @@ def test_the_more_a_cut_has_damaged_the_higher_is_the_rate(classes: Shared) -> N
     assert given is not None
     assert given <= rate(0.9) < rate(0.3) <= 7 * given
     assert rate(0.3, weights="fresh") == pytest.approx(given)
+
+
+def test_a_long_training_has_the_rate_of_fresh_weights_where_the_parent_learned_from_the_data(
+    classes: Shared,
+) -> None:
+    losses = {"original": classes.judge.loss(classes.judge.predict(classes.originals["original"]))}
+    learned = replace(classes, losses=losses, training_losses={"original": 0.0})
+    other = replace(classes, losses=losses, training_losses=losses)
+    settings = replace(SETTINGS, learning_rate=1e-3)
+    one = plan(raises_rate=True, settings=settings)
+    first = run_rung(learned, RungTask(one, 0, 1, LONG)).state
+    assert first is not None
+
+    def rate(shared: Shared, end: int, **changes: Any) -> float:
+        task = RungTask(replace(one, **changes), 1, end, LONG, first)
+        state = run_rung(shared, task).state
+        assert state is not None
+        assert state.best_loss <= first.best_loss
+        return state.learning_rate
+
+    assert rate(learned, LONG) == pytest.approx(5e-3)
+    before = [rate(learned, 2), rate(other, LONG), rate(learned, LONG, raises_rate=False)]
+    assert before == [first.learning_rate] * 3
 
 
 def test_a_candidate_over_the_budget_is_refused(classes: Shared) -> None:

@@ -16,12 +16,13 @@ from saikei.distilling import StoredTeacher, train_part
 from saikei.edits import Recipe
 from saikei.errors import BudgetError, PinnedWarning, WorkError
 from saikei.graph import copy_model, fresh_model
+from saikei.graph.internals import flattened_layers
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
 from saikei.search.gauge import Gauge
 from saikei.search.race.plan import Plan, RungResult, RungTask
-from saikei.search.race.settings import raised
+from saikei.search.race.settings import FRESH_TO_CARRIED, raised
 from saikei.training.advance import Curves, DivergenceError
 from saikei.training.parts import TrainingState
 from saikei.training.sparsity import sparse_kernels
@@ -33,6 +34,14 @@ MOST_RAISED = 7.0
 # A training that does not improve the weights is started again with the rate divided by this.
 SLOWER = 10
 RESTARTS = 2
+# A whole training of at least so many epochs goes on from the short ones at the rate of fresh
+# weights, where the data is what the parent was trained on. See docs/decisions.md.
+LONG = 12
+# The parent's loss on training data, as a share of that on validation, from which on it is taken
+# to have learned from this data.
+_LEARNED = 0.5
+# Weights whose rate was raised by less than this are hardly damaged, and keep it.
+_DAMAGED = 1.5
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ class Shared:
         gauge: How costs are measured.
         losses: Loss on validation of each given model, by name, to see how much a cut has damaged
             the weights; learning rates are not raised for parents that are missing here.
+        training_losses: Loss of each given model on training data, by name; where it is far below
+            that on validation, the model has learned from this data, and whole trainings have the
+            learning rate of fresh weights.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -63,6 +75,7 @@ class Shared:
     whole: Cost
     gauge: Gauge
     losses: Mapping[str, float] = field(default_factory=dict)
+    training_losses: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_rung(shared: Shared, task: RungTask) -> RungResult:
@@ -88,10 +101,12 @@ def run_rung(shared: Shared, task: RungTask) -> RungResult:
     else:
         model = untrained(shared, task.plan)
         cost = _checked_cost(shared, task, model)
+        planned = task.plan.settings.learning_rate
         if task.state is None:
             untouched = judge.predict(model)
             before = judge.score(untouched)
             task = _with_raised_rate(shared, task, untouched)
+        task = _with_rate_of_fresh(shared, task, model, planned)
         state, curves = _train(shared, task, model)
     outputs = judge.predict(model)
     return RungResult(
@@ -162,6 +177,48 @@ def _with_raised_rate(shared: Shared, task: RungTask, outputs: Outputs) -> RungT
     factor = 1 + (MOST_RAISED - 1) * math.sqrt(_damage(shared, plan.parent, outputs))
     settings = replace(plan.settings, learning_rate=raised(plan.settings, factor))
     return replace(task, plan=replace(plan, settings=settings))
+
+
+def _with_rate_of_fresh(
+    shared: Shared, task: RungTask, model: keras.Model, planned: float | None
+) -> RungTask:
+    """The last part of a long training, at the rate of fresh weights where that pays.
+
+    It begins with the best weights so far, which stay the best ones if it does not improve them.
+
+    Args:
+        shared: Models and data.
+        task: Any part of a training.
+        model: What is trained.
+        planned: The rate before it was raised for the damage.
+    """
+    plan, state = task.plan, task.state
+    long = task.end == task.total >= LONG
+    if not (long and plan.raises_rate and plan.weights == "kept" and _learned(shared, plan.parent)):
+        return task
+    present = plan.settings.learning_rate if state is None else state.learning_rate
+    normalized = any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in flattened_layers(model)
+    )
+    rate = raised(plan.settings, math.inf if normalized else FRESH_TO_CARRIED)
+    if planned is None or present is None or rate is None:
+        return task
+    if not _DAMAGED * planned <= present < rate:
+        return task
+    if state is None:
+        settings = replace(plan.settings, learning_rate=rate)
+        return replace(task, plan=replace(plan, settings=settings))
+    if state.best_epoch == 0 or state.restarts:
+        # Even the present rate is too high.
+        return task
+    restarted = replace(state.again(rate, state.epoch), restarts=state.restarts)
+    return replace(task, state=restarted)
+
+
+def _learned(shared: Shared, parent: str) -> bool:
+    """Whether a given model has learned from this training data rather than from other data."""
+    held_out = shared.losses.get(parent, 0.0)
+    return shared.training_losses.get(parent, math.inf) < _LEARNED * held_out
 
 
 def _damage(shared: Shared, parent: str, outputs: Outputs) -> float:
