@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from scipy import stats
 
+from saikei.batches import as_arrays
 from saikei.budget import Budget
 from saikei.errors import WorkError
 from saikei.executors import TaskFailure
@@ -310,11 +311,11 @@ class Contest:
     def _training_losses(self) -> dict[str, float]:
         """The loss of each given model on some rows of the training data."""
         context = self.context
-        x, y = context.calibration[:2]
-        count = len(keras.tree.flatten(x)[0])
-        rows = np.random.default_rng(context.seed).permutation(count)[:_TRAINING_ROWS]
-        some = keras.tree.map_structure(lambda leaf: leaf[rows], (x, y))
-        judge = held_out(next(iter(context.models.values())), some)
+        arrays = as_arrays(context.calibration, "train")
+        assert arrays is not None
+        rows = np.random.default_rng(context.seed).permutation(len(arrays))[:_TRAINING_ROWS]
+        some = arrays.take(np.sort(rows))
+        judge = held_out(next(iter(context.models.values())), some.parts)
         return {name: judge.loss(judge.predict(model)) for name, model in context.models.items()}
 
     def _driver(self, shared: Shared) -> Driver:
