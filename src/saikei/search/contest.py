@@ -13,7 +13,7 @@ from scipy import stats
 
 from saikei.batches import as_arrays
 from saikei.budget import Budget
-from saikei.errors import WorkError
+from saikei.errors import DataError, WorkError
 from saikei.executors import TaskFailure
 from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
@@ -309,13 +309,18 @@ class Contest:
         )
 
     def _training_losses(self) -> dict[str, float]:
-        """The loss of each given model on some rows of the training data."""
+        """The loss of each given model on some rows of the training data, where these count."""
         context = self.context
         arrays = as_arrays(context.calibration, "train")
-        assert arrays is not None
+        if arrays is None:
+            return {}
         rows = np.random.default_rng(context.seed).permutation(len(arrays))[:_TRAINING_ROWS]
         some = arrays.take(np.sort(rows))
-        judge = held_out(next(iter(context.models.values())), some.parts)
+        try:
+            judge = held_out(next(iter(context.models.values())), some.parts)
+        except DataError:
+            # None of these rows counts.
+            return {}
         return {name: judge.loss(judge.predict(model)) for name, model in context.models.items()}
 
     def _driver(self, shared: Shared) -> Driver:
