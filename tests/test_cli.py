@@ -407,7 +407,7 @@ def test_an_onnx_file_predicts_what_the_model_predicts(
     np.testing.assert_allclose(said, model.predict(x, verbose=0), atol=1e-5)
 
 
-@pytest.mark.parametrize(("to", "name"), [("litert", "m.tflite"), ("tf_saved_model", "saved")])
+@pytest.mark.parametrize(("to", "name"), [("litert", "m.tflite"), ("saved_model", "saved")])
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports these with TF")
 def test_export_writes_what_the_runtime_reads(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str, name: str
@@ -427,7 +427,7 @@ def test_a_cascade_in_a_file_is_profiled_and_exported_with_its_branch(
     shown = run_json(capsys, "profile", tmp_path / "cascade.keras", "--no-latency")
     assert shown["macs"] == 2 * saikei.profile(member, latency=False).macs
     out = tmp_path / "saved"
-    arguments = ("--format", "tf_saved_model", "--out", out)
+    arguments = ("--format", "saved_model", "--out", out)
     run_json(capsys, "export", tmp_path / "cascade.keras", *arguments)
     assert b"If" in (out / "saved_model.pb").read_bytes()
     run_json(capsys, "export", folder / "m0.keras", *arguments, "--overwrite")

@@ -18,7 +18,7 @@ DOCUMENTS = (
     "README.zh-CN.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 
@@ -53,6 +53,16 @@ def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     run_python_of("docs/guide.md")
     assert (tmp_path / "fused.keras").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if d.startswith("docs/tutorials/")])
+def test_a_tutorial_prints_what_it_shows(document: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_python_of(document)
+    shown = "".join(re.findall(r"^```text\n(.*?)^```", text_of(document), re.M | re.S))
+    # Figures differ between machines; what they are figures of does not.
+    rows = re.compile(r"^[^:\n]+:", re.M)
+    assert rows.findall(capsys.readouterr().out) == rows.findall(shown)
 
 
 def same_in_every_language(document: str) -> dict[str, list[str]]:

@@ -107,7 +107,7 @@ def test_what_the_runtime_computes_is_what_the_model_does(
 
 @pytest.mark.parametrize("maker", [words, pairs])
 def test_a_saved_model_is_run_with_words_too(maker: Any, tmp_path: Path) -> None:
-    assert export_model(maker(), tmp_path / "saved", "tf_saved_model").difference < 1e-5
+    assert export_model(maker(), tmp_path / "saved", "saved_model").difference < 1e-5
 
 
 @pytest.mark.parametrize(

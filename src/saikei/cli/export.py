@@ -15,12 +15,12 @@ from saikei.errors import InputError
 
 
 class Format(StrEnum):
-    """Formats that Keras exports to."""
+    """Formats of the runtimes that files are exported to."""
 
     LITERT = "litert"
     ONNX = "onnx"
     OPENVINO = "openvino"
-    SAVED_MODEL = "tf_saved_model"
+    SAVED_MODEL = "saved_model"
 
 
 def export(

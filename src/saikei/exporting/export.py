@@ -24,12 +24,14 @@ from saikei.models import CascadeModel
 from saikei.writing import check_target, draft_folder, remove
 
 # Of a SavedModel the path is a folder.
-ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "tf_saved_model": ""}
+ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
+# The name that Keras has for a format, where it is another.
+_KERAS_NAMES = {"saved_model": "tf_saved_model"}
 _OPEN: dict[str, tuple[str, str, Callable[[Path, Any], runtimes.Run]]] = {
     "litert": ("LiteRT", "tensorflow", runtimes.open_litert),
     "onnx": ("onnxruntime", "onnxruntime", runtimes.open_onnx),
     "openvino": ("OpenVINO", "openvino", runtimes.open_openvino),
-    "tf_saved_model": ("TensorFlow", "tensorflow", runtimes.open_saved_model),
+    "saved_model": ("TensorFlow", "tensorflow", runtimes.open_saved_model),
 }
 
 
@@ -39,7 +41,7 @@ class Exported:
 
     Args:
         path: Path of the file.
-        format: Keras's name of the format.
+        format: Name of the format.
         difference: Largest difference between the outputs of its runtime and of the model.
         samples: Inputs that they were compared on: `"made-up"` or `"given"`.
         one_by_one: Whether the file takes a single sample at a time.
@@ -73,7 +75,7 @@ class Exported:
 def export_model(
     model: keras.Model,
     path: str | Path,
-    format: str,  # noqa: A002 - Keras's name for it
+    format: str,  # noqa: A002 - as in Keras
     data: Any = None,
     overwrite: bool = False,
 ) -> Exported:
@@ -84,7 +86,7 @@ def export_model(
     Args:
         model: A built model; it is not changed.
         path: Path of the file to write, or of the folder of a SavedModel.
-        format: `"onnx"`, `"litert"`, `"openvino"` or `"tf_saved_model"`.
+        format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
         data: Inputs to compare on, as the model takes them; `None` makes random ones.
         overwrite: Whether an existing file may be replaced.
 
@@ -165,7 +167,7 @@ def _write(model: keras.Model, path: Path, to: str, alone: bool) -> Any:
             inputs, _ = structures(exported)
             options["input_signature"] = [keras.tree.map_structure(_one_sample, inputs)]
         # Some of Keras's exporters want a path as a string.
-        exported.export(str(path), format=to, verbose=False, **options)
+        exported.export(str(path), format=_KERAS_NAMES.get(to, to), verbose=False, **options)
     except SaikeiError:
         raise
     except ImportError as error:
