@@ -24,6 +24,7 @@ from saikei import (
     FoldBatchNorm,
     Multimodal,
     PruneChannels,
+    PruneVocabulary,
     Quantize,
     Recipe,
     RemoveLayers,
@@ -81,6 +82,14 @@ CALIBRATION = IMAGES, np.arange(48) % 4
 HEAD = [L.Dense(6, "relu", kernel_regularizer="l2"), L.Dense(3, "softmax")]
 
 
+def tokens() -> keras.Model:
+    """Tokens to the next tokens, by one table."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((6,), dtype="int32")
+    table = L.ReversibleEmbedding(9, 8)
+    return keras.Model(x, table(L.Dense(8, "relu")(table(x)), reverse=True))
+
+
 class EditCase(NamedTuple):
     edit: Edit
     model: Callable[[], keras.Model] = convolutional
@@ -99,6 +108,7 @@ EDIT_CASES = [
     EditCase(PruneChannels(0.5)),
     EditCase(PruneChannels(Budget(macs=0.5), "random", multiple_of=2, seed=3), data=CALIBRATION),
     EditCase(PruneChannels(3, scope="layer", exclude=("classes", "hidden"))),
+    EditCase(PruneVocabulary(keep=(0, 2, 5)), tokens),
     EditCase(RemoveLayers(1), data=CALIBRATION),
     EditCase(RemoveNoOps()),
     EditCase(ReplaceActivation("relu", "elu")),

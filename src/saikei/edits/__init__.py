@@ -7,6 +7,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.fold_batch_norm import FoldBatchNorm
 from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.prune_vocabulary import PruneVocabulary
 from saikei.edits.quantize import Quantize
 from saikei.edits.recipe import Recipe
 from saikei.edits.remove_layers import RemoveLayers
@@ -25,6 +26,7 @@ __all__ = [
     "Factorize",
     "FoldBatchNorm",
     "PruneChannels",
+    "PruneVocabulary",
     "Quantize",
     "Recipe",
     "RefittingEdit",

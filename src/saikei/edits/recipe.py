@@ -17,6 +17,7 @@ from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
 from saikei.edits.fold_batch_norm import FoldBatchNorm
 from saikei.edits.prune_channels import PruneChannels
+from saikei.edits.prune_vocabulary import PruneVocabulary
 from saikei.edits.quantize import Quantize
 from saikei.edits.remove_layers import RemoveLayers
 from saikei.edits.remove_no_ops import RemoveNoOps
@@ -41,6 +42,7 @@ EDITS: Mapping[str, type[Edit]] = MappingProxyType(
             Factorize,
             FoldBatchNorm,
             PruneChannels,
+            PruneVocabulary,
             Quantize,
             RemoveLayers,
             RemoveNoOps,
