@@ -50,7 +50,6 @@ class PruneVocabulary(Edit):
     """
 
     exact: ClassVar[bool] = False
-    computes: ClassVar[bool] = False
     keep: tuple[int, ...] = ()
     least: int = 1
     layer: str | None = None

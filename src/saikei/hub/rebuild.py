@@ -106,7 +106,7 @@ def _shown(operation: Operation) -> str:
 
 
 def _check_outputs(name: str, graph: Graph, model: keras.Model, made: keras.Model) -> None:
-    inputs = random_inputs(graph, 2, np.random.default_rng(0))
+    inputs = random_inputs(read(model), 2, np.random.default_rng(0))
     pairs = zip(
         *(
             [to_floats(y) for y in tree.flatten(one(inputs, training=False))]
