@@ -89,6 +89,17 @@ def test_metrics_of_keras_know_their_direction(metric: Any, better: bool) -> Non
     assert score.greater_is_better == better
 
 
+@pytest.mark.parametrize("metric", ["sparse_top_k_categorical_accuracy", "F1Score"])
+def test_class_numbers_fit_metrics_of_keras(metric: str) -> None:
+    model = net(3, "softmax")
+    scores = metric == "F1Score"
+    own = keras.metrics.F1Score() if scores else keras.metrics.SparseTopKCategoricalAccuracy()
+    rows = np.eye(3, dtype="float32")[CLASSES] if scores else CLASSES
+    own.update_state(rows, model.predict_on_batch(X))
+    expected = float(np.mean(keras.ops.convert_to_numpy(own.result())))
+    assert sk.evaluate(model, (X, CLASSES), metric=metric).value == pytest.approx(expected)
+
+
 def test_a_function_is_a_metric(binary: keras.Model) -> None:
     def sure(y: Any, p: Any) -> float:
         return float(np.abs(p - 0.5).mean())

@@ -225,13 +225,16 @@ def _keras_by_name(name: str, task: Task) -> Metric | None:
 def _of_keras(metric: keras.metrics.Metric, task: Task, name: str | None = None) -> Metric:
     shown = name or metric.name
     words = f"{type(metric).__name__} {shown}".lower().replace("_", "")
+    rows = isinstance(metric, keras.metrics.FBetaScore) and task.kind == "multiclass"
 
     def function(y: Array, p: Array, weights: Array | None) -> float:
+        # Keras's F scores compare rows of the same width, and other metrics fail with float64.
+        if rows and y.reshape(len(y), -1).shape[1] == 1:
+            y = np.eye(p.shape[-1], dtype=np.float32)[y.reshape(-1).astype(np.int64)]
         metric.reset_state()
-        metric.update_state(y, p, sample_weight=weights)
+        metric.update_state(y, p.astype(np.float32), sample_weight=weights)
         return float(np.mean(keras.ops.convert_to_numpy(metric.result())))
 
-    del task
     return Metric(shown, not any(word in words for word in _LOWER), function)
 
 
