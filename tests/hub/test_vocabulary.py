@@ -7,7 +7,11 @@ import pytest
 
 from saikei import PruneVocabulary
 from saikei.errors import EditError
-from tests.hub.small_tasks import made
+
+# Warnings of KerasHub's own imports.
+pytestmark = pytest.mark.filterwarnings("ignore")
+pytest.importorskip("keras_hub", reason="needs the extra 'kerashub'")
+from tests.hub.small_tasks import made  # noqa: E402
 
 
 def test_a_language_model_stays_one_with_fewer_tokens() -> None:
