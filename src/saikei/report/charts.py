@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from saikei.report.parts import kind_text
+from saikei.report.candidates import kind_text
 from saikei.runs import numbers
 from saikei.runs.candidate import COST_AXES, KINDS, Candidate
 from saikei.runs.details import Calibration, Details

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from saikei.columns import in_columns
 from saikei.errors import InputError
-from saikei.report.parts import facts_of, kind_text
+from saikei.report.candidates import kind_text
+from saikei.report.parts import facts_of
 from saikei.runs import numbers
 from saikei.runs.candidate import COST_AXES
 from saikei.runs.record import Run
@@ -21,7 +22,7 @@ _OTHER_DATA = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Two runs side by side; printed, it is two tables.
 
     Args:
@@ -45,7 +46,7 @@ class Comparison:
         return "\n\n".join([*tables, self.data])
 
 
-def compare_runs(runs: Mapping[str, Run]) -> Comparison:
+def compare_runs(runs: Mapping[str, Run]) -> RunComparison:
     """Compare two runs.
 
     Args:
@@ -63,7 +64,7 @@ def compare_runs(runs: Mapping[str, Run]) -> Comparison:
         )
     one, two = _shipped(first), _shipped(second)
     same = first.fingerprint.get("data") == second.fingerprint.get("data")
-    return Comparison(
+    return RunComparison(
         (first_name, second_name),
         tuple((name, one[name], two[name]) for name in one),
         _differing(dict(facts_of(first)), dict(facts_of(second))),

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from saikei.columns import Columns
 from saikei.errors import printable
-from saikei.report.parts import FrontRow, Report, front_rows, report_of
+from saikei.report.candidates import FrontRow, front_rows
+from saikei.report.parts import Report, report_of
 from saikei.runs.record import Run
 
 # Columns of the Pareto table; a narrow one leaves out those that follow from others.

@@ -1,0 +1,62 @@
+"""The epochs that a run trained as data: by family of candidates, rung by rung."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saikei.runs.record import EffortRecord, Run
+
+
+@dataclass(frozen=True)
+class EffortRow:
+    """Epochs that one family of candidates was trained, rung by rung, as texts and as bars."""
+
+    family: str
+    epochs: tuple[str, ...]
+    total: str
+    bars: tuple[tuple[float, str], ...]
+
+
+def effort_rows(run: Run) -> tuple[EffortRow, ...]:
+    """The epochs of each family of candidates, and the bars that show them."""
+    families = dict.fromkeys(one.family for one in run.effort)
+    return tuple(
+        EffortRow(
+            family,
+            tuple(
+                _epochs([one for one in run.effort if (one.family, one.rung) == (family, rung)])
+                for rung in rungs_of(run)
+            ),
+            str(sum(one.epochs for one in run.effort if one.family == family)),
+            _bars(run, family),
+        )
+        for family in families
+    )
+
+
+def rungs_of(run: Run) -> tuple[int, ...]:
+    """The epochs that the rungs of the race ended at, in order."""
+    return tuple(sorted({one.rung for one in run.effort}))
+
+
+def _bars(run: Run, family: str) -> tuple[tuple[float, str], ...]:
+    """For each rung the length of a bar, in percent of the longest family, and its text."""
+    totals = [
+        sum(one.epochs for one in run.effort if one.family == name)
+        for name in {one.family for one in run.effort}
+    ]
+    bars = []
+    for rung in rungs_of(run):
+        found = [one for one in run.effort if (one.family, one.rung) == (family, rung)]
+        epochs = sum(one.epochs for one in found)
+        candidates = sum(one.candidates for one in found)
+        text = f"{family}, to epoch {rung}: {epochs} epochs of {candidates} candidates"
+        bars.append((100 * epochs / max(max(totals), 1), text))
+    return tuple(bars)
+
+
+def _epochs(records: list[EffortRecord]) -> str:
+    """Epochs and candidates of one cell of the table, such as "6 (3)"."""
+    if not records:
+        return "–"
+    return f"{sum(one.epochs for one in records)} ({sum(one.candidates for one in records)})"
