@@ -44,6 +44,8 @@ class Edit(Jsonable, ABC):
             poolings and heads, 4 for precision.
         one_by_one: Whether the search chooses the options of the edit one after the other, since
             the loss of one depends much on the others.
+        replaces: Whether the layers of an option are replaced by new ones, whose weights a refit
+            finds. Then no other option of these layers is taken beside it.
         computes: Whether it computes with weights, which then have to be finite.
     """
 
@@ -52,6 +54,7 @@ class Edit(Jsonable, ABC):
     method: ClassVar[str] = ""
     stage: ClassVar[int] = 2
     one_by_one: ClassVar[bool] = False
+    replaces: ClassVar[bool] = False
 
     @property
     @abstractmethod

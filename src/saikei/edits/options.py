@@ -21,8 +21,8 @@ def stitch(graph: Graph, options: Sequence[Option], data: Any = None) -> tuple[R
     """Apply options together, and refit once to what the original computed.
 
     They are applied in the order of their stages, those of one stage as they are given; all cuts
-    of channels are one. Options of layers that others have removed are left out, and so are
-    those that change nothing any more.
+    of channels are one. Options of layers that others have removed or replaced are left out, and
+    so are those that change nothing any more.
 
     Args:
         graph: The graph of the original; it is not changed.
@@ -42,7 +42,7 @@ def stitch(graph: Graph, options: Sequence[Option], data: Any = None) -> tuple[R
         raise EditError(f"Two options change '{twice}': give one of them.")
     edited, applied, reasons = graph, list[Edit](), list[str]()
     kept: Kept = {}
-    for edit in _in_order(options):
+    for edit in _in_order(_of_old_layers(options)):
         try:
             present = _of_present_layers(edit, edited)
             tried, own = present.unfitted(edited, data)
@@ -55,6 +55,12 @@ def stitch(graph: Graph, options: Sequence[Option], data: Any = None) -> tuple[R
         raise EditError(f"None of the {len(options)} options can be applied: {listed(reasons)}.")
     fitted = edited if data is None else refit(graph, edited, data, kept=kept)
     return Recipe(applied, refit="once"), fitted
+
+
+def _of_old_layers(options: Sequence[Option]) -> list[Option]:
+    """The options without those of layers that others replace by new ones."""
+    new = {name for option in options if option.edit.replaces for name in option.layers}
+    return [o for o in options if o.edit.replaces or not o.layers or not new.issuperset(o.layers)]
 
 
 def _in_order(options: Sequence[Option]) -> list[Edit]:

@@ -59,6 +59,7 @@ class ReplaceHead(Edit):
     exact: ClassVar[bool] = False
     method: ClassVar[str] = "head"
     stage: ClassVar[int] = 0
+    replaces: ClassVar[bool] = True
     computes: ClassVar[bool] = False
     at: str | None = None
     classes: int | None = None

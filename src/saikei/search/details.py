@@ -96,19 +96,15 @@ def _fronts(run: Run, folder: RunFolder) -> Mapping[str, PredictedFront]:
             continue
         chosen = np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))
         original = {one: float(getattr(library.original, one)) for one in _PATHS}
-        shown = tuple(_point(proposer, points[i]) for i in chosen) if points else ()
+        shown = tuple(_point(points[i]) for i in chosen) if points else ()
         found[name] = PredictedFront(library.unit, original, {axis: shown})
     return found
 
 
-def _point(proposer: Proposer, found: Solution) -> Point:
+def _point(found: Solution) -> Point:
     costs = {name: float(value) for name, value in zip(AXES, found.costs, strict=True)}
-    changes = [f"{option.site}: {option.change}" for option in proposer.blocks(found.space)]
-    changes += [
-        f"{site.name}: {site.options[level - 1].change}"
-        for site, level in zip(found.space.sites, found.levels, strict=True)
-        if level
-    ]
+    options = found.space.options(found.levels)
+    changes = [f"{option.site}: {option.change}" for option in options]
     return Point({name: costs[name] for name in _PATHS}, float(found.loss), tuple(changes))
 
 

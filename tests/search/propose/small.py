@@ -10,7 +10,13 @@ from keras import layers
 
 from saikei.channels import map_channels
 from saikei.costs import count_costs
-from saikei.edits import Factorize, PruneChannels, RemoveLayers, ReplaceActivation
+from saikei.edits import (
+    Factorize,
+    PruneChannels,
+    RemoveLayers,
+    ReplaceActivation,
+    ReplaceHead,
+)
 from saikei.edits.options import Option, stitch
 from saikei.errors import SaikeiError
 from saikei.graph import Graph, read
@@ -45,10 +51,10 @@ def made_up_loss(option: Option, share: float) -> float:
 
 @cache
 def library() -> Library:
-    """Every option of four methods, and two blocks that are removed one after the other."""
+    """Every option of five methods, and two blocks that are removed one after the other."""
     whole = count_costs(map_channels(graph()))
     entries = []
-    for kind in (PruneChannels, Factorize, ReplaceActivation):
+    for kind in (PruneChannels, Factorize, ReplaceActivation, ReplaceHead):
         for option in kind.options(graph()):
             try:
                 _, made = stitch(graph(), (option,))

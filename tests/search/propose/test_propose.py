@@ -12,10 +12,16 @@ import pytest
 from saikei import Budget, PruneChannels
 from saikei.channels import map_channels
 from saikei.costs import Counts, count_costs
+from saikei.edits.options import stitch
 from saikei.errors import BudgetError
 from saikei.search.propose import Proposal, Proposer, Structure, check_reachable, propose, resolve
 from saikei.search.propose.exact import Counter
-from saikei.search.propose.reality import agreement, fit_weights, random_structures
+from saikei.search.propose.reality import (
+    agreement,
+    fit_weights,
+    parts_of,
+    random_structures,
+)
 from saikei.search.propose.space import AXES
 from tests.search.propose.small import graph, library, made_up_reality, network
 
@@ -153,8 +159,8 @@ def test_predicted_costs_are_those_of_the_graph_for_channels_and_near_them_for_o
     draw = np.random.default_rng(1)
     counter = Counter(graph(), Budget(macs=0.5))
     errors = []
-    for depth in range(3):
-        space = proposer().space(depth, memory=True)
+    spaces = [proposer().space(depth, memory=True) for depth in range(3)]
+    for space in spaces if method else proposer().spaces(memory=True):
         for _ in range(4):
             levels = np.array(
                 [
@@ -164,11 +170,23 @@ def test_predicted_costs_are_those_of_the_graph_for_channels_and_near_them_for_o
                     for site in space.sites
                 ]
             )
-            costs = counter((*proposer().blocks(space), *space.options(levels)))[1]
+            costs = counter(space.options(levels))[1]
             predicted = space.costs(levels)
             errors.append([predicted[n] / getattr(costs, axis) - 1 for n, axis in enumerate(AXES)])
     assert (np.median(np.abs(errors), axis=0) <= median).all()
     assert (np.abs(errors) <= most).all()
+
+
+def test_no_option_of_layers_that_are_replaced_goes_with_their_replacement() -> None:
+    spaces = [s for s in proposer().spaces() if any(o.method == "head" for o in s.first)]
+    assert len(spaces) == 6  # two poolings, after 0, 1 and 2 blocks
+    for structure in random_structures(spaces, 20, np.random.default_rng(0)):
+        (head,) = (option for option in structure if option.method == "head")
+        rest = [option for option in structure if option is not head]
+        assert not any(set(option.layers) & set(head.layers) for option in rest)
+        dense = next(o.option for o in library().sites["channels:hidden"])
+        assert stitch(graph(), (*structure, dense))[0] == stitch(graph(), structure)[0]
+        assert parts_of(library(), structure)["head"] > 0
 
 
 def test_weights_of_methods_are_learned_from_real_losses() -> None:
@@ -180,7 +198,7 @@ def test_weights_of_methods_are_learned_from_real_losses() -> None:
 
 
 def test_the_rank_correlation_rises_by_the_weights() -> None:
-    structures = random_structures(proposer().space(0), 25, np.random.default_rng(0))
+    structures = random_structures(proposer().spaces(), 25, np.random.default_rng(0))
     found = agreement(library(), structures, [made_up_reality(one) for one in structures])
     assert found.reweighted_correlation >= max(found.correlation, 0.9)
     assert found.ratio > 1

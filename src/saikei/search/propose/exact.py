@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ class Counted:
 
     Args:
         solution: The levels.
-        options: The options of the structure, those of removed blocks included.
+        options: The options of the structure.
         recipe: The edits; `None` where there are no options.
         costs: What the graph costs.
     """
@@ -73,7 +73,6 @@ class Counter:
 
 def counted_within(
     solve: Callable[[Array], Solution | None],
-    before: Callable[[Solution], Sequence[Option]],
     counter: Counter,
     original: Counts,
 ) -> Counted | None:
@@ -81,7 +80,6 @@ def counted_within(
 
     Args:
         solve: Gives a solution within targets, in the order of `AXES`.
-        before: Gives the options of the blocks that a solution removes.
         counter: Counts the graph of options; it has the budget.
         original: What the original costs.
 
@@ -96,7 +94,7 @@ def counted_within(
     for _ in range(TRIES):
         found = solve(targets)
         last = options
-        options = None if found is None else (*before(found), *found.space.options(found.levels))
+        options = None if found is None else found.space.options(found.levels)
         if found is None or options is None or options == last:
             break
         try:

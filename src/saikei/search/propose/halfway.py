@@ -20,19 +20,17 @@ DEEP = 0.3
 
 def halfway(
     found: Counted,
-    before: tuple[Option, ...],
     count: Callable[[tuple[Option, ...]], tuple[Recipe | None, Counts]],
     share: float,
     axis: str,
 ) -> tuple[tuple[Option, ...], Recipe | None, Counts, Recipe] | None:
     """The structure halfway to a deep one, and the edits that lead from it to the deep one.
 
-    On the way the removed blocks and part of the channels go, and where these are not enough some
-    layers get their other form; the rest follows in the second step.
+    On the way go the removed blocks, replaced layers, and part of the channels, and where these are
+    not enough some layers get their other form; the rest follows in the second step.
 
     Args:
         found: The deep structure.
-        before: The options of the blocks that it removes.
         count: Gives recipe and costs of options.
         share: The share of the original's cost that the deep structure has.
         axis: The cost.
@@ -53,8 +51,8 @@ def halfway(
     if not ratios:
         return None
     some = on_the_way[int(np.argmin(np.abs(ratios)))]
-    options = (*before, *space.options(some))
-    second = _second_step(found, before, some)
+    options = space.options(some)
+    second = _second_step(found, some)
     if not options or second is None or options == found.options:
         return None
     recipe, costs = count(options)
@@ -95,12 +93,12 @@ def _dropped(option: Option) -> set[tuple[str, int]]:
     return {(layer, i) for layer, found in option.edit.channels.items() for i in found}
 
 
-def _second_step(found: Counted, before: tuple[Option, ...], some: Levels) -> Recipe | None:
+def _second_step(found: Counted, some: Levels) -> Recipe | None:
     """The edits from the structure halfway to the deep one, in the channels that it has left."""
     space, levels = found.solution.space, found.solution.levels
-    gone = {name for option in before for name in option.layers}
+    gone = {name for option in space.first for name in option.layers}
     first, last = (
-        [o for o in space.options(chosen) if isinstance(o.edit, DropChannels)]
+        [o for o in space.chosen(chosen) if isinstance(o.edit, DropChannels)]
         for chosen in (some, levels)
     )
     early = set[tuple[str, int]]().union(*map(_dropped, first))
@@ -112,7 +110,7 @@ def _second_step(found: Counted, before: tuple[Option, ...], some: Levels) -> Re
             channels.setdefault(layer, []).append(index - shift)
     edits: list[tuple[int, Edit]] = [
         (option.edit.stage, option.edit)
-        for option in space.options(np.where(some == levels, 0, levels))
+        for option in space.chosen(np.where(some == levels, 0, levels))
         if not isinstance(option.edit, DropChannels)
     ]
     if channels:

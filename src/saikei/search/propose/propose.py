@@ -137,7 +137,7 @@ class _Proposed:
         if proposer.tables.depth:
             self._add(
                 "no depth",
-                proposer.best(counter, original, [proposer.space(0, memory=self.memory)]),
+                proposer.best(counter, original, proposer.spaces(memory=self.memory, depths=[0])),
                 share,
                 counter,
             )
@@ -148,7 +148,7 @@ class _Proposed:
         """The fewest blocks whose removal alone keeps the budget."""
         for depth in range(1, self.proposer.tables.depth + 1):
             space = self.proposer.space(depth, memory=self.memory)
-            options = self.proposer.blocks(space)
+            options = space.first
             try:
                 recipe, costs = counter(options)
             except EditError:
@@ -188,8 +188,7 @@ class _Proposed:
         self, structure: Structure, found: Counted, counter: Counter, reached: float, axis: str
     ) -> Structure:
         """The structure, after the one halfway to it is kept too."""
-        before = self.proposer.blocks(found.solution.space)
-        way = halfway(found, before, counter, reached, axis)
+        way = halfway(found, counter, reached, axis)
         if way is None:
             return structure
         options, recipe, costs, step = way
@@ -243,10 +242,9 @@ class _Proposed:
             return
         counter = self.proposer.counter(self.budget)
         space = best.solution.space
-        before = self.proposer.blocks(space)
 
         def loss(levels: Levels) -> float | None:
-            options = (*before, *space.options(levels))
+            options = space.options(levels)
             try:
                 _, costs = counter(options) if options else (None, self.original)
             except EditError:
@@ -259,7 +257,7 @@ class _Proposed:
         limits = np.maximum(targets_of(self.budget, self.original), best.solution.costs)
         found, lowest = swapped(best.solution, real, limits, loss, tries)
         if found is not best.solution:
-            options = (*before, *space.options(found.levels))
+            options = space.options(found.levels)
             recipe, costs = counter(options)
             self.best = Counted(found, options, recipe, costs)
             made = structure_of("swapped-1", "swapped", self.best, 1.0)
@@ -271,7 +269,7 @@ class _Proposed:
         if best is None:
             return
         taken = {option.site for option in best.options}
-        gone = {n for o in best.options if o.edit.one_by_one for n in o.layers}
+        gone = {n for option in best.solution.space.first for n in option.layers}
         counter = self.proposer.counter(self.budget)
         used = {option.method for option in best.options}
         for method, options in _free_options(self.proposer.library, taken, gone).items():
@@ -297,7 +295,8 @@ def _free_options(
     found: dict[str, list[Option]] = {}
     for site, entries in library.sites.items():
         entries = tuple(e for e in entries if not set(e.option.layers) & gone)
-        if site in taken or not entries or any(e.option.edit.one_by_one for e in entries):
+        edits = [entry.option.edit for entry in entries]
+        if site in taken or not edits or any(one.one_by_one or one.replaces for one in edits):
             continue
         if any(_saves(e.costs, library.original) for e in entries):
             continue

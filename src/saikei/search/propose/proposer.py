@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,11 +16,10 @@ from saikei.channels import map_channels
 from saikei.costs import Counts, check_countable, count_costs, measure_latency
 from saikei.costs.per_call import ADDITIVE
 from saikei.edits.base import with_sizes
-from saikei.edits.options import Option
 from saikei.edits.recipe import Recipe
 from saikei.errors import EditError
 from saikei.graph import Graph, build, read
-from saikei.search.library import Library
+from saikei.search.library import Library, Measured
 from saikei.search.propose.exact import Counted, Counter, counted_within, targets_of
 from saikei.search.propose.path import Front, Solution, descend_to, front
 from saikei.search.propose.several import within_limits
@@ -47,20 +46,35 @@ class Proposer:
         self.graph = model if isinstance(model, Graph) else with_sizes(read(model), model, data)
         self.map = map_channels(self.graph)
         self.tables = Tables(self.map, library)
-        self._spaces: dict[tuple[int, str, bool], Space] = {}
+        self._spaces: dict[tuple[int, str, bool, tuple[str, str] | None], Space] = {}
         self._counted: dict[int | None, dict[str, tuple[Recipe | None, Counts]]] = {}
         self._fronts: dict[str, Front] = {}
 
     def spaces(
-        self, weights: Mapping[str, float] | None = None, memory: bool = False
+        self,
+        weights: Mapping[str, float] | None = None,
+        memory: bool = False,
+        depths: Sequence[int] | None = None,
     ) -> list[Space]:
-        """The spaces after each number of removed blocks, evenly chosen where there are many."""
-        every = range(self.tables.depth + 1)
-        chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), DEPTHS)).round())
-        return [self.space(int(depth), weights, memory) for depth in chosen]
+        """The spaces after each number of removed blocks, with old layers and with replaced ones.
+
+        Args:
+            weights: As in `space`.
+            memory: As in `space`.
+            depths: The numbers of removed blocks; `None` for all, evenly chosen if many.
+        """
+        if depths is None:
+            every = self.tables.depth + 1
+            depths = [round(n) for n in np.linspace(0, every - 1, min(every, DEPTHS))]
+        replaced = (None, *self.tables.replaced)
+        return [self.space(n, weights, memory, new) for n in depths for new in replaced]
 
     def space(
-        self, depth: int, weights: Mapping[str, float] | None = None, memory: bool = False
+        self,
+        depth: int,
+        weights: Mapping[str, float] | None = None,
+        memory: bool = False,
+        replaced: Measured | None = None,
     ) -> Space:
         """The space after a number of removed blocks.
 
@@ -68,16 +82,13 @@ class Proposer:
             depth: The number of blocks.
             weights: For methods by name, what their losses are multiplied by; 1 if not given.
             memory: Whether the memory of structures is predicted too.
+            replaced: An option that replaces layers, which all structures have; `None` for none.
         """
-        key = depth, repr(sorted((weights or {}).items())), memory
+        new = None if replaced is None else (replaced.option.site, replaced.option.change)
+        key = depth, repr(sorted((weights or {}).items())), memory, new
         if key not in self._spaces:
-            self._spaces[key] = self.tables.space(depth, weights, memory)
+            self._spaces[key] = self.tables.space(depth, weights, memory, replaced)
         return self._spaces[key]
-
-    def blocks(self, space: Space) -> tuple[Option, ...]:
-        """The options of the blocks that are removed in a space."""
-        depth = next(key[0] for key, known in self._spaces.items() if known is space)
-        return tuple(entry.option for entry in self.library.depth[:depth])
 
     def path(self, axis: str = "macs") -> Front:
         """The whole front along one cost, as predicted, from one descent for each depth.
@@ -125,11 +136,10 @@ class Proposer:
             aim = np.full(len(AXES), np.inf)
             aim[axis] = 1e-9
             aims.append(aim)
-        for depth in dict.fromkeys((0, self.tables.depth)):
-            space = self.space(depth, memory=counter.budget.memory is not None)
+        depths = sorted({0, self.tables.depth})
+        for space in self.spaces(memory=counter.budget.memory is not None, depths=depths):
             for aim in aims:
-                options = (*self.blocks(space), *space.options(descend_to(space, aim)))
-                if options:
+                if options := space.options(descend_to(space, aim)):
                     with contextlib.suppress(EditError):
                         yield counter(options)[1]
 
@@ -159,7 +169,7 @@ class Proposer:
             if best is not None and loss >= best.solution.loss:
                 break
             space = first[number][1]
-            found = self._counted_within(partial(within_limits, space), counter, original)
+            found = counted_within(partial(within_limits, space), counter, original)
             if found is not None and (best is None or found.solution.loss < best.solution.loss):
                 best = found
         return best
@@ -182,12 +192,7 @@ class Proposer:
         def within(limits: Array) -> Solution | None:
             return along.within(float(limits[column]))
 
-        return self._counted_within(within, counter, original)
-
-    def _counted_within(
-        self, solve: Callable[[Array], Solution | None], counter: Counter, original: Counts
-    ) -> Counted | None:
-        return counted_within(solve, lambda s: self.blocks(s.space), counter, original)
+        return counted_within(within, counter, original)
 
 
 def resolve(

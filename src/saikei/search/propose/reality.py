@@ -120,17 +120,18 @@ def fit_weights(
 
 
 def random_structures(
-    space: Space, count: int, generator: np.random.Generator
+    spaces: Sequence[Space], count: int, generator: np.random.Generator
 ) -> list[tuple[Option, ...]]:
     """Structures of random levels, from few changes to many.
 
     Args:
-        space: The space.
+        spaces: The spaces; the one of each structure is random.
         count: How many.
         generator: Source of the random numbers.
     """
     found = []
     for _ in range(count):
+        space = spaces[int(generator.integers(len(spaces)))]
         share = generator.uniform(0.1, 1.0)
         levels = [
             int(generator.integers(1, len(site.losses))) if generator.random() < share else 0

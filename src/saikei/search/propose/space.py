@@ -87,13 +87,15 @@ class Space:
         terms: The costs that depend on levels.
         fixed: MACs, parameters and bytes that depend on none.
         memory: The live activations; `None` where memory does not matter.
-        base: Loss of level 0 everywhere, such as that of blocks that are removed.
+        first: Options that all structures of the space have, such as blocks that are removed.
+        base: Their loss.
     """
 
     sites: tuple[Site, ...]
     terms: tuple[Term, ...]
     fixed: Array
     memory: Memory | None = None
+    first: tuple[Option, ...] = ()
     base: float = 0.0
 
     @property
@@ -143,6 +145,10 @@ class Space:
         return total
 
     def options(self, levels: Sequence[int] | Levels) -> tuple[Option, ...]:
+        """The options of a structure: those that all have, and those of the levels above 0."""
+        return (*self.first, *self.chosen(levels))
+
+    def chosen(self, levels: Sequence[int] | Levels) -> tuple[Option, ...]:
         """The options of the levels above 0."""
         return tuple(
             site.options[int(level) - 1]

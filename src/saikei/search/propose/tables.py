@@ -41,10 +41,11 @@ class Tables:
         self.map = channel_map
         self.library = library
         self._costs = CallCosts(channel_map)
+        self.replaced = tuple(e for e in library.entries if e.option.edit.replaces)
         graph = channel_map.graph
         self._whole = [self._costs.of(index) for index in range(len(graph.calls))]
         self._sites = {
-            name: tuple(e for e in entries if not e.option.edit.one_by_one)
+            name: tuple(e for e in entries if not _apart(e.option))
             for name, entries in library.sites.items()
         }
         self._channels = {
@@ -66,7 +67,11 @@ class Tables:
         return frozenset(itertools.chain.from_iterable(gone))
 
     def space(
-        self, depth: int = 0, weights: Mapping[str, float] | None = None, memory: bool = True
+        self,
+        depth: int = 0,
+        weights: Mapping[str, float] | None = None,
+        memory: bool = True,
+        replaced: Measured | None = None,
     ) -> Space:
         """The space of all options that are left when the first blocks are removed.
 
@@ -74,8 +79,11 @@ class Tables:
             depth: How many blocks of the library's order are removed.
             weights: For methods by name, what their losses are multiplied by; 1 if not given.
             memory: Whether the memory of structures is predicted too.
+            replaced: An option that replaces layers, of which no other option is left.
         """
-        gone = self.removed(depth)
+        first = [*self.library.depth[:depth]]
+        new = [] if replaced is None else [replaced]
+        gone = self.removed(depth).union(*(e.option.layers for e in new))
         weights = weights or {}
         names = [n for n, entries in self._sites.items() if _left(entries, gone)]
         sites = tuple(_site(name, self._sites[name], weights) for name in names)
@@ -92,10 +100,15 @@ class Tables:
             if not found:
                 fixed += self._whole[index]
         terms += self._added(names, position)
-        before = self.library.depth[depth - 1].loss if depth else 0.0
-        base = before * weights.get("remove_layers", 1.0)
-        alive = self._memory(position, depth) if memory else None
-        return Space(sites, tuple(terms), fixed, alive, base)
+        # Blocks lose together what was measured for them together.
+        base = sum(
+            max(e.loss, 0.0) * weights.get(e.option.method, 1.0) for e in [*first[-1:], *new]
+        )
+        for entry in new:
+            fixed += self._layers_cost(entry.option) + self._change(entry)
+        options = tuple(entry.option for entry in [*first, *new])
+        alive = self._memory(position, options) if memory else None
+        return Space(sites, tuple(terms), fixed, alive, options, base)
 
     def _calls_by_site(self) -> list[list[str]]:
         """For each call, the channel sites that its cost depends on."""
@@ -238,10 +251,9 @@ class Tables:
                 terms.append(Term((position[name],), table))
         return terms
 
-    def _memory(self, position: dict[str, int], depth: int) -> Memory:
-        """The live activations without the removed blocks, whose inputs may be read for longer."""
-        blocks = [entry.option for entry in self.library.depth[:depth]]
-        left = map_channels(stitch(self.map.graph, blocks)[1]) if blocks else self.map
+    def _memory(self, position: dict[str, int], first: Sequence[Option]) -> Memory:
+        """The live activations after the first options: removed blocks may keep some for longer."""
+        left = map_channels(stitch(self.map.graph, first)[1]) if first else self.map
         refs, live, sizes = live_tensors(left)
         names = [(left.graph.calls[ref.call].operation, ref.output) for ref in refs]
         whole = self._tensor_bytes(None)
@@ -260,6 +272,11 @@ class Tables:
         refs, _, sizes = live_tensors(self.map, keep)
         names = [(self.map.graph.calls[ref.call].operation, ref.output) for ref in refs]
         return dict(zip(names, sizes.tolist(), strict=True))
+
+
+def _apart(option: Option) -> bool:
+    """Whether an option is the same in all structures of a space."""
+    return option.edit.one_by_one or option.edit.replaces
 
 
 def _left(entries: Sequence[Measured], gone: frozenset[str]) -> bool:
