@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,14 +16,25 @@ Array = NDArray[Any]
 Loss = Callable[[list[Any], Any], Any]
 
 
-def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Array]]:
+def weight_gradients(
+    model: keras.Model, loss: Loss, of: Sequence[Any] | None = None
+) -> Callable[[Any, Any], list[Array]]:
     """A function from a batch to the gradient by each of `model.weights`.
 
-    Every weight counts, trained or frozen; the model runs as at inference and is not changed. The
-    gradient by whole numbers, as of a quantised kernel, is 0.
+    Trained and frozen weights alike have gradients; the model runs as at inference and is not
+    changed. The gradient by whole numbers, as of a quantised kernel, is 0.
+
+    Args:
+        model: A built model.
+        loss: From the flat outputs and the labels to a scalar.
+        of: The weights that gradients are taken by; those by all others are 0. `None` for all.
     """
     makers = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
-    gradients = makers[keras.backend.backend()](model, loss)
+    wanted = {id(weight) for weight in (model.weights if of is None else of)}
+    floating = [
+        w for w in model.weights if id(w) in wanted and keras.backend.is_float_dtype(w.dtype)
+    ]
+    gradients = makers[keras.backend.backend()](model, floating, loss)
 
     def numpy_gradients(x: Any, y: Any) -> list[Array]:
         found = gradients(x, y)
@@ -37,20 +48,17 @@ def weight_gradients(model: keras.Model, loss: Loss) -> Callable[[Any, Any], lis
     return numpy_gradients
 
 
-def _floating(model: keras.Model) -> list[Any]:
-    return [w for w in model.weights if keras.backend.is_float_dtype(w.dtype)]
-
-
 def _for_all(model: keras.Model, floating: list[Any], found: Any) -> list[Any]:
     """A gradient for each weight of the model, `None` for those without."""
     of = {id(weight): gradient for weight, gradient in zip(floating, found, strict=True)}
     return [of.get(id(weight)) for weight in model.weights]
 
 
-def _tensorflow(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+def _tensorflow(
+    model: keras.Model, floating: list[Any], loss: Loss
+) -> Callable[[Any, Any], list[Any]]:
     import tensorflow as tf
 
-    floating = _floating(model)
     variables = [weight.value for weight in floating]
 
     @tf.function(reduce_retracing=True)
@@ -67,11 +75,12 @@ def _tensorflow(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any
     return lambda x, y: _for_all(model, floating, gradients(x, y))
 
 
-def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+def _jax(
+    model: keras.Model, floating: list[Any], loss: Loss
+) -> Callable[[Any, Any], list[Any]]:
     import jax
 
-    weights = _floating(model)
-    index = {id(weight): position for position, weight in enumerate(weights)}
+    index = {id(weight): position for position, weight in enumerate(floating)}
 
     def value(values: list[Any], x: Any, y: Any) -> Any:
         trained = [
@@ -86,14 +95,15 @@ def _jax(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
 
     gradients = jax.jit(jax.grad(value))
     return lambda x, y: _for_all(
-        model, weights, gradients([weight.value for weight in weights], x, y)
+        model, floating, gradients([weight.value for weight in floating], x, y)
     )
 
 
-def _torch(model: keras.Model, loss: Loss) -> Callable[[Any, Any], list[Any]]:
+def _torch(
+    model: keras.Model, floating: list[Any], loss: Loss
+) -> Callable[[Any, Any], list[Any]]:
     import torch
 
-    floating = _floating(model)
     values = [weight.value for weight in floating]
 
     def gradients(x: Any, y: Any) -> list[Any]:

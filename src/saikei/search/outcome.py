@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.runs.details import Calibration, ClassRow, Flip, Outcome
+from saikei.runs.pictures import as_image, picture
 from saikei.scoring.labelled import Labelled, Outputs
 
 # How many lost samples and classes are shown.
 _FLIPS = 12
 _CLASSES = 40
-# Pictures larger than this are shown at every other pixel, and so on.
-_LARGEST = 96
 _BINS = 10
 
 Array = NDArray[Any]
@@ -126,10 +122,9 @@ def _calibration(confidence: Array, right: Array) -> Calibration:
 
 def _shown(x: Any, row: int) -> tuple[str, str]:
     """A sample as a picture, or as text."""
-    if isinstance(x, np.ndarray) and x.ndim == 4 and x.shape[-1] in (1, 3):
-        return picture(x[row]), ""
-    if isinstance(x, np.ndarray) and x.ndim == 3 and min(x.shape[1:]) >= 8:
-        return picture(x[row][..., None]), ""
+    image = as_image(x, row)
+    if image is not None:
+        return picture(image), ""
     if isinstance(x, np.ndarray):
         return "", _text(x[row])
     if isinstance(x, dict):
@@ -141,24 +136,3 @@ def _text(values: Array) -> str:
     flat = np.asarray(values).reshape(-1)
     shown = [v if isinstance(v, str) else f"{v:.4g}" for v in flat[:8].tolist()]
     return ", ".join(shown)[:300] + (", …" if len(flat) > 8 else "")
-
-
-def picture(pixels: Array) -> str:
-    """An image as a PNG in a `data:` address, from its darkest to its brightest value.
-
-    Args:
-        pixels: `(height, width, 1)` or `(height, width, 3)`.
-    """
-    step = max(1, -(-max(pixels.shape[:2]) // _LARGEST))
-    small = np.asarray(pixels[::step, ::step], dtype=np.float64)
-    low, high = float(small.min()), float(small.max())
-    grey = np.rint(255 * (small - low) / (high - low or 1.0)).astype(np.uint8)
-    height, width, colours = grey.shape
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if colours == 3 else 0, 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in parts
-    )
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
