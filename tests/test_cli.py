@@ -351,7 +351,7 @@ def test_explain_refuses_what_it_cannot_explain(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, data = folder / "m0.keras", ("--data", folder / "data.npz")
-    assert "No two members" in refused(capsys, "explain", one, *data)
+    assert "it is for one model" in refused(capsys, "explain", one, one, *data, "--original", one)
     assert "two or more" in refused(capsys, "explain", one, *data, "--weights", "learn")
     stored = np.load(folder / "data.npz")
     np.savez(tmp_path / "d.npz", x_train=stored["x_train"], y_train=stored["y_train"])

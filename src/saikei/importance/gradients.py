@@ -75,9 +75,7 @@ def _tensorflow(
     return lambda x, y: _for_all(model, floating, gradients(x, y))
 
 
-def _jax(
-    model: keras.Model, floating: list[Any], loss: Loss
-) -> Callable[[Any, Any], list[Any]]:
+def _jax(model: keras.Model, floating: list[Any], loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import jax
 
     index = {id(weight): position for position, weight in enumerate(floating)}
@@ -99,9 +97,7 @@ def _jax(
     )
 
 
-def _torch(
-    model: keras.Model, floating: list[Any], loss: Loss
-) -> Callable[[Any, Any], list[Any]]:
+def _torch(model: keras.Model, floating: list[Any], loss: Loss) -> Callable[[Any, Any], list[Any]]:
     import torch
 
     values = [weight.value for weight in floating]

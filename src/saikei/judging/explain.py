@@ -1,8 +1,9 @@
-"""`explain`: what each member of a fusion is worth, and which can be removed."""
+"""`explain`: what each member of a fusion is worth, or what the parts of one model contribute."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -26,11 +27,17 @@ from saikei.judging.explaining.coalitions import (
 from saikei.judging.explaining.comparison import compare_outputs
 from saikei.judging.explaining.explanation import Explanation, MemberPart
 from saikei.judging.explaining.games import Metric, game_of
-from saikei.judging.explaining.recover_members import recover_members
+from saikei.judging.explaining.one_model import explain_model
+from saikei.judging.explaining.recover_members import (
+    check_held_out,
+    find_members,
+    recover_members,
+)
 from saikei.judging.explaining.removable import losses_without, removable
 from saikei.judging.explaining.shapley import shapley
 from saikei.judging.nested import Nest
 from saikei.merging.checks import checked_weights
+from saikei.runs.explained import ModelExplanation
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels
 from saikei.scoring.task import Task, labels_of
@@ -49,21 +56,28 @@ def explain(
     orders: int = ORDERS,
     seed: int = 0,
     allow_in_sample: bool = False,
-) -> Explanation:
-    """Explain what each member of a fusion is worth, on held-out data.
+    original: keras.Model | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Explanation | ModelExplanation:
+    """Explain what each member of a fusion is worth, or what one model is made of and looks at.
 
-    Up to 12 members have exact Shapley values, over all coalitions; more have values over drawn
-    orders of joining, with standard errors. How a fusion is computed without a member is in
-    `Explanation.absence`: a mean scales the weights of the others to sum 1, and without any member
-    predicts the label frequencies; a cascade skips absent members; any other fusion gets an absent
-    member's mean prediction.
+    One model that no fusion made gets a `ModelExplanation`: for each channel group how much the
+    metric grows when a quarter, half and three quarters of its channels are removed; and by
+    gradient times input and Grad-CAM, what it looks at, beside what `original` looks at.
+
+    The members of a fusion: up to 12 have exact Shapley values, over all coalitions; more have
+    values over drawn orders of joining, with standard errors. How a fusion is computed without a
+    member is in `Explanation.absence`: a mean scales the weights of the others to sum 1, and
+    without any member predicts the label frequencies; a cascade skips absent members; any other
+    fusion gets an absent member's mean prediction.
 
     Args:
         fused: A model that `Average`, `Cascade`, `Multimodal` or `Stack` made, loaded from a file
             or not; members of weight 0 have been left out of it. Or its members: two or more
-            models, or what `cross_fit` gives.
+            models, or what `cross_fit` gives. Or any other model, which is explained alone.
         data: `(x, y)` arrays or a dataset that neither members nor fusion were fitted to; `None`
-            with what `cross_fit` gives.
+            with what `cross_fit` gives. For one model, it may be without labels: the predictions
+            of the original, or else of the model, then take their place.
         fusion: The fusion of the members, where members are given: any `OutputFusion`, such as
             `Average`, `Stack`, `Cascade` or `BestMember`; an equal average by default. A fusion
             that is fitted is fitted for each fold to the other folds.
@@ -73,11 +87,15 @@ def explain(
         orders: How many orders of joining to draw for more than 12 members.
         seed: Seed of the orders and the folds.
         allow_in_sample: Explain even on rows that a part was trained on.
+        original: A model of the same inputs and outputs, such as the one that `fused` was made
+            from; with it, `fused` is explained as one model even where it has members.
+        class_names: Names of the classes in the order of their numbers; `None` shows numbers.
 
     Raises:
-        FusionError: When the members cannot be found in the model or do not fit each other, the
-            fusion cannot be explained, or a part was trained on some of the data.
-        DataError: When the data does not fit the members.
+        FusionError: When the members do not fit each other, the fusion cannot be explained, or a
+            part was trained on some of the data.
+        InputError: When `original` has other inputs or outputs.
+        DataError: When the data does not fit the members or the model.
 
     Example:
         >>> import numpy as np
@@ -99,8 +117,20 @@ def explain(
                 f"fusion={type(fusion).__name__} is given beside a fused model: leave it out, or "
                 "give a list of members."
             )
-        tasks, labels, coalitions, names = recover_members(fused, data, allow_in_sample)
-        return _explained(tasks, labels, coalitions, names, metric, orders, seed)
+        if data is None:
+            raise FusionError("There is no data: call explain(model, (x, y)) with held-out data.")
+        parts = find_members(fused) if original is None else None
+        if parts is None:
+            if not allow_in_sample:
+                check_held_out(fused, data)
+            return explain_model(
+                fused, data, original=original, metric=metric, class_names=class_names or ()
+            )
+        tasks, labels, coalitions, names = recover_members(fused, parts, data, allow_in_sample)
+        found = _explained(tasks, labels, coalitions, names, metric, orders, seed)
+        return replace(found, class_names=tuple(class_names or ()))
+    if original is not None:
+        raise FusionError("original= is for one model: leave it out, or give a model.")
     fusion = Average() if fusion is None else fusion
     if not isinstance(fusion, OutputFusion):
         raise FusionError(
@@ -118,7 +148,8 @@ def explain(
     else:
         nest = Nest.of([fusion], members, data, folds, seed, allow_in_sample)
         evidence, coalitions = _joined(fusion, nest)
-    return _explained(evidence.tasks, evidence.labels, coalitions, names, metric, orders, seed)
+    found = _explained(evidence.tasks, evidence.labels, coalitions, names, metric, orders, seed)
+    return replace(found, class_names=tuple(class_names or ()))
 
 
 def explain_predictions(

@@ -17,6 +17,7 @@ from saikei.report.parts import report_of
 from saikei.report.picture import front_picture
 from saikei.runs import numbers
 from saikei.runs.details import Details
+from saikei.runs.explained import ModelExplanation
 from saikei.runs.graph_diff import GraphDiff
 from saikei.runs.record import Run
 from saikei.writing import check_target, write_text
@@ -69,6 +70,27 @@ def render_diff(diff: GraphDiff) -> str:
         diff: The comparison.
     """
     return _rendered("diff.html.j2", picture=picture_of(diff), charts={})
+
+
+def render_explanation(found: ModelExplanation) -> str:
+    """The explanation of one model as one HTML page that works offline.
+
+    Args:
+        found: The explanation.
+    """
+    chart = {
+        "x": "of the channels removed (%)",
+        "label": f"increase of the {found.metric}",
+        "lines": [
+            {"name": group.name, "points": [list(point) for point in group.curve]}
+            for group in found.groups
+            if group.curve
+        ],
+    }
+    charts = {"sensitivity": chart} if chart["lines"] else {}
+    return _rendered(
+        "explanation.html.j2", found=found, rows=list(found.group_rows()), charts=charts
+    )
 
 
 def render_comparison(runs: Mapping[str, Run], details: Sequence[Details] = ()) -> str:

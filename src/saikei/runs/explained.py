@@ -121,7 +121,7 @@ class ModelExplanation(ToDict, InColumns):
         return [
             "\n".join(f"{n}: {s}" for n, s in zip(self.models, self.scores, strict=True)),
             self.groups_lead(),
-            Columns(list(self._group_rows()), right=range(1, 4 + len(self.shares()))),
+            Columns(list(self.group_rows()), right=range(1, 4 + len(self.shares()))),
             *([Columns(list(self._feature_rows()), right=(1, 2))] if self.features else []),
             *self.agreement_sentences(),
         ]
@@ -146,7 +146,8 @@ class ModelExplanation(ToDict, InColumns):
             for one in self.agreement
         )
 
-    def _group_rows(self) -> Iterator[list[str]]:
+    def group_rows(self) -> Iterator[list[str]]:
+        """The table of groups, its heading first."""
         shares = self.shares()
         yield ["group", "channels", "carry 90 %", *(f"{s:.0%} removed" for s in shares), "layers"]
         for group in self.groups:

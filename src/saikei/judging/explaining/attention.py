@@ -218,7 +218,9 @@ def _gradients(
     for start in range(0, rows, BATCH):
         # The last batch is filled up, since an offset has a number for each of its rows.
         index = np.arange(start, start + BATCH).clip(max=rows - 1)
-        x, y = tree.map_structure(lambda leaf, at=index: np.asarray(leaf)[at], (inputs, list(about)))
+        x, y = tree.map_structure(
+            lambda leaf, at=index: np.asarray(leaf)[at], (inputs, list(about))
+        )
         gradients = gradients_of(x, y)
         outputs = tree.flatten(model.predict_on_batch(x))
         values = to_floats(outputs[len(tasks)]) if len(outputs) > len(tasks) else np.zeros(BATCH)

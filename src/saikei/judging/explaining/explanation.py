@@ -78,6 +78,7 @@ class Explanation(InColumns):
         outputs: For each output, members and fusion compared.
         absence: How the fusion is computed without a member.
         orders: How many orders of joining were drawn; `None` where all coalitions were evaluated.
+        class_names: Names of the classes of a single output; empty if they are unknown.
     """
 
     metric: str
@@ -89,6 +90,7 @@ class Explanation(InColumns):
     outputs: tuple[OutputComparison, ...] = field(repr=False)
     absence: str = field(repr=False)
     orders: int | None
+    class_names: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -102,6 +104,7 @@ class Explanation(InColumns):
             "outputs": [output.to_dict() for output in self.outputs],
             "absence": self.absence,
             "orders": self.orders,
+            "class_names": list(self.class_names),
         }
 
     def _shown(self) -> list[str | Columns]:
@@ -113,7 +116,8 @@ def _parts(explanation: Explanation) -> list[str | Columns]:
     parts: list[str | Columns] = [_lead(explanation), _members(explanation), _verdict(explanation)]
     for place, view in enumerate(explanation.outputs, start=1):
         title = f"Output {place}: " if len(explanation.outputs) > 1 else ""
-        parts += [*_pairs(title, view), *_strength(title, view, _numbers(explanation))]
+        classes = explanation.class_names if len(explanation.outputs) == 1 else ()
+        parts += [*_pairs(title, view), *_strength(title, view, _numbers(explanation), classes)]
     return parts
 
 
@@ -193,7 +197,9 @@ def _pairs(title: str, view: OutputComparison) -> tuple[str, Columns]:
     return heading.capitalize(), Columns(rows, right=range(1, count + 1))
 
 
-def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> tuple[str, Columns]:
+def _strength(
+    title: str, view: OutputComparison, names: Sequence[str], classes: Sequence[str]
+) -> tuple[str, Columns]:
     numbers = view.kind == "regression"
     what = "squared error of each number" if numbers else "recall of each class"
     shown = _worst(view)
@@ -201,10 +207,18 @@ def _strength(title: str, view: OutputComparison, names: Sequence[str]) -> tuple
         what += f", of {len(view.counts)} the {len(shown)} of the lowest recall"
     rows = [["", "n", *names, "all"]]
     rows += [
-        [str(place), f"{view.counts[place]:,}", *starmap(_cell, view.strength[:, [place]])]
+        [
+            _class(place, classes),
+            f"{view.counts[place]:,}",
+            *starmap(_cell, view.strength[:, [place]]),
+        ]
         for place in shown
     ]
     return f"{title}{what}".capitalize(), Columns(rows, right=range(1, len(rows[0])))
+
+
+def _class(place: int, classes: Sequence[str]) -> str:
+    return classes[place] if place < len(classes) else str(place)
 
 
 def _worst(view: OutputComparison) -> list[int]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from saikei.calibration.affordable import fewer
 from saikei.calibration.samples import Samples, calibration_samples
 from saikei.channels import map_channels
-from saikei.errors import DataError, InputError
+from saikei.errors import InputError
 from saikei.graph import Graph, read
 from saikei.judging.explaining.attention import Maps, maps_of
 from saikei.judging.explaining.sensitivity import rows_for, sensitivities
@@ -23,6 +23,7 @@ from saikei.runs.pictures import as_image, overlay, picture
 from saikei.scoring.inference import Inference
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.task import Task
+from saikei.training.targets import Targets
 
 # Samples whose maps are compared, images that are shown, and numbers of inputs that are shown.
 _COMPARED, _SHOWN, _FEATURES = 64, 8, 20
@@ -36,7 +37,7 @@ def explain_model(
     *,
     original: keras.Model | None = None,
     metric: Literal["loss", "accuracy"] = "loss",
-    classes: Sequence[str] = (),
+    class_names: Sequence[str] = (),
 ) -> ModelExplanation:
     """Explain one model: the importance of its channel groups, and what it looks at.
 
@@ -48,7 +49,7 @@ def explain_model(
             from, whose maps are shown beside those of `model`.
         metric: `"loss"`, log-loss or squared error, summed over outputs; or `"accuracy"`, of one
             output with classes.
-        classes: Names of the classes, in the order of their numbers.
+        class_names: Names of the classes, in the order of their numbers.
 
     Raises:
         InputError: When the two models do not take the same inputs and outputs, or the metric is
@@ -78,7 +79,7 @@ def explain_model(
         groups=sensitivities(channel_map, samples, criterion, last.loss(metric), shares),
         agreement=tuple(_agreements(*maps)) if len(maps) == 2 else (),
         features=_features(maps),
-        samples=tuple(_pictures(samples, first, maps, classes)),
+        samples=tuple(_pictures(samples, first, maps, class_names)),
     )
 
 
@@ -110,17 +111,16 @@ def _judged(
     """The original, if there is one, and the model."""
     if original is not None:
         _check_alike(original, model)
-    labels, judged = samples.labels, []
+    first = original or model
+    labels, judged = samples.labels, list[_Judged]()
+    if labels is None:
+        labels = Targets.of(first, first).labels(samples.inputs, hard=True)
     for name, one in (("original", original), (model.name, model)):
         if one is None:
             continue
-        plain = Labelled((), (), x=samples.inputs)
-        outputs = plain.predict(one)
-        if labels is None:
-            labels = list(outputs)
-        read_labels = Inference(one)
-        tasks = read_labels.tasks(labels)
-        scores = Labelled.of(tasks, read_labels.labels(labels), outputs)
+        outputs = Labelled((), (), x=samples.inputs).predict(one)
+        inference = Inference(one)
+        scores = Labelled.of(inference.tasks(labels), inference.labels(labels), outputs)
         judged.append(_Judged(name, one, scores, outputs))
     return tuple(judged)
 

@@ -65,11 +65,14 @@ class Parts:
     logits: tuple[bool, ...] = ()
 
 
-def recover_members(fused: keras.Model, data: Any, allow_in_sample: bool) -> Explained:
-    """Find the members of a fused model, and predict data with them in one pass.
+def recover_members(
+    fused: keras.Model, parts: Parts, data: Any, allow_in_sample: bool
+) -> Explained:
+    """Predict data with the members of a fused model in one pass.
 
     Args:
         fused: A model that a fusion made.
+        parts: Its members, as `find_members` gives them.
         data: Held-out `(x, y)` arrays or a dataset.
         allow_in_sample: Take rows too that a part of the model was trained on.
 
@@ -77,14 +80,11 @@ def recover_members(fused: keras.Model, data: Any, allow_in_sample: bool) -> Exp
         Tasks, labels, coalitions, and the names of the members.
 
     Raises:
-        FusionError: When no members are found, or one was trained on some of the data.
+        FusionError: When a member was trained on some of the data.
         DataError: When the data does not fit the model, or a prediction is not finite.
     """
-    if data is None:
-        raise FusionError("There is no data: call explain(fused, (x, y)) with held-out data.")
-    parts = _parts(fused)
     if not allow_in_sample:
-        _check_held_out(fused, data)
+        check_held_out(fused, data)
     predicted = predict_all(parts.heads, data)
     waiting = iter(predicted.outputs)
     predictions = parts.outputs.map(lambda _: next(waiting))
@@ -103,7 +103,8 @@ def recover_members(fused: keras.Model, data: Any, allow_in_sample: bool) -> Exp
     return tasks, truth, coalitions, parts.names
 
 
-def _check_held_out(fused: keras.Model, data: Any) -> None:
+def check_held_out(fused: keras.Model, data: Any) -> None:
+    """Refuse rows that a part of a model was trained on."""
     known = training_rows(fused)
     count = int(rows_in_sample(fused, digest_data(data)).sum()) if known else 0
     if count:
@@ -115,16 +116,18 @@ def _check_held_out(fused: keras.Model, data: Any) -> None:
         )
 
 
-def _parts(fused: keras.Model) -> Parts:
-    if isinstance(fused, CascadeModel):
-        return _of_cascade(fused)
-    found = _of_mean(fused) or _of_nested(fused)
-    if found is None:
-        raise FusionError(
-            f"No two members on the same inputs are found in model '{fused.name}' (those of "
-            "weight 0 are left out of it): give the members themselves, with their weights."
-        )
-    return found
+def find_members(model: keras.Model) -> Parts | None:
+    """The members of a fused model; `None` where no two on the same inputs are found.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        FusionError: When the members correct each other, so that none predicts alone.
+    """
+    if isinstance(model, CascadeModel):
+        return _of_cascade(model)
+    return _of_mean(model) or _of_nested(model)
 
 
 def _of_cascade(fused: CascadeModel) -> Parts:

@@ -167,6 +167,22 @@
       path(svg, [[x(0), y(0)], [x(high), y(high)]], { stroke: GREY, "stroke-dasharray": "5 4" });
       for (const [predicted, real] of chart.points) explain(make("circle", { cx: x(predicted), cy: y(real), r: 5, fill: COLOURS.kept }, "", svg), [`predicted ${short(predicted)}`, `measured ${short(real)} ${chart.unit}`]);
     },
+    sensitivity(box, chart, view) {
+      // One line for each layer, from the first (light) to the last (dark); the steepest have names.
+      const lines = chart.lines.filter((line) => !view || line.view === view), all = lines.flatMap((line) => line.points);
+      const narrow = box.clientWidth < 560, named = [...lines].sort((a, b) => b.points.at(-1)[1] - a.points.at(-1)[1]).slice(0, 5);
+      const least = Math.min(...all.map((p) => p[1]).filter((value) => value > 0)), power = Boolean(chart.power) && Number.isFinite(least);
+      const level = (value) => (power ? Math.log10(Math.max(value, least)) : value);
+      const { svg, x, y, width } = frame(box, all.map((p) => 100 * p[0]).concat(0), all.map((p) => level(p[1])).concat(power ? [] : 0), chart.x, chart.label, 380, { power, left: 84 });
+      lines.forEach((line, number) => {
+        const depth = lines.length > 1 ? number / (lines.length - 1) : 0, colour = `hsl(${215 + 80 * depth} 80% ${62 - 12 * depth}%)`;
+        const points = (power ? [] : [[0, 0]]).concat(line.points);
+        path(svg, points.map((p) => [x(100 * p[0]), y(level(p[1]))]), { stroke: colour, "stroke-width": named.includes(line) ? 2.2 : 1.2, opacity: named.includes(line) ? 1 : 0.6 });
+        for (const p of line.points) explain(make("circle", { cx: x(100 * p[0]), cy: y(level(p[1])), r: 4, fill: colour }, "", svg), [line.name, `${(100 * p[0]).toFixed(1)} ${chart.x.replace("(%)", "%")}: ${short(p[1])}`, ...(p[2] ? [p[2]] : [])]);
+        const [last, loss] = line.points.at(-1), right = x(100 * last) + 8 + 6.5 * line.name.length < width;
+        if (!narrow && named.includes(line)) make("text", { x: x(100 * last) + (right ? 7 : -7), y: y(level(loss)) - 6, "text-anchor": right ? "start" : "end" }, line.name, svg);
+      });
+    },
     slider(box, chart, view, chosen = 0) {
       // Losses differ by orders of magnitude: the axis has their powers of ten.
       const points = chart.points, least = Math.min(...points.map((p) => p.loss).filter((loss) => loss > 0));
