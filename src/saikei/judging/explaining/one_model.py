@@ -147,7 +147,7 @@ def _weights(task: Task, output: Array) -> Array:
     if task.kind != "multiclass":
         return np.where(output > middle, 1.0, -1.0).astype("float32")
     chosen = output.argmax(axis=-1)[..., None] == np.arange(output.shape[-1])
-    return (chosen - 1.0 / output.shape[-1]).astype("float32")
+    return np.asarray(chosen - 1.0 / output.shape[-1], dtype="float32")
 
 
 def _metric_name(tasks: Sequence[Task], metric: str) -> str:
@@ -223,7 +223,7 @@ def _pictures(
 
 
 def _flat_map(values: Array, sides: tuple[int, ...]) -> Array:
-    return values.reshape(*sides, -1).sum(axis=-1)
+    return np.asarray(values.reshape(*sides, -1).sum(axis=-1))
 
 
 def _class_of(one: _Judged, row: int, classes: Sequence[str], outputs: Array) -> str:
