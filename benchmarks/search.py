@@ -2,12 +2,16 @@
 
 - `p2`: at 25 % of the MACs, against training from scratch for as many epochs as the given network
   and the search have together, and against Torch-Pruning with distillation (MNIST-1D only);
-- `p8`: at 100 % of the MACs, against the given network trained for as many epochs.
+- `p8`: at 100 % of the MACs, against the given network trained for as many epochs;
+- `p9`: a cascade at 15 % of the MACs in the mean over rows, with its measured speed;
+- `p10`: at 25 % of the MACs with 45 epochs, against other searches of 45 and one of 135.
 
     pip install '.[tensorflow,benchmarks]'
     apt-get install dataset-fashion-mnist
     python benchmarks/search.py p2 --data mnist1d --seeds 3
     python benchmarks/search.py p8 --data fashion --seeds 3
+    python benchmarks/search.py p9 --data mnist1d-4000 --seeds 3
+    python benchmarks/search.py p10 --data mnist1d-4000 --seeds 3
 
 Each result is appended to a file of JSON lines as soon as it is there; what that file has is not
 measured again, so that a run can go on, and with more seeds adds to it. At the end, a table in
@@ -17,75 +21,33 @@ Markdown. Everything is chosen on validation; test is looked at once for each re
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import platform
+import functools
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from scipy import stats
-from search_tasks import RATES, TASKS, Task, accuracy, macs, narrow, trained
+from search_peers import Found, earlier_plan, one_epoch_each, random_search
+from search_rows import Results, read_rows, table
+from search_tasks import RATES, TASKS, Task, accuracy, macs, mean_macs, narrow, predictions, trained
 
 import saikei as sk
 from saikei.graph import fresh_model
+from saikei.modelfile import load_model
+from saikei.models import CascadeModel
 from saikei.search.events import Event
 
-
-@dataclass
-class Results:
-    """Rows of a file of JSON lines, for one figure, data set and seed.
-
-    Args:
-        path: The file.
-        key: What all rows have in common.
-    """
-
-    path: Path
-    key: dict[str, Any]
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for row in read_rows(self.path):
-            if {name: row.get(name) for name in self.key} == self.key:
-                self.rows[row["method"]] = row
-
-    def add(self, method: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The row of a method, measured unless the file has it."""
-        if method not in self.rows:
-            print(f"  {method} …", file=sys.stderr, flush=True)
-            started = time.perf_counter()
-            found = measure()
-            seconds = round(time.perf_counter() - started, 1)
-            row = {**self.key, "method": method, **found, "seconds": seconds, **versions()}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.rows[method] = row
-            print(f"    {found}", file=sys.stderr, flush=True)
-        return self.rows[method]
-
-
-def versions() -> dict[str, str]:
-    """What the figures depend on beside the seed."""
-    backend = keras.backend.backend()
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": f"{backend} {importlib.metadata.version(backend)}",
-    }
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file; none if there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+# Epochs of the search in `p10`, and the batches and alternating runs that speed is measured in.
+FEW = 45
+BATCHES = (32, 512)
+RUNS = 9
 
 
 @dataclass(frozen=True)
@@ -119,7 +81,7 @@ class Case:
         """The row of a model."""
         return {
             "epochs": epochs,
-            "macs": macs(model) / macs(self.model),
+            "macs": mean_macs(model, self.task.test[0]) / macs(self.model),
             "validation": accuracy(model, self.task.validation),
             "test": accuracy(model, self.task.test),
             **more,
@@ -224,13 +186,98 @@ def p8(case: Case) -> None:
     results.add("one network for as long", alone)
 
 
+def p9(case: Case) -> None:
+    """A cascade at 15 % of the MACs in the mean over rows, against the given network."""
+    task, results = case.task, case.results
+    results.add("given network", lambda: case.scored(case.model, task.epochs))
+    budget = sk.Budget(macs=0.15, count="mean")
+    run = functools.cache(lambda: case.search("p9", budget, case.effort))
+
+    def shown(name: str) -> dict[str, Any]:
+        found = run().run.candidate(name)
+        model = load_model(run().folder / "candidates" / name / "model.keras")
+        row = case.scored(model, case.pipeline, chosen=name, family=found.family)
+        return {**row, **behind(model, case), **speeds(model, case)}
+
+    def shipped() -> dict[str, Any]:
+        row = shown(run().chosen.name)
+        assert row["test"] == accuracy(run().best, task.test)
+        return row
+
+    def cascade() -> dict[str, Any]:
+        found = [c for c in run().candidates if c.family == "cascade"]
+        if not found:
+            raise SystemExit("The search found no cascade within the budget.")
+        return shown(found[0].name)
+
+    results.add("cascade of `optimize`", cascade)
+    results.add("its best single network", lambda: shown(best_single(run()).name))
+    results.add("what `optimize` ships", shipped)
+
+
+def p10(case: Case) -> None:
+    """At 25 % of the MACs, against other searches with as many epochs, and one with 135."""
+    task, model, results = case.task, case.model, case.results
+    results.add("given network", lambda: case.scored(model, 0))
+
+    def ours() -> dict[str, Any]:
+        run = case.search("p10", sk.Budget(macs=0.25), FEW)
+        return case.scored(run.best, FEW, chosen=run.chosen.name, family=run.chosen.family)
+
+    def theirs(search: Callable[[], Found]) -> Callable[[], dict[str, Any]]:
+        def measured() -> dict[str, Any]:
+            found = search()
+            return case.scored(found.model, found.epochs)
+
+        return measured
+
+    first, second = np.random.default_rng(case.seed).spawn(2)
+    results.add("`optimize`", ours)
+    results.add("random search", theirs(lambda: random_search(task, model, 0.25, FEW, first)))
+    results.add(
+        "one epoch each, then the best",
+        theirs(lambda: one_epoch_each(task, model, 0.25, FEW, second)),
+    )
+    results.add("the earlier plan", theirs(lambda: earlier_plan(task, model, 0.25, case.seed)))
+
+
+def behind(model: keras.Model, case: Case) -> dict[str, Any]:
+    """By how much the given network is better on validation, with half of its 95 % interval."""
+    x, y = case.task.validation
+    right = [predictions(one, (x, y)).argmax(axis=1) == y for one in (case.model, model)]
+    difference = right[0].astype(float) - right[1]
+    half = 1.96 * difference.std() / np.sqrt(len(y))
+    return {"behind": float(difference.mean()), "behind_half": float(half)}
+
+
+def speeds(model: keras.Model, case: Case) -> dict[str, float]:
+    """How many times as many rows a second as the given network, by turns, for each batch size."""
+    x = case.task.test[0][:4096]
+    found = {}
+    for size in BATCHES:
+        pairs = [(seconds(case.model, x, size), seconds(model, x, size)) for _ in range(RUNS + 1)]
+        found[f"speed_{size}"] = statistics.median(theirs / ours for theirs, ours in pairs[1:])
+    return found
+
+
+def seconds(model: keras.Model, x: np.ndarray, size: int) -> float:
+    """How long all rows take, batch by batch, without what Keras's `predict` does around it."""
+    start = time.perf_counter()
+    if isinstance(model, CascadeModel):
+        model.predict(x, size)
+    else:
+        for first in range(0, len(x), size):
+            model.predict_on_batch(x[first : first + size])
+    return time.perf_counter() - start
+
+
 def best_single(run: Any) -> Any:
     """The trained candidate that is best on validation."""
     fitting = [c for c in run.candidates if c.kind in ("kept", "fresh") and c.fits]
     return max(fitting, key=lambda c: (c.validation.value, -c.validation.loss))
 
 
-FIGURES = {"p2": p2, "p8": p8}
+FIGURES = {"p2": p2, "p8": p8, "p9": p9, "p10": p10}
 
 
 def main() -> None:
@@ -266,30 +313,6 @@ def given(task: Task, seed: int, path: Path) -> keras.Model:
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path)
     return keras.saving.load_model(path)
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and 95 % interval over seeds for each method."""
-    lines = [
-        "| method | epochs | MACs | test accuracy | seeds |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        ours = [row for row in rows if row["method"] == method]
-        values = 100 * np.array([row["test"] for row in ours])
-        share = 100 * np.mean([row["macs"] for row in ours])
-        lines.append(
-            f"| {method} | {ours[0]['epochs']} | {share:.1f} % | {interval(values)} | {len(ours)} |"
-        )
-    return "\n".join(lines)
-
-
-def interval(values: np.ndarray) -> str:
-    """A mean with Student's 95 % interval."""
-    if len(values) < 2:
-        return f"{values.mean():.2f} %"
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():.2f} ± {half:.2f} %"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -16,6 +17,7 @@ from keras import layers
 import saikei as sk
 from saikei.data import Arrays
 from saikei.datasets import fashion_mnist
+from saikei.models import CascadeModel
 
 # The learning rates that a network from scratch is trained with; the best on validation counts.
 RATES = (1e-3, 3e-3, 1e-2)
@@ -44,16 +46,18 @@ class Task:
     batch_size: int
 
 
-def mnist1d(seed: int) -> Task:
-    """8,000 signals of MNIST-1D, made on this machine (Greydanus, 2020), and a ResNet-1D."""
+def mnist1d(seed: int, rows: int = 8_000) -> Task:
+    """Signals of MNIST-1D, made on this machine (Greydanus, 2020), and a ResNet-1D."""
     from mnist1d.data import get_dataset_args, make_dataset
 
     arguments = get_dataset_args()
-    arguments.num_samples, arguments.seed, arguments.train_split = 16_000, seed, 1.0
+    count = rows + 8_000
+    arguments.num_samples, arguments.seed, arguments.train_split = count, seed, 1.0
     made = make_dataset(arguments)
     x, y = made["x"][..., None].astype("float32"), made["y"].astype("int64")
-    parts = [(x[a:b], y[a:b]) for a, b in ((0, 8_000), (8_000, 10_000), (10_000, 16_000))]
-    return Task("mnist1d", *parts, resnet_1d, epochs=30, batch_size=64)
+    ends = (0, rows), (rows, rows + 2_000), (rows + 2_000, count)
+    parts = [(x[a:b], y[a:b]) for a, b in ends]
+    return Task("mnist1d", *parts, resnet_1d, epochs=30, batch_size=rows // 125)
 
 
 def fashion(seed: int) -> Task:
@@ -66,7 +70,7 @@ def fashion(seed: int) -> Task:
     return Task("fashion", train, data.validation, data.test, small_cnn, epochs=15, batch_size=64)
 
 
-TASKS = {"mnist1d": mnist1d, "fashion": fashion}
+TASKS = {"mnist1d": mnist1d, "mnist1d-4000": partial(mnist1d, rows=4_000), "fashion": fashion}
 
 
 def resnet_1d(width: float, seed: int) -> keras.Model:
@@ -111,6 +115,15 @@ def small_cnn(width: float, seed: int) -> keras.Model:
 def macs(model: keras.Model) -> int:
     """Multiply-accumulates for one sample."""
     return int(sk.profile(model).macs)
+
+
+def mean_macs(model: keras.Model, x: np.ndarray) -> float:
+    """Multiply-accumulates for one row, of a cascade in the mean over some rows."""
+    if not isinstance(model, CascadeModel):
+        return macs(model)
+    _, stages = model.predict_stages(x, 500)
+    each = [macs(member) for member in model.members]
+    return float(sum(cost * np.mean(stages >= stage) for stage, cost in enumerate(each)))
 
 
 def narrow(task: Task, limit: float, seed: int) -> keras.Model:
