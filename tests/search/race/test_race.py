@@ -202,11 +202,17 @@ def test_a_candidate_that_fails_is_alone(error: Exception) -> None:
     assert sum(driver.spent.values()) <= EFFORT
 
 
-def test_a_full_disk_ends_the_race_and_is_not_stored() -> None:
-    memory = Memory()
-    with pytest.raises(DiskError):
-        raced(memory, Made(fails={"fresh": DiskError("no room")}))
+def test_what_the_disk_refuses_drops_out_and_a_full_disk_ends_the_race() -> None:
+    memory, full = Memory(), DiskError("no room")
+    result, _, _ = raced(memory, Made(fails={"fresh": full}))
+    assert set(result.failures.values()) == {"no room"}
+    assert {racer.plan.family for racer in result.racers} == {"kept", "uniform"}
+    # The next session tries it again.
     assert not any(isinstance(one, TaskFailure) for one in memory.results.values())
+    assert not raced(memory, Made())[0].failures
+    with pytest.raises(DiskError):
+        raced(memory := Memory(), Made(fails=dict.fromkeys(FAMILIES, full)))
+    assert not memory.results
 
 
 def test_a_race_without_a_candidate_names_the_reason() -> None:

@@ -79,11 +79,14 @@ class Driver:
     def train(self, parts: Sequence[Part]) -> list[Outcome]:
         """The results of parts, in their order.
 
+        A candidate whose result cannot be written drops out, and the others go on. It is not
+        stored as tried, so a later call of the same search makes it.
+
         Args:
             parts: What is to be trained.
 
         Raises:
-            DiskError: If a result could not be written; what was finished is stored.
+            DiskError: If none of the results could be written: the disk is full.
         """
         outcomes = [self._load(part.task.plan.name, part.task.end) for part in parts]
         for part, outcome in zip(parts, outcomes, strict=True):
@@ -93,17 +96,29 @@ class Driver:
         tasks = [self._with_state(parts[number]) for number in missing]
 
         def done(index: int, outcome: Outcome) -> None:
-            if not (isinstance(outcome, TaskFailure) and isinstance(outcome.error, DiskError)):
-                self._store(tasks[index].plan.name, tasks[index].end, outcome)
-            self._watch(tasks[index], outcome)
+            kept = self._stored(tasks[index], outcome)
+            outcomes[missing[index]] = kept
+            self._watch(tasks[index], kept)
 
-        made = self._executor.run(self._run, self.shared, tasks, done) if tasks else []
-        for number, outcome in zip(missing, made, strict=True):
-            outcomes[number] = outcome
+        if tasks:
+            self._executor.run(self._run, self.shared, tasks, done)
         found = [outcome for outcome in outcomes if outcome is not None]
+        refused = [error for one in found if (error := _refused(one))]
+        if refused and len(refused) == len(found):
+            raise refused[0]
         for part, outcome in zip(parts, found, strict=True):
             self._count(part.task, outcome)
         return found
+
+    def _stored(self, task: RungTask, outcome: Outcome) -> Outcome:
+        """The outcome, stored; a failure that is not stored, if the disk refuses it."""
+        if _refused(outcome):
+            return outcome
+        try:
+            self._store(task.plan.name, task.end, outcome)
+        except DiskError as error:
+            return TaskFailure(error, type(error).__name__)
+        return outcome
 
     def _with_state(self, part: Part) -> RungTask:
         task = part.task
@@ -120,9 +135,11 @@ class Driver:
     def _count(self, task: RungTask, outcome: Outcome) -> None:
         self._spent[task.plan.family, task.end] += task.end - task.begin
         self._counts[task.plan.family, task.end] += 1
-        if not isinstance(outcome, TaskFailure):
-            return
-        if isinstance(outcome.error, DiskError):
-            # Not the fault of the candidate: the next session makes it.
-            raise outcome.error
-        self.failures[task.plan.name] = outcome
+        if isinstance(outcome, TaskFailure):
+            self.failures[task.plan.name] = outcome
+
+
+def _refused(outcome: Outcome) -> DiskError | None:
+    """The error, if the disk refused what belongs to a result."""
+    failed = isinstance(outcome, TaskFailure) and isinstance(outcome.error, DiskError)
+    return outcome.error if failed else None
