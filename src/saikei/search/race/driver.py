@@ -141,5 +141,5 @@ class Driver:
 
 def _refused(outcome: Outcome) -> DiskError | None:
     """The error, if the disk refused what belongs to a result."""
-    failed = isinstance(outcome, TaskFailure) and isinstance(outcome.error, DiskError)
-    return outcome.error if failed else None
+    error = outcome.error if isinstance(outcome, TaskFailure) else None
+    return error if isinstance(error, DiskError) else None
