@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,8 +183,16 @@ def test_inputs_by_name_are_enough_for_a_model_whose_inputs_have_another_order(
 
 def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="package 'openvino', which is not installed: pip install"):
+    with pytest.raises(
+        InputError, match=r"which is not installed: pip install 'saikei\[openvino\]'"
+    ):
         export_model(bins_of_numbers(), tmp_path / "net.xml", "openvino")
+
+
+def test_torch_is_exported_to_from_its_own_backend(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(InputError, match="KERAS_BACKEND=torch"):
+        export_model(images(), tmp_path / "net.pt2", "torch")
 
 
 def test_the_command_prints_the_difference_and_fails_with_the_operation(
@@ -195,3 +206,18 @@ def test_the_command_prints_the_difference_and_fails_with_the_operation(
     assert not (tmp_path / "net.onnx").exists()
     assert main(["export", str(tmp_path / "images.keras"), *out, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["max_difference"] < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", [pairs, weighted])
+def test_the_command_exports_to_torch(maker: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    maker().save(tmp_path / "net.keras")
+    command = [sys.executable, "-m", "saikei.cli", "export", str(tmp_path / "net.keras"), "--json"]
+    command += ["--format", "torch", "--out", str(tmp_path / "net.pt2")]
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["max_difference"] < 1e-5
+    assert shown["milliseconds"] > 0

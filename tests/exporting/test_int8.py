@@ -100,11 +100,14 @@ def test_the_command_line_writes_an_int8_file(
 ) -> None:
     convolutional().save(tmp_path / "model.keras")
     x = np.random.default_rng(0).normal(size=(20, 8, 8, 2)).astype("float32")
-    np.savez(tmp_path / "data.npz", x_train=x, y_train=np.zeros(20))
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=np.zeros(20, "int64"))
     made = tmp_path / "small.tflite"
-    command = ["export", str(tmp_path / "model.keras"), "--out", str(made), "--int8"]
+    command = ["export", str(tmp_path / "model.keras"), "--out", str(made), "--quantize", "int8"]
     assert main([*command, "--data", str(tmp_path / "data.npz"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["bytes"] == made.stat().st_size
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["bytes"] == made.stat().st_size
+    assert shown["file"]["n"] == shown["model"]["n"] == 20
+    assert shown["file"]["value"] == pytest.approx(shown["model"]["value"], abs=0.2)
     for wrong in ([*command, "--overwrite"], [*command, "--format", "onnx"]):
         assert main(wrong) == 2
-        assert "--int8 writes LiteRT files" in capsys.readouterr().err
+        assert "--quantize writes LiteRT files" in capsys.readouterr().err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +14,9 @@ from saikei.cli.data import optional_data
 from saikei.cli.options import DivideBy, Json, Label, ModelFile, Overwrite
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
+
+if TYPE_CHECKING:
+    from saikei.npz import Archive
 
 
 class Format(StrEnum):
@@ -21,6 +26,13 @@ class Format(StrEnum):
     ONNX = "onnx"
     OPENVINO = "openvino"
     SAVED_MODEL = "saved_model"
+    TORCH = "torch"
+
+
+class Quantize(StrEnum):
+    """Types that weights and activations are quantized to."""
+
+    INT8 = "int8"
 
 
 def export(
@@ -28,7 +40,9 @@ def export(
     model: ModelFile,
     out: Annotated[
         Path,
-        typer.Option(help="File to write (.tflite, .onnx, .xml), or the folder of a SavedModel."),
+        typer.Option(
+            help="File to write (.tflite, .onnx, .xml, .pt2), or the folder of a SavedModel."
+        ),
     ],
     to: Annotated[Format, typer.Option("--format", help="The runtime's format.")] = Format.LITERT,
     data: Annotated[
@@ -41,21 +55,23 @@ def export(
     ] = None,
     label: Label = None,
     divide_by: DivideBy = None,
-    int8: Annotated[
-        bool,
+    quantize: Annotated[
+        Quantize | None,
         typer.Option(
-            "--int8",
-            help="Quantize weights and activations to int8 (LiteRT only); needs --data, whose "
-            "inputs give the ranges of activations.",
+            help="Quantize weights and activations (LiteRT only); needs --data, whose inputs give "
+            "the ranges of activations, and whose labels score the file in LiteRT.",
         ),
-    ] = False,
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Export a model to LiteRT, ONNX, OpenVINO or a TensorFlow SavedModel, and check the file.
+    """Export a model to LiteRT, ONNX, OpenVINO, PyTorch or a TensorFlow SavedModel; check the file.
 
     The file is run in its own runtime, and kept if its outputs are those of the model.
     """
+    if to is Format.TORCH and "keras" not in sys.modules:
+        # Keras exports to torch from its own backend alone.
+        os.environ.setdefault("KERAS_BACKEND", "torch")
     import_keras()
     from saikei.checks import input_count
     from saikei.data import arrays
@@ -63,8 +79,8 @@ def export(
     from saikei.modelfile import load_model
     from saikei.writing import check_target, write_text
 
-    if int8 and (to is not Format.LITERT or data is None):
-        raise InputError("--int8 writes LiteRT files (--format litert), and needs --data.")
+    if quantize and (to is not Format.LITERT or data is None):
+        raise InputError("--quantize writes LiteRT files (--format litert), and needs --data.")
     check_target(out, ENDINGS[to], overwrite)
     loaded = load_model(model)
     inputs = None
@@ -72,21 +88,37 @@ def export(
     if archive is not None:
         parts = archive.test, archive.validation, archive.train
         # Ranges are taken from training data, so that what the file is scored on stays unseen.
-        part = next(p for p in (parts[::-1] if int8 else parts) if p is not None)
+        part = next(p for p in (parts[::-1] if quantize else parts) if p is not None)
         inputs = arrays(part, labels=False, inputs=input_count(loaded))[0]
     names = out.with_suffix(".labels.txt") if archive is not None and archive.classes else None
     if names is not None:
         check_target(names, ".txt", overwrite)
     exported: Any
-    if int8:
+    scores: dict[str, Any] = {}
+    if quantize and archive is not None:
         exported = export_int8(loaded, out, inputs, overwrite)
+        scores = _scores(loaded, exported, archive)
     else:
         exported = export_model(loaded, out, to.value, inputs, overwrite)
     if names is not None and archive is not None:
         write_text(names, "".join(f"{name}\n" for name in archive.classes))
     if as_json:
-        say_json({**exported.to_dict(), "labels": None if names is None else str(names)})
+        shown = {name: score.to_dict() for name, score in scores.items()}
+        say_json({**exported.to_dict(), **shown, "labels": None if names is None else str(names)})
         return
     say(str(exported))
+    if scores:
+        say(f"Model: {scores['model']}. File, run by LiteRT: {scores['file']}.")
     if names is not None:
         say(f"{names}: names of the classes, a line for each output.")
+
+
+def _scores(model: Any, exported: Any, archive: Archive) -> dict[str, Any]:
+    """The scores of the model and of the quantized file; empty for data without labels."""
+    from saikei.exporting import compare_scores
+
+    parts = archive.test, archive.validation, archive.train
+    x, y = next(part for part in parts if part is not None)
+    if y is None:
+        return {}
+    return dict(zip(("model", "file"), compare_scores(model, exported.run, x, y), strict=True))

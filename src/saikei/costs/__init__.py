@@ -9,6 +9,7 @@ from saikei.costs.counting import (
     uncounted_layers,
 )
 from saikei.costs.latency import measure_latency
+from saikei.costs.machine import machine
 from saikei.costs.profiling import LayerProfile, Profile, profile
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "call_macs",
     "check_countable",
     "count_costs",
+    "machine",
     "measure_latency",
     "peak_bytes",
     "profile",

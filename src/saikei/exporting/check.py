@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -18,8 +20,8 @@ from saikei.tensors import to_numpy
 
 # Inputs as a model takes them, and what it gives for them, flattened.
 Trial: TypeAlias = tuple[Any, list[Array]]
-# Samples that a file is tried on.
-ROWS = 4
+# Samples that a file is tried on, runs that are timed, and milliseconds that they may take.
+ROWS, _RUNS, _MOST_MS = 4, 15, 1000
 # For axes of unknown size: some networks halve them several times, or want a certain size.
 _SIZES = (32, 64, 17, 96, 128, 224, 256)
 # Rounding errors add up, and grow where sums cancel out.
@@ -115,6 +117,29 @@ def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, wha
             )
         largest = max(largest, apart)
     return largest
+
+
+def milliseconds(run: Run, inputs: Any) -> float:
+    """The median time of one sample; of the whole batch where the file takes no other.
+
+    Args:
+        run: Runs the file.
+        inputs: Inputs that it has run on.
+    """
+    one = tree.map_structure(lambda leaf: leaf[:1], inputs)
+    try:
+        run(one)
+    # A file for a batch of a fixed size; each runtime has errors of its own.
+    except Exception:  # noqa: BLE001
+        one = inputs
+    times: list[float] = []
+    while len(times) < _RUNS:
+        started = time.perf_counter()
+        run(one)
+        times.append(1000 * (time.perf_counter() - started))
+        if sum(times) > _MOST_MS:
+            break
+    return statistics.median(times)
 
 
 def unusable(error: Exception, what: str) -> WorkError:

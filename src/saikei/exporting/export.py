@@ -14,9 +14,10 @@ from typing import Any
 
 import keras
 
+from saikei.costs import machine
 from saikei.errors import InputError, SaikeiError, WorkError, in_one_line
 from saikei.exporting import runtimes
-from saikei.exporting.check import Trial, difference, trial, unusable
+from saikei.exporting.check import Trial, difference, milliseconds, trial, unusable
 from saikei.exporting.deployable import deployable
 from saikei.graph import read
 from saikei.graph.internals import structures
@@ -24,7 +25,13 @@ from saikei.models import CascadeModel
 from saikei.writing import check_target, draft_folder, remove
 
 # Of a SavedModel the path is a folder.
-ENDINGS = {"litert": ".tflite", "onnx": ".onnx", "openvino": ".xml", "saved_model": ""}
+ENDINGS = {
+    "litert": ".tflite",
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "saved_model": "",
+    "torch": ".pt2",
+}
 # The name that Keras has for a format, where it is another.
 _KERAS_NAMES = {"saved_model": "tf_saved_model"}
 _OPEN: dict[str, tuple[str, str, Callable[[Path, Any], runtimes.Run]]] = {
@@ -32,7 +39,12 @@ _OPEN: dict[str, tuple[str, str, Callable[[Path, Any], runtimes.Run]]] = {
     "onnx": ("onnxruntime", "onnxruntime", runtimes.open_onnx),
     "openvino": ("OpenVINO", "openvino", runtimes.open_openvino),
     "saved_model": ("TensorFlow", "tensorflow", runtimes.open_saved_model),
+    "torch": ("PyTorch", "torch", runtimes.open_torch),
 }
+# The extra of Saikei that installs a runtime, where it is not named like the package.
+_EXTRAS = {"onnxruntime": "onnx"}
+# Formats whose files may take one sample at a time, where batches of any size cannot be exported.
+_SINGLE = ("litert", "torch")
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Exported:
         format: Name of the format.
         difference: Largest difference between the outputs of its runtime and of the model.
         samples: Inputs that they were compared on: `"made-up"` or `"given"`.
+        milliseconds: Median time of one sample in its runtime, on this machine.
         one_by_one: Whether the file takes a single sample at a time.
     """
 
@@ -51,6 +64,7 @@ class Exported:
     format: str
     difference: float
     samples: str
+    milliseconds: float
     one_by_one: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,6 +74,8 @@ class Exported:
             "format": self.format,
             "max_difference": self.difference,
             "samples": self.samples,
+            "milliseconds": self.milliseconds,
+            "machine": machine(),
             "one_by_one": self.one_by_one,
         }
 
@@ -68,7 +84,8 @@ class Exported:
         batch = ", one sample at a time" if self.one_by_one else ""
         return (
             f"{self.path}: {self.format}; run by {runtime} on {self.samples} inputs{batch}, "
-            f"max|difference| to the model {self.difference:.1e}."
+            f"max|difference| to the model {self.difference:.1e}; {self.milliseconds:.3g} ms for "
+            f"one sample on {machine()}."
         )
 
 
@@ -86,7 +103,8 @@ def export_model(
     Args:
         model: A built model; it is not changed.
         path: Path of the file to write, or of the folder of a SavedModel.
-        format: `"onnx"`, `"litert"`, `"openvino"` or `"saved_model"`.
+        format: `"onnx"`, `"litert"`, `"openvino"`, `"saved_model"` or `"torch"`, which needs the
+            torch backend.
         data: Inputs to compare on, as the model takes them; `None` makes random ones.
         overwrite: Whether an existing file may be replaced.
 
@@ -102,31 +120,44 @@ def export_model(
     if format not in ENDINGS:
         raise InputError(f"format={format!r} is unknown: use one of {', '.join(ENDINGS)}.")
     path = check_target(path, ENDINGS[format], overwrite)
-    _, package, _ = _OPEN[format]
-    if importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"An export to {format} is checked by the package '{package}', which is not installed: "
-            f"pip install {package}."
-        )
+    _check_available(format)
     case = trial(model, data)
     with draft_folder(path.parent) as folder, _silent():
         draft, alone = folder / path.name, False
         try:
-            apart = _tried(model, draft, format, case)
+            apart, time = _tried(model, draft, format, case)
         except WorkError as error:
-            if format != "litert":
+            if format not in _SINGLE:
                 raise
-            alone, apart = True, _one_by_one(model, draft, case, error)
+            alone, (apart, time) = True, _one_by_one(model, draft, format, case, error)
         _put(folder, path, overwrite)
-    return Exported(path, format, apart, "made-up" if data is None else "given", alone)
+    return Exported(path, format, apart, "made-up" if data is None else "given", time, alone)
 
 
-def _one_by_one(model: keras.Model, draft: Path, case: Trial, error: WorkError) -> float:
-    """Export for single samples, where batches of any size need operations of TensorFlow."""
-    missing = _beyond_litert(draft)
+def _check_available(to: str) -> None:
+    """Refuse a format whose runtime is missing, or that another backend exports to."""
+    _, package, _ = _OPEN[to]
+    if importlib.util.find_spec(package) is None:
+        raise InputError(
+            f"An export to {to} is checked by the package '{package}', which is not installed: "
+            f"pip install 'saikei[{_EXTRAS.get(package, package)}]'."
+        )
+    if to == "torch" and keras.backend.backend() != "torch":
+        raise InputError(
+            "Keras exports to torch on the torch backend alone: set KERAS_BACKEND=torch."
+        )
+
+
+def _one_by_one(
+    model: keras.Model, draft: Path, to: str, case: Trial, error: WorkError
+) -> tuple[float, float]:
+    """Export for single samples, where batches of any size cannot be exported."""
+    missing = _beyond_litert(draft) if to == "litert" else []
     try:
-        return _tried(model, draft, "litert", case, alone=True)
+        return _tried(model, draft, to, case, alone=True)
     except WorkError:
+        if to != "litert":
+            raise error from None
         names = ", ".join(_beyond_litert(draft) or missing)
         if not names:
             raise error from None
@@ -139,8 +170,10 @@ def _beyond_litert(draft: Path) -> list[str]:
     return runtimes.needs_tensorflow(draft) if draft.exists() else []
 
 
-def _tried(model: keras.Model, draft: Path, to: str, case: Trial, alone: bool = False) -> float:
-    """Write a file, run it, and return its largest difference to the model."""
+def _tried(
+    model: keras.Model, draft: Path, to: str, case: Trial, alone: bool = False
+) -> tuple[float, float]:
+    """Write a file, run it, and return its largest difference to the model and its time."""
     runtime, _, open_file = _OPEN[to]
     written = _write(model, draft, to, alone)
     try:
@@ -149,7 +182,7 @@ def _tried(model: keras.Model, draft: Path, to: str, case: Trial, alone: bool = 
     except Exception as error:
         raise _failed(model, to, unusable(error, f"{runtime} cannot open it")) from error
     try:
-        return difference(run, *case, read(model), runtime)
+        return difference(run, *case, read(model), runtime), milliseconds(run, case[0])
     except WorkError as error:
         raise _failed(model, to, error) from error
 
@@ -163,8 +196,10 @@ def _write(model: keras.Model, path: Path, to: str, alone: bool) -> Any:
             exported(keras.tree.map_structure(_placeholder, exported.input))
             # From torch, weights that ask for gradients cannot become constants.
             exported.trainable = False
+        inputs, _ = structures(exported)
+        if to == "torch" and not alone:
+            options["dynamic_shapes"] = [(keras.tree.map_structure(_open_axes, inputs),)]
         if alone:
-            inputs, _ = structures(exported)
             options["input_signature"] = [keras.tree.map_structure(_one_sample, inputs)]
         # Some of Keras's exporters want a path as a string.
         exported.export(str(path), format=_KERAS_NAMES.get(to, to), verbose=False, **options)
@@ -183,6 +218,11 @@ def _write(model: keras.Model, path: Path, to: str, alone: bool) -> Any:
 def _one_sample(tensor: Any) -> Any:
     shape = (1, *tensor.shape[1:])
     return keras.InputSpec(dtype=tensor.dtype, shape=shape, name=tensor.name)
+
+
+def _open_axes(tensor: Any) -> Any:
+    """The axes of an input that are of any size, as `torch.export` takes them."""
+    return {axis: runtimes.any_size() for axis, size in enumerate(tensor.shape) if size is None}
 
 
 def _failed(model: keras.Model, to: str, error: object) -> WorkError:
@@ -206,14 +246,15 @@ def _put(folder: Path, path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Converters log what they then raise, with a traceback, and use what NumPy will change."""
-    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl")]
+    """Converters log what they then raise, with a traceback, and use what others will change."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "tf2onnx", "absl", "torch")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            for kind in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.simplefilter("ignore", kind)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

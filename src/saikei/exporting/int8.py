@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
 from saikei.errors import InputError, WorkError, in_one_line
 from saikei.exporting.check import trial
 from saikei.exporting.export import ENDINGS, export_model
 from saikei.exporting.runtimes import Run, litert_samples, open_litert
+from saikei.scoring.inference import Inference
+from saikei.scoring.labelled import Labelled
+from saikei.scoring.score import Score
 from saikei.writing import check_target, draft_folder, write_whole
 
 # Samples that the ranges of activations are taken from. More change the ranges little.
 CALIBRATION_ROWS = 256
+# Rows that a file is scored on.
+SCORED_ROWS = 1000
 PACKAGE = "ai_edge_quantizer"
 
 
@@ -78,6 +85,25 @@ def export_int8(
         content = _quantized(model, float_file, inputs)
     write_whole(path, lambda draft: draft.write_bytes(content))
     return Int8File(path, len(content), open_litert(path, model))
+
+
+def compare_scores(
+    model: keras.Model, run: Run, x: Any, y: Any, rows: int = SCORED_ROWS
+) -> tuple[Score, Score]:
+    """The scores of a model and of a file that was made from it, on the same rows.
+
+    Args:
+        model: The model.
+        run: Runs the file in its own runtime, as `Int8File.run`.
+        x: Inputs as the model takes them.
+        y: Their labels.
+        rows: How many of the rows are scored, since a file may take them one by one.
+    """
+    inputs, model_outputs = trial(model, x, rows)
+    inference = Inference(model)
+    labels = tree.map_structure(lambda leaf: np.asarray(leaf)[:rows], y)
+    judge = Labelled.of(inference.tasks(labels), inference.labels(labels), model_outputs)
+    return judge.score(model_outputs), judge.score(run(inputs))
 
 
 def int8_available() -> bool:

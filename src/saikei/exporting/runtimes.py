@@ -110,6 +110,36 @@ def open_openvino(path: Path, model: Any) -> Run:
     return run
 
 
+def open_torch(path: Path, model: Any) -> Run:
+    """A `torch.export` file, by PyTorch; sample by sample if it takes a batch of one."""
+    import torch
+
+    program = torch.export.load(str(path))
+    module = program.module()
+    taken = set(program.graph_signature.user_inputs)
+    sizes = [n.meta["val"].shape[0] for n in program.graph.nodes if n.name in taken]
+    alone = model.inputs[0].shape[0] is None and all(size == 1 for size in sizes)
+
+    def run(inputs: Any) -> list[Array]:
+        rows = len(tree.flatten(inputs)[0])
+        parts = [slice(n, n + 1) for n in range(rows)] if alone else [slice(None)]
+        made = []
+        for part in parts:
+            given = tree.map_structure(lambda a, at=part: torch.tensor(np.asarray(a)[at]), inputs)
+            with torch.no_grad():
+                made.append([one.numpy() for one in tree.flatten(module(given))])
+        return [np.concatenate(each) for each in zip(*made, strict=True)]
+
+    return run
+
+
+def any_size() -> Any:
+    """An axis of any size, for `torch.export`."""
+    import torch
+
+    return torch.export.Dim.AUTO
+
+
 def needs_tensorflow(path: Path) -> list[str]:
     """The operations of TensorFlow in a LiteRT file, which LiteRT itself does not have.
 
