@@ -104,9 +104,8 @@ def test_a_run_keeps_them_in_its_files(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((4,)), *layers, L.Dense(2, "softmax")])
     x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     data = x, (x[:, 0] > 0).astype("int32")
-    result = sk.optimize(
-        model, data, data, budget=sk.Budget(params=0.6), epochs=1, trials=1, progress=False
-    )
+    budget = sk.Budget(params=0.6)
+    result = sk.optimize(model, data, data, budget=budget, effort=10, progress=False)
     assert result.best.count_params() <= 0.6 * model.count_params()
 
 

@@ -12,8 +12,8 @@ import keras
 
 from saikei.graph import internals
 from saikei.graph.flat import SPECTRAL_WEIGHT, Operation, Quantised, Spectral, Weight
-from saikei.graph.internals import kind_of as kind_of
-from saikei.graph.own_functions import named_functions
+from saikei.graph.kinds import keras_class, kind_of
+from saikei.graph.own_functions import named_functions, registered_name
 from saikei.graph.stored_weights import FloatWeight, float_twin, merged_weights, without_rank
 
 
@@ -37,7 +37,30 @@ def layer_config(operation: Any) -> dict[str, Any] | None:
         return _common_config(operation)
     if "data_format" in config and config["data_format"] is None:
         config["data_format"] = keras.config.image_data_format()
-    return {key: _unbuilt(value) for key, value in config.items()}
+    return _with_known_classes(operation, {key: _unbuilt(value) for key, value in config.items()})
+
+
+def _with_known_classes(operation: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """A config in which subclasses have the names of the layers of Keras that compute the same.
+
+    Rules go by these names; Keras finds the subclasses by their registered names.
+    """
+    known = {
+        registered_name(type(part)): base.__name__
+        for part in internals.flattened_layers(operation)[1:]
+        if (base := keras_class(part)) not in (None, type(part))
+    }
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, (list, tuple)):
+            return type(part)(map(renamed, part))
+        if not isinstance(part, dict):
+            return part
+        part = {key: renamed(value) for key, value in part.items()}
+        name = known.get(part.get("registered_name"))
+        return part if name is None else {**part, "module": "keras.layers", "class_name": name}
+
+    return renamed(config) if known else config
 
 
 def _common_config(operation: Any) -> dict[str, Any] | None:
@@ -96,7 +119,7 @@ def described(name: str, operation: Any, untraced: str | None = None) -> Operati
 
 def _is_spectral(operation: Any) -> bool:
     """Whether a layer is another one whose kernel it normalises in training, and nothing else."""
-    if type(operation) is not keras.layers.SpectralNormalization:
+    if kind_of(operation) != "SpectralNormalization":
         return False
     layer = operation.layer
     names = weight_names(layer, internals.own_weights(layer))

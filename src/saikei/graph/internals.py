@@ -176,15 +176,6 @@ def detached_copy(operation: Any) -> Any:
     return twin
 
 
-def kind_of(operation: Any) -> str:
-    """The name under which rules know the class of a layer or operation."""
-    cls = type(operation)
-    if not cls.__module__.startswith("keras."):
-        return f"{cls.__module__}.{cls.__qualname__}"
-    name: str = cls.__name__
-    return name if isinstance(operation, keras.Layer) else f"ops.{name}"
-
-
 def overrides_call(layer: Any) -> bool:
     """Whether a layer's `call` is not Keras's own, so that only tracing shows what it does."""
     if not isinstance(layer, keras.Layer) or is_graph_model(layer):

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from saikei.graph import internals
+from saikei.graph.kinds import keras_class, kind_of
 from saikei.graph.retrace import trace
 from saikei.graph.untraceable import UntraceableError
 from saikei.rules import find_rule
@@ -60,14 +61,15 @@ class Applied(keras.Layer):
 
 def is_traceable(operation: Any) -> bool:
     """Whether a layer has a `call` that only tracing shows, as the steps that it takes."""
-    if type(operation) is keras.layers.Lambda:
+    kind = kind_of(operation)
+    if kind == "Lambda":
         return True
-    if type(operation) is keras.layers.Activation:
+    if kind == "Activation":
         return _is_taken_apart(operation)
     if isinstance(operation, keras.layers.Pipeline):
         # It calls the layers in it one after the other.
         return True
-    return internals.overrides_call(operation) and find_rule(internals.kind_of(operation)) is None
+    return internals.overrides_call(operation) and find_rule(kind) is None
 
 
 def apart(layer: Any) -> tuple[Any, Any] | None:
@@ -77,7 +79,7 @@ def apart(layer: Any) -> tuple[Any, Any] | None:
         The layer with a linear activation, with the same variables, and a layer that applies the
         activation; `None` where the layer keeps its activation.
     """
-    if type(layer).__name__ not in _LAST or not _is_taken_apart(layer):
+    if kind_of(layer) not in _LAST or not _is_taken_apart(layer):
         return None
     function = layer.activation
     bare = internals.detached_copy(layer)
@@ -96,7 +98,7 @@ def whole(operation: Any) -> Any:
 
 def _is_taken_apart(layer: Any) -> bool:
     """Whether a layer's activation cannot be kept as a setting in its config."""
-    if not type(layer).__module__.startswith("keras."):
+    if keras_class(layer) is None:
         return False
     function = getattr(layer, "activation", None)
     if getattr(layer, "quantization_mode", None) is not None:
@@ -159,7 +161,7 @@ def is_elementwise(function: Any) -> bool:
 
 
 def _treats_each(step: Any) -> bool:
-    kind = internals.kind_of(step.operation)
+    kind = kind_of(step.operation)
     rule = find_rule(kind)
     leaves = keras.tree.flatten((step.args, step.kwargs))
     scalars = all(isinstance(x, keras.KerasTensor) or np.ndim(x) == 0 for x in leaves)
@@ -233,7 +235,7 @@ def unsavable(layer: Any) -> str | None:
 def _holders(layer: Any) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """Where the layers of Keras within a layer hold functions that are not Keras's."""
     for part in internals.flattened_layers(layer):
-        if not type(part).__module__.startswith("keras."):
+        if keras_class(part) is None:
             continue
         for name, value in list(vars(part).items()):
             if name.endswith(_FUNCTION_SETTINGS) and _is_function(name, value):

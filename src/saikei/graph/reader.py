@@ -11,9 +11,10 @@ import numpy as np
 from keras import tree
 
 from saikei.graph import internals, own_functions
-from saikei.graph.describe import kind_of, layer_config, own_name
+from saikei.graph.describe import layer_config, own_name
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Operation, TensorRef
+from saikei.graph.kinds import kind_of
 from saikei.graph.nested import bind, mask_carrier, masks_given
 from saikei.graph.parameters import (
     parameter_layer,

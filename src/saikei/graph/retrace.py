@@ -17,6 +17,7 @@ from keras import tree
 
 from saikei.graph import internals
 from saikei.graph.dimensions import holds_dimension
+from saikei.graph.kinds import kind_of
 from saikei.graph.symbolic_call import symbolic_body
 from saikei.graph.training_only import TRAINING_ONLY
 from saikei.graph.untraceable import (
@@ -266,7 +267,7 @@ def _canonical(outputs: Any, steps: list[Step], own: _StandIns) -> list[Any]:
     lines: list[Any] = []
     for step in steps:
         inputs = step.inputs()
-        if type(step.operation).__name__ in TRAINING_ONLY and len(inputs) == 1:
+        if kind_of(step.operation) in TRAINING_ONLY and len(inputs) == 1:
             number[id(step.outputs[0])] = number[id(inputs[0])]
             continue
         kwargs = {k: v for k, v in step.kwargs.items() if k != "training" and v is not None}

@@ -13,9 +13,10 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
-from saikei.graph.describe import kind_of, layer_config, unused
+from saikei.graph.describe import layer_config, unused
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
 from saikei.graph.instantiate import cheap_initialisers, instantiate, weights_as_held
+from saikei.graph.kinds import kind_of
 from saikei.graph.per_step import spec_of
 
 # Variables are identified by their `id`, which is never negative, so these keys are unused.

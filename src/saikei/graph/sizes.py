@@ -95,8 +95,7 @@ def _keeps_batch(
         sizes = [[size for size in shape[1:] if size is not None] for shape in (given, made)]
         known = len(sizes[0]) == len(given) - 1 and len(sizes[1]) == len(made) - 1
         return known and math.prod(sizes[0]) == math.prod(sizes[1])
-    source = operation.source
-    return isinstance(source, keras.Layer) and type(source).__module__.startswith("keras.")
+    return isinstance(operation.source, keras.Layer) and "." not in operation.kind
 
 
 def _takes_of_last(call: Call) -> bool:
