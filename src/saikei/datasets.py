@@ -17,22 +17,37 @@ from saikei.errors import DataError
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 
-def digits(seed: int = 0) -> Splits:
+def digits(seed: int = 0, size: int = 8) -> Splits:
     """The 1,797 handwritten digits that scikit-learn ships, 60 / 20 / 20 % by class.
 
     Args:
         seed: The seed of the split.
+        size: Height and width of the images in pixels, at least 8. Every pixel of the original
+            8 × 8 is repeated as often as fits, and a margin of zeros fills the rest.
 
     Returns:
-        Images `(n, 8, 8, 1)`, float32 from 0 to 1, and class numbers `(n,)`.
+        Images `(n, size, size, 1)`, float32 from 0 to 1, and class numbers `(n,)`.
+
+    Raises:
+        DataError: When `size` is below 8.
     """
     from sklearn.datasets import load_digits
 
+    if size < 8:
+        raise DataError(f"size={size}: the digits have 8 × 8 pixels, so give 8 or more.")
     bunch = load_digits()
-    x = (bunch.images[..., None] / 16).astype("float32")
+    x = _enlarged((bunch.images[..., None] / 16).astype("float32"), size)
     rest, test = hold_out((x, bunch.target), 0.2, seed=seed)
     train, validation = hold_out(rest, 0.25, seed=seed)
     return Splits(train, validation, test)
+
+
+def _enlarged(images: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    repeats, margin = divmod(size, images.shape[1])
+    before = margin // 2
+    around = (before, margin - before)
+    large = images.repeat(repeats, axis=1).repeat(repeats, axis=2)
+    return np.pad(large, ((0, 0), around, around, (0, 0)))
 
 
 def fashion_mnist(validation: int = 10_000, folder: Path = FASHION_MNIST) -> Splits:
