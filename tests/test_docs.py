@@ -60,8 +60,7 @@ def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 PAGES = [
     document
     for document in DOCUMENTS
-    if re.match(r"docs/(tutorials/|how-to/|cluster)", document)
-    and "```python" in text_of(document)
+    if re.match(r"docs/(tutorials/|how-to/|cluster)", document) and "```python" in text_of(document)
 ]
 NEEDED = {"docs/cluster.md": "ray", "docs/how-to/keras-tuner.md": "keras_tuner"}
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
@@ -70,7 +69,10 @@ NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 @pytest.mark.slow
 @pytest.mark.parametrize("document", PAGES)
 def test_a_page_prints_what_it_shows(
-    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    document: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The words are the same and the numbers near: training rounds differently on each machine."""
     pytest.importorskip(NEEDED.get(document, "keras"))
@@ -136,7 +138,9 @@ def test_links_lead_somewhere(document: str) -> None:
         assert ((ROOT / document).parent / target).exists(), target
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md", "docs/decisions.md"])
+@pytest.mark.parametrize(
+    "document", ["CONTRIBUTING.md", "docs/design.md", "docs/decisions.md", "docs/search.md"]
+)
 def test_files_and_folders_that_are_named_exist(document: str) -> None:
     files = (path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
     here = {str(path.relative_to(ROOT)) for path in files}
