@@ -18,7 +18,7 @@ WORKERS ?= 2
 # Files whose slow tests CI runs too, after all else: a few minutes. Before a file is added, its slow
 # tests are to be run and measured.
 LONG ?= tests/executors/test_interrupts.py tests/fusion/test_chain.py \
-    tests/fusion/test_counted_fits.py
+    tests/fusion/test_counted_fits.py tests/test_docs.py
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q
 
 # Whatever environment is active, only ours counts.

@@ -38,6 +38,16 @@ def test_the_digits_are_all_there_once():
     }
 
 
+def test_larger_digits_repeat_pixels_in_a_margin_of_zeros():
+    small, large = datasets.digits().train[0], datasets.digits(size=29).train[0]
+    assert large.shape[1:] == (29, 29, 1)
+    for first in (2, 4):
+        np.testing.assert_array_equal(large[:, first:26:3, first:26:3], small)
+    assert large[:, :2].max() == large[:, 26:].max() == large[:, :, 26:].max() == 0
+    with pytest.raises(DataError, match="size=7"):
+        datasets.digits(size=7)
+
+
 def test_each_part_of_the_digits_has_every_class():
     for _, y in parts(datasets.digits(seed=1)).values():
         counts = np.bincount(y, minlength=10) / len(y)

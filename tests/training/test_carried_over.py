@@ -132,6 +132,8 @@ def test_a_student_whose_output_is_a_list_of_one_learns_without_labels() -> None
     x = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
     history = short(distill, student, teacher, (x,), epochs=1, alpha=0.0)
     assert np.isfinite(history.history["loss"]).all()
+    # It is compiled for class numbers, not for the teacher's probabilities.
+    assert evaluate(student, (x, np.arange(40) % 3)).name == "accuracy"
 
 
 @pytest.mark.filterwarnings(STALE)

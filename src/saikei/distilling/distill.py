@@ -204,7 +204,7 @@ def distill(
                 distiller, student, batches, ready.validation, whole_plan, ready.steps, beats
             )
         finally:
-            compile_fresh(student, ready.tasks, plan.learning_rate)
+            compile_fresh(student, ready.final_tasks, plan.learning_rate)
 
 
 def _top_k(

@@ -32,7 +32,9 @@ class Prepared:
         dataset: The dataset as it was given; `None` when arrays were.
         steps: Batches an epoch; `None` where the dataset does not know.
         validation: Arrays or a dataset; `None` when there is none.
-        tasks: One for each output.
+        tasks: One for each output: what it is trained on.
+        final_tasks: What the model is compiled for at the end: as `tasks`, but for labels in the
+            form that its loss takes where the predictions of a teacher took their place.
         labelled: Whether the training data holds labels.
         begin: The number of epochs that were trained before.
         mixup: The parameter of the Beta distribution for mixing rows of arrays; 0 mixes nothing.
@@ -43,6 +45,7 @@ class Prepared:
     steps: int | None
     validation: ArrayData | Any | None
     tasks: tuple[Task, ...]
+    final_tasks: tuple[Task, ...]
     labelled: bool = True
     begin: int = 0
     mixup: float = 0.0
@@ -83,7 +86,7 @@ def prepare(
     read(model)
     arrays, first = _looked_at(model, train, "train", targets is None)
     steps = -(-len(arrays) // batch_size) if arrays else dataset_length(train, "train")
-    labelled, held_out, held = first.y is not None, None, None
+    labelled, held_out, held, final = first.y is not None, None, None, None
     if validation is not None:
         held_out, held = _looked_at(model, validation, "validation", labelled)
     if targets is None or labelled:
@@ -93,7 +96,7 @@ def prepare(
     elif held is not None and held.y is not None:
         tasks = infer_tasks(model, held.y, loss)
     else:
-        tasks = targets.tasks(first.x, loss)
+        tasks, final = targets.tasks(first.x, loss), targets.labelled_tasks(first.x, loss)
         if held is not None:
             x = held_out.x if held_out else unweighted(validation, "validation", labels=False)[0]
             held_out = ArrayData(x, targets.labels(x, loss))
@@ -103,6 +106,7 @@ def prepare(
         steps=steps,
         validation=validation if held_out is None else fitting_weights(model, held_out),
         tasks=tasks,
+        final_tasks=final or tasks,
         labelled=labelled,
     )
 

@@ -61,6 +61,18 @@ class Targets:
         losses_ = [self._loss(*one) for one in self._each(loss)]
         return infer_tasks(self.student, self.labels(some, loss), losses_)
 
+    def labelled_tasks(self, x: Any, loss: Any = None) -> tuple[Task, ...]:
+        """What the student would learn from labels, in the form that its loss takes.
+
+        Args:
+            x: Arrays, as the models take them.
+            loss: As `saikei.fit` takes it.
+        """
+        some = tree.map_structure(lambda leaf: leaf[:_SAMPLES], x)
+        given = [one for _, _, one in self._each(loss)]
+        known = None if any(one is None for one in given) else given
+        return infer_tasks(self.student, self.labels(some, loss, hard=True), known)
+
     def labels(self, x: Any, loss: Any = None, hard: bool = False) -> Any:
         """Labels nested as the student's outputs: probabilities, or numbers.
 
