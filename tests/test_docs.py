@@ -128,8 +128,19 @@ def test_the_figures_of_the_readme_are_measured_ones() -> None:
     pages = "".join(text_of(f"docs/{page}.md") for page in ("benchmarks", "coverage", "tried"))
     for claim, script in claims:
         assert f"python {script}" in pages
-        figures = re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", claim)
-        assert [figure for figure in figures if figure not in pages] == []
+        assert [figure for figure in figures_in(claim) if figure not in pages] == []
+
+
+def test_the_figures_that_a_method_is_chosen_by_are_measured_ones() -> None:
+    figures, measured = (
+        figures_in(text_of("docs/how-to/choosing.md")),
+        text_of("docs/benchmarks.md"),
+    )
+    assert figures and [figure for figure in figures if figure not in measured] == []
+
+
+def figures_in(text: str) -> list[str]:
+    return re.findall(r"\d+\.\d+(?: ± \d+\.\d+)?", text)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
