@@ -23,7 +23,7 @@ from saikei.rules import (
     spatial,
     wrapping,
 )
-from saikei.rules.base import CallView, Rule
+from saikei.rules.base import CallView, Rule, pinned_flow
 from saikei.rules.labels import Flow, Labels, LabelSource, Pin, Rescale, Tie
 from saikei.rules.quantised import MODES, quantised, why_whole
 
@@ -38,6 +38,7 @@ __all__ = [
     "Rule",
     "Tie",
     "find_rule",
+    "pinned_flow",
     "register_rule",
     "why_whole",
 ]
