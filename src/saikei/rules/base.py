@@ -111,7 +111,13 @@ def unlabelled(shape: Shape) -> Labels:
 
 
 def pinned_flow(call: CallView, inputs: tuple[Labels, ...], reason: str) -> Flow:
-    """A call across which nothing may be cut."""
+    """The flow of a call whose inputs and outputs keep all of their channels.
+
+    Args:
+        call: The call.
+        inputs: The labels of each of its inputs.
+        reason: Why nothing can be cut, as `profile` and `channel_groups` show it.
+    """
     return Flow(
         outputs=tuple(unlabelled(shape) for shape in call.outputs),
         pins=pin_all(inputs, reason),
