@@ -55,6 +55,8 @@ def test_uniform_widths_give_the_same_class_and_the_same_function(name: str) -> 
     assert sizes.pop("hidden_dim") == 8 and sizes.pop("intermediate_dim") == 12
     assert all(2 * size == task.backbone.get_config()[key] for key, size in sizes.items())
     assert set(sizes) & {"num_heads", "num_query_heads"}
+    # Keys and values go with the heads that read them.
+    assert ("num_key_value_heads" in task.backbone.get_config()) == ("num_key_value_heads" in sizes)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "bert" not in name.values])

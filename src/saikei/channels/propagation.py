@@ -21,13 +21,13 @@ from saikei.rules.labels import Vector, labelled, pin_all
 def map_channels(graph: Graph) -> ChannelMap:
     """Propagate labels through a graph and resolve them to channels. No model is run.
 
-    Where a reshape lets labels stay on one of several axes only, it is the last of them. If such
-    labels turn out to be pinned (rotary positions need every channel of a head), the axis before it
-    is tried (whole heads), and kept where more weights can be cut.
+    Where a reshape lets labels stay on one of several axes only, it is the last of them, or the
+    axis before it where more weights can be cut then: whole heads, since rotary positions need
+    every channel of a head; heads with the keys and values that they share.
     """
-    inner = _Propagation(graph, LabelSource())
-    found = inner.resolve()
-    if not inner.chose_pinned_axis(found):
+    source = LabelSource()
+    found = _Propagation(graph, source).resolve()
+    if not source.chosen:
         return found
     other = _Propagation(graph, LabelSource(outer=True)).resolve()
     return other if _cuttable_axes(other) > _cuttable_axes(found) else found
@@ -159,12 +159,6 @@ class _Propagation:
             return None
         self.ties.append(Tie(first, second))
         return first
-
-    def chose_pinned_axis(self, channel_map: ChannelMap) -> bool:
-        """Whether some labels that had to choose an axis are pinned."""
-        pinned = np.zeros(channel_map.count, dtype=bool)
-        pinned[list(channel_map.reasons)] = True
-        return any(pinned[channel_map.channel_of[vector]].any() for vector in self.source.chosen)
 
     def _reasons(self, channel_of: Vector) -> dict[int, str]:
         reasons: dict[int, str] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +112,34 @@ def as_family_or_plain(
     try:
         return _rebuilt(family, before, after, model)
     except EditError as error:
-        lost = "generate(), " if hasattr(original, "generate") else ""
+        lost, fix = "", ""
+        if hasattr(original, "generate"):
+            lost, fix = "generate(), ", " Or generate with saikei.hub.as_generator(result, task)."
         warnings.warn(
-            f"The result is a plain Keras model, without {lost}preprocessor and presets: {error}",
+            f"The result is a plain Keras model, without {lost}preprocessor and presets: "
+            f"{error}{fix}",
             ModelWarning,
             3,
         )
         return model
+
+
+def as_one_of(model: keras.Model, originals: Sequence[keras.Model]) -> keras.Model:
+    """A model that was made from some of several, as a task of KerasHub where it can be one.
+
+    Args:
+        model: The model.
+        originals: What it may have been made from; it is compared with each that is of KerasHub.
+
+    Warns:
+        ModelWarning: When one of them is of KerasHub, and no class can express the model.
+    """
+    of_hub = [original for original in originals if family_of(original) is not None]
+    for original in of_hub[1:]:
+        with contextlib.suppress(EditError):
+            return as_family(model, original)
+    first = of_hub[:1]
+    return as_family_or_plain(model, first[0], read(first[0]), read(model)) if first else model
 
 
 def _rebuilt(family: Family, before: Graph, after: Graph, model: keras.Model) -> keras.Model:

@@ -265,6 +265,17 @@ class RunFolder:
                 else:
                     target.unlink(missing_ok=True)
 
+    def replace_best(self, model: keras.Model) -> None:
+        """Write a model to `best.keras` that computes the same as the one that is there.
+
+        Args:
+            model: The model.
+        """
+        with tempfile.TemporaryDirectory() as drafts:
+            draft = Path(drafts) / "model.keras"
+            model.save(draft)
+            write_whole(self.best, partial(shutil.copyfile, draft))
+
     def _save_compiled(self, name: str, originals: Sequence[keras.Model], path: Path) -> bool:
         """Save a candidate compiled as the originals are; false where its file could not be read.
 

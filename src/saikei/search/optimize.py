@@ -17,7 +17,7 @@ from saikei.budget import Budget
 from saikei.edits import Edit
 from saikei.errors import BudgetError, InputError
 from saikei.executors import executor_for, thread_count
-from saikei.hub import runs_tasks
+from saikei.hub import as_one_of, family_of, task_data, without_preprocessor
 from saikei.limits import EPOCHS, check_seed, check_whole
 from saikei.runs.front import cost_axis
 from saikei.runs.record import Run
@@ -37,7 +37,6 @@ from saikei.search.unlabelled import with_labels
 
 
 @checked
-@runs_tasks("models", data=("train", "validation", "test"))
 def optimize(
     models: keras.Model | Sequence[keras.Model],
     train: Any,
@@ -73,8 +72,11 @@ def optimize(
         models: One trained `keras.Model`, or several with the same outputs. They are not changed.
             Several may read different inputs, each with a name of its own: `x` is then a
             dictionary of arrays by these names, and fused models take one too.
-            Tasks of KerasHub may be given with data as their preprocessors take it; the result is
-            a plain model, which `saikei.hub.as_family` makes a task of where its class allows it.
+            Tasks of KerasHub may be given with data as their preprocessors take it. The result is a
+            task of the same class where its config can express it: the same width in all blocks.
+            A language model of another shape is a plain model; `saikei.hub.as_generator`
+            generates
+            with it.
         train: Training data as for `keras.Model.fit`: `(x, y)` arrays or a dataset. Without labels
             (`x`, or a dataset of inputs, which is read into memory) the predictions of the one
             model take their place, here and in `validation` and `test`.
@@ -138,7 +140,12 @@ def optimize(
     check_whole("effort", effort, 3, EPOCHS, InputError)
     check_whole("repeats", repeats, 1, kind=InputError)
     check_seed(seed, InputError)
-    named = name_models(models)
+    tasks = list(models) if isinstance(models, (list, tuple)) else [models]
+    named = name_models(without_preprocessor(models))
+    train, validation, test = (
+        task_data(tasks[0], part, name)
+        for part, name in ((train, "train"), (validation, "validation"), (test, "test"))
+    )
     asked = Asked(
         budget=budget,
         methods=methods_named(methods),
@@ -182,11 +189,24 @@ def optimize(
                     raise
         run = Run.load(path)
         complete_run(run, folder)
-        best = compiled_like([*named.values()], folder.load(folder.best))
+        best = _best(folder, tasks, [*named.values()])
         result = Result(best, run, path)
     if out is None:
         weakref.finalize(result, shutil.rmtree, path, ignore_errors=True)
     return result
+
+
+def _best(
+    folder: RunFolder, given: Sequence[keras.Model], models: Sequence[keras.Model]
+) -> keras.Model:
+    """The model to ship; the file of a task's result holds a task too where that is possible."""
+    stored = folder.load(folder.best)
+    if family_of(stored) is not None:
+        return stored
+    best = as_one_of(compiled_like(models, stored), given)
+    if family_of(best) is not None:
+        folder.replace_best(best)
+    return best
 
 
 def _check_budget(budget: Budget | None, latency: bool) -> None:

@@ -64,9 +64,11 @@ def cuts_of(channel_map: ChannelMap, entries: Sequence[Measured]) -> Cuts | None
 
 
 def mask_of(channel_map: ChannelMap, edit: DropChannels) -> BoolMask:
-    """For each channel, whether a cut leaves it."""
+    """For each channel, whether a cut leaves it; layers that are not in the graph are skipped."""
     starts = {owner: start for start, _, owner in channel_map.blocks}
     keep = np.ones(channel_map.count, dtype=bool)
     for layer, indices in edit.channels.items():
+        if layer not in starts:
+            continue
         keep[channel_map.channel_of[starts[layer] + np.array(indices, dtype=np.int64)]] = False
     return keep

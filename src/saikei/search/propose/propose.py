@@ -10,11 +10,12 @@ import keras
 import numpy as np
 
 from saikei.budget import Budget
+from saikei.channels import ChannelMap, map_channels
 from saikei.costs import Counts
-from saikei.edits.options import Option
+from saikei.edits.options import Option, stitch
 from saikei.errors import EditError
 from saikei.graph import Graph
-from saikei.search.library import Library
+from saikei.search.library import Library, Measured
 from saikei.search.propose.exact import Counted, Counter, targets_of
 from saikei.search.propose.halfway import DEEP, halfway
 from saikei.search.propose.path import solution
@@ -29,7 +30,7 @@ from saikei.search.propose.reality import (
 )
 from saikei.search.propose.space import Levels
 from saikei.search.propose.structure import Family, Structure, structure_of
-from saikei.search.propose.uniform import uniform_options
+from saikei.search.propose.uniform import least_blocks, uniform_options
 
 # Shares of the budget that structures are proposed for: the whole, and what each of two to four
 # siblings has.
@@ -71,9 +72,9 @@ def propose(
     """Structures under a budget, for the whole of it and for shares of it.
 
     For each share: the least predicted loss over all options, the same without removing blocks,
-    removed blocks alone, and uniform shape. With `measure`, the real losses of the larger ones give
-    each method a weight, the best is searched again, and levels of it are exchanged where the real
-    loss falls.
+    removed blocks alone, and uniform shape, also with fewer blocks. With `measure`, the real losses
+    of the larger ones give each method a weight, the best is searched again, and levels of it are
+    exchanged where the real loss falls.
 
     Args:
         model: The model, or its graph.
@@ -158,15 +159,27 @@ class _Proposed:
         return None
 
     def _add_uniform(self, counter: Counter, share: float) -> None:
-        found = uniform_options(
-            self.proposer.map, self.proposer.library, counter.budget, self.original
-        )
-        if found is None or not found[0]:
+        """Uniform shapes: of all blocks and, for the whole budget, of three quarters of them."""
+        proposer = self.proposer
+        self._keep_uniform(counter, share, proposer.map, ())
+        parts = least_blocks(proposer.graph, proposer.library) if share == 1.0 else ()
+        if parts:
+            _, fewer = stitch(proposer.graph, [part.option for part in parts])
+            channel_map = map_channels(replace(fewer, sizes=proposer.graph.sizes))
+            self._keep_uniform(counter, share, channel_map, parts)
+
+    def _keep_uniform(
+        self, counter: Counter, share: float, channel_map: ChannelMap, gone: tuple[Measured, ...]
+    ) -> None:
+        """The widest uniform cut of a graph without some parts."""
+        found = uniform_options(channel_map, self.proposer.library, counter.budget, self.original)
+        if found is None or not (found[0] or gone):
             return
-        options, predicted = found
+        options = (*(part.option for part in gone), *found[0])
         recipe, costs = counter(options)
         if counter.budget.fits(costs, self.original):
-            name = _name("uniform", share)
+            name = _name("uniform", share) + ("-fewer-blocks" if gone else "")
+            predicted = found[1] + sum(part.loss for part in gone)
             self._keep(Structure(name, "uniform", recipe, options, predicted, None, costs, share))
 
     def _add(

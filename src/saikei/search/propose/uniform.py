@@ -1,4 +1,8 @@
-"""Structures of uniform shape: every group of channels keeps the same share."""
+"""Structures of uniform shape: every group of channels keeps the same share.
+
+As in `PruneChannels(scope="uniform")`, whole heads of attention go, and where heads together are as
+wide as what they read, the width goes with their number. So blocks of a transformer stay alike.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ import numpy as np
 from saikei.budget import Budget
 from saikei.channels import ChannelMap
 from saikei.costs import Counts, count_costs
+from saikei.edits.attention_heads import heads_filling, uniform_groups
+from saikei.edits.depth.find import find_units
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.options import Option
+from saikei.graph import Graph
 from saikei.search.library import Library, Measured
 from saikei.search.propose.cuts import Cuts, cuts_of, mask_of
 
@@ -25,8 +32,9 @@ def uniform_options(
     """The widest uniform cut within a budget's limits on what is counted.
 
     Args:
-        channel_map: The original graph with its channels.
-        library: The library, whose options rank the channels.
+        channel_map: The graph that is cut, with its channels: the original, or without some of
+            its blocks.
+        library: The library of the original, whose options rank the channels.
         budget: The budget; a limit on latency is not looked at.
         original: What the original costs.
 
@@ -35,11 +43,7 @@ def uniform_options(
         library's options; `None` where no uniform cut keeps the budget.
     """
     limits = budget.counted()
-    groups = [
-        _Group(channel_map, entries, cuts)
-        for entries in library.sites.values()
-        if (cuts := cuts_of(channel_map, entries)) is not None
-    ]
+    groups = _groups(channel_map, library)
     if limits is None or not groups:
         return None
 
@@ -57,11 +61,59 @@ def uniform_options(
     return options, sum(g.loss(low) for g in groups)
 
 
+def least_blocks(graph: Graph, library: Library) -> tuple[Measured, ...]:
+    """The parts of a quarter of the blocks, those that lose least alone; at least one block.
+
+    Args:
+        graph: The original graph.
+        library: Its library.
+
+    Returns:
+        An option for each part, attention and feed-forward; none of a graph without two blocks.
+    """
+    entries = {entry.option.site: entry for entry in library.entries}
+    units = find_units(graph, ("residual", "block"))
+    parts = [unit for unit in units if unit.kind == "residual"]
+    blocks = []
+    for block in units:
+        within = [entries.get(f"block:{part.name}") for part in parts if block.contains(part)]
+        known = [one for one in within if one is not None]
+        if known and len(known) == len(within):
+            blocks.append(known)
+    if len(blocks) < 2:
+        return ()
+    blocks.sort(key=lambda block: sum(one.loss for one in block))
+    return tuple(one for block in blocks[: max(1, len(blocks) // 4)] for one in block)
+
+
+def _groups(channel_map: ChannelMap, library: Library) -> list[_Group]:
+    """The groups that may be cut; the width that heads read goes with their number."""
+    free = [group for group in channel_map.groups if not group.pinned]
+    chosen = uniform_groups(channel_map, free, named=False)
+    allowed = {int(channel) for group in chosen for channel in group.channels}
+    found = []
+    for entries in library.sites.values():
+        if any(set(entry.option.layers) & channel_map.graph.operations.keys() for entry in entries):
+            cuts = cuts_of(channel_map, entries)
+            if cuts is not None and allowed.issuperset(map(int, cuts.members)):
+                found.append(_Group(channel_map, entries, cuts))
+    of_channel = {channel: group for group in found for channel in group.members}
+    for heads, stream in heads_filling(channel_map, chosen):
+        pair = [of_channel.get(int(group.channels[0])) for group in (heads, stream)]
+        if pair[1] is not None:
+            pair[1].heads = pair[0]
+    return found
+
+
 class _Group:
     """The cuts of one group at any share, between those that its options make."""
 
+    # The heads that read it, where it is as wide as they are together.
+    heads: _Group | None = None
+
     def __init__(self, channel_map: ChannelMap, entries: Sequence[Measured], cuts: Cuts) -> None:
         self.first = entries[0].option
+        self.members = frozenset(map(int, cuts.members))
         order = np.argsort(-cuts.counts[1:], kind="stable")
         self.size = len(cuts.members)
         self.kept = np.array([self.size, *cuts.counts[1:][order]])
@@ -84,6 +136,8 @@ class _Group:
         return places
 
     def _count(self, share: float) -> int:
+        if self.heads is not None:
+            share = self.heads._count(share) / self.heads.size
         return max(self.size - len(self.dropped), min(self.size, round(share * self.size)))
 
     def edit(self, share: float) -> DropChannels:
