@@ -77,3 +77,14 @@ def test_a_tokenizer_or_a_length_that_does_not_fit_is_refused() -> None:
     task.backbone.vocabulary_size = 7
     with pytest.raises(DataError, match="260 tokens, and the embedding of its backbone 7"):
         sk.evaluate(task, TEXTS)
+
+
+def test_tokens_that_do_not_fit_are_refused() -> None:
+    task = gpt2()
+    task.preprocessor = None
+    tokens = np.zeros((2, 99), "int32")
+    with pytest.raises(DataError, match="sequences of 99 tokens, and the backbone.* 16"):
+        sk.evaluate(task, ({"token_ids": tokens, "padding_mask": tokens + 1}, tokens))
+    tokens = tokens[:, :8] + 999
+    with pytest.raises(DataError, match="token 999, and the embedding of GPT2CausalLM has 260"):
+        sk.evaluate(task, ({"token_ids": tokens, "padding_mask": tokens}, tokens))

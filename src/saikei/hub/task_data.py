@@ -92,11 +92,14 @@ def task_data(model: Any, data: Any, name: str = "given") -> Any:
 
     Raises:
         DataError: When the preprocessor cannot read the data, its tokenizer has more tokens than
-            the embedding, or its sequences are longer than the table of positions.
+            the embedding, or sequences are longer than the table of positions.
     """
     family = family_of(model)
     preprocessor = getattr(model, "preprocessor", None)
-    if family is None or data is None or preprocessor is None:
+    if family is None or data is None:
+        return data
+    _check_tokens(family, data, name)
+    if preprocessor is None:
         return data
     check_preprocessor(family)
     if not isinstance(data, (list, tuple, dict, np.ndarray)):
@@ -133,6 +136,29 @@ def check_preprocessor(family: Family) -> None:
             f"The preprocessor of {family.name} makes sequences of {length:,} tokens, and its "
             f"backbone has positions for {longest:,}: set preprocessor.sequence_length."
         )
+
+
+def _check_tokens(family: Family, data: Any, name: str) -> None:
+    """Refuse arrays of tokens that the backbone has no table entries for."""
+    x = data[0] if isinstance(data, tuple) and data else data
+    named = x.items() if isinstance(x, dict) else ()
+    config = family.backbone.get_config()
+    longest, entries = config.get("max_sequence_length"), config.get("vocabulary_size")
+    for key, array in named:
+        tokens = np.asarray(array)
+        if not key.endswith("token_ids") or tokens.ndim != 2 or tokens.dtype.kind not in "iu":
+            continue
+        if longest is not None and tokens.shape[1] > longest:
+            raise DataError(
+                f"The {name} data has sequences of {tokens.shape[1]:,} tokens, and the backbone of "
+                f"{family.name} has positions for {longest:,}: give shorter sequences."
+            )
+        if entries is not None and tokens.size and int(tokens.max()) >= entries:
+            raise DataError(
+                f"The {name} data has token {int(tokens.max()):,}, and the embedding of "
+                f"{family.name} has {entries:,} entries, from 0 on: use the tokenizer that the "
+                "model was trained with."
+            )
 
 
 def _leaves(x: Any) -> list[Any]:
