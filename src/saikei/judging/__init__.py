@@ -3,6 +3,7 @@
 from saikei.judging.choose import Choice, Rival, choose
 from saikei.judging.explain import explain, explain_predictions
 from saikei.judging.explaining.explanation import Explanation, MemberPart
+from saikei.judging.explaining.one_model import attention_of
 from saikei.judging.nested import NestedScore, nested_score
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "MemberPart",
     "NestedScore",
     "Rival",
+    "attention_of",
     "choose",
     "explain",
     "explain_predictions",

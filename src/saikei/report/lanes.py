@@ -30,6 +30,7 @@ class Row:
         after: MACs in the second model as text; empty if it was removed.
         before_width: Length of the bar of the first model, in percent of the longest.
         after_width: Length of the bar of the second model.
+        time: Milliseconds in both models as text; empty if they were not measured.
         title: More about the node: shapes and parameters.
         lane: Lane of its dot.
         lines: The lines through the row.
@@ -44,6 +45,7 @@ class Row:
     after: str
     before_width: float
     after_width: float
+    time: str
     title: str
     lane: int
     lines: tuple[Line, ...]
@@ -62,6 +64,7 @@ class Block:
         note: What became of its nodes.
         before: MACs in the first model as text.
         after: MACs in the second model as text.
+        time: Milliseconds in both models as text; empty if they were not measured.
     """
 
     rows: tuple[Row, ...]
@@ -72,6 +75,7 @@ class Block:
     note: str
     before: str
     after: str
+    time: str
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,14 @@ class Picture:
         summary: The totals in a sentence.
         blocks: All rows, in blocks.
         unfolded: Whether blocks are open at first.
+        batch_size: Samples in the batch that milliseconds are for; 0 if none were measured.
     """
 
     title: str
     summary: str
     blocks: tuple[Block, ...]
     unfolded: bool
+    batch_size: int
 
     @property
     def folds(self) -> bool:
@@ -115,7 +121,11 @@ def picture_of(diff: GraphDiff) -> Picture:
         else:
             blocks.append(_block(nodes[start:end], *_laid_out(nodes, start, end, longest)))
     return Picture(
-        f"{diff.first} → {diff.second}", diff.summary(), tuple(blocks), len(nodes) <= _UNFOLDED
+        f"{diff.first} → {diff.second}",
+        diff.summary(),
+        tuple(blocks),
+        len(nodes) <= _UNFOLDED,
+        diff.batch_size if diff.timed else 0,
     )
 
 
@@ -203,10 +213,20 @@ def _row(node: Node, longest: int, lane: int, lines: tuple[Line, ...]) -> Row:
         after=texts[1],
         before_width=100 * (macs[0] or 0) / max(longest, 1),
         after_width=100 * (macs[1] or 0) / max(longest, 1),
+        time=_time([node]),
         title="; ".join(sides),
         lane=lane,
         lines=lines,
     )
+
+
+def _time(nodes: Sequence[Node]) -> str:
+    """Milliseconds of some nodes together, before and after."""
+    sides = [[n.before for n in nodes if n.before], [n.after for n in nodes if n.after]]
+    sums = [sum(one.milliseconds or 0 for one in side) for side in sides]
+    known = [any(one.milliseconds is not None for one in side) for side in sides]
+    texts = [f"{total:.2f}" if measured else "–" for total, measured in zip(sums, known, strict=True)]
+    return " → ".join(texts) if any(known) else ""
 
 
 def _macs(count: int | None) -> str:
@@ -236,4 +256,5 @@ def _block(
         note=", ".join(f"{count} {status}" for status, count in counts.items()),
         before=_macs(sums[0]),
         after=_macs(sums[1]),
+        time=_time(nodes),
     )

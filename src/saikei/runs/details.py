@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saikei.runs.explained import Attention
 from saikei.runs.graph_diff import GraphDiff
 
 
@@ -141,6 +142,54 @@ class MemberRow:
 
 
 @dataclass(frozen=True)
+class SiteCurve:
+    """What the options of one place in the original lose, each applied alone.
+
+    Args:
+        site: The place, such as `"channels:conv2"`.
+        method: The method of the options.
+        points: For each option the share of the cost that it saves and its divergence from the
+            original, cheapest last.
+        changes: What each option changes, as text.
+    """
+
+    site: str
+    method: str
+    points: tuple[tuple[float, float], ...]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The curves of all places of one original.
+
+    Args:
+        model: Its name.
+        cost: Name of the cost that is saved.
+        unit: Unit of the divergences.
+        curves: The curves, in the order of the model.
+    """
+
+    model: str
+    cost: str
+    unit: str
+    curves: tuple[SiteCurve, ...]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The latency of a model or an exported file.
+
+    Args:
+        name: Its name, with the runtime where it is not Keras.
+        milliseconds: For each number of samples in a batch, the median time in milliseconds.
+    """
+
+    name: str
+    milliseconds: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Details:
     """What a report shows besides the record of a run.
 
@@ -150,6 +199,12 @@ class Details:
         outcome: Who gains and who loses; `None` if the task is no classification of one output.
         team: The members of a fused model; empty for a single network.
         classes: Names of the classes, in the order of their numbers; empty if they are unknown.
+        sensitivity: What the options of each place of the original lose; `None` without a library.
+        times: Latencies of the original, the shipped model and its files; empty if none were
+            measured.
+        machine: The processor that they were measured on.
+        attention: What the shipped model looks at beside the original; `None` if that was not
+            computed.
     """
 
     graphs: tuple[GraphDiff, ...] = ()
@@ -157,3 +212,7 @@ class Details:
     outcome: Outcome | None = None
     team: tuple[MemberRow, ...] = ()
     classes: tuple[str, ...] = ()
+    sensitivity: Sensitivity | None = None
+    times: tuple[Timed, ...] = ()
+    machine: str = ""
+    attention: Attention | None = None

@@ -90,6 +90,37 @@ class SampleMaps:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """What one or two models look at in samples.
+
+    Args:
+        models: The name of each model.
+        agreement: How much the maps of the two models agree; empty for one model.
+        features: The numbers of inputs that are no images, the most used first.
+        samples: Some of the images.
+    """
+
+    models: tuple[str, ...]
+    agreement: tuple[Agreement, ...] = ()
+    features: tuple[Feature, ...] = ()
+    samples: tuple[SampleMaps, ...] = ()
+
+    def sentences(self) -> tuple[str, ...]:
+        """How much the two models look at the same, one sentence for each method."""
+        return tuple(
+            f"{one.method}: the maps of the two models correlate by {one.value:.2f} on the same "
+            f"sample, and by {one.chance:.2f} on different ones."
+            for one in self.agreement
+        )
+
+    def feature_rows(self) -> Iterator[list[str]]:
+        """The table of features, its heading first."""
+        yield ["input", *self.models]
+        for one in self.features:
+            yield [one.name, *(f"{share:.1%}" for share in one.shares)]
+
+
+@dataclass(frozen=True)
 class ModelExplanation(ToDict, InColumns):
     """What the parts of a model contribute, and what it looks at; printed, it is tables.
 
@@ -102,9 +133,7 @@ class ModelExplanation(ToDict, InColumns):
         criterion: The criterion that the channels of a group are ranked by.
         rows: How many rows the curves were measured on.
         groups: The channel groups, in the order of the model.
-        agreement: How much the maps of the two models agree; empty for one model.
-        features: The numbers of inputs that are no images, the most used first.
-        samples: Some of the images.
+        attention: What the models look at.
     """
 
     models: tuple[str, ...]
@@ -113,17 +142,16 @@ class ModelExplanation(ToDict, InColumns):
     criterion: str
     rows: int
     groups: tuple[GroupPart, ...]
-    agreement: tuple[Agreement, ...]
-    features: tuple[Feature, ...]
-    samples: tuple[SampleMaps, ...]
+    attention: Attention
 
     def _shown(self) -> Sequence[str | Columns]:
+        looks = self.attention
         return [
             "\n".join(f"{n}: {s}" for n, s in zip(self.models, self.scores, strict=True)),
             self.groups_lead(),
             Columns(list(self.group_rows()), right=range(1, 4 + len(self.shares()))),
-            *([Columns(list(self._feature_rows()), right=(1, 2))] if self.features else []),
-            *self.agreement_sentences(),
+            *([Columns(list(looks.feature_rows()), right=(1, 2))] if looks.features else []),
+            *looks.sentences(),
         ]
 
     def shares(self) -> tuple[float, ...]:
@@ -138,14 +166,6 @@ class ModelExplanation(ToDict, InColumns):
             "training. 'carry 90 %' is the number of channels that have 90 % of the importance."
         )
 
-    def agreement_sentences(self) -> tuple[str, ...]:
-        """How much the two models look at the same, one sentence for each method."""
-        return tuple(
-            f"{one.method}: the maps of the two models correlate by {one.value:.2f} on the same "
-            f"sample, and by {one.chance:.2f} on different ones."
-            for one in self.agreement
-        )
-
     def group_rows(self) -> Iterator[list[str]]:
         """The table of groups, its heading first."""
         shares = self.shares()
@@ -155,8 +175,3 @@ class ModelExplanation(ToDict, InColumns):
             cells = ["–" if s not in curve else numbers.signed("loss", curve[s]) for s in shares]
             layers = group.pinned or ", ".join(group.layers)
             yield [group.name, str(group.channels), str(group.carrying), *cells, layers]
-
-    def _feature_rows(self) -> Iterator[list[str]]:
-        yield ["input", *self.models]
-        for one in self.features:
-            yield [one.name, *(f"{share:.1%}" for share in one.shares)]

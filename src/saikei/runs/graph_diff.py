@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import keras
+import numpy as np
 
+from saikei.calibration.run import Run
 from saikei.channels import ChannelMap, map_channels
 from saikei.codec import ToDict
 from saikei.columns import in_columns
 from saikei.costs.counting import call_macs, count_costs
 from saikei.graph import Graph, read, sized
+from saikei.graph.samples import random_inputs
 from saikei.rules.base import product
 
 # What `ReplaceActivation` adds to the name of a layer whose activation becomes one of its own.
@@ -34,6 +37,8 @@ class Side:
         params: Number of its parameters; 0 at the later calls of a shared layer.
         macs: Multiply-accumulates per sample; `None` if they cannot be counted.
         inputs: Names of the nodes that it reads.
+        milliseconds: Time of the node alone for a batch, one operation after the other as the
+            backend runs it without compiling; `None` if it was not measured.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Side:
     params: int
     macs: int | None
     inputs: tuple[str, ...]
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class GraphDiff(ToDict):
         nodes: All nodes of both, each after those that it reads.
         macs: Multiply-accumulates per sample of the first and the second model.
         params: Parameters of the first and the second model.
+        batch_size: Samples in the batch that milliseconds are for.
     """
 
     first: str
@@ -93,6 +100,12 @@ class GraphDiff(ToDict):
     nodes: tuple[Node, ...]
     macs: tuple[int, int]
     params: tuple[int, int]
+    batch_size: int = 32
+
+    @property
+    def timed(self) -> bool:
+        """Whether milliseconds were measured."""
+        return any(node.side.milliseconds is not None for node in self.nodes)
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -148,7 +161,9 @@ def _count(macs: int | None) -> str:
     return "not counted" if macs is None else f"{macs:,}"
 
 
-def compare_graphs(first: keras.Model, second: keras.Model) -> GraphDiff:
+def compare_graphs(
+    first: keras.Model, second: keras.Model, timed: bool = False, batch_size: int = 32
+) -> GraphDiff:
     """Compare two models node by node.
 
     Nodes are the same if they have one name; nodes whose name is in one model only are matched by
@@ -157,12 +172,14 @@ def compare_graphs(first: keras.Model, second: keras.Model) -> GraphDiff:
     Args:
         first: A built model.
         second: Another one.
+        timed: Whether the milliseconds of each node are measured.
+        batch_size: Samples in the batch that they are measured on.
 
     Raises:
         ModelError: If one cannot be read.
     """
     maps = [map_channels(read(model)) for model in (first, second)]
-    before, after = (_sides(one) for one in maps)
+    before, after = (_sides(one, _times(one.graph, batch_size) if timed else {}) for one in maps)
     counted = [count_costs(one) for one in maps]
     return GraphDiff(
         first.name,
@@ -170,10 +187,25 @@ def compare_graphs(first: keras.Model, second: keras.Model) -> GraphDiff:
         _overlaid(before, after, _matches(before, after)),
         (counted[0].macs, counted[1].macs),
         (counted[0].params, counted[1].params),
+        batch_size,
     )
 
 
-def _sides(channel_map: ChannelMap) -> list[Side]:
+def _times(graph: Graph, batch_size: int) -> dict[int, float]:
+    """Milliseconds of each call, on made-up inputs; none for inputs of unknown sizes."""
+    full = sized(graph).graph
+    if any(None in full.spec(ref).shape[1:] for ref in full.input_refs()):
+        return {}
+    inputs = random_inputs(graph, batch_size, np.random.default_rng(0), sizes=full.sizes)
+    run, found = Run(full, inputs), {}
+    for index, call in enumerate(full.calls):
+        if full.operations[call.operation].kind != "InputLayer":
+            found[index] = 1000 * run.seconds(index)
+        run.step(index)
+    return found
+
+
+def _sides(channel_map: ChannelMap, times: Mapping[int, float]) -> list[Side]:
     graph = channel_map.graph
     shapes = _shapes(graph)
     names: list[str] = []
@@ -197,6 +229,7 @@ def _sides(channel_map: ChannelMap) -> list[Side]:
                 params=sum(product(weight.shape) for weight in new.values()),
                 macs=call_macs(channel_map, index),
                 inputs=tuple(dict.fromkeys(names[ref.call] for ref in call.inputs())),
+                milliseconds=times.get(index),
             )
         )
     return sides

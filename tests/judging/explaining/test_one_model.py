@@ -74,12 +74,12 @@ def test_grad_cam_is_the_feature_map_that_the_output_reads() -> None:
 def test_a_model_beside_itself_looks_at_the_same(network: keras.Model) -> None:
     found = explain(network, (IMAGES, CLASSES), original=network, class_names=["dark", "bright"])
     assert found.models == ("original", network.name)
-    assert {one.method for one in found.agreement} == {"gradient × input", "Grad-CAM"}
-    for one in found.agreement:
+    assert {one.method for one in found.attention.agreement} == {"gradient × input", "Grad-CAM"}
+    for one in found.attention.agreement:
         assert one.value == pytest.approx(1, abs=1e-4)
         assert one.chance < 0.9
-    assert {sample.about for sample in found.samples} <= {"dark", "bright"}
-    assert len(found.samples[0].gradients) == len(found.samples[0].cams) == 2
+    assert {sample.about for sample in found.attention.samples} <= {"dark", "bright"}
+    assert len(found.attention.samples[0].gradients) == len(found.attention.samples[0].cams) == 2
 
 
 def test_a_group_whose_channels_do_nothing_costs_nothing(network: keras.Model) -> None:
@@ -104,8 +104,8 @@ def test_numbers_are_named_by_what_the_output_reads_of_them() -> None:
     model.set_weights([np.array([[0.0], [1.0], [0.0]])])
     x = RNG.normal(size=(30, 3)).astype("float32")
     found = explain(model, (x, x[:, 1:2]))
-    assert found.features[0].name == "table[1]"
-    assert found.features[0].shares == pytest.approx((1.0,))
+    assert found.attention.features[0].name == "table[1]"
+    assert found.attention.features[0].shares == pytest.approx((1.0,))
     with pytest.raises(InputError, match="one output with classes"):
         explain(model, (x, x[:, 1:2]), metric="accuracy")
     wide = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
@@ -120,9 +120,9 @@ def test_without_labels_the_predictions_take_their_place(network: keras.Model) -
     found = explain(small, IMAGES, original=network)
     assert found.scores[0].value == 1
     assert found.criterion == "activation"
-    assert found.samples[0].label == ""
+    assert found.attention.samples[0].label == ""
     page = render_explanation(found)
-    assert page.count("data:image/png") == len(found.samples) * 5
+    assert page.count("data:image/png") == len(found.attention.samples) * 5
 
 
 def test_hostile_names_stay_text(network: keras.Model) -> None:

@@ -18,7 +18,7 @@ from saikei.errors import InputError
 from saikei.graph import Graph, read
 from saikei.judging.explaining.attention import Maps, maps_of
 from saikei.judging.explaining.sensitivity import rows_for, sensitivities
-from saikei.runs.explained import Agreement, Feature, ModelExplanation, SampleMaps
+from saikei.runs.explained import Agreement, Attention, Feature, ModelExplanation, SampleMaps
 from saikei.runs.pictures import as_image, overlay, picture
 from saikei.scoring.inference import Inference
 from saikei.scoring.labelled import Labelled
@@ -68,8 +68,7 @@ def explain_model(
         )
     # Gradients of the loss need labels other than the model's own predictions.
     criterion = "activation" if samples.labels is None else "taylor"
-    first, last = judged[0], judged[-1]
-    maps = [one.maps(samples, first) for one in judged]
+    last = judged[-1]
     return ModelExplanation(
         models=tuple(one.name for one in judged),
         scores=tuple(one.scores.score(one.outputs) for one in judged),
@@ -77,9 +76,30 @@ def explain_model(
         criterion=criterion,
         rows=len(samples),
         groups=sensitivities(channel_map, samples, criterion, last.loss(metric), shares),
+        attention=_attention(judged, samples, class_names),
+    )
+
+
+def attention_of(
+    model: keras.Model,
+    data: Any,
+    original: keras.Model | None = None,
+    class_names: Sequence[str] = (),
+) -> Attention:
+    """What a model looks at, beside what its original looks at; as in `explain_model`."""
+    samples = calibration_samples(read(model), data, _COMPARED)
+    return _attention(_judged(model, original, samples), samples, class_names)
+
+
+def _attention(
+    judged: Sequence[_Judged], samples: Samples, class_names: Sequence[str]
+) -> Attention:
+    maps = [one.maps(samples, judged[0]) for one in judged]
+    return Attention(
+        models=tuple(one.name for one in judged),
         agreement=tuple(_agreements(*maps)) if len(maps) == 2 else (),
         features=_features(maps),
-        samples=tuple(_pictures(samples, first, maps, class_names)),
+        samples=tuple(_pictures(samples, judged[0], maps, class_names)),
     )
 
 
