@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saikei.cli.options import Json, Overwrite, refuse_typed
+from saikei.cli.options import DivideBy, Json, Label, Overwrite, refuse_typed
 from saikei.cli.output import import_keras, say, say_json
 from saikei.errors import InputError
 
@@ -27,6 +27,15 @@ def report(
             "report.html in the run's folder, replaced; of two runs, comparison.html here."
         ),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Of one run: held-out data, to show what the original and the shipped model look "
+            "at: an .npz with x_test or x_val, a folder of images, a table or module:function."
+        ),
+    ] = None,
+    label: Label = None,
+    divide_by: DivideBy = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -35,6 +44,10 @@ def report(
         raise InputError("A report is of one run, or compares two: give fewer folders.")
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError(f"'{runs[0]}' is given twice: give the folders of two runs.")
+    if len(runs) > 1:
+        refuse_typed(context, ["data"], "it is for one run.")
+    if data is None:
+        refuse_typed(context, ["label", "divide_by"], "it is for --data, which is missing.")
     if out is None and len(runs) == 1:
         refuse_typed(context, ["overwrite"], "without --out, the run's own report is replaced.")
     import_keras()
@@ -47,7 +60,8 @@ def report(
         page = check_target(page or Path("comparison.html"), "", overwrite)
     records = dict(zip(_names(runs), map(Run.load, runs), strict=True))
     compared = compare_runs(records) if len(runs) == 2 else None
-    text = front_picture(records) if page.suffix == ".svg" else _page(records, runs)
+    given = (data, label, divide_by)
+    text = front_picture(records) if page.suffix == ".svg" else _page(records, runs, given)
     write_text(page, text)
     if as_json:
         shown = [record.to_dict() for record in records.values()]
@@ -63,16 +77,24 @@ def _names(runs: list[Path]) -> list[str]:
     return names if len(set(names)) == len(runs) else [str(path) for path in runs]
 
 
-def _page(records: dict[str, Run], folders: list[Path]) -> str:
+def _page(
+    records: dict[str, Run], folders: list[Path], given: tuple[str | None, str | None, float | None]
+) -> str:
     """The report of a run, or the comparison of two, as a page."""
     from saikei.report import render_comparison, render_html
-    from saikei.search.details import details_of
+    from saikei.search.details import details_of, details_on
     from saikei.search.folder import RunFolder
+    from saikei.sources import read_source
 
-    details = [
-        details_of(record, RunFolder(folder, {}))
-        for record, folder in zip(records.values(), folders, strict=True)
-    ]
-    if len(details) == 2:
-        return render_comparison(records, details)
-    return render_html(next(iter(records.values())), details[0])
+    places = [RunFolder(folder, {}) for folder in folders]
+    pairs = list(zip(records.values(), places, strict=True))
+    if len(pairs) == 2:
+        return render_comparison(records, [details_of(*pair) for pair in pairs])
+    ((run, place),) = pairs
+    data, label, divide_by = given
+    if data is None:
+        return render_html(run, details_of(run, place))
+    original = place.model(run.baseline)
+    source = read_source(data, original, label=label, divide_by=divide_by, labels=False)
+    part = source.need("validation" if source.part("test") is None else "test")
+    return render_html(run, details_on(run, place, part, source.classes))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from saikei.report.candidates import kind_text
+from saikei.report.tuning import settings_of
 from saikei.runs import numbers
 from saikei.runs.candidate import COST_AXES, KINDS, Candidate
 from saikei.runs.details import Calibration, Details
@@ -30,6 +31,8 @@ def charts_of(run: Run, details: Details) -> dict[str, Chart]:
         "library": library_chart(run),
         "slider": slider_chart(run, details),
         "calibration": _calibration_chart(details),
+        "sensitivity": sensitivity_chart(details),
+        "settings": settings_chart(run),
     }
 
 
@@ -216,6 +219,53 @@ def slider_chart(run: Run, details: Details) -> Chart:
             for c in run.candidates
         ],
         "metric": metric.replace("_", " "),
+    }
+
+
+def sensitivity_chart(details: Details) -> Chart:
+    """Divergence against saved cost for each place of the original, by method."""
+    found = details.sensitivity
+    if found is None:
+        return {"lines": []}
+    methods = dict.fromkeys(curve.method for curve in found.curves)
+    return {
+        "x": f"of the {numbers.COSTS[found.cost]} saved (%)",
+        "label": f"divergence ({found.unit})",
+        "power": True,
+        "views": [{"name": one, "label": one.replace("_", " ")} for one in methods],
+        "lines": [
+            {
+                "name": curve.site.partition(":")[2] or curve.site,
+                "view": curve.method,
+                "points": [
+                    [share, loss, change]
+                    for (share, loss), change in zip(curve.points, curve.changes, strict=True)
+                ],
+            }
+            for curve in found.curves
+        ],
+    }
+
+
+def settings_chart(run: Run) -> Chart:
+    """Training settings that differ between trained candidates, with their metric."""
+    trained = [(c, settings_of(c)) for c in run.candidates if c.training is not None]
+    names = dict.fromkeys(name for _, settings in trained for name in settings)
+    varied = [n for n in names if len({repr(settings.get(n)) for _, settings in trained}) > 1]
+    metric = run.candidate(run.baseline).validation.name
+    return {
+        "axes": varied,
+        "metric": metric.replace("_", " ") + _suffix(metric),
+        "lines": [
+            {
+                "name": candidate.name,
+                "kind": candidate.kind,
+                "strong": candidate.name in (*run.front, run.chosen),
+                "values": [settings.get(name) for name in varied],
+                "y": _shown(candidate)[0],
+            }
+            for candidate, settings in trained
+        ],
     }
 
 

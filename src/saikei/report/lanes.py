@@ -225,7 +225,9 @@ def _time(nodes: Sequence[Node]) -> str:
     sides = [[n.before for n in nodes if n.before], [n.after for n in nodes if n.after]]
     sums = [sum(one.milliseconds or 0 for one in side) for side in sides]
     known = [any(one.milliseconds is not None for one in side) for side in sides]
-    texts = [f"{total:.2f}" if measured else "–" for total, measured in zip(sums, known, strict=True)]
+    texts = [
+        f"{total:.2f}" if measured else "–" for total, measured in zip(sums, known, strict=True)
+    ]
     return " → ".join(texts) if any(known) else ""
 
 

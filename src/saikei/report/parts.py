@@ -9,6 +9,7 @@ from saikei.report.answer import CostRow, Headline, cost_rows, headline_of, size
 from saikei.report.candidates import FrontRow, TrainedRow, front_rows, trained_row
 from saikei.report.effort import EffortRow, effort_rows, rungs_of
 from saikei.report.replay import replay
+from saikei.report.tuning import SettingRow, setting_rows
 from saikei.runs import numbers
 from saikei.runs.candidate import LayerChange
 from saikei.runs.record import LibraryRecord, MethodRecord, Run
@@ -65,6 +66,7 @@ class Report:
     rungs: tuple[str, ...]
     effort: tuple[EffortRow, ...]
     trained: tuple[TrainedRow, ...]
+    tuned: tuple[SettingRow, ...]
     layers: tuple[LayerTable, ...]
     decisions: Pairs
     recipes: Pairs
@@ -94,6 +96,7 @@ def report_of(run: Run) -> Report:
         rungs=tuple(f"to epoch {rung}" for rung in rungs_of(run)),
         effort=effort_rows(run),
         trained=tuple(trained_row(c) for c in run.candidates if c.training is not None),
+        tuned=setting_rows(run),
         layers=tuple(LayerTable(c.name, c.parent or "", c.layers) for c in shipped if c.layers),
         decisions=tuple((f"{d.topic}: {d.choice}", d.reason) for d in run.decisions),
         recipes=tuple(

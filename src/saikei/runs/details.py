@@ -186,7 +186,7 @@ class Timed:
     """
 
     name: str
-    milliseconds: tuple[tuple[int, float], ...]
+    milliseconds: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from saikei.checks import input_count
 from saikei.codec import from_jsonable, to_jsonable
+from saikei.costs import machine
+from saikei.data import gathered
 from saikei.errors import SaikeiError
+from saikei.judging import attention_of
 from saikei.models import CascadeModel
 from saikei.reading import read_json
 from saikei.runs.candidate import Candidate
-from saikei.runs.details import Details, MemberRow, Point, PredictedFront
+from saikei.runs.details import (
+    Details,
+    MemberRow,
+    Point,
+    PredictedFront,
+)
 from saikei.runs.graph_diff import GraphDiff, compare_graphs
 from saikei.runs.record import Run
+from saikei.scoring.inference import Inference
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.folder import RunFolder
 from saikei.search.library import Library
+from saikei.search.measurements import SAVED, measures_time, sensitivity_of, times_of
 from saikei.search.outcome import outcome_of, predicted_classes
 from saikei.search.propose import Proposer
 from saikei.search.propose.path import Solution
@@ -28,8 +41,6 @@ from saikei.writing import write_text
 # Graphs of networks, and structures of a front, that are shown.
 _NETWORKS = 4
 _POINTS = 60
-# Costs along which there is a front.
-_PATHS = ("macs", "params", "bytes")
 
 
 def write_details(
@@ -54,6 +65,9 @@ def write_details(
         else outcome_of(judge, outputs[run.baseline], outputs[run.chosen], classes),
         team=() if judge is None else _team(run, chosen, judge, folder),
         classes=tuple(classes),
+        sensitivity=sensitivity_of(run, folder),
+        times=times_of(run, folder),
+        machine=machine(),
     )
     write_text(_path(folder), json.dumps(to_jsonable(details), indent=1))
     return details
@@ -66,6 +80,32 @@ def details_of(run: Run, folder: RunFolder) -> Details:
     return write_details(run, folder)
 
 
+def details_on(run: Run, folder: RunFolder, data: Any, classes: Sequence[str] = ()) -> Details:
+    """The details of a run, with what its models look at in data, and on which they differ.
+
+    Args:
+        run: A finished run.
+        folder: Its folder.
+        data: `(x, y)` arrays that no model of the run was trained on.
+        classes: Names of the classes; empty if they are unknown.
+
+    Raises:
+        DataError: If the data does not fit the models.
+    """
+    stored = details_of(run, folder)
+    original, shipped = folder.model(run.baseline), folder.load(folder.best)
+    names = tuple(classes) or stored.classes
+    outcome, whole = stored.outcome, gathered(data, labels=False, inputs=input_count(original))
+    if outcome is None and whole.y is not None:
+        before = Labelled((), (), x=whole.x).predict(original)
+        inference = Inference(original)
+        judge = Labelled.of(inference.tasks(whole.y), inference.labels(whole.y), before)
+        judge = replace(judge, x=whole.x)
+        outcome = outcome_of(judge, before, judge.predict(shipped), names)
+    attention = attention_of(shipped, data, original, names)
+    return replace(stored, outcome=outcome, classes=names, attention=attention)
+
+
 def _path(folder: RunFolder) -> Path:
     return folder.path / "details.json"
 
@@ -76,16 +116,17 @@ def _graphs(run: Run, shipped: Sequence[Candidate], folder: RunFolder) -> tuple[
         original = candidate.parent or run.baseline
         if candidate.name != original and (folder.candidates / candidate.name).is_dir():
             try:
-                diff = compare_graphs(folder.model(original), folder.model(candidate.name))
+                models = folder.model(original), folder.model(candidate.name)
+                diff = compare_graphs(*models, timed=measures_time(run))
             # Neither a file that is gone nor a model that cannot be read hides the rest.
             except (SaikeiError, OSError):
                 continue
-            found.append(GraphDiff(original, candidate.name, diff.nodes, diff.macs, diff.params))
+            found.append(replace(diff, first=original, second=candidate.name))
     return tuple(found)
 
 
 def _fronts(run: Run, folder: RunFolder) -> Mapping[str, PredictedFront]:
-    axis = run.cost_axis if run.cost_axis in _PATHS else "macs"
+    axis = run.cost_axis if run.cost_axis in SAVED else "macs"
     found = {}
     for name in run.library:
         try:
@@ -95,7 +136,7 @@ def _fronts(run: Run, folder: RunFolder) -> Mapping[str, PredictedFront]:
         except (SaikeiError, OSError):
             continue
         chosen = np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))
-        original = {one: float(getattr(library.original, one)) for one in _PATHS}
+        original = {one: float(getattr(library.original, one)) for one in SAVED}
         shown = tuple(_point(points[i]) for i in chosen) if points else ()
         found[name] = PredictedFront(library.unit, original, {axis: shown})
     return found
@@ -105,7 +146,7 @@ def _point(found: Solution) -> Point:
     costs = {name: float(value) for name, value in zip(AXES, found.costs, strict=True)}
     options = found.space.options(found.levels)
     changes = [f"{option.site}: {option.change}" for option in options]
-    return Point({name: costs[name] for name in _PATHS}, float(found.loss), tuple(changes))
+    return Point({name: costs[name] for name in SAVED}, float(found.loss), tuple(changes))
 
 
 def _team(run: Run, chosen: Candidate, judge: Labelled, folder: RunFolder) -> tuple[MemberRow, ...]:

@@ -192,6 +192,38 @@
       const p = points[chosen];
       explain(make("circle", { cx: x(p.costs[chart.axis]), cy: y(level(p.loss)), r: 7, fill: COLOURS.kept }, "", svg), [`${short(p.costs[chart.axis])}, predicted`, `divergence ${short(p.loss)} ${chart.unit}, predicted`]);
     },
+    settings(box, chart) {
+      // Parallel coordinates: an axis for each setting, and the metric last.
+      const axes = [...chart.axes, chart.metric], width = Math.max(280, box.clientWidth, 92 * axes.length), height = 320;
+      const svg = make("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
+      svg.style.maxWidth = "none";
+      box.replaceChildren(svg);
+      const at = (number) => 56 + (number * (width - 112)) / Math.max(1, axes.length - 1), top = 40, bottom = height - 24;
+      const column = (number) => chart.lines.map((line) => (number < chart.axes.length ? line.values[number] : line.y));
+      const scales = axes.map((name, number) => {
+        const values = column(number).filter((value) => value !== null), numeric = values.every((value) => typeof value === "number");
+        if (!numeric) {
+          const known = [...new Set(values.map(String))].sort();
+          return { ends: known.map((text, place) => [place / Math.max(1, known.length - 1), text]), place: (value) => known.indexOf(String(value)) / Math.max(1, known.length - 1) };
+        }
+        const positive = number < chart.axes.length && Math.min(...values) > 0 && Math.max(...values) > 20 * Math.min(...values);
+        const level = (value) => (positive ? Math.log10(value) : value), low = Math.min(...values.map(level)), high = Math.max(...values.map(level));
+        const ends = [[0, short(Math.min(...values))], [1, short(Math.max(...values))]];
+        return { ends: high > low ? ends : [[0.5, ends[0][1]]], place: (value) => (high > low ? (level(value) - low) / (high - low) : 0.5) };
+      });
+      const y = (share) => bottom - share * (bottom - top), grid = make("g", { class: "grid" }, "", svg);
+      axes.forEach((name, number) => {
+        make("line", { x1: at(number), x2: at(number), y1: top, y2: bottom, class: "zero" }, "", grid);
+        make("text", { x: at(number), y: 14, "text-anchor": "middle", class: "label" }, name.replace(/_/g, " ").slice(0, 18), grid);
+        for (const [share, text] of scales[number].ends) make("text", { x: at(number), y: y(share) + (share > 0.5 ? -6 : 16), "text-anchor": "middle" }, text, grid);
+      });
+      for (const line of chart.lines) {
+        const values = [...line.values, line.y], points = values.map((value, number) => (value === null ? null : [at(number), y(scales[number].place(value))]));
+        path(svg, points, { stroke: COLOURS[line.kind], "stroke-width": line.strong ? 2.5 : 1.3, opacity: line.strong ? 1 : 0.55 });
+        const last = points.at(-1), text = chart.axes.map((name, number) => `${name.replace(/_/g, " ")} ${line.values[number] === null ? "–" : typeof line.values[number] === "number" ? short(line.values[number]) : line.values[number]}`);
+        explain(make("circle", { cx: last[0], cy: last[1], r: 4.5, fill: COLOURS[line.kind] }, "", svg), [line.name, `${chart.metric} ${short(line.y)}`, ...text]);
+      }
+    },
     calibration(box, chart) {
       const { svg, x, y } = frame(box, [0, 100], [0, 100], "confidence (%)", "right (%)", 300);
       path(svg, [[x(0), y(0)], [x(100), y(100)]], { stroke: GREY, "stroke-dasharray": "5 4" });
@@ -204,7 +236,7 @@
     },
   };
 
-  const views = (chart) => (chart.axes ?? chart.views ?? []).map((one) => [one.name, one.label.replace(/ per sample| \(.*/, "")]);
+  const views = (chart) => (chart.axes ?? chart.views ?? []).filter((one) => one.name).map((one) => [one.name, one.label.replace(/ per sample| \(.*/, "")]);
   const state = {};
   const redraw = (id) => {
     const box = document.getElementById(`chart-${id}`);
