@@ -47,10 +47,10 @@ class Columns:
 
     def __rich__(self) -> RichTable:
         table = RichTable()
-        for place, heading in enumerate(self.rows[0]):
+        for index, heading in enumerate(self.rows[0]):
             table.add_column(
                 _plain(heading),
-                justify="right" if place in self.right else "left",
+                justify="right" if index in self.right else "left",
                 overflow="fold",
             )
         for row in self.rows[1:]:
@@ -65,9 +65,9 @@ class Columns:
     def _cells(self, row: Sequence[str]) -> list[str]:
         tag = "th" if row is self.rows[0] else "td"
         return [
-            f'<{tag} style="text-align: {"right" if place in self.right else "left"}">'
+            f'<{tag} style="text-align: {"right" if index in self.right else "left"}">'
             f"{escape(cell)}</{tag}>"
-            for place, cell in enumerate(row)
+            for index, cell in enumerate(row)
         ]
 
 

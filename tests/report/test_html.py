@@ -22,9 +22,22 @@ from saikei.report import (
     write_html,
 )
 from saikei.report.html import render_diff
+from saikei.report.tuning import setting_rows
 from saikei.runs.candidate import Candidate, Training
-from saikei.runs.details import Calibration, ClassRow, Details, Flip, MemberRow, Outcome, Point
+from saikei.runs.details import (
+    Calibration,
+    ClassRow,
+    Details,
+    Flip,
+    MemberRow,
+    Outcome,
+    Point,
+    Sensitivity,
+    SiteCurve,
+    Timed,
+)
 from saikei.runs.details import PredictedFront as Front
+from saikei.runs.explained import Agreement, Attention, SampleMaps
 from saikei.runs.graph_diff import GraphDiff, Node, Side
 from saikei.runs.record import Run
 from tests.report.sample import sample_run
@@ -106,7 +119,8 @@ def test_text_from_outside_is_shown_and_never_executed(attacked: Page, page: Pag
     assert handlers == []
     # Everywhere the attack could break out it is data: the JSON holds it whole.
     charts = json.loads(attacked.scripts[0])
-    assert set(charts) == {"front", "choices", "training", "library", "slider", "calibration"}
+    known = {"front", "choices", "training", "library", "slider", "calibration"}
+    assert set(charts) == known | {"sensitivity", "settings"}
 
 
 def test_a_hostile_candidate_is_shown_by_its_name_in_tables_and_charts() -> None:
@@ -192,11 +206,15 @@ def test_the_file_is_written_whole_and_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+PNG = "data:image/png;base64,AA"
+
+
 def details(name: str = "conv") -> Details:
     """Details with every part, in which names are hostile."""
 
     def side(number: int, channels: int, *inputs: str) -> Side:
-        return Side(f"{name}{number}", "Conv2D", (4, 4, channels), channels, 10, 1000, inputs)
+        shape, time = (4, 4, channels), 1.5 if channels == 8 else 0.7
+        return Side(f"{name}{number}", "Conv2D", shape, channels, 10, 1000, inputs, time)
 
     first, branch = side(0, 8), side(1, 8, f"{name}0")
     nodes = (
@@ -208,17 +226,29 @@ def details(name: str = "conv") -> Details:
     calibration = Calibration(0.02, ((0.95, 0.97, 300),))
     rows = (ClassRow(name, 300, 0.97, 0.95, name),)
     flips = (
-        Flip(3, name, name, 0.9, "data:image/png;base64,AA", ""),
+        Flip(3, name, name, 0.9, PNG, ""),
         Flip(4, name, name, 0.8, "", name),
     )
     outcome = Outcome(300, 8, 2, 290, rows, flips, calibration, calibration)
     costs = {"macs": 1e5, "params": 1e4, "bytes": 4e4}
+    curve = ((0.25, 0.1),)
     return Details(
         graphs=(GraphDiff(name, name, nodes, (4000, 2000), (40, 30)),),
         fronts={"original": Front("nats", costs, {"macs": (Point(costs, 0.1, (name,)),)})},
         outcome=outcome,
-        team=(MemberRow(name, 0.5, 0.97, 0.01, (1.0,), None),),
+        members=(MemberRow(name, 0.5, 0.97, 0.01, (1.0,), None),),
         classes=(name,),
+        sensitivity=Sensitivity(
+            "original", "macs", "nats", (SiteCurve(f"channels:{name}", "prune", curve, (name,)),)
+        ),
+        times=(Timed(name, ((1.0, 0.5), (32.0, 4.0))),),
+        machine=name,
+        attention=Attention(
+            (name, name),
+            (Agreement("Grad-CAM", 0.5, -0.1),),
+            (),
+            (SampleMaps(0, name, name, PNG, (PNG, PNG), (PNG, PNG)),),
+        ),
     )
 
 
@@ -227,10 +257,37 @@ def test_details_are_shown_and_never_executed() -> None:
     assert len(page.scripts) == 2
     assert not [name for _, a in page.elements for name in a if name.startswith("on")]
     pictures = [a["src"] or "" for tag, a in page.elements if tag == "img"]
-    assert pictures == ["data:image/png;base64,AA"]
-    for words in (f"{HOSTILE}1", "3 of 8", "Who gains and who loses", "The team", "Another budget"):
+    assert pictures == [PNG] * 6
+    sections = ("Who gains and who loses", "The members", "Another budget", "Sensitivity of each")
+    figures = ("3 of 8", "1.50 → 0.70", "4.00 ms", "by 0.50 on the same sample, and by −0.10")
+    for words in (f"{HOSTILE}1", *sections, *figures):
         assert words in page.words
-    assert json.loads(page.scripts[0])["slider"]["points"][0]["changes"] == [HOSTILE]
+    charts = json.loads(page.scripts[0])
+    assert charts["slider"]["points"][0]["changes"] == [HOSTILE]
+    assert charts["sensitivity"]["lines"][0]["name"] == HOSTILE
+
+
+def test_a_setting_that_decides_the_metric_has_all_of_its_variance() -> None:
+    run = sample_run()
+    first = run.candidate("a1-pruned")
+    rates, optimizers = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), ("adam", "sgd", "adam", "sgd", "adam")
+    tried = []
+    for number, (rate, optimizer) in enumerate(zip(rates, optimizers, strict=True)):
+        assert first.training is not None
+        training = replace(first.training, learning_rate=rate)
+        score = replace(first.validation, value=0.5 + rate / 10)
+        plan = {**first.plan, "settings": {"optimizer": optimizer, "batch_size": 32}}
+        name = f"c{number}"
+        tried.append(replace(first, name=name, plan=plan, training=training, validation=score))
+    original = run.candidate("original")
+    varied = replace(run, candidates=(original, *tried), chosen="c0", comparisons=(), test=None)
+    rows = {row.name: row for row in setting_rows(varied)}
+    assert set(rows) == {"learning_rate", "optimizer"}
+    assert rows["learning_rate"].share == pytest.approx(1)
+    assert rows["optimizer"].share == pytest.approx(0)
+    page = Page(render_html(replace(varied, front=("original",))))
+    lines = json.loads(page.scripts[0])["settings"]["lines"]
+    assert lines[0]["values"] == ["adam", 1e-4]
 
 
 def test_two_branches_are_a_block_that_folds() -> None:

@@ -91,9 +91,9 @@ def _further(arguments: Sequence[str]) -> str:
 def _refused_by_system(error: OSError) -> Ending:
     if error.errno == errno.EPIPE:
         return Ending(1, "The reader of the output closed it before everything was printed.")
-    place = f"'{error.filename}': " if error.filename else ""
+    file = f"'{error.filename}': " if error.filename else ""
     return Ending(
-        1, f"The system refused to read or write: {place}{error.strerror or in_one_line(error)}."
+        1, f"The system refused to read or write: {file}{error.strerror or in_one_line(error)}."
     )
 
 

@@ -22,7 +22,7 @@ def run(arguments: Sequence[str] | None) -> int:
             if arguments is None:
                 open_streams()
             return _run(given)
-        # The only place that catches everything.
+        # Everything is caught here, and nowhere else.
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001
             signals.ended = True
             return write_ending(ending_of(error, given, signals.caught), error, given)

@@ -86,15 +86,15 @@ def _page(
     from saikei.search.folder import RunFolder
     from saikei.sources import read_source
 
-    places = [RunFolder(folder, {}) for folder in folders]
-    pairs = list(zip(records.values(), places, strict=True))
+    stored_in = [RunFolder(folder, {}) for folder in folders]
+    pairs = list(zip(records.values(), stored_in, strict=True))
     if len(pairs) == 2:
         return render_comparison(records, [details_of(*pair) for pair in pairs])
-    ((run, place),) = pairs
+    ((run, stored),) = pairs
     data, label, divide_by = given
     if data is None:
-        return render_html(run, details_of(run, place))
-    original = place.model(run.baseline)
+        return render_html(run, details_of(run, stored))
+    original = stored.model(run.baseline)
     source = read_source(data, original, label=label, divide_by=divide_by, labels=False)
     part = source.need("validation" if source.part("test") is None else "test")
-    return render_html(run, details_on(run, place, part, source.classes))
+    return render_html(run, details_on(run, stored, part, source.classes))

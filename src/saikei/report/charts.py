@@ -223,13 +223,13 @@ def slider_chart(run: Run, details: Details) -> Chart:
 
 
 def sensitivity_chart(details: Details) -> Chart:
-    """Divergence against saved cost for each place of the original, by method."""
+    """Divergence against saved cost for each layer or block of the original, by method."""
     found = details.sensitivity
     if found is None:
         return {"lines": []}
     methods = dict.fromkeys(curve.method for curve in found.curves)
     return {
-        "x": f"of the {numbers.COSTS[found.cost]} saved (%)",
+        "x": f"{numbers.COSTS[found.cost]} saved (%)",
         "label": f"divergence ({found.unit})",
         "power": True,
         "views": [{"name": one, "label": one.replace("_", " ")} for one in methods],

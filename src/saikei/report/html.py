@@ -79,7 +79,7 @@ def render_explanation(found: ModelExplanation) -> str:
         found: The explanation.
     """
     chart = {
-        "x": "of the channels removed (%)",
+        "x": "channels removed (%)",
         "label": f"increase of the {found.metric}",
         "lines": [
             {"name": group.name, "points": [list(point) for point in group.curve]}

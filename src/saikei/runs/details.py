@@ -16,7 +16,7 @@ class Point:
     Args:
         costs: Its predicted costs by name.
         loss: The divergence from the original that is predicted for it.
-        changes: What is changed, one text for each place.
+        changes: What is changed, one text for each layer or block.
     """
 
     costs: Mapping[str, float]
@@ -143,10 +143,10 @@ class MemberRow:
 
 @dataclass(frozen=True)
 class SiteCurve:
-    """What the options of one place in the original lose, each applied alone.
+    """What the options of one layer or block of the original lose, each applied alone.
 
     Args:
-        site: The place, such as `"channels:conv2"`.
+        site: The layer or block, such as `"channels:conv2"`.
         method: The method of the options.
         points: For each option the share of the cost that it saves and its divergence from the
             original, cheapest last.
@@ -161,7 +161,7 @@ class SiteCurve:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The curves of all places of one original.
+    """The curves of all layers and blocks of one original.
 
     Args:
         model: Its name.
@@ -197,9 +197,10 @@ class Details:
         graphs: The original and each network of the shipped model, laid over each other.
         fronts: The predicted front of each given model with a library, by its name.
         outcome: Who gains and who loses; `None` if the task is no classification of one output.
-        team: The members of a fused model; empty for a single network.
+        members: The members of a fused model; empty for a single network.
         classes: Names of the classes, in the order of their numbers; empty if they are unknown.
-        sensitivity: What the options of each place of the original lose; `None` without a library.
+        sensitivity: What the options of each layer or block of the original lose; `None` for a
+            run without a library.
         times: Latencies of the original, the shipped model and its files; empty if none were
             measured.
         machine: The processor that they were measured on.
@@ -210,7 +211,7 @@ class Details:
     graphs: tuple[GraphDiff, ...] = ()
     fronts: Mapping[str, PredictedFront] = field(default_factory=dict)
     outcome: Outcome | None = None
-    team: tuple[MemberRow, ...] = ()
+    members: tuple[MemberRow, ...] = ()
     classes: tuple[str, ...] = ()
     sensitivity: Sensitivity | None = None
     times: tuple[Timed, ...] = ()

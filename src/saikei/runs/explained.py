@@ -108,8 +108,8 @@ class Attention:
     def sentences(self) -> tuple[str, ...]:
         """How much the two models look at the same, one sentence for each method."""
         return tuple(
-            f"{one.method}: the maps of the two models correlate by {one.value:.2f} on the same "
-            f"sample, and by {one.chance:.2f} on different ones."
+            f"{one.method}: the maps of the two models correlate by {_number(one.value)} on the "
+            f"same sample, and by {_number(one.chance)} on different ones."
             for one in self.agreement
         )
 
@@ -175,3 +175,7 @@ class ModelExplanation(ToDict, InColumns):
             cells = ["–" if s not in curve else numbers.signed("loss", curve[s]) for s in shares]
             layers = group.pinned or ", ".join(group.layers)
             yield [group.name, str(group.channels), str(group.carrying), *cells, layers]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", numbers.MINUS)

@@ -44,16 +44,17 @@ def picture(pixels: Array) -> str:
     return _png(np.rint(255 * _scaled(_small(pixels))).astype(np.uint8))
 
 
-def overlay(pixels: Array, weights: Array) -> str:
+def overlay(pixels: Array, weights: Array, power: float = 0.5) -> str:
     """An image in grey under a map in colours: red where it is above 0, blue where it is below.
 
     Args:
         pixels: `(height, width, 1)` or `(height, width, 3)`.
         weights: `(height, width)`; the colours are strongest at its largest absolute value.
+        power: The power of the values that is drawn; below 1, small values are seen too.
     """
     grey = 255 * _scaled(_small(pixels)).mean(axis=-1, keepdims=True)
     small = _small(np.asarray(weights, dtype=np.float64)[..., None])
-    strength = np.sqrt(np.abs(small) / max(float(np.abs(small).max()), np.finfo(float).tiny))
+    strength = (np.abs(small) / max(float(np.abs(small).max()), np.finfo(float).tiny)) ** power
     colour = np.where(small >= 0, _FOR, _AGAINST)
     mixed = (1 - 0.85 * strength) * grey + 0.85 * strength * colour
     return _png(np.rint(mixed).astype(np.uint8))

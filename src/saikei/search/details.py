@@ -63,7 +63,7 @@ def write_details(
         outcome=None
         if judge is None
         else outcome_of(judge, outputs[run.baseline], outputs[run.chosen], classes),
-        team=() if judge is None else _team(run, chosen, judge, folder),
+        members=() if judge is None else _members(run, chosen, judge, folder),
         classes=tuple(classes),
         sensitivity=sensitivity_of(run, folder),
         times=times_of(run, folder),
@@ -103,6 +103,7 @@ def details_on(run: Run, folder: RunFolder, data: Any, classes: Sequence[str] = 
         judge = replace(judge, x=whole.x)
         outcome = outcome_of(judge, before, judge.predict(shipped), names)
     attention = attention_of(shipped, data, original, names)
+    attention = replace(attention, models=(run.baseline, run.chosen))
     return replace(stored, outcome=outcome, classes=names, attention=attention)
 
 
@@ -149,7 +150,9 @@ def _point(found: Solution) -> Point:
     return Point({name: costs[name] for name in SAVED}, float(found.loss), tuple(changes))
 
 
-def _team(run: Run, chosen: Candidate, judge: Labelled, folder: RunFolder) -> tuple[MemberRow, ...]:
+def _members(
+    run: Run, chosen: Candidate, judge: Labelled, folder: RunFolder
+) -> tuple[MemberRow, ...]:
     """The members of a fused model; none for a single network, or several outputs."""
     if not chosen.members or len(judge.tasks) != 1:
         return ()

@@ -22,7 +22,7 @@ _BATCHES, _MEMORY = (1, 32, 256), 2**31
 
 
 def sensitivity_of(run: Run, folder: RunFolder) -> Sensitivity | None:
-    """What the options of each place lose, of the baseline or another original with a library."""
+    """What the options of each layer or block lose, of the first original that has a library."""
     axis = run.cost_axis if run.cost_axis in SAVED else "macs"
     for name in sorted(run.library, key=lambda one: one != run.baseline):
         try:

@@ -114,8 +114,8 @@ class Explanation(InColumns):
 def _parts(explanation: Explanation) -> list[str | Columns]:
     """Sentences and tables; each ± is one standard error."""
     parts: list[str | Columns] = [_lead(explanation), _members(explanation), _verdict(explanation)]
-    for place, view in enumerate(explanation.outputs, start=1):
-        title = f"Output {place}: " if len(explanation.outputs) > 1 else ""
+    for index, view in enumerate(explanation.outputs, start=1):
+        title = f"Output {index}: " if len(explanation.outputs) > 1 else ""
         classes = explanation.class_names if len(explanation.outputs) == 1 else ()
         parts += [*_pairs(title, view), *_strength(title, view, _numbers(explanation), classes)]
     return parts
@@ -208,23 +208,23 @@ def _strength(
     rows = [["", "n", *names, "all"]]
     rows += [
         [
-            _class(place, classes),
-            f"{view.counts[place]:,}",
-            *starmap(_cell, view.strength[:, [place]]),
+            _class(index, classes),
+            f"{view.counts[index]:,}",
+            *starmap(_cell, view.strength[:, [index]]),
         ]
-        for place in shown
+        for index in shown
     ]
     return f"{title}{what}".capitalize(), Columns(rows, right=range(1, len(rows[0])))
 
 
-def _class(place: int, classes: Sequence[str]) -> str:
-    return classes[place] if place < len(classes) else str(place)
+def _class(index: int, classes: Sequence[str]) -> str:
+    return classes[index] if index < len(classes) else str(index)
 
 
 def _worst(view: OutputComparison) -> list[int]:
     fused = view.strength[-1] if view.kind != "regression" else -view.strength[-1]
     order = np.argsort(fused, kind="stable")  # NaN comes last
-    return sorted(int(place) for place in order[:_CLASSES])
+    return sorted(int(index) for index in order[:_CLASSES])
 
 
 def _numbers(explanation: Explanation) -> list[str]:

@@ -238,7 +238,7 @@ def _pictures(
             label="" if samples.labels is None else _label_of(reference, row, classes),
             picture=picture(pixels),
             gradients=tuple(overlay(pixels, _flat_map(each[row], sides)) for each in gradients),
-            cams=tuple(overlay(pixels, each) for each in cams if each is not None),
+            cams=tuple(overlay(pixels, each, 1.0) for each in cams if each is not None),
         )
 
 
