@@ -36,10 +36,10 @@ install: $(STAMP)  ## set up .venv
 demo: $(STAMP)  ## prune, distil and fuse a small network on handwritten digits
 	$(BIN)/saikei demo $(ARGS)
 
-test: lint layers  ## style, types, architecture, and the tests that are not slow, on TensorFlow
+test: lint layers  ## style, types, architecture, and the quick tests, on TensorFlow
 	@$(MAKE) --no-print-directory -j2 types tests
 
-test-all: test tests-backends tests-slow  ## the same, JAX and torch, and the slow tests
+test-all: test tests-backends tests-long tests-slow  ## the same, JAX and torch, and all other tests
 
 lint: $(STAMP)  ## check style and formatting
 	$(BIN)/ruff check
@@ -58,10 +58,11 @@ layers: $(STAMP)  ## check that dependencies point one way
 # The networks are small: a process needs no more than its own core.
 tests tests-long tests-slow: export TF_NUM_INTRAOP_THREADS ?= 1
 
-tests: $(STAMP)  ## run the tests, without the slow ones
+tests: $(STAMP)  ## run the quick tests
 	$(PYTEST)
 
-tests-long: $(STAMP)  ## run those of the slow tests that CI has the time for
+tests-long: $(STAMP)  ## run further cases, and those of the slow tests that CI has the time for
+	$(PYTEST) -m "long and not slow"
 	$(PYTEST) -m slow $(LONG)
 
 tests-slow: $(STAMP)  ## run the slow tests

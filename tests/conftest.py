@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import defaultdict
 
 import keras
 import pytest
@@ -13,6 +14,20 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark all but three cases of a sampled test as long: the first, one between, and the last."""
+    cases = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("sampled") and not item.get_closest_marker("slow"):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    for each in cases.values():
+        quick = {0, len(each) // 2, len(each) - 1}
+        for number, item in enumerate(each):
+            if number not in quick:
+                item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -99,6 +99,7 @@ def refused(call: Callable[[], Any], what: str) -> str:
     return told
 
 
+@pytest.mark.sampled
 @pytest.mark.filterwarnings("ignore::saikei.errors.TrainingWarning")
 @pytest.mark.parametrize("function", INPUTS)
 def test_wrong_inputs_are_refused_by_every_function(function: str) -> None:
@@ -106,6 +107,7 @@ def test_wrong_inputs_are_refused_by_every_function(function: str) -> None:
         refused(lambda data=data: INPUTS[function](data), f"{name} by {function}")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("function", sorted(LABELS))
 def test_wrong_labels_are_refused_by_every_function_that_looks_at_them(function: str) -> None:
     for name, data in BAD_LABELS.items():

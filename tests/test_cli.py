@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert splits.test is not None
     for seed in (0, 1):
         model = small_network(seed)
-        fit(model, splits.train, epochs=3, batch_size=16, progress=False)
+        fit(model, splits.train, epochs=3, batch_size=16, learning_rate=1e-3, progress=False)
         model.save(path / f"m{seed}.keras")
     parts: dict[str, Any] = {}
     for name, part in zip(("train", "val", "test"), vars(splits).values(), strict=True):
@@ -232,6 +232,7 @@ def test_data_of_another_shape_than_the_members_take_is_refused(
     assert not (tmp_path / "team.keras").exists()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "fusion",
     [
@@ -359,12 +360,27 @@ def test_explain_refuses_what_it_cannot_explain(
     assert "holds no 'x_val'" in said
 
 
-def test_optimize_writes_a_model_a_record_and_a_report(
+def test_optimize_writes_what_python_does_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    splits = digits()
+    same: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
+    result = optimize(
+        keras.saving.load_model(folder / "m0.keras"),
+        splits.train,
+        splits.validation,
+        budget(macs="0.5"),
+        test=splits.test,
+        progress=False,
+        **same,
+    )
     arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
-    arguments += ("--effort", "3", "--out", tmp_path / "run")
+    arguments += ("--effort", "3", "--methods", "prune", "--no-latency", "--no-rivals")
+    arguments += ("--out", tmp_path / "run")
     shown = run_json(capsys, *arguments)
+    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    for one, other in zip(result.best.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
     assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!")
     best = keras.saving.load_model(shown["best"])
     assert best.count_params() < small_network(0).count_params()
@@ -645,29 +661,3 @@ def test_numbers_with_a_point_are_shares_and_others_counts(text: str, value: flo
 def test_a_budget_needs_a_limit() -> None:
     with pytest.raises(InputError, match="--macs"):
         budget()
-
-
-def test_python_and_command_line_do_the_same(folder: Path, tmp_path: Path) -> None:
-    """`saikei optimize` is `saikei.optimize`: same seed, same data, same record."""
-    splits = digits()
-    model = keras.saving.load_model(folder / "m0.keras")
-    limits = budget(macs="0.5")
-    result = optimize(
-        model,
-        splits.train,
-        splits.validation,
-        limits,
-        test=splits.test,
-        effort=3,
-        progress=False,
-    )
-    main(
-        [
-            *("optimize", str(folder / "m0.keras"), "--data", str(folder / "data.npz")),
-            *("--macs", "0.5", "--effort", "3", "--json"),
-            *("--out", str(tmp_path / "run")),
-        ]
-    )
-    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
-    for one, other in zip(result.best.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)

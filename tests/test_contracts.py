@@ -154,6 +154,7 @@ def edited(number: int) -> keras.Model:
     return assert_is_edit(case.edit, case.model(), case.data, alone=False)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", each(EDIT_CASES))
 def test_an_edit_is_one(number: int) -> None:
     edited(number)
@@ -233,6 +234,7 @@ def fused(number: int) -> keras.Model:
     return assert_is_fusion(case.fusion, case.members(), case.data, alone=False)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", each(FUSION_CASES))
 def test_a_fusion_is_one(number: int) -> None:
     fused(number)
@@ -252,6 +254,7 @@ def poisoned(model: keras.Model) -> str:
     return layer.name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "case", [EDIT_CASES[number] for number in first_of_each(EDIT_CASES)], ids=named
 )

@@ -50,6 +50,7 @@ def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_guides_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_python_of("docs/guide.md")

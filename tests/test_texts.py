@@ -43,7 +43,7 @@ def test_strings_of_every_kind_are_trained_on_and_scored(kind: str) -> None:
         "variable": lambda x: x.astype(np.dtypes.StringDType()),
     }[kind]
     model = reader()
-    sk.fit(model, (change(TRAIN[0]), TRAIN[1]), epochs=1, progress=False)
+    sk.fit(model, (change(TRAIN[0]), TRAIN[1]), epochs=1, learning_rate=1e-3, progress=False)
     wanted = sk.evaluate(model, HELD)
     assert sk.evaluate(model, (change(HELD[0]), HELD[1])).loss == wanted.loss
 
@@ -60,7 +60,9 @@ def test_edits_with_data_see_what_the_texts_say(importance: str) -> None:
 
 def test_members_that_read_text_are_taught_fused_and_explained() -> None:
     members = [reader(0), reader(1)]
-    sk.distill(reader(2, units=3), members[0], TRAIN, HELD, epochs=1, progress=False)
+    sk.distill(
+        reader(2, units=3), members[0], TRAIN, HELD, epochs=1, learning_rate=3e-3, progress=False
+    )
     fused = sk.Average("learn")(members, HELD)
     score = sk.evaluate(fused, HELD)
     assert score.loss <= min(sk.evaluate(member, HELD).loss for member in members) + 1e-6

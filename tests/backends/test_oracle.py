@@ -29,6 +29,7 @@ def recurrent() -> keras.Model:
     return finished(steps, L.Dense(3)(L.LayerNormalization()(x)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("architecture", "readers"),
     [

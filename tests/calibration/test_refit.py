@@ -27,6 +27,7 @@ def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     return sum(float(np.square(a - b).sum()) for a, b in zip(one, other, strict=True)) / scale
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETS)
 def test_a_graph_that_was_not_edited_stays_as_it_is(name: str) -> None:
     model = made(name)
@@ -39,6 +40,7 @@ def test_a_graph_that_was_not_edited_stays_as_it_is(name: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETS)
 def test_a_cut_model_comes_closer_to_the_original(name: str, seed: int) -> None:

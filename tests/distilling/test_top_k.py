@@ -44,8 +44,15 @@ def whole():
     return losses(net(2), net(1))
 
 
-@pytest.mark.parametrize("rest", ["spread", "renormalise"])
-@pytest.mark.parametrize("kind", ["arrays", "shuffled"])
+@pytest.mark.parametrize(
+    ("rest", "kind"),
+    [
+        ("spread", "arrays"),
+        ("renormalise", "shuffled"),
+        pytest.param("spread", "shuffled", marks=pytest.mark.long),
+        pytest.param("renormalise", "arrays", marks=pytest.mark.long),
+    ],
+)
 def test_all_classes_teach_what_the_whole_outputs_teach(rest, kind, whole):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(48, seed=1).batch(16)
     stored = StoredTeacher.of(net(1), data if kind == "shuffled" else (X, Y), VOCABULARY, rest)
@@ -78,9 +85,7 @@ def test_the_divergence_is_that_of_the_written_out_distributions(rest, temperatu
 
 
 def test_the_loss_nears_the_whole_one_as_classes_are_added(whole):
-    errors = [
-        abs(losses(net(2), net(1), top_k=k)[0] / whole[0] - 1) for k in (2, 8, 24, VOCABULARY)
-    ]
+    errors = [abs(losses(net(2), net(1), top_k=k)[0] / whole[0] - 1) for k in (2, 12, VOCABULARY)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 1e-3
 

@@ -99,6 +99,7 @@ CONVOLUTIONS = {
 SPATIAL = ("same", "strides, even", "dilation, valid", "groups", "causal")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("case", "scheme"),
     [
@@ -251,6 +252,7 @@ def test_auto_takes_the_scheme_that_loses_less() -> None:
     assert {auto["wide"].scheme, auto["hidden"].scheme} == {"spatial", "svd"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("limit", ["macs", "params"])
 @pytest.mark.parametrize("share", [0.8, 0.5, 0.2])
 def test_a_budget_is_kept_and_nearly_used_up(limit: str, share: float) -> None:

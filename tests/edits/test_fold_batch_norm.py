@@ -82,6 +82,7 @@ PRODUCERS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 OPTIONS: list[dict[str, Any]] = [{"scale": False}, {"center": False, "epsilon": 0.1}]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -119,6 +120,7 @@ CONSUMERS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_it_goes_into_every_kind_of_linear_layer_behind_it(name: str) -> None:
     shape, layer = CONSUMERS[name]

@@ -84,7 +84,8 @@ def test_options_name_layers_of_the_model_and_survive_json(net: tuple[Any, Graph
             assert Option.from_dict(json.loads(json.dumps(option.to_dict()))) == option
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.sampled
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_stitched_options_run_and_cost_what_is_counted(
     net: tuple[keras.Model, Graph], seed: int, tmp_path: Path
 ) -> None:

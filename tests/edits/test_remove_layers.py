@@ -40,6 +40,7 @@ def assert_same(model: keras.Model, other: keras.Model) -> None:
 # --- what is found
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("net", "kinds", "names"),
     [
@@ -127,6 +128,7 @@ def test_a_difference_is_a_shortcut_from_its_first_input() -> None:
 # --- what is left
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("net", "kinds"),
     [
@@ -165,6 +167,7 @@ SILENT = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("ranking", "net", "layer", "unit"),
     [

@@ -80,6 +80,7 @@ def assert_same(model: keras.Model, other: keras.Model) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(ours).max())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NO_OPS)
 def test_what_does_nothing_goes(name: str) -> None:
     model = between(NO_OPS[name]())
@@ -103,6 +104,7 @@ AUGMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 # Each of those that this version of Keras has, in one model: their settings do not matter.
 def test_augmentation_goes_built_and_loaded_also_from_pipelines(tmp_path: Path) -> None:
     kinds = [kind for kind in sorted(AUGMENTATION) if hasattr(L, kind)]

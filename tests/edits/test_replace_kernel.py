@@ -64,6 +64,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -89,6 +90,7 @@ def test_a_kernel_grows_and_shrinks_back_without_a_trace(kind: str, how: str) ->
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("space", [9, pytest.param(10, marks=pytest.mark.slow)])
 def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: int) -> None:
@@ -99,6 +101,7 @@ def test_every_size_grows_exactly_at_every_place(place: dict[str, Any], space: i
         np.testing.assert_allclose(run(grown, x), run(model, x), atol=1e-6, err_msg=f"{old} {new}")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("place", PLACES, ids=str)
 @pytest.mark.parametrize("space", [9, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_kernel_shrinks_exactly_where_its_outer_taps_are_zero(
@@ -189,6 +192,7 @@ def test_more_channels_between_come_nearer() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize("place", [PLACES[i] for i in (0, 1, 2, 4)], ids=str)
 def test_a_kernel_that_is_two_in_a_row_is_stacked_without_loss(

@@ -93,6 +93,7 @@ MAKERS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("to", ["onnx", "litert"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_the_runtime_computes_is_what_the_model_does(

@@ -46,8 +46,15 @@ def two_inputs_and_outputs() -> keras.Model:
 
 
 @needs_package
-@pytest.mark.parametrize("loaded", [False, True])
-@pytest.mark.parametrize("make", [convolutional, two_inputs_and_outputs])
+@pytest.mark.parametrize(
+    ("make", "loaded"),
+    [
+        (convolutional, True),
+        (two_inputs_and_outputs, False),
+        pytest.param(convolutional, False, marks=pytest.mark.long),
+        pytest.param(two_inputs_and_outputs, True, marks=pytest.mark.long),
+    ],
+)
 def test_an_int8_file_is_smaller_and_gives_nearly_the_same(
     make: object, loaded: bool, tmp_path: Path
 ) -> None:

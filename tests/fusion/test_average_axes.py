@@ -42,6 +42,7 @@ def teams():
     return made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "activation"),
     [

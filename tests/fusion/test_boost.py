@@ -43,7 +43,7 @@ def weak(*end: keras.Layer, seed: int = 0) -> keras.Model:
     ("end", "labels"),
     [
         ((L.Dense(1),), wave),
-        ((L.Dense(3, activation="softmax"),), ring),
+        pytest.param((L.Dense(3, activation="softmax"),), ring, marks=pytest.mark.long),
         pytest.param((L.Dense(3), L.Softmax()), ring, marks=pytest.mark.slow),
         pytest.param(
             (L.Dense(1, activation="sigmoid"),),
@@ -60,8 +60,8 @@ def test_the_training_loss_never_goes_up_and_is_that_of_the_model(
     data = x, labels(x)  # type: ignore[operator]
     first = weak(*[type(layer).from_config(layer.get_config()) for layer in end])  # type: ignore[attr-defined]
     sk.fit(first, data, progress=False, **FAST)
-    fitted = Boost(rounds=3, **FAST).fuse([first], data)
-    assert len(fitted.losses) == len(fitted.steps) >= 2
+    fitted = Boost(rounds=2, **FAST).fuse([first], data)
+    assert len(fitted.losses) == len(fitted.steps) == 2
     assert all(np.diff(fitted.losses) < 0)
     assert fitted.steps[0] == 1.0
     assert sk.evaluate(fitted.model, data).loss == pytest.approx(fitted.losses[-1], rel=1e-4)

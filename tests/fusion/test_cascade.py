@@ -144,6 +144,7 @@ def test_profile_gives_mean_and_worst_costs() -> None:
     assert "expected" not in unknown.summary()
 
 
+@pytest.mark.long
 def test_members_stay_as_they_are_and_out_of_fold_predictions_are_taken() -> None:
     x = rows(300)
     y = labels(x)
@@ -152,7 +153,11 @@ def test_members_stay_as_they_are_and_out_of_fold_predictions_are_taken() -> Non
     Cascade(target=0.9, certainty=None)(made, (x, y))
     assert [[w.tobytes() for w in one.get_weights()] for one in made] == before
     crossed = sk.cross_fit(
-        {"small": lambda: member(0.8), "large": lambda: member(0.1, 16)}, (x, y), 2, epochs=1
+        {"small": lambda: member(0.8), "large": lambda: member(0.1, 16)},
+        (x, y),
+        2,
+        epochs=1,
+        learning_rate=1e-3,
     )
     cascade = Cascade(target=0.5, certainty=None)(crossed)
     assert predicted(cascade, x).shape == (300, CLASSES)

@@ -47,6 +47,7 @@ def test_the_same_member_twice_is_applied_twice_with_weights_of_its_own() -> Non
     assert len(chain.weights) == 4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("first", "second", "layers"),
     [

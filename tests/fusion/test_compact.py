@@ -124,7 +124,7 @@ def test_a_shared_model_is_saved_and_trained_on(tmp_path: Any) -> None:
     loaded = keras.saving.load_model(f"{tmp_path}/fused.keras")
     np.testing.assert_array_equal(said(loaded, x), said(fused, x))
     frozen = [w.numpy() for w in fused.non_trainable_weights]
-    sk.fit(fused, (x, y), epochs=1, progress=False)
+    sk.fit(fused, (x, y), epochs=1, learning_rate=1e-3, progress=False)
     for one, other in zip(frozen, fused.non_trainable_weights, strict=False):
         np.testing.assert_array_equal(one, other.numpy())
 
@@ -133,7 +133,7 @@ def test_what_members_were_trained_on_is_still_known() -> None:
     base = backbone()
     members = [member(seed, base) for seed in (1, 2)]
     x, y = images(30), np.arange(30) % 3
-    sk.fit(members[0], (x, y), epochs=1, progress=False)
+    sk.fit(members[0], (x, y), epochs=1, learning_rate=1e-3, progress=False)
     fused = Average()(members)
     with pytest.raises(sk.SaikeiError, match="trained on 30"):
         Average("learn")([fused, members[1]], (x, y))

@@ -78,7 +78,7 @@ def cross_fitted() -> tuple[keras.Model, Any]:
     def build() -> keras.Model:
         return keras.Sequential([keras.Input((6,)), L.Dense(2, "softmax")])
 
-    made = cross_fit({"a": build, "b": build}, (X, y), 2, epochs=1, refit=False)
+    made = cross_fit({"a": build, "b": build}, (X, y), 2, epochs=1, learning_rate=1e-3, refit=False)
     return Average("learn")(made), X
 
 
@@ -137,10 +137,10 @@ MADE: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
 
 
 # Layers of every kind; the rest is made of the same, and is slow.
-QUICK_TO_EXPORT = ("calibrated", "chain", "modalities, drop", "stack with the inputs")
-EACH = [
-    pytest.param(name, marks=() if name in QUICK_TO_EXPORT else pytest.mark.slow) for name in MADE
-]
+QUICK_TO_EXPORT = ("modalities, drop", "stack with the inputs")
+LONG = ("calibrated", "chain")
+OTHERS = {name: pytest.mark.long if name in LONG else pytest.mark.slow for name in MADE}
+EACH = [pytest.param(name, marks=() if name in QUICK_TO_EXPORT else OTHERS[name]) for name in MADE]
 
 
 def named(model: keras.Model, x: Any, rows: slice) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ def member(shape: tuple[int | None, ...], dtype: str = "float32") -> keras.Model
     return keras.Model(tensor, L.Dense(2, "softmax")(x))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("first", "second"),
     [

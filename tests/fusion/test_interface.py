@@ -54,6 +54,7 @@ def rows(name: str) -> tuple[Any, Any]:
     return ({"row": X}, Y) if name == "Multimodal" else (X, Y)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", sorted(FUSIONS))
 def test_a_fusion_reads_each_member_once_and_reports_what_it_made(name, reads):
     members = [member(0), member(1), member(2)]
@@ -97,7 +98,9 @@ def test_fusions_that_train_can_be_chosen_among():
 
 
 def test_fusions_of_models_refuse_predictions():
-    made = sk.cross_fit({"a": lambda: member(0), "b": lambda: member(1)}, (X, Y), 2, epochs=1)
+    made = sk.cross_fit(
+        {"a": lambda: member(0), "b": lambda: member(1)}, (X, Y), 2, epochs=1, learning_rate=1e-3
+    )
     for name in ("Boost", "Chain", "Multimodal", "Soup"):
         with pytest.raises(SaikeiError, match=f"{name} needs models, not the predictions of"):
             MADE[name](made)

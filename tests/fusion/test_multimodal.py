@@ -195,7 +195,13 @@ def test_averages_and_stacks_share_inputs_of_one_name_and_take_others_besides() 
 def test_rows_that_a_member_was_trained_on_are_known_by_what_it_reads() -> None:
     made = members()
     x, y = data()
-    sk.fit(made[1], ([x["row"][:50], x["age"][:50]], y[:50]), epochs=1, progress=False)
+    sk.fit(
+        made[1],
+        ([x["row"][:50], x["age"][:50]], y[:50]),
+        epochs=1,
+        learning_rate=1e-3,
+        progress=False,
+    )
     with pytest.raises(FusionError, match="Member 2 .'tables'. was trained on 50 of these 240"):
         Multimodal()(made, (x, y))
     Multimodal()(made, ({name: part[50:] for name, part in x.items()}, y[50:]))
@@ -224,7 +230,7 @@ def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
     with pytest.raises(DataError, match="'image' holds NaN"):
         Multimodal()(members(), ({**x, "image": np.full_like(x["image"], np.nan)}, y))
     builds = {"a": lambda: copy_model(plain), "b": lambda: copy_model(plain)}
-    crossed = sk.cross_fit(builds, (x["row"], y), 2, epochs=1, progress=False)
+    crossed = sk.cross_fit(builds, (x["row"], y), 2, epochs=1, learning_rate=1e-3, progress=False)
     with pytest.raises(FusionError, match="not the predictions of cross_fit"):
         Multimodal()(crossed)
     for wrong in (
@@ -267,15 +273,16 @@ def padded(end: str) -> tuple[np.ndarray, np.ndarray]:
     return x, y if end == "softmax" else np.eye(3, dtype="float32")[y]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("fusion", "end", "both"),
     [
         (Multimodal(), "softmax", True),
         (Multimodal(fallback="drop"), "softmax", False),
-        (Multimodal(fallback="drop"), "linear", True),
-        (Average(), "softmax", False),
+        pytest.param(Multimodal(fallback="drop"), "linear", True, marks=pytest.mark.long),
+        pytest.param(Average(), "softmax", False, marks=pytest.mark.long),
         (Average((0.7, 0.3)), "linear", False),
-        (Average(how="median"), "softmax", False),
+        pytest.param(Average(how="median"), "softmax", False, marks=pytest.mark.long),
         (sk.Boost(rounds=2, epochs=9, learning_rate=0.03), "linear", True),
     ],
 )

@@ -148,6 +148,7 @@ def test_without_data_nothing_can_be_checked_and_nothing_is_merged(
 METHODS = ["uniform", "ema", "slerp", "ties", "dare", "model_stock", "task_arithmetic", "fisher"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", [*METHODS, "greedy"])
 def test_a_soup_of_copies_is_that_model(method: str, base: keras.Model) -> None:
     copies = [copy_model(base) for _ in range(2 if method == "slerp" else 3)]
@@ -158,6 +159,7 @@ def test_a_soup_of_copies_is_that_model(method: str, base: keras.Model) -> None:
     assert made.barrier == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_what_its_members_know(
     method: str, base: keras.Model, family: list[keras.Model]
@@ -374,5 +376,5 @@ def test_a_soup_takes_part_in_the_choice_of_fusions(family: list[keras.Model]) -
 def test_the_fit_of_provenance_is_kept(base: keras.Model) -> None:
     x, y = problem(5, 64)
     members = [copy_model(base), copy_model(base)]
-    fit(members[0], (x, y), epochs=1, progress=False)
+    fit(members[0], (x, y), epochs=1, learning_rate=1e-3, progress=False)
     assert any(rows.by == "fit" for rows in training_rows(Soup()(members, HELD)))

@@ -167,6 +167,7 @@ def test_an_opinion_pool_is_found_where_members_are_to_be_pooled():
     assert 0 < kernel[:, 0, 0].sum() < 1
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("estimator", ["ridge", Ridge(1e-3), LinearRegression()])
 @pytest.mark.parametrize("units", [1, 2])
 def test_numbers_are_stacked_by_least_squares(estimator, units):
@@ -264,6 +265,7 @@ def test_a_keras_model_is_trained_and_appended(own):
             np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_stack():
     members = team()
     y = truth_of(members)
@@ -278,7 +280,9 @@ def test_the_same_seed_gives_the_same_stack():
 def test_a_stack_is_fitted_to_cross_fit_and_deploys_its_models(refit, models):
     y = SCORES.argmax(-1)
     builds = {"a": lambda: member(0), "b": lambda: member(1, width=8)}
-    made = sk.cross_fit(builds, (X, y), 3, refit=refit, epochs=1, progress=False)
+    made = sk.cross_fit(
+        builds, (X, y), 3, refit=refit, epochs=1, learning_rate=1e-3, progress=False
+    )
     fused = Stack(folds=3)(made)
     assert is_in_sample(fused, (X, y)).all()
     assert fused.count_params() > models * 40
@@ -294,7 +298,7 @@ def test_a_stack_is_fitted_to_cross_fit_and_deploys_its_models(refit, models):
 def test_a_fit_on_rows_of_a_member_is_refused_and_the_stack_counts_as_fitted():
     members = team()
     y = truth_of(members)
-    sk.fit(members[1], (X[:100], y[:100]), epochs=1, progress=False)
+    sk.fit(members[1], (X[:100], y[:100]), epochs=1, learning_rate=1e-3, progress=False)
     with pytest.raises(FusionError, match="Member 2 .* 50 of these 190"):
         Stack()(members, (X[50:], y[50:]))
     Stack(folds=2)(members, (X[50:], y[50:]), allow_in_sample=True)
@@ -336,6 +340,7 @@ def test_arguments_that_mean_nothing_get_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("stack", "message"),
     [

@@ -42,7 +42,9 @@ def evaluated(model: keras.Model) -> list[float]:
     return [float(value) for value in model.evaluate(X, Y, verbose=0)]
 
 
-@pytest.mark.parametrize("loaded", [False, True], ids=["built", "loaded"])
+@pytest.mark.parametrize(
+    "loaded", [pytest.param(False, marks=pytest.mark.long), True], ids=["built", "loaded"]
+)
 def test_an_edited_model_keeps_loss_metrics_and_optimizer(loaded: bool, tmp_path: Path) -> None:
     model = net(**ignoring())
     model.fit(X, Y, verbose=0)

@@ -86,6 +86,7 @@ def test_cutting_silent_channels_is_exact_under_lora() -> None:
     assert assert_cuts_exactly(with_lora(), share=0.4).cut > 10
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "edit",
     [

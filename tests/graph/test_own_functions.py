@@ -78,6 +78,7 @@ def answers(model: keras.Model) -> Any:
     return np.asarray(ops.convert_to_numpy(model(X)))
 
 
+@pytest.mark.sampled
 @pytest.mark.backends
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_of_ones_own_is_cut_through_copied_and_saved(name: str, tmp_path: Path) -> None:
@@ -110,6 +111,7 @@ def test_one_of_ones_own_is_followed_by_name_and_can_be_fused() -> None:
     check_runs_as_read(read(members[0]), members[0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if n != "layer with weights"])
 def test_within_a_recurrence_functions_of_each_number_are_cut_through(name: str) -> None:
     function = FUNCTIONS[name]

@@ -112,6 +112,7 @@ def nested_with_masks(kind: str) -> keras.Model:
     return keras.Model([sequence, mask], outputs or inner(hidden, mask=mask))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize(
     "kind",

@@ -79,6 +79,7 @@ class Tower(keras.Model):  # type: ignore[misc]
         return {"logits": self.head(x), "hidden": ops.tanh(x)}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("seed", range(5))
 def test_a_random_subclassed_model_is_the_same_function_on_its_own_variables(seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -513,6 +514,7 @@ class Window(L.Layer):  # type: ignore[misc]
         return (*shape[:-1], 8)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", ["bool", "float32", "int32"])
 @pytest.mark.parametrize(("lower", "upper"), [(-2, 0), (0, 0), (-1, 2), (1, 3)])
 def test_windows_of_unknown_length_are_the_same_whatever_the_backend_offers(

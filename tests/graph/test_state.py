@@ -86,6 +86,7 @@ def reloaded(model: keras.Model, folder: Path) -> keras.Model:
     return keras.models.load_model(folder / "model.keras")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", MAKERS)
 def test_edits_fusions_and_their_files_keep_vocabularies_and_tables(
     kind: str, tmp_path: Path

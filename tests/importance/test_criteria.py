@@ -59,6 +59,7 @@ def labelled(model: keras.Model, count: int = 160) -> tuple[np.ndarray, np.ndarr
     return np.asarray(x), np.random.default_rng(1).integers(0, 3, count)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("net", "name"),
     [
@@ -88,6 +89,7 @@ def test_every_channel_of_every_net_gets_a_finite_score(net: str, name: str) -> 
             assert scores[group.channels].max() > 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [name for name in CRITERIA if name != "random"])
 def test_a_channel_that_does_nothing_is_the_first_to_go(name: str) -> None:
     model = classifier()

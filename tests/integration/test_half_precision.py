@@ -88,6 +88,7 @@ EDITS = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
 def test_edits_leave_the_policies_and_fit_as_well_as_they_can(edit: Any, tmp_path: Path) -> None:
     model = network("bfloat16", outer="float32")
@@ -152,7 +153,7 @@ def test_members_in_half_precision_are_scored_fused_and_explained(policy: str) -
     assert np.isfinite([member.shapley for member in explained.members]).all()
 
 
-@pytest.mark.parametrize("policy", ["bfloat16", "float16"])
+@pytest.mark.parametrize("policy", [pytest.param("bfloat16", marks=pytest.mark.long), "float16"])
 def test_training_in_half_precision_stays_finite_and_keeps_zeros(policy: str) -> None:
     teacher = network(policy)
     history = sk.fit(teacher, data, data, epochs=3, learning_rate=1e-2, progress=False)

@@ -42,6 +42,7 @@ def test_members_and_weights_are_explained_as_the_model_that_they_make():
     assert [member.weight for member in stored.members] == list(weights)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "fusion",
     [

@@ -55,7 +55,11 @@ def leaky_team():
     return members
 
 
-@pytest.mark.parametrize("fusion", [Average("learn"), Stack(folds=3)], ids=["average", "stack"])
+@pytest.mark.parametrize(
+    "fusion",
+    [Average("learn"), pytest.param(Stack(folds=3), marks=pytest.mark.long)],
+    ids=["average", "stack"],
+)
 def test_on_labels_of_pure_noise_a_leaky_fit_looks_good_and_ours_reports_chance(fusion):
     members = leaky_team()
     leaky = sk.evaluate(fusion(members, (X, NOISE), allow_in_sample=True), (X, NOISE))
@@ -184,6 +188,7 @@ def test_folds_without_a_class_are_refused():
         nested_score(BestMember(), team(), (X, (np.arange(200) == 5).astype(int)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "fusion",
     [

@@ -61,6 +61,7 @@ def test_linear_gives_the_bits_of_the_plain_formula(size: int, dtype: Any) -> No
     np.testing.assert_array_equal(kernels.linear(arrays, weights), plain_linear(arrays, weights))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("density", "scale"), [(0.2, 1.0), (1.0, 1.0), (0.5, 0.3)])
@@ -157,6 +158,7 @@ MERGES: dict[str, Merge] = {
 numbers = st.floats(-(2.0**40), 2.0**40, width=32, allow_subnormal=False)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MERGES)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data(), copies=st.integers(2, 7), dtype=st.sampled_from(TYPES))
@@ -193,6 +195,7 @@ def test_ties_does_what_its_paper_shows() -> None:
     np.testing.assert_array_equal(kernels.ties([a, b, c], base, density=0.5), [2, -3, -5, 0])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("density", [0.001, 0.2, 0.5, 0.999])
 @pytest.mark.parametrize("shape", ["normal", "heavy", "coarse", "sorted", "sparse"])
 def test_the_threshold_of_a_large_array_is_the_one_that_sorting_gives(

@@ -102,6 +102,7 @@ def load(path: Path, like: keras.Model) -> list[np.ndarray]:
         return [np.array(store.array(weight.path)) for weight in like.weights]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(("method", "needs"), METHODS)
 def test_merged_files_have_the_bits_of_merged_models(

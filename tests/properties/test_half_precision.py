@@ -27,7 +27,10 @@ def _usual_policy() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "policy",
+    [pytest.param(p, marks=[] if p.startswith("mixed") else pytest.mark.long) for p in POLICIES],
+)
 def test_cuts_and_folds_are_right_and_stay_in_their_policy(policy: str, seed: int) -> None:
     steps = [step for step in STEPS if policy != "bfloat16" or step not in ORTHOGONAL]
     chosen = np.random.default_rng([seed, POLICIES.index(policy)]).choice(steps, 4)

@@ -13,15 +13,17 @@ from saikei.costs import profile
 from saikei.graph import read
 from saikei.testing import assert_cuts_exactly, randomise_statistics
 
-# Layer scale, concatenations, shortcuts, gates over channels, and a plain flattening network; the
-# others, of the same blocks, are slow.
-QUICK = ("ConvNeXtTiny", "InceptionV3", "MobileNetV2", "MobileNetV3Small", "VGG16")
+# Layer scale, shortcuts, and a plain flattening network; then concatenations, and gates over
+# channels. The others, of the same blocks, are slow.
+QUICK = ("ConvNeXtTiny", "MobileNetV2", "VGG16")
+LONG = ("InceptionV3", "MobileNetV3Small")
 NAMES = sorted(
     name
     for name, value in vars(keras.applications).items()
     if inspect.isfunction(value) and name[0].isupper()
 )
-EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+OTHERS = {name: pytest.mark.long if name in LONG else pytest.mark.slow for name in NAMES}
+EACH = [pytest.param(name, marks=() if name in QUICK else OTHERS[name]) for name in NAMES]
 # The smallest inputs that these take.
 SIDES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 

@@ -9,6 +9,7 @@ import pytest
 from tests.properties.random_graphs import STEPS, ZERO_PRESERVING, Maker
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 1), (2, 1, 3)])
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis")

@@ -28,6 +28,7 @@ EQUATIONS: dict[str, tuple[Any, Any, dict[str, int]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_the_letters_of_an_equation_carry_channels(equation: str) -> None:
     shape, bias, expected = EQUATIONS[equation]
@@ -77,6 +78,7 @@ PRODUCTS: dict[str, tuple[Any, dict[str, int], int]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_tie_what_they_sum_over(name: str) -> None:
     product, expected, macs = PRODUCTS[name]

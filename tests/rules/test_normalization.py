@@ -38,6 +38,7 @@ EXACT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", EXACT)
 def test_what_scales_each_channel_alone_cuts_exactly(name: str) -> None:
     model = between(EXACT[name]())
@@ -56,6 +57,7 @@ INEXACT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", INEXACT)
 def test_statistics_over_channels_are_of_those_that_are_left(name: str) -> None:
     model = between(INEXACT[name]())

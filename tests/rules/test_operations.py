@@ -50,6 +50,7 @@ FREE: dict[str, tuple[Any, int]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", FREE)
 @pytest.mark.filterwarnings("ignore:Layer 'flatten' .* was passed an input with a mask")
 def test_channels_pass(name: str) -> None:
@@ -75,6 +76,7 @@ LEFT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LEFT)
 def test_statistics_of_channels_are_of_those_that_are_left(name: str) -> None:
     model = after(LEFT[name])

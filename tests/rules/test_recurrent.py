@@ -40,8 +40,15 @@ CELLS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("settings", [{}, {"return_sequences": True, "return_state": True}])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("two of them", {"return_sequences": True, "return_state": True}),
+        ("three of them", {}),
+        pytest.param("two of them", {}, marks=pytest.mark.long),
+        pytest.param("three of them", {"return_sequences": True}, marks=pytest.mark.long),
+    ],
+)
 def test_cells_on_top_of_each_other_are_cut_each_for_itself(
     name: str, settings: dict[str, Any]
 ) -> None:
@@ -68,6 +75,7 @@ def test_stacked_cells_are_counted_and_a_cell_of_ones_own_is_said_to_be_unknown(
         assert found.uncounted == ("r",) and "not counted: r" in found.summary()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", LAYERS)
 def test_units_are_cut_in_every_gate(name: str) -> None:
     assert checked(sequence(LAYERS[name]())) == {"a": 8, "r": 6, "out": 0}
@@ -88,7 +96,14 @@ BOTH = {
 }
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.sampled
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in ("mul", "ave", "a cell") else [])
+        for name in BOTH
+    ],
+)
 def test_two_directions_lose_the_same_units(name: str) -> None:
     # Keras infers the shapes of both from the first.
     model = sequence(BOTH[name]())
@@ -146,6 +161,7 @@ def test_convolutional_recurrence(settings: dict[str, Any]) -> None:
         assert checked(sequence(layer, (3, 4, 4, 2))) == {"a": 8, "r": 5, "out": 0}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("inner", "expected"),
     [

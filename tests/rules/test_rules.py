@@ -186,6 +186,7 @@ def test_a_rule_for_ones_own_layer_makes_it_cuttable() -> None:
     assert checked(model) == {"a": 6, "out": 0}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "operation",
     [

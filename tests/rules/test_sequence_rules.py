@@ -214,6 +214,7 @@ MODELS = {
 SLOW = ("bidirectional ave", "bidirectional mul", "gru reset before", "one key head")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS],
@@ -224,6 +225,7 @@ def test_cutting_silent_channels_changes_nothing(name: str) -> None:
     checked(MODELS[name](), readers=name == "attention scores")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MODELS)
 def test_half_of_the_channels_goes(name: str) -> None:
     model = MODELS[name]()

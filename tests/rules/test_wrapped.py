@@ -135,12 +135,14 @@ NETS: dict[str, tuple[Callable[[], keras.Model], dict[str, int]]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_wrapped_is_cut_as_if_it_were_not(name: str) -> None:
     make, expected = NETS[name]
     assert checked(make(), readers=True) == expected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", NETS)
 def test_a_copy_wraps_again_and_gives_the_same(name: str) -> None:
     model = NETS[name][0]()
@@ -215,6 +217,7 @@ def test_normalisation_behind_a_wrapper_is_folded_into_what_it_wraps() -> None:
     np.testing.assert_allclose(folded(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("edit", "changed"),
     [

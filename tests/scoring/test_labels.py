@@ -41,6 +41,7 @@ def make_tagger(seed: int, masks: bool = True, link: str = "softmax") -> keras.M
     return keras.Model(x, layers.Dense(C, activation=link, name="tags")(hidden))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("weights", [None, ROW_WEIGHTS, POSITION_WEIGHTS], ids=["", "row", "place"])
 @pytest.mark.parametrize("ignored", [None, 2])
 def test_masks_ignored_classes_and_weights_count_as_in_keras(
@@ -101,7 +102,9 @@ def test_a_loss_that_is_given_or_of_the_original_says_what_is_ignored(tagger: ke
     edited = sk.PruneChannels(0.5)(plain)
     assert edited.loss is plain.loss
     fused = sk.Average()([plain, edited])
-    history = sk.distill(edited, plain, data, data, epochs=1, progress=False).history
+    history = sk.distill(
+        edited, plain, data, data, epochs=1, learning_rate=3e-3, progress=False
+    ).history
     assert history["val_accuracy"][-1] == pytest.approx(sk.evaluate(edited, data).value)
     hits = fused.predict_on_batch(X).argmax(-1) == TAGS
     assert sk.evaluate(fused, data).value == pytest.approx(hits[known & REAL].mean())
@@ -117,7 +120,7 @@ def test_unknown_numbers_are_refused_or_left_out_where_the_loss_does() -> None:
     data = x, np.where(known, y, np.nan)
     for run in (
         lambda: sk.evaluate(model, data),
-        lambda: sk.fit(model, data, epochs=1, progress=False),
+        lambda: sk.fit(model, data, epochs=1, learning_rate=1e-3, progress=False),
         lambda: sk.Average("learn")([model, model], data),
     ):
         with pytest.raises(DataError, match=r"labels .* hold NaN .* first in row"):
@@ -205,7 +208,9 @@ def test_fit_counts_weights_of_rows_and_positions_in_training_and_validation() -
     for weights in (ROW_WEIGHTS, POSITION_WEIGHTS):
         model = make_tagger(2)
         data = X, TAGS, weights
-        history = sk.fit(model, data, data, epochs=1, batch_size=N, progress=False).history
+        history = sk.fit(
+            model, data, data, epochs=1, learning_rate=1e-3, batch_size=N, progress=False
+        ).history
         score = sk.evaluate(model, data)
         assert history["val_accuracy"][-1] == pytest.approx(score.value, rel=1e-5)
         assert history["val_loss"][-1] == pytest.approx(score.loss, rel=1e-4)
@@ -278,7 +283,9 @@ def test_distillation_weighs_labels_and_teacher_alike() -> None:
     for data in ((X[rows], TAGS[rows], weights), (X[rows][half], TAGS[rows][half])):
         # Without a mask: its mean is over all that is masked in, of whatever weight.
         student = make_tagger(6, masks=False)
-        sk.distill(student, teacher, data, epochs=1, batch_size=N, progress=False)
+        sk.distill(
+            student, teacher, data, epochs=1, learning_rate=3e-3, batch_size=N, progress=False
+        )
         found.append(student.get_weights())
     for weighted, alone in zip(*found, strict=True):
         np.testing.assert_allclose(weighted, alone, atol=1e-5)
@@ -292,7 +299,9 @@ def test_distillation_leaves_padding_to_itself() -> None:
         embedding = teacher.layers[1].get_weights()[0]
         embedding[0] = bias
         teacher.layers[1].set_weights([embedding])
-        sk.distill(student, teacher, (X, TAGS), epochs=1, batch_size=N, progress=False)
+        sk.distill(
+            student, teacher, (X, TAGS), epochs=1, learning_rate=3e-3, batch_size=N, progress=False
+        )
         found.append(student.get_weights())
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)

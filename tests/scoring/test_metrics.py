@@ -33,6 +33,7 @@ def binary() -> keras.Model:
     return net(1, "sigmoid")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize(
     ("name", "function", "decided"),
@@ -117,6 +118,7 @@ def test_metrics_that_are_not_or_do_not_fit_are_named(binary: keras.Model) -> No
         sk.evaluate(net(1, None), (X, X[:, 0]), metric="f1")
 
 
+@pytest.mark.long
 def test_the_search_judges_by_the_metric_and_pairs_its_differences(binary: keras.Model) -> None:
     judge = held_out(binary, (X, BINARY), "auc")
     outputs = judge.predict(binary), judge.predict(net(1, "sigmoid", seed=1))

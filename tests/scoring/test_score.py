@@ -40,6 +40,7 @@ def test_accuracy_and_log_loss_are_scikit_learns():
     assert score_predictions(logits, y, np.log(p)).loss == pytest.approx(score.loss)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("activation", "y"),
     [

@@ -44,6 +44,7 @@ def test_it_never_raises_the_log_loss_and_no_other_temperature_is_better(task, s
         assert found.loss <= sample_losses(task, y, z / other).mean() + 1e-9
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("true", [0.4, 1.0, 2.5])
 @pytest.mark.parametrize("task", [MANY, ONE, ANY], ids=lambda task: task.kind)
 def test_it_finds_the_temperature_that_the_labels_were_drawn_at(task, true):

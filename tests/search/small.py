@@ -18,8 +18,11 @@ from saikei.search import Result
 BUDGET = sk.Budget(macs=0.3)
 # A handful of candidates, most of them for one or two epochs.
 EFFORT = 24
-# What a search of a few seconds is asked for, beside what `search` gives.
-BRIEF: dict[str, Any] = {"effort": 12, "methods": ["prune", "average"]}
+# What a search of a few seconds is asked for, beside what `search` gives. One whole search, of all
+# methods and with latencies, is that of the fixture `finished`.
+BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], "latency": False}
+# And what one that only has to run is asked for.
+LEAST: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
 
 
 @cache

@@ -13,7 +13,7 @@ import saikei as sk
 from saikei.errors import DataError
 from saikei.report import report_of
 from saikei.search import Result
-from tests.search.small import data, dense
+from tests.search.small import LEAST, data, dense
 from tests.training.nets import redundant_regressor
 
 
@@ -52,7 +52,7 @@ def test_a_regression_is_never_worse_than_its_untrained_cut() -> None:
 def test_without_labels_the_original_is_what_counts_as_right(validated: bool) -> None:
     x, xv = data().train[0], data().validation[0]
     model = dense()
-    result = run(model, x, xv if validated else None, test=data().test[0])
+    result = run(model, x, xv if validated else None, test=data().test[0], **LEAST)
     assert result.baseline.validation.value == 1.0
     assert result.run.decisions[0].choice == "predictions of the original"
     agreed = result.best.predict(xv, verbose=0).argmax(1) == model.predict(xv, verbose=0).argmax(1)
@@ -73,7 +73,12 @@ def test_without_labels_nothing_tells_several_models_apart() -> None:
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
 @pytest.mark.parametrize(
-    "kind", ["filter", pytest.param("generator", marks=pytest.mark.slow), "endless"]
+    "kind",
+    [
+        pytest.param("filter", marks=pytest.mark.long),
+        pytest.param("generator", marks=pytest.mark.slow),
+        "endless",
+    ],
 )
 def test_data_that_does_not_know_its_length_is_taken_and_data_without_end_refused(
     kind: str,
@@ -92,4 +97,4 @@ def test_data_that_does_not_know_its_length_is_taken_and_data_without_end_refuse
             lambda: iter([(x, y)]), output_signature=spec
         ),
     }[kind]()
-    assert run(dense(), made, data().validation).chosen.fits
+    assert run(dense(), made, data().validation, **LEAST).chosen.fits

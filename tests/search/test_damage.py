@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,7 @@ from saikei.errors import DiskError, InputError
 from saikei.search.folder import LOCK, RunFolder, locked
 from saikei.search.race import space_of
 from saikei.search.study import Study
-from tests.search.conftest import Finished
 from tests.search.made_up import candidate
-from tests.search.small import search
-from tests.search.test_optimize import assert_same
 
 FINGERPRINT = {"model": "m", "data": "d"}
 GARBAGE = [b"", b"\x00\xff garbage", b"[" * 100_000, b'{"name": NaN}', b"null"]
@@ -112,6 +108,7 @@ def other_point(path: Path) -> None:
     database.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "damage", [cut_in_half, overwritten, other_database, other_point, Path.unlink]
 )
@@ -140,73 +137,6 @@ def test_a_study_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(said.value)
 
 
-# --- whole runs ---
-
-
-@pytest.fixture
-def copied(finished: Finished, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished.folder, tmp_path / "run"))
-
-
-def without_run(folder: Path) -> None:
-    """As when a kill came before the end, in a folder that a disk then damaged."""
-    (folder / "run.json").unlink()
-    overwritten(folder / "study.db")
-    overwritten(folder / "candidates" / "original" / "result.json")
-
-
-def without_best(folder: Path) -> None:
-    (folder / "best.keras").unlink()
-    (folder / "front.json").write_text("[")
-
-
-def with_a_flipped_bit(folder: Path) -> None:
-    flipped(folder / "best.keras")
-    (folder / "run.json").write_text("{")
-    (folder / "fingerprint.json").write_text((folder / "fingerprint.json").read_text())
-
-
-@pytest.mark.parametrize("damage", [without_run, without_best, with_a_flipped_bit])
-def test_a_damaged_run_is_made_whole_without_training(
-    finished: Finished,
-    copied: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    damage: Callable[[Path], None],
-) -> None:
-    damage(copied)
-    monkeypatch.setattr("saikei.search.race.rung.train_part", None)
-    result = search(finished.model, copied)
-    assert_same(result, finished.result)
-    assert json.loads((copied / "front.json").read_text())
-    assert sorted(path.name for path in copied.iterdir()) == sorted(
-        path.name for path in finished.folder.iterdir()
-    )
-
-
-def test_a_finished_run_is_read_where_nothing_can_be_written(
-    finished: Finished, copied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    assert_same(search(finished.model, copied), finished.result)
-    (copied / "run.json").unlink()
-    with pytest.raises(DiskError, match=r"run' cannot be written \(Permission denied\)"):
-        search(finished.model, copied)
-
-
-def test_a_link_in_a_folder_is_refused(finished: Finished, copied: Path, tmp_path: Path) -> None:
-    (copied / "run.json").unlink()
-    (tmp_path / "mine").write_text("mine")
-    (copied / "study.db").unlink()
-    (copied / "study.db").symlink_to(tmp_path / "mine")
-    with pytest.raises(InputError, match=r"study\.db' is a symbolic link, which no run makes"):
-        search(finished.model, copied)
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
 # --- two at once ---
 
 
@@ -221,12 +151,6 @@ def test_only_one_works_in_a_folder(tmp_path: Path) -> None:
     with locked(tmp_path / "run"):
         (tmp_path / "run" / "file").touch()
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
-
-
-def test_a_search_is_refused_where_another_is_at_work(finished: Finished, copied: Path) -> None:
-    (copied / "run.json").unlink()
-    with locked(copied), pytest.raises(InputError, match="Another process is running"):
-        search(finished.model, copied)
 
 
 def test_a_lock_that_a_kill_left_keeps_nobody_out(tmp_path: Path) -> None:

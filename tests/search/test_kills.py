@@ -12,12 +12,12 @@ import pytest
 
 from saikei.executors import Inline
 from saikei.search.folder import RunFolder, locked
-from saikei.search.race import Driver, RungResult, by_score_and_diversity, race, race_rivals
+from saikei.search.race import Driver, RungResult, race, race_rivals
 from saikei.search.rungs import RungFolder
 from saikei.writing import write_text
 from tests.kills import contents, killed
 from tests.search.made_up import candidate
-from tests.search.race.test_race import ENTRIES, JUDGE, SCHEDULE, SPACE, Made, made_up
+from tests.search.race.test_race import ENTRIES, SCHEDULE, SPACE, Made, by_score, made_up
 from tests.search.test_rungs import result
 
 FINGERPRINT = {"model": "m", "threads": "2"}
@@ -104,9 +104,8 @@ def raced(path: Path) -> None:
     path.mkdir(exist_ok=True)
     rungs = RungFolder(path / "rungs")
     driver = Driver(Made(), Inline(), rungs.load, rungs.store, made_up)
-    value = by_score_and_diversity(JUDGE)
     study = path / "study.db"
-    raced = race(ENTRIES, SCHEDULE, SPACE, driver, value, seed=0, study=study)
+    raced = race(ENTRIES, SCHEDULE, SPACE, driver, by_score, seed=0, study=study)
     winner = max(raced.racers, key=lambda racer: racer.epoch)
     rivals = race_rivals(winner, SCHEDULE, SPACE, driver, 0)
     shown = [racer.plan.to_dict() for racer in (*raced.racers, *rivals)]

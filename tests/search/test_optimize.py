@@ -20,8 +20,29 @@ from saikei.runs import Run
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import pareto_front
 from saikei.search import Result
-from tests.search.conftest import Finished
 from tests.search.small import BUDGET, EFFORT, convolutional, data, dense, search, state_of
+
+
+class Finished:
+    """A finished search of all methods with what went in.
+
+    Args:
+        file: of the given model.
+        folder: of the run.
+    """
+
+    def __init__(self, file: Path, folder: Path) -> None:
+        self.folder = folder
+        self.model: keras.Model = keras.saving.load_model(file)
+        self.before = state_of(self.model)
+        self.result: Result = search(self.model, folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    path = tmp_path_factory.mktemp("search")
+    convolutional().save(path / "model.keras")
+    return Finished(path / "model.keras", path / "run")
 
 
 def test_the_run_folder_holds_every_candidate_and_the_answer(finished: Finished) -> None:

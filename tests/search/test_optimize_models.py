@@ -12,14 +12,16 @@ from keras import layers
 
 import saikei as sk
 from saikei.search import Result
-from tests.search.small import data, dense, search
+from tests.search.small import BRIEF, LEAST, data, dense, search
 
 
 @pytest.fixture(scope="module")
 def several() -> Result:
     """Two models, without validation data and without a folder."""
     models = [dense(seed, name=f"net_{seed}") for seed in (0, 1)]
-    return search(models, None, validation=None, budget=sk.Budget(params=0.5))
+    return search(
+        models, None, validation=None, budget=sk.Budget(params=0.5), rivals=False, **BRIEF
+    )
 
 
 def test_each_of_several_models_is_cut_and_one_teacher_is_chosen(several: Result) -> None:
@@ -49,7 +51,7 @@ def test_without_validation_a_fifth_of_the_training_data_is_held_out(several: Re
 
 def test_a_run_without_a_folder_lives_as_long_as_its_result() -> None:
     model = dense()
-    result = search(model, None, budget=sk.Budget(macs=1.0), effort=3)
+    result = search(model, None, budget=sk.Budget(macs=1.0), **LEAST)
     path = result.folder
     assert (path / "best.keras").is_file()
     report = result.report(path.parent / f"{path.name}.html")
@@ -60,13 +62,12 @@ def test_a_run_without_a_folder_lives_as_long_as_its_result() -> None:
     assert not path.exists()
 
 
+@pytest.mark.long
 def test_an_original_that_fits_ships_where_training_brings_nothing(tmp_path: Any) -> None:
     model = dense()
     # A rate at which nothing is learned.
     settings = {"learning_rate": 1e-9}
-    result = search(
-        model, tmp_path / "run", budget=sk.Budget(macs=1.0), effort=3, settings=settings
-    )
+    result = search(model, tmp_path / "run", budget=sk.Budget(macs=1.0), settings=settings, **LEAST)
     assert result.baseline.kind == "given"
     assert result.chosen.validation.value >= result.baseline.validation.value
     if result.chosen.name != result.baseline.name:
@@ -89,21 +90,20 @@ def huge() -> tuple[Any, Any, keras.Model]:
     return train, (x, x[:, :1]), model
 
 
+@pytest.mark.long
 def test_trainings_that_diverge_leave_the_weights_as_they_were_cut(tmp_path: Any) -> None:
     train, validation, model = huge()
-    result = sk.optimize(
-        model, train, validation, sk.Budget(macs=0.5), effort=6, progress=False, out=tmp_path / "r"
-    )
+    arguments = {**LEAST, "effort": 6, "progress": False, "out": tmp_path / "r"}
+    result = sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     kept = [c for c in result.candidates if c.kind == "kept" and c.before is not None]
     assert all(c.validation.loss <= c.before.loss for c in kept)
     assert np.isfinite(result.chosen.validation.loss)
     # A second call reads what there is.
-    again = sk.optimize(
-        model, train, validation, sk.Budget(macs=0.5), effort=6, progress=False, out=tmp_path / "r"
-    )
+    again = sk.optimize(model, train, validation, sk.Budget(macs=0.5), **arguments)
     assert again.run == result.run
 
 
+@pytest.mark.long
 def test_two_outputs_and_a_dataset_are_searched_too() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(96, 6)).astype("float32")
@@ -130,6 +130,7 @@ def test_two_outputs_and_a_dataset_are_searched_too() -> None:
         (x, y),
         sk.Budget(params=0.5),
         effort=3,
+        latency=False,
         progress=False,
     )
     assert result.baseline.validation.name == "loss"
@@ -140,11 +141,11 @@ def test_two_outputs_and_a_dataset_are_searched_too() -> None:
     assert result.chosen.cost.params <= 0.5 * result.baseline.cost.params
 
 
+@pytest.mark.long
 def test_a_boosted_series_competes_where_it_is_asked_for() -> None:
     asked = ["prune", "average", "boost"]
-    result = search(
-        dense(), None, budget=sk.Budget(macs=0.9), methods=asked, effort=12, rivals=False
-    )
+    changes = {**LEAST, "methods": asked, "effort": 12}
+    result = search(dense(), None, budget=sk.Budget(macs=0.9), **changes)
     (account,) = (m for m in result.run.methods if m.name == "boost")
     boosted = [c for c in result.candidates if c.family == "boost"]
     assert account.tried == len(boosted)

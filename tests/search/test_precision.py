@@ -10,17 +10,16 @@ import pytest
 import saikei as sk
 from saikei.exporting import int8_available
 from saikei.exporting.runtimes import open_litert
-from tests.search.small import convolutional, data, search
+from tests.search.small import LEAST, convolutional, data, search
 
 pytestmark = pytest.mark.skipif(not int8_available(), reason="int8 files need ai-edge-quantizer")
 
 
+@pytest.mark.long
 def test_a_limit_on_bytes_ships_an_int8_version_that_was_scored_as_it_runs(tmp_path: Path) -> None:
     model = convolutional()
-    methods = ["prune", "quantize"]
-    result = search(
-        model, tmp_path / "run", budget=sk.Budget(bytes=0.55), methods=methods, effort=6
-    )
+    changes = {**LEAST, "methods": ["prune", "quantize"], "effort": 6}
+    result = search(model, tmp_path / "run", budget=sk.Budget(bytes=0.55), **changes)
     quantized = [c for c in result.candidates if c.kind == "quantized"]
     assert quantized
     for c in quantized:

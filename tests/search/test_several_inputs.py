@@ -79,6 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "run"
 
 
+@pytest.mark.long
 def test_each_model_is_cut_on_its_own_inputs(folder: Path) -> None:
     run = Run.load(folder)
     assert set(run.library) == {"original-1", "original-2"}
@@ -89,6 +90,7 @@ def test_each_model_is_cut_on_its_own_inputs(folder: Path) -> None:
             assert set(model.input) == own[candidate.parent]
 
 
+@pytest.mark.long
 def test_the_fused_model_takes_all_inputs_by_name(folder: Path) -> None:
     run = Run.load(folder)
     fused = [c for c in run.candidates if c.kind == "fused"]
@@ -103,6 +105,7 @@ def test_the_fused_model_takes_all_inputs_by_name(folder: Path) -> None:
         assert model.predict(x, verbose=0).shape == (len(y), 10)
 
 
+@pytest.mark.long
 def test_the_chosen_model_scores_what_the_record_shows(folder: Path) -> None:
     run = Run.load(folder)
     assert run.test is not None

@@ -40,7 +40,7 @@ def short(function, *models_and_data, **arguments):
 
 
 @pytest.mark.filterwarnings(STALE)
-@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("validated", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_distilling_a_cut_network_at_defaults_never_makes_it_worse(cut, validated):
     model, train, validation, student = cut
     begin, before = student.get_weights(), evaluate(student, validation).value

@@ -30,7 +30,9 @@ def net(width=4, units=3):
 
 
 def quick(build=net, data=(X, Y), folds=3, **arguments):
-    return sk.cross_fit(build, data, folds, epochs=1, progress=False, **arguments)
+    return sk.cross_fit(
+        build, data, folds, epochs=1, learning_rate=1e-3, progress=False, **arguments
+    )
 
 
 def test_each_row_is_predicted_by_the_model_of_its_fold_which_has_not_seen_it():
@@ -60,6 +62,7 @@ def test_a_function_of_the_callers_own_trains_and_is_written_down_too():
     assert is_in_sample(made.refitted["model"], (X, Y)).all()
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_predictions_and_a_dataset_those_of_its_arrays():
     def build():
         keras.utils.set_random_seed(3)
@@ -99,11 +102,16 @@ def test_models_that_are_not_fresh_are_refused():
     with pytest.raises(InputError, match="weights of an earlier one"):
         quick(lambda: shared)
     trained = net()
-    sk.fit(trained, (X[:30], Y[:30]), epochs=1, progress=False)
+    sk.fit(trained, (X[:30], Y[:30]), epochs=1, learning_rate=1e-3, progress=False)
     with pytest.raises(FusionError, match=r"Model 'model' of fold 1 was trained on \d+ of the 20"):
         quick(lambda: copy_model(trained))
     with pytest.raises(FusionError, match="'trainer' train on the data"):
-        sk.cross_fit(net, (X, Y), 2, trainer=lambda m, _: sk.fit(m, (X, Y), epochs=1, verbose=0))
+        sk.cross_fit(
+            net,
+            (X, Y),
+            2,
+            trainer=lambda m, _: sk.fit(m, (X, Y), epochs=1, learning_rate=1e-3, verbose=0),
+        )
 
 
 def test_rows_that_stand_twice_are_no_reason_to_refuse():
@@ -117,7 +125,7 @@ def test_bad_input_gets_one_clear_line():
         quick(seed=-1)
     with pytest.raises(ModelError, match="Expected a keras.Model, got int"):
         quick(lambda: 3)
-    with pytest.raises(InputError, match="epochs, progress would go to saikei.fit"):
+    with pytest.raises(InputError, match="epochs, learning_rate, progress would go to saikei.fit"):
         quick(trainer=lambda m, d: None)
     with pytest.raises(DataError, match="Class 2 is missing from the training part of fold"):
         quick(data=(X, np.where(np.arange(60) == 7, 2, Y % 2)))

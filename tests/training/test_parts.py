@@ -122,9 +122,9 @@ STORED = StoredTeacher.of(TEACHER, X)
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("make", [dense, recurrent])
+@pytest.mark.parametrize("make", [dense, pytest.param(recurrent, marks=pytest.mark.long)])
 def test_parts_give_what_the_whole_gives(make):
-    assert_parts_are_the_whole(make, ends=(1, 3, 9))
+    assert_parts_are_the_whole(make)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,11 @@ def test_parts_give_what_the_whole_gives(make):
             replace(PLAIN, optimizer="adamw", weight_decay=0.01, label_smoothing=0.1, mixup=0.4),
             STORED,
         ),
-        (replace(PLAIN, learning_rate=None, optimizer="sgd", decay=0.5), TEACHER),
+        pytest.param(
+            replace(PLAIN, learning_rate=None, optimizer="sgd", decay=0.5),
+            TEACHER,
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["smoothed_and_mixed", "found_rate"],
 )
@@ -151,7 +155,7 @@ def batched():
     ("train", "teacher"),
     [
         (batched().filter(lambda *_: True), STORED),
-        (Rotating(X[:64], CLASSES[:64]), STORED),
+        pytest.param(Rotating(X[:64], CLASSES[:64]), STORED, marks=pytest.mark.long),
         pytest.param(batched(), None, marks=pytest.mark.slow),
         pytest.param(Rotating(X[:64], CLASSES[:64]), None, marks=pytest.mark.slow),
     ],
@@ -161,6 +165,7 @@ def test_parts_give_what_the_whole_gives_for_datasets(train, teacher):
     assert_parts_are_the_whole(dense, train=train, teacher=teacher)
 
 
+@pytest.mark.long
 @pytest.mark.backends
 def test_a_part_in_a_new_process_gives_the_same(tmp_path):
     whole = fingerprint(*trained(dense, [3]))

@@ -37,7 +37,7 @@ def net(seed=0, name="net"):
 
 def trained(data=TRAIN, **arguments):
     model = net()
-    sk.fit(model, data, epochs=1, progress=False, **arguments)
+    sk.fit(model, data, epochs=1, learning_rate=1e-3, progress=False, **arguments)
     return model
 
 
@@ -77,8 +77,8 @@ def test_validation_rows_are_not_training_rows():
 
 def test_a_second_training_adds_its_rows_and_the_same_rows_do_not_pile_up():
     model = trained((X[:20], Y[:20]))
-    for _ in range(3):
-        sk.fit(model, (X[20:30], Y[20:30]), epochs=1, progress=False)
+    for _ in range(2):
+        sk.fit(model, (X[20:30], Y[20:30]), epochs=1, learning_rate=1e-3, progress=False)
     assert in_sample(model) == 30
     assert len(training_rows(model)) == 2
 
@@ -92,7 +92,7 @@ def test_training_that_fails_counts_too():
 
 def test_a_student_is_in_sample_on_its_rows_and_its_teachers():
     student = net()
-    sk.distill(student, known(), (X[60:70], Y[60:70]), epochs=1, progress=False)
+    sk.distill(student, known(), (X[60:70], Y[60:70]), epochs=1, learning_rate=3e-3, progress=False)
     assert in_sample(student) == 70
 
 
@@ -118,7 +118,7 @@ def test_what_is_made_of_a_model_inherits_its_rows(derive):
 def test_what_is_made_before_training_or_from_fresh_weights_is_held_out():
     model = net()
     copy = copy_model(model)
-    sk.fit(model, TRAIN, epochs=1, progress=False)
+    sk.fit(model, TRAIN, epochs=1, learning_rate=1e-3, progress=False)
     assert in_sample(copy) == 0
     assert in_sample(fresh_model(model, seed=1)) == 0
 
@@ -133,10 +133,10 @@ def test_frozen_layers_that_models_share_carry_nothing():
         )
 
     one, other = headed(), headed()
-    sk.fit(one, TRAIN, epochs=1, progress=False)
+    sk.fit(one, TRAIN, epochs=1, learning_rate=1e-3, progress=False)
     assert (in_sample(one), in_sample(other), in_sample(backbone)) == (60, 0, 0)
     backbone.trainable = True
-    sk.fit(one, TRAIN, epochs=1, progress=False)
+    sk.fit(one, TRAIN, epochs=1, learning_rate=1e-3, progress=False)
     assert in_sample(other) == 60
 
 

@@ -192,16 +192,6 @@ def check_models(members: Any) -> None:
         )
 
 
-def check_members(members: Sequence[keras.Model]) -> None:
-    """Check that models can be fused; see `Members.check_alike`.
-
-    Raises:
-        FusionError: Naming the members that differ, and what to do.
-        ModelError: When a member cannot be read.
-    """
-    Members.of(members).check_alike()
-
-
 @dataclass(frozen=True)
 class _Interface:
     graph: Graph

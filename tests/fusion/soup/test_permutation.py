@@ -65,6 +65,7 @@ def test_permuted_random_graphs_compute_the_same_and_are_aligned_back(
     assert_aligns_back(model, seed)
 
 
+@pytest.mark.long
 def test_a_permuted_mobilenet_is_aligned_back_bit_by_bit() -> None:
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=5)

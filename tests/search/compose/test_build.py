@@ -68,6 +68,7 @@ def found(members):
     return teams(members, JUDGE, Budget(macs=2 * whole.macs, count="mean"), whole)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", ["average", "learned", "greedy", "stack", "cascade", "soup"])
 def test_a_built_team_predicts_what_its_head_does_and_loads_from_a_file(
     method, found, models, members, tmp_path

@@ -77,11 +77,9 @@ def test_methods_that_save_nothing_are_tried_on_the_best() -> None:
     )
 
 
-def test_names_are_unique_and_json_gives_the_same_structure() -> None:
+def test_names_are_unique() -> None:
     structures = proposed().structures
     assert len({s.name for s in structures}) == len(structures)
-    for structure in structures[:2]:
-        assert Structure.from_json(structure.to_json()) == structure
 
 
 def test_a_deep_cut_is_reached_in_two_steps() -> None:
@@ -119,6 +117,7 @@ def test_the_original_is_resolved_where_it_keeps_the_budget() -> None:
     assert structure.recipe is None and structure.predicted == 0
 
 
+@pytest.mark.long
 def test_a_latency_is_measured_on_the_built_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def milliseconds(model: object, batch_size: int = 32, **_: object) -> float:
         # Half of the time does not depend on the MACs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +14,20 @@ from saikei.budget import Budget
 from saikei.errors import BudgetError, DiskError, InputError, WorkError
 from saikei.executors.base import TaskFailure
 from saikei.executors.inline import Inline
+from saikei.runs.front import goodness
 from saikei.search.race import (
     Driver,
     Entry,
     RungResult,
     RungTask,
     Schedule,
-    by_score_and_diversity,
     finalists,
     race,
     race_repeats,
     race_rivals,
     space_of,
 )
+from saikei.search.race.promotion import Racer
 from saikei.search.race.schedule import branch
 from saikei.training.parts import TrainingState
 from tests.search.made_up import cost, judge_of_binary, right
@@ -94,9 +96,13 @@ class Memory:
             raise KeyboardInterrupt
 
 
+def by_score(racers: Sequence[Racer]) -> list[float]:
+    return [goodness(one.result.score) - 1e-6 * one.result.score.loss for one in racers]
+
+
 def raced(memory: Memory, made: Made, schedule: Schedule = SCHEDULE, **changes: Any) -> Any:
     driver = Driver(made, Inline(), memory.load, memory.store, made_up)
-    value = changes.pop("value", by_score_and_diversity(JUDGE))
+    value = changes.pop("value", by_score)
     result = race(
         changes.pop("entries", ENTRIES), schedule, SPACE, driver, value, seed=3, **changes
     )

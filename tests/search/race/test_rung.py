@@ -15,7 +15,7 @@ import saikei as sk
 from saikei.distilling import StoredTeacher
 from saikei.edits import PruneChannels, Recipe
 from saikei.errors import BudgetError, WorkError
-from saikei.executors.inline import Inline
+from saikei.executors import Inline, executor_for
 from saikei.scoring.observed import held_out
 from saikei.search.gauge import Gauge
 from saikei.search.race import (
@@ -26,16 +26,15 @@ from saikei.search.race import (
     RungTask,
     Schedule,
     Shared,
-    by_score_and_diversity,
     race,
     race_rivals,
     run_rung,
     space_of,
     trained,
 )
-from saikei.search.race.rung import LONG, RESTARTS, untrained
+from saikei.search.race.rung import RESTARTS, untrained
 from saikei.training.parts import TrainingSettings
-from tests.search.race.test_race import Memory
+from tests.search.race.test_race import Memory, by_score
 from tests.search.small import data
 
 SETTINGS = TrainingSettings(learning_rate=3e-3, batch_size=32)
@@ -104,6 +103,19 @@ def test_rungs_in_any_process_give_what_one_training_gives(classes: Shared) -> N
     assert whole.cost.macs < classes.whole.macs
     model = trained(classes, plan(), whole.state)
     assert bytes_of(classes.judge.predict(model)) == bytes_of(whole.outputs)
+
+
+def test_two_workers_give_the_bits_of_this_process(classes: Shared) -> None:
+    fresh = plan(weights="fresh", teacher=None)
+    tasks = [RungTask(one, 0, 1, 5) for one in (plan(), fresh)]
+    here, there = (
+        executor.run(run_rung, classes, tasks, lambda *_: None)
+        for executor in (Inline(), executor_for(workers=2))
+    )
+    for ours, theirs in zip(here, there, strict=True):
+        assert bytes_of(theirs.outputs) == bytes_of(ours.outputs)
+        assert bytes_of(theirs.state.weights) == bytes_of(ours.state.weights)
+        assert (theirs.score, theirs.cost) == (ours.score, ours.cost)
 
 
 def test_weights_that_training_does_not_improve_stay_and_the_rate_is_lowered(
@@ -194,26 +206,28 @@ def test_the_more_a_cut_has_damaged_the_higher_is_the_rate(classes: Shared) -> N
     assert rate(0.3, weights="fresh") == pytest.approx(given)
 
 
+@pytest.mark.long
 def test_a_long_training_has_the_rate_of_fresh_weights_where_the_parent_learned_from_the_data(
-    classes: Shared,
+    classes: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {"original": classes.judge.loss(classes.judge.predict(classes.originals["original"]))}
+    monkeypatch.setattr("saikei.search.race.rung.LONG", 4)
     learned = replace(classes, losses=losses, training_losses={"original": 0.0})
     other = replace(classes, losses=losses, training_losses=losses)
     settings = replace(SETTINGS, learning_rate=1e-3)
     one = plan(raises_rate=True, settings=settings)
-    first = run_rung(learned, RungTask(one, 0, 1, LONG)).state
+    first = run_rung(learned, RungTask(one, 0, 1, 4)).state
     assert first is not None
 
     def rate(shared: Shared, end: int, **changes: Any) -> float:
-        task = RungTask(replace(one, **changes), 1, end, LONG, first)
+        task = RungTask(replace(one, **changes), 1, end, 4, first)
         state = run_rung(shared, task).state
         assert state is not None
         assert state.best_loss <= first.best_loss
         return state.learning_rate
 
-    assert rate(learned, LONG) == pytest.approx(5e-3)
-    before = [rate(learned, 2), rate(other, LONG), rate(learned, LONG, raises_rate=False)]
+    assert rate(learned, 4) == pytest.approx(5e-3)
+    before = [rate(learned, 2), rate(other, 4), rate(learned, 4, raises_rate=False)]
     assert before == [first.learning_rate] * 3
 
 
@@ -228,8 +242,7 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     driver = Driver(classes, Inline(), memory.load, memory.store)
     entries = [Entry("knapsack", "original", HALF.to_dict(), "kept", "teacher")]
     space = space_of({"batch_size": 32}, 32)
-    value = by_score_and_diversity(classes.judge)
-    result = race(entries, schedule, space, driver, value, seed=1)
+    result = race(entries, schedule, space, driver, by_score, seed=1)
     assert result.failures == {}
     winner = max(result.racers, key=lambda one: one.epoch)
     short, long = race_rivals(winner, schedule, space, driver, seed=1)

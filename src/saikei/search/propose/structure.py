@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
-from saikei.codec import from_jsonable, to_jsonable
 from saikei.costs import Counts
 from saikei.edits.options import Option
 from saikei.edits.recipe import Recipe
-from saikei.errors import InputError
-from saikei.reading import parse_json
 from saikei.search.propose.exact import Counted
 
 Family = Literal[
@@ -53,19 +49,6 @@ class Structure:
     share: float
     via: str | None = None
     step: Recipe | None = None
-
-    def to_json(self) -> str:
-        """The structure as JSON text."""
-        return json.dumps(to_jsonable(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> Structure:
-        """The inverse of `to_json`.
-
-        Raises:
-            InputError: When the text is not the record of a structure.
-        """
-        return from_jsonable(cls, parse_json(text, "The structure", InputError))
 
 
 def structure_of(name: str, family: Family, found: Counted, share: float) -> Structure:

@@ -2,7 +2,7 @@
 
 from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
-from saikei.search.race.promotion import Racer, Value, by_score_and_diversity
+from saikei.search.race.promotion import Racer, Value
 from saikei.search.race.race import RIVAL, RaceResult, Step, race, race_repeats, race_rivals
 from saikei.search.race.rung import LONG, Shared, run_rung, trained
 from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, finalists
@@ -26,7 +26,6 @@ __all__ = [
     "Space",
     "Step",
     "Value",
-    "by_score_and_diversity",
     "finalists",
     "race",
     "race_repeats",

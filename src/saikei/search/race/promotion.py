@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from saikei.runs.front import goodness
-from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.race.plan import Plan, RungResult
 
 # Ranks flip while networks are distilled, so that the last of a family is safe up to this rung.
 SAFE_RUNGS = 3
-# Of equal metrics, the one with the lower loss is better.
-_LOSS_SHARE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,35 +72,3 @@ def places_after(generation: int, generations: int, places: int) -> int:
         places: Number of candidates that go on in the end.
     """
     return places * generation // generations
-
-
-def by_score_and_diversity(judge: Labelled) -> Value:
-    """A value that ranks by the score alone or in an average with the best, whichever is higher.
-
-    The budget is not looked at: it is for races whose candidates can all be averaged.
-
-    Args:
-        judge: Scores outputs on the validation data.
-    """
-
-    def value(racers: Sequence[Racer]) -> list[float]:
-        if not racers:
-            return []
-        alone = [_goodness(judge, racer.result.outputs) for racer in racers]
-        best = max(range(len(racers)), key=alone.__getitem__)
-        means = [_mean(racers[best].result.outputs, racer.result.outputs) for racer in racers]
-        values = [max(one, _goodness(judge, mean)) for one, mean in zip(alone, means, strict=True)]
-        # What lifts the best one is not above it.
-        values[best] = max(values) + _LOSS_SHARE
-        return values
-
-    return value
-
-
-def _goodness(judge: Labelled, outputs: Outputs) -> float:
-    score = judge.score(outputs)
-    return goodness(score) - _LOSS_SHARE * score.loss
-
-
-def _mean(first: Outputs, second: Outputs) -> Outputs:
-    return tuple((a + b) / 2 for a, b in zip(first, second, strict=True))
