@@ -109,6 +109,7 @@ def test_channels_are_cut_by_importance_from_weights_and_gradients(
         assert np.array_equal(a, b)
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_student(trained: keras.Model) -> None:
     students = [sk.PruneChannels(0.5)(trained) for _ in range(2)]
     x, y = data().train

@@ -214,6 +214,7 @@ def test_predictions_made_before_teach_like_their_model(tmp_path, taught):
         assert_same(quick(net(2), stored), taught)
 
 
+@pytest.mark.long
 def test_predictions_in_the_order_of_a_dataset_teach_like_their_model(taught_in_order):
     stored = StoredTeacher(net(1).predict(dataset(), verbose=0))
     assert_same(quick(net(2), stored, dataset()), taught_in_order)
@@ -248,6 +249,7 @@ def test_predictions_in_an_order_that_is_not_known_are_refused():
         quick(net(2), stored, dataset(X[:35], CLASSES[:35]))
 
 
+@pytest.mark.long
 def test_a_cascade_teaches_what_it_predicts():
     members = [net(seed, name=f"m{seed}") for seed in (1, 2)]
     ensemble = Cascade(thresholds=(0.5,))(members)

@@ -95,6 +95,7 @@ def test_a_token_takes_eight_bytes_for_each_class_that_is_kept():
     assert sum(array.nbytes for array in stored.outputs) == X.size * 4 * 8
 
 
+@pytest.mark.long
 def test_files_teach_like_the_model(tmp_path):
     stored = StoredTeacher.of(net(1), X, top_k=4)
     for name, array in zip("ab", stored.outputs, strict=True):

@@ -182,6 +182,7 @@ def test_a_quantised_layer_is_no_reason_for_gradients_to_fail() -> None:
     assert cut.count_params() < model.count_params()
 
 
+@pytest.mark.long
 def test_quantised_layers_take_a_quarter_of_the_bytes_and_give_nearly_the_same() -> None:
     model = network(attention=True)
     edited = Quantize(exclude=("out",))(model)

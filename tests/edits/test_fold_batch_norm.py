@@ -306,7 +306,7 @@ def test_random_graphs_predict_the_same(seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "left"),
     [
-        ("MobileNetV2", 0),
+        pytest.param("MobileNetV2", 0, marks=pytest.mark.long),
         pytest.param("EfficientNetB0", 0, marks=pytest.mark.slow),
         pytest.param("ResNet50V2", 17, marks=pytest.mark.slow),
     ],

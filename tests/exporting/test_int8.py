@@ -50,7 +50,7 @@ def two_inputs_and_outputs() -> keras.Model:
     ("make", "loaded"),
     [
         (convolutional, True),
-        (two_inputs_and_outputs, False),
+        pytest.param(two_inputs_and_outputs, False, marks=pytest.mark.long),
         pytest.param(convolutional, False, marks=pytest.mark.long),
         pytest.param(two_inputs_and_outputs, True, marks=pytest.mark.long),
     ],

@@ -113,7 +113,10 @@ class Given(ClassifierMixin, BaseEstimator):
 
 @pytest.mark.parametrize(
     ("kind", "weighted"),
-    [("softmax", True), pytest.param("sigmoid", False, marks=pytest.mark.slow)],
+    [
+        pytest.param("softmax", True, marks=pytest.mark.long),
+        pytest.param("sigmoid", False, marks=pytest.mark.slow),
+    ],
 )
 def test_the_weights_are_those_of_scikit_learn(kind, weighted):
     x, y = data(kind)

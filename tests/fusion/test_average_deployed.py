@@ -21,6 +21,7 @@ from tests.fusion.average_nets import (
 )
 
 
+@pytest.mark.long
 def test_it_can_be_fused_again_stacked_and_distilled():
     members = team()
     y = labels_of(members[1])
@@ -72,6 +73,7 @@ def test_half_precision_members_are_pooled_in_float32():
         keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT is TensorFlow's")
 @pytest.mark.parametrize("name", ["all", pytest.param("median", marks=pytest.mark.slow)])
 def test_it_exports_to_litert(name, tmp_path):

@@ -91,6 +91,7 @@ def test_validation_stops_the_series_where_it_only_fits_noise() -> None:
     assert all(np.diff(watched.validation_losses) < 0)
 
 
+@pytest.mark.long
 def test_inputs_may_be_a_dictionary() -> None:
     a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
     hidden = L.Dense(4, activation="tanh")(L.Concatenate()([a, b]))

@@ -283,7 +283,9 @@ def padded(end: str) -> tuple[np.ndarray, np.ndarray]:
         pytest.param(Average(), "softmax", False, marks=pytest.mark.long),
         (Average((0.7, 0.3)), "linear", False),
         pytest.param(Average(how="median"), "softmax", False, marks=pytest.mark.long),
-        (sk.Boost(rounds=2, epochs=9, learning_rate=0.03), "linear", True),
+        pytest.param(
+            sk.Boost(rounds=2, epochs=9, learning_rate=0.03), "linear", True, marks=pytest.mark.long
+        ),
     ],
 )
 def test_padding_counts_in_no_fused_model(fusion: Any, end: str, both: bool, tmp_path: Any) -> None:

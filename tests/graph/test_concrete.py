@@ -47,7 +47,7 @@ def test_sizes_that_follow_from_the_input_are_found(name: str) -> None:
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.long)])
 def test_quantised_layers_of_unknown_length_have_the_sizes_of_plain_ones(mode: str) -> None:
     tensor = keras.Input((None,), dtype="int32", name="words")
     contracted = L.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")(L.Embedding(10, 4)(tensor))

@@ -44,7 +44,7 @@ CELLS: dict[str, Any] = {
     ("name", "settings"),
     [
         ("two of them", {"return_sequences": True, "return_state": True}),
-        ("three of them", {}),
+        pytest.param("three of them", {}, marks=pytest.mark.long),
         pytest.param("two of them", {}, marks=pytest.mark.long),
         pytest.param("three of them", {"return_sequences": True}, marks=pytest.mark.long),
     ],

@@ -195,7 +195,7 @@ def test_the_best_model_loads_without_saikei_and_predicts_the_same(
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["rival", "01-knapsack"])
+@pytest.mark.parametrize("name", [pytest.param("rival", marks=pytest.mark.long), "01-knapsack"])
 def test_the_replay_in_the_report_makes_the_shipped_model(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -114,6 +114,7 @@ def test_models_that_are_not_fresh_are_refused():
         )
 
 
+@pytest.mark.long
 def test_rows_that_stand_twice_are_no_reason_to_refuse():
     assert len(quick(data=(np.repeat(X[:20], 2, 0), np.repeat(Y[:20], 2))).rows) == 40
 

@@ -96,6 +96,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(live):
     assert "total_loss" not in history
 
 
+@pytest.mark.long
 def test_stored_and_live_features_teach_the_same(monkeypatch):
     def history(train):
         # One batch, and slowly: where a gradient is almost zero, Adam makes much of rounding.
@@ -113,6 +114,7 @@ def test_stored_and_live_features_teach_the_same(monkeypatch):
             assert other[part] == pytest.approx(stored[part], rel=5e-3), part
 
 
+@pytest.mark.long
 def test_projectors_suit_a_student_that_was_just_cut():
     teacher = net(seed=1)
     fit(teacher, (X, Y), epochs=10, progress=False)
@@ -125,6 +127,7 @@ def test_projectors_suit_a_student_that_was_just_cut():
     assert history["feature_loss"][0] < 1.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("live", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_teacher_is_not_changed(live):
     train = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32) if live else (X, Y)

@@ -121,8 +121,9 @@ TEACHER = net()
 STORED = StoredTeacher.of(TEACHER, X)
 
 
+@pytest.mark.long
 @pytest.mark.backends
-@pytest.mark.parametrize("make", [dense, pytest.param(recurrent, marks=pytest.mark.long)])
+@pytest.mark.parametrize("make", [dense, recurrent])
 def test_parts_give_what_the_whole_gives(make):
     assert_parts_are_the_whole(make)
 
@@ -154,7 +155,7 @@ def batched():
 @pytest.mark.parametrize(
     ("train", "teacher"),
     [
-        (batched().filter(lambda *_: True), STORED),
+        pytest.param(batched().filter(lambda *_: True), STORED, marks=pytest.mark.long),
         pytest.param(Rotating(X[:64], CLASSES[:64]), STORED, marks=pytest.mark.long),
         pytest.param(batched(), None, marks=pytest.mark.slow),
         pytest.param(Rotating(X[:64], CLASSES[:64]), None, marks=pytest.mark.slow),

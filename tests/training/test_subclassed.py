@@ -48,6 +48,7 @@ def arguments(**changes: Any) -> dict[str, Any]:
     return {**defaults, **changes}
 
 
+@pytest.mark.long
 def test_a_subclassed_model_is_fitted_and_fitted_again() -> None:
     model, data = net(), (X, CLASSES)
     first = sk.fit(model, data, data, **arguments()).history

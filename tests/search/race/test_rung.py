@@ -237,6 +237,7 @@ def test_a_candidate_over_the_budget_is_refused(classes: Shared) -> None:
         run_rung(tight, RungTask(plan(), 0, 1, 1))
 
 
+@pytest.mark.long
 def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     memory, schedule = Memory(), Schedule((Rung(1, 3), Rung(3, 1)), generation=2, rival=5)
     driver = Driver(classes, Inline(), memory.load, memory.store)
