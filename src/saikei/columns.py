@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -71,14 +72,14 @@ class Columns:
         ]
 
 
-class InColumns:
+class InColumns(ABC):
     """Base of values that are shown as tables and sentences, in terminals and notebooks alike."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _shown(self) -> Sequence[str | Columns]:
         """The sentences and tables in their order."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self._shown()))
