@@ -17,10 +17,6 @@ Result = TypeVar("Result")
 # The index of each task and its result, in the order in which they are finished.
 Attempts: TypeAlias = Generator[tuple[int, Any], None, None]
 
-# Class names in Python, TensorFlow and torch; JAX only writes it into the message.
-_OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
-_OUT_OF_MEMORY_TEXT = "RESOURCE_EXHAUSTED"
-
 # The kind of a `TaskFailure` without an exception.
 DIED = "ProcessDied"
 
@@ -49,11 +45,6 @@ class TaskFailure:
     def reason(self) -> str:
         """Why there is no result, on one line."""
         return in_one_line(self.error)
-
-    @property
-    def out_of_memory(self) -> bool:
-        """Whether the task asked for more memory than there was, and could catch it."""
-        return self.kind in _OUT_OF_MEMORY or _OUT_OF_MEMORY_TEXT in str(self.error)
 
 
 class Executor(Protocol):

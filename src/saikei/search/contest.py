@@ -20,7 +20,8 @@ from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, goodness
 from saikei.runs.record import Decision, EffortRecord
 from saikei.scoring.observed import held_out
-from saikei.search.compose import Member, Team, gains, lack, teacher, teams
+from saikei.search.compose import Member, Team, gains, teacher, teams
+from saikei.search.compose.spend import Limits
 from saikei.search.context import RunContext
 from saikei.search.events import Events
 from saikei.search.race import (
@@ -274,7 +275,7 @@ class Contest:
         ).teams
         if not best:
             return []
-        left = lack(best[0], members, context.judge, context.budget, context.whole).left
+        left = Limits(context.budget, context.whole).left(best[0].cost)
         if min(left.values(), default=0.0) < 0.1:
             return []
         tried = {(r.plan.family, r.plan.parent, structure_key(r.plan)) for r in racers}

@@ -13,7 +13,7 @@ from saikei.judging.nested import Nest
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.metrics import find_metric
 from saikei.scoring.task import Task
-from saikei.search.compose import Member, gains, is_better, lack, teams, trained_teams
+from saikei.search.compose import Member, gains, is_better, teams, trained_teams
 from tests.search.compose.made_up import TASK, WHOLE, cost, crowd, judge_of, labels, member
 
 FULL = Budget(macs=1.0)
@@ -196,24 +196,6 @@ def test_a_member_may_gain_by_the_part_of_the_budget_that_it_fills():
     members.append(member("better but too large", y, 600, 1.6, 3))
     found = gains(members, judge_of(y), FULL, WHOLE)
     assert found["fits"] > found["better but too large"]
-
-
-def test_lack_names_the_worst_classes_and_the_share_of_the_budget_that_is_left():
-    y = labels(800)
-    members = crowd(y, 2, 250, 3.0)
-    members = [replace(one, outputs=(_blind(one.outputs[0], y, 2),)) for one in members]
-    found = teams(members, judge_of(y), FULL, WHOLE, ("average",))
-    lacking = lack(found.teams[0], members, judge_of(y), FULL, WHOLE)
-    assert lacking.worst_classes[0] == 2
-    assert lacking.left == {"macs": pytest.approx(0.5)}
-    share = float((y == 2).mean())
-    assert share <= lacking.nobody <= lacking.share_wrong < share + 0.2
-
-
-def _blind(p, y, label):
-    p = p.copy()
-    p[y == label, label] = 0
-    return p / p.sum(axis=1, keepdims=True)
 
 
 def test_a_boosted_series_is_planned_within_budget_and_epochs():

@@ -2,8 +2,7 @@
 
 from saikei.search.compose.build import Built, build, teacher
 from saikei.search.compose.gains import Gain, gains
-from saikei.search.compose.lack import lack
-from saikei.search.compose.team import Lack, Member, Team
+from saikei.search.compose.team import Member, Team
 from saikei.search.compose.teams import METHODS, Composition, is_better, teams
 from saikei.search.compose.trained import TrainedTeam, trained_teams
 
@@ -12,14 +11,12 @@ __all__ = [
     "Built",
     "Composition",
     "Gain",
-    "Lack",
     "Member",
     "Team",
     "TrainedTeam",
     "build",
     "gains",
     "is_better",
-    "lack",
     "teacher",
     "teams",
     "trained_teams",

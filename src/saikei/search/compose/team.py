@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,23 +85,3 @@ class Team:
             "complexity": self.complexity,
             "head": {} if self.head is None else self.head.to_dict(),
         }
-
-
-@dataclass(frozen=True)
-class Lack:
-    """What the best team lacks: a hint for the next generation of candidates.
-
-    Args:
-        left: For each limit of the budget the share that the team leaves unused, 0 to 1.
-        share_wrong: The share of rows whose label the team does not predict; for numbers the share
-            of the labels' variance that is left.
-        worst_classes: The classes with the largest share of wrong rows, the worst first; empty
-            where labels are not classes.
-        nobody: The share of rows that no single member predicts correctly, so that another
-            combination of these members cannot help; for numbers 0.
-    """
-
-    left: Mapping[str, float]
-    share_wrong: float
-    worst_classes: tuple[int, ...]
-    nobody: float
