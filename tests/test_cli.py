@@ -360,27 +360,17 @@ def test_explain_refuses_what_it_cannot_explain(
     assert "holds no 'x_val'" in said
 
 
-def test_optimize_writes_what_python_does_a_record_and_a_report(
+# A search of a few seconds, as the command line and as Python take it.
+LEAST = ("--effort", "3", "--methods", "prune", "--no-latency", "--no-rivals")
+SAME: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
+
+
+def test_optimize_writes_a_model_a_record_and_a_report(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    splits = digits()
-    same: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
-    result = optimize(
-        keras.saving.load_model(folder / "m0.keras"),
-        splits.train,
-        splits.validation,
-        budget(macs="0.5"),
-        test=splits.test,
-        progress=False,
-        **same,
-    )
     arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
-    arguments += ("--effort", "3", "--methods", "prune", "--no-latency", "--no-rivals")
-    arguments += ("--out", tmp_path / "run")
+    arguments += (*LEAST, "--out", tmp_path / "run")
     shown = run_json(capsys, *arguments)
-    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
-    for one, other in zip(result.best.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
     assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!")
     best = keras.saving.load_model(shown["best"])
     assert best.count_params() < small_network(0).count_params()
@@ -661,3 +651,25 @@ def test_numbers_with_a_point_are_shares_and_others_counts(text: str, value: flo
 def test_a_budget_needs_a_limit() -> None:
     with pytest.raises(InputError, match="--macs"):
         budget()
+
+
+@pytest.mark.long
+def test_python_and_command_line_do_the_same(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`saikei optimize` is `saikei.optimize`: same seed, same data, same model."""
+    splits = digits()
+    result = optimize(
+        keras.saving.load_model(folder / "m0.keras"),
+        splits.train,
+        splits.validation,
+        budget(macs="0.5"),
+        test=splits.test,
+        progress=False,
+        **SAME,
+    )
+    arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
+    run_json(capsys, *arguments, *LEAST, "--out", tmp_path / "run")
+    again = keras.saving.load_model(tmp_path / "run" / "best.keras")
+    for one, other in zip(result.best.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
