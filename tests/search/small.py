@@ -20,9 +20,10 @@ BUDGET = sk.Budget(macs=0.3)
 EFFORT = 24
 # What a search of a few seconds is asked for, beside what `search` gives. One whole search, of all
 # methods and with latencies, is that of the fixture `finished`.
-BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], "latency": False}
+SOON: dict[str, Any] = {"latency": False, "rivals": False}
+BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], **SOON}
 # And what one that only has to run is asked for.
-LEAST: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
+LEAST: dict[str, Any] = {"effort": 3, "methods": ["prune"], **SOON}
 
 
 @cache

@@ -19,9 +19,7 @@ from tests.search.small import BRIEF, LEAST, data, dense, search
 def several() -> Result:
     """Two models, without validation data and without a folder."""
     models = [dense(seed, name=f"net_{seed}") for seed in (0, 1)]
-    return search(
-        models, None, validation=None, budget=sk.Budget(params=0.5), rivals=False, **BRIEF
-    )
+    return search(models, None, validation=None, budget=sk.Budget(params=0.5), **BRIEF)
 
 
 def test_each_of_several_models_is_cut_and_one_teacher_is_chosen(several: Result) -> None:
