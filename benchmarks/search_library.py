@@ -1,20 +1,28 @@
-"""From a library to structures: how fast a front is, and how well real losses are predicted.
+"""From a library to structures: how fast, how well losses are predicted, what a library costs.
 
-The first part makes a library of ResNet50 whose costs are counted and whose losses are made up,
-since time does not depend on them, and answers 20 budgets from it. The second part trains a small
-residual network on digits, measures its library, stitches and refits random structures, and
-compares predicted with real divergence.
+- `front`: a library of ResNet50 whose costs are counted and whose losses are made up, since time
+  does not depend on them, answers 20 budgets;
+- `ranks`: a small residual network is trained on digits, its library is measured, random structures
+  are stitched and refitted, and their real divergence is compared with the predicted one;
+- `library`: the time of measuring options of ResNet50 against that of forward passes;
+- `share`: what a small search spends on anything but training and evaluation.
+
+Times are CPU seconds of this process, of parts of one run, so that other programs matter less.
 
     pip install '.[tensorflow]'
-    python benchmarks/search_library.py
+    python benchmarks/search_library.py front ranks library share
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -23,35 +31,39 @@ import numpy as np
 from keras import layers
 
 import saikei as sk
+from saikei.calibration.run import Run
 from saikei.channels import map_channels
 from saikei.costs import Counts, count_costs
 from saikei.costs.per_call import CallCosts, calls_of
 from saikei.datasets import digits
-from saikei.edits import Factorize, PruneChannels, RemoveLayers
+from saikei.edits import PruneChannels
 from saikei.edits.options import Option, stitch
-from saikei.errors import SaikeiError
 from saikei.graph import Graph, build, read
-from saikei.search.library import Library, Measured
+from saikei.search.library import Library, Measured, build_library
 from saikei.search.propose import Proposer, agreement, random_structures
 
 BUDGETS = np.linspace(0.1, 0.9, 20)
 ROWS = 256
+# Rows of an epoch whose forward passes a library is compared with.
+EPOCH = 10_000
 
 
 def main() -> None:
-    """Run both parts and print them."""
+    """Run the chosen parts and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts = {"front": front, "ranks": ranks, "library": library_of_resnet, "share": share}
+    parser.add_argument("parts", nargs="*", choices=parts, default=["front", "ranks"])
     parser.add_argument("--structures", type=int, default=50, help="random structures to measure")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--skip-resnet", action="store_true", help="only the second part")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the small networks")
+    parser.add_argument(
+        "--size", type=int, default=64, help="height and width of ResNet50's images"
+    )
     arguments = parser.parse_args()
-    if not arguments.skip_resnet:
-        front_of_resnet()
-    for seed in arguments.seeds:
-        predicted_and_real(seed, arguments.structures)
+    for part in arguments.parts:
+        parts[part](arguments)
 
 
-def front_of_resnet() -> None:
+def front(_: argparse.Namespace) -> None:
     """The time of 20 budgets on ResNet50."""
     graph = read(keras.applications.ResNet50(weights=None))
     library = made_up(graph)
@@ -100,33 +112,141 @@ def made_up(graph: Graph) -> Library:
     return Library(tuple(entries), (), (), whole, 0, "nats", 0.0)
 
 
-def predicted_and_real(seed: int, count: int) -> None:
-    """Rank correlation of predicted and real divergence of random structures."""
+def ranks(arguments: argparse.Namespace) -> None:
+    """Rank correlation of predicted and real divergence of random structures, for each seed."""
+    for seed in arguments.seeds:
+        _ranks(seed, arguments.structures)
+
+
+def _ranks(seed: int, count: int) -> None:
     data = digits(seed)
+    assert data.validation is not None
     x, y = data.train
-    held_out = data.validation[0][:ROWS] if data.validation is not None else x[-ROWS:]
+    held_out = data.validation[0]
     model = trained(seed, (x, y))
     graph = read(model)
     given = np.asarray(model(held_out), np.float64)
 
     def loss(options: tuple[Option, ...]) -> float:
-        made = build(stitch(graph, options, (x[:ROWS], y[:ROWS]))[1])
-        outputs = np.asarray(made(held_out), np.float64)
+        _, stitched = stitch(graph, options, (x[:ROWS], y[:ROWS]))
+        outputs = np.asarray(build(stitched)(held_out), np.float64)
         return float(np.mean(np.sum(given * np.log((given + 1e-9) / (outputs + 1e-9)), axis=1)))
 
-    begin = time.perf_counter()
-    library = measured(graph, loss, (x[:ROWS], y[:ROWS]))
+    begin = time.process_time()
+    library = build_library(model, (x, y), data.validation)
     print(
         f"digits, seed {seed}: {len(library.sites)} sites, {len(library.entries)} options, "
-        f"{time.perf_counter() - begin:.0f} s"
+        f"{time.process_time() - begin:.0f} s",
+        flush=True,
     )
-    space = Proposer(graph, library).space(0)
-    structures = random_structures(space, count, np.random.default_rng(seed))
+    spaces = Proposer(graph, library).spaces()
+    structures = random_structures(spaces, count, np.random.default_rng(seed))
     found = agreement(library, structures, [loss(options) for options in structures])
     print(
         f"  {count} random structures: rank correlation {found.correlation:.3f}, with a weight for "
-        f"each method {found.reweighted_correlation:.3f}; real over predicted {found.ratio:.2f}"
+        f"each method, fitted to the others, {found.reweighted_correlation:.3f}; real over "
+        f"predicted {found.ratio:.2f}",
+        flush=True,
     )
+
+
+def library_of_resnet(arguments: argparse.Namespace) -> None:
+    """The time of a library of ResNet50 in forward passes of an epoch."""
+    size, draw = arguments.size, np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3), classes=10)
+    x = draw.normal(size=(1024, size, size, 3)).astype("float32")
+    y = draw.integers(0, 10, len(x))
+    model.predict_on_batch(x[:32])
+    begin = time.process_time()
+    for start in range(0, 128, 32):
+        model.predict_on_batch(x[start : start + 32])
+    epoch = (time.process_time() - begin) * EPOCH / 128
+    print(f"ResNet50, {size}×{size}: forward passes of {EPOCH:,} rows {epoch:.0f} s", flush=True)
+    begin = time.process_time()
+
+    def progress(done: int, count: int) -> None:
+        seconds = time.process_time() - begin
+        print(f"  {done} of {count} options: {seconds:.0f} s", flush=True)
+
+    library = build_library(model, (x[:512], y[:512]), (x[512:], y[512:]), progress=progress)
+    seconds = time.process_time() - begin
+    print(
+        f"  library of {len(library.entries)} options on {library.rows} rows: {seconds:.0f} s, "
+        f"{seconds / epoch:.2f} times the forward passes of {EPOCH:,} rows; "
+        f"work of {library.passes:,.0f} rows"
+    )
+
+
+class Clock:
+    """CPU seconds by kind; of functions that call each other the outermost one counts."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.inside: str | None = None
+
+    @contextlib.contextmanager
+    def counting(self, owner: Any, name: str, kind: str) -> Iterator[None]:
+        """Count the time of a method of a class."""
+        method: Callable[..., Any] = getattr(owner, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self.inside is not None:
+                return method(*args, **kwargs)
+            self.inside, begin = kind, time.process_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.seconds[kind] += time.process_time() - begin
+                self.inside = None
+
+        setattr(owner, name, timed)
+        try:
+            yield
+        finally:
+            setattr(owner, name, method)
+
+
+def share(arguments: argparse.Namespace) -> None:
+    """The share of a search that is neither training nor evaluation, by stages."""
+    seed = arguments.seeds[0]
+    data = digits(seed)
+    model = trained(seed, data.train)
+    clock, stages = Clock(), Counter[str]()
+    stage, last = "beginning", (time.process_time(), 0.0)
+
+    def note(event: Any) -> None:
+        nonlocal stage, last
+        now = time.process_time(), sum(clock.seconds.values())
+        stages[stage] += (now[0] - last[0]) - (now[1] - last[1])
+        stage, last = event.values["what"] if event.kind == "stage" else stage, now
+
+    evaluating = ("evaluate", "predict", "predict_on_batch", "test_on_batch")
+    counted = [(keras.Model, "fit", "training"), (keras.Model, "train_on_batch", "training")]
+    counted += [(keras.Model, name, "evaluation") for name in evaluating]
+    counted += [(Run, name, "evaluation") for name in ("step", "peek", "finish")]
+    begin = time.process_time()
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        for owner, name, kind in counted:
+            stack.enter_context(clock.counting(owner, name, kind))
+        sk.optimize(
+            model,
+            data.train,
+            data.validation,
+            sk.Budget(macs=0.3),
+            out=folder + "/run",
+            latency=False,
+            seed=seed,
+            progress=False,
+            events=note,
+        )
+    whole = time.process_time() - begin
+    print(f"a search on digits, seed {seed}: {whole:.0f} s")
+    clock.seconds["anything else"] = whole - sum(clock.seconds.values())
+    for kind, seconds in clock.seconds.most_common():
+        print(f"  {kind}: {seconds:.1f} s, {100 * seconds / whole:.1f} %")
+    for name, seconds in stages.most_common():
+        print(f"    {name}: {seconds:.1f} s, {100 * seconds / whole:.1f} %")
 
 
 def trained(seed: int, data: tuple[np.ndarray, np.ndarray]) -> keras.Model:
@@ -143,22 +263,6 @@ def trained(seed: int, data: tuple[np.ndarray, np.ndarray]) -> keras.Model:
     model = keras.Model(tensor, layers.Dense(10, activation="softmax", name="classes")(x))
     sk.fit(model, data, epochs=8, batch_size=32, learning_rate=3e-3, seed=seed, progress=False)
     return model
-
-
-def measured(
-    graph: Graph, loss: Callable[[tuple[Option, ...]], float], data: tuple[np.ndarray, np.ndarray]
-) -> Library:
-    """The library of channels, ranks and blocks."""
-    entries = []
-    for kind in (PruneChannels, Factorize, RemoveLayers):
-        for option in kind.options(graph, data):
-            try:
-                costs = count_costs(map_channels(stitch(graph, (option,))[1]))
-                entries.append(Measured(option, loss((option,)), 0.0, costs))
-            except SaikeiError:
-                continue
-    whole = count_costs(map_channels(graph))
-    return Library(tuple(entries), (), (), whole, ROWS, "nats", 0.0)
 
 
 if __name__ == "__main__":

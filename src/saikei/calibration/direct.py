@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import keras
@@ -95,9 +96,16 @@ def _batch_norm(operation: Operation, config: Any) -> Callable[[Any], Any]:
     shift = numbers.get("beta", 0.0) - numbers["moving_mean"] * scale
     axis = config["axis"][0] if isinstance(config["axis"], (list, tuple)) else config["axis"]
 
-    def along(x: Any, values: Any) -> Any:
-        shape = [1] * len(x.shape)
-        shape[axis] = len(values)
-        return ops.convert_to_tensor(values.astype(np.float32).reshape(shape))
+    @cache
+    def along(rank: int) -> tuple[Any, Any]:
+        shape = [1] * rank
+        shape[axis] = len(scale)
+        parts = (part.astype(np.float32).reshape(shape) for part in (scale, shift))
+        first, second = map(ops.convert_to_tensor, parts)
+        return first, second
 
-    return lambda x: ops.add(ops.multiply(x, along(x, scale)), along(x, shift))
+    def normalised(x: Any) -> Any:
+        factor, offset = along(len(x.shape))
+        return ops.add(ops.multiply(x, factor), offset)
+
+    return normalised

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import keras
@@ -17,7 +18,7 @@ from saikei.calibration.direct import Direct, direct
 from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
 from saikei.graph.instantiate import cheap_initialisers, instantiate, load_weights
 from saikei.graph.internals import mask_of, set_mask, takes_training
-from saikei.tensors import to_numpy
+from saikei.tensors import to_floats, to_numpy
 
 # Samples that a layer computes at once: as many as have so many bytes, within limits.
 BATCH_BYTES, FEWEST, MOST = 2**23, 16, 512
@@ -135,10 +136,62 @@ class Run:
         self.put(index, outcome.after)
         return outcome
 
-    def finish(self, start: int) -> None:
-        """Run all calls from one on, which is the next."""
+    def outputs(self, start: int) -> list[Array]:
+        """Run all calls from one on, which is the next, and give the graph's outputs.
+
+        The samples go through all calls a few at a time, and their tensors stay with the backend.
+        """
+        size = self._rows_at_once(start)
+        parts: list[list[Array]] = []
+        for begin in range(0, self.samples, size):
+            found = self._through(start, slice(begin, min(begin + size, self.samples)))
+            if found is None:
+                break
+            parts.append(found)
+        else:
+            return [np.concatenate(each) for each in zip(*parts, strict=True)]
         for index in range(start, len(self.graph.calls)):
             self.put(index, self._outcome(index, self._values, before=False).after)
+        return [to_floats(self.value(ref).array) for ref in self.graph.output_refs()]
+
+    def _rows_at_once(self, start: int) -> int:
+        tensors = [spec for call in self.graph.calls[start:] for spec in call.outputs]
+        if any(None in spec.shape[1:] for spec in tensors):
+            return FEWEST
+        largest = max((spec.bytes_per_sample() for spec in tensors), default=1)
+        return min(max(BATCH_BYTES // max(largest, 1), FEWEST), MOST)
+
+    def _through(self, start: int, rows: slice) -> list[Array] | None:
+        """Outputs of some samples; `None` where a tensor has other rows than the samples."""
+        if any(len(value.array) != self.samples for value in self._values.values()):
+            return None
+        alive = {ref: _tensor(value, rows) for ref, value in self._values.items()}
+        readers = Counter(self._readers)
+        for index in range(start, len(self.graph.calls)):
+            for position, tensor in enumerate(self._tensors(index, alive, rows)):
+                if tuple(tensor.shape)[:1] != (rows.stop - rows.start,):
+                    return None
+                if readers[TensorRef(index, position)]:
+                    alive[TensorRef(index, position)] = tensor
+            for ref in self.graph.calls[index].inputs():
+                readers[ref] -= 1
+                if not readers[ref]:
+                    alive.pop(ref, None)
+        return [to_floats(alive[ref]) for ref in self.graph.output_refs()]
+
+    def _tensors(self, index: int, alive: Mapping[TensorRef, Any], rows: slice) -> list[Any]:
+        call = self.graph.calls[index]
+        operation = self.graph.operations[call.operation]
+        if operation.kind == "InputLayer":
+            return [_tensor(Value(np.asarray(self._inputs[TensorRef(index, 0)])), rows)]
+        given = [alive[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in call.leaves()]
+        tensors = [alive[ref] for ref in call.inputs()]
+        if len(tensors) == 1 and _is_plain_tensor(tensors[0]):
+            function = self._function(operation)
+            if function is not None:
+                linear = function.linear(tensors[0])
+                return [linear if function.activation is None else function.activation(linear)]
+        return list(tree.flatten(_called(self._instance(index), call, given)))
 
     def put(self, index: int, values: Iterable[Value]) -> None:
         """Take the outputs of the call that is next as known."""
@@ -198,16 +251,8 @@ class Run:
             if function is not None:
                 return _direct_outcome(function, tensors[0], before)
         layer = self._instance(index)
-        nested = (call.args, dict(call.kwargs))
         rows = self._rows(call, values)
-
-        def run(given: list[Any]) -> Any:
-            args, kwargs = tree.pack_sequence_as(nested, given)
-            if takes_training(layer) and len(args) < 2:
-                # As `predict` does, whatever the layer was connected with.
-                kwargs = {**kwargs, "training": False}
-            return layer(*args, **kwargs)
-
+        run = partial(_called, layer, call)
         activation = fused_activation(operation, layer)
         if activation is None or not before:
             outputs = _in_batches(run, arguments, rows)
@@ -265,6 +310,21 @@ class Run:
         return self._instances[call.operation]
 
 
+def outputs_of(graph: Graph, inputs: Any) -> list[Any]:
+    """The outputs of a graph for samples.
+
+    For a graph that is run once this is faster than a model, which is compiled first.
+
+    Args:
+        graph: The graph.
+        inputs: Nested as the graph nests its inputs, one sample a row.
+
+    Returns:
+        An array `(n, …)` for each output.
+    """
+    return Run(graph, inputs, graph.output_refs()).outputs(0)
+
+
 def same_operation(one: Operation, other: Operation) -> bool:
     """Whether two operations are the same layer, with the same settings and arrays."""
     return one is other or (
@@ -287,6 +347,20 @@ def fused_activation(operation: Operation, layer: Any) -> Any:
         return None
     activation = getattr(layer, "activation", None)
     return None if activation is keras.activations.linear else activation
+
+
+def _called(layer: Any, call: Call, given: list[Any]) -> Any:
+    """What a layer gives for the leaves of a call's arguments."""
+    args, kwargs = tree.pack_sequence_as((call.args, dict(call.kwargs)), given)
+    if takes_training(layer) and len(args) < 2:
+        # As `predict` does, whatever the layer was connected with.
+        kwargs = {**kwargs, "training": False}
+    return layer(*args, **kwargs)
+
+
+def _is_plain_tensor(tensor: Any) -> bool:
+    float32 = keras.backend.standardize_dtype(tensor.dtype) == "float32"
+    return float32 and len(tensor.shape) > 1 and mask_of(tensor) is None
 
 
 def _is_plain(value: Value) -> bool:

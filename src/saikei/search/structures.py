@@ -10,11 +10,12 @@ from itertools import chain, zip_longest
 
 import keras
 
+from saikei.calibration.run import outputs_of
+from saikei.calibration.samples import calibration_inputs
 from saikei.codec import to_jsonable
 from saikei.edits.base import read_with_sizes
 from saikei.edits.options import Option, stitch
 from saikei.errors import BudgetError, EditError, InputError
-from saikei.graph import build
 from saikei.runs.record import Decision, LibraryRecord
 from saikei.search.context import RunContext
 from saikei.search.events import Events
@@ -113,11 +114,12 @@ def _measure(model: keras.Model, context: RunContext) -> Measure:
     graph = read_with_sizes(model, context.calibration)
     judge = context.judge.take(slice(_ROWS))
     data = keras.tree.map_structure(lambda leaf: leaf[:_ROWS], context.calibration[:2])
-    original = judge.predict(model)
+    inputs = calibration_inputs(graph, judge.x, len(judge))
+    original = outputs_of(graph, inputs)
 
     def measure(options: tuple[Option, ...]) -> float:
         _, edited = stitch(graph, options, data)
-        return divergence(judge.predict(build(edited)), original, judge.tasks, judge.labels)[0]
+        return divergence(outputs_of(edited, inputs), original, judge.tasks, judge.labels)[0]
 
     return measure
 

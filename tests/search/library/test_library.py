@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 
 from saikei import profile
-from saikei.edits import Edit, PruneChannels, RemoveLayers, ReplaceActivation
+from saikei.edits import Edit, PruneChannels, RemoveLayers, ReplaceActivation, ReplaceHead
 from saikei.edits.options import Option, stitch
 from saikei.errors import InputError
 from saikei.executors import Inline, TaskFailure
@@ -144,6 +144,27 @@ def test_blocks_go_one_by_one_and_the_weakest_first(library: Library) -> None:
     assert sites[0] == "block:add1"
     assert library.depth[1].loss >= library.depth[0].loss
     assert library.depth[1].costs.params < library.depth[0].costs.params
+
+
+def test_cuts_of_what_a_new_head_reads_are_measured_together_with_it() -> None:
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, activation="relu", name="first")(x)
+    x = layers.Conv2D(6, 3, activation="relu", name="map")(x)
+    x = layers.Dense(4, activation="softmax", name="out")(layers.Flatten(name="flatten")(x))
+    methods = (PruneChannels, ReplaceHead)
+    library = build_library(keras.Model(inputs, x), _data(0), _data(1), methods)
+    heads, cuts = library.sites["head:flatten"], library.sites["channels:map"]
+    assert len(library.pairs) == len(heads) * len(cuts)
+    for pair in library.pairs:
+        head = next(e for e in heads if e.option == pair.first)
+        cut = next(e for e in cuts if e.option == pair.both.option)
+        assert pair.both.costs.params < head.costs.params
+        added = library.added_loss(cut, head)
+        assert added == pytest.approx(max(pair.both.loss - head.loss, 0.0))
+        assert library.added_loss(cut, None) == cut.loss
+    upstream = library.sites["channels:first"][0]
+    assert library.added_loss(upstream, heads[0]) == upstream.loss
 
 
 def test_a_library_survives_its_file_exactly(library: Library, tmp_path: Path) -> None:

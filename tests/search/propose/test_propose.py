@@ -128,11 +128,13 @@ def test_a_latency_is_measured_on_the_built_model(monkeypatch: pytest.MonkeyPatc
 
     for module in ("exact", "proposer"):
         monkeypatch.setattr(f"saikei.search.propose.{module}.measure_latency", milliseconds)
-    structure = resolve(library(), graph(), Budget(latency=0.7, batch_size=4))
+    entries = tuple(e for e in library().entries if e.option.method == "prune")
+    channels = replace(library(), entries=entries)
+    structure = resolve(channels, graph(), Budget(latency=0.7, batch_size=4))
     assert structure.costs.latency is not None and structure.costs.latency <= 0.7 * 4
     assert structure.costs.macs <= 0.4 * library().original.macs
     with pytest.raises(BudgetError, match="latency can be brought down to"):
-        resolve(library(), graph(), Budget(latency=0.4, batch_size=4))
+        resolve(channels, graph(), Budget(latency=0.4, batch_size=4))
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,8 @@ def test_predicted_costs_are_those_of_the_graph_for_channels_and_near_them_for_o
     draw = np.random.default_rng(1)
     counter = Counter(graph(), Budget(macs=0.5))
     errors = []
-    spaces = [proposer().space(depth, memory=True) for depth in range(3)]
-    for space in spaces if method else proposer().spaces(memory=True):
+    for depth in range(3):
+        space = proposer().space(depth, memory=True)
         for _ in range(4):
             levels = np.array(
                 [

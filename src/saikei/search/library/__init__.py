@@ -2,7 +2,7 @@
 
 from saikei.search.library.build_library import build_library
 from saikei.search.library.divergence import divergence
-from saikei.search.library.library import LeftOut, Library, Measured
+from saikei.search.library.library import LeftOut, Library, Measured, Pair
 from saikei.search.library.measure import measure_site
 
-__all__ = ["LeftOut", "Library", "Measured", "build_library", "divergence", "measure_site"]
+__all__ = ["LeftOut", "Library", "Measured", "Pair", "build_library", "divergence", "measure_site"]

@@ -34,21 +34,20 @@ from saikei.search.library.divergence import unit_of
 from saikei.search.library.library import LeftOut, Library, Measured
 from saikei.search.library.measure import Shared, SiteResult, SiteTask, measure_site
 from saikei.search.library.nearby import LAYERS, layers_to_refit
+from saikei.search.library.together import one_by_one, with_new_layers
 from saikei.writing import write_text
 
 # Rows that losses are measured on, and rows that layers are refitted on.
 ROWS, FEWEST, FIT, FEWEST_FIT = 1024, 16, 512, 64
 # Work that a library may take, ranking channels aside: rows that the whole model computes, or
 # multiply-accumulates where those are more.
-PASSES, MACS = 8_000, 1e11
+PASSES, MACS = 5_000, 5e10
 # Options of one task, and tasks of a library where there are few options.
 MOST, TASKS = 48, 8
 # Share of the calls that a refit of the nearest layers computes, on average, and of the work that
 # refits may take, of these and of all layers.
 NEARBY = 0.1
 FIT_SHARE, FIT_SHARE_OF_ALL = 0.1, 0.4
-# Blocks that are removed one by one.
-DEPTH = 16
 
 Progress = Callable[[int, int], None]
 PARTS = "library"
@@ -74,7 +73,7 @@ def build_library(
         data: What channels are ranked by and layers are refitted on: what `keras.Model.fit` takes.
         held_out: `(x, y)` or `(x, y, sample_weight)` that the losses are measured on, arrays or a
             dataset; other samples than in `data`. Up to 1,024 rows are used, fewer of large
-            models, so that the work stays within about 8,000 rows through the whole model.
+            models, so that the work stays within about 5,000 rows through the whole model.
         methods: The edits whose options are measured; `None` for all that are imported.
         executor: Runs the measurements; `None` for this process.
         folder: An existing folder for finished parts and the result, `library.json`; what is
@@ -103,7 +102,8 @@ def build_library(
     library = Library(
         entries=entries,
         left_out=tuple(one for one in results if isinstance(one, LeftOut)),
-        depth=_one_by_one(measuring, entries),
+        depth=one_by_one(measuring.measure, entries),
+        pairs=with_new_layers(measuring.measure, graph, entries),
         original=count_costs(channel_map),
         rows=len(tree.flatten(shared.inputs)[0]) - shared.fit,
         unit=unit_of(shared.tasks),
@@ -285,47 +285,3 @@ class _Stored:
 
 def _failed(task: SiteTask, failure: TaskFailure) -> SiteResult:
     return SiteResult(tuple(LeftOut(c[-1], failure.reason) for c in task.choices), 0.0)
-
-
-def _one_by_one(measuring: _Measuring, entries: Sequence[Measured]) -> tuple[Measured, ...]:
-    """Blocks removed one after the other, each time the one that then loses least.
-
-    A loss hardly shrinks when more blocks are gone. So the losses of the step before are bounds,
-    and only the blocks that may still be the best are measured again.
-    """
-    bounds = {e.option.site: e for e in entries if e.option.edit.one_by_one}
-    removed: list[Measured] = []
-    while bounds and len(removed) < DEPTH:
-        gone = tuple(one.option for one in removed)
-        best = _least(measuring, bounds, gone) if gone else min(bounds.values(), key=_loss)
-        if best is None:
-            break
-        removed.append(best)
-        del bounds[best.option.site]
-        taken = set(best.option.layers)
-        bounds = {s: e for s, e in bounds.items() if not taken >= set(e.option.layers)}
-    return tuple(removed)
-
-
-def _least(
-    measuring: _Measuring, bounds: dict[str, Measured], gone: tuple[Option, ...]
-) -> Measured | None:
-    """The block that loses least beside those that are gone; `bounds` gets the new losses."""
-    current: dict[str, Measured] = {}
-    while True:
-        best = min(current.values(), key=_loss, default=None)
-        rest = [e for s, e in bounds.items() if s not in current]
-        nearest = min(rest, key=_loss, default=None)
-        if best is not None and (nearest is None or best.loss <= nearest.loss):
-            return best
-        if nearest is None:
-            return None
-        (found,) = measuring.measure([(*gone, nearest.option)])
-        if isinstance(found, LeftOut):
-            del bounds[nearest.option.site]
-            continue
-        current[nearest.option.site] = bounds[nearest.option.site] = found
-
-
-def _loss(entry: Measured) -> float:
-    return entry.loss

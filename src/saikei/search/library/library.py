@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,20 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two options that lose more together than alone.
+
+    Args:
+        first: The one that replaces layers by new ones.
+        both: The other one, a cut of the channels that the new layers read, with the loss and the
+            costs of both together.
+    """
+
+    first: Option
+    both: Measured
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """An option that cannot be applied, or changes nothing.
 
@@ -65,6 +80,7 @@ class Library:
         unit: Of the losses: `"nats"` for classes, `"share of variance"` for numbers; a sum of
             both for a model with outputs of both kinds.
         passes: Work that it took, as rows for which the whole original was computed once.
+        pairs: Options that replace layers, together with cuts of the channels that these read.
     """
 
     entries: tuple[Measured, ...]
@@ -74,6 +90,7 @@ class Library:
     rows: int
     unit: Unit
     passes: float
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def sites(self) -> Mapping[str, tuple[Measured, ...]]:
@@ -82,6 +99,23 @@ class Library:
         for entry in self.entries:
             found[entry.option.site].append(entry)
         return {site: tuple(entries) for site, entries in found.items()}
+
+    def added_loss(self, entry: Measured, replaced: Measured | None) -> float:
+        """What an option adds to the loss of a structure.
+
+        Args:
+            entry: The option alone.
+            replaced: The option of the structure that replaces layers; `None` for none.
+        """
+        if replaced is not None:
+            both = self._together.get((*_place(replaced.option), *_place(entry.option)))
+            if both is not None:
+                return max(both.loss - max(replaced.loss, 0.0), 0.0)
+        return max(entry.loss, 0.0)
+
+    @cached_property
+    def _together(self) -> Mapping[tuple[str, ...], Measured]:
+        return {(*_place(pair.first), *_place(pair.both.option)): pair.both for pair in self.pairs}
 
     def save(self, folder: Path) -> Path:
         """Write the library into a folder, as `library.json`.
@@ -110,3 +144,7 @@ class Library:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"'{path}' cannot be read: {error}.") from error
         return from_jsonable(cls, parse_json(text, f"'{path}'", InputError))
+
+
+def _place(option: Option) -> tuple[str, str]:
+    return option.site, option.change

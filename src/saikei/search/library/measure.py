@@ -21,7 +21,6 @@ from saikei.scoring.labels import Labels
 from saikei.search.library.divergence import divergence
 from saikei.search.library.library import LeftOut, Measured
 from saikei.search.library.nearby import Targets, first_difference, refit_nearby
-from saikei.tensors import to_floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +145,8 @@ class _Bench:
         refitted = refit_nearby(self._fork(variant, fit), self._start, variant.kept, self._targets)
         self._count(macs[self._start : self._start + refitted.calls], self._shared.fit)
         run = self._fork(replace(variant, graph=refitted.graph), held)
-        run.finish(self._start)
+        outputs = run.outputs(self._start)
         self._count(macs[self._start :], run.samples)
-        outputs = [to_floats(run.value(ref).array) for ref in refitted.graph.output_refs()]
         return divergence(outputs, original, self._shared.tasks, self._shared.labels)
 
     def _until(self, index: int) -> None:
@@ -173,9 +171,8 @@ class _Bench:
         if not self._outputs:
             given = tree.map_structure(lambda leaf: leaf[self._shared.fit :], self._shared.inputs)
             run = Run(self._graph, given, self._graph.output_refs(), self._layers)
-            run.finish(0)
+            self._outputs = run.outputs(0)
             self._count(self._macs, run.samples)
-            self._outputs = [to_floats(run.value(r).array) for r in self._graph.output_refs()]
         return self._outputs
 
     def _count(self, macs: Sequence[int], rows: int) -> None:

@@ -11,21 +11,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from saikei.blas import one_thread
 from saikei.calibration.batch_norm import refit_batch_norm
+from saikei.calibration.direct import direct
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Layers, Run, Value, same_operation
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation
+from saikei.tensors import to_numpy
 
 # Linear layers that are refitted behind a change, and how many a model has at most in which all
 # of them are.
 LAYERS, ALL = 3, 12
 # Rows of a system; fewer where there are more features, so that the rows make the smaller matrix.
-ROWS, ROWS_OF_WIDE, WIDE = 2048, 512, 512
+ROWS, ROWS_OF_WIDE, WIDE = 1024, 512, 512
 RIDGES = (1e-4, 1e-2, 1.0)
 HELD_OUT = 5
 # What an error may be, relative to the outputs, for a layer to count as right already.
@@ -130,6 +133,11 @@ def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
         if not alone or not fittable(operation):
             run.step(index)
             continue
+        sliced = kept.get(operation.name) is not None
+        if sliced and all(ref.call < at for ref in call.inputs()):
+            # It gives what it gave of the channels that are left.
+            run.step(index)
+            continue
         found = _fitted(run, index, _wanted(call, kept, targets))
         if found is None:
             run.step(index)
@@ -171,10 +179,17 @@ def _fitted(run: Run, index: int, wanted: Array | None) -> Operation | None:
         return None
     given = run.value(call.inputs()[0]).array
     if operation.kind == "BatchNormalization":
-        now = run.peek(index).before[0].array[:FEW]
+        function = direct(operation)
+        now = (
+            run.peek(index).before[0].array[:FEW]
+            if function is None
+            else to_numpy(function.linear(ops.convert_to_tensor(given[:FEW])))
+        )
         if _right(now - wanted[:FEW], wanted[:FEW]):
             return None
-        return refit_batch_norm(operation, [(given, wanted)])
+        # Some of the samples, evenly chosen, have positions enough.
+        step = max(1, given.size // operation.weights["moving_mean"].shape[0] // ROWS)
+        return refit_batch_norm(operation, [(given[::step], wanted[::step])])
     form = linear_form(operation)
     assert form is not None
     with one_thread():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -136,8 +137,11 @@ class Proposer:
             aim = np.full(len(AXES), np.inf)
             aim[axis] = 1e-9
             aims.append(aim)
-        depths = sorted({0, self.tables.depth})
-        for space in self.spaces(memory=counter.budget.memory is not None, depths=depths):
+        memory = counter.budget.memory is not None
+        small = min(self.tables.replaced, key=lambda e: e.costs.params, default=None)
+        replaced = [None] if small is None else [None, small]
+        for depth, new in itertools.product(sorted({0, self.tables.depth}), replaced):
+            space = self.space(depth, memory=memory, replaced=new)
             for aim in aims:
                 if options := space.options(descend_to(space, aim)):
                     with contextlib.suppress(EditError):

@@ -86,10 +86,11 @@ def parts_of(library: Library, options: Sequence[Option]) -> dict[str, float]:
     if removed:
         parts[library.depth[0].option.method] = max(removed)
     known = {(e.option.site, e.option.change): e for e in library.entries}
-    for option in options:
-        entry = known.get((option.site, option.change))
-        if not option.edit.one_by_one and entry is not None:
-            parts[option.method] += max(entry.loss, 0.0)
+    taken = [known.get((o.site, o.change)) for o in options if not o.edit.one_by_one]
+    entries = [entry for entry in taken if entry is not None]
+    replaced = next((entry for entry in entries if entry.option.edit.replaces), None)
+    for entry in entries:
+        parts[entry.option.method] += library.added_loss(entry, replaced)
     return dict(parts)
 
 

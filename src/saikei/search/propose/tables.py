@@ -86,7 +86,7 @@ class Tables:
         gone = self.removed(depth).union(*(e.option.layers for e in new))
         weights = weights or {}
         names = [n for n, entries in self._sites.items() if _left(entries, gone)]
-        sites = tuple(_site(name, self._sites[name], weights) for name in names)
+        sites = tuple(self._site(name, weights, replaced) for name in names)
         position = {name: number for number, name in enumerate(names)}
         forms = self._forms(names, position)
         terms: list[Term] = []
@@ -109,6 +109,14 @@ class Tables:
         options = tuple(entry.option for entry in [*first, *new])
         alive = self._memory(position, options) if memory else None
         return Space(sites, tuple(terms), fixed, alive, options, base)
+
+    def _site(self, name: str, weights: Mapping[str, float], replaced: Measured | None) -> Site:
+        entries = self._sites[name]
+        losses = [
+            self.library.added_loss(e, replaced) * weights.get(e.option.method, 1.0)
+            for e in entries
+        ]
+        return Site(name, tuple(e.option for e in entries), np.array([0.0, *losses]))
 
     def _calls_by_site(self) -> list[list[str]]:
         """For each call, the channel sites that its cost depends on."""
@@ -283,11 +291,6 @@ def _left(entries: Sequence[Measured], gone: frozenset[str]) -> bool:
     """Whether a site is still there when layers are gone."""
     layers = {name for entry in entries for name in entry.option.layers}
     return bool(entries) and not (layers and layers <= gone)
-
-
-def _site(name: str, entries: Sequence[Measured], weights: Mapping[str, float]) -> Site:
-    losses = [max(e.loss, 0.0) * weights.get(e.option.method, 1.0) for e in entries]
-    return Site(name, tuple(e.option for e in entries), np.array([0.0, *losses]))
 
 
 def _with_forms(
