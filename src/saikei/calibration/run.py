@@ -136,6 +136,10 @@ class Run:
         self.put(index, outcome.after)
         return outcome
 
+    def advance(self, index: int) -> None:
+        """Run the next call as `step` does; what it gives before its activation is not needed."""
+        self.put(index, self._outcome(index, self._values, before=False).after)
+
     def outputs(self, start: int) -> list[Array]:
         """Run all calls from one on, which is the next, and give the graph's outputs.
 
@@ -151,7 +155,7 @@ class Run:
         else:
             return [np.concatenate(each) for each in zip(*parts, strict=True)]
         for index in range(start, len(self.graph.calls)):
-            self.put(index, self._outcome(index, self._values, before=False).after)
+            self.advance(index)
         return [to_floats(self.value(ref).array) for ref in self.graph.output_refs()]
 
     def _rows_at_once(self, start: int) -> int:

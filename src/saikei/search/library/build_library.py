@@ -41,7 +41,7 @@ from saikei.writing import write_text
 ROWS, FEWEST, FIT, FEWEST_FIT = 1024, 16, 512, 64
 # Work that a library may take, ranking channels aside: rows that the whole model computes, or
 # multiply-accumulates where those are more.
-PASSES, MACS = 5_000, 5e10
+PASSES, MACS = 5_000, 1e11
 # Options of one task, and tasks of a library where there are few options.
 MOST, TASKS = 48, 8
 # Share of the calls that a refit of the nearest layers computes, on average, and of the work that

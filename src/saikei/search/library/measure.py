@@ -20,7 +20,12 @@ from saikei.scoring import Task
 from saikei.scoring.labels import Labels
 from saikei.search.library.divergence import divergence
 from saikei.search.library.library import LeftOut, Measured
-from saikei.search.library.nearby import Targets, first_difference, refit_nearby
+from saikei.search.library.nearby import (
+    Targets,
+    first_difference,
+    refit_nearby,
+    samples_to_fit,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +145,11 @@ class _Bench:
         original = self._original()
         self._until(variant.at)
         self._targets.forget(variant.at)
-        fit, held = slice(0, self._shared.fit), slice(self._shared.fit, None)
+        samples = samples_to_fit(variant.graph, variant.at, self._shared.fit)
+        fit, held = slice(0, samples), slice(self._shared.fit, None)
         macs = _macs(variant.channel_map)
         refitted = refit_nearby(self._fork(variant, fit), self._start, variant.kept, self._targets)
-        self._count(macs[self._start : self._start + refitted.calls], self._shared.fit)
+        self._count(macs[self._start : self._start + refitted.calls], samples)
         run = self._fork(replace(variant, graph=refitted.graph), held)
         outputs = run.outputs(self._start)
         self._count(macs[self._start :], run.samples)
@@ -152,7 +158,7 @@ class _Bench:
     def _until(self, index: int) -> None:
         self._count(self._macs[self._next : index], self._rows)
         while self._next < index:
-            self._run.step(self._next)
+            self._run.advance(self._next)
             self._next += 1
 
     def _fork(self, variant: _Variant, rows: slice) -> Run:

@@ -27,6 +27,8 @@ from saikei.tensors import to_numpy
 # Linear layers that are refitted behind a change, and how many a model has at most in which all
 # of them are.
 LAYERS, ALL = 3, 12
+# Fewest samples of a fit. Those of large maps have so many rows that no more are needed.
+SAMPLES = 32
 # Rows of a system; fewer where there are more features, so that the rows make the smaller matrix.
 ROWS, ROWS_OF_WIDE, WIDE = 1024, 512, 512
 RIDGES = (1e-4, 1e-2, 1.0)
@@ -98,6 +100,28 @@ def layers_to_refit(graph: Graph) -> int:
     return count if count <= ALL else LAYERS
 
 
+def samples_to_fit(graph: Graph, at: int, most: int) -> int:
+    """How many samples have rows enough for each of the layers behind a change.
+
+    Args:
+        graph: The changed graph.
+        at: The first call that differs from the original's.
+        most: How many samples there are.
+    """
+    positions = [
+        int(np.prod([size or 1 for size in _positions(call.outputs[0].shape, operation)]))
+        for call in graph.calls[at:]
+        if linear_form(operation := graph.operations[call.operation]) is not None
+    ]
+    fewest = min(positions[: layers_to_refit(graph)], default=1)
+    return min(most, max(SAMPLES, -(-ROWS // fewest)))
+
+
+def _positions(shape: tuple[int | None, ...], operation: Operation) -> tuple[int | None, ...]:
+    first = (operation.config or {}).get("data_format") == "channels_first"
+    return shape[2:] if first else shape[1:-1]
+
+
 @dataclass(frozen=True)
 class Refitted:
     """A graph whose layers just behind a change were refitted.
@@ -131,33 +155,33 @@ def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
             tied[weight.key] == 1 for weight in operation.weights.values()
         )
         if not alone or not fittable(operation):
-            run.step(index)
+            run.advance(index)
             continue
         sliced = kept.get(operation.name) is not None
         if sliced and all(ref.call < at for ref in call.inputs()):
             # It gives what it gave of the channels that are left.
-            run.step(index)
+            run.advance(index)
             continue
-        found = _fitted(run, index, _wanted(call, kept, targets))
+        found = _fitted(run, index, _wanted(call, kept, targets, run.samples))
         if found is None:
-            run.step(index)
+            run.advance(index)
             continue
         run.replace(found)
         end = index + 1
         fitted += operation.kind != "BatchNormalization"
         if fitted == most:
             break
-        run.step(index)
+        run.advance(index)
     return Refitted(run.graph, max(end - at, 0))
 
 
-def _wanted(call: Call, kept: Kept, targets: Targets) -> Array | None:
+def _wanted(call: Call, kept: Kept, targets: Targets, samples: int) -> Array | None:
     """What a layer should give; `None` where the original has no layer of that output."""
     shape, masks = targets.shape(call.operation), kept.get(call.operation)
     if shape is None or call.outputs[0].shape != _kept_shape(shape, masks):
         return None
     wanted = targets.of(call.operation)
-    return None if wanted is None else take_kept(wanted, masks)
+    return None if wanted is None else take_kept(wanted[:samples], masks)
 
 
 def _kept_shape(shape: tuple[int | None, ...], masks: Any) -> tuple[int | None, ...]:

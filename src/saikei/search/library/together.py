@@ -27,12 +27,20 @@ def with_new_layers(
         graph: The original.
         entries: The options alone.
     """
+    replacing = [entry.option for entry in entries if entry.option.edit.replaces]
+    first = {option.layers[0] for option in replacing}
+    cuts = {entry.option.site: entry.option for entry in entries}
+    read = {
+        (site, layer)
+        for layer in first
+        for site, option in cuts.items()
+        if _narrows(graph, option, layer)
+    }
     pairs = [
-        (new.option, entry.option)
-        for new in entries
-        if new.option.edit.replaces
+        (new, entry.option)
+        for new in replacing
         for entry in entries
-        if _narrows(graph, entry.option, new.option.layers[0])
+        if (entry.option.site, new.layers[0]) in read
     ]
     found = measure(pairs) if pairs else []
     return tuple(
