@@ -56,9 +56,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=parts, default=["front", "ranks"])
     parser.add_argument("--structures", type=int, default=50, help="random structures to measure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the small networks")
-    parser.add_argument(
-        "--size", type=int, default=64, help="height and width of ResNet50's images"
-    )
+    parser.add_argument("--size", type=int, default=64, help="height and width of images")
+    parser.add_argument("--every", type=int, default=1, help="measure each n-th option of ResNet50")
     arguments = parser.parse_args()
     for part in arguments.parts:
         parts[part](arguments)
@@ -156,7 +155,7 @@ def library_of_resnet(arguments: argparse.Namespace) -> None:
     size, draw = arguments.size, np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3), classes=10)
-    x = draw.normal(size=(1024, size, size, 3)).astype("float32")
+    x = draw.normal(size=(512, size, size, 3)).astype("float32")
     y = draw.integers(0, 10, len(x))
     model.predict_on_batch(x[:32])
     begin = time.process_time()
@@ -170,7 +169,7 @@ def library_of_resnet(arguments: argparse.Namespace) -> None:
     def progress(done: int, count: int) -> None:
         print(f"  {done} of {count} options: {time.process_time() - begin:.0f} s", flush=True)
 
-    data = (x[:512], y[:512]), (x[512:], y[512:])
+    data = (x[:256], y[:256]), (x[256:], y[256:])
     library = build_library(model, *data, [some], progress=progress)
     seconds = time.process_time() - begin
     # Ranking channels is done once; all options take as long as those that are measured.
