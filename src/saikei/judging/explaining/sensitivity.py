@@ -17,7 +17,6 @@ from saikei.errors import EditError
 from saikei.graph import Graph
 from saikei.importance import CRITERIA
 from saikei.runs.explained import GroupPart
-from saikei.tensors import to_floats
 
 # Shares of a group's channels that are removed; of large models the middle one alone.
 SHARES = (0.25, 0.5, 0.75)
@@ -58,9 +57,7 @@ def sensitivities(
     layers = Layers(channel_map.graph)
 
     def measured(graph: Graph) -> float:
-        run = Run(graph, samples.inputs, graph.output_refs(), layers)
-        run.finish(0)
-        return loss([to_floats(run.value(ref).array) for ref in graph.output_refs()])
+        return loss(Run(graph, samples.inputs, graph.output_refs(), layers).outputs(0))
 
     whole = measured(channel_map.graph)
     return tuple(
