@@ -174,3 +174,46 @@ def test_padding_counts_neither_in_priors_nor_in_losses() -> None:
         for parts, truth in (([p, q], labels), ([p[mask], q[mask]], y[mask]))
     )
     np.testing.assert_allclose(by_row, by_place, atol=1e-6)
+
+
+WORDS = 20
+
+
+def tagger(seed: int, padded: bool) -> keras.Model:
+    """A network that tags words, right as a rule; it masks padding, or not."""
+    table = keras.layers.Embedding(WORDS, C, mask_zero=padded)
+    layers = [keras.Input((None,), dtype="int32"), table, keras.layers.Activation("softmax")]
+    model = keras.Sequential(layers, name=f"tagger{seed}")
+    noise = np.random.default_rng(seed).normal(0, 1.5, (WORDS, C))
+    table.set_weights([2.0 * np.eye(C)[np.arange(WORDS) % C] + noise])
+    model.compile(loss="sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("padded", [(True, False), (False, True), (True, True)])
+def test_positions_that_a_member_masks_count_for_no_fit(padded: tuple[bool, bool]) -> None:
+    members = [tagger(seed, masks) for seed, masks in enumerate(padded)]
+    x = np.random.default_rng(0).integers(1, WORDS, (80, 9)).astype("int32")
+    y = x % C
+    x[:, 4:] = 0  # Padding, with labels that no member gives.
+    y[:, 4:] = C - 1
+    real = tuple(member.predict_on_batch(x)[:, :4] for member in members)
+
+    def loss(outputs: Any) -> float:
+        chances = np.take_along_axis(outputs, y[:, :4, None], -1)
+        return float(-np.log(chances).mean())
+
+    grid = np.linspace(0, 1, 201)
+    best = min(loss(w * real[0] + (1 - w) * real[1]) for w in grid)
+    losses = {}
+    for fusion in (sk.Average("learn"), sk.Average("greedy", rounds=50), sk.BestMember()):
+        model = fusion.fuse(members, (x, y)).model
+        losses[type(fusion).__name__, str(getattr(fusion, "weights", ""))] = fitted = loss(
+            model.predict_on_batch(x)[:, :4]
+        )
+        # The best member alone has no mask if its own network makes none.
+        if all(padded) or not isinstance(fusion, sk.BestMember):
+            assert sk.evaluate(model, (x, y)).loss == pytest.approx(fitted, rel=1e-4)
+    assert losses["Average", "learn"] == pytest.approx(best, abs=1e-4)
+    assert losses["Average", "greedy"] == pytest.approx(best, abs=2e-3)
+    assert losses["BestMember", ""] == pytest.approx(min(map(loss, real)), rel=1e-4)

@@ -94,10 +94,12 @@ def nested_with_masks(kind: str) -> keras.Model:
     """A nested model that is called with `mask=`."""
     sequence, mask = keras.Input((5, 3)), keras.Input((5,), dtype="bool")
     inside, hidden = keras.Input((5, 3)), L.Dense(3)(sequence)
-    if kind == "two inputs, one with a mask":
+    if kind.startswith("two inputs"):
         other = keras.Input((5, 3))
         inner = keras.Model([inside, other], L.Add()([L.LSTM(4)(inside), L.LSTM(4)(other)]))
-        return keras.Model([sequence, mask], inner([hidden, -hidden], mask=[mask, None]))
+        # Keras leaves the mask on the tensor, for the input without a mask too.
+        second = hidden if kind.endswith("of one tensor") else -hidden
+        return keras.Model([sequence, mask], inner([hidden, second], mask=[mask, None]))
     if kind == "an input without steps":
         inside = keras.Input((5,))
         inner = keras.Model(inside, L.Softmax()(inside))
@@ -119,6 +121,7 @@ def nested_with_masks(kind: str) -> keras.Model:
     [
         "one input",
         "two inputs, one with a mask",
+        "two inputs of one tensor",
         "an input without steps",
         "in two models",
         "over a mask of its own",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from keras import layers as L
 
 from saikei.channels import channel_groups
 from saikei.costs import profile
 from saikei.edits import PruneChannels
+from saikei.rules.recurrent import UNLIKE
 from tests.rules.nets import checked
 
 
@@ -120,8 +122,25 @@ def test_two_directions_of_unlike_width_stay_whole_and_the_reason_names_it() -> 
     # Keras takes both for as wide as the first, so that no layer with weights can read them.
     model = keras.Model(tensor, L.GlobalMaxPooling1D()(both(L.Dense(8, name="a")(tensor))))
     (group,) = channel_groups(model)
-    assert group.pinned == "'r' is not cut: its directions have different numbers of units"
+    assert group.pinned == f"'r' is not cut: {UNLIKE}"
     assert profile(model, latency=False).macs == 5 * (3 * 8 + 8 * 18 + 6 * 18 + 8 * 12 + 4 * 12)
+
+
+def test_two_directions_of_unlike_width_are_cut_where_they_are_called_themselves() -> None:
+    """The fix that the reason names."""
+    back = L.GRU(4, go_backwards=True, return_sequences=True, name="back")
+    ahead = L.GRU(6, return_sequences=True, name="ahead")
+    both = L.Bidirectional(ahead, backward_layer=back, name="r")
+    tensor = keras.Input((5, 3))
+    pooled = L.GlobalMaxPooling1D()(both(tensor))
+    parts = [both.forward_layer(tensor), keras.ops.flip(both.backward_layer(tensor), axis=1)]
+    joined = L.GlobalMaxPooling1D()(L.Concatenate()(parts))
+    x = np.random.default_rng(0).normal(size=(4, 5, 3))
+    first, second = keras.Model(tensor, [pooled, joined]).predict_on_batch(x)
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    model = keras.Model(tensor, L.Dense(2, name="out")(joined))
+    names = {both.forward_layer.name: 6, both.backward_layer.name: 4, "out": 0}
+    assert checked(model) == names
 
 
 def test_layers_in_a_row_and_an_initial_state_are_tied_where_they_meet() -> None:

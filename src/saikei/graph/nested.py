@@ -35,6 +35,13 @@ def masks_given(step: Step) -> list[tuple[Any, Any]]:
     masks = tree.flatten(internals.call_arguments(model, step.args, step.kwargs).get("mask"))
     tensors = bind(model, step.args, step.kwargs)
     masks += [None] * (len(tensors) - len(masks))
+    # Keras leaves the mask on the tensor itself, which may be given to several inputs.
+    left = {
+        id(tensor): mask
+        for tensor, mask, own in zip(tensors, masks, model.inputs, strict=False)
+        if mask is not None and tensor.dtype == own.dtype
+    }
+    masks = [left.get(id(t), mask) for t, mask in zip(tensors, masks, strict=True)]
     found = []
     for tensor, mask, own in zip(tensors, masks, model.inputs, strict=False):
         known = mask is None or _computation(mask) == _computation(internals.mask_of(tensor))

@@ -31,6 +31,11 @@ _GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4, "ConvLSTM": 4}
 _STATES = {"SimpleRNN": 1, "GRU": 1, "LSTM": 2, "ConvLSTM": 2}
 _SIZES = {"ConvLSTM": "filters"}
 STEPS = "a recurrent layer steps along this axis"
+UNLIKE = (
+    "its directions have different numbers of units (call its forward_layer and its backward_layer "
+    "themselves, the sequence of the latter followed by keras.ops.flip, and join both by "
+    "Concatenate)"
+)
 UNKNOWN_CELL = "its cell is of a kind for which there is no rule"
 
 
@@ -210,7 +215,7 @@ def _bidirectional(call: CallView, inputs: tuple[Labels, ...], source: LabelSour
         return pinned_flow(call, inputs, "it wraps layers for which there is no rule")
     counts = [[cell.units for cell in cells] for cells in both]
     if counts[0] != counts[1]:
-        return pinned_flow(call, inputs, "its directions have different numbers of units")
+        return pinned_flow(call, inputs, UNLIKE)
     if _is_first(call):
         return pinned_flow(call, inputs, "it joins the last axis, and its channels come first")
     units = _fresh_units(call, both[0], source)
