@@ -120,6 +120,7 @@ def test_a_backbone_alone_keeps_its_width_and_is_of_its_class() -> None:
         num_query_heads=4,
         num_key_value_heads=2,
     ).backbone
-    small = sk.PruneChannels(0.5, scope="uniform")(backbone)
+    with pytest.warns(ModelWarning, match=r"keeps its width \(hidden_dim=16\).*cut the task"):
+        small = sk.PruneChannels(0.5, scope="uniform")(backbone)
     assert type(small) is type(backbone)
     assert small.intermediate_dim == 12 and small.hidden_dim == 16

@@ -16,6 +16,7 @@ from saikei.graph import Graph, mark, read
 from saikei.graph.compiling import Compiled
 from saikei.graph.lineage import Marks
 from saikei.hub.rebuild import rebuilt
+from saikei.hub.widths import HEADS, HIDDEN, INNER
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,16 @@ def as_family_or_plain(
         after: The edited graph.
 
     Warns:
-        ModelWarning: When the original is of KerasHub and its class cannot express the model.
+        ModelWarning: When the original is of KerasHub and its class cannot express the model, or
+            it is a backbone whose channels were cut and whose width stays.
     """
     family = family_of(original)
     if family is None:
         return model
     try:
-        return _rebuilt(family, before, after, model)
+        made = _rebuilt(family, before, after, model)
+        _warn_of_width(family, made)
+        return made
     except EditError as error:
         lost, fix = "", ""
         if hasattr(original, "generate"):
@@ -146,6 +150,22 @@ def _rebuilt(family: Family, before: Graph, after: Graph, model: keras.Model) ->
     made = rebuilt(family.name, family, before, after, model)
     _carry_over(family.model, made, after.marks)
     return made
+
+
+def _warn_of_width(family: Family, made: keras.Model) -> None:
+    """Explain why the channels of a backbone were cut and its width was not."""
+    if family.model is not family.backbone:
+        return
+    old, new = family.backbone.get_config(), made.get_config()
+    width = next((name for name in HIDDEN if isinstance(old.get(name), int)), None)
+    cut = [name for name in (*INNER, *HEADS) if old.get(name) != new.get(name)]
+    if width is not None and cut and old[width] == new[width]:
+        warnings.warn(
+            f"The backbone '{family.model.name}' keeps its width ({width}={old[width]}), which is "
+            "that of its output: cut the task that it is the backbone of, with its head.",
+            ModelWarning,
+            4,
+        )
 
 
 def _carry_over(original: Any, made: Any, marks: Marks) -> None:

@@ -11,10 +11,10 @@ from saikei.graph import Graph, Operation
 
 # The words of KerasHub's configs. Encoders and decoders may have their own, with a prefix.
 _LAYERS = ("num_layers", "num_hidden_layers")
-_HIDDEN = ("hidden_dim", "hidden_size")
+HIDDEN = ("hidden_dim", "hidden_size")
 _VOCABULARY = ("vocabulary_size", "vocab_size")
-_INNER = ("intermediate_dim", "mlp_dim", "intermediate_size")
-_HEADS = ("num_query_heads", "num_heads", "num_attention_heads")
+INNER = ("intermediate_dim", "mlp_dim", "intermediate_size")
+HEADS = ("num_query_heads", "num_heads", "num_attention_heads")
 _KEY_HEADS = ("num_key_value_heads",)
 _HEAD_SIZE = ("head_dim", "head_size")
 
@@ -59,13 +59,13 @@ def smaller_config(config: Mapping[str, Any], before: Graph, after: Graph) -> di
     old = [operation for operation in weighted(before) if operation.name in left]
     pairs = [(operation, after.operations[operation.name]) for operation in old]
     for names, axes in (
-        (_HIDDEN, list(_embedding(pairs, 1))),
+        (HIDDEN, list(_embedding(pairs, 1))),
         (_VOCABULARY, list(_embedding(pairs, 0))),
         (_HEAD_SIZE, list(_of_heads(pairs, 1))),
     ):
         _set(changed, names, axes, config)
     _set_heads(changed, list(_of_heads(pairs, 0)), config)
-    _set(changed, _INNER, _inner(pairs, config), config, scaled=True)
+    _set(changed, INNER, _inner(pairs, config), config, scaled=True)
     _set_layers(changed, before, left, config)
     return changed
 
@@ -143,7 +143,7 @@ def _head_axes(operation: Operation, weight: str) -> tuple[int, int] | None:
 
 def _set_heads(changed: dict[str, Any], axes: list[Axis], config: Mapping[str, Any]) -> None:
     """Layers that make as many heads as the config has for queries, and those for keys."""
-    queries = next((name for name in _HEADS if isinstance(config.get(name), int)), None)
+    queries = next((name for name in HEADS if isinstance(config.get(name), int)), None)
     keys = next((name for name in _KEY_HEADS if isinstance(config.get(name), int)), None)
     if queries is None:
         return
@@ -162,7 +162,7 @@ def _inner(pairs: list[tuple[Operation, Operation]], config: Mapping[str, Any]) 
     Gated parts have layers of half of what some configs give. Where the stream is as wide as they
     are, layers whose output follows its width are not among them, unless all do.
     """
-    name = next((name for name in _INNER if isinstance(config.get(name), int)), None)
+    name = next((name for name in INNER if isinstance(config.get(name), int)), None)
     streams = list(_embedding(pairs, 1))
     if name is None or not streams:
         return []

@@ -16,6 +16,7 @@ from saikei.dataset_batches import check_end
 from saikei.errors import TrainingWarning
 from saikei.training.parts import TrainingState
 from saikei.training.plan import Plan
+from saikei.training.sharding import unsplit
 
 VALIDATION_BATCH_SIZE = 1024
 # Training data that states are compared on where there is no validation.
@@ -58,11 +59,12 @@ class Yardstick:
     def _evaluated(self, data: ArrayData) -> dict[str, Any]:
         arguments = {"sample_weight": data.weights, "return_dict": True}
         x = for_keras(data.x)
-        if len(data) <= VALIDATION_BATCH_SIZE:
-            # The same without a pipeline, which takes longer to set up than a small model to run.
-            return dict(self._model.test_on_batch(x, data.y, **arguments))
         size = VALIDATION_BATCH_SIZE
-        return dict(self._model.evaluate(x, data.y, batch_size=size, verbose=0, **arguments))
+        with unsplit(len(data) % size):
+            if len(data) <= size:
+                # The same without a pipeline, which takes longer to set up than a small model.
+                return dict(self._model.test_on_batch(x, data.y, **arguments))
+            return dict(self._model.evaluate(x, data.y, batch_size=size, verbose=0, **arguments))
 
     def loss(self) -> float:
         """The loss alone."""

@@ -20,6 +20,7 @@ from saikei.scoring.labels import count
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
 from saikei.training.plan import adam
+from saikei.training.sharding import filled
 from saikei.training.targets import Targets
 
 
@@ -225,6 +226,7 @@ class ShuffledBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Any:
         rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        rows = filled(rows, self._order)
         parts = tree.map_structure(lambda leaf: leaf[rows], self._parts)
         x, *rest = self._mixed(parts, index, len(rows)) if self._mixup else parts
         return (for_keras(x), *rest)
