@@ -244,7 +244,11 @@ def share(arguments: argparse.Namespace) -> None:
         nonlocal stage, last
         now = time.process_time(), sum(clock.seconds.values())
         stages[stage] += (now[0] - last[0]) - (now[1] - last[1])
-        stage, last = event.values["what"] if event.kind == "stage" else stage, now
+        last = now
+        if event.kind == "stage":
+            kinds = {kind: round(seconds, 1) for kind, seconds in clock.seconds.items()}
+            print(f"  after {stage}: {kinds}, anything else {stages[stage]:.1f} s", flush=True)
+            stage = event.values["what"]
 
     evaluating = ("evaluate", "predict", "predict_on_batch", "test_on_batch")
     counted = [(keras.Model, "fit", "training"), (keras.Model, "train_on_batch", "training")]

@@ -230,7 +230,7 @@ def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
         model: A built model.
         x: Arrays with one sample a row, nested as the model takes them; a dictionary may hold
             others too.
-        batch_size: Samples a step.
+        batch_size: Most samples a step.
 
     Returns:
         Arrays with one sample a row, nested as the model gives them.
@@ -242,11 +242,17 @@ def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
     if type(model).predict is not keras.Model.predict:
         # A cascade predicts in an order of rows of its own.
         return model.predict(x, batch_size=batch_size, verbose=0)
+    count = len(tree.flatten(x)[0])
+    # All steps have one size, since a model is compiled again for another: the last one begins
+    # among the rows of the one before.
+    size = -(-count // max(1, -(-count // batch_size)))
     parts = []
-    for start in range(0, len(tree.flatten(x)[0]), batch_size):
-        rows = slice(start, start + batch_size)
+    for start in range(0, count, max(1, size)):
+        known = max(0, start + size - count)
+        rows = slice(start - known, start + size)
         part = tree.map_structure(lambda leaf, rows=rows: leaf[rows], x)
-        parts.append(model.predict_on_batch(part))
+        found = model.predict_on_batch(part)
+        parts.append(tree.map_structure(lambda leaf, known=known: leaf[known:], found))
     return parts[0] if len(parts) == 1 else tree.map_structure(_concatenated, *parts)
 
 

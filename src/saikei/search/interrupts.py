@@ -1,7 +1,8 @@
-"""Ctrl-C in a part of a search, after which there is still something to write."""
+"""What does not end or disturb a search: Ctrl-C, and a warning of TensorFlow."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,3 +44,22 @@ def until_interrupted() -> Iterator[Interrupt]:
         yield interrupt
     except KeyboardInterrupt as error:
         interrupt.error = error
+
+
+@contextmanager
+def without_retracing_warnings() -> Iterator[None]:
+    """Leave out that TensorFlow compiles again and again.
+
+    Every candidate is a new model, which has to be compiled once for training, evaluation and
+    prediction. TensorFlow takes several of them for one function that is compiled again.
+    """
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

@@ -32,7 +32,7 @@ from saikei.search.events import Events
 from saikei.search.folder import RunFolder
 from saikei.search.fused import FusedCandidates, fuse_candidates
 from saikei.search.gauge import Gauge
-from saikei.search.interrupts import until_interrupted
+from saikei.search.interrupts import until_interrupted, without_retracing_warnings
 from saikei.search.methods import FUSIONS, Methods
 from saikei.search.originals import (
     Originals,
@@ -156,7 +156,7 @@ class Pipeline:
             seed=self._asked.seed,
         )
         search = _Search(context, self._asked, space, self._events, taught_by)
-        with until_interrupted() as interrupt:
+        with until_interrupted() as interrupt, without_retracing_warnings():
             search.run()
         self._events.stage("deciding")
         results = search.results(self._session)

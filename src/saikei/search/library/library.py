@@ -45,8 +45,8 @@ class Pair:
 
     Args:
         first: The one that replaces layers by new ones.
-        both: The other one, a cut of the channels that the new layers read, with the loss and the
-            costs of both together.
+        both: The other one, of the layers that the new layers read, with the loss and the costs of
+            both together.
     """
 
     first: Option
@@ -80,7 +80,7 @@ class Library:
         unit: Of the losses: `"nats"` for classes, `"share of variance"` for numbers; a sum of
             both for a model with outputs of both kinds.
         passes: Work that it took, as rows for which the whole original was computed once.
-        pairs: Options that replace layers, together with cuts of the channels that these read.
+        pairs: Options that replace layers, together with others of what the new layers read.
     """
 
     entries: tuple[Measured, ...]

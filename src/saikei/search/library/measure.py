@@ -1,4 +1,4 @@
-"""Measure options: apply, refit what is near, and compute what lies behind the change."""
+"""Measure options: apply, refit what is near, and compute what comes behind the change."""
 
 from __future__ import annotations
 
@@ -99,17 +99,17 @@ def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
             variants.append(_applied(graph, number, choice))
         except SaikeiError as error:
             found[number] = LeftOut(choice[-1], in_one_line(error))
-    bench = _Bench(graph, shared)
+    original = _Original(graph, shared)
     for variant in sorted(variants, key=lambda one: one.at):
         option = task.choices[variant.number][-1]
         try:
-            loss, error_of_loss = bench.measure(variant)
+            loss, error_of_loss = original.measure(variant)
         except SaikeiError as error:
             found[variant.number] = LeftOut(option, in_one_line(error))
             continue
         costs = count_costs(variant.channel_map)
         found[variant.number] = Measured(option, loss, error_of_loss, costs)
-    return SiteResult(tuple(found[number] for number in range(len(task.choices))), bench.passes)
+    return SiteResult(tuple(found[number] for number in range(len(task.choices))), original.passes)
 
 
 def _applied(graph: Graph, number: int, choice: Sequence[Option]) -> _Variant:
@@ -121,7 +121,7 @@ def _applied(graph: Graph, number: int, choice: Sequence[Option]) -> _Variant:
     return _Variant(number, changed, kept, first_difference(graph, changed), map_channels(changed))
 
 
-class _Bench:
+class _Original:
     """The original on all rows, run as far as the change that is measured."""
 
     def __init__(self, graph: Graph, shared: Shared) -> None:
@@ -142,7 +142,7 @@ class _Bench:
         return len(tree.flatten(self._shared.inputs)[0])
 
     def measure(self, variant: _Variant) -> tuple[float, float]:
-        original = self._original()
+        given = self._given()
         self._until(variant.at)
         self._targets.forget(variant.at)
         samples = samples_to_fit(variant.graph, variant.at, self._shared.fit)
@@ -153,7 +153,7 @@ class _Bench:
         run = self._fork(replace(variant, graph=refitted.graph), held)
         outputs = run.outputs(self._start)
         self._count(macs[self._start :], run.samples)
-        return divergence(outputs, original, self._shared.tasks, self._shared.labels)
+        return divergence(outputs, given, self._shared.tasks, self._shared.labels)
 
     def _until(self, index: int) -> None:
         self._count(self._macs[self._next : index], self._rows)
@@ -172,7 +172,7 @@ class _Bench:
         given = tree.map_structure(lambda leaf: leaf[rows], self._shared.inputs)
         return Run(variant.graph, given, variant.graph.output_refs(), self._layers)
 
-    def _original(self) -> list[Any]:
+    def _given(self) -> list[Any]:
         """The original's outputs on the rows that losses are measured on."""
         if not self._outputs:
             given = tree.map_structure(lambda leaf: leaf[self._shared.fit :], self._shared.inputs)

@@ -11,6 +11,8 @@ from saikei.search.library.library import LeftOut, Measured, Pair
 
 # Blocks that are removed one by one.
 DEPTH = 16
+# The stage of edits that give layers other forms.
+_FORMS = 2
 
 Measure = Callable[[Sequence[tuple[Option, ...]]], list[Measured | LeftOut]]
 
@@ -18,9 +20,9 @@ Measure = Callable[[Sequence[tuple[Option, ...]]], list[Measured | LeftOut]]
 def with_new_layers(
     measure: Measure, graph: Graph, entries: Sequence[Measured]
 ) -> tuple[Pair, ...]:
-    """Cuts of the channels that new layers read, together with the option that brings these.
+    """Options of the layers that new layers read, together with the option that brings these.
 
-    A pooled map of few channels tells much less than a flattened one of as many.
+    A pooled map of few channels, or of low rank, holds much less than a flattened one.
 
     Args:
         measure: Measures options that are applied together.
@@ -29,12 +31,13 @@ def with_new_layers(
     """
     replacing = [entry.option for entry in entries if entry.option.edit.replaces]
     first = {option.layers[0] for option in replacing}
-    cuts = {entry.option.site: entry.option for entry in entries}
+    of_site = {entry.option.site: entry.option for entry in entries}
     read = {
         (site, layer)
         for layer in first
-        for site, option in cuts.items()
+        for site, option in of_site.items()
         if _narrows(graph, option, layer)
+        or (option.edit.stage == _FORMS and _read_layers(graph, layer) & set(option.layers))
     }
     pairs = [
         (new, entry.option)
@@ -55,6 +58,19 @@ def _narrows(graph: Graph, option: Option, layer: str) -> bool:
     if not isinstance(option.edit, DropChannels) or layer in option.layers:
         return False
     return _read_shapes(option.edit.unfitted(graph)[0], layer) != _read_shapes(graph, layer)
+
+
+def _read_layers(graph: Graph, layer: str) -> set[str]:
+    """The nearest layers with kernels whose outputs reach a layer."""
+    waiting = [ref for call in graph.calls if call.operation == layer for ref in call.inputs()]
+    found = set[str]()
+    while waiting:
+        call = graph.calls[waiting.pop().call]
+        if "kernel" in graph.operations[call.operation].weights:
+            found.add(call.operation)
+        else:
+            waiting += call.inputs()
+    return found
 
 
 def _read_shapes(graph: Graph, layer: str) -> list[tuple[int | None, ...]]:

@@ -129,7 +129,7 @@ def targets_of(budget: Budget, original: Counts) -> Array:
 
 
 def _reached(costs: Counts, original: Counts, budget: Budget) -> Array:
-    """What was counted, in the order of `AXES`; a latency as the MACs that it stands for."""
+    """What was counted, in the order of `AXES`; a latency as the MACs of that share."""
     reached = np.array([float(getattr(costs, axis)) for axis in AXES])
     if budget.latency is not None:
         share = budget.cost(costs, "latency") / budget.cost(original, "latency")

@@ -78,7 +78,7 @@ def parts_of(library: Library, options: Sequence[Option]) -> dict[str, float]:
 
     Args:
         library: The library.
-        options: The options; cuts between those of the library lose what lies between theirs.
+        options: The options; those that are not in the library count as lossless.
     """
     parts: dict[str, float] = defaultdict(float)
     blocks = {entry.option.site: entry.loss for entry in library.depth}
@@ -126,14 +126,16 @@ def random_structures(
     """Structures of random levels, from few changes to many.
 
     Args:
-        spaces: The spaces; the one of each structure is random.
+        spaces: The spaces, the first of which removes and replaces nothing. Another one is taken
+            as often as a site is changed.
         count: How many.
         generator: Source of the random numbers.
     """
     found = []
     for _ in range(count):
-        space = spaces[int(generator.integers(len(spaces)))]
         share = generator.uniform(0.1, 1.0)
+        other = generator.random() < share
+        space = spaces[int(generator.integers(len(spaces))) if other else 0]
         levels = [
             int(generator.integers(1, len(site.losses))) if generator.random() < share else 0
             for site in space.sites

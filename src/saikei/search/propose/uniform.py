@@ -122,7 +122,7 @@ class _Group:
         self._layers = self._places(channel_map)
 
     def _order(self, members: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:
-        """Channels in the order in which they go, as far as the options tell."""
+        """Channels in the order in which the options remove them."""
         gone: list[int] = []
         for mask in masks:
             gone += [int(c) for c in members[~mask[members]] if int(c) not in gone]
