@@ -65,7 +65,7 @@ def test_a_cluster_that_is_not_there_is_one_line(address: str) -> None:
 
 def test_a_node_with_other_versions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from saikei.executors import ray as module
-    from saikei.executors.worker import Driver
+    from saikei.executors.environment import Driver
 
     monkeypatch.setattr(module, "this_driver", lambda: Driver({}, {"keras": "0.1"}))
     handler = signal.getsignal(signal.SIGTERM)

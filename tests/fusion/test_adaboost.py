@@ -121,7 +121,7 @@ class Given(ClassifierMixin, BaseEstimator):
 def test_the_weights_are_those_of_scikit_learn(kind, weighted):
     x, y = data(kind)
     start = RNG.uniform(0.5, 2, size=len(y)) if weighted else np.ones(len(y))
-    boost = Boost(rounds=2, method="samme", keep_first=False, **FAST)
+    boost = Boost(rounds=3, method="samme", keep_first=False, **FAST)
     fitted = boost.fuse([weak(kind)], (x, y, start) if weighted else (x, y))
     Given.queue = [own_votes(fitted.model, kind, i + 1) for i in range(len(fitted.steps))]
     theirs = AdaBoostClassifier(Given(), n_estimators=len(fitted.steps)).fit(x, y, start)
@@ -202,7 +202,7 @@ def test_gradient_boosting_honours_weights_of_rows_too():
 def test_a_first_member_is_kept_and_the_model_is_loaded_without_us(tmp_path):
     first = weak("softmax", seed=3)
     sk.fit(first, data("softmax"), progress=False, **FAST)
-    model = Boost(rounds=2, method="samme", **FAST)([first], data("softmax"))
+    model = Boost(rounds=3, method="samme", **FAST)([first], data("softmax"))
     for kept, weight in zip(
         model.get_layer("member_1").get_weights(), first.get_weights(), strict=True
     ):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from threadpoolctl import threadpool_info
 
 from saikei.executors.versions import package_versions
-from saikei.executors.worker import Driver
 
 # The variable that each backend takes its number of threads within one operation from.
 _THREADS = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "jax": "NPROC", "torch": "OMP_NUM_THREADS"}
@@ -70,6 +70,19 @@ def environment() -> Mapping[str, str]:
         "KERAS_BACKEND": backend,
         _THREADS.get(backend, "OMP_NUM_THREADS"): count,
     }
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What a process needs to know about the one that it works for.
+
+    Args:
+        settings: The settings of Keras there that are not its defaults.
+        versions: The versions of the packages there.
+    """
+
+    settings: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
 def this_driver() -> Driver:

@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from saikei.errors import InputError, WorkError, in_one_line
 from saikei.executors.base import Attempts, Result, Shared, Task, TaskFailure, died, rounds
-from saikei.executors.environment import environment, this_driver
-from saikei.executors.worker import Driver, work_in_child
+from saikei.executors.environment import Driver, environment, this_driver
+from saikei.executors.worker import work_in_child
 from saikei.limits import check_whole
 from saikei.writing import refused_by_disk
 

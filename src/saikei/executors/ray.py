@@ -13,8 +13,8 @@ from typing import Any
 
 from saikei.errors import InputError, WorkError, in_one_line
 from saikei.executors.base import Attempts, Result, Shared, Task, TaskFailure, died, rounds
-from saikei.executors.environment import environment, this_driver, thread_count
-from saikei.executors.worker import Driver, work_on_node
+from saikei.executors.environment import Driver, environment, this_driver, thread_count
+from saikei.executors.worker import work_on_node
 
 try:
     import ray

@@ -6,28 +6,15 @@ import os
 import pickle
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from saikei.executors.base import attempt
+from saikei.executors.environment import Driver, apply_keras_settings
 from saikei.executors.versions import check_versions
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What a process needs to know about the one that it works for.
-
-    Args:
-        settings: The settings of Keras there that are not its defaults.
-        versions: The versions of the packages there.
-    """
-
-    settings: Mapping[str, str]
-    versions: Mapping[str, str]
 
 
 def work_in_child(driver: Driver, shared: Path, task: bytes, connection: Connection) -> None:
@@ -87,9 +74,7 @@ def _result(driver: Driver, unpack: Callable[[], tuple[Any, Any, Any]]) -> bytes
 
 def _run(driver: Driver, unpack: Callable[[], tuple[Any, Any, Any]]) -> bytes:
     if driver.settings:
-        # Imported here, since it imports the backend, which not every function needs.
-        from saikei.executors.environment import apply_keras_settings
-
+        # This imports Keras and its backend, which not every function needs.
         apply_keras_settings(driver.settings)
     function, shared, task = unpack()
     # Pickled here, so that a result that cannot be is an error of the task.
