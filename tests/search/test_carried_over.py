@@ -97,4 +97,4 @@ def test_data_that_does_not_know_its_length_is_taken_and_data_without_end_refuse
             lambda: iter([(x, y)]), output_signature=spec
         ),
     }[kind]()
-    assert run(dense(), made, data().validation, **LEAST).chosen.fits
+    assert run(dense(), made, data().validation).chosen.fits
