@@ -77,6 +77,7 @@ def test_the_search_runs_on_texts(tmp_path: Path) -> None:
     assert result.best.count_params() <= 0.9 * reader().count_params()
 
 
+@pytest.mark.long
 def test_the_command_line_takes_texts_from_an_archive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_student_learns_from_its_teacher_alone(units, activation, y, live):
     assert all(layer.trainable for layer in teacher.layers)
 
 
+@pytest.mark.long
 def test_stored_and_live_teachers_teach_the_same():
     teacher = net(seed=1)
     stored, live = net(seed=2), net(seed=2)
@@ -205,6 +206,7 @@ def test_with_the_labels_alone_it_is_fit():
         assert a == pytest.approx(b, abs=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("live", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_regularisers_count_as_in_fit(live):
     def regularised():

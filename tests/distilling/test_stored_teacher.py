@@ -121,6 +121,7 @@ def test_stored_and_live_predictions_give_one_trajectory(kind):
     assert stored["distillation_loss"][-1] < stored["distillation_loss"][0]
 
 
+@pytest.mark.long
 @kinds("arrays", "tf.data")
 def test_features_too_may_be_stored_or_live(kind):
     histories = []

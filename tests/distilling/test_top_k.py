@@ -104,6 +104,7 @@ def test_files_teach_like_the_model(tmp_path):
     assert losses(net(2), loaded) == pytest.approx(losses(net(2), net(1), top_k=4), rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The train data holds no labels")
 def test_students_learn_from_the_likeliest_classes_alone():
     found = losses(net(2, "softmax"), net(1, "softmax"), X, top_k=8, epochs=4)

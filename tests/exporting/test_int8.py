@@ -101,6 +101,7 @@ def test_without_the_package_the_extra_is_named(
         export_int8(convolutional(), tmp_path / "small.tflite", np.zeros((4, 8, 8, 2), "float32"))
 
 
+@pytest.mark.long
 @needs_package
 def test_the_command_line_writes_an_int8_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

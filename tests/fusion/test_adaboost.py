@@ -199,6 +199,7 @@ def test_gradient_boosting_honours_weights_of_rows_too():
     assert fitted.losses[-1] == pytest.approx(own, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_first_member_is_kept_and_the_model_is_loaded_without_us(tmp_path):
     first = weak("softmax", seed=3)
     sk.fit(first, data("softmax"), progress=False, **FAST)

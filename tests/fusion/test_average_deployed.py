@@ -55,6 +55,7 @@ def test_prefixes_that_members_share_are_computed_once(name):
     np.testing.assert_allclose(say(fused), combiner.predict(evidence.predictions)[0], atol=1e-6)
 
 
+@pytest.mark.long
 def test_half_precision_members_are_pooled_in_float32():
     members = team(dtype="mixed_float16")
     y = labels_of(members[1])

@@ -68,6 +68,7 @@ def test_the_training_loss_never_goes_up_and_is_that_of_the_model(
     assert sk.evaluate(first, data).loss == pytest.approx(fitted.losses[0], rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_model_is_the_weighted_sum_of_architectures_that_take_turns() -> None:
     x = plane()
     members = [weak(L.Dense(1)), model_of(L.Dense(5, activation="relu"), L.Dense(1), seed=1)]
@@ -80,6 +81,7 @@ def test_the_model_is_the_weighted_sum_of_architectures_that_take_turns() -> Non
     np.testing.assert_allclose(predicted(fitted.model, x), total, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_validation_stops_the_series_where_it_only_fits_noise() -> None:
     x, held = plane(80), plane(200, seed=1)
     noise = np.random.default_rng(2).normal(size=80).astype("float32")

@@ -159,6 +159,7 @@ def test_the_scores_without_an_input_are_those_of_the_model(on: Any, fallback: A
     assert set(fitted.to_dict()["without"]) == set(fitted.without)
 
 
+@pytest.mark.long
 def test_the_model_is_plain_keras_and_loads_without_saikei(tmp_path: Any) -> None:
     x, y = data()
     for fusion in (Multimodal(), Multimodal(fallback="drop"), Multimodal("features", "zeros")):

@@ -185,6 +185,7 @@ def test_a_greedy_soup_is_never_worse_than_its_best_member(
     assert list(alone.path) == sorted(alone.path)
 
 
+@pytest.mark.long
 def test_moving_statistics_are_those_of_the_merged_weights() -> None:
     members = branches(trained(network(3, batch_norm=True), 3), 2)
     made = Soup().fuse(members, HELD)

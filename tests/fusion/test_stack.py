@@ -232,6 +232,7 @@ def test_two_outputs_get_a_meta_learner_each():
         assert log_loss(fused, y) < min(log_loss(m, y) for m in members)
 
 
+@pytest.mark.long
 def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph():
     members = team()
     y = truth_of(members)

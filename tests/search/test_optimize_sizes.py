@@ -30,6 +30,7 @@ def search(**changes: Any) -> sk.Result:
     return sk.optimize(two_lengths(), data, progress=False, **{**options, **changes})
 
 
+@pytest.mark.long
 def test_the_size_of_the_data_is_what_costs_are_of() -> None:
     result = search(latency=False, methods=["prune", "factorize", "average"])
     shape = {"sound": (12, 4), "words": (5,)}

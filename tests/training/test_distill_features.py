@@ -175,6 +175,7 @@ def test_the_same_seed_gives_the_same_student():
     )
 
 
+@pytest.mark.long
 def test_the_best_epoch_is_kept_and_patience_counts():
     student = net(4, seed=2)
     arguments = {"learning_rate": 0.3, "epochs": 8, "patience": 2}
@@ -246,6 +247,7 @@ def test_mixed_precision_is_compared_in_float32():
     assert history["feature_loss"][-1] < history["feature_loss"][0]
 
 
+@pytest.mark.long
 def test_a_frozen_layer_stays_as_it_is():
     student = net(4, seed=2)
     student.get_layer("first").trainable = False
@@ -255,6 +257,7 @@ def test_a_frozen_layer_stays_as_it_is():
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_zeros_survive_learning_from_features():
     student = sk.Sparsify(0.5)(net(4, seed=2))
     before = [weight == 0 for weight in numbers(student) if weight.ndim > 1]

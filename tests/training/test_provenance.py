@@ -75,6 +75,7 @@ def test_validation_rows_are_not_training_rows():
     check_held_out([model], HELD_OUT)
 
 
+@pytest.mark.long
 def test_a_second_training_adds_its_rows_and_the_same_rows_do_not_pile_up():
     model = trained((X[:20], Y[:20]))
     for _ in range(2):
@@ -159,6 +160,7 @@ def test_rows_can_be_handed_on_by_hand():
     assert in_sample(other) == 60
 
 
+@pytest.mark.long
 def test_what_is_known_goes_with_the_model():
     gc.collect()
     before = len(lineage._marks)

@@ -155,6 +155,7 @@ def test_a_training_that_diverges_begins_again_lower_and_ends_alone(numbers: Sha
         run_rung(far, RungTask(candidate, 2, 3, 9, hopeless))
 
 
+@pytest.mark.long
 def test_fresh_weights_have_the_structure_and_a_seed_of_their_own(classes: Shared) -> None:
     fresh, other = (plan(weights="fresh", teacher=None, seed=seed) for seed in (3, 4))
     kept, first, again, second = (
@@ -189,6 +190,7 @@ def test_a_deep_cut_goes_through_a_larger_structure(classes: Shared) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_more_a_cut_has_damaged_the_higher_is_the_rate(classes: Shared) -> None:
     known = {"original": classes.judge.loss(classes.judge.predict(classes.originals["original"]))}
     shared = replace(classes, losses=known)
