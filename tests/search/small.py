@@ -20,10 +20,9 @@ BUDGET = sk.Budget(macs=0.3)
 EFFORT = 24
 # What a search of a few seconds is asked for, beside what `search` gives. One whole search, of all
 # methods and with latencies, is that of the fixture `finished`.
-SOON: dict[str, Any] = {"latency": False, "rivals": False}
-BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], **SOON}
+BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], "latency": False}
 # And what one that only has to run is asked for.
-LEAST: dict[str, Any] = {"effort": 3, "methods": ["prune"], **SOON}
+LEAST: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
 
 
 @cache
