@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import saikei as sk
 from saikei.errors import InputError
+from saikei.scoring.observed import held_out
 
 
 def sequences() -> tuple[keras.Model, tuple[Any, Any, Any]]:
@@ -43,6 +44,15 @@ def test_nats_and_perplexity_are_of_the_tokens_that_count() -> None:
     assert perplexity.n == 20 and not perplexity.greater_is_better
     streamed = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(6)
     assert sk.evaluate(model, streamed, metric="nats").value == pytest.approx(nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", ["nats", "perplexity"])
+def test_a_search_can_judge_by_tokens(metric: str) -> None:
+    model, data = sequences()
+    judge = held_out(model, data, metric)
+    found, score = judge.score(judge.predict(model)), sk.evaluate(model, data, metric=metric)
+    assert found.value == pytest.approx(score.value, rel=1e-5)
+    assert found.low < found.value < found.high and not found.greater_is_better
 
 
 def test_perplexity_needs_an_output_of_classes() -> None:

@@ -25,6 +25,9 @@ RESAMPLES = 200
 _LOWER = ("error", "loss", "crossentropy", "divergence", "hinge", "poisson", "logcosh", "huber")
 _OWN = {"auc": "roc_auc", "pr_auc": "average_precision"}
 
+# The log-loss of a token of a language model, and its exponential.
+_TOKENS: dict[str, Callable[[float], float]] = {"nats": float, "perplexity": np.exp}
+
 Function = Callable[[Array, Array, Array | None], float]
 
 
@@ -146,9 +149,10 @@ def find_metric(given: Any, task: Task) -> Metric:
 
     Args:
         given: A name of scikit-learn's scorers (`"roc_auc"`, `"f1"`, `"balanced_accuracy"`,
-            `"neg_mean_absolute_error"`, …) or of Keras's metrics, `"auc"`, `"pr_auc"`; a Keras
-            metric; or a function of labels and predictions, and of `sample_weight` if it takes
-            some, of which more is better.
+            `"neg_mean_absolute_error"`, …) or of Keras's metrics, `"auc"`, `"pr_auc"`; `"nats"` or
+            `"perplexity"` of classes, which are the tokens of a language model; a Keras metric; or
+            a function of labels and predictions, and of `sample_weight` if it takes some, of which
+            more is better.
         task: What the output learns.
 
     Raises:
@@ -159,6 +163,8 @@ def find_metric(given: Any, task: Task) -> Metric:
     if isinstance(given, keras.metrics.Metric):
         return _of_keras(given, task)
     if isinstance(given, str):
+        if given in _TOKENS and task.kind == "multiclass":
+            return _of_tokens(given, task)
         found = _of_sklearn(given, task) or _keras_by_name(given, task)
         if found is not None:
             return found
@@ -169,6 +175,16 @@ def find_metric(given: Any, task: Task) -> Metric:
         f"metric={shown(given)} is unknown: give a name of scikit-learn's scorers, such as "
         "'roc_auc', 'f1' or 'balanced_accuracy', a name or object of keras.metrics, or a function."
     )
+
+
+def _of_tokens(name: str, task: Task) -> Metric:
+    def function(y: Array, p: Array, weights: Array | None) -> float:
+        truth = y if task.sparse else y.argmax(axis=-1)
+        chosen = np.take_along_axis(p, truth.reshape(-1, 1).astype(np.int64), axis=-1)[:, 0]
+        losses = -np.log(np.maximum(chosen / p.sum(axis=-1), np.finfo(np.float64).tiny))
+        return float(_TOKENS[name](float(np.average(losses, weights=weights))))
+
+    return Metric(name, False, function)
 
 
 def _of_sklearn(name: str, task: Task) -> Metric | None:
