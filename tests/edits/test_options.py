@@ -154,6 +154,21 @@ def test_a_refit_of_all_together_is_closer_to_the_original_than_none() -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_layers_are_refitted_before_they_are_quantised() -> None:
+    keras.utils.set_random_seed(3)
+    graph = read(NETS["cnn"]())
+    x = _inputs(build(graph), 300)
+    found = _by_site(graph, x)
+    cuts = [found["channels:c2"][2], found["channels:d1"][1]]
+    quantised = [found["precision:d1"][0], found["precision:d2"][0]]
+    before = _predicted(build(graph), x)[0]
+    recipe, stitched = stitch(graph, [*cuts, *quantised], x)
+    outputs = _predicted(build(stitched), x)[0]
+    np.testing.assert_allclose(_predicted(build(recipe.apply(graph, x)), x)[0], outputs, atol=1e-5)
+    refitted = _predicted(build(stitch(graph, cuts, x)[1]), x)[0]
+    assert np.abs(outputs - refitted).mean() < 0.2 * np.abs(before - refitted).mean()
+
+
 def test_two_options_of_one_site_and_options_that_cannot_be_applied_are_refused() -> None:
     graph = read(NETS["cnn"]())
     channels = _by_site(graph)["channels:c1"]

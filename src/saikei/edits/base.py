@@ -29,6 +29,9 @@ from saikei.graph.layer_names import check_layer_names
 from saikei.hub import as_family_or_plain, task_data
 from saikei.models import CascadeModel
 
+# The stage of edits that change the precision of weights alone.
+PRECISION = 4
+
 
 class Edit(Jsonable, ABC):
     """A change of structure. Subclasses are frozen dataclasses with JSON-ready fields.

@@ -8,7 +8,7 @@ from typing import Any
 
 from saikei.calibration.refit import refit
 from saikei.calibration.surviving_outputs import Kept, both_kept
-from saikei.edits.base import Edit, Option
+from saikei.edits.base import PRECISION, Edit, Option
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.recipe import Recipe
 from saikei.errors import EditError, SaikeiError, listed
@@ -42,7 +42,12 @@ def stitch(graph: Graph, options: Sequence[Option], data: Any = None) -> tuple[R
         raise EditError(f"Two options change '{twice}': give one of them.")
     edited, applied, reasons = graph, list[Edit](), list[str]()
     kept: Kept = {}
+    fitted = False
     for edit in _in_order(_of_old_layers(options)):
+        last = edit.stage == PRECISION and bool(applied) and applied[-1].stage != PRECISION
+        if last and data is not None and not fitted:
+            # Layers in int8 cannot be refitted.
+            edited, fitted = refit(graph, edited, data, kept=kept), True
         try:
             present = _of_present_layers(edit, edited)
             tried, own = present.unfitted(edited, data)
@@ -53,8 +58,9 @@ def stitch(graph: Graph, options: Sequence[Option], data: Any = None) -> tuple[R
         applied.append(present)
     if not applied:
         raise EditError(f"None of the {len(options)} options can be applied: {listed(reasons)}.")
-    fitted = edited if data is None else refit(graph, edited, data, kept=kept)
-    return Recipe(applied, refit="once"), fitted
+    if data is not None and not fitted:
+        edited = refit(graph, edited, data, kept=kept)
+    return Recipe(applied, refit="once"), edited
 
 
 def _of_old_layers(options: Sequence[Option]) -> list[Option]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import keras
 from keras import tree
 
-from saikei.edits.base import Edit, Option
+from saikei.edits.base import PRECISION, Edit, Option
 from saikei.errors import EditError, in_one_line
 from saikei.graph import Graph, Operation, TensorRef
 from saikei.graph.describe import described
@@ -40,7 +40,7 @@ class Quantize(Edit):
 
     exact: ClassVar[bool] = False
     method: ClassVar[str] = "quantize"
-    stage: ClassVar[int] = 4
+    stage: ClassVar[int] = PRECISION
     layers: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from saikei.budget import Budget
 from saikei.calibration.refit import refit
 from saikei.calibration.surviving_outputs import Kept, both_kept
-from saikei.edits.base import Edit, check_budget, edit_from_dict, edit_to_dict
+from saikei.edits.base import PRECISION, Edit, check_budget, edit_from_dict, edit_to_dict
 from saikei.edits.dequantize import Dequantize
 from saikei.edits.drop_channels import DropChannels
 from saikei.edits.factorize import Factorize
@@ -65,7 +65,8 @@ class Recipe(Edit):
         edits: The edits, in order.
         refit: When layers are refitted to the data, if there is any: after each edit to what the
             graph before it computed (`"each"`, as the edit's own `compensate` has it), or once at
-            the end to what the graph before all edits computed (`"once"`).
+            the end to what the graph before all edits computed (`"once"`). Layers in int8 cannot
+            be refitted: they are quantised after it, where nothing but precision changes later.
 
     Example:
         >>> recipe = Recipe([PruneChannels(keep=0.5)])
@@ -93,14 +94,23 @@ class Recipe(Edit):
     def apply(self, graph: Graph, data: Any = None) -> Graph:
         """The graph after all edits."""
         if self.refit == "once":
-            edited, kept = self.unfitted(graph, data)
-            return edited if data is None else refit(graph, edited, data, kept=kept)
+            return self._refitted_once(graph, data)
         for edit in self.edits:
             edit.check_weights(graph)
             edited = edit.apply(graph, data)
             _check(edit, graph, edited)
             graph = edited
         return graph
+
+    def _refitted_once(self, graph: Graph, data: Any) -> Graph:
+        first = Recipe(self.edits[: before_precision(self.edits)], refit="once")
+        edited, kept = first.unfitted(graph, data)
+        if data is not None:
+            edited = refit(graph, edited, data, kept=kept)
+        for edit in self.edits[len(first.edits) :]:
+            edit.check_weights(edited)
+            edited = edit.unfitted(edited, data)[0]
+        return edited
 
     def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
         """The graph after all edits, before it is refitted."""
@@ -149,3 +159,11 @@ class Recipe(Edit):
 def _check(edit: Edit, graph: Graph, edited: Graph) -> None:
     if any(isinstance(value, Budget) for value in vars(edit).values()):
         check_budget(edit, graph, build(edited))
+
+
+def before_precision(edits: Sequence[Edit]) -> int:
+    """How many edits come before the refit: not those at the end that change precision alone."""
+    count = len(edits)
+    while count and edits[count - 1].stage == PRECISION:
+        count -= 1
+    return count or len(edits)

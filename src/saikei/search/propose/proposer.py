@@ -23,13 +23,15 @@ from saikei.graph import Graph, build, read
 from saikei.search.library import Library, Measured
 from saikei.search.propose.exact import Counted, Counter, counted_within, targets_of
 from saikei.search.propose.path import Front, Solution, descend_to, front
-from saikei.search.propose.several import within_limits
+from saikei.search.propose.several import near_limits, within_limits
 from saikei.search.propose.space import AXES, Array, Space
 from saikei.search.propose.structure import Structure, structure_of
 from saikei.search.propose.tables import Tables
 
 # So many numbers of removed blocks are looked at.
 DEPTHS = 12
+# A quick solution is taken to lose at most so many times what the best of its space loses.
+MARGIN = 1.25
 
 
 class Proposer:
@@ -164,13 +166,13 @@ class Proposer:
             The structure, or `None` where none is found.
         """
         targets = targets_of(counter.budget, original)
-        first = [(within_limits(space, targets), space) for space in spaces]
+        first = [(near_limits(space, targets), space) for space in spaces]
         promising = sorted(
             ((found.loss, number) for number, (found, _) in enumerate(first) if found is not None)
         )
         best: Counted | None = None
         for loss, number in promising:
-            if best is not None and loss >= best.solution.loss:
+            if best is not None and loss >= MARGIN * best.solution.loss:
                 break
             space = first[number][1]
             found = counted_within(partial(within_limits, space), counter, original)

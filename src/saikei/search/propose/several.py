@@ -36,10 +36,9 @@ def within_limits(space: Space, limits: Array) -> Solution | None:
     Returns:
         The solution, or `None` where no path keeps the limits.
     """
-    start = descend_to(space, limits)
-    if not fits(space.costs(start), limits):
+    best = near_limits(space, limits)
+    if best is None:
         return None
-    best = solution(space, improve(space, start, limits))
     at, aim = best, limits.copy()
     for _ in range(ROUNDS):
         levels = solve_linear(space, at.levels, aim)
@@ -55,6 +54,19 @@ def within_limits(space: Space, limits: Array) -> Solution | None:
         over = np.maximum(found.costs / limits, 1.0)
         aim, at = aim / over, best
     return best
+
+
+def near_limits(space: Space, limits: Array) -> Solution | None:
+    """Levels that keep all limits, from one path and single steps: not always the best.
+
+    Args:
+        space: The space.
+        limits: As in `within_limits`.
+    """
+    start = descend_to(space, limits)
+    if not fits(space.costs(start), limits):
+        return None
+    return solution(space, improve(space, start, limits))
 
 
 def solve_linear(space: Space, levels: Levels, limits: Array) -> Levels | None:
