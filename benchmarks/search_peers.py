@@ -12,7 +12,10 @@ import numpy as np
 from search_tasks import Task, accuracy, macs
 
 import saikei as sk
+from saikei.calibration.samples import Samples
+from saikei.channels import ChannelMap
 from saikei.graph import fresh_model
+from saikei.importance import CRITERIA, Scores
 
 # Candidates of a random search, and of one that trains each for an epoch.
 RANDOM = 5
@@ -129,25 +132,17 @@ def random_structure(
     task: Task, model: keras.Model, share: float, rng: np.random.Generator
 ) -> keras.Model:
     """Random widths as large as the limit allows, refitted to the training data."""
-    names = [group.name for group in sk.channel_groups(model) if group.pinned is None]
-    widths = dict(zip(names, rng.uniform(0.3, 1.0, len(names)), strict=True))
-    low, high = 0.0, 3.0
-    for _ in range(8):
-        middle = (low + high) / 2
-        if macs(cut(model, widths, middle)) <= share * macs(model):
-            low = middle
-        else:
-            high = middle
-    return cut(model, widths, low, task.train)
 
+    def widths(channels: ChannelMap, _: np.random.Generator, samples: Samples | None) -> Scores:
+        """In each group the best channels stay; random factors weigh the groups."""
+        scores = CRITERIA["reconstruction"].score(channels, rng, samples)
+        for group in channels.groups:
+            ranks = scores[group.channels].argsort().argsort()
+            scores[group.channels] = rng.uniform(0.3, 1.0) * (1 + ranks) / group.size
+        return scores
 
-def cut(
-    model: keras.Model, widths: dict[str, float], scale: float, data: object = None
-) -> keras.Model:
-    """The model with a share of the channels of each group."""
-    shares = {name: min(1.0, max(0.02, scale * width)) for name, width in widths.items()}
-    edits = [sk.PruneChannels(s, layers=(name,)) for name, s in shares.items() if s < 1]
-    return sk.Recipe(edits)(model, data) if edits else model
+    limit = sk.Budget(macs=int(share * macs(model)))
+    return sk.PruneChannels(limit, importance=widths)(model, task.train)
 
 
 def best(task: Task, models: list[keras.Model]) -> keras.Model:

@@ -137,7 +137,7 @@ class RunSettings:
             counted for.
     """
 
-    budget: Mapping[str, float | int]
+    budget: Mapping[str, float | int | str]
     limits: Mapping[str, float]
     methods: tuple[str, ...]
     effort: int

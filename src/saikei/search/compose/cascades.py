@@ -23,6 +23,8 @@ from saikei.search.compose.team import Member, Team
 KEPT = 2
 LAST = 3
 FIRST = 6
+# Pairs that a third member is tried in, the best first.
+GROWN = 3
 # The mean cost on other rows differs a little from that on the rows that chose the thresholds.
 MARGIN = 0.98
 
@@ -64,7 +66,8 @@ def rated_chains(pool: Pool) -> tuple[tuple[ScoredSet, ...], int]:
     """
     chains = [_rated(chain, pool) for chain in _chains(pool)]
     pairs = sorted((one for one in chains if one), key=_order)
-    longer = [_rated(one, pool) for pair in pairs[:1] for one in _between(pair.members, pool)]
+    grown = {chain: None for pair in pairs[:GROWN] for chain in _with_another(pair.members, pool)}
+    longer = [_rated(chain, pool) for chain in grown]
     ranked = sorted([*pairs, *(one for one in longer if one)], key=_order)
     return tuple(ranked), len(chains) + len(longer)
 
@@ -85,14 +88,16 @@ def _chains(pool: Pool) -> Iterator[tuple[Member, ...]]:
                 yield first, last
 
 
-def _between(pair: tuple[Member, ...], pool: Pool) -> Iterator[tuple[Member, ...]]:
-    """The pair with a member between the two."""
+def _with_another(pair: tuple[Member, ...], pool: Pool) -> Iterator[tuple[Member, ...]]:
+    """The pair with a member before the two or between them."""
     axis = pool.limits.axis
-    low, high = (one.cost.on(axis) for one in pair)
+    first, last = pair
     for one in _spread(_undominated(pool.members, pool), FIRST):
-        chain = (pair[0], one, pair[1])
-        between = low < one.cost.on(axis) < high and one.inputs == pair[0].inputs
-        if between and _possible(chain, pool):
+        if one in pair or one.inputs != first.inputs or one.cost.on(axis) >= last.cost.on(axis):
+            continue
+        cheaper = one.cost.on(axis) < first.cost.on(axis)
+        chain = (one, first, last) if cheaper else (first, one, last)
+        if _possible(chain, pool):
             yield chain
 
 
