@@ -193,7 +193,9 @@ def sample_run(hostile: str = "") -> Run:
             "original": LibraryRecord(24, 360, "nats", 3.2, ((0.01, 0.012), (0.2, 0.3)), None)
         },
         test=FinalTest(accuracy(355), accuracy(353), Difference(-2 / 360, -0.017, 0.006)),
-        settings=RunSettings({"macs": 0.25}, {"macs": 172_500.0}, ("prune", "average"), 45, 128, 0),
+        settings=RunSettings(
+            {"macs": 0.25, "count": "mean"}, {"macs": 172_500.0}, ("prune", "average"), 45, 128, 0
+        ),
         samples={"train": 1078, "validation": 360, "test": 360},
         fingerprint={"model": "ab" * 16, "data": "cd" * 16, "settings": "ef" * 16},
         versions={"saikei": "0.1.0", "keras": "3.15.1", "python": "3.11.7"},

@@ -14,6 +14,8 @@ from saikei.scoring.labelled import Labelled
 from saikei.scoring.metrics import find_metric
 from saikei.scoring.task import Task
 from saikei.search.compose import Member, gains, is_better, teams, trained_teams
+from saikei.search.compose.cascades import rated_chains
+from saikei.search.compose.sets import Pool
 from tests.search.compose.made_up import TASK, WHOLE, cost, crowd, judge_of, labels, member
 
 FULL = Budget(macs=1.0)
@@ -142,6 +144,15 @@ def test_a_cascade_may_end_in_a_member_above_the_budget_when_the_mean_counts():
     assert best.method == "cascade" and best.members == ("small", "big")
     assert best.cost.mean_macs <= 500 < best.cost.macs == 1100
     assert best.score.value > single_of(mean).score.value
+
+
+def test_a_third_member_may_come_before_the_two_of_the_best_pair():
+    y = labels(1500)
+    kinds = (("tiny", 60, 1.2), ("small", 145, 2.6), ("big", 1000, 4.0))
+    members = [member(name, y, cost, power, i + 1) for i, (name, cost, power) in enumerate(kinds)]
+    budget = Budget(macs=0.15, count="mean")
+    chains, _ = rated_chains(Pool.of(members, judge_of(y), budget, WHOLE))
+    assert ("big", "small", "tiny") in {chain.names for chain in chains}
 
 
 def test_members_with_other_inputs_are_combined_only_with_multimodal():

@@ -34,6 +34,9 @@ MOST_RAISED = 7.0
 # A training that does not improve the weights is started again with the rate divided by this.
 SLOWER = 10
 RESTARTS = 2
+# Epochs until that is known of a model with BatchNormalization, whose moving statistics are far
+# behind its weights after one epoch at a high rate.
+SETTLED = 2
 # A whole training of at least so many epochs goes on from the short ones at the rate of fresh
 # weights, where the data is what the parent was trained on. See docs/decisions.md.
 LONG = 12
@@ -197,10 +200,7 @@ def _with_rate_of_fresh(
     if not (long and plan.raises_rate and plan.weights == "kept" and _learned(shared, plan.parent)):
         return task
     present = plan.settings.learning_rate if state is None else state.learning_rate
-    normalized = any(
-        isinstance(layer, keras.layers.BatchNormalization) for layer in flattened_layers(model)
-    )
-    rate = raised(plan.settings, math.inf if normalized else FRESH_TO_CARRIED)
+    rate = raised(plan.settings, math.inf if _normalized(model) else FRESH_TO_CARRIED)
     if planned is None or present is None or rate is None:
         return task
     if not _DAMAGED * planned <= present < rate:
@@ -208,7 +208,7 @@ def _with_rate_of_fresh(
     if state is None:
         settings = replace(plan.settings, learning_rate=rate)
         return replace(task, plan=replace(plan, settings=settings))
-    if state.best_epoch == 0 or state.restarts:
+    if state.restarts or _in_vain(state, model):
         # Even the present rate is too high.
         return task
     restarted = replace(state.again(rate, state.epoch), restarts=state.restarts)
@@ -288,7 +288,7 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
         WorkError: If the training diverges at every learning rate.
     """
     plan, state = task.plan, task.state
-    if state is not None and _in_vain(state):
+    if state is not None and state.restarts < RESTARTS and _in_vain(state, model):
         state = state.again(state.learning_rate / SLOWER, state.epoch)
     losses = [one.loss for one in shared.judge.tasks]
     try:
@@ -311,6 +311,12 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
         return error.state.again(error.state.learning_rate / SLOWER, task.end), {}
 
 
-def _in_vain(state: TrainingState) -> bool:
-    """Whether a training has not improved the first weights, and a lower rate is left to try."""
-    return state.best_epoch == 0 and state.epoch > state.began and state.restarts < RESTARTS
+def _in_vain(state: TrainingState, model: keras.Model) -> bool:
+    """Whether a training has not improved the first weights."""
+    epochs = state.epoch - state.began
+    return state.best_epoch == 0 and epochs >= (SETTLED if _normalized(model) else 1)
+
+
+def _normalized(model: keras.Model) -> bool:
+    kind = keras.layers.BatchNormalization
+    return any(isinstance(layer, kind) for layer in flattened_layers(model))

@@ -122,7 +122,7 @@ def finalists(budget: Budget, whole: Cost, fusions: Collection[str]) -> int:
     """
     if not set(fusions) - {"soup"}:
         return 1
-    if budget.count == "mean":
+    if budget.count == "mean" and "cascade" in fusions:
         return _OF_CASCADE
     tightest = min(
         limit / max(whole.on(name), 1e-12)
