@@ -11,6 +11,8 @@ import pytest
 from keras import layers
 
 from saikei.errors import InputError
+from saikei.fusion import Cascade
+from saikei.models import CascadeModel
 from saikei.search.folder import RunFolder
 from tests.search.made_up import candidate
 
@@ -84,3 +86,23 @@ def test_a_candidate_of_another_plan_is_replaced(tmp_path: Path) -> None:
     folder.save(candidate(plan={"seed": 2}), None, (np.ones(1),))
     assert folder.finished("01-knapsack", {"seed": 1}) is None
     np.testing.assert_array_equal(folder.outputs("01-knapsack")[0], np.ones(1))
+
+
+def test_a_cascade_stays_a_cascade_whose_later_members_run_on_few_rows(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    keras.utils.set_random_seed(0)
+    members = [
+        keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")], name=name)
+        for name in ("first", "last")
+    ]
+    made = Cascade(thresholds=(0.5,))(members)
+    folder.save(candidate("cascade-1", kind="fused"), made, ())
+    folder.promote("cascade-1", members)
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    expected, stages = made.predict_stages(x)
+    assert 0 < stages.mean() < 1
+    for path in (folder.best, folder.candidates / "cascade-1" / "model.keras"):
+        loaded = folder.load(path)
+        assert isinstance(loaded, CascadeModel)
+        np.testing.assert_array_equal(loaded.predict_stages(x)[1], stages)
+        np.testing.assert_allclose(loaded.predict(x), expected, rtol=1e-6)

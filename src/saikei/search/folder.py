@@ -215,7 +215,9 @@ class RunFolder:
             draft.mkdir()
             if model is not None:
                 # A copy is not compiled: the file holds the model without optimizer state.
-                copy_model(model).save(draft / "model.keras")
+                # A copy of a cascade would run all members on every row.
+                kept = model if isinstance(model, CascadeModel) else copy_model(model)
+                kept.save(draft / "model.keras")
             if candidate.recipe is not None:
                 text = json.dumps(candidate.recipe, indent=2)
                 (draft / "recipe.json").write_text(text, encoding="utf-8")
