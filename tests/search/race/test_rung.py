@@ -32,8 +32,8 @@ from saikei.search.race import (
     space_of,
     trained,
 )
-from saikei.search.race.rung import RESTARTS, untrained
-from saikei.training.parts import TrainingSettings
+from saikei.search.race.rung import RESTARTS, _in_vain, untrained
+from saikei.training.parts import TrainingSettings, TrainingState
 from tests.search.race.test_race import Memory, by_score
 from tests.search.small import data
 
@@ -254,3 +254,12 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     assert (short.epoch, long.epoch) == (winner.epoch, schedule.rival)
     assert short.result.cost == winner.result.cost
     assert sum(driver.spent.values()) == schedule.effort
+
+
+def test_one_epoch_is_not_in_vain_where_moving_statistics_are_behind() -> None:
+    state = TrainingState(1, (), (), (), 0.5, 0, 5e-3)
+    plain, normalized = network(), network(layers.BatchNormalization())
+    assert _in_vain(state, plain)
+    assert not _in_vain(state, normalized)
+    assert _in_vain(replace(state, epoch=2), normalized)
+    assert not _in_vain(replace(state, epoch=2, best_epoch=1), normalized)
