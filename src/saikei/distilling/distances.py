@@ -60,8 +60,8 @@ class SoftTargets(keras.distillation.DistillationLoss):
         if self._top_k is not None:
             theirs = list(zip(theirs[::2], theirs[1::2], strict=True))
         losses = [
-            self._distance(place, tasks, teacher, student)
-            for place, (tasks, teacher, student) in enumerate(
+            self._distance(output, tasks, teacher, student)
+            for output, (tasks, teacher, student) in enumerate(
                 zip(
                     self._tasks,
                     theirs,
@@ -75,22 +75,22 @@ class SoftTargets(keras.distillation.DistillationLoss):
     def validate_outputs(self, teacher_outputs: Any, student_outputs: Any) -> None:
         """Nothing to do: shapes were compared, with clear messages, before training."""
 
-    def _distance(self, place: int, tasks: tuple[Task, Task], teacher: Any, student: Any) -> Any:
+    def _distance(self, output: int, tasks: tuple[Task, Task], teacher: Any, student: Any) -> Any:
         theirs, ours = tasks
         if self._top_k is not None:
             log_p, numbers = teacher
             logits = class_logits(ours, student)
-            each = self._top_k.divergence(place, log_p, numbers, logits, self._temperature)
-            return self.weighing.mean(place, each, student) * self._temperature**2
+            each = self._top_k.divergence(output, log_p, numbers, logits, self._temperature)
+            return self.weighing.mean(output, each, student) * self._temperature**2
         teacher = ops.stop_gradient(teacher)
         if ours.kind == "regression":
-            return ops.mean(self.weighing.loss(place, ours.loss)(teacher, student))
+            return ops.mean(self.weighing.loss(output, ours.loss)(teacher, student))
         p, q = (
             ops.softmax(logits / self._temperature, axis=-1)
             for logits in (class_logits(theirs, teacher), class_logits(ours, student))
         )
         each = keras.losses.kl_divergence(p, q)
-        return self.weighing.mean(place, each, student) * self._temperature**2
+        return self.weighing.mean(output, each, student) * self._temperature**2
 
 
 def teacher_tasks(teacher: keras.Model, tasks: Sequence[Task]) -> tuple[Task, ...]:

@@ -135,7 +135,7 @@ class StoredTeacher:
         """The student's tasks as these predictions have them, after a look at their values.
 
         Args:
-            tasks: Of the student, one for each output.
+            tasks: What each output of the student learns.
 
         Raises:
             DataError: When they are not finite, or are to be probabilities and are not.

@@ -163,8 +163,8 @@ class Lookup:
     def rows(self, x: Any) -> Any:
         """The row of the outputs for each row of inputs, int `(n,)`; -1 where there is none."""
         digests = digest_rows(x)
-        places = np.searchsorted(self._digests, digests).clip(max=len(self._digests) - 1)
-        return np.where(self._digests[places] == digests, self._rows[places], -1)
+        found = np.searchsorted(self._digests, digests).clip(max=len(self._digests) - 1)
+        return np.where(self._digests[found] == digests, self._rows[found], -1)
 
     def __call__(self, x: Any) -> Any:
         """The stored outputs for the rows, nested as they were stored.

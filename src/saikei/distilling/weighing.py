@@ -17,16 +17,16 @@ class Weighing:
     def __init__(self) -> None:
         self.weights: list[Any] | None = None
 
-    def of(self, place: int, predicted: Any) -> Any:
+    def of(self, output: int, predicted: Any) -> Any:
         """The weights for an output, with an axis for each of its positions; `None` without any.
 
         Args:
-            place: Of the output.
+            output: The number of the output.
             predicted: What the student gives there.
         """
         if self.weights is None:
             return None
-        weights = self.weights[0 if len(self.weights) == 1 else place]
+        weights = self.weights[0 if len(self.weights) == 1 else output]
         while weights is not None and len(weights.shape) < len(predicted.shape) - 1:
             weights = ops.expand_dims(weights, -1)
         return weights
@@ -35,29 +35,29 @@ class Weighing:
         """For each output a function of labels and predictions; see `loss`.
 
         Args:
-            losses: Of the outputs.
+            losses: The loss of each output.
         """
-        return tuple(self.loss(place, loss) for place, loss in enumerate(losses))
+        return tuple(self.loss(output, loss) for output, loss in enumerate(losses))
 
-    def loss(self, place: int, loss: Any) -> Callable[[Any, Any], Any]:
+    def loss(self, output: int, loss: Any) -> Callable[[Any, Any], Any]:
         """A function of labels and predictions, weighed by the batch that it is called in.
 
         Args:
-            place: Of the output.
+            output: The number of the output.
             loss: An object, or a function of the caller's own.
         """
         whole = loss if isinstance(loss, keras.losses.Loss) else _OwnLoss(loss)
-        return lambda y, p: whole(y, p, sample_weight=self.of(place, p))
+        return lambda y, p: whole(y, p, sample_weight=self.of(output, p))
 
-    def mean(self, place: int, each: Any, predicted: Any) -> Any:
+    def mean(self, output: int, each: Any, predicted: Any) -> Any:
         """The mean of a number for each position, of those that count, as much as they count.
 
         Args:
-            place: Of the output.
+            output: The number of the output.
             each: `(batch, …)`.
             predicted: What the student gives there, under its mask if it has one.
         """
-        counts, mask = self.of(place, predicted), internals.mask_of(predicted)
+        counts, mask = self.of(output, predicted), internals.mask_of(predicted)
         if mask is not None:
             mask = ops.broadcast_to(_laid(ops.cast(mask, each.dtype), each), ops.shape(each))
             each = each * mask

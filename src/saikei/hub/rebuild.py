@@ -60,8 +60,8 @@ def rebuilt(
         raise EditError(
             f"{name} cannot be made with {_changes(classes, config)}: {in_one_line(error)}."
         ) from error
-    place = {operation.name: number for number, operation in enumerate(weighted(before))}
-    source = sorted(weighted(after), key=lambda operation: place.get(operation.name, len(place)))
+    order = {operation.name: number for number, operation in enumerate(weighted(before))}
+    source = sorted(weighted(after), key=lambda operation: order.get(operation.name, len(order)))
     graph = read(made)
     _load(name, classes, config, weighted(graph), source)
     absorb_scale(after, graph)
