@@ -37,7 +37,7 @@ def tiny() -> Any:
 def test_the_result_generates_and_uniform_candidates_are_of_the_class(tmp_path: Path) -> None:
     task, folder = tiny(), tmp_path / "run"
 
-    def search() -> sk.Result:
+    def search() -> Any:
         return sk.optimize(
             task,
             TEXTS,
