@@ -68,7 +68,7 @@ def test_budgets_go_through_dictionaries() -> None:
         ({"params": "many"}, "give a number"),
         ({"params": True}, "give a number"),
         ({"macs": 0.5, "batch_size": 1}, "there is none: give latency too"),
-        ({"latency": 0.5, "batch_size": 0}, "whole number of at least 1"),
+        ({"latency": 0.5, "batch_size": 0}, "whole number from 1 to"),
         ({"macs": 0.5, "count": "best"}, "'worst' or 'mean'"),
     ],
 )

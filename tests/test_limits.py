@@ -13,6 +13,7 @@ from keras import layers as L
 from saikei import (
     Average,
     Boost,
+    Budget,
     Cascade,
     Chain,
     Factorize,
@@ -23,6 +24,7 @@ from saikei import (
     Soup,
     Sparsify,
     Stack,
+    profile,
 )
 from saikei.errors import EditError, FusionError, InputError, PinnedWarning
 from saikei.merging import Dare
@@ -46,6 +48,12 @@ from saikei.merging import Dare
         (lambda: Multimodal(seed=2**40), r"seed=1099511627776"),
         (lambda: Dare(seed=-3), r"seed=-3"),
         (lambda: PruneChannels(0.5, seed=None), r"seed=None"),
+        (lambda: Average((1e308, 1e308)), r"weights sum to inf, not to 1\."),
+        (
+            lambda: Budget(latency=0.5, batch_size=10**20),
+            r"batch_size=1\d+: .* from 1 to 1,000,000",
+        ),
+        (lambda: profile(net(2), batch_size=10**20), r"batch_size=1\d+: .* from 1 to 1,000,000"),
         (lambda: PruneChannels(0.5, multiple_of=2.0), r"multiple_of=2\.0\): give a whole number"),
     ],
 )

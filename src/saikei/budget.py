@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 
 from saikei.codec import Jsonable
 from saikei.errors import BudgetError
-from saikei.limits import check_whole
+from saikei.limits import BATCH, check_whole
 
 LIMITS = ("macs", "params", "bytes", "memory", "latency")
 BATCH_SIZE = 32
@@ -95,7 +95,7 @@ class Budget(Jsonable):
             )
         for name, value in given.items():
             _check_limit(name, value)
-        check_whole("Budget: batch_size", self.batch_size, kind=BudgetError)
+        check_whole("Budget: batch_size", self.batch_size, 1, BATCH, BudgetError)
         if self.batch_size != BATCH_SIZE and self.latency is None:
             raise BudgetError(
                 f"Budget batch_size={self.batch_size} is the batch of a limit on latency, and "

@@ -15,6 +15,7 @@ BAGS = 1_000
 FOLDS = 1_000
 EPOCHS = 100_000
 POINTS = 1_001
+BATCH = 1_000_000
 
 
 def is_number(value: object) -> TypeGuard[float]:

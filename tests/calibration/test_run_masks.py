@@ -11,20 +11,27 @@ from saikei.calibration.run import Run
 from saikei.graph import TensorRef, read
 
 
-def masked_model(attention: str, residual: bool) -> keras.Model:
-    """Attention over tokens with padding; what comes after may or may not see the mask."""
+LAYERS = {
+    "attention": lambda x: L.MultiHeadAttention(2, 4)(x, x),
+    "dense": lambda x: L.Dense(8)(x),
+    "every step": lambda x: L.TimeDistributed(L.Dense(8))(x),
+}
+
+
+def masked_model(layer: str, residual: bool) -> keras.Model:
+    """A layer over tokens with padding; what comes after may or may not see the mask."""
     tokens = keras.Input((6,), dtype="int32")
     x = L.Embedding(10, 8, mask_zero=True)(tokens)
-    y = L.MultiHeadAttention(2, 4)(x, x) if attention == "MultiHeadAttention" else L.Dense(8)(x)
+    y = LAYERS[layer](x)
     y = L.Add()([x, y]) if residual else y
     return keras.Model(tokens, [L.GlobalAveragePooling1D()(y), L.GlobalAveragePooling1D()(x)])
 
 
-@pytest.mark.parametrize("attention", ["MultiHeadAttention", "Dense"])
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("residual", [True, False])
-def test_a_run_sees_the_masks_that_the_model_sees(attention: str, residual: bool) -> None:
+def test_a_run_sees_the_masks_that_the_model_sees(layer: str, residual: bool) -> None:
     keras.utils.set_random_seed(0)
-    model = masked_model(attention, residual)
+    model = masked_model(layer, residual)
     tokens = np.random.default_rng(0).integers(1, 10, (70, 6)).astype("int32")
     tokens[:, 4:] = 0
     graph = read(model)

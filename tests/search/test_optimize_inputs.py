@@ -12,7 +12,14 @@ import pytest
 from keras import layers
 
 import saikei as sk
-from saikei.errors import BudgetError, DataError, FusionError, InputError, WorkError
+from saikei.errors import (
+    BudgetError,
+    DataError,
+    FusionError,
+    InputError,
+    ModelError,
+    WorkError,
+)
 from saikei.search import originals
 from saikei.search.splits import search_data
 from tests.search.small import data, dense, search
@@ -76,6 +83,14 @@ def test_a_budget_is_asked_for() -> None:
 def test_arguments_out_of_range_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         search(dense(), None, **wrong)
+
+
+def test_weights_that_are_nan_are_refused_by_name() -> None:
+    model = dense()
+    first, *others = model.get_weights()
+    model.set_weights([np.where(first > 0, np.nan, first), *others])
+    with pytest.raises(ModelError, match="layer '.*' .Dense. holds NaN or infinite numbers"):
+        search(model, None)
 
 
 def test_labels_that_do_not_fit_are_refused_in_every_part() -> None:

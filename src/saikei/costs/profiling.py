@@ -14,6 +14,7 @@ from saikei.codec import ToDict
 from saikei.columns import Columns, InColumns
 from saikei.costs.counting import call_macs, count_costs, peak_bytes, sample_bytes
 from saikei.costs.latency import mean_macs, profiled_latency
+from saikei.errors import InputError
 from saikei.graph import (
     InputShape,
     Sized,
@@ -23,6 +24,7 @@ from saikei.graph import (
     sized,
     with_input_shape,
 )
+from saikei.limits import BATCH, check_whole
 from saikei.models import CascadeModel
 from saikei.rules.base import product
 from saikei.rules.wrapping import JOINED, STEPS
@@ -180,8 +182,10 @@ def profile(
         size is assumed, which the profile shows, and the latency is not measured.
 
     Raises:
+        InputError: When the batch has no sample or more than a million.
         ModelError: When the model cannot be read, or does not take that `input_shape`.
     """
+    check_whole("batch_size", batch_size, 1, BATCH, InputError)
     graph = read(model)
     if input_shape is not None:
         graph = with_input_shape(graph, input_shape)

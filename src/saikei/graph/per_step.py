@@ -83,8 +83,11 @@ class Joined(keras.layers.Layer):
         return keras.KerasTensor((*whole.shape[:2], *steps.shape[1:]), dtype=steps.dtype)
 
     def compute_mask(self, _: Any, previous_mask: Any = None) -> Any:
-        """The mask of the sequence, as `TimeDistributed` passes it on."""
-        return previous_mask[1] if previous_mask else None
+        """The mask of the sequence, as `TimeDistributed` passes it on.
+
+        Keras gives the masks of both tensors, or the one that the call was given as `mask=`.
+        """
+        return previous_mask[1] if isinstance(previous_mask, (list, tuple)) else previous_mask
 
     def get_config(self) -> dict[str, Any]:
         """The config, with the wrapper's."""

@@ -43,8 +43,8 @@ def checked_weights(weights: tuple[Any, ...], of: str = "") -> tuple[float, ...]
         ) from error
     if not all(math.isfinite(number) and number >= 0 for number in numbers):
         raise FusionError(f"weights={numbers}{of} must be finite and at least 0.")
-    total = math.fsum(numbers)
+    total = sum(numbers)
     if abs(total - 1) > _SUM_TOLERANCE:
-        fix = f": divide each of them by {total:g}" if total else ""
+        fix = f": divide each of them by {total:g}" if 0 < total < math.inf else ""
         raise FusionError(f"The weights{of} sum to {total:g}, not to 1{fix}.")
     return numbers

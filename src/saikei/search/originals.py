@@ -15,6 +15,7 @@ from saikei.fusion.agreement import check_agreement
 from saikei.fusion.members import Members
 from saikei.fusion.multimodal.inputs import by_name
 from saikei.graph import build, copy_model, read
+from saikei.graph.finite import check_finite_weights
 from saikei.graph.internals import flattened_layers
 from saikei.graph.own_functions import own_objects, unsavable
 from saikei.models import CascadeModel
@@ -118,11 +119,14 @@ def custom_objects(models: Mapping[str, keras.Model]) -> dict[str, Any]:
     """Custom classes and functions of the given models, to load candidates with.
 
     Raises:
-        ModelError: If a layer holds a function that cannot be saved in a file.
+        ModelError: If a layer holds a function that cannot be saved in a file, or weights that
+            are NaN or infinite.
     """
     found: dict[str, Any] = {}
     for name, model in models.items():
-        for operation in read(model).operations.values():
+        graph = read(model)
+        check_finite_weights(f"Model '{name}'", graph, ModelError)
+        for operation in graph.operations.values():
             if (what := unsavable(operation.source)) is not None:
                 raise ModelError(
                     f"Layer '{operation.name}' of model '{name}' holds a function ({what}) that "
