@@ -10,7 +10,6 @@ from keras import layers as L
 from saikei.calibration.run import Run
 from saikei.graph import TensorRef, read
 
-
 LAYERS = {
     "attention": lambda x: L.MultiHeadAttention(2, 4)(x, x),
     "dense": lambda x: L.Dense(8)(x),
