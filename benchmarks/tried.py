@@ -11,6 +11,10 @@ For each network of `trained_models.py`, against the untouched original:
   where no epoch is better, the refitted model stays and the two figures are equal;
 - *exported*: max|Δ| of the refitted model's ONNX file in ONNX Runtime, on real inputs.
 
+R² is a share of the variance of the outputs. Where they hardly vary it rests on a few rows: on the
+pieces that are measured, asmscan-bilstm gives 0.0008 on average and 0.16 at most, and 5 % of the
+rows hold 99 % of the variance.
+
 Each network has a process of its own: a crash, a hang or a fault is a row.
 
     pip install '.[tensorflow,onnx,tried]'
