@@ -40,7 +40,9 @@ from saikei.edits import PruneChannels
 from saikei.edits.base import edit_classes
 from saikei.edits.options import Option, stitch
 from saikei.graph import Graph, build, read
-from saikei.search.library import Library, Measured, build_library
+from saikei.search.library import Library, Measured, build_library, measure_site
+from saikei.search.library.build_library import shared_for
+from saikei.search.library.measure import SiteTask
 from saikei.search.propose import Proposer, agreement, random_structures
 
 BUDGETS = np.linspace(0.1, 0.9, 20)
@@ -57,7 +59,7 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=50, help="random structures to measure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the small networks")
     parser.add_argument("--size", type=int, default=64, help="height and width of images")
-    parser.add_argument("--every", type=int, default=1, help="measure each n-th option of ResNet50")
+    parser.add_argument("--every", type=int, default=1, help="measure each n-th of its options")
     arguments = parser.parse_args()
     for part in arguments.parts:
         parts[part](arguments)
@@ -159,48 +161,27 @@ def library_of_resnet(arguments: argparse.Namespace) -> None:
     y = draw.integers(0, 10, len(x))
     model.predict_on_batch(x[:32])
     begin = time.process_time()
-    for start in range(0, 128, 32):
+    for start in range(32, 96, 32):
         model.predict_on_batch(x[start : start + 32])
-    epoch = (time.process_time() - begin) * EPOCH / 128
+    epoch = (time.process_time() - begin) * EPOCH / 64
     print(f"ResNet50, {size}×{size}: forward passes of {EPOCH:,} rows {epoch:.0f} s", flush=True)
-    some = SomeOptions(arguments.every)
     begin = time.process_time()
-
-    def progress(done: int, count: int) -> None:
-        print(f"  {done} of {count} options: {time.process_time() - begin:.0f} s", flush=True)
-
-    data = (x[:256], y[:256]), (x[256:], y[256:])
-    library = build_library(model, *data, [some], progress=progress)
+    data, graph = (x[:256], y[:256]), read(model)
+    options = [o for kind in edit_classes().values() for o in kind.options(graph, data)]
+    shared = shared_for(model, map_channels(graph), data, (x[256:], y[256:]), options)
+    once = time.process_time() - begin
+    chosen = options[:: arguments.every]
+    print(f"  {len(options)} options, made in {once:.0f} s", flush=True)
+    begin = time.process_time()
+    result = measure_site(shared, SiteTask(tuple((option,) for option in chosen)))
     seconds = time.process_time() - begin
-    # Ranking channels is done once; all options take as long as those that are measured.
-    whole = some.seconds + (seconds - some.seconds) * some.count / len(library.entries)
+    # Blocks are measured up to three times, as they are removed one by one.
+    count = len(options) + 2 * sum(option.edit.one_by_one for option in options)
+    whole = once + seconds * count / len(chosen)
     print(
-        f"  library of {some.count} options on {library.rows} rows: {whole:.0f} s, "
-        f"{whole / epoch:.2f} times the forward passes of {EPOCH:,} rows"
-        + (f"; by {len(library.entries)} of the options" if arguments.every > 1 else "")
+        f"  {len(chosen)} of them measured in {seconds:.0f} s, by the work of {result.passes:,.0f} "
+        f"rows: {whole:.0f} s for all, {whole / epoch:.2f} times those forward passes"
     )
-
-
-class SomeOptions:
-    """Each n-th option of all edits, as one method.
-
-    Args:
-        every: The n; 1 for all options.
-    """
-
-    def __init__(self, every: int) -> None:
-        self.every, self.count, self.seconds = every, 0, 0.0
-
-    def options(self, graph: Graph, data: Any) -> tuple[Option, ...]:
-        """The options; counts all of them, and the seconds of making them."""
-        begin = time.process_time()
-        found = [o for kind in edit_classes().values() for o in kind.options(graph, data)]
-        self.seconds = time.process_time() - begin
-        # Blocks are measured up to three times, as they are removed one by one.
-        self.count = len(found)
-        if self.every > 1:
-            self.count += 2 * sum(o.edit.one_by_one for o in found)
-        return tuple(found[:: self.every])
 
 
 class Clock:

@@ -95,7 +95,7 @@ def build_library(
     if not options:
         raise InputError(f"No method offers any option for model '{model.name}': give others.")
     options = _in_order(graph, options)
-    shared = _shared(model, channel_map, data, held_out, options, loss)
+    shared = shared_for(model, channel_map, data, held_out, options, loss)
     measuring = _Measuring(shared, executor or Inline(), folder, progress, len(options))
     results = measuring.measure([(option,) for option in options])
     entries = tuple(one for one in results if isinstance(one, Measured))
@@ -126,14 +126,24 @@ def _in_order(graph: Graph, options: Sequence[Option]) -> list[Option]:
     return sorted(options, key=lambda option: (first[option.site], option.site))
 
 
-def _shared(
+def shared_for(
     model: keras.Model,
     channel_map: ChannelMap,
     data: Any,
     held_out: Any,
     options: Sequence[Option],
-    loss: Any,
+    loss: Any = None,
 ) -> Shared:
+    """What the measurements of some options share: rows as many as their work allows.
+
+    Args:
+        model: As in `build_library`.
+        channel_map: The graph of the model with its channels.
+        data: As in `build_library`.
+        held_out: As in `build_library`.
+        options: All options that are measured.
+        loss: As in `build_library`.
+    """
     graph = channel_map.graph
     rows, fit = _row_counts(channel_map, options)
     whole = gathered(held_out, "held-out", inputs=input_count(model))
