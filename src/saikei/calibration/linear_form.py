@@ -201,9 +201,9 @@ class _Conv(LinearForm):
     def features(self, inputs: Array, rows: Rows) -> Matrix:
         given = self.channels_last(inputs)
         sizes = given.shape[1:-1]
-        sample, *place = np.unravel_index(rows, (len(given), *self._positions(sizes)))
+        sample, *position = np.unravel_index(rows, (len(given), *self._positions(sizes)))
         pads = self._pads(sizes)
-        starts = [p * s - pad[0] for p, s, pad in zip(place, self.strides, pads, strict=True)]
+        starts = [p * s - pad[0] for p, s, pad in zip(position, self.strides, pads, strict=True)]
         offsets = list(itertools.product(*map(range, self.size)))
         patches = np.zeros((len(rows), len(offsets), given.shape[-1]))
         for tap, offset in enumerate(offsets):

@@ -138,7 +138,7 @@ def choose(
     every = [BestMember(), *(one for one in fusions if not isinstance(one, BestMember))]
     nest = Nest.of(every, members, data, folds, seed, allow_in_sample)
     nested = [nest.score(one) for one in every]
-    lowest = min(range(len(every)), key=lambda place: nested[place].losses.mean())
+    lowest = min(range(len(every)), key=lambda index: nested[index].losses.mean())
     rivals = [
         _rival(fusion, one, nested[lowest].losses)
         for fusion, one in zip(every, nested, strict=True)

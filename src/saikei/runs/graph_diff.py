@@ -247,11 +247,11 @@ def _matches(before: Sequence[Side], after: Sequence[Side]) -> dict[int, int]:
     # A layer whose activation became one of its own has another name, and the activation has its.
     for apart in (True, False):
         for i, side in enumerate(after):
-            place = places.get(side.name.removesuffix(_APART) if apart else side.name)
-            if place is None or place in found.values() or i in found:
+            position = places.get(side.name.removesuffix(_APART) if apart else side.name)
+            if position is None or position in found.values() or i in found:
                 continue
-            if not apart or (side.name.endswith(_APART) and side.kind == before[place].kind):
-                found[i] = place
+            if not apart or (side.name.endswith(_APART) and side.kind == before[position].kind):
+                found[i] = position
     used = set(found.values())
     rest_before = [i for i in range(len(before)) if i not in used]
     rest_after = [i for i in range(len(after)) if i not in found]
@@ -290,7 +290,7 @@ def _overlaid(
     for number, (_, old, new) in enumerate(entries):
         reads = {first_at[name] for name in (old.inputs if old else ())}
         reads |= {second_at[name] for name in (new.inputs if new else ())}
-        inputs = tuple(sorted(place for place in reads if place < number))
+        inputs = tuple(sorted(position for position in reads if position < number))
         nodes.append(Node(_status(old, new), old, new, inputs))
     return tuple(nodes)
 

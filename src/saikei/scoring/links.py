@@ -30,17 +30,17 @@ def links_of(activations: Sequence[str], tasks: Sequence[Task] = ()) -> tuple[Li
     """
     known: dict[str, Link] = {"softmax": "softmax", "sigmoid": "sigmoid"}
     links = tuple(known.get(activation, "linear") for activation in activations)
-    for place, activation in enumerate(activations, start=1):
+    for index, activation in enumerate(activations, start=1):
         if activation == "log_sigmoid":
             raise FusionError(
-                f"Output {place} ends in log_sigmoid, which is neither a probability nor a logit: "
+                f"Output {index} ends in log_sigmoid, which is neither a probability nor a logit: "
                 "rebuild the members with sigmoid or without."
             )
-    for place, (link, task) in enumerate(zip(links, tasks, strict=False), start=1):
+    for index, (link, task) in enumerate(zip(links, tasks, strict=False), start=1):
         learns = link_of_task(task)
         if learns != link:
             raise FusionError(
-                f"Output {place} ends in {activations[place - 1]} and is compiled for {task.kind} "
+                f"Output {index} ends in {activations[index - 1]} and is compiled for {task.kind} "
                 f"with a loss of {learns} outputs, so its logits are not known: compile the "
                 "members with the loss that belongs to the activation."
             )

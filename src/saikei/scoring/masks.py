@@ -38,8 +38,8 @@ class Masked:
         flat = [to_floats(one) for one in tree.flatten(predicted)]
         count = len(flat) - len(self._places)
         masks: list[Array | None] = [None] * count
-        for place, mask in zip(self._places, flat[count:], strict=True):
-            masks[place] = mask > 0.5
+        for index, mask in zip(self._places, flat[count:], strict=True):
+            masks[index] = mask > 0.5
         return flat[:count], masks
 
 
@@ -69,8 +69,8 @@ def shared_masks(masks: Sequence[Array | None], members: int, outputs: int) -> l
         outputs: How many outputs each member has.
     """
     found: list[Array | None] = []
-    for place in range(outputs):
-        each = [masks[member * outputs + place] for member in range(members)]
+    for index in range(outputs):
+        each = [masks[member * outputs + index] for member in range(members)]
         given = [mask for mask in each if mask is not None]
         found.append(np.logical_or.reduce(given) if given else None)
     return found
@@ -99,5 +99,5 @@ class _WithMasks(keras.Model):
     def call(self, x: Any) -> list[Any]:
         """Outputs and masks, as numbers."""
         outputs = list(tree.flatten(self._network(x, training=False)))
-        masks = [internals.mask_of(outputs[place]) for place in self._places]
+        masks = [internals.mask_of(outputs[index]) for index in self._places]
         return [*outputs, *(ops.cast(mask, "float32") for mask in masks)]

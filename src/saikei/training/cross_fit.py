@@ -263,8 +263,8 @@ def _predicted(
 
 def _fold_of(folds: tuple[Fold, ...], rows: Indices) -> Indices:
     number = np.empty(int(rows.max()) + 1, dtype=np.intp)
-    for place, fold in enumerate(folds):
-        number[fold.test] = place
+    for index, fold in enumerate(folds):
+        number[fold.test] = index
     return number[rows]
 
 

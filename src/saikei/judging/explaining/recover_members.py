@@ -152,7 +152,7 @@ def _of_mean(fused: keras.Model) -> Parts | None:
     if any(terms is None or tuple(w for _, w in terms) != weights for terms in each):
         return None
     members = [
-        tuple(terms[place][0] for terms in each if terms is not None) for place in range(len(first))
+        tuple(terms[index][0] for terms in each if terms is not None) for index in range(len(first))
     ]
     outputs = MemberOutputs(tuple(members))
     return Parts(

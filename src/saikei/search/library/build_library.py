@@ -116,12 +116,12 @@ def build_library(
 
 def _in_order(graph: Graph, options: Sequence[Option]) -> list[Option]:
     """The options by the place of their first layer in the model, those of a site together."""
-    place: dict[str, int] = {}
+    position: dict[str, int] = {}
     for index, call in enumerate(graph.calls):
-        place.setdefault(call.operation, index)
+        position.setdefault(call.operation, index)
     first: dict[str, int] = {}
     for option in options:
-        index = min((place.get(name, 0) for name in option.layers), default=0)
+        index = min((position.get(name, 0) for name in option.layers), default=0)
         first[option.site] = min(index, first.get(option.site, index))
     return sorted(options, key=lambda option: (first[option.site], option.site))
 

@@ -205,9 +205,9 @@ def _next_levels(space: Space, site: int, level: int) -> tuple[int | None, int |
     """The levels of the next smaller and the next larger loss."""
     losses = space.sites[site].losses
     order = [int(i) for i in np.argsort(losses, kind="stable")]
-    place = order.index(level)
-    up = order[place - 1] if place > 0 else None
-    return up, order[place + 1] if place + 1 < len(order) else None
+    index = order.index(level)
+    up = order[index - 1] if index > 0 else None
+    return up, order[index + 1] if index + 1 < len(order) else None
 
 
 def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
