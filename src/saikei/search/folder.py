@@ -167,20 +167,20 @@ class RunFolder:
 
         Damaged candidates are not used, so that they are made again.
         """
-        place = self.candidates / name
+        path = self.candidates / name
         try:
             candidate = self.candidate(name)
             self.outputs(name)
-            check_model_file(place / "model.keras")
+            check_model_file(path / "model.keras")
         except InputError:
             return None
         if candidate.name != name or candidate.plan != to_jsonable(plan):
             return None
         # The record contains the recipe too; the file is for users.
         if candidate.recipe is not None and not holds_json(
-            place / "recipe.json", to_jsonable(candidate.recipe)
+            path / "recipe.json", to_jsonable(candidate.recipe)
         ):
-            write_text(place / "recipe.json", json.dumps(candidate.recipe, indent=2))
+            write_text(path / "recipe.json", json.dumps(candidate.recipe, indent=2))
         return candidate
 
     def candidate(self, name: str) -> Candidate:
@@ -255,8 +255,8 @@ class RunFolder:
             originals: The given models; `best.keras` is compiled as they are, where they all have
                 the same loss.
         """
-        place = self.candidates / name
-        model, int8 = place / "model.keras", place / INT8_FILE
+        path = self.candidates / name
+        model, int8 = path / "model.keras", path / INT8_FILE
         with tempfile.TemporaryDirectory() as drafts:
             shipped = Path(drafts) / "model.keras"
             if not (model.is_file() and self._save_compiled(name, originals, shipped)):
@@ -365,7 +365,7 @@ def _check_links(folder: Path) -> None:
 def _entries(folder: Path) -> list[Path]:
     """Every file and folder in a folder and below; what links point to is not looked at."""
     return [
-        Path(place) / name
-        for place, folders, files in os.walk(folder)
+        Path(parent) / name
+        for parent, folders, files in os.walk(folder)
         for name in (*folders, *files)
     ]

@@ -113,9 +113,9 @@ class Result:
             InputError: If the run has no library of its baseline.
         """
         name = self.run.baseline
-        place = RunFolder(self.folder, {})
-        original = place.load(place.candidates / name / "model.keras")
-        structure = resolve(Library.load(place.library(name)), original, budget, data)
+        folder = RunFolder(self.folder, {})
+        original = folder.load(folder.candidates / name / "model.keras")
+        structure = resolve(Library.load(folder.library(name)), original, budget, data)
         recipe = structure.recipe
         model = copy_model(original) if recipe is None else recipe(original, data)
         return Resolved(model, structure)

@@ -72,7 +72,7 @@ class RungFolder:
             earlier = [other for other in self._epochs(name) if other < epoch]
             for old in earlier[: -(_KEPT_STATES - 1)]:
                 self._state(name, old).unlink(missing_ok=True)
-        write_whole(self._place(name, epoch), write)
+        write_whole(self._part(name, epoch), write)
 
     def load(self, name: str, epoch: int) -> RungResult | TaskFailure | None:
         """The stored result of a part.
@@ -84,13 +84,13 @@ class RungFolder:
             name: Name of the candidate.
             epoch: Number of epochs that it is trained for after the part.
         """
-        place = self._place(name, epoch)
+        path = self._part(name, epoch)
         try:
-            record = read_json(place / "result.json", "The result of a candidate")
+            record = read_json(path / "result.json", "The result of a candidate")
             if isinstance(record, Mapping) and "failure" in record:
                 return _failure(record["failure"])
             known = from_jsonable(_RESULT, record)
-            outputs = read_arrays(place / "validation.npz", _FIX)
+            outputs = read_arrays(path / "validation.npz", _FIX)
             state = self._read_state(name, epoch, known.state)
         except InputError:
             return None
@@ -120,13 +120,13 @@ class RungFolder:
 
     def _epochs(self, name: str) -> list[int]:
         found = (self.path / name).glob("*")
-        return sorted(int(place.name) for place in found if place.name.isdecimal())
+        return sorted(int(path.name) for path in found if path.name.isdecimal())
 
-    def _place(self, name: str, epoch: int) -> Path:
+    def _part(self, name: str, epoch: int) -> Path:
         return self.path / name / str(epoch)
 
     def _state(self, name: str, epoch: int) -> Path:
-        return self._place(name, epoch) / "state.npz"
+        return self._part(name, epoch) / "state.npz"
 
 
 def _write_result(result: RungResult, draft: Path) -> None:
