@@ -360,6 +360,16 @@ def test_explain_refuses_what_it_cannot_explain(
     assert "holds no 'x_val'" in said
 
 
+def test_a_shell_gets_the_commands_that_complete_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_SAIKEI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "saikei ex")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == ["explain", "export"]
+
+
 # A search of a few seconds, as the command line and as Python take it.
 LEAST = ("--effort", "3", "--methods", "prune", "--no-latency", "--no-rivals")
 SAME: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
@@ -372,6 +382,11 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     arguments += (*LEAST, "--out", tmp_path / "run")
     shown = run_json(capsys, *arguments)
     assert Path(shown["report"]).read_text(encoding="utf-8").startswith("<!")
+    looks = ("report", tmp_path / "run", "--data", folder / "data.npz")
+    assert "Report:" in run(capsys, *looks)[1]
+    page = Path(shown["report"]).read_text(encoding="utf-8")
+    for section in ("What the models look at", "Sensitivity of each layer"):
+        assert section in page
     best = keras.saving.load_model(shown["best"])
     assert best.count_params() < small_network(0).count_params()
     assert refused(capsys, *arguments[:-1], tmp_path / "run", "--seed", "1").endswith(

@@ -214,7 +214,7 @@ class Run:
         """What the next call gives, without going on to the call behind it."""
         return self._outcome(index, self._values)
 
-    def seconds(self, index: int, times: int = 3) -> float:
+    def seconds(self, index: int, times: int = 5) -> float:
         """The least time of the next call alone, of several, without going on."""
         found = []
         for _ in range(times + 1):

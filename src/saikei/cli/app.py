@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +26,13 @@ from saikei.cli import (
 )
 from saikei.errors import InputError, in_one_line
 
+# What a shell sets to ask for completions, once `saikei --install-completion` has been run.
+_COMPLETE = "_SAIKEI_COMPLETE"
+
 app = typer.Typer(
     name="saikei",
     help="The best Keras model that fits a budget, by pruning, distilling and fusing.",
     epilog="Start with: saikei profile model.keras",
-    add_completion=False,
 )
 
 
@@ -83,15 +86,21 @@ def run_command(arguments: Sequence[str]) -> int:
     """
     if any("\0" in argument for argument in arguments):
         raise InputError("An argument contains a null byte, which no file name can: remove it.")
-    if not arguments:
+    if not arguments and _COMPLETE not in os.environ:
         run_command(["--help"])
         raise InputError("No command is given: use one of those above.")
     command = typer.main.get_command(app)
     try:
+        if _COMPLETE in os.environ:
+            command.main(prog_name="saikei", complete_var=_COMPLETE)
         with _short_warnings(), command.make_context("saikei", list(arguments)) as context:
             command.invoke(context)
     except typer.Exit as error:
         return error.exit_code
+    except SystemExit as error:
+        # Completions end the process when they are printed.
+        if error.code:
+            raise
     return 0
 
 

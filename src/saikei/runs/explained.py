@@ -117,7 +117,7 @@ class Attention:
         """The table of features, its heading first."""
         yield ["input", *self.models]
         for one in self.features:
-            yield [one.name, *(f"{share:.1%}" for share in one.shares)]
+            yield [one.name, *(f"{100 * share:.1f} %" for share in one.shares)]
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,13 @@ class ModelExplanation(ToDict, InColumns):
     def group_rows(self) -> Iterator[list[str]]:
         """The table of groups, its heading first."""
         shares = self.shares()
-        yield ["group", "channels", "carry 90 %", *(f"{s:.0%} removed" for s in shares), "layers"]
+        yield [
+            "group",
+            "channels",
+            "carry 90 %",
+            *(f"{100 * s:.0f} % removed" for s in shares),
+            "layers",
+        ]
         for group in self.groups:
             curve = dict(group.curve)
             cells = ["–" if s not in curve else numbers.signed("loss", curve[s]) for s in shares]

@@ -12,6 +12,8 @@ from saikei.errors import DataError, InputError
 from saikei.judging.explaining.attention import maps_of
 from saikei.report import render_explanation
 from saikei.scoring import infer_tasks
+from tests.judging.explaining.nets import CLASSES as CLASSES_OF_TEAM
+from tests.judging.explaining.nets import HELD_OUT, TEAM
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 8, 8, 1)).astype("float32")
@@ -95,7 +97,7 @@ def test_a_group_whose_channels_do_nothing_costs_nothing(network: keras.Model) -
     assert len(second.curve) == 3
     assert last.pinned
     assert last.importance is None
-    assert "25% removed" in str(found)
+    assert "25 % removed" in str(found)
 
 
 def test_numbers_are_named_by_what_the_output_reads_of_them() -> None:
@@ -123,6 +125,11 @@ def test_without_labels_the_predictions_take_their_place(network: keras.Model) -
     assert found.attention.samples[0].label == ""
     page = render_explanation(found)
     assert page.count("data:image/png") == len(found.attention.samples) * 5
+
+
+def test_classes_of_a_fusion_have_their_names() -> None:
+    names = [f"kind {number}" for number in range(CLASSES_OF_TEAM)]
+    assert "kind 2" in str(explain(TEAM, HELD_OUT, class_names=names))
 
 
 def test_hostile_names_stay_text(network: keras.Model) -> None:

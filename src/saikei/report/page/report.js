@@ -178,7 +178,7 @@
         const depth = lines.length > 1 ? number / (lines.length - 1) : 0, colour = `hsl(${215 + 80 * depth} 80% ${62 - 12 * depth}%)`;
         const points = (power ? [] : [[0, 0]]).concat(line.points);
         path(svg, points.map((p) => [x(100 * p[0]), y(level(p[1]))]), { stroke: colour, "stroke-width": named.includes(line) ? 2.2 : 1.2, opacity: named.includes(line) ? 1 : 0.6 });
-        for (const p of line.points) explain(make("circle", { cx: x(100 * p[0]), cy: y(level(p[1])), r: 4, fill: colour }, "", svg), [line.name, `${(100 * p[0]).toFixed(1)} ${chart.x.replace("(%)", "%")}: ${short(p[1])}`, ...(p[2] ? [p[2]] : [])]);
+        for (const p of line.points) explain(make("circle", { cx: x(100 * p[0]), cy: y(level(p[1])), r: 4, fill: colour }, "", svg), [line.name, `${chart.x.replace(" (%)", "")}: ${(100 * p[0]).toFixed(1)} %`, `${chart.label}: ${short(p[1])}`, ...(p[2] ? [p[2]] : [])]);
         const [last, loss] = line.points.at(-1), right = x(100 * last) + 8 + 6.5 * line.name.length < width;
         if (!narrow && named.includes(line)) make("text", { x: x(100 * last) + (right ? 7 : -7), y: y(level(loss)) - 6, "text-anchor": right ? "start" : "end" }, line.name, svg);
       });
