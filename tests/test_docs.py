@@ -68,19 +68,11 @@ NEEDED = {
     "docs/how-to/keras-tuner.md": "keras_tuner",
     "docs/how-to/transformers.md": "keras_hub",
 }
-# Tutorials whose output is not filled in yet: they are run, and may fail.
-UNFINISHED = ("docs/tutorials/stacked.md",)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "document",
-    [
-        pytest.param(page, marks=pytest.mark.xfail(strict=False) if page in UNFINISHED else ())
-        for page in PAGES
-    ],
-)
+@pytest.mark.parametrize("document", PAGES)
 def test_a_page_prints_what_it_shows(
     document: str,
     tmp_path: Path,
