@@ -13,8 +13,15 @@ import saikei as sk
 # Warnings of KerasHub's own imports.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 pytest.importorskip("keras_hub", reason="needs the extra 'kerashub'")
-from saikei.hub import as_family, as_generator  # noqa: E402
+from saikei.hub import (  # noqa: E402
+    as_family,
+    as_generator,
+    task_data,
+    without_preprocessor,
+)
 from saikei.modelfile import load_model  # noqa: E402
+from saikei.search.library import build_library  # noqa: E402
+from saikei.search.propose import propose  # noqa: E402
 from tests.hub.small_tasks import M, byte_vocabulary  # noqa: E402
 
 TEXTS = ["the thin man", "in the house", "a man is in the house", "the the the"] * 4
@@ -34,7 +41,20 @@ def tiny() -> Any:
     return task
 
 
-def test_the_result_generates_and_uniform_candidates_are_of_the_class(tmp_path: Path) -> None:
+def test_uniform_structures_are_of_the_class() -> None:
+    task = tiny()
+    model, data = without_preprocessor(task), task_data(task, TEXTS)
+    library = build_library(model, data, data, [sk.PruneChannels])
+    budget = sk.Budget(params=0.6)
+    structures = propose(model, library, budget, shares=(1.0,)).structures
+    recipes = [one.recipe for one in structures if one.family == "uniform"]
+    assert recipes
+    for recipe in recipes:
+        assert recipe is not None
+        assert type(as_family(recipe(model), task)) is type(task)
+
+
+def test_the_result_generates_and_its_file_is_alike(tmp_path: Path) -> None:
     task, folder = tiny(), tmp_path / "run"
 
     def search() -> Any:
@@ -54,9 +74,6 @@ def test_the_result_generates_and_uniform_candidates_are_of_the_class(tmp_path: 
         )
 
     result = search()
-    uniform = [one.name for one in result.candidates if one.family == "uniform"]
-    models = [load_model(folder / "candidates" / name / "model.keras") for name in uniform]
-    assert models and all(type(as_family(model, task)) is type(task) for model in models)
     best = result.best
     text = as_generator(best, task).generate("the thin", max_length=12)
     assert text.startswith("the thin")
