@@ -30,7 +30,7 @@ TEXTS = ["the thin man", "in the house", "a man is in the house", "the the the"]
 def tiny() -> Any:
     keras.utils.set_random_seed(0)
     vocabulary, merges = byte_vocabulary()
-    sizes = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 8}
+    sizes = {"num_layers": 2, "num_heads": 4, "hidden_dim": 16, "intermediate_dim": 16}
     task = M.GPT2CausalLM(
         backbone=M.GPT2Backbone(vocabulary_size=len(vocabulary), max_sequence_length=16, **sizes),
         preprocessor=M.GPT2CausalLMPreprocessor(

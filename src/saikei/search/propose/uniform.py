@@ -99,9 +99,12 @@ def _groups(channel_map: ChannelMap, library: Library) -> list[_Group]:
                 found.append(_Group(channel_map, entries, cuts))
     of_channel = {channel: group for group in found for channel in group.members}
     for heads, stream in heads_filling(channel_map, chosen):
-        pair = [of_channel.get(int(group.channels[0])) for group in (heads, stream)]
-        if pair[1] is not None:
-            pair[1].heads = pair[0]
+        own, read = (of_channel.get(int(group.channels[0])) for group in (heads, stream))
+        if own is None:
+            # Heads of which none can go keep the width that they read.
+            found = [group for group in found if group is not read]
+        elif read is not None:
+            read.heads = own
     return found
 
 
