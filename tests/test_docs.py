@@ -159,7 +159,9 @@ def test_links_lead_somewhere(document: str) -> None:
     "document", ["CONTRIBUTING.md", "docs/design.md", "docs/decisions.md", "docs/search.md"]
 )
 def test_files_and_folders_that_are_named_exist(document: str) -> None:
-    files = (path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.py"))
+    files = (
+        path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+    )
     here = {str(path.relative_to(ROOT)) for path in files}
     here |= {f"{folder}/" for path in here for folder in Path(path).parents}
     here |= {"tests/", *(f"tests/{path.name}/" for path in (ROOT / "tests").iterdir())}
