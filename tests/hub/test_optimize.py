@@ -45,7 +45,7 @@ def test_uniform_structures_are_of_the_class() -> None:
     task = tiny()
     model, data = without_preprocessor(task), task_data(task, TEXTS)
     library = build_library(model, data, data, [sk.PruneChannels])
-    budget = sk.Budget(params=0.6)
+    budget = sk.Budget(params=0.95)
     structures = propose(model, library, budget, shares=(1.0,)).structures
     recipes = [one.recipe for one in structures if one.family == "uniform"]
     assert recipes

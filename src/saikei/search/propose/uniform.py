@@ -98,7 +98,7 @@ def _groups(channel_map: ChannelMap, library: Library) -> list[_Group]:
             if cuts is not None and allowed.issuperset(map(int, cuts.members)):
                 found.append(_Group(channel_map, entries, cuts))
     of_channel = {channel: group for group in found for channel in group.members}
-    for heads, stream in heads_filling(channel_map, chosen):
+    for heads, stream in heads_filling(channel_map, channel_map.groups):
         own, read = (of_channel.get(int(group.channels[0])) for group in (heads, stream))
         if own is None:
             # Heads of which none can go keep the width that they read.
