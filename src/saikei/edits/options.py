@@ -92,5 +92,10 @@ def _of_present_layers(edit: Edit, graph: Graph) -> Edit:
     """A cut of channels without the layers that the graph no longer has."""
     if not isinstance(edit, DropChannels):
         return edit
-    left = {name: found for name, found in edit.channels.items() if name in graph.operations}
+    left = {
+        name: found
+        for name, found in edit.channels.items()
+        # Heads, for example, are a part of a layer: "query/heads".
+        if {name, name.rpartition("/")[0]} & graph.operations.keys()
+    }
     return DropChannels(left, edit.compensate)
