@@ -86,8 +86,8 @@ def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
     """Ours, from the members' arrays on, with standard errors over rows."""
     said = MemberOutputs(tuple((member,) for member in members))
     prior = Labelled.of((TASK,), (y,)).prior(said.outputs[0])
-    team = MeanCoalitions(said, (1 / len(members),) * len(members), prior)
-    return shapley(game_of((TASK,), (y,), team, "loss"), ORDERS, 0)
+    coalitions = MeanCoalitions(said, (1 / len(members),) * len(members), prior)
+    return shapley(game_of((TASK,), (y,), coalitions, "loss"), ORDERS, 0)
 
 
 def reference(members: list[np.ndarray], y: np.ndarray) -> np.ndarray:
@@ -96,13 +96,15 @@ def reference(members: list[np.ndarray], y: np.ndarray) -> np.ndarray:
     p = np.stack(members).astype(np.float64)
     loss = {(): log_loss(np.bincount(y, minlength=10)[y] / len(y))}
     for size in range(1, count + 1):
-        for team in combinations(range(count), size):
-            loss[team] = log_loss(p[list(team)].mean(axis=0)[rows, y])
+        for coalition in combinations(range(count), size):
+            loss[coalition] = log_loss(p[list(coalition)].mean(axis=0)[rows, y])
     values = np.zeros(count)
-    for team, value in loss.items():
-        for member in set(range(count)) - set(team):
-            share = factorial(len(team)) * factorial(count - len(team) - 1) / factorial(count)
-            values[member] += share * (value - loss[tuple(sorted((*team, member)))])
+    for coalition, value in loss.items():
+        for member in set(range(count)) - set(coalition):
+            share = (
+                factorial(len(coalition)) * factorial(count - len(coalition) - 1) / factorial(count)
+            )
+            values[member] += share * (value - loss[tuple(sorted((*coalition, member)))])
     return values
 
 

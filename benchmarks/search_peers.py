@@ -97,9 +97,9 @@ def earlier_plan(task: Task, model: keras.Model, share: float, seed: int) -> Fou
         for student, rate in ((kept, 6e-4), (fresh, 3e-3)):
             distill(task, student, model, EARLIER, learning_rate=rate)
             students.append(student)
-    teams = [team for count in (2, 3) for team in itertools.combinations(students, count)]
+    groups = [group for count in (2, 3) for group in itertools.combinations(students, count)]
     limit = share * macs(model)
-    averages = [sk.Average()(team) for team in teams if sum(map(macs, team)) <= limit]
+    averages = [sk.Average()(group) for group in groups if sum(map(macs, group)) <= limit]
     return Found(best(task, [*students, *averages]), EARLIER * len(students))
 
 

@@ -191,7 +191,7 @@ def test_fuse_learns_weights_on_held_out_data(
 ) -> None:
     shown = run_json(
         capsys,
-        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "fused.keras"),
         *("--weights", "learn", "--data", folder / "data.npz"),
     )
     assert shown["fusion"]["name"] == "Average"
@@ -209,11 +209,11 @@ def test_members_with_their_classes_in_another_order_are_refused_with_a_fix(
     said = refused(
         capsys,
         *("fuse", folder / "m1.keras", tmp_path / "turned.keras"),
-        *("--data", folder / "data.npz", "--out", tmp_path / "team.keras"),
+        *("--data", folder / "data.npz", "--out", tmp_path / "fused.keras"),
     )
     assert "Member 2 ('turned') gives its classes in another order" in said
     assert "keras.ops.take(model.outputs[0], [2, 0, 1, 3, 4, 5, 6, 7, 8, 9], axis=-1)" in said
-    assert not (tmp_path / "team.keras").exists()
+    assert not (tmp_path / "fused.keras").exists()
 
 
 @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ def test_data_of_another_shape_than_the_members_take_is_refused(
     with np.load(folder / "data.npz") as held:
         x, y = held["x_val"], held["y_val"]
     np.savez(tmp_path / "flat.npz", x_val=x.reshape(len(x), -1), y_val=y)
-    command, *options = (one.format(out=tmp_path / "team.keras") for one in arguments)
+    command, *options = (one.format(out=tmp_path / "fused.keras") for one in arguments)
     members = folder / "m0.keras", folder / "m1.keras"
     said = refused(capsys, command, *members, *options, "--data", tmp_path / "flat.npz")
     assert f"has shape ({len(x)}, 64), but model 'members' takes (n, 8, 8, 1)" in said
-    assert not (tmp_path / "team.keras").exists()
+    assert not (tmp_path / "fused.keras").exists()
 
 
 @pytest.mark.sampled
@@ -250,13 +250,13 @@ def test_fuse_makes_any_fusion_that_is_typed_as_in_python(
 ) -> None:
     shown = run_json(
         capsys,
-        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "fused.keras"),
         *("--with", fusion, "--data", folder / "data.npz"),
     )
     assert shown["fusion"]["name"] == fusion.partition("(")[0]
     assert (shown["fitted"] is None) == fusion.startswith("Chain")
     assert shown["test"]["n"] == 359
-    loaded = keras.saving.load_model(tmp_path / "team.keras")
+    loaded = keras.saving.load_model(tmp_path / "fused.keras")
     assert loaded.count_params() == shown["params"]
 
 
@@ -276,7 +276,7 @@ def test_members_with_different_inputs_are_fused_from_named_arrays(
     np.savez(tmp_path / "data.npz", **parts)
     arguments = ("fuse", tmp_path / "left.keras", tmp_path / "right.keras")
     arguments += ("--with", "Multimodal(fallback='drop')", "--data", tmp_path / "data.npz")
-    shown = run_json(capsys, *arguments, "--out", tmp_path / "team.keras")
+    shown = run_json(capsys, *arguments, "--out", tmp_path / "fused.keras")
     assert set(shown["fitted"]["without"]) == {"left", "right"}
     assert shown["test"]["n"] == 40
     code, out, _ = run(capsys, *arguments, "--out", tmp_path / "again.keras")
@@ -321,7 +321,7 @@ def test_fuse_prints_the_temperatures_and_weights_that_it_fitted(
 ) -> None:
     code, said, _ = run(
         capsys,
-        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "team.keras"),
+        *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "fused.keras"),
         *("--with", fusion, "--data", folder / "data.npz"),
     )
     assert code == 0
@@ -331,18 +331,18 @@ def test_fuse_prints_the_temperatures_and_weights_that_it_fitted(
 def test_explain_prints_the_same_for_a_fused_file_and_its_members(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    members, team = (folder / "m0.keras", folder / "m1.keras"), tmp_path / "team.keras"
+    members, fused = (folder / "m0.keras", folder / "m1.keras"), tmp_path / "fused.keras"
     given = ("--weights", "0.3,0.7")
-    assert run(capsys, "fuse", *members, "--out", team, *given)[0] == 0
+    assert run(capsys, "fuse", *members, "--out", fused, *given)[0] == 0
     data = ("--data", folder / "data.npz")
-    whole = run_json(capsys, "explain", team, *data)
+    whole = run_json(capsys, "explain", fused, *data)
     parts = run_json(capsys, "explain", *members, *data, *given)
     assert whole["on"] == "test"
     assert whole["fused"]["n"] == 359
     gains = [[member["shapley"] for member in shown["members"]] for shown in (whole, parts)]
     assert gains[0] == pytest.approx(gains[1], abs=1e-6)
     assert sum(gains[0]) == pytest.approx(whole["without_members"] - whole["with_all"])
-    code, said, _ = run(capsys, "explain", team, *data, "--on", "validation")
+    code, said, _ = run(capsys, "explain", fused, *data, "--on", "validation")
     assert code == 0
     assert "On validation, 360 rows." in said
     assert "recall of each class".capitalize() in said

@@ -86,16 +86,16 @@ def test_a_model_is_cut_trained_taught_joined_saved_and_used_without_saikei(
         small, trained, splits.train, splits.validation, features="auto", **arguments(3)
     ).history
     assert history["loss"][-1] < history["loss"][0]
-    team = sk.Average()([trained, small])
+    fused = sk.Average()([trained, small])
     assert state_of(trained) == before
     x = splits.test[0]
     members = [model.predict(x, verbose=0) for model in (trained, small)]
-    assert team.predict(x, verbose=0) == pytest.approx(np.mean(members, axis=0), abs=1e-5)
-    for model in (small, team):
+    assert fused.predict(x, verbose=0) == pytest.approx(np.mean(members, axis=0), abs=1e-5)
+    for model in (small, fused):
         # Ten classes: far better than guessing.
         assert sk.evaluate(model, splits.test).value > 0.5
-    found = predicted_elsewhere(team, x, tmp_path)
-    assert found == pytest.approx(team.predict(x, verbose=0), abs=1e-5)
+    found = predicted_elsewhere(fused, x, tmp_path)
+    assert found == pytest.approx(fused.predict(x, verbose=0), abs=1e-5)
 
 
 @pytest.mark.parametrize("importance", ["magnitude", "taylor", "hessian"])

@@ -43,7 +43,7 @@ def classifier(seed, activation="softmax", classes=3, sharp=3.0, dtype=None):
     return net
 
 
-def team(activation="softmax", **options):
+def make_members(activation="softmax", **options):
     return [classifier(seed, activation, **options) for seed in range(3)]
 
 

@@ -25,18 +25,18 @@ from tests.fusion.average_nets import (
     X,
     labels_of,
     loss_of,
+    make_members,
     say,
-    team,
     two_outputs,
 )
 
 
 @pytest.fixture(scope="module")
-def teams():
+def cases():
     """For each activation members, labels, and the evidence of all rows."""
     made = {}
     for activation in ("softmax", "sigmoid", None):
-        members = team(activation)
+        members = make_members(activation)
         y = labels_of(members[1])
         made[activation] = members, y, gather(members, (X, y))
     return made
@@ -56,8 +56,8 @@ def teams():
         ),
     ],
 )
-def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
-    fusion, (members, y, evidence) = AXES[name], teams[activation]
+def test_what_is_scored_is_what_the_graph_says(name, activation, cases):
+    fusion, (members, y, evidence) = AXES[name], cases[activation]
     fused = fusion(members, (X[FIRST], y[FIRST]))
     combiner = fusion.fit_head(evidence.take(FIRST))
     (scored,) = combiner.predict(evidence.take(LAST).predictions)
@@ -75,7 +75,7 @@ def test_what_is_scored_is_what_the_graph_says(name, activation, teams):
     ["softmax", *(pytest.param(other, marks=pytest.mark.slow) for other in ("sigmoid", None))],
 )
 def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(activation):
-    members = team(activation)
+    members = make_members(activation)
     y = labels_of(members[1])
     made = Average("learn", space="logit").fuse(members, (X, y))
     fitted, fused = made.head.fitted, made.model
@@ -87,7 +87,7 @@ def test_learned_weights_in_logit_space_are_certified_and_nothing_beats_them(act
 
 
 def test_greedy_selection_in_logit_space_is_bounded_by_the_learned_weights():
-    members = team()
+    members = make_members()
     y = labels_of(members[1])
     greedy = Average("greedy", space="logit").fuse(members, (X, y)).head.fitted
     learned = Average("learn", space="logit").fuse(members, (X, y)).head.fitted
@@ -119,7 +119,7 @@ def test_dictionaries_of_two_outputs_keep_their_names_and_numbers_stay_numbers()
 
 
 def test_members_that_count_for_no_class_are_left_out():
-    members = team()
+    members = make_members()
     fused = Average(((0.5, 0.0, 0.5),) * 3)(members)
     assert fused.count_params() == 2 * members[0].count_params()
     shared = say(Average((0.5, 0.0, 0.5))(members))
@@ -128,7 +128,7 @@ def test_members_that_count_for_no_class_are_left_out():
 
 def test_one_class_stays_one():
     for activation in ("softmax", "sigmoid"):
-        members = team(activation, classes=1)
+        members = make_members(activation, classes=1)
         y = np.zeros((80, 1), int) if activation == "softmax" else labels_of(members[0])
         for fusion in (Average(space="logit"), Average("learn", per_class=True, calibrate=True)):
             said = say(fusion(members, (X, y)))
@@ -177,10 +177,10 @@ def test_arguments_that_do_not_fit_get_one_line(arguments, message):
 
 def test_members_that_do_not_fit_an_axis_get_one_line():
     with pytest.raises(FusionError, match="space='probability' needs"):
-        Average(space="probability")(team(None))
+        Average(space="probability")(make_members(None))
     with pytest.raises(FusionError, match="no probabilities to calibrate"):
-        Average(calibrate=True)(team(None), (X, RNG.normal(size=(80, 3))))
-    odd = team("sigmoid")
+        Average(calibrate=True)(make_members(None), (X, RNG.normal(size=(80, 3))))
+    odd = make_members("sigmoid")
     for member in odd:
         member.compile(loss="mse")
     with pytest.raises(FusionError, match="ends in sigmoid and is compiled for regression"):
@@ -188,6 +188,6 @@ def test_members_that_do_not_fit_an_axis_get_one_line():
     assert say(Average(how="median")(odd)).shape == (80, 3)
     nested_score(Average(space="logit"), odd, (X, RNG.random((80, 3))), 2)
     with pytest.raises(FusionError, match="2 rows of weights are given for the 3 classes"):
-        Average(TABLE[:2])(team())
+        Average(TABLE[:2])(make_members())
     with pytest.raises(FusionError, match="one weight for each member"):
         sk.fusion.Multimodal(weights=TABLE)

@@ -24,14 +24,14 @@ from tests.fusion.average_nets import (
     X,
     labels_of,
     loss_of,
+    make_members,
     say,
-    team,
     two_outputs,
 )
 
 
 def test_the_nested_score_is_that_of_models_which_are_fitted_fold_by_fold():
-    members = team()
+    members = make_members()
     y = labels_of(members[1])
     rows = np.arange(80)
     nested = nested_score(AXES["all"], members, (X, y), [(rows[FIRST], rows[LAST])])
@@ -41,7 +41,7 @@ def test_the_nested_score_is_that_of_models_which_are_fitted_fold_by_fold():
 
 
 def test_temperatures_undo_what_made_members_too_sure():
-    members = team()
+    members = make_members()
     y = labels_of(members[0], np.tile(X, (30, 1)))
     x = np.tile(X, (30, 1))
     sure = copy_model(members[0])
@@ -59,8 +59,8 @@ def test_temperatures_undo_what_made_members_too_sure():
 
 
 def test_weights_are_fitted_after_the_temperatures():
-    members = team(sharp=12.0)
-    y = labels_of(team()[1])
+    members = make_members(sharp=12.0)
+    y = labels_of(make_members()[1])
     fit = Average("learn", calibrate=True).fuse(members, (X, y)).head.fitted
     hot = [one.value for one in fit.temperatures[0]]
     cooled = [
@@ -77,7 +77,7 @@ def test_weights_are_fitted_after_the_temperatures():
 
 
 def test_on_labels_of_noise_the_nested_score_sees_through_a_calibrated_fit():
-    members, y = team(), np.random.default_rng(5).integers(0, 3, 80)
+    members, y = make_members(), np.random.default_rng(5).integers(0, 3, 80)
     fusion = Average("learn", space="logit", per_class=True, calibrate=True)
     fitted = fusion.fuse(members, (X, y)).head.fitted.weights.loss
     assert nested_score(fusion, members, (X, y)).score.loss > fitted
@@ -99,7 +99,7 @@ def test_two_outputs_are_calibrated_and_weighed_each_for_itself():
 
 
 def test_rows_that_a_member_was_trained_on_are_refused_for_temperatures_too():
-    members = team()
+    members = make_members()
     y = labels_of(members[1])
     sk.declare_training_rows(members[2], (X[:7], y[:7]))
     for fusion in (Average(calibrate=True), Average(how="median", calibrate=True)):
@@ -111,7 +111,7 @@ def test_rows_that_a_member_was_trained_on_are_refused_for_temperatures_too():
 
 
 def test_a_fused_model_counts_as_trained_on_the_rows_of_its_temperatures():
-    members = team()
+    members = make_members()
     y = labels_of(members[1])
     fused = Average(calibrate=True)(members, (X, y))
     with pytest.raises(FusionError, match="80 of these 80 rows"):

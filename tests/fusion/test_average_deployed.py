@@ -16,14 +16,14 @@ from tests.fusion.average_nets import (
     X,
     classifier,
     labels_of,
+    make_members,
     say,
-    team,
 )
 
 
 @pytest.mark.long
 def test_it_can_be_fused_again_stacked_and_distilled():
-    members = team()
+    members = make_members()
     y = labels_of(members[1])
     fused = Average("learn", space="logit", per_class=True)(members, (X[:40], y[:40]))
     again = Average(space="logit")([fused, Average(how="median")(members)])
@@ -57,7 +57,7 @@ def test_prefixes_that_members_share_are_computed_once(name):
 
 @pytest.mark.long
 def test_half_precision_members_are_pooled_in_float32():
-    members = team(dtype="mixed_float16")
+    members = make_members(dtype="mixed_float16")
     y = labels_of(members[1])
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -78,7 +78,7 @@ def test_half_precision_members_are_pooled_in_float32():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT is TensorFlow's")
 @pytest.mark.parametrize("name", ["all", pytest.param("median", marks=pytest.mark.slow)])
 def test_it_exports_to_litert(name, tmp_path):
-    members = team()
+    members = make_members()
     fused = AXES[name](members, (X, labels_of(members[1])))
     path = str(tmp_path / "net.tflite")
     fused.export(path, format="litert", verbose=False)

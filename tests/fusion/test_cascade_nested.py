@@ -110,9 +110,9 @@ def test_a_cascade_is_chosen_where_it_is_better():
         model.set_weights([weights])
         return model
 
-    team = [half(1.0, 1), half(-1.0, 2)]
+    halves = [half(1.0, 1), half(-1.0, 2)]
     cascade = Cascade(cost=1.9, certainty=None, costs=(1, 1))
-    choice = choose([Average(), cascade], team, (X, Y))
+    choice = choose([Average(), cascade], halves, (X, Y))
     assert choice.fusion == cascade
     assert isinstance(choice.model, CascadeModel)
     assert type(choice.rivals[0].fusion) is Cascade

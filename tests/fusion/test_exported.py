@@ -14,7 +14,7 @@ from saikei import Average, BestMember, Boost, Chain, Multimodal, Soup, Stack
 from saikei.fusion import fill_missing
 from saikei.training import cross_fit, fit
 from tests.fusion import test_multimodal as modal
-from tests.fusion.average_nets import X, labels_of, team
+from tests.fusion.average_nets import X, labels_of, make_members
 
 BACKEND = keras.backend.backend()
 ROWS = 5
@@ -27,7 +27,7 @@ def net(*layers: Any, inputs: int = 6, seed: int = 0) -> keras.Model:
 
 
 def of_classes(fusion: Any) -> tuple[keras.Model, Any]:
-    members = team()
+    members = make_members()
     return fusion(members, (X, labels_of(members[1]))), X
 
 

@@ -49,7 +49,7 @@ def outputs_of(model, x=X):
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
 
 
-def team(units=3, activation="softmax", count=3):
+def make_members(units=3, activation="softmax", count=3):
     return [member(seed, units, activation, width=4 + seed) for seed in range(count)]
 
 
@@ -80,7 +80,7 @@ def probabilities(members):
     ],
 )
 def test_the_graph_is_scikit_learns_estimator_to_1e_5(standardised, classes):
-    members = team(classes)
+    members = make_members(classes)
     y = truth_of(members)
     estimator = LogisticRegression(C=3.0, max_iter=5000, tol=1e-9)
     if standardised:
@@ -109,7 +109,7 @@ QUICK = (("binary", True), ("multiclass", False), ("multilabel", True))
 def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logits):
     units = {"binary": 1, "two-classes": 2}.get(kind, 3)
     activation = "sigmoid" if kind in ("binary", "multilabel") else "softmax"
-    members = team(units, None if logits else activation)
+    members = make_members(units, None if logits else activation)
     mixed = sum(w * outputs_of(m) for w, m in zip((3, -2, 4), members, strict=True))
     mixed = mixed - mixed.mean(0)
     if activation == "sigmoid":
@@ -135,7 +135,7 @@ def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logi
 
 
 def test_what_validates_is_kept_among_probabilities_and_log_probabilities():
-    members = team()
+    members = make_members()
     logs = np.log(np.clip(sum(outputs_of(m) for m in members), 1e-6, None))
     fitted = Stack(folds=3).fuse(members, (X, logs.argmax(-1))).to_dict()["outputs"][0]
     losses = {name: min(each.values()) for name, each in fitted["losses"].items()}
@@ -171,7 +171,7 @@ def test_an_opinion_pool_is_found_where_members_are_to_be_pooled():
 @pytest.mark.parametrize("estimator", ["ridge", Ridge(1e-3), LinearRegression()])
 @pytest.mark.parametrize("units", [1, 2])
 def test_numbers_are_stacked_by_least_squares(estimator, units):
-    members = team(units, None)
+    members = make_members(units, None)
     y = (
         outputs_of(members[0])
         - 2 * outputs_of(members[1])
@@ -186,7 +186,7 @@ def test_numbers_are_stacked_by_least_squares(estimator, units):
 
 
 def test_features_and_raw_inputs_say_what_outputs_do_not():
-    members = team()
+    members = make_members()
     y = (np.tanh(X @ members[0].layers[0].get_weights()[0])[:, 0] > 0).astype(int) + (X[:, 5] > 1)
     outputs = log_loss(Stack(folds=3)(members, (X, y)), y)
     features = Stack(on="features", folds=3)(members, (X, y))
@@ -234,7 +234,7 @@ def test_two_outputs_get_a_meta_learner_each():
 
 @pytest.mark.long
 def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph():
-    members = team()
+    members = make_members()
     y = truth_of(members)
     lower = (Stack(folds=3), Average("learn"), Stack(on="features", folds=3))
     stack = Stack(folds=3, below=lower)
@@ -247,7 +247,7 @@ def test_a_stack_of_stacks_is_fitted_to_out_of_fold_predictions_and_is_one_graph
 
 @pytest.mark.parametrize("own", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_keras_model_is_trained_and_appended(own):
-    members = team(2)
+    members = make_members(2)
     # Not linear in the members' outputs: the most confident member decides.
     margins = [outputs_of(m)[:, 1] - 0.5 for m in members[:2]]
     y = ((margins[0] - margins[0].mean()) * (margins[1] - margins[1].mean()) > 0).astype(int)
@@ -268,7 +268,7 @@ def test_a_keras_model_is_trained_and_appended(own):
 
 @pytest.mark.long
 def test_the_same_seed_gives_the_same_stack():
-    members = team()
+    members = make_members()
     y = truth_of(members)
     for meta in ("auto", "mlp"):
         one, two = (Stack(meta, folds=3, seed=4)(members, (X, y)) for _ in range(2))
@@ -297,7 +297,7 @@ def test_a_stack_is_fitted_to_cross_fit_and_deploys_its_models(refit, models):
 
 
 def test_a_fit_on_rows_of_a_member_is_refused_and_the_stack_counts_as_fitted():
-    members = team()
+    members = make_members()
     y = truth_of(members)
     sk.fit(members[1], (X[:100], y[:100]), epochs=1, learning_rate=1e-3, progress=False)
     with pytest.raises(FusionError, match="Member 2 .* 50 of these 190"):
@@ -356,14 +356,14 @@ def test_arguments_that_mean_nothing_get_one_line(arguments, message):
     ],
 )
 def test_meta_learners_that_cannot_be_used_get_one_line(stack, message):
-    members = team()
+    members = make_members()
     with pytest.raises(FusionError, match=message) as caught:
         stack(members, (X, SCORES.argmax(-1)))
     assert "\n" not in str(caught.value)
 
 
 def test_data_that_cannot_be_stacked_gets_one_line():
-    members = team()
+    members = make_members()
     y = SCORES.argmax(-1)
     with pytest.raises(FusionError, match="at least two members, got 1"):
         Stack()(members[:1], (X, y))

@@ -18,7 +18,7 @@ from saikei.scoring.predictions import predict
 from tests.judging.explaining.nets import (
     CLASSES,
     HELD_OUT,
-    TEAM,
+    MEMBERS,
     data_of,
     net,
     score_is_that_of,
@@ -29,10 +29,10 @@ from tests.judging.explaining.nets import (
 
 def test_members_and_weights_are_explained_as_the_model_that_they_make():
     weights = (0.5, 0.2, 0.3)
-    fused = explain(Average(weights)(TEAM), HELD_OUT)
-    apart = explain(TEAM, HELD_OUT, fusion=Average(weights))
-    task = infer_task(TEAM[0], HELD_OUT[1])
-    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
+    fused = explain(Average(weights)(MEMBERS), HELD_OUT)
+    apart = explain(MEMBERS, HELD_OUT, fusion=Average(weights))
+    task = infer_task(MEMBERS[0], HELD_OUT[1])
+    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
     stored = explain_predictions(task, said, HELD_OUT[1], weights)
     for other in (apart, stored):
         np.testing.assert_allclose(values(other), values(fused), atol=1e-6)
@@ -56,9 +56,9 @@ def test_members_and_weights_are_explained_as_the_model_that_they_make():
     ids=["average", "pool", "per class", "stack", "features", "cascade"],
 )
 def test_a_fusion_that_is_fitted_is_explained_on_folds_that_it_was_not_fitted_to(fusion):
-    explained = explain(TEAM, HELD_OUT, fusion=fusion, folds=3)
+    explained = explain(MEMBERS, HELD_OUT, fusion=fusion, folds=3)
     assert sums_up(explained)
-    assert score_is_that_of(explained, nested_score(fusion, TEAM, HELD_OUT, 3).score)
+    assert score_is_that_of(explained, nested_score(fusion, MEMBERS, HELD_OUT, 3).score)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_fusion_that_is_fitted_is_explained_on_folds_that_it_was_not_fitted_to
     ids=["geometric", "median", "median of logits"],
 )
 def test_a_pool_without_a_member_is_the_pool_of_the_others(average):
-    explained = explain(TEAM, HELD_OUT, fusion=average((0.5, 0.2, 0.3)))
+    explained = explain(MEMBERS, HELD_OUT, fusion=average((0.5, 0.2, 0.3)))
     assert sums_up(explained)
     for place, rest in enumerate([(0.4, 0.6), (0.625, 0.375), (5 / 7, 2 / 7)]):
-        others = [member for i, member in enumerate(TEAM) if i != place]
+        others = [member for i, member in enumerate(MEMBERS) if i != place]
         without = sk.evaluate(average(rest)(others), HELD_OUT).loss
         lost = explained.members[place].without.more
         assert lost == pytest.approx(without - explained.with_all, abs=1e-5)
@@ -99,7 +99,7 @@ def test_out_of_fold_predictions_are_explained_by_name():
 def test_rows_that_order_in_time_leaves_out_are_left_out():
     from sklearn.model_selection import TimeSeriesSplit
 
-    explained = explain(TEAM, HELD_OUT, fusion=Average("learn"), folds=TimeSeriesSplit(2))
+    explained = explain(MEMBERS, HELD_OUT, fusion=Average("learn"), folds=TimeSeriesSplit(2))
     assert explained.fused.n == 60
     assert sums_up(explained)
 
@@ -113,7 +113,7 @@ def test_a_dataset_and_arrays_are_explained_alike():
             rows = slice(30 * index, 30 * index + 30)
             return HELD_OUT[0][rows], HELD_OUT[1][rows]
 
-    fused = Average()(TEAM)
+    fused = Average()(MEMBERS)
     np.testing.assert_allclose(
         values(explain(fused, Batches())), values(explain(fused, HELD_OUT)), atol=1e-6
     )
@@ -121,7 +121,7 @@ def test_a_dataset_and_arrays_are_explained_alike():
 
 def test_rows_that_a_part_was_trained_on_are_refused_by_the_models_name():
     fitted_to = data_of(40, 5)
-    fused = Stack(folds=3)(TEAM, fitted_to)
+    fused = Stack(folds=3)(MEMBERS, fitted_to)
     mixed = tuple(np.concatenate(parts) for parts in zip(fitted_to, HELD_OUT, strict=True))
     with pytest.raises(FusionError, match=r"'stack'.* trained on 40 of these rows \(by Stack\)"):
         explain(fused, mixed)
@@ -129,9 +129,9 @@ def test_rows_that_a_part_was_trained_on_are_refused_by_the_models_name():
     member = net(7)
     sk.declare_training_rows(member, fitted_to)
     with pytest.raises(FusionError, match=r"'net_7'.* 40 of these 130 rows"):
-        explain([*TEAM, member], mixed)
+        explain([*MEMBERS, member], mixed)
     with pytest.raises(FusionError, match="'average' or a member"):
-        explain(Average()([*TEAM, member]), mixed)
+        explain(Average()([*MEMBERS, member]), mixed)
 
 
 def several_heads(seed, named):
@@ -149,8 +149,8 @@ def test_several_outputs_share_one_sum_and_have_a_view_each(named):
     x, y = HELD_OUT
     marks, size = (x[:, :2] > 0).astype("int32"), x[:, 2:]
     labels = {"kind": y, "marks": marks, "size": size} if named else [y, marks, size]
-    team = [several_heads(seed, named) for seed in range(3)]
-    fused = Average((0.2, 0.3, 0.5))(team)
+    members = [several_heads(seed, named) for seed in range(3)]
+    fused = Average((0.2, 0.3, 0.5))(members)
     explained = explain(fused, (x, labels))
     assert sums_up(explained)
     assert explained.metric == "loss"
@@ -162,8 +162,8 @@ def test_several_outputs_share_one_sum_and_have_a_view_each(named):
 
 @pytest.mark.parametrize("head", ["linear", "softmax"])
 def test_logits_and_probabilities_are_explained(head):
-    team = [net(seed, head=head) for seed in range(3)]
-    fused = Average()(team)
+    members = [net(seed, head=head) for seed in range(3)]
+    fused = Average()(members)
     for metric in ("loss", "accuracy"):
         explained = explain(fused, HELD_OUT, metric=metric)
         assert sums_up(explained)
@@ -174,7 +174,7 @@ def test_logits_and_probabilities_are_explained(head):
 
 def test_of_more_than_12_members_orders_are_drawn_by_a_seed():
     members = [predict(net(seed), HELD_OUT)[1][0] for seed in range(13)]
-    task = infer_task(TEAM[0], HELD_OUT[1])
+    task = infer_task(MEMBERS[0], HELD_OUT[1])
     one, again, other = (
         explain_predictions(task, members, HELD_OUT[1], orders=64, seed=seed) for seed in (0, 0, 1)
     )
@@ -188,7 +188,7 @@ def test_of_more_than_12_members_orders_are_drawn_by_a_seed():
 
 
 def test_the_text_names_members_and_those_that_can_go():
-    explained = explain([*TEAM, TEAM[0]], HELD_OUT, fusion=Average((0.4, 0.3, 0.3, 0.0)))
+    explained = explain([*MEMBERS, MEMBERS[0]], HELD_OUT, fusion=Average((0.4, 0.3, 0.3, 0.0)))
     text = str(explained)
     assert all(member.name in text for member in explained.members)
     assert "over all 16 coalitions" in text
@@ -199,23 +199,23 @@ def test_the_text_names_members_and_those_that_can_go():
 
 
 def test_means_of_members_in_half_precision_are_taken_in_double():
-    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
-    task = infer_task(TEAM[0], HELD_OUT[1])
+    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
+    task = infer_task(MEMBERS[0], HELD_OUT[1])
     half = [part.astype("float16") for part in said]
     exact = explain_predictions(task, [part.astype("float64") for part in half], HELD_OUT[1])
     assert values(explain_predictions(task, half, HELD_OUT[1])) == pytest.approx(values(exact))
 
 
 def test_wrong_arguments_are_refused_with_the_mend():
-    task = infer_task(TEAM[0], HELD_OUT[1])
-    said = [predict(member, HELD_OUT)[1][0] for member in TEAM]
+    task = infer_task(MEMBERS[0], HELD_OUT[1])
+    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
     y = HELD_OUT[1]
     with pytest.raises(FusionError, match="There is no data"):
-        explain(Average()(TEAM))
+        explain(Average()(MEMBERS))
     with pytest.raises(FusionError, match="beside a fused model"):
-        explain(Average()(TEAM), HELD_OUT, fusion=Average())
+        explain(Average()(MEMBERS), HELD_OUT, fusion=Average())
     with pytest.raises(FusionError, match="orders=0"):
-        explain(TEAM, HELD_OUT, orders=0)
+        explain(MEMBERS, HELD_OUT, orders=0)
     with pytest.raises(FusionError, match="1 members to explain"):
         explain_predictions(task, said[:1], y)
     with pytest.raises(FusionError, match="2 weights are given for 3 members"):
@@ -229,6 +229,6 @@ def test_wrong_arguments_are_refused_with_the_mend():
 
 
 def test_one_row_has_no_errors():
-    one = explain(Average()(TEAM), tuple(part[:1] for part in HELD_OUT))
+    one = explain(Average()(MEMBERS), tuple(part[:1] for part in HELD_OUT))
     assert sums_up(one)
     assert {member.error for member in one.members} == {0.0}

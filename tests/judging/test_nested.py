@@ -47,7 +47,7 @@ def memorise(model, data):
     model.layers[1].set_weights([kernel[:, None], np.zeros(1)])
 
 
-def leaky_team():
+def leaky_members():
     members = [memoriser(0), memoriser(1)]
     for member in members:
         memorise(member, (X, NOISE))
@@ -61,7 +61,7 @@ def leaky_team():
     ids=["average", "stack"],
 )
 def test_on_labels_of_pure_noise_a_leaky_fit_looks_good_and_ours_reports_chance(fusion):
-    members = leaky_team()
+    members = leaky_members()
     leaky = sk.evaluate(fusion(members, (X, NOISE), allow_in_sample=True), (X, NOISE))
     assert leaky.value > 0.95
     with pytest.raises(FusionError, match="Member 1 .* 200 of these 200 rows"):
@@ -111,7 +111,7 @@ class Memory(OutputFusion):
         return cls()
 
 
-def team():
+def make_members():
     """Members that know something, of labels that are worth knowing."""
     members = []
     for seed in range(3):
@@ -126,16 +126,16 @@ Y = (X[:, 0] + X[:, 1] + 0.5 * RNG.normal(size=200) > 0).astype(int)
 
 
 def test_a_fusion_that_remembers_labels_gains_nothing():
-    nested = nested_score(Memory(), team(), (X, Y))
+    nested = nested_score(Memory(), make_members(), (X, Y))
     assert nested.score.loss == pytest.approx(np.log(2))
 
 
 def test_every_row_is_scored_once_by_a_fit_on_the_other_folds():
     folds = [(np.arange(200) % 2 == 1 - k, np.arange(200) % 2 == k) for k in range(2)]
-    nested = nested_score(Average("learn"), team(), (X, Y), folds)
+    nested = nested_score(Average("learn"), make_members(), (X, Y), folds)
     np.testing.assert_array_equal(nested.rows, np.arange(200))
     for train, test in folds:
-        fused = Average("learn")(team(), (X[train], Y[train]))
+        fused = Average("learn")(make_members(), (X[train], Y[train]))
         told = keras.ops.convert_to_numpy(fused(X[test]))
         np.testing.assert_allclose(nested.outputs[0][test], told, atol=1e-5)
     assert nested.score.loss == pytest.approx(nested.losses.mean())
@@ -160,7 +160,9 @@ class Hidden(Fusion):
 
 
 def test_a_fusion_without_stored_predictions_is_built_and_run_for_each_fold():
-    stored, built = (nested_score(one, team(), (X, Y), 2) for one in (Average("learn"), Hidden()))
+    stored, built = (
+        nested_score(one, make_members(), (X, Y), 2) for one in (Average("learn"), Hidden())
+    )
     np.testing.assert_allclose(stored.outputs[0], built.outputs[0], atol=1e-5)
     builds = {name: lambda: memoriser(0) for name in "ab"}
     made = sk.cross_fit(builds, (X, NOISE), 2, trainer=memorise)
@@ -169,12 +171,12 @@ def test_a_fusion_without_stored_predictions_is_built_and_run_for_each_fold():
 
 
 def test_time_ordered_folds_are_scored_where_they_predict():
-    nested = nested_score(BestMember(), team(), (X, Y), TimeSeriesSplit(3))
+    nested = nested_score(BestMember(), make_members(), (X, Y), TimeSeriesSplit(3))
     assert nested.rows.tolist() == list(range(50, 200))
 
 
 def test_the_best_member_is_copied_and_counts_as_chosen():
-    members = team()
+    members = make_members()
     y = (X[:, 2] > 0).astype(int)
     best = BestMember()(members, (X, y))
     assert best is not members[2]
@@ -185,7 +187,7 @@ def test_the_best_member_is_copied_and_counts_as_chosen():
 
 def test_folds_without_a_class_are_refused():
     with pytest.raises(DataError, match="Class 1 is missing from the training part of fold"):
-        nested_score(BestMember(), team(), (X, (np.arange(200) == 5).astype(int)))
+        nested_score(BestMember(), make_members(), (X, (np.arange(200) == 5).astype(int)))
 
 
 @pytest.mark.sampled
@@ -201,7 +203,7 @@ def test_folds_without_a_class_are_refused():
     ids=lambda fusion: type(fusion).__name__,
 )
 def test_stored_predictions_give_the_score_that_the_models_give(fusion):
-    members = leaky_team()
+    members = leaky_members()
     labels = np.where(RNG.random(200) < 0.8, X[:, 0] > 0, NOISE).astype(int)
     expected = nested_score(fusion, members, (X, labels), allow_in_sample=True)
     task = Task("binary", "binary_crossentropy", "binary_accuracy", False, True, 1)

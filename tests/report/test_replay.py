@@ -59,7 +59,7 @@ def test_labels_alone_need_no_teacher() -> None:
     assert "train_part(model, None, train, validation, settings," in text
 
 
-def test_a_team_of_originals_that_taught_is_made_first() -> None:
+def test_an_ensemble_of_originals_that_taught_is_made_first() -> None:
     run = with_teacher(sample_run(), "average of the originals")
     text = replay(run)
     ast.parse(text)

@@ -52,11 +52,11 @@ def test_a_candidate_uses_the_methods_of_its_recipe_and_its_members() -> None:
     recipe = {"edits": [{"edit": "DropChannels", "channels": {}}, {"edit": "Factorize"}]}
     cut = candidate("cut", recipe=recipe)
     plain = candidate("plain")
-    team = replace(cut, name="team", kind="fused", family="stack", members=("cut", "plain"))
-    team = replace(team, recipe=None)
-    small = replace(cut, name="small", kind="quantized", family="team", members=("team",))
-    by_name = {c.name: c for c in (cut, plain, team, replace(small, recipe=None))}
+    ensemble = replace(cut, name="ensemble", kind="fused", family="stack", members=("cut", "plain"))
+    ensemble = replace(ensemble, recipe=None)
+    small = replace(cut, name="small", kind="quantized", family="ensemble", members=("ensemble",))
+    by_name = {c.name: c for c in (cut, plain, ensemble, replace(small, recipe=None))}
     assert methods_of(cut, by_name) == {"prune", "factorize"}
     assert methods_of(plain, by_name) == frozenset()
-    assert methods_of(team, by_name) == {"stack", "prune", "factorize"}
+    assert methods_of(ensemble, by_name) == {"stack", "prune", "factorize"}
     assert methods_of(by_name["small"], by_name) == {"quantize", "stack", "prune", "factorize"}

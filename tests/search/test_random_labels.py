@@ -10,7 +10,7 @@ import pytest
 import saikei as sk
 from saikei.budget import Budget
 from saikei.search.comparisons import SHIPPED_OR_ORIGINAL, compare_choices
-from saikei.search.compose import Member, teams
+from saikei.search.compose import Member, ensembles
 from saikei.search.selection import choose_candidate
 from tests.search.made_up import candidate, cost, judge_of_binary
 from tests.search.small import data, dense, search
@@ -32,14 +32,14 @@ def claims(seed: int) -> list[str]:
         for name, one in outputs.items()
         if name != "original"
     ]
-    found = teams(members, judge, Budget(macs=100), cost(100), ("average", "greedy"), seed)
+    found = ensembles(members, judge, Budget(macs=100), cost(100), ("average", "greedy"), seed)
     singles = [candidate(m.name, cost=cost(10)) for m in members]
     fused = []
-    for number, team in enumerate(t for t in found.teams if t.method != "single"):
-        name = f"team-{number}"
-        outputs[name] = team.outputs
-        one = candidate(name, kind="fused", family=team.method, members=team.members)
-        fused.append(replace(one, plan={"complexity": team.complexity}))
+    for number, ensemble in enumerate(t for t in found.ensembles if t.method != "single"):
+        name = f"ensemble-{number}"
+        outputs[name] = ensemble.outputs
+        one = candidate(name, kind="fused", family=ensemble.method, members=ensemble.members)
+        fused.append(replace(one, plan={"complexity": ensemble.complexity}))
     baseline = candidate("original", kind="original", fits=False, cost=cost(100))
     every = [
         replace(c, validation=judge.score(outputs[c.name])) for c in (baseline, *singles, *fused)

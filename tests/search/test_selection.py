@@ -77,10 +77,10 @@ def test_a_single_model_is_chosen_over_an_average_that_is_not_clearly_better() -
 
 def test_fewer_members_and_then_equal_weights_are_simpler() -> None:
     outputs = {name: right(JUDGE, 180) for name in ("learned", "equal", "three")}
-    team = {"kind": "fused", "family": "average", "cost": cost(100)}
-    learned = candidate("learned", members=("x", "y"), plan={"complexity": 2}, **team)
-    equal = candidate("equal", members=("x", "y"), plan={"complexity": 1}, **team)
-    three = candidate("three", members=("x", "y", "z"), plan={"complexity": 1}, **team)
+    average = {"kind": "fused", "family": "average", "cost": cost(100)}
+    learned = candidate("learned", members=("x", "y"), plan={"complexity": 2}, **average)
+    equal = candidate("equal", members=("x", "y"), plan={"complexity": 1}, **average)
+    three = candidate("three", members=("x", "y", "z"), plan={"complexity": 1}, **average)
     assert chosen([three, learned, equal], outputs) == "equal"
     assert chosen([three, learned], outputs) == "learned"
 

@@ -96,7 +96,7 @@ def test_the_fused_model_takes_all_inputs_by_name(folder: Path) -> None:
     fused = [c for c in run.candidates if c.kind == "fused"]
     parents = {c.name: c.parent or c.name for c in run.candidates}
     mixed = [c for c in fused if len({parents[name] for name in c.members}) > 1]
-    assert mixed, "no team of models with different inputs was built"
+    assert mixed, "no ensemble of models with different inputs was built"
     assert next(m for m in run.methods if m.name == "multimodal").tried == len(mixed)
     x, y = parts()["validation"]
     for one in mixed:

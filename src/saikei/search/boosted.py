@@ -12,7 +12,7 @@ from saikei.codec import to_jsonable
 from saikei.executors import TaskFailure
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Decision, EffortRecord
-from saikei.search.compose import Member, TrainedTeam, trained_teams
+from saikei.search.compose import Member, TrainedEnsemble, trained_ensembles
 from saikei.search.context import RunContext
 
 BOOST = "boost"
@@ -54,20 +54,20 @@ def boost_candidates(
         load: Loads a candidate by its name.
         epochs: How many epochs may be spent, all rounds together.
     """
-    found = trained_teams(
+    found = trained_ensembles(
         members, context.judge, context.budget, context.whole, epochs, (BOOST,), context.seed
     )
     if not found:
         reason = "No candidate of one output takes half of the budget or less."
         return BoostedCandidates(decisions=(Decision(BOOST, "not possible", reason),))
-    team = found[0]
-    effort = (EffortRecord(BOOST, team.epochs, 1, team.epochs),)
-    name, plan = f"{BOOST}-1", _plan(team)
+    ensemble = found[0]
+    effort = (EffortRecord(BOOST, ensemble.epochs, 1, ensemble.epochs),)
+    name, plan = f"{BOOST}-1", _plan(ensemble)
     known = context.folder.finished(name, plan)
     if known is not None:
         return BoostedCandidates((known,), effort=effort)
-    shared = _Shared({one: load(one) for one in team.members}, context.train)
-    (model,) = context.executor.run(_trained, shared, [team], lambda *_: None)
+    shared = _Shared({one: load(one) for one in ensemble.members}, context.train)
+    (model,) = context.executor.run(_trained, shared, [ensemble], lambda *_: None)
     if isinstance(model, TaskFailure):
         return BoostedCandidates((), (Decision(BOOST, "left out", model.reason),), effort)
     outputs, cost = context.judge.predict(model), context.gauge.cost(model)
@@ -78,7 +78,7 @@ def boost_candidates(
         parent=None,
         plan=plan,
         recipe=None,
-        members=team.members,
+        members=ensemble.members,
         weights=(),
         fits=context.fits(cost),
         cost=cost,
@@ -91,17 +91,17 @@ def boost_candidates(
     return BoostedCandidates((candidate,), effort=effort)
 
 
-def _trained(shared: _Shared, team: TrainedTeam) -> keras.Model:
-    return team.train(shared.models.__getitem__, shared.train)
+def _trained(shared: _Shared, ensemble: TrainedEnsemble) -> keras.Model:
+    return ensemble.train(shared.models.__getitem__, shared.train)
 
 
-def _plan(team: TrainedTeam) -> dict[str, Any]:
-    arguments = team.fusion.to_dict()
+def _plan(ensemble: TrainedEnsemble) -> dict[str, Any]:
+    arguments = ensemble.fusion.to_dict()
     made: dict[str, Any] = to_jsonable(
         {
-            "fusion": type(team.fusion).__name__,
+            "fusion": type(ensemble.fusion).__name__,
             "arguments": arguments,
-            "members": list(team.members),
+            "members": list(ensemble.members),
             "models": arguments["rounds"],
             "complexity": arguments["rounds"],
         }

@@ -20,7 +20,7 @@ from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, goodness
 from saikei.runs.record import Decision, EffortRecord
 from saikei.scoring.observed import held_out
-from saikei.search.compose import Member, Team, gains, teacher, teams
+from saikei.search.compose import Ensemble, Member, ensembles, gains, teacher
 from saikei.search.compose.spend import Limits
 from saikei.search.context import RunContext
 from saikei.search.events import Events
@@ -45,7 +45,7 @@ from saikei.search.trained_records import STUDENT, TrainedRecords, structure_key
 
 # Equal metrics are distinguished by the loss.
 _LOSS_SHARE = 1e-6
-# A budget that every team keeps.
+# A budget that every ensemble keeps.
 _ANY_COST = Budget(macs=10**18)
 # Rows of the training data that show whether a given model was trained on it.
 _TRAINING_ROWS = 1000
@@ -128,10 +128,10 @@ class Contest:
         )
         return (*dropped, *(_over_seeds(winner, again) if again else ()))
 
-    def teach(self, fused: Mapping[str, Team], epochs: int) -> tuple[Decision, ...]:
-        """Train the winner on with the best team as its teacher: one network of the same budget.
+    def teach(self, fused: Mapping[str, Ensemble], epochs: int) -> tuple[Decision, ...]:
+        """Train the winner on, with the best ensemble as teacher: one network of the same budget.
 
-        The team may cost more than the budget, since only its predictions are used.
+        The ensemble may cost more than the budget, since only its predictions are used.
 
         Args:
             fused: The fused models within the budget, by name.
@@ -143,18 +143,18 @@ class Contest:
         if not self._racers:
             return ()
         context, winner = self.context, self.winner
-        name, team = self._best_team(fused)
+        name, ensemble = self._best_ensemble(fused)
         alone, metric = winner.result.score, winner.result.score.name
         shown = numbers.metric_value(metric, alone.value)
-        if team is None or context.judge.merit(team.outputs) <= context.judge.merit(
+        if ensemble is None or context.judge.merit(ensemble.outputs) <= context.judge.merit(
             winner.result.outputs
         ):
-            reason = f"No team is better on validation than {winner.plan.name} alone ({shown})."
+            reason = f"No ensemble is better on validation than {winner.plan.name} alone ({shown})."
             return (Decision(STUDENT, "not trained", reason),)
         self.events.stage(f"teaching one network what {name} predicts")
-        taught_by = teacher(team, self.load, context.train)
+        taught_by = teacher(ensemble, self.load, context.train)
         if isinstance(context.train, tuple):
-            # Rows in the order of the data: the winner may read other inputs than the team.
+            # Rows in the order of the data: the winner may read other inputs than the ensemble.
             taught_by = replace(taught_by, digests=None)
         shared = self._shared({name: taught_by})
         model = self.load(winner.plan.name)
@@ -175,18 +175,18 @@ class Contest:
             self._take([Racer(plan, epochs, replace(outcome, state=None))])
         reason = (
             f"The {metric.replace('_', ' ')} on validation of {name} "
-            f"({', '.join(team.members)}) is {numbers.metric_value(metric, team.score.value)}, "
-            f"that of {winner.plan.name} {shown}. It was trained on for {epochs} epochs with that "
-            "teacher."
+            f"({', '.join(ensemble.members)}) is "
+            f"{numbers.metric_value(metric, ensemble.score.value)}, that of {winner.plan.name} "
+            f"{shown}. It was trained on for {epochs} epochs with that teacher."
         )
         return (Decision(f"teacher of the {STUDENT}", name, reason),)
 
-    def _best_team(self, fused: Mapping[str, Team]) -> tuple[str, Team | None]:
+    def _best_ensemble(self, fused: Mapping[str, Ensemble]) -> tuple[str, Ensemble | None]:
         """The best fused model, or the best average of any cost where that is better."""
         context = self.context
-        every = teams(
+        every = ensembles(
             self.members(self.racers), context.judge, _ANY_COST, context.whole, ("average",)
-        ).teams
+        ).ensembles
         averages = [one for one in every if one.method == "average"][:1]
         known = [*fused.items(), *(("large average", one) for one in averages)]
         return max(
@@ -221,7 +221,7 @@ class Contest:
         return trained(shared, racer.plan, stored.state)
 
     def members(self, racers: Sequence[Racer]) -> list[Member]:
-        """The given models and some candidates as members of teams."""
+        """The given models and some candidates as members of ensembles."""
         given = [
             Member(
                 name=one.name,
@@ -249,7 +249,7 @@ class Contest:
         )
 
     def _value(self, racers: Sequence[Racer]) -> list[float]:
-        """What each candidate adds to the best team."""
+        """What each candidate adds to the best ensemble."""
         context = self.context
         members = [replace(m, cost=context.shipped(m.cost)) for m in self.members(racers)]
         found = gains(members, context.judge, context.budget, context.whole)
@@ -265,14 +265,14 @@ class Contest:
         return values
 
     def _more(self, entries: Sequence[Entry], racers: Sequence[Racer]) -> list[Entry]:
-        """Entries for what the best team leaves of the budget, those that were not tried first."""
+        """Entries for what the best ensemble leaves of the budget, first those not yet tried."""
         if not racers:
             return []
         context = self.context
         members = self.members(racers)
-        best = teams(
+        best = ensembles(
             members, context.judge, context.budget, context.whole, ("average",), context.seed
-        ).teams
+        ).ensembles
         if not best:
             return []
         left = Limits(context.budget, context.whole).left(best[0].cost)

@@ -1,4 +1,4 @@
-"""Teams as candidates: the best of each fusion, built, counted and stored."""
+"""Ensembles as candidates: the best of each fusion, built, counted and stored."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from saikei.errors import BudgetError
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Outputs
-from saikei.search.compose import Composition, Team, build
+from saikei.search.compose import Composition, Ensemble, build
 from saikei.search.context import RunContext
 
-# Teams of one fusion that are built, the best first, until one keeps the budget.
+# Ensembles of one fusion that are built, the best first, until one keeps the budget.
 TRIED = 2
 
 
@@ -27,48 +27,48 @@ class FusedCandidates:
     Args:
         candidates: Their records.
         outputs: Their outputs on validation by name; out of fold where something was fitted.
-        teams: The teams that they were built of, by name.
+        ensembles: The ensembles that they were built of, by name.
         decisions: What was left out, and how many sets were considered.
     """
 
     candidates: tuple[Candidate, ...]
     outputs: Mapping[str, Outputs] = field(repr=False)
-    teams: Mapping[str, Team] = field(repr=False)
+    ensembles: Mapping[str, Ensemble] = field(repr=False)
     decisions: tuple[Decision, ...]
 
 
 def fuse_candidates(
     composition: Composition, context: RunContext, load: Callable[[str], keras.Model]
 ) -> FusedCandidates:
-    """Build the best team of each fusion, and store it.
+    """Build the best ensemble of each fusion, and store it.
 
     Args:
-        composition: The teams that were found on stored predictions.
+        composition: The ensembles that were found on stored predictions.
         context: Budget and folder of the run.
         load: Loads a candidate by its name.
     """
     made: dict[str, Candidate] = {}
     outputs: dict[str, Outputs] = {}
-    chosen: dict[str, Team] = {}
+    chosen: dict[str, Ensemble] = {}
     notes = [_considered(composition)]
-    for method in dict.fromkeys(team.method for team in composition.teams):
+    for method in dict.fromkeys(ensemble.method for ensemble in composition.ensembles):
         if method == "single":
             continue
-        for number, team in enumerate(_best_of(composition, method), start=1):
+        for number, ensemble in enumerate(_best_of(composition, method), start=1):
             name = f"{method}-{number}"
             try:
-                made[name] = _finished_or_built(name, team, context, load)
+                made[name] = _finished_or_built(name, ensemble, context, load)
             except BudgetError as error:
                 notes.append(Decision(name, "left out", str(error)))
                 continue
-            outputs[name], chosen[name] = team.outputs, team
+            outputs[name], chosen[name] = ensemble.outputs, ensemble
             break
     refused = [Decision(m, "not possible", why) for m, why in composition.refused.items()]
     return FusedCandidates(tuple(made.values()), outputs, chosen, (*notes, *refused))
 
 
-def _best_of(composition: Composition, method: str) -> list[Team]:
-    return [team for team in composition.teams if team.method == method][:TRIED]
+def _best_of(composition: Composition, method: str) -> list[Ensemble]:
+    return [ensemble for ensemble in composition.ensembles if ensemble.method == method][:TRIED]
 
 
 def _considered(composition: Composition) -> Decision:
@@ -85,38 +85,40 @@ def _considered(composition: Composition) -> Decision:
 
 
 def _finished_or_built(
-    name: str, team: Team, context: RunContext, load: Callable[[str], keras.Model]
+    name: str, ensemble: Ensemble, context: RunContext, load: Callable[[str], keras.Model]
 ) -> Candidate:
-    plan = _plan(team)
+    plan = _plan(ensemble)
     known = context.folder.finished(name, plan)
     if known is not None:
         return known
-    built = build(team, load, context.gauge.cost, context.budget, context.whole, context.judge.x)
+    built = build(
+        ensemble, load, context.gauge.cost, context.budget, context.whole, context.judge.x
+    )
     candidate = Candidate(
         name=name,
         kind="fused",
-        family=team.method,
+        family=ensemble.method,
         parent=None,
         plan=plan,
         recipe=None,
-        members=team.members,
-        weights=team.weights,
+        members=ensemble.members,
+        weights=ensemble.weights,
         fits=True,
         cost=built.cost,
         before=None,
-        validation=team.score,
+        validation=ensemble.score,
         training=None,
         layers=(),
     )
-    context.folder.save(candidate, built.model, team.outputs)
+    context.folder.save(candidate, built.model, ensemble.outputs)
     return candidate
 
 
-def _plan(team: Team) -> dict[str, Any]:
-    fusion = None if team.fusion is None else team.fusion.to_dict()
-    described = {k: v for k, v in team.to_dict().items() if k != "score"}
+def _plan(ensemble: Ensemble) -> dict[str, Any]:
+    fusion = None if ensemble.fusion is None else ensemble.fusion.to_dict()
+    described = {k: v for k, v in ensemble.to_dict().items() if k != "score"}
     made: dict[str, Any] = to_jsonable(
-        {**described, "fusion": type(team.fusion).__name__, "arguments": fusion}
-        | ({"multimodal": True} if team.multimodal else {})
+        {**described, "fusion": type(ensemble.fusion).__name__, "arguments": fusion}
+        | ({"multimodal": True} if ensemble.multimodal else {})
     )
     return made

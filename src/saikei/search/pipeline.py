@@ -24,7 +24,7 @@ from saikei.scoring.labelled import Labelled
 from saikei.scoring.observed import held_out
 from saikei.search.accounts import Accounts
 from saikei.search.boosted import BOOST, BoostedCandidates, boost_candidates
-from saikei.search.compose import Composition, Team, teams
+from saikei.search.compose import Composition, Ensemble, ensembles
 from saikei.search.conclude import SearchResults, Session, complete_run, conclude, write_run
 from saikei.search.contest import Contest
 from saikei.search.context import RunContext
@@ -220,7 +220,7 @@ class _Search:
             self._compose()
             if series:
                 self._boost(series)
-            self.decisions += self.contest.teach(self._teams(), student)
+            self.decisions += self.contest.teach(self._ensembles(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
             self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)
@@ -229,7 +229,7 @@ class _Search:
         contest, context = self.contest, self.context
         assert contest is not None
         self.events.stage("fusing")
-        self.composition = teams(
+        self.composition = ensembles(
             contest.members(contest.racers),
             context.judge,
             context.budget,
@@ -250,9 +250,9 @@ class _Search:
         for one in self.boosted.candidates:
             self.events.candidate(one.name, one.validation, one.cost, one.fits, 0)
 
-    def _teams(self) -> Mapping[str, Team]:
+    def _ensembles(self) -> Mapping[str, Ensemble]:
         """The fused models within the budget, by name."""
-        return {} if self.fused is None else self.fused.teams
+        return {} if self.fused is None else self.fused.ensembles
 
     def results(self, session: Session) -> SearchResults:
         """All candidates and decisions so far."""

@@ -13,7 +13,7 @@ from saikei.runs.front import goodness
 from saikei.runs.record import Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Difference
-from saikei.search.compose.teams import LUCK
+from saikei.search.compose.ensembles import LUCK
 
 # A latency counts as worse when it is this many times that of the original, and longer by more
 # milliseconds than measured times differ by chance on a busy machine: the same run has to choose

@@ -38,7 +38,7 @@ def net(seed, sharpness=2.0, head="softmax"):
     return model
 
 
-TEAM = [net(seed) for seed in range(3)]
+MEMBERS = [net(seed) for seed in range(3)]
 
 
 def values(explanation):

@@ -38,13 +38,13 @@ def cascade(exits, members):
 @pytest.mark.parametrize("combine", ["last", "average"])
 def test_rows_go_past_members_of_a_cascade_that_are_absent(confidence, combine):
     exits = Exits((0.5, 0.4), confidence, combine)
-    team = CascadeCoalitions(SAID, exits, PRIOR)
+    coalitions = CascadeCoalitions(SAID, exits, PRIOR)
     for used in ([0], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
         present = np.isin(np.arange(3), used)
         thresholds = tuple(exits.thresholds[i] for i in used[:-1])
         expected = cascade(replace(exits, thresholds=thresholds), [MEMBERS[i] for i in used])
-        np.testing.assert_allclose(team.outputs(present)[0], expected, atol=1e-12)
-    assert team.outputs(np.zeros(3, bool)) is PRIOR
+        np.testing.assert_allclose(coalitions.outputs(present)[0], expected, atol=1e-12)
+    assert coalitions.outputs(np.zeros(3, bool)) is PRIOR
 
 
 def test_what_is_absent_is_heard_as_its_mean():
@@ -66,7 +66,7 @@ def test_what_is_absent_is_heard_as_its_mean():
 
 
 def test_a_mean_of_nobody_that_counts_is_the_prior():
-    team = MeanCoalitions(SAID, (0.5, 0.5, 0.0), PRIOR)
-    assert team.outputs(np.array([False, False, True])) is PRIOR
+    coalitions = MeanCoalitions(SAID, (0.5, 0.5, 0.0), PRIOR)
+    assert coalitions.outputs(np.array([False, False, True])) is PRIOR
     np.testing.assert_allclose(PRIOR[0][0], np.bincount(Y) / len(Y))
-    np.testing.assert_allclose(team.outputs(np.array([True, False, True]))[0], MEMBERS[0])
+    np.testing.assert_allclose(coalitions.outputs(np.array([True, False, True]))[0], MEMBERS[0])

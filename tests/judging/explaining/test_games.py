@@ -18,15 +18,15 @@ from tests.judging.explaining import made_up
 WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 
 
-def team(tasks, labels, members, weights=WEIGHTS):
+def mean_coalitions(tasks, labels, members, weights=WEIGHTS):
     said = MemberOutputs(tuple(tuple(parts) for parts in members))
     return MeanCoalitions(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
 
 
 def one(task, data, **options):
-    """Tasks, labels and a team of one output."""
+    """Tasks, labels and the coalitions of members with one output."""
     members, y = data
-    return (task,), (y,), team((task,), (y,), [[part] for part in members], **options)
+    return (task,), (y,), mean_coalitions((task,), (y,), [[part] for part in members], **options)
 
 
 def one_hot():
@@ -103,7 +103,7 @@ def test_several_outputs_lose_their_sum():
     (a, ya, first), _ = CASES["classes"]
     (b, yb, second), _ = CASES["regression"]
     pairs = zip(first.predictions.outputs, second.predictions.outputs, strict=True)
-    both = team((*a, *b), (*ya, *yb), [(*p, *q) for p, q in pairs])
+    both = mean_coalitions((*a, *b), (*ya, *yb), [(*p, *q) for p, q in pairs])
     game = game_of((*a, *b), (*ya, *yb), both, "loss")
     assert isinstance(game, MeanGame)
     coalitions = all_coalitions(4)

@@ -12,8 +12,8 @@ from saikei.errors import DataError, InputError
 from saikei.judging.explaining.attention import maps_of
 from saikei.report import render_explanation
 from saikei.scoring import infer_tasks
-from tests.judging.explaining.nets import CLASSES as CLASSES_OF_TEAM
-from tests.judging.explaining.nets import HELD_OUT, TEAM
+from tests.judging.explaining.nets import CLASSES as CLASSES_OF_MEMBERS
+from tests.judging.explaining.nets import HELD_OUT, MEMBERS
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 8, 8, 1)).astype("float32")
@@ -128,8 +128,8 @@ def test_without_labels_the_predictions_take_their_place(network: keras.Model) -
 
 
 def test_classes_of_a_fusion_have_their_names() -> None:
-    names = [f"kind {number}" for number in range(CLASSES_OF_TEAM)]
-    assert "kind 2" in str(explain(TEAM, HELD_OUT, class_names=names))
+    names = [f"kind {number}" for number in range(CLASSES_OF_MEMBERS)]
+    assert "kind 2" in str(explain(MEMBERS, HELD_OUT, class_names=names))
 
 
 def test_hostile_names_stay_text(network: keras.Model) -> None:

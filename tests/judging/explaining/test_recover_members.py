@@ -14,7 +14,7 @@ from saikei.judging import explain
 from tests.judging.explaining.nets import (
     CLASSES,
     HELD_OUT,
-    TEAM,
+    MEMBERS,
     data_of,
     net,
     score_is_that_of,
@@ -23,15 +23,15 @@ from tests.judging.explaining.nets import (
 )
 
 FUSED = {
-    "equal": lambda: Average()(TEAM),
-    "weights": lambda: Average((0.5, 0.2, 0.3))(TEAM),
-    "stack": lambda: Stack(folds=3)(TEAM, data_of(90, 2)),
+    "equal": lambda: Average()(MEMBERS),
+    "weights": lambda: Average((0.5, 0.2, 0.3))(MEMBERS),
+    "stack": lambda: Stack(folds=3)(MEMBERS, data_of(90, 2)),
     "stacked stack": lambda: Stack(folds=3, below=(Stack(folds=3), Average("learn")))(
-        TEAM, data_of(90, 2)
+        MEMBERS, data_of(90, 2)
     ),
-    "stacked features": lambda: Stack(on="features", folds=3)(TEAM, data_of(90, 2)),
-    "stack beside the input": lambda: Stack(passthrough=True, folds=3)(TEAM, data_of(90, 2)),
-    "cascade": lambda: Cascade(thresholds=(0.6, 0.7))(TEAM, data_of(90, 2)),
+    "stacked features": lambda: Stack(on="features", folds=3)(MEMBERS, data_of(90, 2)),
+    "stack beside the input": lambda: Stack(passthrough=True, folds=3)(MEMBERS, data_of(90, 2)),
+    "cascade": lambda: Cascade(thresholds=(0.6, 0.7))(MEMBERS, data_of(90, 2)),
 }
 
 
@@ -44,7 +44,7 @@ def test_a_fused_model_is_explained_as_it_was_saved(fusion, tmp_path):
     assert len(explained.members) == 3
     assert sums_up(explained)
     assert score_is_that_of(explained, sk.evaluate(fused, HELD_OUT))
-    for member, own in zip(explained.members, TEAM, strict=True):
+    for member, own in zip(explained.members, MEMBERS, strict=True):
         assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
     for one, other in zip(before, fused.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -55,11 +55,11 @@ def test_a_fused_model_is_explained_as_it_was_saved(fusion, tmp_path):
 
 @pytest.mark.parametrize("head", ["softmax", "linear"])
 def test_a_mean_in_logit_space_is_found_behind_its_activation(head):
-    team = [net(seed, head=head) for seed in range(3)]
+    members = [net(seed, head=head) for seed in range(3)]
     average = Average((0.5, 0.2, 0.3), space="logit")
-    fused, apart = explain(average(team), HELD_OUT), explain(team, HELD_OUT, fusion=average)
+    fused, apart = explain(average(members), HELD_OUT), explain(members, HELD_OUT, fusion=average)
     np.testing.assert_allclose(values(fused), values(apart), atol=1e-4)
-    assert score_is_that_of(fused, sk.evaluate(average(team), HELD_OUT))
+    assert score_is_that_of(fused, sk.evaluate(average(members), HELD_OUT))
     assert fused.absence == apart.absence
     for one, other in zip(fused.members, apart.members, strict=True):
         assert one.alone.loss == pytest.approx(other.alone.loss, abs=1e-4)
@@ -69,12 +69,12 @@ def test_a_mean_in_logit_space_is_found_behind_its_activation(head):
 def test_weights_for_each_class_and_medians_hear_means_of_the_absent(head):
     x, y = HELD_OUT
     labels = x[:, :CLASSES] if head == "linear" else y
-    team = [net(seed, head=head) for seed in range(3)]
+    members = [net(seed, head=head) for seed in range(3)]
     for average in (
         Average(((0.5, 0.2, 0.3), (0.2, 0.2, 0.6), (0.1, 0.2, 0.7)), per_class=True),
         Average(how="median"),
     ):
-        fused = average(team)
+        fused = average(members)
         explained = explain(fused, (x, labels))
         assert sums_up(explained)
         assert "mean prediction" in explained.absence
@@ -96,13 +96,15 @@ def test_members_that_share_frozen_layers_are_found():
 
 
 def test_models_without_members_side_by_side_are_explained_as_one_model():
-    soup = Soup(check=False)([TEAM[0], TEAM[0]])
-    chain = Chain(training=None)([keras.Sequential([keras.Input((4,)), layers.Dense(4)]), TEAM[0]])
-    for model in (TEAM[0], soup, chain):
+    soup = Soup(check=False)([MEMBERS[0], MEMBERS[0]])
+    chain = Chain(training=None)(
+        [keras.Sequential([keras.Input((4,)), layers.Dense(4)]), MEMBERS[0]]
+    )
+    for model in (MEMBERS[0], soup, chain):
         assert explain(model, HELD_OUT).models == (model.name,)
     for fusion in (Soup(), Boost()):
         with pytest.raises(FusionError, match=f"{type(fusion).__name__} .* fuse the members"):
-            explain(TEAM, HELD_OUT, fusion=fusion)
+            explain(MEMBERS, HELD_OUT, fusion=fusion)
 
 
 @pytest.mark.parametrize("head", ["linear", "softmax"])
@@ -116,14 +118,14 @@ def test_members_of_a_series_are_refused_since_none_answers_alone(head):
 
 
 def test_a_stack_of_logits_scores_its_members_as_logits():
-    team = [net(seed, head="linear") for seed in range(2)]
-    explained = explain(Stack(folds=3)(team, data_of(90, 2)), HELD_OUT)
-    for member, own in zip(explained.members, team, strict=True):
+    members = [net(seed, head="linear") for seed in range(2)]
+    explained = explain(Stack(folds=3)(members, data_of(90, 2)), HELD_OUT)
+    for member, own in zip(explained.members, members, strict=True):
         assert member.alone.loss == pytest.approx(sk.evaluate(own, HELD_OUT).loss, abs=1e-5)
 
 
 def test_a_fused_model_that_predicts_nan_is_refused_by_the_members_number():
-    fused = Average()([TEAM[0], net(9)])
+    fused = Average()([MEMBERS[0], net(9)])
     fused.get_layer("member_2").weights[-1].assign([np.nan] * CLASSES)
     with pytest.raises(DataError, match="'member_2' predicts NaN"):
         explain(fused, HELD_OUT)

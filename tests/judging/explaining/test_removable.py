@@ -61,7 +61,7 @@ def test_members_of_weight_0_go():
 
 
 def without_looking_back(played):
-    """Who goes where each is compared with the team just before it alone."""
+    """Which members go if each is compared only with the members left just before it."""
     gone = ()
     while len(gone) < played.members - 1:
         left = [i for i in range(played.members) if i not in gone]

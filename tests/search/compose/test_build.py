@@ -1,4 +1,4 @@
-"""A built team predicts what its members' stored predictions promise, and costs no more."""
+"""A built ensemble predicts what its members' stored predictions promise, and costs no more."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from saikei import Budget
 from saikei.errors import BudgetError
 from saikei.fusion.evidence import MemberOutputs
 from saikei.scoring.labelled import Labelled
-from saikei.search.compose import Member, build, teacher, teams, trained_teams
+from saikei.search.compose import Member, build, ensembles, teacher, trained_ensembles
 from saikei.search.gauge import Gauge
 from saikei.training import is_in_sample
 from tests.search.compose.made_up import CLASSES, TASK
@@ -65,35 +65,35 @@ def members(models):
 @pytest.fixture(scope="module")
 def found(members):
     whole = members[-1].cost
-    return teams(members, JUDGE, Budget(macs=2 * whole.macs, count="mean"), whole)
+    return ensembles(members, JUDGE, Budget(macs=2 * whole.macs, count="mean"), whole)
 
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("method", ["average", "learned", "greedy", "stack", "cascade", "soup"])
-def test_a_built_team_predicts_what_its_head_does_and_loads_from_a_file(
+def test_a_built_ensemble_predicts_what_its_head_does_and_loads_from_a_file(
     method, found, models, members, tmp_path
 ):
-    team = next(one for one in found.teams if one.method == method)
+    ensemble = next(one for one in found.ensembles if one.method == method)
     whole = members[-1].cost
     budget = Budget(macs=2 * whole.macs, count="mean")
-    built = build(team, models.get, GAUGE.cost, budget, whole, X)
+    built = build(ensemble, models.get, GAUGE.cost, budget, whole, X)
     stored = {one.name: one.outputs for one in members}
     expected = (
-        team.outputs
-        if team.head is None
-        else team.head.predict(MemberOutputs(tuple(stored[name] for name in team.members)))
+        ensemble.outputs
+        if ensemble.head is None
+        else ensemble.head.predict(MemberOutputs(tuple(stored[name] for name in ensemble.members)))
     )
-    built.model.save(tmp_path / "team.keras")
-    for model in (built.model, keras.saving.load_model(tmp_path / "team.keras")):
+    built.model.save(tmp_path / "ensemble.keras")
+    for model in (built.model, keras.saving.load_model(tmp_path / "ensemble.keras")):
         np.testing.assert_allclose(model.predict(X, verbose=0), expected[0], atol=1e-5)
-    assert budget.cost(built.cost, "macs") <= budget.cost(team.cost, "macs") * 1.02
-    assert built.cost.params <= team.cost.params
-    if team.complexity > 1:
+    assert budget.cost(built.cost, "macs") <= budget.cost(ensemble.cost, "macs") * 1.02
+    assert built.cost.params <= ensemble.cost.params
+    if ensemble.complexity > 1:
         assert is_in_sample(built.model, (X, Y)).all()
 
 
 def test_a_soup_costs_what_one_member_does(found, members):
-    soup = next(one for one in found.teams if one.method == "soup")
+    soup = next(one for one in found.ensembles if one.method == "soup")
     assert soup.cost == members[1].cost and set(soup.members) == {"one", "two"}
 
 
@@ -108,12 +108,12 @@ def test_frozen_layers_that_members_share_count_once_when_built():
     }
     members = [member(name, model) for name, model in models.items()]
     budget, whole = Budget(params=10_000), members[0].cost
-    found = teams(members, JUDGE, budget, whole, ["average"])
-    team = next(one for one in found.teams if one.method == "average")
-    built = build(team, models.get, GAUGE.cost, budget, whole)
-    assert built.cost.params == team.cost.params - prefix.count_params()
+    found = ensembles(members, JUDGE, budget, whole, ["average"])
+    ensemble = next(one for one in found.ensembles if one.method == "average")
+    built = build(ensemble, models.get, GAUGE.cost, budget, whole)
+    assert built.cost.params == ensemble.cost.params - prefix.count_params()
     with pytest.raises(BudgetError, match="average of .* costs more than the budget once"):
-        build(team, models.get, GAUGE.cost, Budget(params=700), whole)
+        build(ensemble, models.get, GAUGE.cost, Budget(params=700), whole)
 
 
 def test_members_with_different_inputs_are_judged_and_built_on_all_of_them():
@@ -122,21 +122,21 @@ def test_members_with_different_inputs_are_judged_and_built_on_all_of_them():
     members = [member(name, model, x[name], inputs=(name,)) for name, model in models.items()]
     budget, whole = Budget(macs=1.0), replace(members[0].cost, macs=10_000)
     judge = replace(JUDGE, x=x)
-    found = teams(members, judge, budget, whole, ["average", "multimodal"])
-    team = next(one for one in found.teams if one.method == "average")
-    built = build(team, models.get, GAUGE.cost, budget, whole, x)
-    np.testing.assert_allclose(judge.predict(built.model)[0], team.outputs[0], atol=1e-5)
+    found = ensembles(members, judge, budget, whole, ["average", "multimodal"])
+    ensemble = next(one for one in found.ensembles if one.method == "average")
+    built = build(ensemble, models.get, GAUGE.cost, budget, whole, x)
+    np.testing.assert_allclose(judge.predict(built.model)[0], ensemble.outputs[0], atol=1e-5)
 
 
-def test_a_team_teaches_what_it_predicts(found, models):
-    team = next(one for one in found.teams if one.method == "average")
-    taught = teacher(team, models.get, (X, Y))
-    np.testing.assert_allclose(taught.outputs, team.outputs[0], atol=1e-5)
+def test_an_ensemble_teaches_what_it_predicts(found, models):
+    ensemble = next(one for one in found.ensembles if one.method == "average")
+    taught = teacher(ensemble, models.get, (X, Y))
+    np.testing.assert_allclose(taught.outputs, ensemble.outputs[0], atol=1e-5)
 
 
 def test_a_boosted_series_is_trained_as_planned(models, members):
     first, whole = members[1], members[-1].cost
-    (plan,) = trained_teams([first], JUDGE, Budget(macs=2 * first.cost.macs), whole, epochs=20)
+    (plan,) = trained_ensembles([first], JUDGE, Budget(macs=2 * first.cost.macs), whole, epochs=20)
     model = plan.train(models.get, (X, Y))
     assert plan.epochs == 20 and GAUGE.cost(model).macs <= plan.cost.macs
     assert JUDGE.loss(JUDGE.predict(model)) < JUDGE.loss(first.outputs)

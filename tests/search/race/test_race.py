@@ -173,7 +173,7 @@ def test_settings_are_good_ones_first_and_drawn_later() -> None:
     assert len({one.seed for one in plans}) == len(plans)
 
 
-def test_what_adds_to_the_team_goes_on() -> None:
+def test_what_adds_to_the_ensemble_goes_on() -> None:
     def value(racers: Any) -> list[float]:
         return [float(racer.plan.family == "uniform") for racer in racers]
 
@@ -183,7 +183,7 @@ def test_what_adds_to_the_team_goes_on() -> None:
     assert [step.family for step in chosen] == ["uniform"]
 
 
-def test_what_the_team_lacks_goes_first_in_the_next_generation() -> None:
+def test_what_the_ensemble_lacks_goes_first_in_the_next_generation() -> None:
     asked = []
 
     def more(racers: Any) -> list[Entry]:
@@ -255,7 +255,7 @@ def test_the_rivals_have_one_beginning() -> None:
         (Budget(macs=0.15, count="mean"), ("cascade",), 2),
     ],
 )
-def test_several_finalists_where_a_team_may_keep_the_budget(
+def test_several_finalists_where_an_ensemble_may_keep_the_budget(
     budget: Budget, fusions: tuple[str, ...], expected: int
 ) -> None:
     assert finalists(budget, cost(), fusions) == expected

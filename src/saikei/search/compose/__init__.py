@@ -1,23 +1,23 @@
-"""Teams of candidates, found by their stored validation predictions, without training."""
+"""Ensembles of candidates, found by their stored validation predictions, without training."""
 
 from saikei.search.compose.build import Built, build, teacher
+from saikei.search.compose.ensemble import Ensemble, Member
+from saikei.search.compose.ensembles import METHODS, Composition, ensembles, is_better
 from saikei.search.compose.gains import Gain, gains
-from saikei.search.compose.team import Member, Team
-from saikei.search.compose.teams import METHODS, Composition, is_better, teams
-from saikei.search.compose.trained import TrainedTeam, trained_teams
+from saikei.search.compose.trained import TrainedEnsemble, trained_ensembles
 
 __all__ = [
     "METHODS",
     "Built",
     "Composition",
+    "Ensemble",
     "Gain",
     "Member",
-    "Team",
-    "TrainedTeam",
+    "TrainedEnsemble",
     "build",
+    "ensembles",
     "gains",
     "is_better",
     "teacher",
-    "teams",
-    "trained_teams",
+    "trained_ensembles",
 ]

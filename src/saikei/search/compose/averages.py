@@ -15,9 +15,9 @@ from saikei.fusion.stack import Stack
 from saikei.fusion.stack.metas import LinearMeta, Meta
 from saikei.judging.nested import Nest, NestedScore
 from saikei.runs.candidate import Cost
+from saikei.search.compose.ensemble import Ensemble, Member, Method
 from saikei.search.compose.sets import Pool, ScoredSet, mean_of
 from saikei.search.compose.spend import together, with_head
-from saikei.search.compose.team import Member, Method, Team
 
 # Members with a smaller learned weight are left out.
 LEAST_WEIGHT = 1e-3
@@ -25,18 +25,18 @@ LEAST_WEIGHT = 1e-3
 TRIAL_ROWS = 1000
 
 
-def single(member: Member, pool: Pool) -> Team:
+def single(member: Member, pool: Pool) -> Ensemble:
     """One member as it is."""
     score = pool.judge.score(member.outputs)
-    return Team("single", (member.name,), (), None, None, score, member.outputs, member.cost, 0)
+    return Ensemble("single", (member.name,), (), None, None, score, member.outputs, member.cost, 0)
 
 
-def equal_average(members: Sequence[Member], pool: Pool) -> Team:
+def equal_average(members: Sequence[Member], pool: Pool) -> Ensemble:
     """The mean of the members' outputs, to which nothing is fitted."""
     outputs = mean_of([one.outputs for one in members])
     count = len(members)
     weights = (1 / count,) * count
-    return Team(
+    return Ensemble(
         method="average",
         members=tuple(one.name for one in members),
         weights=weights,
@@ -51,11 +51,11 @@ def equal_average(members: Sequence[Member], pool: Pool) -> Team:
 
 def fitted_average(
     found: ScoredSet, pool: Pool, method: Literal["learned", "greedy"], seed: int
-) -> Team | None:
+) -> Ensemble | None:
     """An average of a set with fitted weights; `None` when one member gets all the weight.
 
     Args:
-        found: The set. Members whose weight is 0 are left out of the team.
+        found: The set. Members whose weight is 0 are left out of the ensemble.
         pool: Members and limits.
         method: `"learned"` for the best convex weights, `"greedy"` for greedy selection.
         seed: Seed of the folds.
@@ -75,7 +75,7 @@ def fitted_average(
     total = sum(weight for _, weight in used)
     weights = tuple(weight / total for _, weight in used)
     nested = nest.score(fusion)
-    return Team(
+    return Ensemble(
         method=method,
         members=tuple(member.name for member, _ in used),
         weights=weights,
@@ -88,7 +88,7 @@ def fitted_average(
     )
 
 
-def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Team], int]:
+def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Ensemble], int]:
     """A stack on the outputs of the best set that leaves room in the budget for its weights.
 
     Fitting one takes longer than anything else here. So it is fitted to all rows and scored by
@@ -113,7 +113,7 @@ def stacks(sets: Sequence[ScoredSet], pool: Pool, seed: int) -> tuple[list[Team]
     if not _promising(fusion, nest.evidence, seed):
         return [], 1
     head, cost = fusion.fit_head(nest.evidence), _with_weights(found.members)
-    return [fitted_team("stack", found.members, fusion, head, nest.score(fusion), cost)], 1
+    return [fitted_ensemble("stack", found.members, fusion, head, nest.score(fusion), cost)], 1
 
 
 def _promising(fusion: Stack, evidence: Evidence, seed: int) -> bool:
@@ -137,16 +137,16 @@ def _cross_validated(meta: Meta) -> float:
     return min(float(loss) for tried in meta.losses.values() for loss in tried.values())
 
 
-def fitted_team(
+def fitted_ensemble(
     method: Method,
     members: Sequence[Member],
     fusion: OutputFusion[Any],
     head: Any,
     nested: NestedScore,
     cost: Cost,
-) -> Team:
-    """A team whose head was fitted to all rows, and which is scored by folds."""
-    return Team(
+) -> Ensemble:
+    """An ensemble whose head was fitted to all rows, and which is scored by folds."""
+    return Ensemble(
         method=method,
         members=tuple(one.name for one in members),
         weights=(),

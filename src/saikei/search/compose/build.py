@@ -1,4 +1,4 @@
-"""A team as one Keras model, with its exact cost, and as a teacher."""
+"""An ensemble as one Keras model, with its exact cost, and as a teacher."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from saikei.fusion.base import OutputFusion
 from saikei.fusion.members import Members
 from saikei.fusion.multimodal.inputs import by_name
 from saikei.runs.candidate import Cost
+from saikei.search.compose.ensemble import Ensemble
 from saikei.search.compose.soups import merged
-from saikei.search.compose.team import Team
 from saikei.training.digests import digest_data
 from saikei.training.provenance import record_rows
 
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A team that was built.
+    """An ensemble that was built.
 
     Args:
         model: The model, which is not compiled.
@@ -35,17 +35,17 @@ class Built:
 
 
 def build(
-    team: Team,
+    ensemble: Ensemble,
     load: Callable[[str], keras.Model],
     measure: Callable[[keras.Model], Cost],
     budget: Budget,
     whole: Cost,
     x: Any = None,
 ) -> Built:
-    """Build a team's model and count its exact cost.
+    """Build an ensemble's model and count its exact cost.
 
     Args:
-        team: The team.
+        ensemble: The ensemble.
         load: Loads a member by its name.
         measure: Counts the cost of a model.
         budget: The budget as given.
@@ -56,7 +56,7 @@ def build(
     Raises:
         BudgetError: When the exact cost is above a limit.
     """
-    model = fused(team, load, x)
+    model = fused(ensemble, load, x)
     cost = measure(model)
     if not budget.fits(cost, whole):
         over = [
@@ -65,47 +65,47 @@ def build(
             if budget.cost(cost, name) > limit
         ]
         raise BudgetError(
-            f"The {team.method} of {', '.join(team.members)} costs more than the budget once it is "
-            f"built ({'; '.join(over)}): take another team."
+            f"The {ensemble.method} of {', '.join(ensemble.members)} costs more than the budget "
+            f"once it is built ({'; '.join(over)}): take another ensemble."
         )
     return Built(model, cost)
 
 
-def fused(team: Team, load: Callable[[str], keras.Model], x: Any = None) -> keras.Model:
-    """The model of a team, whose members are copied and not changed.
+def fused(ensemble: Ensemble, load: Callable[[str], keras.Model], x: Any = None) -> keras.Model:
+    """The model of an ensemble, whose members are copied and not changed.
 
     Members with different inputs become one model that takes a dictionary of all of them.
 
     Args:
-        team: The team.
+        ensemble: The ensemble.
         load: Loads a member by its name.
         x: As for `build`.
     """
-    models = [load(name) for name in team.members]
-    if team.fusion is None:
+    models = [load(name) for name in ensemble.members]
+    if ensemble.fusion is None:
         return models[0]
-    if not isinstance(team.fusion, OutputFusion):
+    if not isinstance(ensemble.fusion, OutputFusion):
         return merged(models, x)
     members = Members.of(models)
-    if team.multimodal:
+    if ensemble.multimodal:
         members = by_name(members)
     members.check_alike()
-    model = team.fusion.build(members, team.head)
-    if x is not None and team.complexity > 1:
-        record_rows(model, digest_data((x,)), type(team.fusion).__name__)
+    model = ensemble.fusion.build(members, ensemble.head)
+    if x is not None and ensemble.complexity > 1:
+        record_rows(model, digest_data((x,)), type(ensemble.fusion).__name__)
     return model
 
 
 def teacher(
-    team: Team, load: Callable[[str], keras.Model], data: Any, x: Any = None
+    ensemble: Ensemble, load: Callable[[str], keras.Model], data: Any, x: Any = None
 ) -> StoredTeacher:
-    """A team's predictions of the training rows, from which one network of the budget can learn.
+    """Predictions of the training rows, from which one network of the budget can learn.
 
     Each member runs once on each row, and of a cascade only where the earlier ones are not
     confident.
 
     Args:
-        team: The team.
+        ensemble: The ensemble.
         load: Loads a member by its name.
         data: Training data, `(x, y)` arrays or a dataset, which is read once.
         x: The inputs of validation, as for `build`.
@@ -113,4 +113,4 @@ def teacher(
     Raises:
         DataError: When the data does not fit the members.
     """
-    return StoredTeacher.of(fused(team, load, x), data)
+    return StoredTeacher.of(fused(ensemble, load, x), data)

@@ -14,10 +14,10 @@ from saikei.fusion.cascade.fitting import ExitHead, make_stage_table
 from saikei.fusion.cascade.policies import front
 from saikei.fusion.evidence import Evidence
 from saikei.judging.nested import Nest, NestedScore
-from saikei.search.compose.averages import fitted_team, nest_of
+from saikei.search.compose.averages import fitted_ensemble, nest_of
+from saikei.search.compose.ensemble import Ensemble, Member
 from saikei.search.compose.sets import Pool, ScoredSet
 from saikei.search.compose.spend import PER_ROW, of_cascade
-from saikei.search.compose.team import Member, Team
 
 # Chains that are fitted and scored by folds, of those that are best when fitted to all rows.
 KEPT = 2
@@ -29,7 +29,7 @@ GROWN = 3
 MARGIN = 0.98
 
 
-def cascades(pool: Pool, seed: int) -> tuple[tuple[Team, ...], int]:
+def cascades(pool: Pool, seed: int) -> tuple[tuple[Ensemble, ...], int]:
     """The most accurate cascades within the budget.
 
     Where the budget counts the mean over rows, the last member may cost more than the budget;
@@ -151,12 +151,12 @@ def _rated(chain: tuple[Member, ...], pool: Pool) -> ScoredSet | None:
     return ScoredSet(chain, pool.judge.merit(head.predict(evidence.predictions)))
 
 
-def _fitted(chain: tuple[Member, ...], pool: Pool, seed: int) -> Team | None:
+def _fitted(chain: tuple[Member, ...], pool: Pool, seed: int) -> Ensemble | None:
     """The better of two ways to combine outputs, by folds; `None` when neither keeps the budget."""
     nest = nest_of(chain, pool, seed)
-    made = [_team(chain, _cascade(chain, how, pool), nest, pool) for how in ("last", "average")]
+    made = [_scored(chain, _cascade(chain, how, pool), nest, pool) for how in ("last", "average")]
     kept = [one for one in made if one is not None]
-    return max(kept, key=lambda team: pool.judge.merit(team.outputs), default=None)
+    return max(kept, key=lambda ensemble: pool.judge.merit(ensemble.outputs), default=None)
 
 
 def _cascade(chain: Sequence[Member], combine: str, pool: Pool) -> Cascade:
@@ -168,7 +168,7 @@ def _cascade(chain: Sequence[Member], combine: str, pool: Pool) -> Cascade:
     )
 
 
-def _team(chain: tuple[Member, ...], fusion: Cascade, nest: Nest, pool: Pool) -> Team | None:
+def _scored(chain: tuple[Member, ...], fusion: Cascade, nest: Nest, pool: Pool) -> Ensemble | None:
     try:
         nested = nest.score(fusion)
         head = fusion.fit_head(nest.evidence)
@@ -179,7 +179,7 @@ def _team(chain: tuple[Member, ...], fusion: Cascade, nest: Nest, pool: Pool) ->
     cost = of_cascade(costs, _shares(nested, nest))
     if not pool.limits.allow(cost):
         return None
-    return fitted_team("cascade", chain, fusion, head, nested, cost)
+    return fitted_ensemble("cascade", chain, fusion, head, nested, cost)
 
 
 def _shares(nested: NestedScore, nest: Nest) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""`gains`: what each member adds to the best team within the budget."""
+"""`gains`: what each member adds to the best ensemble within the budget."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from saikei.fusion.average.objectives import loss_of
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
 from saikei.search.compose.cascades import rated_chains
+from saikei.search.compose.ensemble import Member
 from saikei.search.compose.sets import Pool, ScoredSet, grown_sets, scored_set
-from saikei.search.compose.team import Member
 
 
 @dataclass(frozen=True, order=True)
 class Gain:
-    """What a member adds to the best team; sorts by the metric, then by the loss.
+    """What a member adds to the best ensemble; sorts by the metric, then by the loss.
 
     Args:
-        metric: By how much the best team with the member is better than the best one without, in
-            the metric, where more is better. Below 0 for a member that the best team does better
-            without.
+        metric: By how much the best ensemble with the member is better than the best one without
+            it, in the metric, where more is better. Below 0 for a member that the best ensemble
+            does better without.
         loss: The same for the loss: by how much it is lower, in nats or squared error.
     """
 
@@ -36,10 +36,10 @@ class Gain:
 def gains(
     members: Sequence[Member], judge: Labelled, budget: Budget, whole: Cost
 ) -> Mapping[str, Gain]:
-    """What each member adds to the best team within the budget.
+    """What each member adds to the best ensemble within the budget.
 
-    Teams are single members and equally weighted means, which follow from stored predictions in
-    little time, and cascades where the budget counts the mean over rows. The best team that has
+    Ensembles are single members and equally weighted means, which follow from stored predictions in
+    little time, and cascades where the budget counts the mean over rows. The best ensemble that has
     the member is compared with the best one that has not; among them the best mean with the member
     added or dropped, or exchanged for another.
 
@@ -80,7 +80,7 @@ def _chains(pool: Pool) -> Sequence[ScoredSet]:
 
 
 def _changed(best: Sequence[Member], pool: Pool) -> dict[str, list[ScoredSet]]:
-    """For each member the best team with it added or exchanged, or of a member without it."""
+    """For each member the best ensemble with it added or exchanged, or of a member without it."""
     others = [one for one in pool.ranked if one not in best]
     found: dict[str, list[ScoredSet]] = {one.name: [] for one in pool.ranked}
     nearest: dict[str, tuple[float, tuple[Member, ...]]] = {}
@@ -95,13 +95,13 @@ def _changed(best: Sequence[Member], pool: Pool) -> dict[str, list[ScoredSet]]:
             swapped = [(*left, fitting[int(np.argmin(losses))])] if fitting else []
             tried = [*([left] if left else []), *swapped]
             found[gone.name] += [scored_set(each, pool.judge) for each in tried]
-    for name, (_, team) in nearest.items():
-        found[name].append(scored_set(team, pool.judge))
+    for name, (_, ensemble) in nearest.items():
+        found[name].append(scored_set(ensemble, pool.judge))
     return found
 
 
 def _shortened(best: Sequence[Member]) -> Iterator[tuple[Member, ...]]:
-    """The team, and the team without each of its members in turn."""
+    """The ensemble, and the ensemble without each of its members in turn."""
     yield tuple(best)
     for member in best:
         yield tuple(one for one in best if one is not member)

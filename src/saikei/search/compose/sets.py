@@ -14,8 +14,8 @@ from saikei.fusion.average.candidates import candidates_of
 from saikei.fusion.average.objectives import loss_of
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled, Outputs
+from saikei.search.compose.ensemble import Member
 from saikei.search.compose.spend import Limits, together
-from saikei.search.compose.team import Member
 
 MOST_MEMBERS = 8
 # Sets are grown from the best members of which 1, 2, 3, … fit into the budget, so many of each.

@@ -12,8 +12,8 @@ from saikei.errors import FusionError, SaikeiError
 from saikei.fusion.soup import Soup
 from saikei.fusion.soup.scorer import has_statistics, recalibrate
 from saikei.graph import build, read
+from saikei.search.compose.ensemble import Ensemble, Member
 from saikei.search.compose.sets import Pool
-from saikei.search.compose.team import Member, Team
 
 # Structures of which soups are made, those of the best members first, and members of a soup.
 STRUCTURES = 2
@@ -22,7 +22,7 @@ MOST_MEMBERS = 4
 PLAIN = Soup(check=False, recalibrate=False)
 
 
-def soups(pool: Pool) -> tuple[tuple[Team, ...], int]:
+def soups(pool: Pool) -> tuple[tuple[Ensemble, ...], int]:
     """Uniform soups of the best members of a structure: a soup costs what one member does.
 
     Weights are merged, so that a soup's predictions do not follow from those of its members: the
@@ -49,7 +49,7 @@ def soups(pool: Pool) -> tuple[tuple[Team, ...], int]:
             except SaikeiError:
                 # Their weights do not fit each other after all, or are not finite.
                 continue
-            made.append(_team(group[:count], model, pool))
+            made.append(_ensemble(group[:count], model, pool))
     return tuple(made), considered
 
 
@@ -81,10 +81,10 @@ def _groups(pool: Pool) -> Iterator[tuple[Member, ...]]:
             yield tuple(group)
 
 
-def _team(members: Sequence[Member], model: keras.Model, pool: Pool) -> Team:
+def _ensemble(members: Sequence[Member], model: keras.Model, pool: Pool) -> Ensemble:
     outputs = pool.judge.predict(model)
     count = len(members)
-    return Team(
+    return Ensemble(
         method="soup",
         members=tuple(one.name for one in members),
         weights=(1 / count,) * count,

@@ -1,4 +1,4 @@
-"""What a team costs, estimated from the costs of its members, and whether the budget allows it."""
+"""What an ensemble costs, estimated from its members' costs, and whether the budget allows it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def of_cascade(costs: Sequence[Cost], shares: Sequence[float]) -> Cost:
 
 
 def with_head(cost: Cost, weights: int) -> Cost:
-    """The cost of a team whose head has weights of its own, each used once for a row.
+    """The cost of an ensemble whose head has weights of its own, each used once for a row.
 
     Args:
         cost: The cost of the members together.

@@ -1,4 +1,4 @@
-"""Teams that have to be trained: series of members, each trained on the errors so far."""
+"""Ensembles that have to be trained: series of members, each trained on the errors so far."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from saikei.fusion.base import TrainedFusion
 from saikei.fusion.boost import Boost
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
+from saikei.search.compose.ensemble import Member
 from saikei.search.compose.sets import Pool
 from saikei.search.compose.spend import together
-from saikei.search.compose.team import Member
 
 MOST_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class TrainedTeam:
+class TrainedEnsemble:
     """A fusion that spends epochs, as a plan.
 
     Args:
@@ -39,7 +39,7 @@ class TrainedTeam:
     def train(
         self, load: Callable[[str], keras.Model], train: Any, validation: Any = None
     ) -> keras.Model:
-        """Train the team.
+        """Train the ensemble.
 
         Args:
             load: Loads a member by its name.
@@ -53,7 +53,7 @@ class TrainedTeam:
         return self.fusion.fuse(models, train, validation).model
 
 
-def trained_teams(
+def trained_ensembles(
     members: Sequence[Member],
     judge: Labelled,
     budget: Budget,
@@ -61,7 +61,7 @@ def trained_teams(
     epochs: int,
     methods: Iterable[str] = ("boost",),
     seed: int = 0,
-) -> tuple[TrainedTeam, ...]:
+) -> tuple[TrainedEnsemble, ...]:
     """Boosted series that fit the budget and the epochs.
 
     A series keeps the best member that takes at most half of the budget, and trains as many new
@@ -87,4 +87,4 @@ def trained_teams(
         return ()
     fusion = Boost(rounds=rounds, epochs=epochs // (rounds - 1), seed=seed % 2**32)
     spent = fusion.epochs * (rounds - 1)
-    return (TrainedTeam(fusion, (first.name,), spent, together([first.cost] * rounds)),)
+    return (TrainedEnsemble(fusion, (first.name,), spent, together([first.cost] * rounds)),)

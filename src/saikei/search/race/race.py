@@ -88,12 +88,12 @@ def race(
         schedule: How many candidates are trained for how many epochs.
         space: The training settings to try.
         driver: Has the parts of trainings done.
-        value: What each candidate adds to the best team.
+        value: What each candidate adds to the best ensemble.
         seed: Seed of the settings, of new weights, and of the trainings.
         axis: The cost that the sampler of settings sees beside the metric.
         study: Path of the file of Optuna's study; `None` keeps it in memory.
-        more: Gives entries that go first in the next generation, such as what the best team lacks;
-            `None` takes the entries in order.
+        more: Gives entries that go first in the next generation, such as what the best ensemble
+            lacks; `None` takes the entries in order.
 
     Returns:
         The candidates with their last results.

@@ -24,8 +24,8 @@ _TWO_FINALISTS = 90
 # From this many epochs on, the rungs grow.
 _LONG = 90
 _GENERATION = 6
-# From these shares of the original's costs on, teams of two or more are likely to be good.
-_OF_TEAMS = ((0.7, 3), (0.45, 2))
+# From these shares of the original's costs on, ensembles of two or more are likely to be good.
+_OF_ENSEMBLES = ((0.7, 3), (0.45, 2))
 _OF_CASCADE = 2
 
 
@@ -113,7 +113,7 @@ class Schedule(ToDict):
 
 
 def finalists(budget: Budget, whole: Cost, fusions: Collection[str]) -> int:
-    """How many candidates are trained to the end: several where a team may keep the budget.
+    """How many candidates are trained to the end: several where an ensemble may keep the budget.
 
     Args:
         budget: The budget as given.
@@ -129,7 +129,7 @@ def finalists(budget: Budget, whole: Cost, fusions: Collection[str]) -> int:
         for name, limit in budget.limits(whole).items()
         if getattr(whole, name) is not None
     )
-    return next((count for least, count in _OF_TEAMS if tightest >= least), 1)
+    return next((count for least, count in _OF_ENSEMBLES if tightest >= least), 1)
 
 
 def branch(full: int, decay: float = TrainingSettings.decay) -> int:

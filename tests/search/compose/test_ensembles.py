@@ -1,4 +1,4 @@
-"""Teams are found within the budget, from stored predictions, and scored on unseen rows."""
+"""Ensembles are found within the budget, from stored predictions, and scored on unseen rows."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from saikei.judging.nested import Nest
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.metrics import find_metric
 from saikei.scoring.task import Task
-from saikei.search.compose import Member, gains, is_better, teams, trained_teams
+from saikei.search.compose import Member, ensembles, gains, is_better, trained_ensembles
 from saikei.search.compose.cascades import rated_chains
 from saikei.search.compose.sets import Pool
 from tests.search.compose.made_up import TASK, WHOLE, cost, crowd, judge_of, labels, member
@@ -22,17 +22,17 @@ FULL = Budget(macs=1.0)
 
 
 def single_of(found):
-    return next(one for one in found.teams if one.method == "single")
+    return next(one for one in found.ensembles if one.method == "single")
 
 
-def test_the_best_teams_are_within_the_budget_and_better_than_the_best_member():
+def test_the_best_ensembles_are_within_the_budget_and_better_than_the_best_member():
     y = labels()
     members = [*crowd(y, 6, 250), member("big", y, 1000, 1.4, 50), member("huge", y, 2000, 5, 51)]
-    found = teams(members, judge_of(y), FULL, WHOLE)
-    assert {"average", "learned", "greedy", "single"} <= {one.method for one in found.teams}
-    assert all(one.cost.macs <= 1000 for one in found.teams)
-    assert all("huge" not in one.members for one in found.teams)
-    values = [one.score.value for one in found.teams]
+    found = ensembles(members, judge_of(y), FULL, WHOLE)
+    assert {"average", "learned", "greedy", "single"} <= {one.method for one in found.ensembles}
+    assert all(one.cost.macs <= 1000 for one in found.ensembles)
+    assert all("huge" not in one.members for one in found.ensembles)
+    values = [one.score.value for one in found.ensembles]
     assert values == sorted(values, reverse=True)
     chosen = found.chosen(judge_of(y))
     assert len(chosen.members) > 1 and is_better(chosen, single_of(found), judge_of(y))
@@ -42,29 +42,30 @@ def test_the_best_teams_are_within_the_budget_and_better_than_the_best_member():
 def test_how_many_sets_are_scored_does_not_grow_with_the_members():
     y = labels(300)
     few, many = (
-        teams(crowd(y, count, 200), judge_of(y), FULL, WHOLE, ("average",)) for count in (12, 150)
+        ensembles(crowd(y, count, 200), judge_of(y), FULL, WHOLE, ("average",))
+        for count in (12, 150)
     )
     assert many.considered["average"] <= 40
-    assert many.teams[0].score.value >= few.teams[0].score.value
+    assert many.ensembles[0].score.value >= few.ensembles[0].score.value
 
 
-def test_the_same_call_gives_the_same_teams_in_any_order_of_members():
+def test_the_same_call_gives_the_same_ensembles_in_any_order_of_members():
     y = labels(300)
     members = crowd(y, 5, 200)
     first, second = (
-        teams(each, judge_of(y), FULL, WHOLE, ("average", "greedy"), seed=3)
+        ensembles(each, judge_of(y), FULL, WHOLE, ("average", "greedy"), seed=3)
         for each in (members, members[::-1])
     )
-    assert [(t.method, sorted(t.members)) for t in first.teams] == [
-        (t.method, sorted(t.members)) for t in second.teams
+    assert [(t.method, sorted(t.members)) for t in first.ensembles] == [
+        (t.method, sorted(t.members)) for t in second.ensembles
     ]
-    np.testing.assert_array_equal(first.teams[0].outputs[0], second.teams[0].outputs[0])
+    np.testing.assert_array_equal(first.ensembles[0].outputs[0], second.ensembles[0].outputs[0])
 
 
 def test_methods_are_left_out_that_are_not_named():
     y = labels(200)
-    found = teams(crowd(y, 4, 100), judge_of(y), FULL, WHOLE, ("greedy",))
-    assert {one.method for one in found.teams} == {"greedy", "single"}
+    found = ensembles(crowd(y, 4, 100), judge_of(y), FULL, WHOLE, ("greedy",))
+    assert {one.method for one in found.ensembles} == {"greedy", "single"}
 
 
 def test_the_metric_of_the_run_decides():
@@ -84,7 +85,7 @@ def test_the_metric_of_the_run_decides():
             Member(name, "", cost(900), (np.stack([1 - p, p], 1),), lambda: None)
             for name, p in (("accurate", accurate), ("ordered", ordered))
         ]
-        return teams(members, judge, FULL, WHOLE).teams[0].members
+        return ensembles(members, judge, FULL, WHOLE).ensembles[0].members
 
     assert ranked_first(None) == ("accurate",)
     assert ranked_first("roc_auc") == ("ordered",)
@@ -109,37 +110,37 @@ def test_a_meta_learner_that_learns_labels_by_heart_gains_nothing():
     rng = np.random.default_rng(5)
     noise = [rng.dirichlet(np.ones(4), 120).astype("float32") for _ in range(8)]
     members = [Member(f"n{i}", "", cost(100), (p,), lambda: None) for i, p in enumerate(noise)]
-    found = teams(members, judge_of(y), FULL, WHOLE)
+    found = ensembles(members, judge_of(y), FULL, WHOLE)
     assert found.chosen(judge_of(y)).method == "single"
 
 
 def claims(seed):
-    """Whether a team is claimed to be better where labels are random."""
+    """Whether an ensemble is claimed to be better where labels are random."""
     y = labels(400, 1000 + seed)
     rng = np.random.default_rng(seed)
     members = [
         member(f"m{i}", y, int(rng.choice([100, 250, 500])), 0.0, seed=100 * seed + i)
         for i in range(8)
     ]
-    found = teams(members, judge_of(y), FULL, WHOLE, ("average", "greedy", "cascade"), seed)
+    found = ensembles(members, judge_of(y), FULL, WHOLE, ("average", "greedy", "cascade"), seed)
     return found.chosen(judge_of(y)).method != "single"
 
 
-def test_no_team_is_better_on_random_labels():
+def test_no_ensemble_is_better_on_random_labels():
     assert not any(claims(seed) for seed in range(20))
 
 
 @pytest.mark.slow
-def test_no_team_is_better_on_random_labels_in_many_runs():
+def test_no_ensemble_is_better_on_random_labels_in_many_runs():
     assert not any(claims(seed) for seed in range(100))
 
 
 def test_a_cascade_may_end_in_a_member_above_the_budget_when_the_mean_counts():
     y = labels(1500)
     members = [member("small", y, 100, 2.0, 1), member("big", y, 1000, 4.0, 2)]
-    worst = teams(members, judge_of(y), Budget(macs=0.5), WHOLE)
-    assert not [one for one in worst.teams if one.method == "cascade"]
-    mean = teams(members, judge_of(y), Budget(macs=0.5, count="mean"), WHOLE)
+    worst = ensembles(members, judge_of(y), Budget(macs=0.5), WHOLE)
+    assert not [one for one in worst.ensembles if one.method == "cascade"]
+    mean = ensembles(members, judge_of(y), Budget(macs=0.5, count="mean"), WHOLE)
     best = mean.chosen(judge_of(y))
     assert best.method == "cascade" and best.members == ("small", "big")
     assert best.cost.mean_macs <= 500 < best.cost.macs == 1100
@@ -161,12 +162,13 @@ def test_members_with_other_inputs_are_combined_only_with_multimodal():
         replace(one, inputs=(name,))
         for one, name in zip(crowd(y, 4, 200), ("image", "image", "text", "text"), strict=True)
     ]
-    apart = teams(members, judge_of(y), FULL, WHOLE, ("average",))
+    apart = ensembles(members, judge_of(y), FULL, WHOLE, ("average",))
     assert all(
-        set(one.members) <= {"m1", "m2"} or set(one.members) <= {"m3", "m4"} for one in apart.teams
+        set(one.members) <= {"m1", "m2"} or set(one.members) <= {"m3", "m4"}
+        for one in apart.ensembles
     )
-    joined = teams(members, judge_of(y), FULL, WHOLE, ("average", "multimodal"))
-    assert set(joined.teams[0].members) == {"m1", "m2", "m3", "m4"}
+    joined = ensembles(members, judge_of(y), FULL, WHOLE, ("average", "multimodal"))
+    assert set(joined.ensembles[0].members) == {"m1", "m2", "m3", "m4"}
 
 
 def test_regression_is_combined_by_squared_error():
@@ -183,12 +185,12 @@ def test_regression_is_combined_by_squared_error():
         for i in range(4)
     ]
     judge = Labelled.of([task], [y], [members[0].outputs[0]])
-    found = teams(members, judge, FULL, WHOLE)
+    found = ensembles(members, judge, FULL, WHOLE)
     assert len(found.chosen(judge).members) == 4
     assert "cascade" in found.refused
 
 
-def test_a_member_gains_what_the_best_team_loses_without_it():
+def test_a_member_gains_what_the_best_ensemble_loses_without_it():
     y = labels(800)
     members = [*crowd(y, 4, 250, 1.5), member("weak", y, 250, 0.1, 60)]
     twin = replace(members[0], name="twin")
@@ -212,18 +214,18 @@ def test_a_member_may_gain_by_the_part_of_the_budget_that_it_fills():
 def test_a_boosted_series_is_planned_within_budget_and_epochs():
     y = labels(200)
     members = [member("big", y, 800, 2.0, 1), *crowd(y, 2, 300)]
-    (plan,) = trained_teams(members, judge_of(y), FULL, WHOLE, epochs=7)
+    (plan,) = trained_ensembles(members, judge_of(y), FULL, WHOLE, epochs=7)
     assert plan.members[0] in {"m1", "m2"} and plan.fusion.rounds == 3
     assert plan.epochs == 6 and plan.cost.macs == 900
-    assert trained_teams(members[:1], judge_of(y), FULL, WHOLE, epochs=7) == ()
+    assert trained_ensembles(members[:1], judge_of(y), FULL, WHOLE, epochs=7) == ()
 
 
 def test_a_member_without_finite_predictions_is_left_out_by_name():
     y = labels(200)
     broken = replace(member("broken", y, 250), outputs=(np.full((200, 4), np.nan),))
-    found = teams([*crowd(y, 3, 250), broken], judge_of(y), FULL, WHOLE, ("average",))
+    found = ensembles([*crowd(y, 3, 250), broken], judge_of(y), FULL, WHOLE, ("average",))
     assert "NaN" in found.refused["broken"]
-    assert all("broken" not in one.members for one in found.teams)
+    assert all("broken" not in one.members for one in found.ensembles)
     assert "broken" not in gains([*crowd(y, 3, 250), broken], judge_of(y), FULL, WHOLE)
 
 
@@ -241,7 +243,7 @@ def test_a_cheap_member_gains_by_the_rows_that_it_saves_the_others():
 
 def test_there_is_nothing_to_choose_when_no_member_keeps_the_budget():
     y = labels(100)
-    found = teams(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE)
-    assert found.teams == () and gains(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE) == {}
+    found = ensembles(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE)
+    assert found.ensembles == () and gains(crowd(y, 2, 2000), judge_of(y), FULL, WHOLE) == {}
     with pytest.raises(WorkError, match="No candidate keeps the budget"):
         found.chosen(judge_of(y))

@@ -1,4 +1,4 @@
-"""`teams`: the best ways to combine trained members within the budget, without training."""
+"""`ensembles`: the best ways to combine trained members within the budget, without training."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
 from saikei.search.compose.averages import equal_average, fitted_average, single, stacks
 from saikei.search.compose.cascades import cascades
+from saikei.search.compose.ensemble import Ensemble, Member
 from saikei.search.compose.sets import Pool, ScoredSet, grown_sets
 from saikei.search.compose.soups import soups
-from saikei.search.compose.team import Member, Team
 
 METHODS = ("average", "greedy", "stack", "cascade", "soup", "multimodal")
 NOT_FINITE = "It predicts NaN or infinite numbers, so it is left out."
-# Standard errors by which a team has to be better than the best single member.
+# Standard errors by which an ensemble has to be better than the best single member.
 LUCK = 2.5
 # Sets of members that are made into averages, learned averages and stacks.
 KEPT = 2
@@ -25,31 +25,31 @@ KEPT = 2
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """The teams that were found.
+    """The ensembles that were found.
 
     Args:
-        teams: The best first: by the metric, then the loss, then the simplest.
+        ensembles: The best first: by the metric, then the loss, then the simplest.
         considered: For each method how many combinations were scored.
         refused: For each method that could not be tried, and each member that was left out, why.
     """
 
-    teams: tuple[Team, ...]
+    ensembles: tuple[Ensemble, ...]
     considered: Mapping[str, int]
     refused: Mapping[str, str]
 
-    def chosen(self, judge: Labelled) -> Team:
-        """The team to take: the best single member, unless teams are better by more than luck.
+    def chosen(self, judge: Labelled) -> Ensemble:
+        """The one to take: the best single member, unless ensembles are better by more than luck.
 
-        Of the teams that are, the simplest within one standard error of the best is taken.
+        Of the ensembles that are, the simplest within one standard error of the best is taken.
 
         Args:
-            judge: The labels of validation, by which the teams were found.
+            judge: The labels of validation, by which the ensembles were found.
 
         Raises:
-            WorkError: When neither a member nor a team keeps the budget.
+            WorkError: When neither a member nor an ensemble keeps the budget.
         """
-        alone = next((one for one in self.teams if one.method == "single"), None)
-        rivals = [one for one in self.teams if alone is None or is_better(one, alone, judge)]
+        alone = next((one for one in self.ensembles if one.method == "single"), None)
+        rivals = [one for one in self.ensembles if alone is None or is_better(one, alone, judge)]
         if not rivals:
             if alone is None:
                 raise WorkError("No candidate keeps the budget: raise it, or train smaller ones.")
@@ -59,22 +59,23 @@ class Composition:
         return min(near, key=lambda one: (one.complexity, len(one.members), rivals.index(one)))
 
 
-def is_better(team: Team, other: Team, judge: Labelled) -> bool:
-    """Whether a team is better than a simpler one by more than luck, compared row by row.
+def is_better(ensemble: Ensemble, other: Ensemble, judge: Labelled) -> bool:
+    """Whether an ensemble is better than a simpler one by more than luck, compared row by row.
 
-    The best of many teams is ahead of the best single member by chance alone. In 600 runs on random
-    labels, with 3 to 40 members that predict independently, some team was ahead by more than one
-    standard error in 24 % of the runs, by more than two in 1 %, and by more than `LUCK` in none.
+    The best of many ensembles is ahead of the best single member by chance alone. In 600 runs on
+    random labels, with 3 to 40 members that predict independently, some ensemble was ahead by more
+    than one standard error in 24 % of the runs, by more than two in 1 %, and by more than `LUCK`
+    in none.
 
     Args:
-        team: The team that is claimed to be better.
+        ensemble: The ensemble that is claimed to be better.
         other: What it is compared with.
-        judge: The labels of validation, by which the teams were found.
+        judge: The labels of validation, by which the ensembles were found.
     """
-    return _ahead(team, other, judge, LUCK)
+    return _ahead(ensemble, other, judge, LUCK)
 
 
-def teams(
+def ensembles(
     members: Sequence[Member],
     judge: Labelled,
     budget: Budget,
@@ -86,7 +87,7 @@ def teams(
 
     No member is trained, and none is run but for soups. Whatever is fitted is scored on rows that
     it was not fitted to. The number of combinations that are scored does not grow with the number
-    of members. The best single member is always among the teams, if one keeps the budget alone.
+    of members. The best single member is always among the ensembles, if one keeps the budget alone.
 
     Args:
         members: Trained candidates and given models, with different names.
@@ -95,8 +96,8 @@ def teams(
         budget: The budget as given.
         whole: The cost that the budget's shares refer to.
         methods: `"average"` (equal and learned weights), `"greedy"`, `"stack"`, `"cascade"`,
-            `"soup"`; `"multimodal"` allows members with different inputs in one team. Other words
-            are for other parts of the search and have no effect here.
+            `"soup"`; `"multimodal"` allows members with different inputs in one ensemble. Other
+            words are for other parts of the search and have no effect here.
         seed: Seed of the folds.
     """
     pool = Pool.of(members, judge, budget, whole)
@@ -107,42 +108,42 @@ def teams(
     wanted = {*methods}
     for part in _with_equal_inputs(pool, "multimodal" in wanted):
         _combine(part, wanted, seed, made)
-    return Composition(_ranked(made.teams, pool), made.considered, made.refused)
+    return Composition(_ranked(made.ensembles, pool), made.considered, made.refused)
 
 
-def _ranked(found: Sequence[Team], pool: Pool) -> tuple[Team, ...]:
-    """Teams in order of their merit, and the simplest first among equals."""
+def _ranked(found: Sequence[Ensemble], pool: Pool) -> tuple[Ensemble, ...]:
+    """Ensembles in order of their merit, and the simplest first among equals."""
     inputs = {one.name: one.inputs for one in pool.members}
-    merits = [pool.judge.merit(team.outputs) for team in found]
+    merits = [pool.judge.merit(ensemble.outputs) for ensemble in found]
 
     def order(index: int) -> tuple[float, float, int, int, tuple[str, ...]]:
-        team, (metric, loss) = found[index], merits[index]
-        return -metric, -loss, team.complexity, len(team.members), team.members
+        ensemble, (metric, loss) = found[index], merits[index]
+        return -metric, -loss, ensemble.complexity, len(ensemble.members), ensemble.members
 
-    ranked: dict[tuple[str, ...], Team] = {}
-    for team in (found[index] for index in sorted(range(len(found)), key=order)):
-        mixed = len({inputs[name] for name in team.members}) > 1
+    ranked: dict[tuple[str, ...], Ensemble] = {}
+    for ensemble in (found[index] for index in sorted(range(len(found)), key=order)):
+        mixed = len({inputs[name] for name in ensemble.members}) > 1
         # Two sets may become one, once members of weight 0 are left out.
-        ranked.setdefault((team.method, *team.members), replace(team, multimodal=mixed))
+        ranked.setdefault((ensemble.method, *ensemble.members), replace(ensemble, multimodal=mixed))
     return tuple(ranked.values())
 
 
 class _Found:
-    """Teams so far."""
+    """Ensembles so far."""
 
     def __init__(self) -> None:
-        self.teams: list[Team] = []
+        self.ensembles: list[Ensemble] = []
         self.considered: dict[str, int] = {}
         self.refused: dict[str, str] = {}
 
-    def add(self, method: str, make: Callable[[], tuple[Sequence[Team], int]]) -> None:
+    def add(self, method: str, make: Callable[[], tuple[Sequence[Ensemble], int]]) -> None:
         """Add what a function makes, or the reason why it cannot."""
         try:
             found, count = make()
         except SaikeiError as error:
             self.refused[method] = str(error)
             return
-        self.teams += found
+        self.ensembles += found
         self.considered[method] = self.considered.get(method, 0) + count
 
 
@@ -164,9 +165,9 @@ def _combine(pool: Pool, wanted: set[str], seed: int, made: _Found) -> None:
 
 
 def _each(
-    sets: Sequence[ScoredSet], make: Callable[[ScoredSet], Team | None]
-) -> tuple[list[Team], int]:
-    return [team for one in sets if (team := make(one)) is not None], len(sets)
+    sets: Sequence[ScoredSet], make: Callable[[ScoredSet], Ensemble | None]
+) -> tuple[list[Ensemble], int]:
+    return [ensemble for one in sets if (ensemble := make(one)) is not None], len(sets)
 
 
 def _with_equal_inputs(pool: Pool, together: bool) -> list[Pool]:
@@ -180,8 +181,8 @@ def _with_equal_inputs(pool: Pool, together: bool) -> list[Pool]:
     ]
 
 
-def _ahead(team: Team, other: Team, judge: Labelled, errors: float) -> bool:
-    """Whether a team is better than another by more than so many standard errors."""
-    found = judge.difference(team.outputs, other.outputs)
-    ahead = found.value if team.score.greater_is_better else -found.value
+def _ahead(ensemble: Ensemble, other: Ensemble, judge: Labelled, errors: float) -> bool:
+    """Whether an ensemble is better than another by more than so many standard errors."""
+    found = judge.difference(ensemble.outputs, other.outputs)
+    ahead = found.value if ensemble.score.greater_is_better else -found.value
     return ahead > errors * found.standard_error

@@ -1,4 +1,4 @@
-"""`Member` and `Team`: what can be combined, and what was combined."""
+"""`Member` and `Ensemble`: what can be combined, and what was combined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Method = Literal["single", "average", "learned", "greedy", "stack", "cascade", "
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A trained candidate, or a given model, that may become part of a team.
+    """A trained candidate, or a given model, that may become part of an ensemble.
 
     Args:
         name: Unique name of the candidate.
@@ -43,7 +43,7 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
-class Team:
+class Ensemble:
     """One or several members as one model that is not built yet.
 
     Args:
@@ -76,7 +76,7 @@ class Team:
     multimodal: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """What the team is made of and how good it is, JSON-ready, without predictions."""
+        """What the ensemble is made of and how good it is, JSON-ready, without predictions."""
         return {
             "method": self.method,
             "members": list(self.members),
