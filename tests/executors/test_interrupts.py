@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# A shell starts what runs in its background with interrupts ignored, and children inherit that.
 DRIVER = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from saikei.executors import executor_for
 from tests.executors import tasks
 executor = executor_for(ray="local") if sys.argv[2] == "ray" else executor_for(workers=2)
