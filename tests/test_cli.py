@@ -300,7 +300,8 @@ def test_merge_makes_one_file_of_several_without_data(
     for weight, before in zip(merged, model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, before + 0.0075, atol=1e-6)
     strangers = ("merge", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "no.keras")
-    assert "another seed" in refused(capsys, *strangers)
+    line = refused(capsys, *strangers)
+    assert "another seed" in line and "with --no-check." in line
     assert "needs the file of a base" in refused(capsys, *strangers, "--with", "ties")
     assert not (tmp_path / "no.keras").exists()
 

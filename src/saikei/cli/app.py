@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,8 @@ from saikei.cli import (
     report,
     resolve,
 )
-from saikei.errors import InputError, in_one_line
+from saikei.cli.advice import as_options
+from saikei.errors import InputError, SaikeiError, in_one_line
 
 # What a shell sets to ask for completions, once `saikei --install-completion` has been run.
 _COMPLETE = "_SAIKEI_COMPLETE"
@@ -94,7 +95,11 @@ def run_command(arguments: Sequence[str]) -> int:
         if _COMPLETE in os.environ:
             command.main(prog_name="saikei", complete_var=_COMPLETE)
         with _short_warnings(), command.make_context("saikei", list(arguments)) as context:
-            command.invoke(context)
+            try:
+                command.invoke(context)
+            except SaikeiError as error:
+                error.args = (as_options(str(error), _options_of(command, context)),)
+                raise
     except typer.Exit as error:
         return error.exit_code
     except SystemExit as error:
@@ -102,6 +107,12 @@ def run_command(arguments: Sequence[str]) -> int:
         if error.code:
             raise
     return 0
+
+
+def _options_of(command: Any, context: typer.Context) -> list[str]:
+    """The options of the command that was invoked, such as `--check` and `--no-check`."""
+    invoked = command.commands[context.invoked_subcommand]
+    return [name for one in invoked.params for name in (*one.opts, *one.secondary_opts)]
 
 
 @contextmanager

@@ -247,5 +247,5 @@ def _check(scorer: WeightScorer, before: Tensors, after: Tensors, slack: float) 
     if not np.allclose(scorer.losses(before), scorer.losses(after), rtol=slack, atol=slack):
         raise WorkError(
             "A network with permuted channels computes something else, so the rule of a layer is "
-            "wrong: use align=False, and report the model."
+            "wrong: use Soup(align=False), and report the model."
         )

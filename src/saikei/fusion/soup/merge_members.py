@@ -144,12 +144,12 @@ def _refuse_barrier(
     if after:
         was = next(b.height for b in before if b.members == worst.members)
         earlier = f"; {was:.3g} before their channels were aligned"
-    fix = "" if after else "or use align=True, "
+    fix = "" if after else "or use Soup(align=True), "
     raise FusionError(
         f"Member {one} ('{names[one - 1]}') and member {other} ('{names[other - 1]}') cannot be "
         f"averaged: between them the loss is {worst.height:.3g} higher (a loss barrier{earlier}). "
         f"Merge models that were fine-tuned from one network, {fix}use Average, or skip this check "
-        "with check=False."
+        "with Soup(check=False)."
     )
 
 

@@ -143,12 +143,12 @@ class Soup(Fusion):
         if self.check:
             raise FusionError(
                 "Whether the members can be merged is measured on held-out data: call it with "
-                "(members, (x, y)), or skip this check with check=False."
+                "(members, (x, y)), or skip this check with Soup(check=False)."
             )
         if self.recalibrate and has_statistics(graph):
             raise FusionError(
                 "The moving statistics of BatchNormalization have to be measured anew on data: "
-                "call it with (members, (x, y)), or average them with recalibrate=False."
+                "call it with (members, (x, y)), or average them with Soup(recalibrate=False)."
             )
 
     @property
