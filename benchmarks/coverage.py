@@ -190,7 +190,7 @@ def pinned(groups: Sequence[Any], reasons: dict[int, str]) -> dict[str, dict[str
 
 
 def construct(name: str) -> Any:
-    """A model at random weights, with a small input and outputs that say something."""
+    """A model at random weights, with a small input and outputs that depend on it."""
     import keras
 
     from saikei.testing import randomise_statistics

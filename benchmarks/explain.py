@@ -84,9 +84,9 @@ def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
 
 def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:
     """Ours, from the members' arrays on, with standard errors over rows."""
-    said = MemberOutputs(tuple((member,) for member in members))
-    prior = Labelled.of((TASK,), (y,)).prior(said.outputs[0])
-    coalitions = MeanCoalitions(said, (1 / len(members),) * len(members), prior)
+    predictions = MemberOutputs(tuple((member,) for member in members))
+    prior = Labelled.of((TASK,), (y,)).prior(predictions.outputs[0])
+    coalitions = MeanCoalitions(predictions, (1 / len(members),) * len(members), prior)
     return shapley(game_of((TASK,), (y,), coalitions, "loss"), ORDERS, 0)
 
 

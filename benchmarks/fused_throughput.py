@@ -129,19 +129,19 @@ def compare(
     """Time both turn by turn, and print the ratio."""
 
     def loop() -> np.ndarray:
-        return np.mean([say(member, x, how) for member in members], axis=0)
+        return np.mean([predict(member, x, how) for member in members], axis=0)
 
-    race(label, "loop", lambda: say(fused, x, how), loop, runs)
+    race(label, "loop", lambda: predict(fused, x, how), loop, runs)
 
 
 def against(
     label: str, fused: keras.Model, other: keras.Model, x: np.ndarray, how: str, runs: int
 ) -> None:
     """The same for another graph of the same function."""
-    race(label, "other", lambda: say(fused, x, how), lambda: say(other, x, how), runs)
+    race(label, "other", lambda: predict(fused, x, how), lambda: predict(other, x, how), runs)
 
 
-def say(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
+def predict(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
     """What a model predicts for one batch."""
     if how == "predict_on_batch":
         return np.asarray(model.predict_on_batch(x))
@@ -151,7 +151,7 @@ def say(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
 def race(
     label: str, rival: str, one: Callable[[], object], other: Callable[[], object], runs: int
 ) -> None:
-    """Both turn by turn, once they are known to say the same."""
+    """Both turn by turn, once they are known to predict the same."""
     np.testing.assert_allclose(one(), other(), atol=1e-5)
     pairs = [(seconds(one), seconds(other)) for _ in range(runs)]
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)

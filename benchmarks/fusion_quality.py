@@ -1,7 +1,7 @@
 """Held-out log-loss of fusions on identical predictions: Saikei against its peers.
 
 For each data set and split, small networks are trained on one part, every fusion is fitted to what
-they say of a second, and scored on a third, once. All fusions see the same arrays: AutoGluon's
+they predict for a second, and scored on a third, once. All fusions see the same arrays: AutoGluon's
 greedy selection, the stacking of scikit-learn and of mlxtend with their default meta-learner (both
 are given the networks as trained models), and ours. The best of ours and the best of the peers are
 both taken after the fact, by mean test loss over the splits; `choose` is what we would have taken

@@ -1,4 +1,4 @@
-"""Strangers' files are read only when they are what they say, and no larger than they look."""
+"""Files of others are read only when they are what they claim to be, and no larger than that."""
 
 from __future__ import annotations
 

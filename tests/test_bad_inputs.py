@@ -89,14 +89,14 @@ BAD_LABELS: dict[str, Any] = {
 
 
 def refused(call: Callable[[], Any], what: str) -> str:
-    told = None
+    message = None
     try:
         call()
     except sk.SaikeiError as error:
-        told = str(error)
-    assert told is not None, f"{what} is taken"
-    assert "\n" not in told, what
-    return told
+        message = str(error)
+    assert message is not None, f"{what} is taken"
+    assert "\n" not in message, what
+    return message
 
 
 @pytest.mark.sampled
@@ -161,20 +161,20 @@ ARGUMENTS = ("learning_rate", "patience", "seed", "callbacks", "loss", "epochs",
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_arguments_of_another_type_are_named(name: str) -> None:
     for value in ("much", [3], layers.Dense(1)):
-        told = refused(lambda v=value: sk.fit(net(), (X, Y), **{**QUICK, name: v}), name)
-        assert name in told or value == "much"
+        message = refused(lambda v=value: sk.fit(net(), (X, Y), **{**QUICK, name: v}), name)
+        assert name in message or value == "much"
 
 
 @pytest.mark.parametrize("name", ["alpha", "temperature", "feature_weight"])
 def test_weights_of_the_distillation_of_another_type_are_named(name: str) -> None:
     for value in ("much", [0.5], np.nan):
-        told = refused(
+        message = refused(
             lambda v=value: sk.distill(net(2), MODEL, (X, Y), **{**QUICK, name: v}), name
         )
-        assert told.startswith(f"{name}=")
+        assert message.startswith(f"{name}=")
 
 
 @pytest.mark.parametrize("budget", [0.5, "macs=0.5", {"macs": 0.5}, 3])
 def test_a_budget_that_is_no_budget_is_named(budget: Any) -> None:
-    told = refused(lambda: sk.optimize(MODEL, (X, Y), budget=budget, progress=False), "budget")
-    assert "budget=" in told and "give a Budget" in told
+    message = refused(lambda: sk.optimize(MODEL, (X, Y), budget=budget, progress=False), "budget")
+    assert "budget=" in message and "give a Budget" in message

@@ -134,7 +134,7 @@ def test_data_without_end_is_sampled_and_refused_where_all_of_it_is_wanted(endle
 @pytest.mark.parametrize(
     "unbatched", [lambda: tensors(X), lambda: tensors((X, Y)), lambda: loader(X).dataset]
 )
-def test_a_dataset_of_single_samples_is_told_to_be_batched(unbatched):
+def test_a_dataset_of_single_samples_is_refused_with_how_to_batch_it(unbatched):
     with pytest.raises(DataError, match=r"batch it first, for example dataset\.batch\(32\)"):
         calibration_inputs(read(model((3,))), unbatched())
 

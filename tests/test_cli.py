@@ -206,13 +206,13 @@ def test_members_with_their_classes_in_another_order_are_refused_with_a_fix(
     model = keras.saving.load_model(folder / "m0.keras")
     turned = keras.ops.take(model.outputs[0], [1, 2, 0, *range(3, 10)], axis=-1)
     keras.Model(model.inputs[0], turned, name="turned").save(tmp_path / "turned.keras")
-    said = refused(
+    line = refused(
         capsys,
         *("fuse", folder / "m1.keras", tmp_path / "turned.keras"),
         *("--data", folder / "data.npz", "--out", tmp_path / "fused.keras"),
     )
-    assert "Member 2 ('turned') gives its classes in another order" in said
-    assert "keras.ops.take(model.outputs[0], [2, 0, 1, 3, 4, 5, 6, 7, 8, 9], axis=-1)" in said
+    assert "Member 2 ('turned') gives its classes in another order" in line
+    assert "keras.ops.take(model.outputs[0], [2, 0, 1, 3, 4, 5, 6, 7, 8, 9], axis=-1)" in line
     assert not (tmp_path / "fused.keras").exists()
 
 
@@ -227,8 +227,8 @@ def test_data_of_another_shape_than_the_members_take_is_refused(
     np.savez(tmp_path / "flat.npz", x_val=x.reshape(len(x), -1), y_val=y)
     command, *options = (one.format(out=tmp_path / "fused.keras") for one in arguments)
     members = folder / "m0.keras", folder / "m1.keras"
-    said = refused(capsys, command, *members, *options, "--data", tmp_path / "flat.npz")
-    assert f"has shape ({len(x)}, 64), but model 'members' takes (n, 8, 8, 1)" in said
+    line = refused(capsys, command, *members, *options, "--data", tmp_path / "flat.npz")
+    assert f"has shape ({len(x)}, 64), but model 'members' takes (n, 8, 8, 1)" in line
     assert not (tmp_path / "fused.keras").exists()
 
 
@@ -320,13 +320,13 @@ def test_merge_makes_one_file_of_several_without_data(
 def test_fuse_prints_the_temperatures_and_weights_that_it_fitted(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fusion: str, shown: str
 ) -> None:
-    code, said, _ = run(
+    code, printed, _ = run(
         capsys,
         *("fuse", folder / "m0.keras", folder / "m1.keras", "--out", tmp_path / "fused.keras"),
         *("--with", fusion, "--data", folder / "data.npz"),
     )
     assert code == 0
-    assert re.search(shown, said.replace("\n", " "))
+    assert re.search(shown, printed.replace("\n", " "))
 
 
 def test_explain_prints_the_same_for_a_fused_file_and_its_members(
@@ -343,10 +343,10 @@ def test_explain_prints_the_same_for_a_fused_file_and_its_members(
     gains = [[member["shapley"] for member in shown["members"]] for shown in (whole, parts)]
     assert gains[0] == pytest.approx(gains[1], abs=1e-6)
     assert sum(gains[0]) == pytest.approx(whole["without_members"] - whole["with_all"])
-    code, said, _ = run(capsys, "explain", fused, *data, "--on", "validation")
+    code, printed, _ = run(capsys, "explain", fused, *data, "--on", "validation")
     assert code == 0
-    assert "On validation, 360 rows." in said
-    assert "recall of each class".capitalize() in said
+    assert "On validation, 360 rows." in printed
+    assert "recall of each class".capitalize() in printed
 
 
 def test_explain_refuses_what_it_cannot_explain(
@@ -357,8 +357,8 @@ def test_explain_refuses_what_it_cannot_explain(
     assert "two or more" in refused(capsys, "explain", one, *data, "--weights", "learn")
     stored = np.load(folder / "data.npz")
     np.savez(tmp_path / "d.npz", x_train=stored["x_train"], y_train=stored["y_train"])
-    said = refused(capsys, "explain", one, one, "--data", tmp_path / "d.npz")
-    assert "holds no 'x_val'" in said
+    line = refused(capsys, "explain", one, one, "--data", tmp_path / "d.npz")
+    assert "holds no 'x_val'" in line
 
 
 def test_a_shell_gets_the_commands_that_complete_a_line(
@@ -424,9 +424,9 @@ def test_an_onnx_file_predicts_what_the_model_predicts(
     with np.load(folder / "data.npz") as held:
         x = held["x_test"][:5]
     session = runtime.InferenceSession(out)
-    (said,) = session.run(None, {session.get_inputs()[0].name: x})
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: x})
     model = keras.saving.load_model(folder / "m0.keras")
-    np.testing.assert_allclose(said, model.predict(x, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(outputs, model.predict(x, verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(("to", "name"), [("litert", "m.tflite"), ("saved_model", "saved")])
@@ -564,8 +564,8 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
         "out": tmp_path / "out.keras",
         "run": tmp_path / "run",
     }
-    said = refused(capsys, *(argument.format(**places) for argument in arguments))
-    assert message in said
+    line = refused(capsys, *(argument.format(**places) for argument in arguments))
+    assert message in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -587,12 +587,12 @@ def test_wrong_data_is_refused_before_any_training(
     message: str,
 ) -> None:
     np.savez(tmp_path / "data.npz", **change)
-    said = refused(
+    line = refused(
         capsys,
         *("optimize", folder / "m0.keras", "--data", tmp_path / "data.npz"),
         *("--macs", "0.5", "--out", tmp_path / "run"),
     )
-    assert message in said
+    assert message in line
     assert not (tmp_path / "run" / "candidates").exists()
 
 
@@ -601,8 +601,8 @@ def test_a_soup_is_made_of_two_files_and_prints_its_weights(
 ) -> None:
     same, out = folder / "m0.keras", tmp_path / "soup.keras"
     soup = "Soup(Linear((0.25, 0.75)), check=False, recalibrate=False)"
-    code, said, _ = run(capsys, "fuse", same, same, "--with", soup, "--out", out)
-    assert code == 0 and "Soup" in said
+    code, printed, _ = run(capsys, "fuse", same, same, "--with", soup, "--out", out)
+    assert code == 0 and "Soup" in printed
     first, merged = (keras.saving.load_model(path) for path in (same, out))
     for a, b in zip(first.get_weights(), merged.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -613,12 +613,12 @@ def test_models_with_different_outputs_are_not_fused(
 ) -> None:
     other = keras.Sequential([keras.Input((8, 8, 1)), L.Flatten(), L.Dense(3, "softmax")])
     other.save(tmp_path / "three.keras")
-    said = refused(
+    line = refused(
         capsys,
         *("fuse", folder / "m0.keras", tmp_path / "three.keras", "--out", tmp_path / "t.keras"),
     )
-    assert "10" in said
-    assert "3" in said
+    assert "10" in line
+    assert "3" in line
 
 
 def test_a_lambda_in_a_file_is_refused_and_not_run(

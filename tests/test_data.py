@@ -64,7 +64,7 @@ class Squares(keras.utils.PyDataset):
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0], 3], ids=["list", "number"])
-def test_labels_that_are_no_array_are_told_how_to_become_one(labels):
+def test_labels_that_are_no_array_are_refused_with_how_to_make_one(labels):
     with pytest.raises(DataError, match=r"numpy\.asarray"):
         arrays((np.zeros((3, 2)), labels))
 
@@ -149,12 +149,12 @@ def test_an_axis_of_unknown_size_takes_any():
         ([np.zeros((5, 4))] * 2, np.zeros(5), "2 inputs, but model 'net' takes 1"),
     ],
 )
-def test_data_that_does_not_fit_says_how(model, x, y, message):
+def test_data_that_does_not_fit_is_refused_with_the_reason(model, x, y, message):
     with pytest.raises(DataError, match=message):
         check_data(model, (x, y), "test")
 
 
-def test_a_missing_channel_axis_is_told_how_to_add():
+def test_a_missing_channel_axis_is_refused_with_how_to_add_it():
     images = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     with pytest.raises(DataError, match=r"x\[\.\.\., None\]"):
         check_data(images, (np.zeros((5, 8, 8)), np.zeros(5)))

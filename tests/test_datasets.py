@@ -158,7 +158,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("reason", ["URL fetch failure on https://…: no route\nmore", ""])
-def test_without_package_and_network_the_mend_is_named(tmp_path, monkeypatch, reason):
+def test_without_package_and_network_the_fix_is_named(tmp_path, monkeypatch, reason):
     def offline():
         # What keras.utils.get_file raises.
         raise Exception(reason)

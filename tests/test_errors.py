@@ -1,4 +1,4 @@
-"""What other libraries say is told in Saikei's errors on one line, as plain text."""
+"""Saikei's errors repeat the messages of other libraries on one line, as plain text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_keras_prints_around_an_error_of_a_call_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "text"),
     [
         (KeyError("units"), "'units'"),
         (ValueError("One.\n  Two."), "One. Two"),
@@ -42,11 +42,11 @@ def test_what_keras_prints_around_an_error_of_a_call_is_left_out() -> None:
         (RuntimeError("word " * 1000), "word " * 59 + "word"),
     ],
 )
-def test_errors_become_a_part_of_a_sentence(error: Exception, told: str) -> None:
-    assert in_one_line(error) == told
+def test_errors_become_a_part_of_a_sentence(error: Exception, text: str) -> None:
+    assert in_one_line(error) == text
 
 
-def test_a_layer_that_cannot_be_called_again_says_why_in_plain_text() -> None:
+def test_a_layer_that_cannot_be_called_again_gives_the_reason_in_plain_text() -> None:
     tensor = keras.Input((8,))
     x = layers.Dense(4, name="wide")(tensor)
     graph = read(keras.Model(tensor, layers.Reshape((2, 2), name="square")(x)))

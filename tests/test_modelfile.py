@@ -33,7 +33,7 @@ def answers(model: keras.Model) -> np.ndarray:
 
 
 def repacked(source: Path, target: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
-    """A copy of a zip archive with members changed or, where `change` says `None`, left out."""
+    """A copy of a zip archive with members changed, or left out where `change` gives `None`."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = change(name, old.read(name))
@@ -135,7 +135,7 @@ def test_weights_of_another_model_are_refused(saved, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
-def test_a_model_that_was_never_built_is_refused_with_the_mend(tmp_path):
+def test_a_model_that_was_never_built_is_refused_with_the_fix(tmp_path):
     keras.Sequential([keras.layers.Dense(3)]).save(tmp_path / "net.keras")
     with pytest.raises(ModelError, match=r"not built.*model\.build"):
         load_model(tmp_path / "net.keras")
@@ -201,7 +201,7 @@ def wobbled(x):
         (lambda: keras.layers.Lambda(wobbled), {"wobbled": wobbled}),
     ],
 )
-def test_what_keras_does_not_know_is_named_and_loads_as_the_message_tells(layer, names, tmp_path):
+def test_what_keras_does_not_know_is_named_and_loads_as_the_message_advises(layer, names, tmp_path):
     path = tmp_path / "net.keras"
     model = keras.Sequential([keras.Input((4,)), layer()])
     model.save(path)

@@ -135,7 +135,7 @@ def test_nothing_in_a_file_is_unpickled(tmp_path):
         ({"x_valid": np.zeros((2, 4))}, "'x_valid'.*names are"),
     ],
 )
-def test_a_file_with_wrong_arrays_says_which(tmp_path, change, message):
+def test_a_file_with_wrong_arrays_is_refused_by_their_names(tmp_path, change, message):
     given = {k: v for k, v in {**small_arrays(), **change}.items() if v is not None}
     np.savez(tmp_path / "d.npz", **given)
     with pytest.raises(DataError, match=message):
@@ -189,7 +189,7 @@ def test_named_arrays_that_do_not_fit_are_named(tmp_path, change, message):
         load_npz(tmp_path / "d.npz")
 
 
-def test_a_part_that_is_needed_and_not_there_is_told_how_to_save(tmp_path):
+def test_a_part_that_is_needed_and_not_there_is_refused_with_how_to_save_it(tmp_path):
     np.savez(tmp_path / "d.npz", x_val=np.zeros((2, 1)), y_val=np.zeros(2))
     archive = load_npz(tmp_path / "d.npz")
     assert archive.train is None

@@ -49,7 +49,7 @@ def test_strings_of_every_kind_are_trained_on_and_scored(kind: str) -> None:
 
 
 @pytest.mark.parametrize("importance", ["reconstruction", "taylor"])
-def test_edits_with_data_see_what_the_texts_say(importance: str) -> None:
+def test_edits_with_data_see_what_the_texts_contain(importance: str) -> None:
     model = reader()
     smaller = sk.PruneChannels(0.5, importance=importance)(model, TRAIN)
     assert smaller.get_layer("hidden").units < 6
@@ -110,9 +110,9 @@ def test_data_that_is_no_text_is_refused_before_anything_is_written(
         command = ["edit", "m.keras", "--keep", "0.5", "--data", f"{name}.npz", "--out", "e.keras"]
         paths = [str(tmp_path / one) if "." in one and one[0] != "0" else one for one in command]
         assert main(paths) == 2
-    told = capsys.readouterr().err
-    assert "calibration data is of type float64: give an array of strings" in told
-    assert "texts as np.array(x, str)" in told
+    message = capsys.readouterr().err
+    assert "calibration data is of type float64: give an array of strings" in message
+    assert "texts as np.array(x, str)" in message
     assert not (tmp_path / "e.keras").exists()
     gaps = X.astype(object)
     gaps[3, 0] = None
@@ -122,7 +122,7 @@ def test_data_that_is_no_text_is_refused_before_anything_is_written(
         load_npz(tmp_path / "objects.npz")
 
 
-def test_another_backend_is_told_to_be_one_that_reads_text(
+def test_another_backend_is_refused_with_one_that_reads_text(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = reader()

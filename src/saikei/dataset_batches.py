@@ -55,7 +55,7 @@ def dataset_length(dataset: Any, name: str) -> int | None:
 
 
 def check_end(batches: int, name: str) -> None:
-    """Say of a pass over data of unknown length that it may have no end, and then stop it.
+    """Warn of a pass over data of unknown length that may have no end, and then stop it.
 
     Args:
         batches: How many batches the pass has read so far.

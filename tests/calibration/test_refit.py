@@ -168,7 +168,7 @@ def test_a_layer_of_another_shape_of_output_is_left_alone() -> None:
     channel_map = map_channels(graph)
     keep = random_mask(channel_map, 0.4, np.random.default_rng(0))
     smaller = cut(channel_map, keep)
-    # Without being told what was kept, the hidden layers have no counterpart.
+    # Without the channels that were kept, the hidden layers have no counterpart.
     fitted = refit(graph, smaller, data_for(model))
     for name, operation in fitted.operations.items():
         if smaller.calls[-1].outputs and name in kept_outputs(channel_map, keep):

@@ -85,17 +85,17 @@ def test_every_error_ends_in_one_sentence(
     code: int,
     sentence: str,
 ) -> None:
-    found, said = ended(capsys, monkeypatch, raising(error), "edit", "m.keras", "--json")
+    found, message = ended(capsys, monkeypatch, raising(error), "edit", "m.keras", "--json")
     assert found == code
-    assert said.startswith("saikei: ") and said.endswith("\n") and said.count("\n") == 1
-    assert sentence in said
+    assert message.startswith("saikei: ") and message.endswith("\n") and message.count("\n") == 1
+    assert sentence in message
 
 
 def test_debug_shows_where_an_error_comes_from(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = ended(capsys, monkeypatch, raising(KeyError("a")), "--debug", "edit")[1]
-    assert "Traceback" in said and said.splitlines()[-1].startswith("saikei: ")
+    message = ended(capsys, monkeypatch, raising(KeyError("a")), "--debug", "edit")[1]
+    assert "Traceback" in message and message.splitlines()[-1].startswith("saikei: ")
     monkeypatch.setenv("SAIKEI_DEBUG", "1")
     assert "Traceback" in ended(capsys, monkeypatch, raising(InputError("no")), "edit")[1]
     monkeypatch.setenv("SAIKEI_DEBUG", "0")
@@ -123,18 +123,20 @@ def test_a_signal_stops_a_search_with_what_to_do(
         return 0
 
     before = signal.getsignal(number)
-    code, said = ended(capsys, monkeypatch, run, command, "my data.npz")
+    code, message = ended(capsys, monkeypatch, run, command, "my data.npz")
     assert code == 128 + number
-    assert said.endswith(f" continues the run: saikei {command} 'my data.npz'\n")
-    assert said.count("\n") == 1
+    assert message.endswith(f" continues the run: saikei {command} 'my data.npz'\n")
+    assert message.count("\n") == 1
     assert signal.getsignal(number) is before
 
 
 def test_a_full_disk_ends_a_search_with_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = ended(capsys, monkeypatch, raising(DiskError("Full.")), "optimize", "--out", "run")[1]
-    assert said == "saikei: Full. The same command continues the run: saikei optimize --out run\n"
+    message = ended(capsys, monkeypatch, raising(DiskError("Full.")), "optimize", "--out", "run")[1]
+    assert (
+        message == "saikei: Full. The same command continues the run: saikei optimize --out run\n"
+    )
 
 
 def test_an_interrupt_that_a_library_turns_into_an_error_of_its_own_stays_one(
@@ -209,8 +211,8 @@ def test_what_was_typed_wrongly_ends_in_one_sentence(
     capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert sentence in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert sentence in message and message.count("\n") == 1
 
 
 # --- real processes ---
@@ -247,15 +249,15 @@ def test_a_process_that_is_stopped_many_times_ends_with_one_sentence(
         assert stopped.stdout is not None and stopped.stdout.readline() == "ready\n"
         for _ in range(5):
             stopped.send_signal(number)
-        _, said = stopped.communicate(timeout=60)
+        _, message = stopped.communicate(timeout=60)
     assert stopped.returncode == code
-    assert said.count("\n") == 1 and said.endswith("continues the run: saikei optimize\n")
+    assert message.count("\n") == 1 and message.endswith("continues the run: saikei optimize\n")
 
 
 def test_an_output_that_nobody_reads_ends_with_one_sentence() -> None:
     with process("-m", "saikei.cli", "--help") as printing:
         assert printing.stdout is not None and printing.stderr is not None
         printing.stdout.close()
-        said = printing.stderr.read()
+        message = printing.stderr.read()
     assert printing.returncode == 1
-    assert said == "saikei: The reader of the output closed it before everything was printed.\n"
+    assert message == "saikei: The reader of the output closed it before everything was printed.\n"

@@ -38,9 +38,9 @@ WRONG = ["1j", "b'x'", "{1}", "...", "{'a': [1]}", "[[1]]", "'x'", "10**9", "nan
 def refusal(text: str) -> str:
     with pytest.raises(InputError) as refused:
         parse_call(text, CLASSES, "--with")
-    said = str(refused.value)
-    assert "\n" not in said.strip() and len(said) < 2000
-    return said
+    message = str(refused.value)
+    assert "\n" not in message.strip() and len(message) < 2000
+    return message
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))

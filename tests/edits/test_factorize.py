@@ -299,7 +299,7 @@ def test_a_latency_budget_is_measured() -> None:
         Factorize(Budget(latency=1e-9))(network())
 
 
-def test_an_impossible_budget_says_how_far_it_can_go() -> None:
+def test_an_impossible_budget_is_refused_with_the_lowest_cost() -> None:
     model = network()
     with pytest.raises(BudgetError, match=r"macs can be brought down to ([\d,]+)") as caught:
         Factorize(Budget(macs=100))(model)

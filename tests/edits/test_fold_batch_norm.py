@@ -233,7 +233,7 @@ def test_a_tensor_that_others_read_stays_as_it_is() -> None:
         FoldBatchNorm()(functional((6, 6, 3), body))
 
 
-def test_an_activation_is_in_the_way_and_the_message_says_so() -> None:
+def test_an_activation_in_between_is_named_in_the_message() -> None:
     model = functional(
         (6, 6, 3),
         lambda x: L.BatchNormalization(name="bn")(L.Conv2D(3, 3, activation="relu", name="c")(x)),
@@ -262,7 +262,7 @@ def test_only_the_named_layers_are_folded_and_the_excluded_ones_stay() -> None:
         FoldBatchNorm(layers=("bn3",))(model)
 
 
-def test_a_model_without_it_says_so() -> None:
+def test_a_model_without_it_gets_a_message() -> None:
     with pytest.raises(EditError, match="it has no BatchNormalization to fold"):
         FoldBatchNorm()(functional((5,), lambda x: L.Dense(2)(x)))
 

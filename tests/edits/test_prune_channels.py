@@ -1,4 +1,4 @@
-"""Which channels go, how many, and what is said when they cannot."""
+"""Which channels go, how many, and the message when they cannot."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_nothing_to_cut_names_a_fix(
         PruneChannels(0.5, exclude=exclude)(keras.Sequential([keras.Input((8,)), *layers]))
 
 
-def test_a_model_with_nothing_to_cut_says_why() -> None:
+def test_a_model_with_nothing_to_cut_gets_the_reason() -> None:
     model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="only")])
     with pytest.raises(EditError, match="only: a model output"):
         PruneChannels(0.5)(model)

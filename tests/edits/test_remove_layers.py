@@ -255,7 +255,7 @@ def test_each_step_looks_at_what_is_gone_already() -> None:
     assert plan.removed == ("adds0", "adds1")
 
 
-def test_the_loss_says_that_a_harmful_branch_goes() -> None:
+def test_a_harmful_branch_goes_by_the_loss() -> None:
     model = offsets(0.1, 2.0)
     x = np.random.default_rng(0).standard_normal((50, 2)).astype("float32")
     plan = RemoveLayers(1, "loss").plan(model, (x, x))
@@ -288,7 +288,7 @@ def test_a_budget_is_kept_by_as_few_as_it_takes(limits: dict[str, float]) -> Non
     assert not budget.fits(sk.profile(one_less, latency=False), original)
 
 
-def test_a_budget_out_of_reach_says_what_is_reached() -> None:
+def test_a_budget_out_of_reach_is_refused_with_what_is_reached() -> None:
     model = depth_nets.encoder()
     reached = r"params can be brought down to 115 \(8\.\d %\) by leaving out all 4"
     with pytest.raises(BudgetError, match=reached):
@@ -301,7 +301,7 @@ def test_a_budget_out_of_reach_says_what_is_reached() -> None:
     "net",
     ["nested", "plain", *(pytest.param(n, marks=pytest.mark.slow) for n in ("decoder", "encoder"))],
 )
-def test_the_plan_tells_the_costs_of_each_part_and_replays(net: str) -> None:
+def test_the_plan_has_the_costs_of_each_part_and_replays(net: str) -> None:
     model = NETS[net]()
     data = samples(model)
     plan = RemoveLayers(0.5, kinds=KINDS).plan(model, data)

@@ -213,7 +213,7 @@ def test_what_stops_a_mask_stays_where_there_is_one() -> None:
 
 
 def stopping() -> Any:
-    """Keras says so when a layer stops a mask."""
+    """Keras warns when a layer stops a mask."""
     return pytest.warns(UserWarning, match="does not support mask")
 
 

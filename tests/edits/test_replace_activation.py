@@ -395,7 +395,7 @@ def test_what_cannot_be_is_refused(edit: ReplaceActivation, message: str) -> Non
         edit(small())
 
 
-def test_recurrent_layers_are_left_alone_and_say_so() -> None:
+def test_recurrent_layers_are_left_alone_with_a_message() -> None:
     model = keras.Sequential([keras.Input((5, 3)), L.LSTM(4, name="memory"), L.Dense(2)])
     with pytest.raises(EditError, match="'memory' .LSTM.*recurrence"):
         ReplaceActivation("tanh", "relu", layers=("memory",))(model)

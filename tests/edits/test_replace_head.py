@@ -139,7 +139,7 @@ def test_one_of_several_outputs_gets_a_new_head_and_the_others_stay() -> None:
     assert whole.output_shape == (None, 2)
 
 
-def test_calls_of_a_shared_layer_are_told_apart_and_unread_inputs_go() -> None:
+def test_calls_of_a_shared_layer_are_distinguished_and_unread_inputs_go() -> None:
     model, x = two_headed(), np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
     first = ReplaceHead("shared", call=0)(model)
     assert [tensor.name for tensor in first.inputs] == ["a"]
@@ -283,7 +283,7 @@ def test_of_several_outputs_and_calls_too(
     assert fix(two_headed()).count_params() > 0
 
 
-def test_where_the_head_begins_has_to_be_told_behind_a_merge() -> None:
+def test_where_the_head_begins_has_to_be_given_behind_a_merge() -> None:
     tensor = keras.Input((6,))
     sums = L.Add(name="sum")([L.Dense(3, name="a")(tensor), L.Dense(3, name="b")(tensor)])
     model = keras.Model(tensor, sums)

@@ -152,7 +152,7 @@ def test_the_dtype_stays(policy: str) -> None:
     assert (keras.ops.convert_to_numpy(sparse.kernel) == 0).mean() == 0.75
 
 
-def test_the_profile_counts_zeros_and_says_that_they_do_not_help_a_dense_runtime() -> None:
+def test_the_profile_counts_zeros_and_notes_that_they_do_not_help_a_dense_runtime() -> None:
     model = network()
     sparse = Sparsify(0.8, exclude=("deep",))(model)
     costs = profile(sparse, latency=False)
@@ -212,7 +212,7 @@ def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> N
         Sparsify(**arguments)
 
 
-def test_what_would_change_nothing_says_so() -> None:
+def test_what_would_change_nothing_gives_a_message() -> None:
     model = network()
     with pytest.raises(EditError, match="change nothing: the kernels have these zeros already"):
         Sparsify(0.0)(model)

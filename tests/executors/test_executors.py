@@ -227,7 +227,7 @@ def test_what_makes_no_executor_is_refused(arguments: Any, message: str) -> None
         executor_for(**arguments)
 
 
-def test_without_ray_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saikei.executors.ray.ray", None)
     with pytest.raises(InputError, match=r"not installed: pip install 'saikei\[ray\]'"):
         executor_for(ray="auto")

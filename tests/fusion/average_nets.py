@@ -47,14 +47,14 @@ def make_members(activation="softmax", **options):
     return [classifier(seed, activation, **options) for seed in range(3)]
 
 
-def say(model, x=X):
+def predict(model, x=X):
     x = keras.tree.map_structure(lambda part: np.asarray(part, "float32"), x)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
 
 
 def labels_of(member, x=X, seed=1):
     """Labels drawn from what a member means by its outputs."""
-    rng, p = np.random.default_rng(seed), say(member, x)
+    rng, p = np.random.default_rng(seed), predict(member, x)
     activation = read_outputs(member).each[0].activation
     if activation == "sigmoid":
         return (rng.random(p.shape) < p).astype("int64")
@@ -81,7 +81,7 @@ TWO_Y = {"kind": RNG.integers(0, 3, 80), "size": RNG.normal(size=(80, 2))}
 
 def loss_of(model, y, x=X):
     """The log-loss of a model, without the price of tracing a predict function."""
-    return sample_losses(infer_task(model, y), y, say(model, x)).mean()
+    return sample_losses(infer_task(model, y), y, predict(model, x)).mean()
 
 
 FIRST, LAST = slice(0, 50), slice(50, 80)

@@ -1,4 +1,4 @@
-"""`Average` gives one plain model that says the mean of its members."""
+"""`Average` gives one plain model that predicts the mean of its members."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def x():
     return np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
 
 
-def say(model, x):
+def predict(model, x):
     """The model's outputs, without the price of tracing a predict function."""
     x = keras.tree.map_structure(lambda part: np.asarray(part, "float32"), x)
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
 
 
 def labels_by(model, x):
-    """Labels drawn from what a model says."""
-    p = say(model, x)
+    """Labels drawn from a model's predictions."""
+    p = predict(model, x)
     rng = np.random.default_rng(1)
     return np.array([rng.choice(p.shape[1], p=row / row.sum()) for row in p])
 
@@ -60,12 +60,12 @@ def labels_by(model, x):
 @pytest.mark.sampled
 @pytest.mark.parametrize("weights", [None, (0.2, 0.5, 0.3), (0.25, 0.75, 0.0), (0.0, 1.0, 0.0)])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", None])
-def test_the_fused_model_says_the_weighted_mean(weights, activation, x):
+def test_the_fused_model_predicts_the_weighted_mean(weights, activation, x):
     members = [classifier(seed, 3 + seed, activation) for seed in range(3)]
     fused = Average(weights)(members)
-    said = [say(member, x) for member in members]
-    mean = np.average(said, axis=0, weights=weights)
-    assert np.allclose(say(fused, x), mean, atol=1e-6)
+    predicted = [predict(member, x) for member in members]
+    mean = np.average(predicted, axis=0, weights=weights)
+    assert np.allclose(predict(fused, x), mean, atol=1e-6)
 
 
 def test_named_inputs_and_outputs_stay_named():
@@ -73,11 +73,13 @@ def test_named_inputs_and_outputs_stay_named():
     rng = np.random.default_rng(0)
     x = {"a": rng.normal(size=(9, 3)), "b": rng.normal(size=(9, 2))}
     for weights in (None, (0.25, 0.75)):
-        said = say(Average(weights)(members), x)
-        assert set(said) == {"kind", "size"}
-        for name in said:
-            parts = [say(member, x)[name] for member in members]
-            assert np.allclose(said[name], np.average(parts, axis=0, weights=weights), atol=1e-6)
+        predicted = predict(Average(weights)(members), x)
+        assert set(predicted) == {"kind", "size"}
+        for name in predicted:
+            parts = [predict(member, x)[name] for member in members]
+            assert np.allclose(
+                predicted[name], np.average(parts, axis=0, weights=weights), atol=1e-6
+            )
 
 
 def test_learned_weights_of_two_outputs_serve_both():
@@ -138,9 +140,9 @@ def test_members_are_not_changed(weights, x):
 def test_one_member_given_twice_is_itself(x):
     member = classifier(0)
     fused = Average()([member, member])
-    assert np.allclose(say(fused, x), say(member, x), atol=1e-6)
+    assert np.allclose(predict(fused, x), predict(member, x), atol=1e-6)
     learned = Average("learn")([member, member], (x, labels_by(member, x)))
-    assert np.allclose(say(learned, x), say(member, x), atol=1e-6)
+    assert np.allclose(predict(learned, x), predict(member, x), atol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [None, (0.3, 0.7)])
@@ -150,8 +152,8 @@ def test_a_fusion_of_classifiers_is_a_classifier_that_can_be_fused_again(weights
     assert infer_task(fused, np.zeros(4, int)).kind == "multiclass"
     assert not infer_task(fused, np.zeros(4, int)).from_logits
     again = Average()([fused, a])
-    mean = (say(fused, x) + say(a, x)) / 2
-    assert np.allclose(say(again, x), mean, atol=1e-6)
+    mean = (predict(fused, x) + predict(a, x)) / 2
+    assert np.allclose(predict(again, x), mean, atol=1e-6)
 
 
 def test_a_fusion_costs_what_its_members_cost():

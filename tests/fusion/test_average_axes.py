@@ -26,7 +26,7 @@ from tests.fusion.average_nets import (
     labels_of,
     loss_of,
     make_members,
-    say,
+    predict,
     two_outputs,
 )
 
@@ -56,17 +56,17 @@ def cases():
         ),
     ],
 )
-def test_what_is_scored_is_what_the_graph_says(name, activation, cases):
+def test_the_graph_predicts_what_is_scored(name, activation, cases):
     fusion, (members, y, evidence) = AXES[name], cases[activation]
     fused = fusion(members, (X[FIRST], y[FIRST]))
     combiner = fusion.fit_head(evidence.take(FIRST))
     (scored,) = combiner.predict(evidence.take(LAST).predictions)
-    said = say(fused, X[LAST])
-    np.testing.assert_allclose(said, scored, atol=1e-6, rtol=1e-5)
+    predicted = predict(fused, X[LAST])
+    np.testing.assert_allclose(predicted, scored, atol=1e-6, rtol=1e-5)
     assert read_outputs(fused).each[0].activation == (activation or "linear")
     assert infer_task(fused, y).from_logits == (activation is None)
     if activation == "softmax":
-        np.testing.assert_allclose(said.sum(-1), 1, atol=1e-6)
+        np.testing.assert_allclose(predicted.sum(-1), 1, atol=1e-6)
     json.dumps(combiner.to_dict())
 
 
@@ -98,22 +98,22 @@ def test_greedy_selection_in_logit_space_is_bounded_by_the_learned_weights():
 
 def test_dictionaries_of_two_outputs_keep_their_names_and_numbers_stay_numbers():
     members = [two_outputs(seed) for seed in range(3)]
-    said = [say(member, TWO_X) for member in members]
-    logit = say(Average((0.2, 0.3, 0.5), space="logit")(members), TWO_X)
+    predicted = [predict(member, TWO_X) for member in members]
+    logit = predict(Average((0.2, 0.3, 0.5), space="logit")(members), TWO_X)
     np.testing.assert_allclose(
-        logit["size"], np.average([one["size"] for one in said], 0, (0.2, 0.3, 0.5)), atol=1e-6
+        logit["size"], np.average([one["size"] for one in predicted], 0, (0.2, 0.3, 0.5)), atol=1e-6
     )
-    z = np.average([np.log(one["kind"]) for one in said], 0, (0.2, 0.3, 0.5))
+    z = np.average([np.log(one["kind"]) for one in predicted], 0, (0.2, 0.3, 0.5))
     np.testing.assert_allclose(logit["kind"], special.softmax(z, -1), atol=1e-6)
-    median = say(Average(how="median")(members), TWO_X)
+    median = predict(Average(how="median")(members), TWO_X)
     np.testing.assert_allclose(
-        median["size"], np.median([one["size"] for one in said], 0), atol=1e-6
+        median["size"], np.median([one["size"] for one in predicted], 0), atol=1e-6
     )
     tables = (TABLE, ((1.0, 0.0, 0.0), (0.0, 0.5, 0.5)))
-    given = say(Average(tables)(members), TWO_X)
+    given = predict(Average(tables)(members), TWO_X)
     np.testing.assert_allclose(
         given["size"],
-        np.einsum("mnc,cm->nc", [one["size"] for one in said], np.array(tables[1])),
+        np.einsum("mnc,cm->nc", [one["size"] for one in predicted], np.array(tables[1])),
         atol=1e-6,
     )
 
@@ -122,8 +122,8 @@ def test_members_that_count_for_no_class_are_left_out():
     members = make_members()
     fused = Average(((0.5, 0.0, 0.5),) * 3)(members)
     assert fused.count_params() == 2 * members[0].count_params()
-    shared = say(Average((0.5, 0.0, 0.5))(members))
-    np.testing.assert_allclose(say(fused), shared, atol=1e-6)
+    shared = predict(Average((0.5, 0.0, 0.5))(members))
+    np.testing.assert_allclose(predict(fused), shared, atol=1e-6)
 
 
 def test_one_class_stays_one():
@@ -131,10 +131,10 @@ def test_one_class_stays_one():
         members = make_members(activation, classes=1)
         y = np.zeros((80, 1), int) if activation == "softmax" else labels_of(members[0])
         for fusion in (Average(space="logit"), Average("learn", per_class=True, calibrate=True)):
-            said = say(fusion(members, (X, y)))
-            assert said.shape == (80, 1)
+            predicted = predict(fusion(members, (X, y)))
+            assert predicted.shape == (80, 1)
             if activation == "softmax":
-                np.testing.assert_allclose(said, 1)
+                np.testing.assert_allclose(predicted, 1)
 
 
 @pytest.mark.parametrize("name", AXES)
@@ -185,7 +185,7 @@ def test_members_that_do_not_fit_an_axis_get_one_line():
         member.compile(loss="mse")
     with pytest.raises(FusionError, match="ends in sigmoid and is compiled for regression"):
         Average("learn", space="logit")(odd, (X, RNG.random((80, 3))))
-    assert say(Average(how="median")(odd)).shape == (80, 3)
+    assert predict(Average(how="median")(odd)).shape == (80, 3)
     nested_score(Average(space="logit"), odd, (X, RNG.random((80, 3))), 2)
     with pytest.raises(FusionError, match="2 rows of weights are given for the 3 classes"):
         Average(TABLE[:2])(make_members())

@@ -25,7 +25,7 @@ from tests.fusion.average_nets import (
     labels_of,
     loss_of,
     make_members,
-    say,
+    predict,
     two_outputs,
 )
 
@@ -64,7 +64,7 @@ def test_weights_are_fitted_after_the_temperatures():
     fit = Average("learn", calibrate=True).fuse(members, (X, y)).head.fitted
     hot = [one.value for one in fit.temperatures[0]]
     cooled = [
-        special.softmax(np.log(np.maximum(say(m), 1e-30)) / t, -1)
+        special.softmax(np.log(np.maximum(predict(m), 1e-30)) / t, -1)
         for m, t in zip(members, hot, strict=True)
     ]
     by_hand = sk.fusion.fit_weights(infer_task(members[0], y), cooled, y)

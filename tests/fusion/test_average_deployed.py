@@ -17,7 +17,7 @@ from tests.fusion.average_nets import (
     classifier,
     labels_of,
     make_members,
-    say,
+    predict,
 )
 
 
@@ -30,11 +30,11 @@ def test_it_can_be_fused_again_stacked_and_distilled():
     assert read_outputs(again).each[0].activation == "softmax"
     stack = Stack(below=(Average(space="logit"), Average(calibrate=True)), folds=2)
     stacked = stack(members, (X, y))
-    np.testing.assert_allclose(say(stacked).sum(-1), 1, atol=1e-5)
+    np.testing.assert_allclose(predict(stacked).sum(-1), 1, atol=1e-5)
     student = classifier(9)
-    before = np.abs(say(student) - say(again)).mean()
+    before = np.abs(predict(student) - predict(again)).mean()
     distill(student, again, (X, y), epochs=8, alpha=0.0, progress=False)
-    assert np.abs(say(student) - say(again)).mean() < before
+    assert np.abs(predict(student) - predict(again)).mean() < before
 
 
 @pytest.mark.parametrize("name", ["logit", "table", "median", "all"])
@@ -52,7 +52,7 @@ def test_prefixes_that_members_share_are_computed_once(name):
     combiner = AXES[name].fit_head(evidence)
     assert len(combiner.used) >= 2
     assert fused.count_params() == 6 * 8 + 8 + len(combiner.used) * (8 * 3 + 3)
-    np.testing.assert_allclose(say(fused), combiner.predict(evidence.predictions)[0], atol=1e-6)
+    np.testing.assert_allclose(predict(fused), combiner.predict(evidence.predictions)[0], atol=1e-6)
 
 
 @pytest.mark.long
@@ -66,10 +66,10 @@ def test_half_precision_members_are_pooled_in_float32():
             evidence = gather(members, (X, y))
             assert evidence.predictions.outputs[0][0].dtype == np.float32
             (scored,) = AXES[name].fit_head(evidence).predict(evidence.predictions)
-            said = say(fused)
-            assert said.dtype == np.float32
-            np.testing.assert_allclose(said, scored, atol=1e-5)
-            np.testing.assert_allclose(said.sum(-1), 1, atol=1e-5)
+            outputs = predict(fused)
+            assert outputs.dtype == np.float32
+            np.testing.assert_allclose(outputs, scored, atol=1e-5)
+            np.testing.assert_allclose(outputs.sum(-1), 1, atol=1e-5)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -88,5 +88,5 @@ def test_it_exports_to_litert(name, tmp_path):
     runner = interpreter.get_signature_runner()
     (name_in,) = runner.get_input_details()
     # The file takes one row at a time.
-    said = [next(iter(runner(**{name_in: X[[row]]}).values()))[0] for row in range(5)]
-    np.testing.assert_allclose(said, say(fused)[:5], atol=1e-5)
+    outputs = [next(iter(runner(**{name_in: X[[row]]}).values()))[0] for row in range(5)]
+    np.testing.assert_allclose(outputs, predict(fused)[:5], atol=1e-5)

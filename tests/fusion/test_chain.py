@@ -61,7 +61,7 @@ def test_the_same_member_twice_is_applied_twice_with_weights_of_its_own() -> Non
         (((9, 2), L.Conv1D(4, 3)), ((5, 4), L.LSTM(2)), ("Flatten", "Dense", "Reshape")),
     ],
 )
-def test_adapters_lead_from_shape_to_shape_and_are_told(
+def test_adapters_lead_from_shape_to_shape_and_are_reported(
     first: tuple[tuple[int, ...], keras.Layer],
     second: tuple[tuple[int, ...], keras.Layer],
     layers: tuple[str, ...],

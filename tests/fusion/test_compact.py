@@ -39,7 +39,7 @@ def images(n: int = 20) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(n, 6, 6, 2)).astype("float32")
 
 
-def said(model: keras.Model, x: Any) -> np.ndarray:
+def predicted(model: keras.Model, x: Any) -> np.ndarray:
     return np.asarray(model.predict_on_batch(x))
 
 
@@ -48,7 +48,7 @@ def macs(model: keras.Model) -> int:
 
 
 def together(members: list[keras.Model], x: Any, weights: Any = None) -> np.ndarray:
-    return np.average([said(one, x) for one in members], axis=0, weights=weights)
+    return np.average([predicted(one, x) for one in members], axis=0, weights=weights)
 
 
 @pytest.mark.parametrize("weights", [None, (0.2, 0.3, 0.5)])
@@ -60,7 +60,7 @@ def test_frozen_layers_that_members_share_are_computed_once(weights: Any) -> Non
     fused = Average(weights)(members)
     assert macs(fused) == macs(base) + 3 * (macs(members[0]) - macs(base))
     assert fused.count_params() == base.count_params() + 3 * (4 * 3 + 3)
-    np.testing.assert_allclose(said(fused, x), together(members, x, weights), atol=1e-6)
+    np.testing.assert_allclose(predicted(fused, x), together(members, x, weights), atol=1e-6)
     assert [[w.tobytes() for w in one.get_weights()] for one in members] == before
 
 
@@ -75,7 +75,7 @@ def test_what_differs_in_one_number_or_can_be_trained_stays_apart() -> None:
     # Up to the changed layer all is shared, from there on nothing.
     conv = macs(keras.Model(base.input, base.get_layer("conv").output))
     assert macs(fused) == sum(macs(one) for one in members) - conv
-    np.testing.assert_allclose(said(fused, images()), together(members, images()), atol=1e-6)
+    np.testing.assert_allclose(predicted(fused, images()), together(members, images()), atol=1e-6)
     live = backbone(frozen=False)
     members = [member(1, live), member(2, live)]
     fused = Average()(members)
@@ -98,7 +98,7 @@ def test_weights_of_an_average_are_folded_into_linear_layers() -> None:
     fused = Average((0.25, 0.75))(members)
     assert "Rescaling" not in [type(one).__name__ for one in fused.layers[2:]]
     np.testing.assert_allclose(
-        said(fused, images()), together(members, images(), (0.25, 0.75)), atol=1e-6
+        predicted(fused, images()), together(members, images(), (0.25, 0.75)), atol=1e-6
     )
     # Behind a softmax they cannot be.
     soft = Average((0.25, 0.75))([member(seed, base) for seed in (1, 2)])
@@ -122,7 +122,7 @@ def test_a_shared_model_is_saved_and_trained_on(tmp_path: Any) -> None:
     fused = Average()(members)
     fused.save(f"{tmp_path}/fused.keras")
     loaded = keras.saving.load_model(f"{tmp_path}/fused.keras")
-    np.testing.assert_array_equal(said(loaded, x), said(fused, x))
+    np.testing.assert_array_equal(predicted(loaded, x), predicted(fused, x))
     frozen = [w.numpy() for w in fused.non_trainable_weights]
     sk.fit(fused, (x, y), epochs=1, learning_rate=1e-3, progress=False)
     for one, other in zip(frozen, fused.non_trainable_weights, strict=False):

@@ -146,8 +146,8 @@ def test_members_are_explained_by_what_counts(kind: str, metric: Any) -> None:
     whole = evidence_of(kind)
     found = []
     for evidence in (whole, repeated(whole)):
-        said = [one[0] for one in evidence.predictions.outputs]
-        values = explain_predictions(evidence.tasks[0], said, evidence.labels[0], metric=metric)
+        outputs = [one[0] for one in evidence.predictions.outputs]
+        values = explain_predictions(evidence.tasks[0], outputs, evidence.labels[0], metric=metric)
         found.append([part.shapley for part in values.members])
         score = evidence.labelled.score(evidence.predictions.outputs[0])
         found[-1] += [score.value]

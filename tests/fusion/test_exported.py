@@ -155,11 +155,11 @@ def expected(model: keras.Model, x: Any) -> list[np.ndarray]:
     return [np.asarray(one) for one in keras.tree.flatten(model.predict_on_batch(some))]
 
 
-def assert_same(said: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+def assert_same(predicted: list[np.ndarray], wanted: list[np.ndarray]) -> None:
     """Runtimes may give outputs in another order: each is known by its shape here."""
-    assert sorted(one.shape for one in said) == sorted(one.shape for one in wanted)
+    assert sorted(one.shape for one in predicted) == sorted(one.shape for one in wanted)
     for one in wanted:
-        (same,) = [other for other in said if other.shape == one.shape]
+        (same,) = [other for other in predicted if other.shape == one.shape]
         np.testing.assert_allclose(same, one, atol=1e-5)
 
 
@@ -175,12 +175,14 @@ def test_litert_runs_it_with_kernels_of_its_own(name: str, tmp_path: Any) -> Non
     interpreter = lite.Interpreter(path, experimental_op_resolver_type=plain)
     runner = interpreter.get_signature_runner()
     details = runner.get_input_details()
-    said = []
+    predicted = []
     for row in range(ROWS):
         # The file takes one row at a time.
         inputs = named(model, x, slice(row, row + 1))
-        said.append([one for _, one in sorted(runner(**_matched(inputs, details)).items())])
-    assert_same([np.concatenate(parts) for parts in zip(*said, strict=True)], expected(model, x))
+        predicted.append([one for _, one in sorted(runner(**_matched(inputs, details)).items())])
+    assert_same(
+        [np.concatenate(parts) for parts in zip(*predicted, strict=True)], expected(model, x)
+    )
 
 
 def _matched(inputs: dict[str, np.ndarray], details: Any) -> dict[str, np.ndarray]:

@@ -56,13 +56,17 @@ def data(n: int = N, seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {k: v.astype("int32" if k == "text" else "float32") for k, v in x.items()}, y
 
 
-def said(model: keras.Model, x: Any) -> np.ndarray:
+def predicted(model: keras.Model, x: Any) -> np.ndarray:
     return np.asarray(model.predict_on_batch(x))
 
 
 def alone(made: list[keras.Model], x: dict[str, np.ndarray]) -> list[np.ndarray]:
     image, row, text = made
-    return [said(image, x["image"]), said(row, [x["row"], x["age"]]), said(text, x["text"])]
+    return [
+        predicted(image, x["image"]),
+        predicted(row, [x["row"], x["age"]]),
+        predicted(text, x["text"]),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,17 +94,17 @@ def test_outputs_are_averaged_over_what_is_there(fallback: Any, end: str) -> Non
     model = Multimodal(fallback=fallback, weights=weights)(made, (x, y))
     each = alone(made, x)
     everything = sum(w * one for w, one in zip(weights, each, strict=True))
-    np.testing.assert_allclose(said(model, fill_missing(model, x)), everything, atol=1e-5)
+    np.testing.assert_allclose(predicted(model, fill_missing(model, x)), everything, atol=1e-5)
     # Of a table without its ages nothing is taken; what stands there does not matter.
     lost = {**x, "age": np.full((N, 1), np.nan, "float32"), "age_available": np.zeros(N)}
     if fallback == "mean":
         expected = 0.5 * each[0] + 0.3 * each[1].mean(axis=0) + 0.2 * each[2]
     else:
         expected = (0.5 * each[0] + 0.2 * each[2]) / 0.7
-    np.testing.assert_allclose(said(model, fill_missing(model, lost)), expected, atol=1e-5)
+    np.testing.assert_allclose(predicted(model, fill_missing(model, lost)), expected, atol=1e-5)
     nothing = fill_missing(model, {"image_available": np.zeros(2)})
     prior = sum(w * one.mean(axis=0) for w, one in zip(weights, each, strict=True))
-    np.testing.assert_allclose(said(model, nothing), [prior, prior], atol=1e-5)
+    np.testing.assert_allclose(predicted(model, nothing), [prior, prior], atol=1e-5)
 
 
 def test_single_rows_may_lack_an_input() -> None:
@@ -108,7 +112,7 @@ def test_single_rows_may_lack_an_input() -> None:
     x, y = data()
     model = Multimodal(fallback="drop")(made, (x, y))
     there = np.arange(N) % 2
-    mixed = said(model, fill_missing(model, {**x, "text_available": there}))
+    mixed = predicted(model, fill_missing(model, {**x, "text_available": there}))
     each = alone(made, x)
     np.testing.assert_allclose(mixed[there == 1], np.mean(each, axis=0)[there == 1], atol=1e-5)
     np.testing.assert_allclose(mixed[there == 0], np.mean(each[:2], axis=0)[there == 0], atol=1e-5)
@@ -127,7 +131,7 @@ def test_features_of_all_members_go_into_one_new_layer(fallback: Any) -> None:
         )
     )
     features = [
-        said(keras.Model(one.inputs, one.layers[-1].input), part)
+        predicted(keras.Model(one.inputs, one.layers[-1].input), part)
         for one, part in zip(made, (x["image"], [x["row"], x["age"]], x["text"]), strict=True)
     ]
     stand_in = features[1].mean(axis=0) if fallback == "mean" else np.zeros(5)
@@ -139,7 +143,7 @@ def test_features_of_all_members_go_into_one_new_layer(fallback: Any) -> None:
     scores = columns @ kernel + bias
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     lost = {name: x[name] for name in ("image", "text")}
-    np.testing.assert_allclose(said(model, fill_missing(model, lost)), expected, atol=1e-4)
+    np.testing.assert_allclose(predicted(model, fill_missing(model, lost)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,7 @@ def test_the_model_is_plain_keras_and_loads_without_saikei(tmp_path: Any) -> Non
         assert all(type(one).__module__.startswith("keras.") for one in model.layers)
         loaded = keras.saving.load_model(f"{tmp_path}/fused.keras")
         lost = fill_missing(model, {"image": x["image"]})
-        np.testing.assert_array_equal(said(loaded, lost), said(model, lost))
+        np.testing.assert_array_equal(predicted(loaded, lost), predicted(model, lost))
 
 
 def by_dict(model: keras.Model) -> keras.Model:
@@ -186,14 +190,14 @@ def test_averages_and_stacks_share_inputs_of_one_name_and_take_others_besides() 
     x, y = data()
     fused = Average()(named)
     assert sorted(fused.input) == ["age", "image", "row", "text"]
-    each = [*alone(made, x), said(named[3], {"row": x["row"], "age": x["age"]})]
-    np.testing.assert_allclose(said(fused, x), np.mean(each, axis=0), atol=1e-6)
+    each = [*alone(made, x), predicted(named[3], {"row": x["row"], "age": x["age"]})]
+    np.testing.assert_allclose(predicted(fused, x), np.mean(each, axis=0), atol=1e-6)
     learned = Average("learn").fuse(named, (x, y)).head.fitted
     assert sum(learned.values) == pytest.approx(1)
-    assert said(Stack()(named, (x, y)), x).shape == (N, 3)
+    assert predicted(Stack()(named, (x, y)), x).shape == (N, 3)
 
 
-def test_rows_that_a_member_was_trained_on_are_known_by_what_it_reads() -> None:
+def test_rows_that_a_member_was_trained_on_are_recognised_by_its_inputs() -> None:
     made = members()
     x, y = data()
     sk.fit(
@@ -209,7 +213,7 @@ def test_rows_that_a_member_was_trained_on_are_known_by_what_it_reads() -> None:
     Multimodal()(made, (x, y), allow_in_sample=True)
 
 
-def test_what_cannot_be_fused_is_refused_with_the_mend() -> None:
+def test_what_cannot_be_fused_is_refused_with_the_fix() -> None:
     x, y = data()
     plain = keras.Sequential([keras.Input((3,)), L.Dense(3, activation="softmax")], name="plain")
     with pytest.raises(FusionError, match="'plain'.*name it"):
@@ -298,7 +302,7 @@ def test_padding_counts_in_no_fused_model(fusion: Any, end: str, both: bool, tmp
     model.save(tmp_path / "fused.keras")
     loaded = keras.saving.load_model(tmp_path / "fused.keras")
     given = fill_missing(model, {"text": x}) if named else x
-    outputs, mask = said(model, given).astype("float64"), x > 0
+    outputs, mask = predicted(model, given).astype("float64"), x > 0
     if end == "softmax":
         each = -np.log(np.take_along_axis(outputs, y[..., None], -1)[..., 0])
     else:

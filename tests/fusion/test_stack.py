@@ -106,7 +106,7 @@ QUICK = (("binary", True), ("multiclass", False), ("multilabel", True))
         for logits in (False, True)
     ],
 )
-def test_the_graph_says_what_was_fitted_and_is_better_than_any_member(kind, logits):
+def test_the_graph_predicts_what_was_fitted_and_is_better_than_any_member(kind, logits):
     units = {"binary": 1, "two-classes": 2}.get(kind, 3)
     activation = "sigmoid" if kind in ("binary", "multilabel") else "softmax"
     members = make_members(units, None if logits else activation)
@@ -185,7 +185,7 @@ def test_numbers_are_stacked_by_least_squares(estimator, units):
     np.testing.assert_allclose(outputs_of(fused), expected.reshape(240, units), atol=0.02)
 
 
-def test_features_and_raw_inputs_say_what_outputs_do_not():
+def test_features_and_raw_inputs_have_what_outputs_lack():
     members = make_members()
     y = (np.tanh(X @ members[0].layers[0].get_weights()[0])[:, 0] > 0).astype(int) + (X[:, 5] > 1)
     outputs = log_loss(Stack(folds=3)(members, (X, y)), y)

@@ -101,20 +101,20 @@ def truth(case):
 
 
 def labels(case, x, seed=7):
-    """Drawn from what the truth says, so that no member can be certain."""
-    said = np.asarray(truth(case).predict_on_batch(x), dtype=np.float64)
+    """Drawn from the truth's predictions, so that no member can be certain."""
+    outputs = np.asarray(truth(case).predict_on_batch(x), dtype=np.float64)
     draw = np.random.default_rng(seed)
     if case.kind == "regression":
-        y = said + 0.1 * draw.normal(size=said.shape)
+        y = outputs + 0.1 * draw.normal(size=outputs.shape)
         return y[..., 0] if case.form == "flat" else y
     if case.kind == "multiclass":
-        p = special.softmax(said, axis=-1) if case.activation is None else said
+        p = special.softmax(outputs, axis=-1) if case.activation is None else outputs
         numbers = (p.cumsum(axis=-1) < draw.random((*p.shape[:-1], 1))).sum(axis=-1)
         numbers = numbers.clip(max=case.units - 1)
         return {"numbers": numbers, "column": numbers[..., None], "same": np.eye(3)[numbers]}[
             case.form
         ]
-    p = special.expit(said) if case.activation is None else said
+    p = special.expit(outputs) if case.activation is None else outputs
     y = (draw.random(p.shape) < p).astype(int)
     return y[..., 0] if case.form == "flat" else y
 
@@ -150,7 +150,7 @@ def held(case, rows=60):
     return x, labels(case, x)
 
 
-def said(model, x):
+def predicted(model, x):
     return np.asarray(model.predict_on_batch(x), dtype=np.float64)
 
 
@@ -170,12 +170,14 @@ def test_the_case_is_of_its_task_and_its_loss_is_that_of_keras(case):
 @every_case
 def test_a_mean_of_outputs_is_equal_or_given(case):
     data, members = held(case), lineage(case)
-    each = [said(member, data[0]) for member in members]
-    np.testing.assert_allclose(said(Average()(members), data[0]), np.mean(each, axis=0), atol=1e-5)
+    each = [predicted(member, data[0]) for member in members]
+    np.testing.assert_allclose(
+        predicted(Average()(members), data[0]), np.mean(each, axis=0), atol=1e-5
+    )
     weights = (0.5, 0.3, 0.2)
     expected = sum(w * one for w, one in zip(weights, each, strict=True))
     model = Average(weights)(members)
-    np.testing.assert_allclose(said(model, data[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(predicted(model, data[0]), expected, atol=1e-5)
     assert infer_task(model, data[1]).kind == case.kind
 
 
@@ -204,7 +206,7 @@ def test_greedy_weights_are_no_worse_than_the_best_member_and_those_of_the_model
 
 
 @every_case
-def test_a_soup_is_the_mean_of_the_weights_and_says_its_loss(case):
+def test_a_soup_is_the_mean_of_the_weights_and_reports_its_loss(case):
     data, members = held(case), lineage(case, noise=0.1)
     made = Soup(points=3).fuse(members, data)
     for mean, *each in zip(*(m.get_weights() for m in (made.model, *members)), strict=True):
@@ -241,10 +243,10 @@ def test_scores_on_folds_and_combiners_take_every_task(name):
     best = sk.nested_score(sk.BestMember(), members, data, 2)
     assert nested.score.n == 60 and np.isfinite(nested.losses).all()
     assert nested.score.loss <= best.score.loss + 0.05
-    told = gather(members, data)
-    expected = np.mean([one[0] for one in told.predictions.outputs], axis=0)
+    evidence = gather(members, data)
+    expected = np.mean([one[0] for one in evidence.predictions.outputs], axis=0)
     np.testing.assert_allclose(
-        Average().fit_head(told).predict(told.predictions)[0], expected, atol=1e-6
+        Average().fit_head(evidence).predict(evidence.predictions)[0], expected, atol=1e-6
     )
 
 
@@ -254,7 +256,7 @@ def test_a_map_counts_as_the_mean_over_its_places(name):
     (x, y), members = held(case), lineage(case)
     found = Average("learn").fuse(members, (x, y)).head.fitted
     # As many single outputs: the same sum of losses, so the same weights.
-    predictions = [said(member, x).reshape(-1, case.units) for member in members]
+    predictions = [predicted(member, x).reshape(-1, case.units) for member in members]
     flat = y.reshape(-1, *([case.units] if y.ndim == 4 else []))
     again = fit_weights(infer_task(members[0], y), predictions, flat)
     assert found.values == pytest.approx(again.values, abs=1e-3)

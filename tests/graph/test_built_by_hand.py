@@ -86,7 +86,7 @@ def test_a_model_that_was_built_by_hand_is_read_whether_it_was_called_or_not(
 
 
 class WeightAlone(keras.Model):
-    """No layer tells the shape of the input, and `call` could take many."""
+    """No layer has the shape of the input, and `call` could take many."""
 
     def __init__(self) -> None:
         super().__init__(name="alone")

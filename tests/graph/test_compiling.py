@@ -13,7 +13,7 @@ from keras import layers as L
 import saikei as sk
 from saikei.cli import main
 
-# Keras says so of each optimizer that has made no step.
+# Keras warns of each optimizer that has made no step.
 pytestmark = pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 
 RNG = np.random.default_rng(0)

@@ -127,7 +127,7 @@ class Fixed(Forgetful):
         return {"name": self.name, "units": self.units}
 
 
-def test_a_class_whose_config_does_not_do_is_told_to_fix_it_and_a_layer_of_keras_is_not() -> None:
+def test_a_config_that_does_not_do_is_refused_with_the_fix_for_own_classes_alone() -> None:
     with pytest.raises(ModelError, match=r"missing.*'units'\. Fix its get_config\(\)"):
         copy_model(keras.Sequential([keras.Input((4,)), Forgetful(3)]))
     copy_model(keras.Sequential([keras.Input((4,)), Fixed(3)]))

@@ -182,12 +182,12 @@ def test_a_copy_keeps_its_initialisers() -> None:
     assert config["kernel_initializer"]["class_name"] == "HeNormal"
 
 
-def test_an_unbuilt_model_is_refused_with_the_mend() -> None:
+def test_an_unbuilt_model_is_refused_with_the_fix() -> None:
     with pytest.raises(ModelError, match="not built.*keras.Input"):
         read(keras.Sequential([L.Dense(3)]))
 
 
-def test_a_subclassed_model_that_is_not_built_is_refused_with_the_mend() -> None:
+def test_a_subclassed_model_that_is_not_built_is_refused_with_the_fix() -> None:
     class Mine(keras.Model):  # type: ignore[misc]
         def call(self, inputs: object) -> object:
             return inputs

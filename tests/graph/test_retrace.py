@@ -330,7 +330,7 @@ def test_a_mask_reaches_layers_behind_a_composite() -> None:
         assert_same(original, copy_model(original), batch)
 
 
-def test_a_composite_that_cannot_be_traced_is_kept_whole_and_says_why() -> None:
+def test_a_composite_that_cannot_be_traced_is_kept_whole_with_the_reason() -> None:
     @keras.saving.register_keras_serializable("tests")
     class Strange(L.Layer):  # type: ignore[misc]
         def __init__(self, **kwargs: Any) -> None:
@@ -607,7 +607,7 @@ def test_tokens_of_a_batch_that_are_joined_and_taken_apart_stay_what_they_are(ba
 
 
 class Pair(L.Layer):  # type: ignore[misc]
-    """Gives two tensors and says that it gives one."""
+    """Gives two tensors and declares one."""
 
     def call(self, one: Any, other: Any) -> Any:
         return one + 1, other * 2

@@ -177,7 +177,7 @@ class Table(L.Layer):
 
 @keras.saving.register_keras_serializable("tests.state")
 class Shifted(L.Layer):
-    """A layer with a number of its own among its variables, and so many of these as it was told."""
+    """A layer with a number among its variables, of which it has as many as it was built with."""
 
     count = 2
 

@@ -17,7 +17,7 @@ from saikei.channels import channel_groups
 from saikei.graph import copy_model, read
 from saikei.testing import check_cut, randomise_statistics
 
-# KerasHub's T5 loses a mask and says so; other warnings are of its own imports.
+# KerasHub's T5 loses a mask and warns of it; other warnings are of its own imports.
 pytestmark = pytest.mark.filterwarnings("ignore")
 pytest.importorskip("keras_hub", reason="needs the extra 'kerashub'")
 from tests.integration.backbones import BACKBONES, made  # noqa: E402

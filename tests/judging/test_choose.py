@@ -63,8 +63,8 @@ def test_a_fusion_that_is_better_wins_with_a_model_of_all_data():
 
 def test_of_equally_good_fusions_the_simplest_is_taken():
     members = [member(2, 2, e, -e) for e in (1.2, -1.2)]
-    told = np.mean([keras.ops.convert_to_numpy(one(X))[:, 0] for one in members], axis=0)
-    y = (told > np.random.default_rng(5).random(400)).astype(int)
+    probabilities = np.mean([keras.ops.convert_to_numpy(one(X))[:, 0] for one in members], axis=0)
+    y = (probabilities > np.random.default_rng(5).random(400)).astype(int)
     choice = choose([Stack(folds=3), Average("learn"), Average()], members, (X, y))
     assert choice.fusion == Average()
     if choice.rivals[0].fusion != choice.fusion:

@@ -1,4 +1,4 @@
-"""`explain` says what the members of a fusion are worth, whichever way it is asked."""
+"""`explain` gives what the members of a fusion are worth, however it is called."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_members_and_weights_are_explained_as_the_model_that_they_make():
     fused = explain(Average(weights)(MEMBERS), HELD_OUT)
     apart = explain(MEMBERS, HELD_OUT, fusion=Average(weights))
     task = infer_task(MEMBERS[0], HELD_OUT[1])
-    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
-    stored = explain_predictions(task, said, HELD_OUT[1], weights)
+    outputs = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
+    stored = explain_predictions(task, outputs, HELD_OUT[1], weights)
     for other in (apart, stored):
         np.testing.assert_allclose(values(other), values(fused), atol=1e-6)
         assert other.removable.members == fused.removable.members
@@ -199,16 +199,16 @@ def test_the_text_names_members_and_those_that_can_go():
 
 
 def test_means_of_members_in_half_precision_are_taken_in_double():
-    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
+    outputs = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
     task = infer_task(MEMBERS[0], HELD_OUT[1])
-    half = [part.astype("float16") for part in said]
+    half = [part.astype("float16") for part in outputs]
     exact = explain_predictions(task, [part.astype("float64") for part in half], HELD_OUT[1])
     assert values(explain_predictions(task, half, HELD_OUT[1])) == pytest.approx(values(exact))
 
 
-def test_wrong_arguments_are_refused_with_the_mend():
+def test_wrong_arguments_are_refused_with_the_fix():
     task = infer_task(MEMBERS[0], HELD_OUT[1])
-    said = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
+    outputs = [predict(member, HELD_OUT)[1][0] for member in MEMBERS]
     y = HELD_OUT[1]
     with pytest.raises(FusionError, match="There is no data"):
         explain(Average()(MEMBERS))
@@ -217,15 +217,15 @@ def test_wrong_arguments_are_refused_with_the_mend():
     with pytest.raises(FusionError, match="orders=0"):
         explain(MEMBERS, HELD_OUT, orders=0)
     with pytest.raises(FusionError, match="1 members to explain"):
-        explain_predictions(task, said[:1], y)
+        explain_predictions(task, outputs[:1], y)
     with pytest.raises(FusionError, match="2 weights are given for 3 members"):
-        explain_predictions(task, said, y, (0.5, 0.5))
+        explain_predictions(task, outputs, y, (0.5, 0.5))
     with pytest.raises(FusionError, match="2 names are given for 3 members"):
-        explain_predictions(task, said, y, names=["a", "b"])
+        explain_predictions(task, outputs, y, names=["a", "b"])
     with pytest.raises(DataError, match="Member 2 predicts NaN"):
-        explain_predictions(task, [said[0], np.full_like(said[1], np.nan), said[2]], y)
+        explain_predictions(task, [outputs[0], np.full_like(outputs[1], np.nan), outputs[2]], y)
     with pytest.raises(DataError, match="89 labels do not fit 90 predictions"):
-        explain_predictions(task, said, y[:-1])
+        explain_predictions(task, outputs, y[:-1])
 
 
 def test_one_row_has_no_errors():

@@ -136,8 +136,8 @@ def test_every_row_is_scored_once_by_a_fit_on_the_other_folds():
     np.testing.assert_array_equal(nested.rows, np.arange(200))
     for train, test in folds:
         fused = Average("learn")(make_members(), (X[train], Y[train]))
-        told = keras.ops.convert_to_numpy(fused(X[test]))
-        np.testing.assert_allclose(nested.outputs[0][test], told, atol=1e-5)
+        expected = keras.ops.convert_to_numpy(fused(X[test]))
+        np.testing.assert_allclose(nested.outputs[0][test], expected, atol=1e-5)
     assert nested.score.loss == pytest.approx(nested.losses.mean())
     assert nested.to_dict()["n"] == 200
 

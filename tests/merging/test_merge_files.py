@@ -205,14 +205,14 @@ def test_files_that_hold_other_tensors_are_refused_by_name(tmp_path: Path) -> No
 
     one, out = np.ones((2, 3), np.float32), tmp_path / "out.safetensors"
     a = made("a.safetensors", k=one, n=np.arange(2))
-    for other, said in [
+    for other, message in [
         (made("b.safetensors", k=one), "other tensors .'n' is in one"),
         (made("c.safetensors", k=one.T.copy(), n=np.arange(2)), r"Tensor 'k' is float32 of \(2, 3"),
         (made("d.safetensors", k=one.astype(np.float16), n=np.arange(2)), "and float16 of"),
         (made("e.safetensors", k=one, n=np.arange(2) + 1), "Tensor 'n' is int64 and differs"),
         (made("f.safetensors", k=one * np.nan, n=np.arange(2)), "Tensor 'k'.*not finite"),
     ]:
-        with pytest.raises(FusionError, match=said):
+        with pytest.raises(FusionError, match=message):
             merge_files([a, other], out, check=False)
         assert not out.exists() and not list(tmp_path.glob(".draft*"))
 
@@ -233,8 +233,8 @@ def test_arguments_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (([a, a], tmp_path / "there.safetensors"), {}, InputError, "exists"),
         (([a, a], tmp_path / "no" / "out.safetensors"), {}, InputError, "no folder"),
     ]
-    for arguments, named, kind, said in cases:
-        with pytest.raises(kind, match=said):
+    for arguments, named, kind, message in cases:
+        with pytest.raises(kind, match=message):
             merge_files(*arguments, **named)
     assert (tmp_path / "there.safetensors").read_bytes() == b"mine"
 

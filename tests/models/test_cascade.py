@@ -34,7 +34,7 @@ def test_threshold_0_gives_the_first_member_and_one_above_1_the_last(
 
 
 @pytest.mark.parametrize(("confidence", "combine"), PAIRS)
-def test_each_row_gets_what_the_stage_at_which_it_leaves_says(
+def test_each_row_gets_the_prediction_of_the_stage_at_which_it_leaves(
     confidence: Any, combine: Any
 ) -> None:
     x, made = rows(101), members()
@@ -52,7 +52,7 @@ def test_each_row_gets_what_the_stage_at_which_it_leaves_says(
 
 
 @pytest.mark.parametrize("confidence", CONFIDENCES)
-def test_confidence_is_what_its_formula_says(confidence: Any) -> None:
+def test_confidence_follows_its_formula(confidence: Any) -> None:
     generator = np.random.default_rng(0)
     p, q = generator.dirichlet(np.ones(5), size=(2, 20)).astype("float32")
     for outputs, logits in (((q, p), False), ((np.log(q), np.log(p)), True)):
@@ -107,7 +107,7 @@ def test_predictions_do_not_depend_on_the_batches_or_the_order(batch_size: int) 
     np.testing.assert_allclose(predicted(cascade, x[:1]), expected[:1], atol=1e-6)
 
 
-def test_as_a_function_a_batch_and_a_plain_model_it_says_the_same(tmp_path: Any) -> None:
+def test_as_a_function_a_batch_and_a_plain_model_it_predicts_the_same(tmp_path: Any) -> None:
     x = rows(64)
     for combine in ("last", "average"):
         cascade = Cascade(thresholds=(0.7, 0.6), combine=combine)(members())
@@ -134,7 +134,7 @@ def test_a_cascade_is_saved_and_loaded(tmp_path: Any) -> None:
         assert loaded.evaluate(x, y, verbose=0) == pytest.approx(cascade.evaluate(x, y, verbose=0))
 
 
-def test_evaluate_measures_what_predict_says() -> None:
+def test_evaluate_measures_what_predict_gives() -> None:
     x = rows(90)
     y = labels(x)
     cascade = Cascade(thresholds=(0.7, 0.6))(members())
@@ -244,7 +244,7 @@ def test_half_precision_members_make_a_cascade() -> None:
     )
 
 
-def test_an_edit_says_that_it_would_lose_the_exits() -> None:
+def test_an_edit_that_would_lose_the_exits_is_refused() -> None:
     cascade = Cascade(thresholds=(0.7, 0.7))(members())
     with pytest.raises(EditError, match=r"is a cascade.*all members run.*edit its members"):
         sk.RemoveNoOps()(cascade)

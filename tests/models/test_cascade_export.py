@@ -45,7 +45,7 @@ def test_a_call_skips_members_when_the_whole_batch_has_left(
 
 
 @needs_tensorflow
-def test_a_saved_model_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
+def test_a_saved_model_has_a_branch_and_predicts_the_same(tmp_path: Path) -> None:
     tf = pytest.importorskip("tensorflow")
     x, model = rows(40), cascade()
     model.export(tmp_path / "cascade", verbose=False)
@@ -58,7 +58,7 @@ def test_a_saved_model_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
 
 
 @needs_tensorflow
-def test_onnx_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
+def test_onnx_has_a_branch_and_predicts_the_same(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
@@ -74,7 +74,7 @@ def test_onnx_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
 
 @needs_tensorflow
 @pytest.mark.slow
-def test_litert_has_a_branch_and_says_the_same(tmp_path: Path) -> None:
+def test_litert_has_a_branch_and_predicts_the_same(tmp_path: Path) -> None:
     lite = pytest.importorskip("tensorflow").lite
     x, model = rows(40), cascade()
     path = str(tmp_path / "cascade.tflite")

@@ -1,4 +1,4 @@
-"""Edits that say that they are exact are, over random graphs."""
+"""Edits that are declared exact are exact, over random graphs."""
 
 from __future__ import annotations
 

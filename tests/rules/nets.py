@@ -19,7 +19,7 @@ def checked(
     for seed in range(2):
         also = loaded if seed == 0 else False
         check = assert_cuts_exactly(model, share=0.4, seed=seed, readers=readers, loaded=also)
-        assert check.spread > 1e-4, "no signal reaches the output, so the check says nothing"
+        assert check.spread > 1e-4, "no signal reaches the output, so the check shows nothing"
     return {group.name: int(group.free.sum()) for group in channel_groups(model)}
 
 

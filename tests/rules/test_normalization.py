@@ -1,4 +1,4 @@
-"""Normalisation and scaling pass channels; statistics over channels say that they change."""
+"""Normalisation and scaling pass channels; statistics over channels are marked as changed."""
 
 from __future__ import annotations
 

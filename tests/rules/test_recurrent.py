@@ -62,7 +62,7 @@ def test_cells_on_top_of_each_other_are_cut_each_for_itself(
     assert checked(sequence(both)) == expected
 
 
-def test_stacked_cells_are_counted_and_a_cell_of_ones_own_is_said_to_be_unknown() -> None:
+def test_stacked_cells_are_counted_and_a_custom_cell_is_reported_as_unknown() -> None:
     found = profile(sequence(L.RNN([L.LSTMCell(7), L.GRUCell(6)], name="r")), latency=False)
     macs = {layer.name: layer.macs for layer in found.layers}
     assert macs["r"] == 5 * (8 * 28 + 7 * 28 + 7 * 18 + 6 * 18)

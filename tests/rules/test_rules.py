@@ -145,7 +145,7 @@ def test_a_shared_reshape_cuts_both_of_its_calls_alike() -> None:
     assert checked(model) == {"a": 6, "out": 0}
 
 
-def test_a_layer_without_a_rule_pins_what_it_touches_and_says_so() -> None:
+def test_a_layer_without_a_rule_pins_what_it_touches_with_the_reason() -> None:
     wrapped = Remembering(name="memory")
     model = keras.Sequential(
         [keras.Input((5, 3)), L.Conv1D(4, 1, name="a"), wrapped, L.Flatten(), L.Dense(2)]

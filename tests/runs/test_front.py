@@ -1,4 +1,4 @@
-"""The Pareto front is what a comparison of every pair says it is."""
+"""The Pareto front is what a comparison of every pair gives."""
 
 from __future__ import annotations
 

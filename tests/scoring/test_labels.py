@@ -88,7 +88,9 @@ def test_two_outputs_count_as_in_keras(weights: Any) -> None:
     assert sk.evaluate(model, (X, y, *given)).value == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_a_loss_that_is_given_or_of_the_original_says_what_is_ignored(tagger: keras.Model) -> None:
+def test_a_given_loss_or_that_of_the_original_decides_what_is_ignored(
+    tagger: keras.Model,
+) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=255)
     known = RNG.random((N, T)) < 0.7
     data = X, np.where(known, TAGS, 255)
@@ -224,8 +226,8 @@ def test_an_average_of_calibrated_members_or_of_logits_keeps_the_mask(space: Any
     twins = [make_tagger(seed, masks=False) for seed in (1, 2)]
     assert with_masks(X)._keras_mask is not None
     combined = fusion.fit_head(sk.fusion.evidence.gather(members, (X, TAGS)))
-    said = [(twin.predict_on_batch(X),) for twin in twins]
-    (expected,) = combined.predict(sk.fusion.evidence.MemberOutputs(tuple(said)))
+    outputs = [(twin.predict_on_batch(X),) for twin in twins]
+    (expected,) = combined.predict(sk.fusion.evidence.MemberOutputs(tuple(outputs)))
     np.testing.assert_allclose(with_masks.predict_on_batch(X), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -292,7 +294,7 @@ def test_distillation_weighs_labels_and_teacher_alike() -> None:
 
 
 def test_distillation_leaves_padding_to_itself() -> None:
-    """What the teacher says of padding moves nothing."""
+    """The teacher's predictions of padding have no effect."""
     found = []
     for bias in (0.0, 3.0):
         teacher, student = make_tagger(5), make_tagger(6)

@@ -1,4 +1,4 @@
-"""Scores agree with Keras and scikit-learn, and their intervals mean what they say."""
+"""Scores agree with Keras and scikit-learn, and their intervals cover as often as they claim."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ def test_several_outputs_are_scored_by_their_summed_loss():
     inputs = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     y = [inputs.argmax(1), inputs[:, 0]]
     score = evaluate(model, (inputs, y))
-    said = [np.asarray(keras.ops.convert_to_numpy(part)) for part in model(inputs)]
+    predicted = [np.asarray(keras.ops.convert_to_numpy(part)) for part in model(inputs)]
     parts = [
         sample_losses(task, labels, output).mean()
-        for task, labels, output in zip((MULTICLASS, REGRESSION), y, said, strict=True)
+        for task, labels, output in zip((MULTICLASS, REGRESSION), y, predicted, strict=True)
     ]
     assert (score.name, score.greater_is_better) == ("loss", False)
     assert score.value == score.loss == pytest.approx(sum(parts), rel=1e-5)

@@ -41,7 +41,7 @@ def model(units=3, activation=None, *more):
         (3, None, FLAGS * 0.5, "regression", False, False),
     ],
 )
-def test_the_last_activation_and_the_labels_say_the_task(
+def test_the_last_activation_and_the_labels_give_the_task(
     units, activation, y, kind, sparse, from_logits
 ):
     task = infer_task(model(units, activation), y)
@@ -122,7 +122,7 @@ def test_labels_of_the_wrong_shape_get_one_line(net, y, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_loss_that_wants_other_labels_says_so():
+def test_a_loss_that_needs_other_labels_is_refused():
     with pytest.raises(DataError, match="takes one-hot rows"):
         infer_task(model(3, "softmax"), CLASSES, loss="categorical_crossentropy")
     with pytest.raises(InputError, match="no loss named 'mze'"):

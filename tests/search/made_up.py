@@ -56,7 +56,7 @@ def judge_of_number(truth: Any) -> Labelled:
 
 
 def right(judge: Labelled, count: int, first: int = 0) -> Outputs:
-    """What a model says that is right on `count` samples, from the sample `first` on."""
+    """The predictions of a model that is right on `count` samples, from the sample `first` on."""
     labels = judge.labels[0].values
     hit = np.zeros(len(labels), dtype=bool)
     hit[np.arange(first, first + count) % len(labels)] = True

@@ -66,7 +66,7 @@ def test_labels_that_there_are_give_the_others_their_form() -> None:
     assert result.baseline.validation.n == len(xv)
 
 
-def test_without_labels_nothing_tells_several_models_apart() -> None:
+def test_without_labels_several_models_cannot_be_compared() -> None:
     with pytest.raises(DataError, match="no labels to find the best of 2 models by"):
         run([dense(0), dense(1)], data().train[0])
 

@@ -82,9 +82,9 @@ def test_a_damaged_recipe_is_written_again_from_the_record(
 @pytest.mark.parametrize("content", [*GARBAGE, b'{"model": 3}', b"[]"])
 def test_a_damaged_fingerprint_is_named(stored: RunFolder, content: bytes) -> None:
     (stored.path / "fingerprint.json").write_bytes(content)
-    with pytest.raises(InputError, match="it is unknown which run .* give out= another") as said:
+    with pytest.raises(InputError, match="it is unknown which run .* give out= another") as refused:
         stored.check(FINGERPRINT)
-    assert "fingerprint" in str(said.value) and "\n" not in str(said.value)
+    assert "fingerprint" in str(refused.value) and "\n" not in str(refused.value)
 
 
 # --- the study ---
@@ -132,9 +132,9 @@ def test_a_damaged_study_is_begun_anew_and_asks_for_the_same(
 
 
 def test_a_study_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match=r"study\.db' cannot be written") as said:
+    with pytest.raises(DiskError, match=r"study\.db' cannot be written") as refused:
         study_at(tmp_path / "missing" / "study.db")
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(refused.value)
 
 
 # --- two at once ---

@@ -66,12 +66,12 @@ def test_a_saved_candidate_is_found_again_by_its_plan_alone(tmp_path: Path) -> N
     made = candidate("01-knapsack", recipe={"edits": []}, plan={"seed": 3})
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("adam", "mse")
-    said = np.arange(6.0).reshape(3, 2), np.ones((3, 1))
-    folder.save(made, model, said)
+    outputs = np.arange(6.0).reshape(3, 2), np.ones((3, 1))
+    folder.save(made, model, outputs)
     assert folder.finished("01-knapsack", {"seed": 3}) == made
     assert folder.finished("01-knapsack", {"seed": 4}) is None
     assert folder.finished("a2-pruned", {"seed": 3}) is None
-    for expected, stored in zip(said, folder.outputs("01-knapsack"), strict=True):
+    for expected, stored in zip(outputs, folder.outputs("01-knapsack"), strict=True):
         np.testing.assert_array_equal(stored, expected)
     recipe = folder.candidates / "01-knapsack" / "recipe.json"
     assert json.loads(recipe.read_text()) == {"edits": []}

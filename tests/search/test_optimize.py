@@ -232,7 +232,7 @@ def assert_same(a: Result, b: Result) -> None:
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_say(
+def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_influence(
     finished: Finished, tmp_path: Path
 ) -> None:
     again = search(finished.model, tmp_path / "run", test=None)
@@ -252,13 +252,13 @@ def test_a_finished_run_is_read_and_not_done_again(finished: Finished) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [({"seed": 5}, "settings"), ({"budget": sk.Budget(macs=0.4)}, "settings")],
 )
 def test_the_folder_of_other_settings_is_refused(
-    finished: Finished, change: dict[str, Any], says: str
+    finished: Finished, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=f"other {says}"):
+    with pytest.raises(InputError, match=f"other {message}"):
         search(finished.model, finished.folder, **change)
 
 

@@ -110,9 +110,9 @@ def test_labels_that_are_nan_are_refused_unless_the_loss_leaves_them_out() -> No
     x = np.random.default_rng(0).normal(size=(20, 4))
     y = np.where(np.arange(20) % 3, x[:, 0], np.nan)
 
-    def known(truth: Any, said: Any) -> Any:
+    def known(truth: Any, predicted: Any) -> Any:
         counts = keras.ops.logical_not(keras.ops.isnan(truth))
-        return keras.ops.mean(keras.ops.where(counts, (truth - said) ** 2, 0.0))
+        return keras.ops.mean(keras.ops.where(counts, (truth - predicted) ** 2, 0.0))
 
     with pytest.raises(DataError, match="hold NaN or infinite numbers in 7 of 20 rows"):
         search_data({"model": model}, (x, y), (x, y), None, 0)

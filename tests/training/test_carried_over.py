@@ -53,7 +53,7 @@ def test_distilling_a_cut_network_at_defaults_never_makes_it_worse(cut, validate
     assert history.learning_rate <= 3e-4
 
 
-def test_a_rate_for_fresh_weights_would_have_ruined_it_and_that_is_said(cut):
+def test_a_rate_for_fresh_weights_would_have_ruined_it_and_the_warning_names_it(cut):
     model, train, validation, student = cut
     before = evaluate(student, validation).value
     begin = [weight.tobytes() for weight in student.get_weights()]

@@ -1,4 +1,4 @@
-"""Digests tell rows apart and meet the same row again, however it comes."""
+"""Digests of different rows differ, and those of the same row agree in any format."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_wide_whole_numbers_that_float32_rounds_keep_apart():
     assert len(set(digest_rows(np.array([[2**24], [2**24 + 1], [2**40], [2**40 + 1]])))) == 4
 
 
-def test_several_inputs_come_in_any_order_and_text_is_told_apart():
+def test_several_inputs_come_in_any_order_and_text_is_distinguished():
     a, b = RNG.normal(size=(9, 3)), np.array([[f"word {i % 5}"] for i in range(9)])
     digests = digest_rows([a, b])
     np.testing.assert_array_equal(digest_rows({"text": b, "numbers": a}), digests)

@@ -193,7 +193,7 @@ def test_arguments_out_of_range_are_refused(arguments):
         quick(classifier(), (X, CLASSES), **arguments)
 
 
-def test_a_training_that_runs_away_says_so_and_leaves_usable_weights():
+def test_a_training_that_diverges_warns_and_leaves_usable_weights():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(1)], name="net")
     with pytest.raises(WorkError, match="'net' is no longer a number in epoch 1: lower"):
         quick(model, (X * 1e30, X[:, 0]), learning_rate=1e30)

@@ -192,13 +192,13 @@ def test_the_schedule_is_the_cubic_and_never_goes_back(how: str) -> None:
 
 def test_the_best_epoch_is_one_at_the_whole_sparsity() -> None:
     model = network()
-    # It learns to contradict what it said at first: validation gets worse and worse.
+    # It learns to contradict what it predicted at first: validation gets worse and worse.
     x, _ = data()
-    said = keras.ops.convert_to_numpy(model(x, training=False)).argmax(axis=1)
+    predicted = keras.ops.convert_to_numpy(model(x, training=False)).argmax(axis=1)
     history = fit(
         model,
-        (x, (said + 1) % 3),
-        (x, said),
+        (x, (predicted + 1) % 3),
+        (x, predicted),
         epochs=6,
         batch_size=16,
         learning_rate=0.01,

@@ -87,14 +87,14 @@ def test_the_order_of_the_classes_of_a_map_is_found():
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("rows", [4, 12, 60, 1000])
-def test_what_says_nothing_of_the_labels_has_no_order(rows, seed):
+def test_predictions_without_information_on_the_labels_have_no_order(rows, seed):
     generator = np.random.default_rng(seed)
     y = generator.integers(0, 3, rows)
     noise = special.softmax(generator.normal(size=(rows, 3)), axis=-1)
     constant = np.tile(special.softmax(generator.normal(size=3)), (rows, 1))
     uneven = np.where(generator.uniform(size=rows) < 0.9, 2, y)
-    for said, truth in ((noise, y), (constant, y), (constant, uneven), (noise, uneven)):
-        assert other_order(made_up.task(outputs=3), truth, said) is None
+    for outputs, truth in ((noise, y), (constant, y), (constant, uneven), (noise, uneven)):
+        assert other_order(made_up.task(outputs=3), truth, outputs) is None
 
 
 def test_a_class_without_rows_is_no_reason():

@@ -11,7 +11,7 @@ from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 
-def said(kind, seed=0, rows=2000):
+def outputs_and_labels(kind, seed=0, rows=2000):
     """Logits that are sure as they should be, and labels drawn from them."""
     generator = np.random.default_rng(seed)
     logits = 2 * generator.normal(
@@ -27,7 +27,7 @@ def said(kind, seed=0, rows=2000):
 @pytest.mark.parametrize("from_logits", [True, False])
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
 def test_the_temperature_makes_no_difference(kind, from_logits):
-    logits, y = said(kind)
+    logits, y = outputs_and_labels(kind)
     task = made_up.task(kind, logits.shape[1], from_logits=from_logits)
     link = special.expit if kind != "multiclass" else lambda z: special.softmax(z, axis=-1)
     each = [z if from_logits else link(z) for z in (logits, 3 * logits, logits / 3)]
@@ -39,8 +39,8 @@ def test_the_temperature_makes_no_difference(kind, from_logits):
     assert skills(Labelled.of([task], [y]), [each[1]]).mean() < known[0] - 0.05
 
 
-def test_who_says_how_often_labels_occur_knows_nothing():
-    _, y = said("multiclass")
+def test_predicting_label_frequencies_has_no_skill():
+    _, y = outputs_and_labels("multiclass")
     share = np.bincount(y) / len(y)
     task = made_up.task(outputs=3)
     assert skills(Labelled.of([task], [y]), [np.tile(share, (len(y), 1))]).mean() == pytest.approx(
@@ -49,8 +49,8 @@ def test_who_says_how_often_labels_occur_knows_nothing():
 
 
 def test_regression_has_skill_and_no_share_that_is_right():
-    (said_,), y = made_up.numbers(members=1, rows=500)
+    (predicted,), y = made_up.numbers(members=1, rows=500)
     task = made_up.task("regression", 2)
-    left = np.mean((said_ - y) ** 2) / np.mean((y - y.mean(axis=0)) ** 2)
-    assert tempered_skill(task, y, said_) == pytest.approx(1 - left)
-    assert rightness([task], [y], [said_]) is None
+    left = np.mean((predicted - y) ** 2) / np.mean((y - y.mean(axis=0)) ** 2)
+    assert tempered_skill(task, y, predicted) == pytest.approx(1 - left)
+    assert rightness([task], [y], [predicted]) is None

@@ -1,4 +1,4 @@
-"""Weights for each class are never worse than shared ones, and as good as they say."""
+"""Weights for each class are never worse than shared ones, and as good as they report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def mixed(task, predictions, table):
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(TASKS), st.integers(0, 10**6), st.integers(2, 5), st.floats(0.1, 5))
-def test_they_are_never_worse_than_shared_weights_and_lose_what_they_say(
+def test_they_are_never_worse_than_shared_weights_and_have_the_loss_that_they_report(
     task, seed, members, spread
 ):
     predictions, y = made(task, seed, members, spread=spread)

@@ -1,4 +1,4 @@
-"""Averages in either space are what NumPy says they are, and the same in arrays and in a graph."""
+"""Averages in either space equal those of NumPy, and the same in arrays and in a graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def outputs_of(link, z):
     return squash.get(link, lambda z: z)(z)
 
 
-def say(pool, parts):
+def predict(pool, parts):
     return keras.ops.convert_to_numpy(pool(list(parts)))
 
 
@@ -47,8 +47,8 @@ def test_the_mean_of_logits_is_the_geometric_mean_of_probabilities_brought_to_su
     geometric = stats.gmean(p.astype("float64"), axis=0, weights=weights[:, None, None])
     geometric /= geometric.sum(-1, keepdims=True)
     mean = special.softmax(np.average(z, axis=0, weights=weights), -1)
-    np.testing.assert_allclose(say(pool, p), geometric, atol=2e-6)
-    np.testing.assert_allclose(say(pool, p), mean, atol=2e-6)
+    np.testing.assert_allclose(predict(pool, p), geometric, atol=2e-6)
+    np.testing.assert_allclose(predict(pool, p), mean, atol=2e-6)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -59,7 +59,7 @@ def test_a_median_is_numpys_brought_to_sum_1_after_a_softmax(link, count):
     if link == "softmax":
         median /= median.sum(-1, keepdims=True)
     pool = OutputPool(link, None, "median", (1 / count,) * count)
-    np.testing.assert_allclose(say(pool, parts), median, atol=1e-6)
+    np.testing.assert_allclose(predict(pool, parts), median, atol=1e-6)
 
 
 def test_a_median_of_logits_is_taken_before_the_softmax():
@@ -67,7 +67,7 @@ def test_a_median_of_logits_is_taken_before_the_softmax():
     log_p = special.log_softmax(z, -1)
     pool = OutputPool("softmax", "logit", "median", (1 / 3,) * 3)
     expected = special.softmax(np.median(log_p, axis=0), -1)
-    np.testing.assert_allclose(say(pool, special.softmax(z, -1)), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(pool, special.softmax(z, -1)), expected, atol=1e-6)
 
 
 def test_a_mean_with_a_table_weighs_each_class_with_its_row_and_is_brought_to_sum_1():
@@ -76,10 +76,10 @@ def test_a_mean_with_a_table_weighs_each_class_with_its_row_and_is_brought_to_su
     assert not np.allclose(expected.sum(-1), 1, atol=1e-2)
     expected /= expected.sum(-1, keepdims=True)
     pool = OutputPool("softmax", None, "mean", TABLE)
-    np.testing.assert_allclose(say(pool, p), expected, atol=1e-6)
+    np.testing.assert_allclose(predict(pool, p), expected, atol=1e-6)
     one = OutputPool("sigmoid", None, "mean", TABLE)
     np.testing.assert_allclose(
-        say(one, special.expit(logits())),
+        predict(one, special.expit(logits())),
         np.einsum("mnc,cm->nc", special.expit(logits()), np.array(TABLE)),
         atol=1e-6,
     )
@@ -91,7 +91,7 @@ def test_temperatures_divide_logits_before_anything_is_averaged(link):
     pool = OutputPool(link, None, "mean", SOME, tuple(hot))
     each = outputs_of(link, z / hot[:, None, None])
     expected = np.average(each, axis=0, weights=SOME)
-    np.testing.assert_allclose(say(pool, outputs_of(link, z)), expected, atol=2e-6)
+    np.testing.assert_allclose(predict(pool, outputs_of(link, z)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("temperatures", [None, (0.7, 1.0, 2.5)])
@@ -106,9 +106,9 @@ def test_arrays_and_graph_give_the_same(link, space, how, weights, temperatures)
     pool = Pool((OutputPool(link, space, how, weights, temperatures),))
     inputs = [keras.Input((4,), name=f"x{number}") for number in range(3)]
     graph = keras.Model(inputs, pool.connect(MemberOutputs(tuple((one,) for one in inputs)))[0])
-    said = keras.ops.convert_to_numpy(graph(list(parts)))
+    outputs = keras.ops.convert_to_numpy(graph(list(parts)))
     (fitted,) = pool.predict(MemberOutputs(tuple((one,) for one in parts)))
-    np.testing.assert_allclose(said, fitted, atol=1e-6)
+    np.testing.assert_allclose(outputs, fitted, atol=1e-6)
     if link == "softmax":
         np.testing.assert_allclose(fitted.sum(-1), 1, atol=1e-6)
 
@@ -117,7 +117,7 @@ def test_arrays_and_graph_give_the_same(link, space, how, weights, temperatures)
 def test_members_that_are_certain_make_no_nan_in_logit_space(link):
     certain = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]], dtype="float32")
     pool = OutputPool(link, "logit", "mean", SOME, (0.5, 1.0, 2.0))
-    assert np.isfinite(say(pool, certain)).all()
+    assert np.isfinite(predict(pool, certain)).all()
 
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
@@ -160,8 +160,8 @@ def test_weights_for_each_class_ask_for_classes_on_the_last_axis():
 def test_sequences_and_maps_are_averaged_position_by_position():
     p = special.softmax(logits(rows=30), -1).reshape(3, 2, 5, 3, 4)
     pool = OutputPool("softmax", "logit", "mean", TABLE)
-    flat = say(pool, p.reshape(3, 30, 4)).reshape(2, 5, 3, 4)
-    np.testing.assert_allclose(say(pool, p), flat, atol=1e-6)
+    flat = predict(pool, p.reshape(3, 30, 4)).reshape(2, 5, 3, 4)
+    np.testing.assert_allclose(predict(pool, p), flat, atol=1e-6)
     inputs = [keras.Input((5, 3, 4)) for _ in range(3)]
     graph = keras.Model(inputs, layers.Identity()(pool(inputs)))
     np.testing.assert_allclose(keras.ops.convert_to_numpy(graph(list(p))), flat, atol=1e-6)

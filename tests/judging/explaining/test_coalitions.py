@@ -1,4 +1,4 @@
-"""What a fusion says when members are absent."""
+"""What a fusion predicts when members are absent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from saikei.scoring.labelled import Labelled
 from tests.judging.explaining import made_up
 
 MEMBERS, Y = made_up.classes(members=3)
-SAID = MemberOutputs(tuple((part,) for part in MEMBERS))
+PREDICTIONS = MemberOutputs(tuple((part,) for part in MEMBERS))
 PRIOR = Labelled.of((made_up.task(),), (Y,)).prior((MEMBERS[0],))
 
 
@@ -38,7 +38,7 @@ def cascade(exits, members):
 @pytest.mark.parametrize("combine", ["last", "average"])
 def test_rows_go_past_members_of_a_cascade_that_are_absent(confidence, combine):
     exits = Exits((0.5, 0.4), confidence, combine)
-    coalitions = CascadeCoalitions(SAID, exits, PRIOR)
+    coalitions = CascadeCoalitions(PREDICTIONS, exits, PRIOR)
     for used in ([0], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]):
         present = np.isin(np.arange(3), used)
         thresholds = tuple(exits.thresholds[i] for i in used[:-1])
@@ -47,26 +47,26 @@ def test_rows_go_past_members_of_a_cascade_that_are_absent(confidence, combine):
     assert coalitions.outputs(np.zeros(3, bool)) is PRIOR
 
 
-def test_what_is_absent_is_heard_as_its_mean():
-    heard = []
+def test_what_is_absent_counts_as_its_mean():
+    given = []
 
-    def fusion(said):
-        heard.append(said)
-        return said.outputs[0]
+    def fusion(predictions):
+        given.append(predictions)
+        return predictions.outputs[0]
 
     features = tuple((part[:, :1],) for part in MEMBERS)
-    said = MemberOutputs(SAID.outputs, features, raw=(MEMBERS[0],))
-    ImputedCoalitions.of(said, fusion).outputs(np.array([True, False, True]))
-    (told,) = heard
-    assert told.outputs[0][0] is MEMBERS[0]
-    assert told.raw[0] is MEMBERS[0]
-    np.testing.assert_allclose(told.outputs[1][0], np.tile(MEMBERS[1].mean(axis=0), (60, 1)))
-    np.testing.assert_allclose(told.features[1][0], features[1][0].mean())
-    assert told.features[2][0] is features[2][0]
+    predictions = MemberOutputs(PREDICTIONS.outputs, features, raw=(MEMBERS[0],))
+    ImputedCoalitions.of(predictions, fusion).outputs(np.array([True, False, True]))
+    (imputed,) = given
+    assert imputed.outputs[0][0] is MEMBERS[0]
+    assert imputed.raw[0] is MEMBERS[0]
+    np.testing.assert_allclose(imputed.outputs[1][0], np.tile(MEMBERS[1].mean(axis=0), (60, 1)))
+    np.testing.assert_allclose(imputed.features[1][0], features[1][0].mean())
+    assert imputed.features[2][0] is features[2][0]
 
 
 def test_a_mean_of_nobody_that_counts_is_the_prior():
-    coalitions = MeanCoalitions(SAID, (0.5, 0.5, 0.0), PRIOR)
+    coalitions = MeanCoalitions(PREDICTIONS, (0.5, 0.5, 0.0), PRIOR)
     assert coalitions.outputs(np.array([False, False, True])) is PRIOR
     np.testing.assert_allclose(PRIOR[0][0], np.bincount(Y) / len(Y))
     np.testing.assert_allclose(coalitions.outputs(np.array([True, False, True]))[0], MEMBERS[0])

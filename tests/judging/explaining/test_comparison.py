@@ -103,7 +103,7 @@ def test_the_calibration_curve_is_that_of_scikit_learn():
 
 
 def test_the_calibration_error_is_the_mean_distance():
-    # Half say 0.9 and are right in 3 of 4, half say 0.6 and always are.
+    # Half predict 0.9 and are right in 3 of 4, half predict 0.6 and always are.
     p = np.array([0.9] * 4 + [0.6] * 4)
     happened = np.array([1, 1, 1, 0, 1, 1, 1, 1])
     assert reliability(p, happened).error == pytest.approx((0.15 + 0.4) / 2)

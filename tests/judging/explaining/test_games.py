@@ -19,8 +19,10 @@ WEIGHTS = (0.4, 0.3, 0.2, 0.1)
 
 
 def mean_coalitions(tasks, labels, members, weights=WEIGHTS):
-    said = MemberOutputs(tuple(tuple(parts) for parts in members))
-    return MeanCoalitions(said, weights, Labelled.of(tasks, labels).prior(said.outputs[0]))
+    predictions = MemberOutputs(tuple(tuple(parts) for parts in members))
+    return MeanCoalitions(
+        predictions, weights, Labelled.of(tasks, labels).prior(predictions.outputs[0])
+    )
 
 
 def one(task, data, **options):
@@ -86,7 +88,7 @@ def test_a_coalition_loses_what_the_scaled_mean_of_its_members_loses(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_nobody_says_how_often_each_label_occurs_which_no_constant_beats(case):
+def test_the_empty_coalition_predicts_label_frequencies_which_no_constant_beats(case):
     (tasks, labels, mean), _ = CASES[case]
     lost = game_of(tasks, labels, mean, "loss").losses(all_coalitions(4)[:1])[0].mean()
     (prior,) = mean.prior
@@ -149,8 +151,10 @@ def test_folds_are_joined_in_the_order_of_their_rows():
     rows = [np.arange(0, 60, 2), np.arange(1, 60, 2)]
     parts = []
     for here, weights in zip(rows, (WEIGHTS, WEIGHTS[::-1]), strict=True):
-        said = mean.predictions.map(lambda array, here=here: array[here])
-        parts.append((here, MeanCoalitions(said, weights, tuple(p[here] for p in mean.prior))))
+        predictions = mean.predictions.map(lambda array, here=here: array[here])
+        parts.append(
+            (here, MeanCoalitions(predictions, weights, tuple(p[here] for p in mean.prior)))
+        )
     joined = JoinedCoalitions(mean.predictions, tuple(parts))
     game = game_of(tasks, labels, joined, "loss")
     assert isinstance(game, JoinedGame)

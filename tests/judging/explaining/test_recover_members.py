@@ -66,7 +66,7 @@ def test_a_mean_in_logit_space_is_found_behind_its_activation(head):
 
 
 @pytest.mark.parametrize("head", ["softmax", "linear"])
-def test_weights_for_each_class_and_medians_hear_means_of_the_absent(head):
+def test_weights_for_each_class_and_medians_read_means_of_the_absent(head):
     x, y = HELD_OUT
     labels = x[:, :CLASSES] if head == "linear" else y
     members = [net(seed, head=head) for seed in range(3)]

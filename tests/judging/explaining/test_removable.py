@@ -17,8 +17,8 @@ from tests.judging.explaining import made_up
 def game(members, y, task=None, weights=None):
     task = task or made_up.task()
     weights = weights or (1 / len(members),) * len(members)
-    said = MemberOutputs(tuple((part,) for part in members))
-    mean = MeanCoalitions(said, weights, Labelled.of((task,), (y,)).prior((members[0],)))
+    outputs = MemberOutputs(tuple((part,) for part in members))
+    mean = MeanCoalitions(outputs, weights, Labelled.of((task,), (y,)).prior((members[0],)))
     return game_of((task,), (y,), mean, "loss")
 
 

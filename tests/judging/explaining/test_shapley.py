@@ -1,4 +1,4 @@
-"""Shapley values have the properties that define them, and samples come as near as they say."""
+"""Shapley values have the properties that define them, and samples are as near as their errors."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_errors_over_rows_are_those_of_the_values_of_each_row():
     assert exact_shapley(random_game(3, rows=1)).errors.tolist() == [0.0] * 3
 
 
-def test_samples_lie_about_the_exact_values_as_far_as_they_say():
+def test_samples_are_as_far_from_the_exact_values_as_their_errors():
     game = random_game(8, rows=20)
     exact = exact_shapley(game).values
     draws = [sampled_shapley(game, 64, seed) for seed in range(40)]
