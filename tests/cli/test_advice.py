@@ -7,6 +7,7 @@ import pytest
 from saikei.cli.advice import as_options
 
 OPTIONS = ["--check", "--no-check", "--rows", "--out", "--no-latency", "--batch-size", "--dtype"]
+OPTIONS += ["--allow-in-sample"]
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ OPTIONS = ["--check", "--no-check", "--rows", "--out", "--no-latency", "--batch-
         ("give out= a new folder", "give --out a new folder"),
         ("measured with latency=False: omit", "measured with --no-latency: omit"),
         ("set batch_size=32.", "set --batch-size 32."),
+        ("override with allow_in_sample=True.", "override with --allow-in-sample."),
     ],
 )
 def test_arguments_become_options(message: str, typed: str) -> None:

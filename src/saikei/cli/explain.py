@@ -57,6 +57,9 @@ def explain(
         Path | None,
         typer.Option(help="For one model: an HTML file with charts and, of images, pictures."),
     ] = None,
+    allow_in_sample: Annotated[
+        bool, typer.Option(help="Explain even on rows that a model is known to be trained on.")
+    ] = False,
     overwrite: Overwrite = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -94,6 +97,7 @@ def explain(
         metric=metric,
         class_names=archive.classes or None,
         seed=seed,
+        allow_in_sample=allow_in_sample,
     )
     if out is not None:
         _write(explained, out)
