@@ -98,7 +98,9 @@ def run_command(arguments: Sequence[str]) -> int:
             try:
                 command.invoke(context)
             except SaikeiError as error:
-                error.args = (as_options(str(error), _options_of(command, context)),)
+                error.args = (
+                    as_options(str(error), _options_of(command, context.invoked_subcommand)),
+                )
                 raise
     except typer.Exit as error:
         return error.exit_code
@@ -109,10 +111,10 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _options_of(command: Any, context: typer.Context) -> list[str]:
-    """The options of the command that was invoked, such as `--check` and `--no-check`."""
-    invoked = command.commands[context.invoked_subcommand]
-    return [name for one in invoked.params for name in (*one.opts, *one.secondary_opts)]
+def _options_of(app: Any, command: str | None) -> list[str]:
+    """The options of a command, such as `--check` and `--no-check`."""
+    known = [] if command is None else app.commands[command].params
+    return [name for one in known for name in (*one.opts, *one.secondary_opts)]
 
 
 @contextmanager
