@@ -95,6 +95,31 @@ def test_shapes_behind_a_replacement_follow() -> None:
     assert changed.spec(ref_of(changed, "conv")).shape == (None, 6, 6, 2)
 
 
+def test_a_remembered_shape_is_that_of_the_same_config_and_input() -> None:
+    x = keras.Input((8, 8, 1))
+    y = layers.MaxPooling2D(2, name="pool")(x)
+    graph = read(keras.Model(x, layers.Conv2D(2, 3, name="conv")(y)))
+
+    def shape(size: int) -> tuple[int | None, ...]:
+        pool = new_operation("pool", layers.AveragePooling2D(size))
+        return replace_operations(graph, {"pool": (pool,)}).calls[-1].outputs[0].shape
+
+    assert [shape(size)[1] for size in (1, 2, 1)] == [6, 2, 6]
+
+
+def test_shapes_of_own_functions_are_not_remembered() -> None:
+    def widened(factor: int) -> keras.Model:
+        x = keras.Input((4,))
+        own = layers.Lambda(lambda t: keras.ops.tile(t, (1, factor)), name="own")
+        y = layers.Activation("relu", name="relu")(x)
+        return keras.Model(x, own(y))
+
+    for factor in (2, 3):
+        graph = read(widened(factor))
+        changed = replace_operations(graph, {"relu": (new_operation("relu", layers.ReLU()),)})
+        assert changed.spec(changed.output_refs()[0]).shape == (None, 4 * factor)
+
+
 def test_a_layer_that_cannot_take_its_new_input_is_named() -> None:
     x = keras.Input((8, 8, 1))
     y = layers.Flatten(name="flat")(layers.MaxPooling2D(2, name="pool")(x))

@@ -160,6 +160,30 @@ class Edit(Jsonable, ABC):
         layers, exclude = getattr(self, "layers", ()), getattr(self, "exclude", ())
         return name not in exclude and (not layers or name in layers)
 
+    def graphs(
+        self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
+    ) -> tuple[Graph, Graph]:
+        """The graph of a model and the edited one, of which no model is built yet.
+
+        Args:
+            model: As in `__call__`.
+            data: As in `__call__`.
+            input_shape: As in `__call__`.
+
+        Raises:
+            ModelError: When the model cannot be read.
+            EditError: When the edit cannot be applied; for a cascade too.
+        """
+        if isinstance(model, CascadeModel):
+            raise EditError(
+                f"Model '{model.name}' is a cascade, and an edit would make one graph of it, in "
+                "which all members run: edit its members (.members) and make a Cascade of them, "
+                "with thresholds of their own; or edit copy_model(it), where all may run."
+            )
+        data = task_data(model, data)
+        graph = self.read(model, data, input_shape)
+        return graph, self.apply(graph, data)
+
     @checked
     def __call__(
         self, model: keras.Model, data: Any = None, input_shape: InputShape | None = None
@@ -187,15 +211,7 @@ class Edit(Jsonable, ABC):
                 whose exits would be lost.
             WorkError: When the model that was built does not keep the budget.
         """
-        if isinstance(model, CascadeModel):
-            raise EditError(
-                f"Model '{model.name}' is a cascade, and an edit would make one graph of it, in "
-                "which all members run: edit its members (.members) and make a Cascade of them, "
-                "with thresholds of their own; or edit copy_model(it), where all may run."
-            )
-        data = task_data(model, data)
-        graph = self.read(model, data, input_shape)
-        changed = self.apply(graph, data)
+        graph, changed = self.graphs(model, data, input_shape)
         edited = build(changed, compiled=True)
         check_budget(self, graph, edited)
         return as_family_or_plain(edited, model, graph, changed)

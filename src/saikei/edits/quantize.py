@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -92,10 +95,27 @@ def _in_int8(graph: Graph, name: str) -> Operation:
         with cheap_initialisers(layer):
             layer(*args, **kwargs)
         load_weights(operation, layer)
-        layer.quantize("int8")
+        with _cheap_collection():
+            layer.quantize("int8")
     except (ValueError, TypeError, NotImplementedError) as error:
         raise EditError(
             f"Quantize: Keras cannot quantise layer '{name}' ({operation.kind}): "
             f"{in_one_line(error)}. Exclude it."
         ) from error
     return described(name, layer)
+
+
+@contextmanager
+def _cheap_collection() -> Iterator[None]:
+    """Keep Python's garbage collector from looking at objects that are there already.
+
+    Keras collects garbage whenever it deletes a variable, which takes longer than all the rest.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -190,8 +191,7 @@ class Call:
 
     def leaves(self) -> list[Any]:
         """All arguments, flattened: tensors as `TensorRef`, the rest as it is."""
-        # tree.flatten takes dataclasses as leaves.
-        return list(tree.flatten((self.args, dict(self.kwargs))))
+        return list(self._leaves)
 
     def slots(self) -> tuple[int | str, ...]:
         """For each of `leaves`, the position or keyword of the argument that it belongs to."""
@@ -201,7 +201,12 @@ class Call:
 
     def inputs(self) -> list[TensorRef]:
         """The tensors that the call reads, in order."""
-        return [leaf for leaf in self.leaves() if isinstance(leaf, TensorRef)]
+        return [leaf for leaf in self._leaves if isinstance(leaf, TensorRef)]
+
+    @cached_property
+    def _leaves(self) -> tuple[Any, ...]:
+        # tree.flatten takes dataclasses as leaves.
+        return tuple(tree.flatten((self.args, dict(self.kwargs))))
 
 
 @dataclass(frozen=True)

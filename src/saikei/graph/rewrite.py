@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,11 +15,15 @@ from keras import tree
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
 from saikei.graph.describe import layer_config, unused
-from saikei.graph.flat import Call, Graph, Operation, TensorRef, TensorSpec, Weight
+from saikei.graph.flat import Call, Graph, Operation, Shape, TensorRef, TensorSpec, Weight
 from saikei.graph.instantiate import cheap_initialisers, instantiate, weights_as_held
 from saikei.graph.kinds import kind_of
-from saikei.graph.per_step import spec_of
+from saikei.graph.per_step import steps_of
+from saikei.rules.activations import ELEMENTWISE, OWN
 
+# Shapes and dtypes that calls of layers of Keras give; as many are remembered.
+_REMEMBERED = 10_000
+_specs_of: dict[Any, tuple[tuple[Shape, str], ...]] = {}
 # Variables are identified by their `id`, which is never negative, so these keys are unused.
 _new_keys = itertools.count(-1, -1)
 
@@ -183,9 +188,10 @@ class _Writer:
 
     def _specified(self, call: Call) -> Call:
         operation = self._operations[call.operation]
-        made = _outputs(operation, *_mapped(call, lambda ref: _symbolic(self._spec(ref))))
         given = [self._spec(ref) for ref in call.inputs()]
-        specs = tuple(spec_of(tensor, operation.kind, given) for tensor in made)
+        steps = steps_of(operation.kind, given)
+        made = _outputs(operation, *_mapped(call, lambda ref: _symbolic(self._spec(ref))))
+        specs = tuple(TensorSpec(shape, dtype, steps) for shape, dtype in made)
         return replace(call, outputs=specs)
 
 
@@ -193,7 +199,59 @@ def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
     return keras.KerasTensor(spec.shape, dtype=spec.dtype)
 
 
-def _outputs(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+def _outputs(
+    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Shape, str], ...]:
+    """Shape and dtype of each output of the operation for symbolic tensors."""
+    key = _key(operation, args, kwargs)
+    if key is not None and key in _specs_of:
+        return _specs_of[key]
+    found = tuple(
+        (tuple(tensor.shape), str(tensor.dtype)) for tensor in _called(operation, args, kwargs)
+    )
+    if key is not None:
+        if len(_specs_of) >= _REMEMBERED:
+            _specs_of.clear()
+        _specs_of[key] = found
+    return found
+
+
+def _key(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A key that is equal for calls with outputs of equal shapes.
+
+    Returns:
+        The key; `None` where outputs may depend on more than config, weights and arguments.
+    """
+    source = operation.source
+    parts = internals.flattened_layers(source) or [source]
+    if operation.config is None or operation.quantised or operation.spectral:
+        return None
+    if not all(_follows_config(part) for part in parts):
+        return None
+    config = {name: value for name, value in operation.config.items() if name != "name"}
+    given = tree.map_structure(
+        lambda leaf: {"tensor": (leaf.shape, leaf.dtype)} if _is_tensor(leaf) else leaf,
+        (args, kwargs),
+    )
+    try:
+        text = json.dumps((config, given))
+    except (TypeError, ValueError):
+        return None
+    # Functions and classes that are not Keras's own have such names.
+    if '"registered_name": "' in text or OWN in text or ELEMENTWISE in text:
+        return None
+    trainable = tuple(getattr(part, "trainable", None) for part in parts)
+    shapes = tuple(weight.shape for weight in operation.weights.values())
+    return type(source), text, shapes, trainable, keras.config.floatx()
+
+
+def _follows_config(part: Any) -> bool:
+    """Whether it is one of Keras's own, without functions or vocabularies that configs lack."""
+    own = type(part).__module__.startswith("keras.")
+    return own and not isinstance(part, keras.layers.Lambda) and not hasattr(part, "adapt")
+
+
+def _called(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """The outputs of the operation for symbolic tensors."""
     instance = instantiate(operation)
     try:

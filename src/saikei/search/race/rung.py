@@ -15,7 +15,7 @@ from saikei.budget import Budget
 from saikei.distilling import StoredTeacher, train_part
 from saikei.edits import Recipe
 from saikei.errors import BudgetError, PinnedWarning, WorkError
-from saikei.graph import copy_model, fresh_model
+from saikei.graph import Graph, build, fresh_model, read
 from saikei.graph.internals import flattened_layers
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled, Outputs
@@ -102,7 +102,7 @@ def run_rung(shared: Shared, task: RungTask) -> RungResult:
         model, state, curves = _in_steps(shared, task)
         cost = _checked_cost(shared, task, model)
     else:
-        model = untrained(shared, task.plan)
+        model = untrained(shared, task.plan, refit=task.state is None)
         cost = _checked_cost(shared, task, model)
         planned = task.plan.settings.learning_rate
         if task.state is None:
@@ -133,36 +133,41 @@ def _checked_cost(shared: Shared, task: RungTask, model: keras.Model) -> Cost:
     return cost
 
 
-def untrained(shared: Shared, plan: Plan) -> keras.Model:
+def untrained(shared: Shared, plan: Plan, refit: bool = True) -> keras.Model:
     """The model of a plan before it is trained; in steps, only its structure.
 
     Args:
         shared: Models and data.
         plan: The candidate.
+        refit: Whether kept weights are refitted to data. Where others are loaded next, only the
+            structure counts.
 
     Raises:
         EditError: If the recipe cannot be applied.
     """
-    model = shared.originals[plan.parent]
-    # Where weights are drawn anew or trained halfway, only the structure counts.
-    data = shared.calibration if plan.weights == "kept" and plan.via is None else None
-    for recipe in (plan.recipe,) if plan.via is None else (plan.via, plan.step):
+    refit = refit and plan.weights == "kept" and plan.via is None
+    data = shared.calibration if refit else None
+    first, *then = (plan.recipe,) if plan.via is None else (plan.via, plan.step)
+    graph = _edited(shared.originals[plan.parent], first, data)
+    for recipe in then:
         if recipe is not None:
-            model = _edited(model, recipe, data)
+            graph = Recipe.from_dict(recipe).apply(graph, data)
     if plan.weights == "fresh":
-        model = fresh_model(model, plan.seed)
-    return _named(model, plan)
+        return fresh_model(graph, plan.seed, _name_of(plan))
+    return build(graph, _name_of(plan))
 
 
-def _edited(model: keras.Model, recipe: Mapping[str, Any], data: Any) -> keras.Model:
+def _edited(model: keras.Model, recipe: Mapping[str, Any] | None, data: Any) -> Graph:
+    if recipe is None:
+        return read(model)
     with warnings.catch_warnings():
         # The report lists them once.
         warnings.simplefilter("ignore", PinnedWarning)
-        return Recipe.from_dict(recipe)(model, data)
+        return Recipe.from_dict(recipe).graphs(model, data)[1]
 
 
-def _named(model: keras.Model, plan: Plan) -> keras.Model:
-    return copy_model(model, plan.name.replace("-", "_"))
+def _name_of(plan: Plan) -> str:
+    return plan.name.replace("-", "_")
 
 
 def _with_raised_rate(shared: Shared, task: RungTask, outputs: Outputs) -> RungTask:
@@ -243,12 +248,12 @@ def _in_steps(shared: Shared, task: RungTask) -> tuple[keras.Model, TrainingStat
     plan = task.plan
     assert plan.via is not None
     assert plan.step is not None
-    halfway = _edited(shared.originals[plan.parent], plan.via, shared.calibration)
-    halfway = _named(halfway, plan)
+    graph = _edited(shared.originals[plan.parent], plan.via, shared.calibration)
+    halfway = build(graph, _name_of(plan))
     first = _with_raised_rate(shared, task, shared.judge.predict(halfway))
     state, curves = _train(shared, first, halfway)
     halfway.set_weights(state.best_weights)
-    model = _named(_edited(halfway, plan.step, shared.calibration), plan)
+    model = build(_edited(halfway, plan.step, shared.calibration), _name_of(plan))
     then = _with_raised_rate(shared, task, shared.judge.predict(model))
     weights = tuple(model.get_weights())
     cut = replace(
@@ -273,7 +278,7 @@ def trained(shared: Shared, plan: Plan, state: TrainingState) -> keras.Model:
         plan: The candidate.
         state: Where its training is.
     """
-    model = untrained(shared, plan)
+    model = untrained(shared, plan, refit=False)
     model.set_weights(state.best_weights)
     return model
 
