@@ -147,23 +147,24 @@ def untrained(shared: Shared, plan: Plan, refit: bool = True) -> keras.Model:
     """
     refit = refit and plan.weights == "kept" and plan.via is None
     data = shared.calibration if refit else None
-    first, *then = (plan.recipe,) if plan.via is None else (plan.via, plan.step)
-    graph = _edited(shared.originals[plan.parent], first, data)
-    for recipe in then:
-        if recipe is not None:
-            graph = Recipe.from_dict(recipe).apply(graph, data)
+    parent = shared.originals[plan.parent]
+    if plan.via is None:
+        graph = read(parent) if plan.recipe is None else _edited(parent, plan.recipe, data)
+    else:
+        graph = _edited(parent, plan.via, data)
+        if plan.step is not None:
+            graph = _edited(graph, plan.step, data)
     if plan.weights == "fresh":
         return fresh_model(graph, plan.seed, _name_of(plan))
     return build(graph, _name_of(plan))
 
 
-def _edited(model: keras.Model, recipe: Mapping[str, Any] | None, data: Any) -> Graph:
-    if recipe is None:
-        return read(model)
+def _edited(model: keras.Model | Graph, recipe: Mapping[str, Any], data: Any) -> Graph:
+    edit = Recipe.from_dict(recipe)
     with warnings.catch_warnings():
         # The report lists them once.
         warnings.simplefilter("ignore", PinnedWarning)
-        return Recipe.from_dict(recipe).graphs(model, data)[1]
+        return edit.apply(model, data) if isinstance(model, Graph) else edit.graphs(model, data)[1]
 
 
 def _name_of(plan: Plan) -> str:
