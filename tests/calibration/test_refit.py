@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +56,67 @@ def test_a_cut_model_comes_closer_to_the_original(name: str, seed: int) -> None:
         before = distance(outputs_of(model, x), outputs_of(plain, x))
         after = distance(outputs_of(model, x), outputs_of(fitted, x))
         assert after < 0.7 * before
+
+
+@pytest.mark.parametrize("harmful", [True, False])
+def test_a_fit_that_makes_the_outputs_worse_is_left_out(harmful: bool) -> None:
+    """Three samples decide over the output, and least squares of the layer follow the others."""
+    u = np.random.default_rng(0).uniform(-1, 1, (256, 1)).astype("float32")
+    v = -u
+    u[:300:100] = v[:300:100] = 4
+    graphs = []
+    for width in (2, 1):
+        inputs = keras.Input((2,))
+        last = L.ReLU(threshold=3.0 if harmful else 0.0)
+        model = keras.Model(
+            inputs, last(L.Dense(1, name="z")(L.Dense(width, name="first")(inputs)))
+        )
+        first, then = np.eye(2)[:, :width], [[0.0], [1.0]] if width == 2 else [[1.0]]
+        model.get_layer("first").set_weights([first, np.zeros(width)])
+        model.get_layer("z").set_weights([np.array(then), np.zeros(1)])
+        graphs.append(read(model))
+    original, edited = graphs
+    assert (refit(original, edited, np.concatenate([u, v], axis=1)) is edited) == harmful
+
+
+@keras.saving.register_keras_serializable("refit")
+class Tied(keras.Model):
+    """Tokens to logits by one table, used as embedding and, transposed, as the last kernel."""
+
+    def __init__(self, reversible: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        kind = L.ReversibleEmbedding if reversible else L.Embedding
+        self.reversible, self.table = reversible, kind(20, 16)
+        self.wide, self.narrow = L.Dense(32, activation="relu"), L.Dense(16)
+        self.norm = L.RMSNormalization()
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "reversible": self.reversible}
+
+    def call(self, tokens: Any) -> Any:
+        hidden = self.table(tokens)
+        hidden = self.norm(hidden + self.narrow(self.wide(hidden)))
+        if self.reversible:
+            return self.table(hidden, reverse=True)
+        return keras.ops.matmul(hidden, keras.ops.transpose(self.table.embeddings))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("reversible", [False, True])
+def test_data_does_no_harm_where_embeddings_are_tied(
+    reversible: bool, loaded: bool, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    tokens = np.random.default_rng(0).integers(0, 20, (64, 6))
+    model = Tied(reversible)
+    model(tokens)
+    if loaded:
+        model.save(tmp_path / "tied.keras")
+        model = keras.saving.load_model(tmp_path / "tied.keras")
+    edit = PruneChannels(0.6, importance="magnitude")
+    before = distance(outputs_of(model, tokens), outputs_of(edit(model), tokens))
+    after = distance(outputs_of(model, tokens), outputs_of(edit(model, tokens), tokens))
+    assert after <= before * (1 + 1e-6)
 
 
 def test_dropped_channels_that_the_others_make_up_for_cost_nothing() -> None:

@@ -150,6 +150,58 @@ def test_a_nested_model_keeps_the_mask_that_it_is_called_with(
             np.testing.assert_array_equal(ours, theirs)
 
 
+def masked_by_a_neighbour(kind: str) -> keras.Model:
+    """A nested model that is called with `mask=`, and layers that read the same tensor."""
+    sequence, mask = keras.Input((5, 3)), keras.Input((5,), dtype="bool")
+    inside, hidden = keras.Input((5, 3)), L.Dense(3)(sequence)
+    steps = L.LSTM(4, return_sequences=True)(inside)
+    inner = keras.Model(inside, L.Dense(2)(L.LSTM(3)(steps)))
+    if kind == "read before":
+        other = L.Dense(2)(L.Dense(4)(L.Dense(4)(L.LSTM(4)(hidden))))
+    elif kind == "read by a nested model":
+        second = keras.Input((5, 3))
+        other = keras.Model(second, L.Dense(2)(L.LSTM(4)(second)))(hidden)
+    elif kind == "read through other layers":
+        other = L.GlobalAveragePooling1D()(L.Dense(2)(L.Dropout(0.1)(hidden)))
+    else:
+        other = L.LSTM(2)(hidden)
+    taken = L.Dropout(0.1)(hidden) if kind == "left through a dropout" else hidden
+    masked = L.Dense(2)(L.Dense(3)(L.Dense(3)(inner(taken, mask=mask))))
+    if kind == "read before":
+        masked = inner(hidden, mask=mask)
+    return keras.Model([sequence, mask], [masked, other])
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "read after",
+        "read before",
+        "read by a nested model",
+        "read through other layers",
+        "left through a dropout",
+    ],
+)
+@pytest.mark.filterwarnings(
+    "ignore:Layer '.*' .of type Functional. was passed an input with a mask"
+)
+def test_a_mask_that_keras_leaves_on_a_tensor_masks_later_layers(
+    kind: str, loaded: bool, tmp_path: Path
+) -> None:
+    model = masked_by_a_neighbour(kind)
+    if loaded:
+        model.save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+    batch = [noise(4, 5, 3), np.arange(5) < np.arange(1, 5)[:, None]]
+    expected = outputs(model, batch)
+    whole = outputs(model, [batch[0], batch[1] | True])
+    assert (np.abs(expected[1] - whole[1]).max() > 1e-3) == (kind != "read before")
+    for one in (copy_model(model), RemoveNoOps()(model) if "dropout" in kind else model):
+        for ours, theirs in zip(outputs(one, batch), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize("within", [False, True])
 def test_an_adapted_normalisation_keeps_its_statistics(within: bool) -> None:
     layer = L.Normalization()

@@ -26,7 +26,7 @@ from saikei.calibration.run import Outcome, Run, Value, same_operation
 from saikei.calibration.samples import SAMPLES, calibration_inputs
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation, TensorRef
-from saikei.tensors import is_half, rounding
+from saikei.tensors import is_half, rounding, to_floats
 
 # Rows of a system: enough that another sample of them would hardly change the solution.
 ROWS = 16_384
@@ -51,7 +51,8 @@ def refit(
     original's operation of the same name; BatchNormalization gets the statistics of what it now
     reads. Operations without a counterpart of the same output shape stay as they are, and so do
     those that compute the right thing already. On the samples, no layer is further from its
-    original than it was before its fit.
+    original than it was before its fit, and neither are the outputs: layers that come closer each
+    can make them worse together, as ahead of a normalization, and then no layer is fitted.
 
     Args:
         original: What to come close to.
@@ -65,7 +66,24 @@ def refit(
     """
     # An input and an output, of both graphs, before and after the activation.
     inputs = affordable(original, calibration_inputs(original, data, samples), tensors=6)
-    return _Refit(original, edited, inputs, kept or {}).run()
+    fitting = _Refit(original, edited, inputs, kept or {})
+    fitted = fitting.run()
+    if fitted is edited:
+        return edited
+    wanted, found = fitting.outputs()
+    before = _distance(Run(edited, inputs, edited.output_refs()).outputs(0), wanted)
+    return fitted if _distance(found, wanted) <= before else edited
+
+
+def _distance(outputs: list[Array], wanted: list[Array]) -> float:
+    """The squared error of all outputs, each relative to the variance of what is wanted of it."""
+    total = 0.0
+    for output, goal in zip(outputs, wanted, strict=True):
+        if output.shape == goal.shape:
+            spread = float(np.square(goal - goal.mean(axis=0, dtype=np.float64)).sum())
+            error = float(np.square(output.astype(np.float64) - goal).sum())
+            total += error / spread if spread > 0 else error
+    return total if np.isfinite(total) else np.inf
 
 
 @dataclass
@@ -98,11 +116,11 @@ class _Refit:
         self.original_calls: dict[str, list[int]] = defaultdict(list)
         for index, call in enumerate(original.calls):
             self.original_calls[call.operation].append(index)
-        self.run_edited = Run(edited, inputs)
+        self.run_edited = Run(edited, inputs, edited.output_refs())
         tied = Counter(w.key for op in edited.operations.values() for w in op.weights.values())
         self.tied = {key for key, count in tied.items() if count > 1}
         wanted = frozenset(name for name in edited.operations if self._fittable(name))
-        self.targets = _Targets(Run(original, inputs), wanted)
+        self.targets = _Targets(Run(original, inputs, original.output_refs()), wanted)
         # Tensors of the edited graph that are the original's, to the last bit.
         self.same: dict[TensorRef, TensorRef] = {}
 
@@ -121,6 +139,15 @@ class _Refit:
                     {TensorRef(index, i): TensorRef(twin, i) for i in range(len(call.outputs))}
                 )
         return self.run_edited.graph
+
+    def outputs(self) -> tuple[list[Array], list[Array]]:
+        """The outputs of the original, and those of the fitted graph, which `run` has run."""
+        self.targets.until(len(self.original.calls) - 1)
+        original, fitted = (
+            [to_floats(run.value(ref).array) for ref in run.graph.output_refs()]
+            for run in (self.targets.run, self.run_edited)
+        )
+        return original, fitted
 
     def _fittable(self, name: str) -> bool:
         """Whether the original has a counterpart whose kept outputs have the same shapes."""

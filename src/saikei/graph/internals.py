@@ -72,6 +72,12 @@ def own_operations(model: Any) -> set[int]:
     return found
 
 
+def nodes_in_order(model: Any) -> list[Any]:
+    """The nodes (calls) of a graph model in the order in which Keras runs them."""
+    by_depth = _functional(model)._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+
+
 def _functional(model: Any) -> Any:
     return model._functional if isinstance(model, keras.Sequential) else model
 

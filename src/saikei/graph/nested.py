@@ -8,7 +8,9 @@ import keras
 from keras import tree
 
 from saikei.graph import internals
+from saikei.graph.kinds import kind_of
 from saikei.graph.retrace import Step, ordered_steps, step_key, step_of
+from saikei.graph.training_only import TRAINING_ONLY
 from saikei.graph.untraceable import UntraceableError
 
 
@@ -51,6 +53,65 @@ def masks_given(step: Step) -> list[tuple[Any, Any]]:
         if len(own.shape) < 3:
             raise UntraceableError(f"it is called with a mask for its input '{own.name}'")
         found.append((tensor, mask))
+    return found
+
+
+def masks_left(model: Any) -> dict[tuple[int, int], Any]:
+    """Masks that nested models leave on the tensors that they are called on.
+
+    Keras sets the mask of a call of a nested model on the tensor itself, so that layers that run
+    later on the same tensor are masked too.
+
+    Args:
+        model: A Functional or Sequential model.
+
+    Returns:
+        For the `id` of the first output of a layer's call and the `id` of a tensor that the call
+        reads, the mask that was left on the tensor; `None` where the mask was made inside of a
+        nested model.
+    """
+    return _masks_left(model)[0]
+
+
+def _masks_left(model: Any) -> tuple[dict[tuple[int, int], Any], dict[int, Any]]:
+    """The masks that calls find on tensors, and those on each tensor when all calls have run."""
+    found: dict[tuple[int, int], Any] = {}
+    left: dict[int, Any] = {}
+    # Tensors that are, at inference, the very object that a layer was called on.
+    same: dict[int, int] = {}
+    for node in internals.nodes_in_order(model):
+        operation = node.operation
+        if not isinstance(operation, keras.Layer) or node.is_input:
+            continue
+        step = Step(operation, *internals.node_arguments(node), node.outputs)
+        for tensor in step.inputs():
+            key = same.get(id(tensor), id(tensor))
+            if key in left:
+                found[id(step.outputs[0]), id(tensor)] = left[key]
+        if kind_of(operation) in TRAINING_ONLY | {"Identity"}:
+            (tensor, *_), (made, *_) = step.inputs(), step.outputs
+            same[id(made)] = same.get(id(tensor), id(tensor))
+        elif internals.is_graph_model(operation):
+            for tensor, mask in _set_on(step):
+                left[same.get(id(tensor), id(tensor))] = mask
+    return found, left
+
+
+def _set_on(step: Step) -> list[tuple[Any, Any]]:
+    """The tensors on which a call of a nested model sets a mask, each with the mask."""
+    model = step.operation
+    tensors = bind(model, step.args, step.kwargs)
+    masks = tree.flatten(internals.call_arguments(model, step.args, step.kwargs).get("mask"))
+    inside = _masks_left(model)[1]
+    found = []
+    for position, (tensor, own) in enumerate(zip(tensors, model.inputs, strict=False)):
+        if tensor is None or tensor.dtype != own.dtype:
+            continue
+        mask = masks[position] if position < len(masks) else None
+        if mask is not None and _computation(mask) != _computation(internals.mask_of(tensor)):
+            found.append((tensor, mask))
+        if id(own) in inside:
+            found.append((tensor, None))
     return found
 
 

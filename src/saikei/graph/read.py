@@ -12,6 +12,7 @@ from saikei.graph import internals
 from saikei.graph.compiling import compiled_as
 from saikei.graph.flat import Call, Graph, Operation
 from saikei.graph.lineage import ignored_classes, marks_of
+from saikei.graph.nested import masks_left
 from saikei.graph.reader import Level, Reader
 from saikei.graph.rewrite import new_operation, replace_operations, unused_name
 from saikei.graph.subclassed import check_weights, traced_model, untraceable_model
@@ -59,7 +60,7 @@ def _read(model: Any, opaque: dict[int, str]) -> Graph:
         outputs_struct, outputs = traced.outputs, tree.flatten(traced.outputs)
         steps, own = traced, {layer.name for layer in internals.flattened_layers(model)}
     reader = Reader(own, opaque, model)
-    level = Level("", None)
+    level = Level("", None, left={} if steps is not None else masks_left(model))
     bound = [reader.add_input(level, tensor) for tensor in inputs]
     if steps is not None:
         level = Level("", None, steps, level, fresh=True)

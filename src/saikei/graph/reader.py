@@ -15,7 +15,7 @@ from saikei.graph.describe import layer_config, own_name
 from saikei.graph.dimensions import Ones, symbolic_ones
 from saikei.graph.flat import Operation, TensorRef
 from saikei.graph.kinds import kind_of
-from saikei.graph.nested import bind, mask_carrier, masks_given
+from saikei.graph.nested import bind, mask_carrier, masks_given, masks_left
 from saikei.graph.parameters import (
     parameter_layer,
     symbolic_constant,
@@ -52,6 +52,7 @@ class Level:
         start: The tensor that constants are computed from: the first input of the model, or of
             the steps that the level is called for.
         known: The tensors that have been recorded, by id.
+        left: The masks that nested models leave on tensors for later calls; see `masks_left`.
     """
 
     prefix: str
@@ -62,6 +63,7 @@ class Level:
     fresh: bool = False
     start: TensorRef = FIRST
     known: dict[int, TensorRef] = field(default_factory=dict)
+    left: dict[tuple[int, int], Any] = field(default_factory=dict)
 
     def step(self, tensor: Any) -> Step | None:
         """The call that made a tensor."""
@@ -103,7 +105,10 @@ class Reader:
         given = {} if level.trace is None else level.trace.stand_ins
         stop = level.known.keys() | given.keys()
         for step in ordered_steps(outputs, stop, level.step):
-            refs = self._visit(level, step)
+            if all(id(tensor) in level.known for tensor in step.outputs):
+                # A mask that was left for an earlier call has been read from it.
+                continue
+            refs = self._visit(level, self._with_left_masks(level, step))
             self._note_end(step, refs)
             level.known.update({id(t): ref for t, ref in zip(step.outputs, refs, strict=True)})
         return [self._resolve(level, tensor) for tensor in outputs]
@@ -161,7 +166,8 @@ class Reader:
 
     def _nested_model(self, level: Level, step: Step) -> list[TensorRef]:
         model = step.operation
-        inner = Level(f"{level.prefix}{model.name}_", _training(level, step), start=level.start)
+        prefix, training = f"{level.prefix}{model.name}_", _training(level, step)
+        inner = Level(prefix, training, start=level.start, left=masks_left(model))
         args, kwargs = self._arguments(level, step)
         bound = bind(model, args, kwargs)
         for position, (tensor, mask) in enumerate(masks_given(step)):
@@ -177,6 +183,33 @@ class Reader:
         made = keras.KerasTensor(tensor.shape, dtype=dtype)
         self._recorder.alive += [carrier, made]
         return self._every_step(level, Step(carrier, (tensor,), {"mask": mask}, [made]))[0]
+
+    def _with_left_masks(self, level: Level, step: Step) -> Step:
+        """The call on tensors that carry the masks which nested models have left on them."""
+        made: dict[int, Any] = {}
+        for tensor in step.inputs():
+            key = (id(step.outputs[0]), id(tensor))
+            own = step.kwargs.get("mask") is not None
+            if key not in level.left or (own and not internals.is_graph_model(step.operation)):
+                continue
+            mask = level.left[key]
+            if mask is None or len(tensor.shape) < 3:
+                raise UntraceableError(
+                    f"layer '{step.operation.name}' runs after a nested model that leaves a mask "
+                    f"on its input '{tensor.name}'",
+                    f"Call '{step.operation.name}' on a tensor of its own",
+                )
+            ref = self._masked(level, tensor, mask, step.operation.name)
+            made[id(tensor)] = carried = keras.KerasTensor(tensor.shape, dtype=str(tensor.dtype))
+            internals.set_mask(carried, mask)
+            level.known[id(carried)] = ref
+            self._recorder.alive.append(carried)
+        if not made:
+            return step
+        args, kwargs = tree.map_structure(
+            lambda leaf: made.get(id(leaf), leaf), (step.args, dict(step.kwargs))
+        )
+        return replace(step, args=args, kwargs=kwargs)
 
     def _traced_layer(self, level: Level, step: Step) -> list[TensorRef]:
         layer = step.operation
