@@ -240,6 +240,7 @@ def test_a_fusion_is_one(number: int) -> None:
     fused(number)
 
 
+@pytest.mark.long
 def test_what_they_give_loads_in_a_process_without_saikei() -> None:
     # A cascade is a model of a class of Saikei's.
     plain = [n for n in first_of_each(FUSION_CASES) if named(FUSION_CASES[n]) != "Cascade"]

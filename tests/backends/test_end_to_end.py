@@ -75,6 +75,7 @@ def predicted_elsewhere(model: keras.Model, x: np.ndarray, folder: Path) -> np.n
 
 # A rate for fresh weights may make the cut one worse, which gives a warning and is undone.
 @pytest.mark.filterwarnings("ignore::saikei.errors.TrainingWarning")
+@pytest.mark.long
 def test_a_model_is_cut_trained_taught_joined_saved_and_used_without_saikei(
     trained: keras.Model, tmp_path: Path
 ) -> None:

@@ -34,6 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return search(dense(), tmp_path_factory.mktemp("small") / "run", **BRIEF)
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
     small: Result, tmp_path: Path
 ) -> None:
