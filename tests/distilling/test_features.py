@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_refused_by_name(features, message):
         pair_features(graph, graph, features)
 
 
-def test_a_size_that_only_one_model_knows_is_refused():
+def test_a_size_that_only_one_model_has_is_refused():
     def net(length):
         inputs = keras.Input((length, 4))
         return keras.Model(inputs, layers.Dense(2)(layers.Dense(3, name="dense_in")(inputs)))

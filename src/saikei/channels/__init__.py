@@ -1,6 +1,6 @@
 """From labels to channel groups: which channels of which layers can only be cut together.
 
-Labels are propagated once through the graph; rules say which labels are equal and which are
+Labels are propagated once through the graph; rules declare which labels are equal and which are
 pinned. Equal labels are one *channel*. Layers whose channels are tied form one *group*.
 """
 

@@ -10,7 +10,7 @@ import typer
 
 from saikei.cli.optimize import given, show
 from saikei.cli.options import Effort, Json, Seed, budget
-from saikei.cli.output import import_keras, say
+from saikei.cli.output import import_keras, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def demo(
     # Ten classes in both; the digits are small, so their convolutions are padded.
     model = baseline(splits.train[0].shape[1:], 10, seed)
     if not as_json:
-        say(f"Training the baseline on {len(splits.train[0]):,} images of {dataset}.")
+        print_text(f"Training the baseline on {len(splits.train[0]):,} images of {dataset}.")
     few = dataset is DemoData.DIGITS
     fit(
         model,
@@ -74,7 +74,7 @@ def demo(
         progress=not as_json,
     )
     if not as_json:
-        say(f"Baseline: {evaluate(model, splits.validation)} on validation.")
+        print_text(f"Baseline: {evaluate(model, splits.validation)} on validation.")
     result = optimize(
         model,
         splits.train,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from saikei.cli.options import Json, Overwrite, refuse_typed
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 
 
 def diff(
@@ -36,8 +36,8 @@ def diff(
     if out is not None:
         write_text(out, render_diff(compared))
     if as_json:
-        say_json(compared.to_dict())
+        print_json(compared.to_dict())
         return
-    say(str(compared))
+    print_text(str(compared))
     if out is not None:
-        say(f"Graph: {out}")
+        print_text(f"Graph: {out}")

@@ -27,7 +27,7 @@ from saikei.cli.options import (
     refuse_typed,
 )
 from saikei.cli.options import input_shape as parsed_shape
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def edit(
     before, after = (profile(m, latency=False, input_shape=sizes) for m in (loaded, edited))
     save_model(edited, out, overwrite)
     if as_json:
-        say_json(
+        print_json(
             {
                 "out": str(out),
                 "recipe": steps.to_dict(),
@@ -160,7 +160,7 @@ def edit(
     notes = [f" MACs are counted where {note}." for note in after.size_notes()]
     if not steps.exact:
         notes.append(" The edit is approximate: train the model to restore its accuracy.")
-    say(
+    print_text(
         f"{out}: {after.params:,} parameters ({after.params / before.params:.1%}), "
         f"{after.macs:,} MACs ({after.macs / max(before.macs, 1):.1%}), {after.bytes:,} bytes of "
         f"weights, {after.memory:,} of activations.{''.join(notes)}"

@@ -9,7 +9,7 @@ import typer
 
 from saikei.cli.fuse import typed_fusion, with_availabilities
 from saikei.cli.options import DivideBy, Json, Label, Overwrite, Seed, refuse_typed
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 
@@ -102,12 +102,12 @@ def explain(
     if out is not None:
         _write(explained, out)
     if as_json:
-        say_json({"on": part, **explained.to_dict()})
+        print_json({"on": part, **explained.to_dict()})
         return
     rows = explained.fused.n if isinstance(explained, Explanation) else explained.rows
-    say(f"On {part}, {rows:,} rows.\n\n{explained}")
+    print_text(f"On {part}, {rows:,} rows.\n\n{explained}")
     if out is not None:
-        say(f"\nPage: {out}")
+        print_text(f"\nPage: {out}")
 
 
 def _write(explained: Any, out: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from saikei.cli.data import optional_data
 from saikei.cli.options import DivideBy, Json, Label, ModelFile, Overwrite
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def export(
         write_text(names, "".join(f"{name}\n" for name in archive.classes))
     if as_json:
         shown = {name: score.to_dict() for name, score in scores.items()}
-        say_json({**exported.to_dict(), **shown, "labels": None if names is None else str(names)})
+        print_json({**exported.to_dict(), **shown, "labels": None if names is None else str(names)})
         return
-    say(str(exported))
+    print_text(str(exported))
     if scores:
-        say(f"Model: {scores['model']}. File, run by LiteRT: {scores['file']}.")
+        print_text(f"Model: {scores['model']}. File, run by LiteRT: {scores['file']}.")
     if names is not None:
-        say(f"{names}: names of the classes, a line for each output.")
+        print_text(f"{names}: names of the classes, a line for each output.")
 
 
 def _scores(model: Any, exported: Any, archive: Archive) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 
 from saikei.cli.data import optional_data
 from saikei.cli.options import DivideBy, Json, Label, Overwrite, number, refuse_typed
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def fuse(
     test = splits.test if splits is not None else None
     score = evaluate(fused, with_availabilities(fused, test)) if test else None
     if as_json:
-        say_json(
+        print_json(
             {
                 "out": str(out),
                 "fusion": {"name": type(fusion).__name__, **fusion.to_dict()},
@@ -89,12 +89,12 @@ def fuse(
         )
         return
     summary = f", {fitted.summary}" if is_fitted and fitted.summary else ""
-    say(
+    print_text(
         f"{out}: {type(fusion).__name__}{summary}; {costs.params:,} parameters, "
         f"{costs.macs:,} MACs{''.join(f'; {note}' for note in costs.size_notes())}."
     )
     if score is not None:
-        say(f"On test: {score}.")
+        print_text(f"On test: {score}.")
 
 
 def typed_fusion(weights: str | None, with_: str | None) -> Fusion:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from saikei.cli.options import Json, Overwrite
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 
@@ -117,12 +117,14 @@ def merge(
             overwrite=overwrite,
         ).to_dict()
     if as_json:
-        say_json(made)
+        print_json(made)
         return
     correlation = (
         "" if made["correlation"] is None else f"; least correlation {made['correlation']:.3f}"
     )
-    say(f"{made['path']}: {made['tensors']:,} tensors, {made['nbytes']:,} bytes{correlation}.")
+    print_text(
+        f"{made['path']}: {made['tensors']:,} tensors, {made['nbytes']:,} bytes{correlation}."
+    )
 
 
 def _method(typed: str, option: str) -> Any:

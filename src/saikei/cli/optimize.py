@@ -22,7 +22,7 @@ from saikei.cli.options import (
     Seed,
     budget,
 )
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 _SEARCH = "What is tried"
@@ -250,8 +250,8 @@ def show(result: Any, as_json: bool) -> None:
 
     best, page = result.folder / "best.keras", result.folder / "report.html"
     if as_json:
-        say_json({"best": str(best), "report": str(page), "run": result.run.to_dict()})
+        print_json({"best": str(best), "report": str(page), "run": result.run.to_dict()})
         return
-    say(text_report(result.run))
+    print_text(text_report(result.run))
     int8 = "" if result.int8_file is None else f"int8:   {result.int8_file}\n"
-    say(f"Model:  {best}\n{int8}Report: {page}")
+    print_text(f"Model:  {best}\n{int8}Report: {page}")

@@ -18,7 +18,7 @@ from saikei.errors import WorkError, in_one_line, printable
 _FILE_WIDTH = 120
 
 
-def say(text: Any) -> None:
+def print_text(text: Any) -> None:
     """Print for a person."""
     console = Console()
     if not console.is_terminal:
@@ -28,7 +28,7 @@ def say(text: Any) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=isinstance(text, str))
 
 
-def say_json(value: Mapping[str, Any]) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 

@@ -8,7 +8,7 @@ import typer
 
 from saikei.cli.options import InputShape, Json, ModelFile, refuse_typed
 from saikei.cli.options import input_shape as parsed_shape
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 
 
 def profile(
@@ -40,6 +40,6 @@ def profile(
             {"name": g.name, "channels": g.size, "layers": g.layers, "pinned": g.pinned}
             for g in groups
         ]
-        say_json({**costs.to_dict(), "channel_groups": listed})
+        print_json({**costs.to_dict(), "channel_groups": listed})
         return
-    say(f"{costs}\n\n{groups}")
+    print_text(f"{costs}\n\n{groups}")

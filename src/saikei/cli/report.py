@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saikei.cli.options import DivideBy, Json, Label, Overwrite, refuse_typed
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def report(
     write_text(page, text)
     if as_json:
         shown = [record.to_dict() for record in records.values()]
-        say_json({"report": str(page), **({"runs": shown} if compared else {"run": shown[0]})})
+        print_json({"report": str(page), **({"runs": shown} if compared else {"run": shown[0]})})
         return
-    say(str(compared) if compared else text_report(next(iter(records.values()))))
-    say(f"Report: {page}")
+    print_text(str(compared) if compared else text_report(next(iter(records.values()))))
+    print_text(f"Report: {page}")
 
 
 def _names(runs: list[Path]) -> list[str]:

@@ -22,7 +22,7 @@ from saikei.cli.options import (
     Params,
     budget,
 )
-from saikei.cli.output import import_keras, say, say_json
+from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _show(structure: Structure, library: Any, out: Path, refitted: bool, as_json
     """Print what was made, and that it is not trained."""
     costs, whole = structure.costs, library.original
     if as_json:
-        say_json(
+        print_json(
             {
                 "out": str(out),
                 "trained": False,
@@ -131,7 +131,7 @@ def _show(structure: Structure, library: Any, out: Path, refitted: bool, as_json
     changes = "".join(f"  {o.site}: {o.change}\n" for o in structure.options)
     changes = changes or "  The original keeps the budget: nothing is changed.\n"
     state = "refitted to the data" if refitted else "not refitted (give --data for that)"
-    say(
+    print_text(
         f"{out}: {costs.params:,} parameters ({costs.params / max(whole.params, 1):.1%}), "
         f"{costs.macs:,} MACs ({costs.macs / max(whole.macs, 1):.1%}), {costs.bytes:,} bytes of "
         f"weights, {costs.memory:,} of activations.\n"

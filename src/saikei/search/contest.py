@@ -326,10 +326,10 @@ class Contest:
 
     def _driver(self, shared: Shared) -> Driver:
         folder = self.context.folder.rungs
-        return Driver(shared, self.context.executor, folder.load, folder.store, watch=self._tell)
+        return Driver(shared, self.context.executor, folder.load, folder.store, watch=self._report)
 
-    def _tell(self, task: RungTask, outcome: RungResult | TaskFailure) -> None:
-        """Tell the listeners of a result, also of one that an earlier call has stored."""
+    def _report(self, task: RungTask, outcome: RungResult | TaskFailure) -> None:
+        """Report a result to the listeners, also of one that an earlier call has stored."""
         name, epochs = task.plan.name, task.end - task.begin
         seconds = 0.0 if isinstance(outcome, TaskFailure) else outcome.seconds
         self.events.emit("trained", name=name, epochs=epochs, total=task.end, seconds=seconds)

@@ -122,7 +122,7 @@ def test_where_all_classes_are_alike_they_are_the_shared_weights(task):
     np.testing.assert_allclose(np.array(fitted.values[0]), [shared.values] * 3, atol=0.02)
 
 
-def test_a_member_that_knows_one_class_counts_for_it():
+def test_a_member_that_is_right_on_one_class_counts_for_it():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, (400, 2))
     noise = np.full(400, 0.5)

@@ -99,7 +99,7 @@ def test_greedy_weights_are_never_better_than_the_certified_ones() -> None:
         assert select_weights(task, members, y).losses[-1] >= learned.loss - 2e-6, name
 
 
-def test_a_member_that_knows_everything_is_taken_alone() -> None:
+def test_a_member_that_is_always_right_is_taken_alone() -> None:
     y, members = random_case(SPARSE, 3, 50, 1.0, 0)
     sure = np.eye(4)[y]
     found = select_weights(SPARSE, [*members, sure], y)

@@ -124,8 +124,8 @@ def cut_at(graph: Graph, layer: str, number: int | None) -> TensorRef:
     calls = [index for index, call in enumerate(graph.calls) if call.operation == name]
     if number is None and len(calls) > 1:
         raise EditError(
-            f"Layer '{layer}' of model '{graph.name}' is called {len(calls)} times: tell "
-            f"ReplaceHead which call to cut at, call=0 to call={len(calls) - 1}."
+            f"Layer '{layer}' of model '{graph.name}' is called {len(calls)} times: name "
+            f"the call to cut at, call=0 to call={len(calls) - 1}."
         )
     if number is not None and not 0 <= number < len(calls):
         raise EditError(

@@ -167,7 +167,9 @@ class _Race:
         outcomes = self._train([(plan, 0, None) for plan in plans], rung=0)
         for number, point, outcome in zip(range(begin, end), points, outcomes, strict=True):
             if number >= self._study.count:
-                self._study.tell(point, self._told(outcome), {"name": plans[number - begin].name})
+                self._study.tell(
+                    point, self._objectives(outcome), {"name": plans[number - begin].name}
+                )
 
     def promote(self, generation: int, rung: int) -> None:
         """Train candidates of a rung to the next one."""
@@ -246,7 +248,7 @@ class _Race:
             self.racers[plan.name] = Racer(plan, end, result)
         return outcomes
 
-    def _told(self, outcome: Outcome) -> tuple[float, float] | None:
+    def _objectives(self, outcome: Outcome) -> tuple[float, float] | None:
         if isinstance(outcome, TaskFailure):
             return None
         return goodness(outcome.score), outcome.cost.on(self._axis)
