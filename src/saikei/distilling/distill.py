@@ -19,9 +19,9 @@ from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.distilling.teacher_batches import TeacherBatches
 from saikei.distilling.teachers import (
     How,
-    answer_distiller,
     check_how,
     check_suited,
+    output_distiller,
     soft_targets,
     targets_of,
 )
@@ -282,7 +282,7 @@ def _distiller(
                 seed,
                 stored,
             )
-    return answer_distiller(student, teacher, ready, soft, alpha, how, batch_size, seed)
+    return output_distiller(student, teacher, ready, soft, alpha, how, batch_size, seed)
 
 
 def _check_arguments(temperature: float, alpha: float | None, feature_weight: float) -> None:

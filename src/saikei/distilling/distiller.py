@@ -90,7 +90,7 @@ class _StoredTeacher(keras.Model):
 
 
 class FeatureDistiller(StoredDistiller):
-    """Minimises `(1 - weight) · answers + weight · features`.
+    """Minimises `(1 - weight) · outputs + weight · features`.
 
     Each model runs once a step, and gives its outputs and its features together.
 
@@ -99,7 +99,7 @@ class FeatureDistiller(StoredDistiller):
         pairs: The tensors that are compared.
         match: The distance between them.
         distance: A `keras.distillation.DistillationLoss` between the outputs.
-        alpha: Weight of the true labels among the answers.
+        alpha: Share of the loss on the true labels in the loss of the outputs, from 0 to 1.
         weight: The weight of the features, from 0 to 1.
         teacher: A model that gives `{"outputs": […], "features": […]}`; it will be frozen. `None`
             when batches bring its stored outputs: inputs are then `{"x": …, "teacher": …}`.
@@ -151,12 +151,12 @@ class FeatureDistiller(StoredDistiller):
     ) -> Any:
         """The weighted sum of all parts; `y_pred` is what `call` gives."""
         theirs = y_pred["teacher"]
-        answers = super().compute_loss(
+        of_outputs = super().compute_loss(
             {"teacher": theirs["outputs"]}, y, y_pred["outputs"], sample_weight, training
         )
         features = self.match(y_pred["features"], theirs["features"])
         self.feature_loss_tracker.update_state(features)
-        return (1 - self._weight) * answers + self._weight * features
+        return (1 - self._weight) * of_outputs + self._weight * features
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The metrics of the student's outputs."""

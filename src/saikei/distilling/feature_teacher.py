@@ -45,7 +45,7 @@ def feature_distiller(
         pairs: What is compared.
         ready: The training data.
         soft: The distance between the outputs.
-        alpha: Weight of the true labels among the answers.
+        alpha: Share of the loss on the true labels in the loss of the outputs, from 0 to 1.
         weight: The weight of the features.
         batch_size: Samples a step, for arrays.
         seed: The seed of the order of the samples, and of those that training starts from.

@@ -227,18 +227,18 @@ def _spread(items: Sequence[_T]) -> tuple[_T, ...]:
 def _inner(graph: Graph) -> set[str]:
     """Layers between the first kernel and the last on each path that compute something new."""
     learned = _behind_a_kernel(graph)
-    answer: set[int] = set()
+    on_outputs: set[int] = set()
     stack = [ref.call for ref in graph.output_refs()]
     while stack:
         index = stack.pop()
-        answer.add(index)
+        on_outputs.add(index)
         if not _has_kernel(graph, index):
             stack.extend(ref.call for ref in graph.calls[index].inputs())
     return {
         call.operation
         for index, call in enumerate(graph.calls)
         if index in learned
-        and index not in answer
+        and index not in on_outputs
         and graph.operations[call.operation].kind not in _TRIVIAL
     }
 

@@ -13,8 +13,8 @@ from saikei.distilling.distiller import compile_distiller
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.distilling.teacher_batches import TeacherBatches
 from saikei.distilling.teachers import (
-    answer_distiller,
     check_suited,
+    output_distiller,
     soft_targets,
     targets_of,
 )
@@ -184,7 +184,7 @@ def _trainer(
     soft = soft_targets(teacher, ready.tasks, settings.temperature)
     alpha = settings.alpha if ready.labelled else 0.0
     # Outputs of mixed rows are those of a teacher that sees them, or mixed ones where it cannot.
-    distiller, batches = answer_distiller(
+    distiller, batches = output_distiller(
         model, teacher, ready, soft, alpha, "auto", settings.batch_size, seed
     )
 

@@ -34,7 +34,7 @@ MOST_STORED_BYTES = 2**30
 Shape = tuple[int | None, ...]
 
 
-def answer_distiller(
+def output_distiller(
     student: keras.Model,
     teacher: keras.Model | StoredTeacher,
     ready: Prepared,

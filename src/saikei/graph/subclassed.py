@@ -144,7 +144,7 @@ def _symbolic_inputs(shapes: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def _named_inputs(shapes: Any, name: str, dtype: str) -> Any:
-    """Inputs in the structure of the shapes; Keras wants those of a dictionary named by key."""
+    """Inputs in the structure of the shapes; those of a dictionary are named by their keys."""
     if isinstance(shapes, dict):
         return {key: _named_inputs(shape, str(key), dtype) for key, shape in shapes.items()}
     # A shape itself is a list too where the model was loaded from a file.

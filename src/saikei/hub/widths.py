@@ -203,7 +203,7 @@ def _set_layers(
     for names in repeated:
         each = len(names) // count
         parts = [names[start : start + each] for start in range(0, len(names), each)]
-        # A block of which a part is missing differs from both answers.
+        # A block of which a part is missing differs from both.
         kept |= {tuple(f(one in left for one in part) for part in parts) for f in (any, all)}
     if len(kept) > 1 or not any(next(iter(kept))):
         raise EditError(

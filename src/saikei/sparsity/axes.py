@@ -1,4 +1,4 @@
-"""Along which axes of a kernel the inputs are summed: where hardware wants n of every m."""
+"""Along which axes of a kernel the inputs are summed: for hardware that needs n of every m kept."""
 
 from __future__ import annotations
 

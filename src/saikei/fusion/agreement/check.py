@@ -13,7 +13,7 @@ from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.agreement.order import Order, in_order, other_order
 from saikei.fusion.agreement.preprocessing import BetterPreprocessing, better_preprocessing
-from saikei.fusion.agreement.skill import KNOWS, skills, tempered_skill
+from saikei.fusion.agreement.skill import SKILLED, skills, tempered_skill
 from saikei.fusion.members import Members, inputs_of
 from saikei.graph import build
 from saikei.scoring.labelled import Labelled
@@ -72,7 +72,7 @@ def _check_order(
         if order is None:
             continue
         ordered = in_order(task, given, order.columns)
-        if tempered_skill(task, truth, ordered) >= max(KNOWS, SHARE * best):
+        if tempered_skill(task, truth, ordered) >= max(SKILLED, SHARE * best):
             who = f"Member {number} ('{member.name}')"
             raise FusionError(_misordered(who, member, index, task, truth, given, order))
 

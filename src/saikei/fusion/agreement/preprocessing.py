@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 
 from saikei.batches import Array, predict_arrays
-from saikei.fusion.agreement.skill import KNOWS, rightness, skills, tempered_loss
+from saikei.fusion.agreement.skill import SKILLED, rightness, skills, tempered_loss
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import as_labels
 from saikei.scoring.score import standard_error
@@ -93,7 +93,7 @@ def better_preprocessing(
     outputs = _predicted(model, x)
     labelled = Labelled.of(tasks, [as_labels(part)[rows] for part in labels], outputs)
     plain = _Tried(labelled, outputs)
-    bound = max(KNOWS, (best + max(plain.skill, 0.0)) / 2)
+    bound = max(SKILLED, (best + max(plain.skill, 0.0)) / 2)
     each = zip(labelled.tasks, labelled.labels, plain.outputs, strict=True)
     tempered = sum(tempered_loss(*one) for one in each)
     found: tuple[Preprocessing, _Tried] | None = None

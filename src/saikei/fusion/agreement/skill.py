@@ -16,7 +16,7 @@ from saikei.scoring.temperature import fit_temperature
 
 # An untrained network too has an order and a preprocessing that suit it best: its skill in them is
 # below this.
-KNOWS = 0.25
+SKILLED = 0.25
 
 
 def skills(labelled: Labelled, outputs: Sequence[Array]) -> Array:

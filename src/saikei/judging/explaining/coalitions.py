@@ -160,7 +160,7 @@ class ImputedCoalitions:
 
 @dataclass(frozen=True, eq=False)
 class CascadeCoalitions:
-    """A cascade: absent members are skipped, and the last one present answers what is left.
+    """A cascade: absent members are skipped, and the last one present predicts the rows that are left.
 
     Args:
         predictions: The predictions of each member.
@@ -172,7 +172,7 @@ class CascadeCoalitions:
     exits: Exits
     prior: tuple[Array, ...] = field(repr=False)
     absence: str = (
-        "rows go past it, and the last member that is present answers all that are left; without "
+        "rows go past it, and the last member that is present predicts all that are left; without "
         "any member, label frequencies are predicted"
     )
 

@@ -183,7 +183,7 @@ def _verdict(explanation: Explanation) -> str:
 
 def _pairs(title: str, view: OutputComparison) -> tuple[str, Columns]:
     numbers = view.kind == "regression"
-    above = "correlation of predictions" if numbers else "share of equal answers"
+    above = "correlation of predictions" if numbers else "share of equal predictions"
     below = "residuals" if numbers else "errors"
     count = len(view.agreement)
     cells = np.where(
