@@ -160,7 +160,7 @@ class ImputedCoalitions:
 
 @dataclass(frozen=True, eq=False)
 class CascadeCoalitions:
-    """A cascade: absent members are skipped, and the last one present predicts the rows that are left.
+    """A cascade: absent members are skipped, and the last one present predicts all rows left.
 
     Args:
         predictions: The predictions of each member.
