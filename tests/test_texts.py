@@ -58,6 +58,7 @@ def test_edits_with_data_see_what_the_texts_contain(importance: str) -> None:
     assert sk.profile(smaller, batch_size=2).latency > 0
 
 
+@pytest.mark.long
 def test_members_that_read_text_are_taught_fused_and_explained() -> None:
     members = [reader(0), reader(1)]
     sk.distill(

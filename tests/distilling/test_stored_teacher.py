@@ -205,6 +205,7 @@ def test_a_pydataset_is_called_at_the_end_of_an_epoch():
     assert train.ended >= 2
 
 
+@pytest.mark.long
 def test_predictions_made_before_teach_like_their_model(tmp_path, taught):
     np.save(tmp_path / "logits.npy", net(1, None)(X))
     made = [
@@ -258,6 +259,7 @@ def test_a_cascade_teaches_what_it_predicts():
     assert_same(quick(net(4), stored), quick(net(4), ensemble, teacher_predictions="live"))
 
 
+@pytest.mark.long
 def test_an_ensemble_with_several_inputs_and_outputs_is_stored():
     def model(seed):
         keras.utils.set_random_seed(seed)

@@ -84,6 +84,7 @@ def test_the_divergence_is_that_of_the_written_out_distributions(rest, temperatu
     np.testing.assert_allclose(found, terms.sum(-1), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_loss_nears_the_whole_one_as_classes_are_added(whole):
     errors = [abs(losses(net(2), net(1), top_k=k)[0] / whole[0] - 1) for k in (2, 12, VOCABULARY)]
     assert errors == sorted(errors, reverse=True)

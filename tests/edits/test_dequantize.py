@@ -90,6 +90,7 @@ def test_the_weights_are_those_that_the_quantised_layers_stand_for(mode: str) ->
         np.testing.assert_allclose(predictions(plain), predictions(model), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["int4"])
 def test_what_was_quantised_can_then_be_cut_and_quantised_again(mode: str) -> None:
     model = quantised(mode, attention=True)

@@ -154,6 +154,7 @@ def test_a_refit_of_all_together_is_closer_to_the_original_than_none() -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
+@pytest.mark.long
 def test_layers_are_refitted_before_they_are_quantised() -> None:
     keras.utils.set_random_seed(3)
     graph = read(NETS["cnn"]())

@@ -81,6 +81,7 @@ def test_an_int8_file_is_smaller_and_gives_nearly_the_same(
         assert 0 < apart < 0.1
 
 
+@pytest.mark.long
 @needs_package
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     model = convolutional()

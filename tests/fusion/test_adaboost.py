@@ -71,6 +71,7 @@ def by_hand(predictions, labels, count, start=None):
     return alphas, errors, history
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind",
     [
@@ -190,6 +191,7 @@ def test_rows_of_weight_nothing_do_not_count():
     assert fitted.errors == pytest.approx(by_hand(predicted, DISC, 2)[1], rel=1e-5)
 
 
+@pytest.mark.long
 def test_gradient_boosting_honours_weights_of_rows_too():
     x, y = np.concatenate([X, X]), np.concatenate([X[:, 0], -5 - X[:, 0]])
     start = np.concatenate([np.ones(240), np.zeros(240)])

@@ -104,6 +104,7 @@ def test_inputs_may_be_a_dictionary() -> None:
     assert predicted(model, data[0]).shape == (300, 1)
 
 
+@pytest.mark.long
 def test_a_boosted_model_is_saved_and_loaded_with_what_it_was_trained_on(tmp_path: object) -> None:
     x = plane()
     model = Boost(rounds=2, keep_first=False, **FAST)([weak(L.Dense(1))], (x, wave(x)))

@@ -184,6 +184,7 @@ def by_dict(model: keras.Model) -> keras.Model:
     return keras.Model(inputs, model(values if len(values) > 1 else values[0]))
 
 
+@pytest.mark.long
 def test_averages_and_stacks_share_inputs_of_one_name_and_take_others_besides() -> None:
     made = members()
     named = [by_dict(one) for one in made] + [by_dict(table(seed=7))]

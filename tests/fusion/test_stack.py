@@ -211,6 +211,7 @@ def test_images_and_whole_numbers_are_passed_through_flat():
     assert sk.evaluate(fused, (x, y)).value > 0.95
 
 
+@pytest.mark.long
 def test_two_outputs_get_a_meta_learner_each():
     def net(seed):
         keras.utils.set_random_seed(seed)
@@ -275,6 +276,7 @@ def test_the_same_seed_gives_the_same_stack():
         np.testing.assert_array_equal(outputs_of(one), outputs_of(two))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("refit", "models"), [(True, 2), pytest.param(False, 6, marks=pytest.mark.slow)]
 )

@@ -63,6 +63,7 @@ def test_an_edited_model_keeps_loss_metrics_and_optimizer(loaded: bool, tmp_path
     again.fit(X, Y, verbose=0)
 
 
+@pytest.mark.long
 def test_fused_models_are_compiled_where_all_members_have_one_loss() -> None:
     members = [net(seed, **ignoring()) for seed in range(2)]
     fusions = [

@@ -172,6 +172,7 @@ def masked_by_a_neighbour(kind: str) -> keras.Model:
     return keras.Model([sequence, mask], [masked, other])
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("loaded", [False, True])
 @pytest.mark.parametrize(
     "kind",

@@ -113,6 +113,7 @@ def raced(path: Path) -> None:
     write_text(path / "end.json", json.dumps([shown, [repr(s) for s in raced.steps], spent]))
 
 
+@pytest.mark.long
 def test_a_race_that_is_killed_again_and_again_ends_the_same(tmp_path: Path) -> None:
     raced(tmp_path / "whole")
     folder, kills = tmp_path / "run", 0

@@ -28,6 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.measure_latency", milliseconds)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("clock")
 def test_what_ships_keeps_a_budget_on_latency(tmp_path: Any) -> None:
     model = dense()

@@ -22,6 +22,7 @@ def several() -> Result:
     return search(models, None, validation=None, budget=sk.Budget(params=0.5), **BRIEF)
 
 
+@pytest.mark.long
 def test_each_of_several_models_is_cut_and_one_teacher_is_chosen(several: Result) -> None:
     run = several.run
     assert [c.name for c in run.candidates[:2]] == ["original-1", "original-2"]
@@ -47,6 +48,7 @@ def test_without_validation_a_fifth_of_the_training_data_is_held_out(several: Re
     assert several.chosen.validation.n == 80
 
 
+@pytest.mark.long
 def test_a_run_without_a_folder_lives_as_long_as_its_result() -> None:
     model = dense()
     result = search(model, None, budget=sk.Budget(macs=1.0), **LEAST)

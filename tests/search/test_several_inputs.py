@@ -113,6 +113,7 @@ def test_the_chosen_model_scores_what_the_record_shows(folder: Path) -> None:
     assert sk.evaluate(best, parts()["test"]).value == pytest.approx(run.test.chosen.value)
 
 
+@pytest.mark.long
 def test_a_model_is_scored_on_data_with_more_inputs_than_it_reads() -> None:
     x, y = parts()["test"]
     model = trained()[0]

@@ -39,6 +39,7 @@ def short(function, *models_and_data, **arguments):
     return function(*models_and_data, **{**defaults, **arguments})
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(STALE)
 @pytest.mark.parametrize("validated", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_distilling_a_cut_network_at_defaults_never_makes_it_worse(cut, validated):
@@ -104,6 +105,7 @@ X = np.random.default_rng(0).normal(size=(128, 4)).astype("float32")
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
 
 
+@pytest.mark.long
 def test_fresh_weights_keep_the_rate_that_suits_them_and_learn():
     teacher, student = fresh(), fresh()
     history = short(fit, teacher, (X, Y), epochs=20)
@@ -136,6 +138,7 @@ def test_a_student_whose_output_is_a_list_of_one_learns_without_labels() -> None
     assert evaluate(student, (x, np.arange(40) % 3)).name == "accuracy"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(STALE)
 @pytest.mark.parametrize(
     "activation",

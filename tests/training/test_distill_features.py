@@ -62,6 +62,7 @@ def unexplained(student, teacher, layer):
     return ((fitted - wanted) ** 2).mean() / wanted.var(axis=0).mean()
 
 
+@pytest.mark.long
 def test_features_alone_bring_a_narrower_student_closer():
     student, teacher = net(4, seed=2), net(seed=1)
     before = [unexplained(student, teacher, layer) for layer in LAYERS]
@@ -143,6 +144,7 @@ def test_the_teacher_is_not_changed(live):
     assert all(layer.trainable for layer in teacher.layers)
 
 
+@pytest.mark.long
 def test_nothing_of_the_projectors_stays_with_the_student(tmp_path):
     student, path = net(4, seed=2), tmp_path / "student.keras"
     names = [layer.name for layer in student.layers]
@@ -200,6 +202,7 @@ def test_a_pruned_student_learns_from_its_nested_original():
     assert history["feature_loss"][-1] < 0.9 * history["feature_loss"][0]
 
 
+@pytest.mark.long
 def test_a_nested_student_is_trained_in_place():
     part = net(4, seed=3)
     inputs = keras.Input((8, 8, 2))

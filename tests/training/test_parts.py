@@ -128,6 +128,7 @@ def test_parts_give_what_the_whole_gives(make):
     assert_parts_are_the_whole(make)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "teacher"),
     [
@@ -218,6 +219,7 @@ def test_training_never_makes_it_worse():
     assert all(map(np.array_equal, again.weights, before))
 
 
+@pytest.mark.long
 def test_zeros_that_are_kept_stay_zero_in_every_part():
     zeros = dense().get_weights()[0] == 0
     state, model = trained(dense, [1, 2], total=2)

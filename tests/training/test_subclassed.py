@@ -67,6 +67,7 @@ def test_a_compiled_model_is_read_as_before_it_was_compiled() -> None:
     assert sk.profile(model, latency=False) == before
 
 
+@pytest.mark.long
 def test_a_subclassed_model_is_cut_after_its_training_and_taught_by_another() -> None:
     teacher, student, data = net("teacher"), net("student"), (X, CLASSES)
     sk.fit(teacher, data, **arguments())

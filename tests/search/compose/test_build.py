@@ -134,6 +134,7 @@ def test_an_ensemble_teaches_what_it_predicts(found, models):
     np.testing.assert_allclose(taught.outputs, ensemble.outputs[0], atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_boosted_series_is_trained_as_planned(models, members):
     first, whole = members[1], members[-1].cost
     (plan,) = trained_ensembles([first], JUDGE, Budget(macs=2 * first.cost.macs), whole, epochs=20)

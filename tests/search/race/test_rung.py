@@ -86,6 +86,7 @@ def bytes_of(arrays: Any) -> list[bytes]:
     return [np.asarray(array).tobytes() for array in arrays]
 
 
+@pytest.mark.long
 def test_rungs_in_any_process_give_what_one_training_gives(classes: Shared) -> None:
     whole = run_rung(classes, RungTask(plan(), 0, 3, 5))
     far = pickle.loads(pickle.dumps(classes))
@@ -105,6 +106,7 @@ def test_rungs_in_any_process_give_what_one_training_gives(classes: Shared) -> N
     assert bytes_of(classes.judge.predict(model)) == bytes_of(whole.outputs)
 
 
+@pytest.mark.long
 def test_two_workers_give_the_bits_of_this_process(classes: Shared) -> None:
     fresh = plan(weights="fresh", teacher=None)
     tasks = [RungTask(one, 0, 1, 5) for one in (plan(), fresh)]
@@ -168,6 +170,7 @@ def test_fresh_weights_have_the_structure_and_a_seed_of_their_own(classes: Share
     assert bytes_of(first.outputs) != bytes_of(second.outputs)
 
 
+@pytest.mark.long
 def test_a_deep_cut_goes_through_a_larger_structure(classes: Shared) -> None:
     less = Recipe([PruneChannels(keep=0.7, importance="magnitude")])
     rest = Recipe([PruneChannels(keep=0.5, importance="magnitude")])
