@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -124,6 +124,12 @@ class Run:
             other._values[ref] = Value(value.array[rows], mask)
         return other
 
+    def jump(self, at: int, ref: TensorRef, array: Array) -> None:
+        """Go on at a later call, of whose past this tensor alone is read from there on."""
+        refs = [one for call in self.graph.calls[at:] for one in call.inputs()]
+        self._readers = Counter(refs + self.graph.output_refs())
+        self._values = {ref: Value(array)}
+
     def replace(self, operation: Operation) -> None:
         """Replace an operation by one of the same name; calls that ran already stay."""
         self.graph = self.graph.with_operations({operation.name: operation})
@@ -141,37 +147,42 @@ class Run:
         self.put(index, self._outcome(index, self._values, before=False).after)
 
     def outputs(self, start: int) -> list[Array]:
-        """Run all calls from one on, which is the next, and give the graph's outputs.
+        """Run all calls from one on, which is the next, and give the graph's outputs."""
+        found = self.tensors(range(start, len(self.graph.calls)), self.graph.output_refs())
+        return [to_floats(array) for array in found]
+
+    def tensors(self, calls: range, refs: Sequence[TensorRef]) -> list[Array]:
+        """Run calls, of which the first one is next, and give some tensors that are then there.
 
         The samples go through all calls a few at a time, and their tensors stay with the backend.
         """
-        size = self._rows_at_once(start)
+        size = self._rows_at_once(calls)
         parts: list[list[Array]] = []
         for begin in range(0, self.samples, size):
-            found = self._through(start, slice(begin, min(begin + size, self.samples)))
+            found = self._through(calls, refs, slice(begin, min(begin + size, self.samples)))
             if found is None:
                 break
             parts.append(found)
         else:
             return [np.concatenate(each) for each in zip(*parts, strict=True)]
-        for index in range(start, len(self.graph.calls)):
+        for index in calls:
             self.advance(index)
-        return [to_floats(self.value(ref).array) for ref in self.graph.output_refs()]
+        return [self.value(ref).array for ref in refs]
 
-    def _rows_at_once(self, start: int) -> int:
-        tensors = [spec for call in self.graph.calls[start:] for spec in call.outputs]
+    def _rows_at_once(self, calls: range) -> int:
+        tensors = [spec for index in calls for spec in self.graph.calls[index].outputs]
         if any(None in spec.shape[1:] for spec in tensors):
             return FEWEST
         largest = max((spec.bytes_per_sample() for spec in tensors), default=1)
         return min(max(BATCH_BYTES // max(largest, 1), FEWEST), MOST)
 
-    def _through(self, start: int, rows: slice) -> list[Array] | None:
-        """Outputs of some samples; `None` where a tensor has other rows than the samples."""
+    def _through(self, calls: range, refs: Sequence[TensorRef], rows: slice) -> list[Array] | None:
+        """Tensors of some samples; `None` where a tensor has other rows than the samples."""
         if any(len(value.array) != self.samples for value in self._values.values()):
             return None
         alive = {ref: _tensor(value, rows) for ref, value in self._values.items()}
         readers = Counter(self._readers)
-        for index in range(start, len(self.graph.calls)):
+        for index in calls:
             for position, tensor in enumerate(self._tensors(index, alive, rows)):
                 if tuple(tensor.shape)[:1] != (rows.stop - rows.start,):
                     return None
@@ -181,7 +192,7 @@ class Run:
                 readers[ref] -= 1
                 if not readers[ref]:
                     alive.pop(ref, None)
-        return [to_floats(alive[ref]) for ref in self.graph.output_refs()]
+        return [to_numpy(alive[ref]) for ref in refs]
 
     def _tensors(self, index: int, alive: Mapping[TensorRef, Any], rows: slice) -> list[Any]:
         call = self.graph.calls[index]

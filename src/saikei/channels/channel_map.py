@@ -46,6 +46,15 @@ class ChannelMap:
     reasons: Mapping[int, str] = field(repr=False)
     unknown: Mapping[str, str]
 
+    @classmethod
+    def of_whole(cls, graph: Graph) -> ChannelMap:
+        """A graph without its channels: enough to count what all of it costs.
+
+        Args:
+            graph: The graph.
+        """
+        return cls(graph, (), np.empty(0, np.int64), {}, frozenset(), (), {}, {})
+
     @property
     def count(self) -> int:
         """How many channels the graph has."""

@@ -59,7 +59,7 @@ class _Propagation:
         self.unknown: dict[str, str] = {}
 
     def resolve(self) -> ChannelMap:
-        draft = ChannelMap(self.graph, (), np.empty(0, np.int64), {}, frozenset(), (), {}, {})
+        draft = ChannelMap.of_whole(self.graph)
         for index in range(len(self.graph.calls)):
             flow = self._flow(draft.view(index))
             self.flows.append(flow)

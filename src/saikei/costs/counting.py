@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.budget import BATCH_SIZE, Budget
-from saikei.channels import BoolMask, ChannelMap, map_channels
+from saikei.channels import BoolMask, ChannelMap
 from saikei.errors import BudgetError
 from saikei.graph import Graph, TensorRef, TensorSpec, sized, value_inputs
 from saikei.rules import CallView, find_rule
@@ -111,7 +111,7 @@ def check_countable(graph: Graph, budget: Budget) -> None:
         )
     if budget.macs is None:
         return
-    channel_map = map_channels(graph)
+    channel_map = ChannelMap.of_whole(graph)
     for index in range(len(graph.calls)):
         view = channel_map.full.view(index)
         if _is_counted(view) and call_macs(channel_map, index) is None:

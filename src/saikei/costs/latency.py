@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs.counting import count_costs
 from saikei.errors import ModelError
 from saikei.graph import Graph, Sized, open_inputs, read
@@ -96,7 +96,7 @@ def mean_macs(cascade: CascadeModel, full: Sized) -> float | None:
     """Mean MACs per sample of a cascade; `None` where the rows that members see are unknown."""
     if cascade.shares is None:
         return None
-    macs = [count_costs(map_channels(member)).macs for member in _members(cascade, full)]
+    macs = [count_costs(ChannelMap.of_whole(member)).macs for member in _members(cascade, full)]
     return float(np.dot(cascade.shares, macs))
 
 

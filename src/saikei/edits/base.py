@@ -19,7 +19,7 @@ from saikei.budget import Budget
 from saikei.calibration.refit import refit
 from saikei.calibration.sizes import sizes_of
 from saikei.calibration.surviving_outputs import Kept
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.codec import Jsonable
 from saikei.costs import Counts, count_costs
 from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
@@ -356,7 +356,8 @@ def check_budget(edit: Edit, graph: Graph, edited: keras.Model) -> None:
         if limits is None:
             continue
         before, after = (
-            count_costs(map_channels(replace(g, sizes=graph.sizes))) for g in (graph, read(edited))
+            count_costs(ChannelMap.of_whole(replace(g, sizes=graph.sizes)))
+            for g in (graph, read(edited))
         )
         if not limits.fits(after, before):
             raise WorkError(

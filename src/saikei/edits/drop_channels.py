@@ -46,7 +46,14 @@ class DropChannels(Edit):
 
     def unfitted(self, graph: Graph, data: Any = None) -> tuple[Graph, Kept]:
         """The graph without the named channels, and what is left of the others' outputs."""
-        channel_map = map_channels(graph)
+        return self.unfitted_cut(map_channels(graph))
+
+    def unfitted_cut(self, channel_map: ChannelMap) -> tuple[Graph, Kept]:
+        """The same for a graph whose channels are known already.
+
+        Args:
+            channel_map: The graph with its channels.
+        """
         mask = self._mask(channel_map)
         return cut_and_fold(channel_map, mask), kept_outputs(channel_map, mask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs import Counts, call_macs
 from saikei.graph import Graph, Operation, TensorRef, value_inputs
 from saikei.rules.base import product
@@ -90,7 +90,7 @@ class CostTable:
     """The costs of a graph without some of its calls, where all other shapes stay."""
 
     def __init__(self, graph: Graph) -> None:
-        channel_map = map_channels(graph)
+        channel_map = ChannelMap.of_whole(graph)
         self._graph = graph
         self._macs = [call_macs(channel_map, index) or 0 for index in range(len(graph.calls))]
 

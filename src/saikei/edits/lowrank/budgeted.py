@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from saikei.budget import Budget
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs import Counts, check_countable, count_costs, measure_latency
 from saikei.edits.lowrank.options import Options, least_loss_within, total_cost
 from saikei.edits.lowrank.plan import split_layers
@@ -61,7 +61,7 @@ def choose_within(graph: Graph, options: Sequence[Options], budget: Budget, edit
 
 def _measured(graph: Graph, budget: Budget) -> Counts:
     """What a graph costs, with its latency if the budget limits it."""
-    counts = count_costs(map_channels(graph))
+    counts = count_costs(ChannelMap.of_whole(graph))
     if budget.latency is None:
         return counts
     milliseconds = measure_latency(build(graph), budget.batch_size, sizes=graph.sizes)

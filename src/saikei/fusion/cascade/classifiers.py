@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import keras
 
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs import count_costs, uncounted_layers
 from saikei.edits.base import with_sizes
 from saikei.errors import FusionError
@@ -104,7 +104,7 @@ def check_costs(given: tuple[float, ...], members: int) -> None:
 
 
 def _macs(model: keras.Model, graph: Graph, data: Any) -> float:
-    channel_map = map_channels(with_sizes(graph, model, data))
+    channel_map = ChannelMap.of_whole(with_sizes(graph, model, data))
     unknown = uncounted_layers(channel_map)
     macs = count_costs(channel_map).macs
     if unknown or not macs:

@@ -13,9 +13,10 @@ from saikei.calibration.run import Layers, Run
 from saikei.calibration.surviving_outputs import Kept, both_kept
 from saikei.channels import ChannelMap, map_channels
 from saikei.costs import call_macs, count_costs
+from saikei.edits.drop_channels import DropChannels
 from saikei.edits.options import Option
 from saikei.errors import SaikeiError, in_one_line
-from saikei.graph import Graph, read
+from saikei.graph import Graph, TensorRef, read
 from saikei.scoring import Task
 from saikei.scoring.labels import Labels
 from saikei.search.library.divergence import divergence
@@ -26,6 +27,7 @@ from saikei.search.library.nearby import (
     refit_nearby,
     samples_to_fit,
 )
+from saikei.search.library.parts import Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,7 @@ class _Variant:
     graph: Graph
     kept: Kept
     at: int
-    channel_map: ChannelMap
+    counted: ChannelMap
 
 
 def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
@@ -92,11 +94,12 @@ def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
         task: The choices.
     """
     graph = replace(read(shared.model), sizes=dict(shared.sizes))
+    channel_map = map_channels(graph)
     found: dict[int, Measured | LeftOut] = {}
     variants: list[_Variant] = []
     for number, choice in enumerate(task.choices):
         try:
-            variants.append(_applied(graph, number, choice))
+            variants.append(_applied(channel_map, number, choice))
         except SaikeiError as error:
             found[number] = LeftOut(choice[-1], in_one_line(error))
     original = _Original(graph, shared)
@@ -107,18 +110,23 @@ def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
         except SaikeiError as error:
             found[variant.number] = LeftOut(option, in_one_line(error))
             continue
-        costs = count_costs(variant.channel_map)
+        costs = count_costs(variant.counted)
         found[variant.number] = Measured(option, loss, error_of_loss, costs)
     return SiteResult(tuple(found[number] for number in range(len(task.choices))), original.passes)
 
 
-def _applied(graph: Graph, number: int, choice: Sequence[Option]) -> _Variant:
-    changed, kept = graph, dict[str, Any]()
+def _applied(original: ChannelMap, number: int, choice: Sequence[Option]) -> _Variant:
+    graph = changed = original.graph
+    kept: Kept = {}
     for option in choice:
-        changed, own = option.edit.unfitted(changed)
-        kept = dict(both_kept(kept, own))
+        if changed is graph and isinstance(option.edit, DropChannels):
+            changed, own = option.edit.unfitted_cut(original)
+        else:
+            changed, own = option.edit.unfitted(changed)
+        kept = both_kept(kept, own)
     changed = replace(changed, sizes=graph.sizes)
-    return _Variant(number, changed, kept, first_difference(graph, changed), map_channels(changed))
+    at = first_difference(graph, changed)
+    return _Variant(number, changed, kept, at, ChannelMap.of_whole(changed))
 
 
 class _Original:
@@ -126,40 +134,73 @@ class _Original:
 
     def __init__(self, graph: Graph, shared: Shared) -> None:
         self._graph, self._shared = graph, shared
-        layers = Layers(graph)
-        self._layers = layers
-        self._run = Run(graph, shared.inputs, layers=layers)
-        fit = tree.map_structure(lambda leaf: leaf[: shared.fit], shared.inputs)
-        self._targets = Targets(graph, fit, layers)
-        self._next = 0
-        self._macs = _macs(map_channels(graph))
+        self._macs = _macs(ChannelMap.of_whole(graph))
         self._whole = max(1, sum(self._macs))
+        self._parts = Parts(graph, self._macs)
+        self._read = {0: shared.inputs}
+        self._layers = Layers(graph)
+        self._run = Run(graph, shared.inputs, layers=self._layers)
+        self._targets = Targets(graph, self._inputs(slice(shared.fit)), self._layers, self._begun)
+        self._next = 0
         self._outputs: list[Any] = []
         self.passes = 0.0
 
-    @property
-    def _rows(self) -> int:
-        return len(tree.flatten(self._shared.inputs)[0])
+    def _inputs(self, rows: slice) -> Any:
+        return tree.map_structure(lambda leaf: leaf[rows], self._shared.inputs)
 
     def measure(self, variant: _Variant) -> tuple[float, float]:
         given = self._given()
         self._until(variant.at)
-        self._targets.forget(variant.at)
         samples = samples_to_fit(variant.graph, variant.at, self._shared.fit)
         fit, held = slice(0, samples), slice(self._shared.fit, None)
-        macs = _macs(variant.channel_map)
+        macs = _macs(variant.counted)
         refitted = refit_nearby(self._fork(variant, fit), self._start, variant.kept, self._targets)
         self._count(macs[self._start : self._start + refitted.calls], samples)
         run = self._fork(replace(variant, graph=refitted.graph), held)
-        outputs = run.outputs(self._start)
-        self._count(macs[self._start :], run.samples)
+        outputs = self._to_the_end(run, macs)
         return divergence(outputs, given, self._shared.tasks, self._shared.labels)
 
+    def _to_the_end(self, run: Run, macs: list[int]) -> list[Any]:
+        """The outputs of a changed graph, by parts of the original where it is the same."""
+        join = self._parts.join(run.graph, self._start)
+        if join is None:
+            self._count(macs[self._start :], run.samples)
+            return run.outputs(self._start)
+        (given,) = run.tensors(range(self._start, join.call), [join.ref])
+        same = self._macs[self._parts.starts[join.part] :]
+        self._count([*macs[self._start : join.call], *same], run.samples)
+        return self._parts.outputs(join.part, given)
+
     def _until(self, index: int) -> None:
-        self._count(self._macs[self._next : index], self._rows)
+        """Run the original up to a call, from the beginning of the part that this is in."""
+        part = self._parts.at(index)
+        start = self._parts.starts[part]
+        if start > self._next:
+            self._run.jump(start, self._parts.given(part), self._part(part))
+            self._next = start
+            self._read = {n: read for n, read in self._read.items() if n >= part}
+        self._targets.forget(index, start)
+        self._count(self._macs[self._next : index], len(tree.flatten(self._shared.inputs)[0]))
         while self._next < index:
             self._run.advance(self._next)
             self._next += 1
+
+    def _part(self, part: int) -> Any:
+        """What a part of the original reads, on all rows."""
+        last = max(number for number in self._read if number <= part)
+        starts = self._parts.starts
+        for number in range(last, part):
+            self._read[number + 1] = self._parts.run(number, self._read[number])
+            rows = len(self._read[number + 1])
+            self._count(self._macs[starts[number] : starts[number + 1]], rows)
+        return self._read[part]
+
+    def _begun(self, index: int) -> tuple[TensorRef, Any] | None:
+        """What the part that begins with a call reads, on the rows of the fit."""
+        part = self._parts.at(index)
+        if part == 0 or self._parts.starts[part] != index:
+            return None
+        return self._parts.given(part), self._part(part)[: self._shared.fit]
 
     def _fork(self, variant: _Variant, rows: slice) -> Run:
         """A run of a variant from its change on, or from the beginning where it has to be."""
@@ -169,21 +210,24 @@ class _Original:
             if run is not None:
                 return run
         self._start = 0
-        given = tree.map_structure(lambda leaf: leaf[rows], self._shared.inputs)
-        return Run(variant.graph, given, variant.graph.output_refs(), self._layers)
+        refs = variant.graph.output_refs()
+        return Run(variant.graph, self._inputs(rows), refs, self._layers)
 
     def _given(self) -> list[Any]:
         """The original's outputs on the rows that losses are measured on."""
         if not self._outputs:
-            given = tree.map_structure(lambda leaf: leaf[self._shared.fit :], self._shared.inputs)
-            run = Run(self._graph, given, self._graph.output_refs(), self._layers)
-            self._outputs = run.outputs(0)
-            self._count(self._macs, run.samples)
+            given = self._inputs(slice(self._shared.fit, None))
+            if len(self._parts.starts) > 1:
+                self._outputs = self._parts.outputs(0, given)
+            else:
+                run = Run(self._graph, given, self._graph.output_refs(), self._layers)
+                self._outputs = run.outputs(0)
+            self._count(self._macs, len(tree.flatten(given)[0]))
         return self._outputs
 
     def _count(self, macs: Sequence[int], rows: int) -> None:
         self.passes += rows * sum(macs) / self._whole
 
 
-def _macs(channel_map: ChannelMap) -> list[int]:
-    return [call_macs(channel_map, index) or 0 for index in range(len(channel_map.graph.calls))]
+def _macs(counted: ChannelMap) -> list[int]:
+    return [call_macs(counted, index) or 0 for index in range(len(counted.graph.calls))]

@@ -7,6 +7,7 @@ changed, with fewer rows and fewer ridges: enough to compare options, at a small
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from saikei.calibration.direct import direct
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.run import Layers, Run, Value, same_operation
 from saikei.calibration.surviving_outputs import Kept, take_kept
-from saikei.graph import Call, Graph, Operation
+from saikei.graph import Call, Graph, Operation, TensorRef
 from saikei.tensors import to_numpy
 
 # Linear layers that are refitted behind a change, and how many a model has at most in which all
@@ -49,10 +50,18 @@ class Targets:
         graph: The original.
         inputs: Of the rows.
         layers: Shared layers of the original.
+        begun: For the first call of a part of the original, what the part reads on the rows.
     """
 
-    def __init__(self, graph: Graph, inputs: Any, layers: Layers) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        inputs: Any,
+        layers: Layers,
+        begun: Callable[[int], tuple[TensorRef, Array] | None],
+    ) -> None:
         self._run = Run(graph, inputs, layers=layers)
+        self._begun = begun
         counts = Counter(call.operation for call in graph.calls)
         self._call = {
             call.operation: index
@@ -75,6 +84,8 @@ class Targets:
         """What a layer gives; `None` where it was forgotten."""
         while self._next <= self._call[name]:
             index = self._next
+            if (given := self._begun(index)) is not None:
+                self._run.jump(index, *given)
             outcome = self._run.step(index)
             operation = self._run.graph.operations[self._run.graph.calls[index].operation]
             if self._call.get(operation.name) == index and fittable(operation):
@@ -83,8 +94,14 @@ class Targets:
         value = self._found.get(name)
         return None if value is None else value.array
 
-    def forget(self, before: int) -> None:
-        """Forget what calls before this one gave."""
+    def forget(self, before: int, start: int) -> None:
+        """Forget what calls before this one gave.
+
+        Args:
+            before: The call.
+            start: The first call of the part of the original that it is in.
+        """
+        self._next = max(self._next, start)
         for name in [name for name in self._found if self._call[name] < before]:
             del self._found[name]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from saikei.budget import Budget
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs import Counts, count_costs, measure_latency
 from saikei.edits.options import Option, stitch
 from saikei.edits.recipe import Recipe
@@ -64,7 +64,7 @@ class Counter:
 
     def costs(self, graph: Graph) -> Counts:
         """What a graph costs, with its latency if the budget limits it."""
-        counts = count_costs(map_channels(replace(graph, sizes=self.graph.sizes)))
+        counts = count_costs(ChannelMap.of_whole(replace(graph, sizes=self.graph.sizes)))
         if self.budget.latency is None:
             return counts
         milliseconds = measure_latency(build(graph), self.budget.batch_size, sizes=graph.sizes)

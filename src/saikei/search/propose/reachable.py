@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from saikei.budget import Budget
-from saikei.channels import map_channels
+from saikei.channels import ChannelMap
 from saikei.costs import count_costs
 from saikei.edits import PruneChannels
 from saikei.edits.base import Edit, edit_classes, read_with_sizes
@@ -58,7 +58,7 @@ def _check(graph: Graph, options: Iterable[Option], budget: Budget) -> None:
         entries=tuple(entry for option in given for entry in _counted(graph, (option,))),
         left_out=(),
         depth=tuple(_without_blocks(graph, given)),
-        original=count_costs(map_channels(graph)),
+        original=count_costs(ChannelMap.of_whole(graph)),
         rows=0,
         unit="nats",
         passes=0.0,
@@ -87,4 +87,4 @@ def _counted(graph: Graph, options: Sequence[Option]) -> list[Measured]:
         _, edited = stitch(graph, options)
     except SaikeiError:
         return []
-    return [Measured(options[-1], 0.0, 0.0, count_costs(map_channels(edited)))]
+    return [Measured(options[-1], 0.0, 0.0, count_costs(ChannelMap.of_whole(edited)))]
