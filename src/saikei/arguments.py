@@ -23,6 +23,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _SHOWN = 60
+# `fit` and `distill` take class weights; all else takes data with weights.
+_WEIGHTED = ": give the data that saikei.training.weigh_classes(model, data, 'balanced') returns"
 _NAMES: Mapping[Any, str] = {
     bool: "True or False",
     int: "a whole number",
@@ -50,7 +52,8 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise TypeError(f"{function.__name__}() {error}") from None
+            hint = _WEIGHTED if "class_weight" in kwargs else ""
+            raise TypeError(f"{function.__name__}() {error}{hint}") from None
         for name, value in given.items():
             if name in hints_of(function) and not fits(hints_of(function)[name], value):
                 hint = hints_of(function)[name]

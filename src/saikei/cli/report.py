@@ -36,6 +36,14 @@ def report(
     ] = None,
     label: Label = None,
     divide_by: DivideBy = None,
+    files: Annotated[
+        bool,
+        typer.Option(
+            "--files",
+            help="Of one run: export the original and the shipped model to LiteRT and ONNX, and "
+            "show the time of one sample in each file on this machine.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -45,7 +53,9 @@ def report(
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError(f"'{runs[0]}' is given twice: give the folders of two runs.")
     if len(runs) > 1:
-        refuse_typed(context, ["data"], "it is for one run.")
+        refuse_typed(context, ["data", "files"], "it is for one run.")
+    if out is not None and out.suffix == ".svg":
+        refuse_typed(context, ["data", "files"], "an .svg shows the Pareto front alone.")
     if data is None:
         refuse_typed(context, ["label", "divide_by"], "it is for --data, which is missing.")
     if out is None and len(runs) == 1:
@@ -61,7 +71,7 @@ def report(
     records = dict(zip(_names(runs), map(Run.load, runs), strict=True))
     compared = compare_runs(records) if len(runs) == 2 else None
     given = (data, label, divide_by)
-    text = front_picture(records) if page.suffix == ".svg" else _page(records, runs, given)
+    text = front_picture(records) if page.suffix == ".svg" else _page(records, runs, given, files)
     write_text(page, text)
     if as_json:
         shown = [record.to_dict() for record in records.values()]
@@ -78,11 +88,14 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _page(
-    records: dict[str, Run], folders: list[Path], given: tuple[str | None, str | None, float | None]
+    records: dict[str, Run],
+    folders: list[Path],
+    given: tuple[str | None, str | None, float | None],
+    files: bool,
 ) -> str:
     """The report of a run, or the comparison of two, as a page."""
     from saikei.report import render_comparison, render_html
-    from saikei.search.details import details_of, details_on
+    from saikei.search.details import details_of, details_on, details_with_files
     from saikei.search.folder import RunFolder
     from saikei.sources import read_source
 
@@ -91,9 +104,10 @@ def _page(
     if len(pairs) == 2:
         return render_comparison(records, [details_of(*pair) for pair in pairs])
     ((run, stored),) = pairs
+    details = details_with_files(run, stored) if files else details_of(run, stored)
     data, label, divide_by = given
     if data is None:
-        return render_html(run, details_of(run, stored))
+        return render_html(run, details)
     original = stored.model(run.baseline)
     source = read_source(data, original, label=label, divide_by=divide_by, labels=False)
     part = source.need("validation" if source.part("test") is None else "test")

@@ -110,6 +110,8 @@ def difference(run: Run, inputs: Any, wanted: Sequence[Array], graph: Graph, wha
             limit = 0.0
         else:
             apart, limit = _apart(ours, theirs), _limit(graph, theirs)
+        if not np.isfinite(apart) and theirs.dtype.kind not in "OSU":
+            raise WorkError(f"{what} gives NaN or infinite numbers where the model gives others.")
         if not apart <= limit:
             raise WorkError(
                 f"{what} gives something else than the model: max|difference| {apart:.3g}, where "

@@ -15,11 +15,12 @@ from typing import Any
 import keras
 
 from saikei.costs import machine
-from saikei.errors import InputError, SaikeiError, WorkError, in_one_line
+from saikei.errors import InputError, ModelError, SaikeiError, WorkError, in_one_line
 from saikei.exporting import runtimes
 from saikei.exporting.check import Trial, difference, milliseconds, trial, unusable
 from saikei.exporting.deployable import deployable
 from saikei.graph import read
+from saikei.graph.finite import check_finite_weights
 from saikei.graph.internals import structures
 from saikei.models import CascadeModel
 from saikei.writing import check_target, draft_folder, remove
@@ -113,7 +114,7 @@ def export_model(
 
     Raises:
         InputError: When the format is unknown, the path cannot be written to, a package is
-            missing, or the model cannot predict.
+            missing, weights are NaN, or the model cannot predict.
         WorkError: When Keras cannot export the model, or the runtime cannot run the file or
             computes something else. Nothing is left behind then.
     """
@@ -121,6 +122,7 @@ def export_model(
         raise InputError(f"format={format!r} is unknown: use one of {', '.join(ENDINGS)}.")
     path = check_target(path, ENDINGS[format], overwrite)
     _check_available(format)
+    check_finite_weights(f"Model '{model.name}' cannot be exported", read(model), ModelError)
     case = trial(model, data)
     with draft_folder(path.parent) as folder, _silent():
         draft, alone = folder / path.name, False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saikei.runs import numbers
 from saikei.runs.record import EffortRecord, Run
 
 
@@ -37,6 +38,21 @@ def effort_rows(run: Run) -> tuple[EffortRow, ...]:
 def rungs_of(run: Run) -> tuple[int, ...]:
     """The epochs that the rungs of the race ended at, in order."""
     return tuple(sorted({one.rung for one in run.effort}))
+
+
+def stage_times(run: Run) -> tuple[tuple[str, str], ...]:
+    """How long each stage of a run took, each with its name.
+
+    Trainings and measurements of several processes are added up, so that with workers, or in a run
+    that was continued, they may take longer than the run itself.
+    """
+    measuring = sum(one.seconds for one in run.library.values())
+    training = sum(c.training.seconds for c in run.candidates if c.training is not None)
+    rest = run.seconds - measuring - training
+    found = [("measuring every option alone", measuring), ("training all candidates", training)]
+    if rest > 0:
+        found.append(("all else: scoring, fusing, latencies, files", rest))
+    return tuple((name, numbers.duration(one)) for name, one in (*found, ("run", run.seconds)))
 
 
 def _bars(run: Run, family: str) -> tuple[tuple[float, str], ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from saikei.report.answer import CostRow, Headline, cost_rows, headline_of, sizes_text
 from saikei.report.candidates import FrontRow, TrainedRow, front_rows, trained_row
-from saikei.report.effort import EffortRow, effort_rows, rungs_of
+from saikei.report.effort import EffortRow, effort_rows, rungs_of, stage_times
 from saikei.report.replay import replay
 from saikei.report.tuning import SettingRow, setting_rows
 from saikei.runs import numbers
@@ -65,6 +65,7 @@ class Report:
     library: tuple[str, ...]
     rungs: tuple[str, ...]
     effort: tuple[EffortRow, ...]
+    stages: Pairs
     trained: tuple[TrainedRow, ...]
     tuned: tuple[SettingRow, ...]
     layers: tuple[LayerTable, ...]
@@ -95,6 +96,7 @@ def report_of(run: Run) -> Report:
         library=tuple(_library(name, one) for name, one in run.library.items()),
         rungs=tuple(f"to epoch {rung}" for rung in rungs_of(run)),
         effort=effort_rows(run),
+        stages=stage_times(run),
         trained=tuple(trained_row(c) for c in run.candidates if c.training is not None),
         tuned=setting_rows(run),
         layers=tuple(LayerTable(c.name, c.parent or "", c.layers) for c in shipped if c.layers),

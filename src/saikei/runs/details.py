@@ -182,11 +182,16 @@ class Timed:
 
     Args:
         name: Its name, with the runtime where it is not Keras.
-        milliseconds: For each number of samples in a batch, the median time in milliseconds.
+        milliseconds: For each number of samples in a batch, the median time in milliseconds; empty
+            if it could not be measured.
+        exported: Whether it is a file that was exported for the report.
+        note: Size of the file, or why there are no times; empty for a model.
     """
 
     name: str
     milliseconds: tuple[tuple[float, float], ...]
+    exported: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)

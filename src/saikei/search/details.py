@@ -14,7 +14,7 @@ from saikei.checks import input_count
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.costs import machine
 from saikei.data import gathered
-from saikei.errors import SaikeiError
+from saikei.errors import InputError, SaikeiError
 from saikei.judging import attention_of
 from saikei.models import CascadeModel
 from saikei.reading import read_json
@@ -31,7 +31,13 @@ from saikei.scoring.inference import Inference
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.folder import RunFolder
 from saikei.search.library import Library
-from saikei.search.measurements import SAVED, measures_time, sensitivity_of, times_of
+from saikei.search.measurements import (
+    SAVED,
+    file_times,
+    measures_time,
+    sensitivity_of,
+    times_of,
+)
 from saikei.search.outcome import outcome_of, predicted_classes
 from saikei.search.propose import Proposer
 from saikei.search.propose.path import Solution
@@ -69,15 +75,22 @@ def write_details(
         times=times_of(run, folder),
         machine=machine(),
     )
-    write_text(_path(folder), json.dumps(to_jsonable(details), indent=1))
+    _store(details, folder)
     return details
 
 
 def details_of(run: Run, folder: RunFolder) -> Details:
     """The stored details of a run; where there are none, those that its folder allows."""
-    if _path(folder).is_file():
-        return from_jsonable(Details, read_json(_path(folder), "The details of the run"))
-    return write_details(run, folder)
+    path = _path(folder)
+    if not path.is_file():
+        return write_details(run, folder)
+    try:
+        return from_jsonable(Details, read_json(path, "The details of the run"))
+    except InputError as error:
+        raise InputError(
+            f"'{path}' is damaged, or another version of Saikei wrote it: delete this file alone, "
+            "and 'saikei report' makes it from the rest of the folder (add --data to see samples)."
+        ) from error
 
 
 def details_on(run: Run, folder: RunFolder, data: Any, classes: Sequence[str] = ()) -> Details:
@@ -105,6 +118,24 @@ def details_on(run: Run, folder: RunFolder, data: Any, classes: Sequence[str] = 
     attention = attention_of(shipped, data, original, names)
     attention = replace(attention, models=(run.baseline, run.chosen))
     return replace(stored, outcome=outcome, classes=names, attention=attention)
+
+
+def details_with_files(run: Run, folder: RunFolder) -> Details:
+    """The details of a run, with the times of exported files, which are stored among them.
+
+    Args:
+        run: A finished run.
+        folder: Its folder.
+    """
+    stored = details_of(run, folder)
+    known = [one for one in stored.times if not one.exported]
+    details = replace(stored, times=(*known, *file_times(run, folder)), machine=machine())
+    _store(details, folder)
+    return details
+
+
+def _store(details: Details, folder: RunFolder) -> None:
+    write_text(_path(folder), json.dumps(to_jsonable(details), indent=1))
 
 
 def _path(folder: RunFolder) -> Path:

@@ -15,7 +15,7 @@ from saikei.budget import Budget
 from saikei.graph import copy_model
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
-from saikei.search.details import details_of
+from saikei.search.details import details_of, details_with_files
 from saikei.search.folder import RunFolder
 from saikei.search.library import Library
 from saikei.search.propose import Structure, resolve
@@ -120,9 +120,20 @@ class Result:
         model = copy_model(original) if recipe is None else recipe(original, data)
         return Resolved(model, structure)
 
-    def report(self, path: str | Path, overwrite: bool = True) -> Path:
-        """Write the report as one HTML file that works offline; see `report.write_html`."""
-        details = details_of(self.run, RunFolder(self.folder, {}))
+    def report(self, path: str | Path, overwrite: bool = True, files: bool = False) -> Path:
+        """Write the report as one HTML file that works offline.
+
+        Args:
+            path: The file; its folder must exist.
+            overwrite: Whether an existing file may be replaced, as in `keras.Model.save`.
+            files: Whether to export the original and the shipped model to LiteRT and ONNX first, and
+                show the time of one sample in each file.
+
+        Raises:
+            InputError: If the path cannot be written to, or exists and `overwrite` is false.
+        """
+        folder = RunFolder(self.folder, {})
+        details = (details_with_files if files else details_of)(self.run, folder)
         return report.write_html(self.run, path, details, overwrite)
 
     def __str__(self) -> str:
