@@ -92,7 +92,15 @@ def result() -> Result:
         result,
         lambda: result().front,
     ],
-    ids=["Profile", "ChannelGroups", "Choice", "Explanation", "ModelExplanation", "Result", "Front"],
+    ids=[
+        "Profile",
+        "ChannelGroups",
+        "Choice",
+        "Explanation",
+        "ModelExplanation",
+        "Result",
+        "Front",
+    ],
 )
 def test_values_are_shown_in_text_in_a_terminal_and_as_html(make: Callable[[], Any]) -> None:
     value = make()

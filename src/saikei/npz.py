@@ -65,7 +65,9 @@ class Archive:
         if found is None:
             name = _PARTS[part]
             if self.path.suffix != ".npz":
-                raise DataError(f"'{self.path}' holds no {part} part ({name}): add it.")
+                raise DataError(
+                    f"'{self.path}' holds no {part} data: add a folder, table or entry '{name}'."
+                )
             fix = _FIX.replace("train", name)
             raise DataError(f"'{self.path}' holds no 'x_{name}': save the data with {fix}.")
         return found

@@ -7,6 +7,24 @@ from dataclasses import dataclass
 from saikei.runs import numbers
 from saikei.runs.record import EffortRecord, Run
 
+# What the names of families mean to a reader, by how they begin.
+_MEANINGS = {
+    "knapsack": "the edits that lose least together, by an integer program",
+    "uniform": "the same share of channels in every layer",
+    "swapped": "knapsack with edits exchanged by what they were measured to lose",
+    "depth": "whole blocks removed",
+    "no depth": "knapsack without removing blocks",
+    "variant": "the best structure with further edits that save nothing",
+    "in steps": "cut to a larger structure, trained, and cut again",
+    "as given": "the given network as it is",
+    "fresh": "a structure with new random weights",
+    "rival": "the winner's structure with new random weights, to see whether its weights are worth "
+    "keeping",
+    "repeat": "the winner once more, with another seed",
+    "student": "one network that learns from several together",
+    "boost": "a series in which each network corrects those before it",
+}
+
 
 @dataclass(frozen=True)
 class EffortRow:
@@ -35,6 +53,13 @@ def effort_rows(run: Run) -> tuple[EffortRow, ...]:
     )
 
 
+def meanings_of(run: Run) -> tuple[tuple[str, str], ...]:
+    """The families of a run, each with what its name means."""
+    names = dict.fromkeys(one.family for one in run.effort)
+    found = {key: text for key, text in _MEANINGS.items() if any(n.startswith(key) for n in names)}
+    return tuple(found.items())
+
+
 def rungs_of(run: Run) -> tuple[int, ...]:
     """The epochs that the rungs of the race ended at, in order."""
     return tuple(sorted({one.rung for one in run.effort}))
@@ -52,7 +77,9 @@ def stage_times(run: Run) -> tuple[tuple[str, str], ...]:
     found = [("measuring every option alone", measuring), ("training all candidates", training)]
     if rest > 0:
         found.append(("all else: scoring, fusing, latencies, files", rest))
-    return tuple((name, numbers.duration(one)) for name, one in (*found, ("run", run.seconds)))
+    return tuple(
+        (name, numbers.duration(one)) for name, one in (*found, ("the whole run", run.seconds))
+    )
 
 
 def _bars(run: Run, family: str) -> tuple[tuple[float, str], ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from saikei.report.answer import CostRow, Headline, cost_rows, headline_of, sizes_text
 from saikei.report.candidates import FrontRow, TrainedRow, front_rows, trained_row
-from saikei.report.effort import EffortRow, effort_rows, rungs_of, stage_times
+from saikei.report.effort import EffortRow, effort_rows, meanings_of, rungs_of, stage_times
 from saikei.report.replay import replay
 from saikei.report.tuning import SettingRow, setting_rows
 from saikei.runs import numbers
@@ -65,6 +65,7 @@ class Report:
     library: tuple[str, ...]
     rungs: tuple[str, ...]
     effort: tuple[EffortRow, ...]
+    meanings: Pairs
     stages: Pairs
     trained: tuple[TrainedRow, ...]
     tuned: tuple[SettingRow, ...]
@@ -96,6 +97,7 @@ def report_of(run: Run) -> Report:
         library=tuple(_library(name, one) for name, one in run.library.items()),
         rungs=tuple(f"to epoch {rung}" for rung in rungs_of(run)),
         effort=effort_rows(run),
+        meanings=meanings_of(run),
         stages=stage_times(run),
         trained=tuple(trained_row(c) for c in run.candidates if c.training is not None),
         tuned=setting_rows(run),
@@ -178,7 +180,7 @@ def facts_of(run: Run) -> Pairs:
         ("Seed", str(settings.seed)),
         *((("Costs are for inputs of", sizes_text(run)),) if settings.sizes else ()),
         ("Task", run.task),
-        ("Started (UTC)", run.started),
+        ("Started (UTC)", run.started[:19].replace("T", " ")),
         ("Time", numbers.duration(run.seconds)),
         *((name, version) for name, version in run.versions.items()),
     )

@@ -119,8 +119,8 @@ class GraphDiff(ToDict):
         macs, params = self.macs, self.params
         return (
             f"{self.first} → {self.second}: {parts}; {macs[0]:,} → {macs[1]:,} MACs "
-            f"({macs[1] / max(macs[0], 1):.1%}), {params[0]:,} → {params[1]:,} parameters "
-            f"({params[1] / max(params[0], 1):.1%})"
+            f"({100 * macs[1] / max(macs[0], 1):.1f} %), {params[0]:,} → {params[1]:,} parameters "
+            f"({100 * params[1] / max(params[0], 1):.1f} %)"
         )
 
     def __str__(self) -> str:

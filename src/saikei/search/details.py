@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from saikei.budget import Budget
 from saikei.checks import input_count
 from saikei.codec import from_jsonable, to_jsonable
 from saikei.costs import machine
 from saikei.data import gathered
-from saikei.errors import InputError, SaikeiError
+from saikei.errors import EditError, InputError, SaikeiError
 from saikei.judging import attention_of
 from saikei.models import CascadeModel
 from saikei.reading import read_json
@@ -40,13 +41,11 @@ from saikei.search.measurements import (
 )
 from saikei.search.outcome import outcome_of, predicted_classes
 from saikei.search.propose import Proposer
-from saikei.search.propose.path import Solution
-from saikei.search.propose.space import AXES
 from saikei.writing import write_text
 
 # Graphs of networks, and structures of a front, that are shown.
 _NETWORKS = 4
-_POINTS = 60
+_POINTS = 24
 
 
 def write_details(
@@ -164,21 +163,33 @@ def _fronts(run: Run, folder: RunFolder) -> Mapping[str, PredictedFront]:
         try:
             library = Library.load(folder.library(name))
             proposer = Proposer(folder.model(name), library)
-            points = proposer.path(axis).least()
         except (SaikeiError, OSError):
             continue
-        chosen = np.unique(np.linspace(0, len(points) - 1, _POINTS).round().astype(int))
         original = {one: float(getattr(library.original, one)) for one in SAVED}
-        shown = tuple(_point(points[i]) for i in chosen) if points else ()
-        found[name] = PredictedFront(library.unit, original, {axis: shown})
+        found[name] = PredictedFront(library.unit, original, {axis: _points(proposer, axis)})
     return found
 
 
-def _point(found: Solution) -> Point:
-    costs = {name: float(value) for name, value in zip(AXES, found.costs, strict=True)}
-    options = found.space.options(found.levels)
-    changes = [f"{option.site}: {option.change}" for option in options]
-    return Point({name: costs[name] for name in SAVED}, float(found.loss), tuple(changes))
+def _points(proposer: Proposer, axis: str) -> tuple[Point, ...]:
+    """Structures from the front along one cost, cheapest first, with their costs as counted."""
+    front = proposer.path(axis).least()
+    chosen = np.unique(np.linspace(0, len(front) - 1, _POINTS).round().astype(int))
+    counter = proposer.counter(Budget.from_dict({axis: 1.0}))
+    points = []
+    for solution in (front[i] for i in chosen) if front else ():
+        options = solution.space.options(solution.levels)
+        try:
+            counted = counter(options)[1]
+        except EditError:
+            continue
+        changes = tuple(f"{o.site.partition(':')[2] or o.site}: {o.change}" for o in options)
+        costs = {name: float(getattr(counted, name)) for name in SAVED}
+        points.append(Point(costs, float(solution.loss), changes))
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.costs[axis], one.loss)):
+        if not kept or point.loss < kept[-1].loss:
+            kept.append(point)
+    return tuple(kept)
 
 
 def _members(

@@ -126,7 +126,7 @@ class Result:
         Args:
             path: The file; its folder must exist.
             overwrite: Whether an existing file may be replaced, as in `keras.Model.save`.
-            files: Whether to export the original and the shipped model to LiteRT and ONNX first, and
+            files: Whether to export the original and the shipped model to LiteRT and ONNX, and to
                 show the time of one sample in each file.
 
         Raises:

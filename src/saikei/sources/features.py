@@ -14,7 +14,9 @@ from saikei.errors import DataError
 from saikei.sources.classes import shortened
 
 
-def inputs_of(model: Any, columns: Mapping[str, NDArray[Any]], path: Path) -> Any:
+def inputs_of(
+    model: Any, columns: Mapping[str, NDArray[Any]], path: Path, labelled: bool = True
+) -> Any:
     """The arrays that a model takes, made of the columns of a table.
 
     A model with one input takes all columns in their order. Of several inputs, each takes the
@@ -24,6 +26,7 @@ def inputs_of(model: Any, columns: Mapping[str, NDArray[Any]], path: Path) -> An
         model: A built model.
         columns: The texts of each column but the labels.
         path: Path of the table, for messages.
+        labelled: Whether the column of labels was named and is not among the columns.
 
     Returns:
         One array `(n, …)`, or a dictionary of them by the name of the input.
@@ -41,6 +44,7 @@ def inputs_of(model: Any, columns: Mapping[str, NDArray[Any]], path: Path) -> An
     texts = {tensor.name: str(tensor.dtype) == "string" for tensor in inputs}
     if len(inputs) == 1:
         name = inputs[0].name
+        _check_label(columns, shapes[name], labelled, path)
         return _array(columns, shapes[name], texts[name], f"Model '{model.name}'", path)
     taken: dict[str, dict[str, NDArray[Any]]] = {
         name: {
@@ -65,6 +69,21 @@ def inputs_of(model: Any, columns: Mapping[str, NDArray[Any]], path: Path) -> An
         name: _array(taken[name], shape, texts[name], f"Input '{name}'", path)
         for name, shape in shapes.items()
     }
+
+
+def _check_label(
+    columns: Mapping[str, NDArray[Any]],
+    shape: tuple[int | None, ...],
+    labelled: bool,
+    path: Path,
+) -> None:
+    """Refuse a table with one column too many, where no column of labels is named."""
+    count = math.prod(size or 0 for size in shape)
+    if not labelled and len(columns) == count + 1:
+        raise DataError(
+            f"'{path}' has {len(columns):,} columns, and the model takes {count:,}: name the "
+            f"column of labels with --label, such as --label {list(columns)[-1]}."
+        )
 
 
 def _array(
@@ -96,6 +115,11 @@ def _numbers(name: str, column: NDArray[Any], path: Path) -> NDArray[np.float32]
         found = column.astype(np.float64)
     except ValueError as error:
         row = next(number for number, value in enumerate(column) if not is_number(value))
+        if is_number(column[row].replace(",", ".")):
+            raise DataError(
+                f"Column '{name}' of '{path}' holds '{column[row]}' in row {row + 1}: write "
+                "numbers with a point, not a comma."
+            ) from error
         raise DataError(
             f"Column '{name}' of '{path}' holds '{column[row]}' in row {row + 1}, and the model "
             "takes numbers: encode it as numbers, or leave the column out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from collections.abc import Mapping
@@ -75,7 +76,9 @@ def _returned(source: str) -> Any:
         ) from error
     for name in function_name.split("."):
         if not hasattr(found, name):
-            raise DataError(f"'{module_name}' has no '{function_name}': name a function of it.")
+            near = difflib.get_close_matches(name, dir(found), 1)
+            fix = f"use '{near[0]}'" if near else "name a function of it"
+            raise DataError(f"'{module_name}' has no '{function_name}': {fix}.")
         found = getattr(found, name)
     if not callable(found):
         raise DataError(f"{source} is no function: name one that takes no arguments.")

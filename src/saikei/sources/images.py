@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 # What `keras.utils.image_dataset_from_directory` reads.
 _READ = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _OTHER = (".avif", ".heic", ".tif", ".tiff", ".webp")
+# What TensorFlow puts before a message.
+_NODE = re.compile(r"\{\{.*?\}\}|Error in user-defined function passed to \S+ transformation\S*")
 _COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 _PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _LAYOUT = (
@@ -184,7 +187,7 @@ def _fill(dataset: Any, paths: list[str], x: NDArray[Any], y: NDArray[Any] | Non
             done += 1
     # What is in a file decides what its decoder raises.
     except Exception as error:
-        reason = in_one_line(error, 120).partition(" [Op:")[0]
+        reason = _NODE.sub("", in_one_line(error, 1000)).partition(" [Op:")[0].strip()[:120]
         raise DataError(
             f"'{paths[done]}' is no image that can be read ({reason}): remove or replace it."
         ) from error

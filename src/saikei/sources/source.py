@@ -15,6 +15,10 @@ from saikei.sources.tables import TABLES, read_tables, tables_in
 if TYPE_CHECKING:
     import keras
 
+_KINDS = (
+    "give an .npz, a folder of images with a sub-folder for each class, a .csv, .tsv or .parquet "
+    "table, or module:function"
+)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -43,9 +47,18 @@ def read_source(
         InputError: If `label` or `divide_by` does not apply to the source.
     """
     path = Path(source)
+    if source.endswith(".py") or ".py:" in source:
+        name = path.name.partition(".py")[0]
+        raise DataError(
+            f"--data {source}: name a function of the module, without .py: {name}:load."
+        )
     if not path.exists() and _FUNCTION.fullmatch(source):
         _refuse(label, divide_by)
         return call_function(source, labels)
+    if not path.exists():
+        raise DataError(f"There is no file or folder '{source}': {_KINDS}.")
+    if path.is_file() and path.suffix.lower() not in (".npz", *TABLES, ""):
+        raise DataError(f"'{source}' is a {path.suffix} file, which is not read: {_KINDS}.")
     if path.is_dir() and not tables_in(path):
         _refuse(label, None)
         return read_images(path, model, divide_by, labels)
@@ -53,11 +66,6 @@ def read_source(
     if path.is_dir() or (path.suffix.lower() in TABLES and path.is_file()):
         return read_tables(path, model, label, labels)
     _refuse(label, None)
-    if path.suffix != ".npz" and not path.exists():
-        raise DataError(
-            f"There is no file or folder '{source}': give an .npz, a folder of images with a "
-            "sub-folder for each class, a .csv or .parquet table, or module:function."
-        )
     return load_npz(path, labels)
 
 

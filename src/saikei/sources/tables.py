@@ -65,7 +65,7 @@ def read_tables(path: Path, model: keras.Model, label: str | None, labels: bool)
     for part, table in tables.items():
         features = {name: column for name, column in table.items() if name != label}
         y = None if label is None else _numbered(table[label], classes)
-        parts[part] = inputs_of(model, features, paths[part]), y
+        parts[part] = inputs_of(model, features, paths[part], label is not None), y
     return Archive(path, classes=classes, only=not path.is_dir(), **parts)
 
 
@@ -111,7 +111,10 @@ def _delimiter(line: str, path: Path) -> str:
 
 def _check_names(names: list[str], path: Path) -> None:
     numeric = [name for name in names if is_number(name)]
-    if not names or "" in names or len(numeric) == len(names):
+    # Columns may be called 0, 1, 2, …, and values are not.
+    values = [name for name in numeric if not name.isdecimal()]
+    numbered = names == [str(number) for number in range(len(names))]
+    if not names or "" in names or values or (len(numeric) == len(names) and not numbered):
         raise DataError(
             f"The first line of '{path}' does not name every column: add a line of column names."
         )

@@ -77,6 +77,7 @@
     const y = (value) => height - margin.bottom - ((value - y0) / (y1 - y0)) * (height - margin.top - margin.bottom);
     const grid = make("g", { class: "grid" }, "", svg);
     for (const value of ticks(x0, x1, Math.max(3, Math.floor(width / 110)))) {
+      if (options.whole && !Number.isInteger(value)) continue;
       make("line", { x1: x(value), x2: x(value), y1: margin.top, y2: height - margin.bottom, class: value === 0 ? "zero" : "" }, "", grid);
       make("text", { x: x(value), y: height - margin.bottom + 18, "text-anchor": "middle" }, short(value), grid);
     }
@@ -153,7 +154,7 @@
       const lines = chart.lines.filter((line) => line.values[view]);
       const values = lines.flatMap((line) => line.values[view].filter((v) => v !== null).map((v) => factor * v));
       const longest = Math.max(1, ...lines.map((line) => line.values[view].length));
-      const { svg, x, y } = frame(box, [1, longest], values.length ? values : [0, 1], "epoch", key.label + (key.share ? " (%)" : ""), 380, { zero: false });
+      const { svg, x, y } = frame(box, [1, longest], values.length ? values : [0, 1], "epoch", key.label + (key.share ? " (%)" : ""), 380, { zero: false, whole: true });
       for (const line of lines) {
         const points = line.values[view].map((v, i) => (v === null ? null : [x(i + 1), y(factor * v)]));
         path(svg, points, { stroke: COLOURS[line.kind], "stroke-width": line.strong ? 3 : 1.3, opacity: line.strong ? 1 : 0.65, "stroke-dasharray": line.kind === "fresh" ? "5 4" : "none" });
@@ -190,7 +191,7 @@
       const { svg, x, y } = frame(box, points.map((p) => p.costs[chart.axis]).concat(chart.original[chart.axis]), points.map((p) => level(p.loss)), chart.label, `predicted divergence (${chart.unit})`, 280, { power: true, left: 84 });
       path(svg, points.map((p) => [x(p.costs[chart.axis]), y(level(p.loss))]), { stroke: COLOURS.kept, "stroke-width": 2, "stroke-dasharray": "3 3" });
       const p = points[chosen];
-      explain(make("circle", { cx: x(p.costs[chart.axis]), cy: y(level(p.loss)), r: 7, fill: COLOURS.kept }, "", svg), [`${short(p.costs[chart.axis])}, predicted`, `divergence ${short(p.loss)} ${chart.unit}, predicted`]);
+      explain(make("circle", { cx: x(p.costs[chart.axis]), cy: y(level(p.loss)), r: 7, fill: COLOURS.kept }, "", svg), [`${short(p.costs[chart.axis])} ${chart.label}`, `divergence ${short(p.loss)} ${chart.unit}, predicted`]);
     },
     settings(box, chart) {
       // Parallel coordinates: an axis for each setting, and the metric last.
@@ -270,10 +271,10 @@
       text("budget-text", `${short(cost)} ${chart.label} (${(100 * cost / chart.original[chart.axis]).toFixed(1)} % of the original)`);
       range.setAttribute("aria-valuetext", `${short(cost)} ${chart.label}`);
       text("budget-loss", `${short(point.loss)} ${chart.unit}`);
-      text("budget-costs", Object.entries(point.costs).map(([name, value]) => `${short(value)} ${name}`).join(", "));
+      text("budget-costs", Object.entries(point.costs).map(([name, value]) => `${short(value)} ${{ macs: "MACs", params: "parameters" }[name] ?? name}`).join(", "));
       const inside = chart.measured.filter((one) => one.cost <= cost * 1.0001);
       const best = inside.sort((a, b) => b.value - a.value)[0];
-      text("budget-best", best ? `${best.name}: ${chart.metric} ${best.metric}` : "none was trained");
+      text("budget-best", best ? `${best.name}: ${chart.metric} ${best.metric}` : "none: all are larger");
       const list = document.getElementById("budget-changes");
       list.replaceChildren(...(point.changes.length ? point.changes : ["nothing: the original"]).map((change) => {
         const item = document.createElement("li");
