@@ -20,7 +20,8 @@ from saikei.cli import main
 from saikei.cli.options import budget, number
 from saikei.datasets import digits
 from saikei.errors import InputError
-from saikei.search import optimize
+from saikei.exporting import Exported
+from saikei.search import measurements, optimize
 from saikei.training import fit
 
 
@@ -377,7 +378,10 @@ SAME: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "ri
 
 
 def test_optimize_writes_a_model_a_record_and_a_report(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments = ("optimize", folder / "m0.keras", "--data", folder / "data.npz", "--macs", "0.5")
     arguments += (*LEAST, "--out", tmp_path / "run")
@@ -410,6 +414,24 @@ def test_optimize_writes_a_model_a_record_and_a_report(
     run_json(capsys, "report", tmp_path / "run", "--out", tmp_path / "front.svg")
     assert (tmp_path / "front.svg").read_text().startswith("<svg")
     assert "twice" in refused(capsys, "report", tmp_path / "run", tmp_path / "run")
+    stored = json.loads((tmp_path / "again" / "details.json").read_text(encoding="utf-8"))
+    points = stored["fronts"]["original"]["points"]["macs"]
+    assert all(
+        0 < one["costs"]["macs"] <= stored["fronts"]["original"]["original"]["macs"]
+        for one in points
+    )
+    (tmp_path / "again" / "details.json").write_text("{}", encoding="utf-8")
+    assert "delete this file alone" in refused(capsys, "report", tmp_path / "again")
+    (tmp_path / "again" / "details.json").unlink()
+    monkeypatch.setattr(measurements, "export_model", exported)
+    run_json(capsys, "report", tmp_path / "again", "--files", "--out", page, "--overwrite")
+    for words in ("original, LiteRT (float32)", "1.5 ms", "2 bytes"):
+        assert words in page.read_text(encoding="utf-8")
+
+
+def exported(model: keras.Model, path: Path, to: str) -> Exported:
+    path.write_bytes(b"12")
+    return Exported(path, to, 0.0, "made-up", 1.5)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="from JAX, Keras needs jax2onnx")

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 # What `keras.utils.image_dataset_from_directory` reads.
 _READ = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _OTHER = (".avif", ".heic", ".tif", ".tiff", ".webp")
-# What TensorFlow puts before a message.
-_NODE = re.compile(r"\{\{.*?\}\}|Error in user-defined function passed to \S+ transformation\S*")
+# What TensorFlow writes before the reason of an error.
+_PLACE = re.compile(
+    r"\{\{.*?\}\}|Error in user-defined function.*?transformation|with iterator: \S+"
+)
 _COLOURS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 _PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _LAYOUT = (
@@ -187,7 +189,7 @@ def _fill(dataset: Any, paths: list[str], x: NDArray[Any], y: NDArray[Any] | Non
             done += 1
     # What is in a file decides what its decoder raises.
     except Exception as error:
-        reason = _NODE.sub("", in_one_line(error, 1000)).partition(" [Op:")[0].strip()[:120]
+        reason = _PLACE.sub("", in_one_line(error, 1000)).partition(" [Op:")[0].strip()[:120]
         raise DataError(
             f"'{paths[done]}' is no image that can be read ({reason}): remove or replace it."
         ) from error
