@@ -178,7 +178,8 @@ def p8(case: Case) -> None:
 
     def alone() -> dict[str, Any]:
         make = partial(task.network, 1.0)
-        model = trained(task, make, case.pipeline, case.seed, case.rates)
+        kept = case.folder / "alone"
+        model = trained(task, make, case.pipeline, case.seed, case.rates, folder=kept)
         return case.scored(model, case.pipeline)
 
     results.add("given network", lambda: case.scored(case.model, task.epochs))

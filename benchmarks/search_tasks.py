@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -142,6 +143,7 @@ def trained(
     seed: int,
     rates: Sequence[float] = RATES,
     teacher: keras.Model | None = None,
+    folder: Path | None = None,
 ) -> keras.Model:
     """The best on validation of one network trained with each learning rate.
 
@@ -152,10 +154,17 @@ def trained(
         seed: Seed of weights and of the order of rows.
         rates: Learning rates.
         teacher: A network to learn from as well; `None` for labels alone.
+        folder: Where the network of each rate is kept, so that none is trained again; `None` keeps
+            nothing.
     """
 
     def each() -> Iterator[tuple[float, keras.Model]]:
         for rate in rates:
+            path = None if folder is None else folder / f"{rate:g}.keras"
+            if path is not None and path.exists():
+                model = keras.saving.load_model(path)
+                yield accuracy(model, task.validation), model
+                continue
             model = make(seed)
             settings = {
                 "epochs": epochs,
@@ -170,6 +179,9 @@ def trained(
                 sk.distill(model, teacher, task.train, task.validation, **settings)
             found = accuracy(model, task.validation)
             print(f"    rate {rate:g}: {100 * found:.2f} % on validation", file=sys.stderr)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                model.save(path)
             yield found, model
 
     return max(each(), key=lambda pair: pair[0])[1]

@@ -39,6 +39,30 @@ def test_within_one_standard_error_the_cheaper_ships() -> None:
     assert chosen([dear, cheap], outputs) == "cheap"
 
 
+@pytest.mark.parametrize(("saves", "ships"), [(True, "cheap"), (False, "dear")])
+def test_cost_decides_only_where_the_budget_asks_for_savings(saves: bool, ships: str) -> None:
+    dear, cheap = candidate("dear", cost=cost(900)), candidate("cheap", cost=cost(10))
+    given = candidate("original", kind="given", parent=None, cost=cost(900))
+    average = candidate("both", kind="fused", family="average", members=("dear", "cheap"))
+    outputs = {
+        "dear": right(JUDGE, 180),
+        "cheap": right(JUDGE, 178, first=20),
+        "original": right(JUDGE, 177, first=21),
+        "both": right(JUDGE, 181),
+    }
+    everyone = [dear, cheap, given, average]
+    scored = [replace(c, validation=JUDGE.score(outputs[c.name])) for c in everyone]
+    for some in (scored, scored[::-1]):
+        choice = choose_candidate(some, outputs, JUDGE, "macs", saves=saves)
+        assert choice.chosen.name == ships
+        assert ("asks for no savings" in choice.decision.reason) is not saves
+    # As good as the best is not enough to change what was given.
+    outputs["original"] = outputs["dear"]
+    equal = [replace(c, validation=JUDGE.score(outputs[c.name])) for c in (dear, given)]
+    chosen = choose_candidate(equal, outputs, JUDGE, "macs", saves=False).chosen
+    assert chosen.name == "original"
+
+
 @pytest.mark.parametrize(("behind", "ships"), [(1, "cheap"), (2, "dear")])
 def test_the_boundary_is_one_paired_standard_error(behind: int, ships: str) -> None:
     # Wrong on so many more and right on no other: the mean is k / 200, and its standard error

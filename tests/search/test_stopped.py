@@ -21,7 +21,7 @@ from saikei.search import Result
 from saikei.search.events import Event
 from saikei.search.folder import locked
 from tests.kills import contents
-from tests.search.small import BRIEF, data, dense, search
+from tests.search.small import BRIEF, LEAST, data, dense, search
 from tests.search.test_damage import flipped, overwritten
 from tests.search.test_optimize import assert_same
 
@@ -76,24 +76,34 @@ def test_another_budget_is_answered_from_the_same_run(small: Result) -> None:
         small.resolve(sk.Budget(macs=1))
 
 
-@pytest.mark.slow
+# Few tasks, since elsewhere each is a process of its own, which takes seconds.
+TINY: dict[str, Any] = {**LEAST, "effort": 4, "methods": ["prune", "average"]}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A whole search in as few tasks as possible, in this process."""
+    return search(dense(units=3), tmp_path_factory.mktemp("tiny") / "run", **TINY)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     "elsewhere",
     [{"workers": 1}, {"workers": 2}, {"workers": 4}, pytest.param({"ray": "local"}, marks=RAY)],
     ids=str,
 )
 def test_a_whole_search_gives_the_same_elsewhere(
-    elsewhere: dict[str, Any], small: Result, tmp_path: Path
+    elsewhere: dict[str, Any], tiny: Result, tmp_path: Path
 ) -> None:
     try:
-        found = search(dense(), tmp_path / "run", **BRIEF, **elsewhere)
+        found = search(dense(units=3), tmp_path / "run", **TINY, **elsewhere)
     finally:
         if "ray" in elsewhere:
             import ray
 
             ray.shutdown()
-    assert_same(found, small)
-    assert arrays_in(found.folder) == arrays_in(small.folder)
+    assert_same(found, tiny)
+    assert arrays_in(found.folder) == arrays_in(tiny.folder)
 
 
 KILLED = """

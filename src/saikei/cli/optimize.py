@@ -82,12 +82,13 @@ def optimize(
             rich_help_panel=_SEARCH,
         ),
     ] = None,
-    no_rivals: Annotated[
+    rivals: Annotated[
         bool,
         typer.Option(
-            "--no-rivals",
-            help="Do not train the winner's structure from fresh weights for comparison; the "
-            "winner is trained about twice as long instead.",
+            "--rivals",
+            help="Train the winner's structure from fresh weights too, for as long and for as long "
+            "as the whole search, to see whether its weights were worth keeping. About half of the "
+            "epochs.",
             rich_help_panel=_SEARCH,
         ),
     ] = False,
@@ -194,7 +195,7 @@ def optimize(
             methods=None if methods is None else methods.replace(" ", "").split(","),
             effort=effort,
             settings=settings_typed(settings or []) or None,
-            rivals=False if no_rivals else None,
+            rivals=rivals or None,
             repeats=repeats,
             seed=seed,
             metric=metric,

@@ -107,7 +107,12 @@ def conclude(
     """
     axis = cost_axis(context.budget)
     choice = choose_candidate(
-        results.candidates, results.outputs, context.judge, axis, results.baseline
+        results.candidates,
+        results.outputs,
+        context.judge,
+        axis,
+        results.baseline,
+        saves=context.saves,
     )
     chosen = choice.chosen
     context.folder.promote(chosen.name, [*context.models.values()])

@@ -47,6 +47,12 @@ from saikei.search.trained_records import STUDENT, TrainedRecords, structure_key
 _LOSS_SHARE = 1e-6
 # A budget that every ensemble keeps.
 _ANY_COST = Budget(macs=10**18)
+_NO_RIVALS = Decision(
+    "rivals from fresh weights",
+    "not trained",
+    "Whether the winner's weights were worth keeping was not examined beyond the race: rivals=True "
+    "trains its structure from fresh weights, for its epochs and for those of the whole search.",
+)
 # Rows of the training data that show whether a given model was trained on it.
 _TRAINING_ROWS = 1000
 
@@ -126,7 +132,8 @@ class Contest:
         dropped = (
             Decision(name, "left out", failure.reason) for name, failure in driver.failures.items()
         )
-        return (*dropped, *(_over_seeds(winner, again) if again else ()))
+        asked = () if self.schedule.rival else (_NO_RIVALS,)
+        return (*dropped, *asked, *(_over_seeds(winner, again) if again else ()))
 
     def teach(self, fused: Mapping[str, Ensemble], epochs: int) -> tuple[Decision, ...]:
         """Train the winner on, with the best ensemble as teacher: one network of the same budget.

@@ -73,6 +73,12 @@ class RunContext:
         return self.originals.baseline.cost
 
     @property
+    def saves(self) -> bool:
+        """Whether the budget asks for less than the original costs, in any limit."""
+        whole, limits = self.whole, self.budget.limits(self.whole)
+        return any(limit < self.budget.cost(whole, name) for name, limit in limits.items())
+
+    @property
     def losses(self) -> Any:
         """The loss of each output."""
         losses = [task.loss for task in self.judge.tasks]

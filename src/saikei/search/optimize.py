@@ -48,7 +48,7 @@ def optimize(
     methods: Sequence[str | type[Edit]] | None = None,
     effort: int = DEFAULT_EFFORT,
     settings: Mapping[str, Any] | None = None,
-    rivals: bool = True,
+    rivals: bool = False,
     repeats: int = 1,
     seed: int = 0,
     latency: bool = True,
@@ -64,9 +64,8 @@ def optimize(
     Measures what every edit of every place in the model loses and saves, and combines edits into
     structures that keep the budget. Trains these from the weights that are left and from fresh
     ones, each with the given model as teacher, and goes on with those that add most. Fuses what was
-    trained where that keeps the budget, teaches one network what several predict together, and
-    trains the winner's structure from fresh weights for as long as all the rest together. Of all
-    candidates within one standard error of the best on validation, takes the simplest.
+    trained where that keeps the budget, and teaches one network what several predict together. Of
+    all candidates within one standard error of the best on validation, takes the simplest.
 
     Args:
         models: One trained `keras.Model`, or several with the same outputs. They are not changed.
@@ -91,12 +90,11 @@ def optimize(
         methods: The edits and fusions that take part: words such as `"prune"`, `"activation"` and
             `"cascade"`, and classes of your own derived from `Edit`. `None` for all.
         effort: Total number of epochs of all trainings. An eighth of them teaches the best network
-            what several predict together. With `rivals` about half of the others go to them. Of the
-            rest, 70 to 80 % are whole trainings of one to three finalists, and the first epochs of
-            other candidates find these.
+            what several predict together. Of the others, 70 to 80 % are whole trainings of one to
+            three finalists, and the first epochs of other candidates find these.
         rivals: Whether the winner's structure is also trained from fresh weights, for the winner's
             epochs and for those of all candidates together, to see whether its weights were worth
-            keeping. Without them the winner is trained about twice as long.
+            keeping. They take about half of the epochs, so that the winner is trained half as long.
         repeats: How often the winner is trained, each time with another seed, to report the mean
             and an interval. Its epochs come in addition to `effort`.
         settings: Training settings by name, such as `{"learning_rate": (1e-4, 1e-2),

@@ -77,7 +77,7 @@ class Asked:
     seed: int
     latency: bool
     metric: Any
-    rivals: bool = True
+    rivals: bool = False
     repeats: int = 1
 
     def values(self) -> list[Any]:

@@ -37,12 +37,14 @@ def choose_candidate(
     judge: Labelled,
     axis: str,
     baseline: Candidate | None = None,
+    saves: bool = True,
 ) -> FinalChoice:
     """The simplest candidate within one standard error of the best.
 
     The standard error is that of the paired difference to the best on the same samples. Fewer
     models that run are simpler than more, fewer fitted numbers simpler than more (equal weights
-    than learned ones, these than a stack); then cheaper is simpler. One that is clearly slower than
+    than learned ones, these than a stack). Of those that are equally simple the cheapest is taken,
+    or the best where the budget asks for no savings. One that is clearly slower than
     the original, or needs more memory, is taken only where no other is as good. A fused model takes
     part where it is ahead of the best single model by more than luck, `LUCK` standard errors: the
     best of many fused models is ahead by one by chance alone.
@@ -53,6 +55,8 @@ def choose_candidate(
         judge: Scores outputs on the validation data.
         axis: The cost to compare, such as "macs".
         baseline: The original; `None` to ignore whether other costs became worse.
+        saves: Whether the budget asks for less than the original costs. Where it does not, a lower
+            cost is worth nothing to the user, and no accuracy is given up for it.
 
     Raises:
         WorkError: If no candidate keeps the budget.
@@ -70,8 +74,10 @@ def choose_candidate(
     }
     near = [c for c in fitting if behind[c.name].value <= behind[c.name].standard_error]
     harmless = [c for c in near if baseline is None or not worsened(c, baseline)]
-    chosen = min(harmless or near, key=lambda c: _complexity(c, axis))
+    chosen = min(harmless or near, key=lambda c: _complexity(c, axis, saves))
     reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
+    if not saves:
+        reason += " The budget asks for no savings, so costs within it do not count."
     return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
 
 
@@ -154,14 +160,18 @@ def models_run(candidate: Candidate) -> int:
     return max(1, len(candidate.members), int(candidate.plan.get("models", 1)))
 
 
-def _complexity(candidate: Candidate, axis: str) -> tuple[int, int, float, bool, float, str]:
+def _complexity(
+    candidate: Candidate, axis: str, saves: bool
+) -> tuple[int, int, float, bool, float, str]:
+    cost, worth = candidate.cost.on(axis), goodness(candidate.validation)
+    first, last = (cost, -worth) if saves else (-worth, cost)
     return (
         models_run(candidate),
         int(candidate.plan.get("complexity", 0)),
-        candidate.cost.on(axis),
+        first,
         # What was given needs no change.
         candidate.kind != "given",
-        -goodness(candidate.validation),
+        last,
         candidate.name,
     )
 
@@ -193,6 +203,8 @@ def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
     if chosen.plan.get("complexity", 0) != best.plan.get("complexity", 0):
         fewer = chosen.family if chosen.kind == "fused" else "a single model"
         return f"{fewer}, which fits fewer numbers than {best.family}"
+    if chosen.kind == "given":
+        return "what was given needs no change"
     share = chosen.cost.on(axis) / best.cost.on(axis)
     if share < 1:
         return f"{100 * share:.0f} % of its {numbers.COSTS[axis]}"

@@ -156,6 +156,17 @@ def test_a_third_member_may_come_before_the_two_of_the_best_pair():
     assert ("big", "small", "tiny") in {chain.names for chain in chains}
 
 
+def test_the_best_chain_of_three_may_grow_from_another_pair_than_the_best():
+    y = labels(600)
+    kinds = (("a", 40, 1.9), ("b", 100, 2.2), ("c", 500, 2.7), ("d", 700, 3.4))
+    members = [member(name, y, cost, power, i) for i, (name, cost, power) in enumerate(kinds)]
+    budget = Budget(macs=0.25, count="mean")
+    chains, _ = rated_chains(Pool.of(members, judge_of(y), budget, WHOLE))
+    pair = next(chain for chain in chains if len(chain.members) == 2)
+    assert (pair.names, chains[0].names) == (("b", "c"), ("a", "b", "d"))
+    assert chains[0].merit[0] > pair.merit[0] + 0.02
+
+
 def test_members_with_other_inputs_are_combined_only_with_multimodal():
     y = labels(300)
     members = [
