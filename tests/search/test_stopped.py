@@ -77,7 +77,12 @@ def test_another_budget_is_answered_from_the_same_run(small: Result) -> None:
 
 
 # Few tasks, since elsewhere each is a process of its own, which takes seconds.
-TINY: dict[str, Any] = {**LEAST, "effort": 4, "methods": ["prune", "average"]}
+TINY: dict[str, Any] = {
+    **LEAST,
+    "budget": sk.Budget(macs=0.7),
+    "effort": 4,
+    "methods": ["prune", "average"],
+}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from saikei.search.race import (
     Driver,
     Entry,
     Part,
+    Plan,
     Racer,
     RungResult,
     RungTask,
@@ -41,7 +42,8 @@ from saikei.search.race import (
     race_rivals,
     trained,
 )
-from saikei.search.trained_records import STUDENT, TrainedRecords, structure_key
+from saikei.search.student import STUDENT, given_of, winner_of
+from saikei.search.trained_records import TrainedRecords, structure_key
 
 # Equal metrics are distinguished by the loss.
 _LOSS_SHARE = 1e-6
@@ -136,9 +138,11 @@ class Contest:
         return (*dropped, *asked, *(_over_seeds(winner, again) if again else ()))
 
     def teach(self, fused: Mapping[str, Ensemble], epochs: int) -> tuple[Decision, ...]:
-        """Train the winner on, with the best ensemble as teacher: one network of the same budget.
+        """Train one network on, with the best ensemble as its teacher.
 
-        The ensemble may cost more than the budget, since only its predictions are used.
+        The ensemble may cost more than the budget, since only its predictions are used. The network
+        is the winner, which is left as it is where no ensemble is better. Where the budget asks for
+        no savings it is the given model, which is trained on in any case.
 
         Args:
             fused: The fused models within the budget, by name.
@@ -147,46 +151,35 @@ class Contest:
         Returns:
             The teacher, and why it was chosen or none was.
         """
-        if not self._racers:
+        context = self.context
+        if epochs < 1 or (context.saves and not self._racers):
             return ()
-        context, winner = self.context, self.winner
+        learner = winner_of(self.winner) if context.saves else given_of(context, self.space)
         name, ensemble = self._best_ensemble(fused)
-        alone, metric = winner.result.score, winner.result.score.name
-        shown = numbers.metric_value(metric, alone.value)
-        if ensemble is None or context.judge.merit(ensemble.outputs) <= context.judge.merit(
-            winner.result.outputs
-        ):
-            reason = f"No ensemble is better on validation than {winner.plan.name} alone ({shown})."
-            return (Decision(STUDENT, "not trained", reason),)
-        self.events.stage(f"teaching one network what {name} predicts")
-        taught_by = teacher(ensemble, self.load, context.train)
-        if isinstance(context.train, tuple):
-            # Rows in the order of the data: the winner may read other inputs than the ensemble.
-            taught_by = replace(taught_by, digests=None)
-        shared = self._shared({name: taught_by})
-        model = self.load(winner.plan.name)
-        driver = self._driver(replace(shared, originals={winner.plan.name: model}))
-        plan = replace(
-            winner.plan,
-            name=STUDENT,
-            family=f"{STUDENT} of {name}",
-            parent=winner.plan.name,
-            recipe=None,
-            weights="kept",
-            teacher=name,
-        )
-        part = RungTask(plan, 0, epochs, epochs, cost=winner.result.cost)
-        (outcome,) = driver.train([Part(part)])
+        if ensemble is not None and not learner.learns_from(ensemble, context.judge):
+            ensemble = None
+        if ensemble is None and context.saves:
+            return (Decision(STUDENT, "not trained", learner.reason("", None, 0)),)
+        self.events.stage("training one network on")
+        if ensemble is None:
+            name, taught_by = context.teacher_name, context.teacher
+        else:
+            taught_by = teacher(ensemble, self.load, context.train)
+            if isinstance(context.train, tuple):
+                # Rows in the order of the data: the network may read other inputs than the ensemble.
+                taught_by = replace(taught_by, digests=None)
+        plan = learner.plan_of(name, ensemble)
+        shared = replace(self._shared({name: taught_by}, epochs), originals=self._parent(plan))
+        driver = self._driver(shared)
+        (outcome,) = driver.train([Part(RungTask(plan, 0, epochs, epochs, cost=learner.cost))])
         self._add(driver)
         if not isinstance(outcome, TaskFailure):
             self._take([Racer(plan, epochs, replace(outcome, state=None))])
-        reason = (
-            f"The {metric.replace('_', ' ')} on validation of {name} "
-            f"({', '.join(ensemble.members)}) is "
-            f"{numbers.metric_value(metric, ensemble.score.value)}, that of {winner.plan.name} "
-            f"{shown}. It was trained on for {epochs} epochs with that teacher."
-        )
-        return (Decision(f"teacher of the {STUDENT}", name, reason),)
+        reason = learner.reason(name, ensemble, epochs)
+        return (Decision(f"teacher of {plan.name}", name, reason),)
+
+    def _parent(self, plan: Plan) -> Mapping[str, keras.Model]:
+        return {plan.parent: self.load(plan.parent)}
 
     def _best_ensemble(self, fused: Mapping[str, Ensemble]) -> tuple[str, Ensemble | None]:
         """The best fused model, or the best average of any cost where that is better."""
@@ -300,8 +293,10 @@ class Contest:
             key=lambda r: (goodness(r.result.score), -r.result.score.loss, r.plan.name),
         )
 
-    def _shared(self, teachers: Mapping[str, object]) -> Shared:
+    def _shared(self, teachers: Mapping[str, object], epochs: int = 0) -> Shared:
+        """What trainings share, of which the longest has so many epochs, or those of the race."""
         context = self.context
+        long = max(epochs, self.schedule.full) >= LONG
         return Shared(
             originals=context.models,
             teachers=teachers,
@@ -313,7 +308,7 @@ class Contest:
             whole=context.whole,
             gauge=context.gauge,
             losses={one.name: one.validation.loss for one in context.originals.candidates},
-            training_losses=self._training_losses() if self.schedule.full >= LONG else {},
+            training_losses=self._training_losses() if long else {},
         )
 
     def _training_losses(self) -> dict[str, float]:

@@ -48,8 +48,9 @@ from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
 from saikei.training.soft_labels import soft_obstacles
 
-# The share of all epochs in which the best network learns from several.
-STUDENT_SHARE = 1 / 8
+# The share of all epochs in which one network learns from several: the best one; and, where no
+# savings are asked for, the given one.
+STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 1 / 3
 # Families of which each keeps a candidate until the third rung.
 MOST_FAMILIES = 4
 
@@ -204,12 +205,14 @@ class _Search:
         """All steps, one after the other."""
         context, events = self.context, self.events
         self.structures = find_structures(context, events)
-        fuses = bool(context.methods.fusions)
-        student = max(1, round(STUDENT_SHARE * self.asked.effort)) if fuses else 0
-        series = student if BOOST in context.methods.fusions else 0
+        fuses, effort = bool(context.methods.fusions), self.asked.effort
+        student = round(FURTHER_SHARE * effort)
+        if context.saves:
+            student = round(STUDENT_SHARE * effort) if fuses else 0
+        series = round(STUDENT_SHARE * effort) if BOOST in context.methods.fusions else 0
         families = len({one.family for one in self.structures.entries} - {"fresh"})
         schedule = Schedule.of(
-            max(3, self.asked.effort - student - series),
+            effort - student - series,
             min(families, MOST_FAMILIES),
             finalists(context.budget, context.whole, context.methods.fusions),
             self.asked.rivals,
@@ -218,9 +221,9 @@ class _Search:
         self.decisions += self.contest.run(self.structures.entries, self.asked.repeats)
         if fuses:
             self._compose()
-            if series:
+            if BOOST in context.methods.fusions:
                 self._boost(series)
-            self.decisions += self.contest.teach(self._ensembles(), student)
+        self.decisions += self.contest.teach(self._ensembles(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
             self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)

@@ -14,8 +14,7 @@ from saikei.runs.candidate import Candidate, LayerChange, Training
 from saikei.search.context import RunContext
 from saikei.search.layers import layer_changes
 from saikei.search.race import RIVAL, Entry, Plan, Racer, RungResult
-
-STUDENT = "student"
+from saikei.search.student import FURTHER, STUDENT
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +58,7 @@ class TrainedRecords:
         Of the networks with kept weights it is the one that was trained longest, and never longer
         than the fresh one.
         """
-        if racer.plan.name == STUDENT:
+        if racer.plan.name in (STUDENT, FURTHER):
             return racer.plan.teacher
         if racer.plan.weights != "fresh":
             return None
@@ -113,7 +112,7 @@ class TrainedRecords:
 
 
 def _has_own_length(plan: Plan) -> bool:
-    return plan.name.startswith((RIVAL, STUDENT))
+    return plan.name.startswith((RIVAL, STUDENT, FURTHER))
 
 
 def structure_key(plan: Plan | Entry) -> str:

@@ -99,9 +99,9 @@ class Schedule(ToDict):
             rivals: Whether fresh weights of the winner's structure are trained for comparison.
 
         Raises:
-            InputError: If the effort is no whole number of at least 3.
+            InputError: If the effort is no whole number of at least 1.
         """
-        check_whole("effort", effort, 3, EPOCHS, InputError)
+        check_whole("effort", effort, 1, EPOCHS, InputError)
         for epochs in range(effort // 2 if rivals else effort, 0, -1):
             rungs = _rungs(epochs, families, finalists)
             generation = min(_GENERATION, -(-rungs[0].places // 2))
@@ -109,7 +109,7 @@ class Schedule(ToDict):
             schedule = cls(rungs, generation, alone.search) if rivals else alone
             if schedule.effort <= effort:
                 return schedule
-        return cls((Rung(1, 1),), 1, int(rivals))
+        return cls((Rung(1, 1),), 1, int(rivals and effort > 1))
 
 
 def finalists(budget: Budget, whole: Cost, fusions: Collection[str]) -> int:
