@@ -14,7 +14,7 @@ from saikei.search import Result, rungs
 from saikei.search.race import rung
 from tests.search.small import dense, search
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 REPEATS = 2
 
 
