@@ -166,7 +166,7 @@ class Contest:
         else:
             taught_by = teacher(ensemble, self.load, context.train)
             if isinstance(context.train, tuple):
-                # Rows in the order of the data: the network may read other inputs than the ensemble.
+                # Rows in the order of the data: it may read other inputs than the ensemble.
                 taught_by = replace(taught_by, digests=None)
         plan = learner.plan_of(name, ensemble)
         shared = replace(self._shared({name: taught_by}, epochs), originals=self._parent(plan))

@@ -209,7 +209,7 @@ def _with_rate_of_fresh(
     rate = raised(plan.settings, math.inf if _normalized(model) else FRESH_TO_CARRIED)
     if planned is None or present is None or rate is None:
         return task
-    # Weights that nothing was cut of are good already, and leave where they are only at a high rate.
+    # Weights that nothing was cut of are good already: only a high rate takes them further.
     damaged = plan.recipe is None or present >= _DAMAGED * planned
     if not damaged or present >= rate:
         return task
