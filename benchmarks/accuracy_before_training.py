@@ -1,12 +1,12 @@
 """Accuracy right after the cut, before any fine-tuning: Saikei against Torch-Pruning.
 
-The network of the documentation is trained on Fashion-MNIST, once for each seed, and cut to 25 % of
-its MACs: by Saikei, and, carried over to a PyTorch twin with the same weights, by each criterion of
-Torch-Pruning, ranked over the whole network and layer by layer. MACs are counted the same way, as
-the multiplications of convolutions and dense layers; Torch-Pruning's ratio is bisected for the
-largest network that keeps the limit. Both sides may look at the same training samples; test data is
-looked at once for each result. The peer's best criterion is taken after the fact, on test data,
-which favours the peer.
+The network of the documentation is trained on Fashion-MNIST, once for each seed, and cut to 50, 25
+and 10 % of its MACs: by Saikei, and, carried over to a PyTorch twin with the same weights, by each
+criterion of Torch-Pruning, ranked over the whole network and layer by layer. MACs are counted the
+same way, as the multiplications of convolutions and dense layers; Torch-Pruning's ratio is bisected
+for the largest network that keeps the limit. Both sides may look at the same training samples; test
+data is looked at once for each result. The peer's best criterion is taken after the fact, on test
+data, which favours the peer.
 
     pip install '.[tensorflow,benchmarks]'
     python benchmarks/accuracy_before_training.py
@@ -20,7 +20,7 @@ import itertools
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,6 +29,7 @@ import keras
 import numpy as np
 import torch
 import torch_pruning
+from record import record
 from scipy import stats
 from torch.nn import functional
 
@@ -36,33 +37,37 @@ import saikei
 from saikei.datasets import fashion_mnist
 from saikei.importance import CRITERIA
 
-LIMIT = 0.25
+LIMITS = (0.5, 0.25, 0.1)
 SAMPLES = 512
 Arrays = tuple[np.ndarray, np.ndarray]
-Result = tuple[float, float]  # points of accuracy lost, share of the MACs
 
 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limits", type=float, nargs="+", default=LIMITS, help="of the MACs")
     parser.add_argument("--epochs", type=int, default=8, help="of the training from scratch")
     parser.add_argument("--models", nargs="+", help="trained .keras files, instead of training")
     parser.add_argument("--all", action="store_true", help="every importance of Saikei")
     arguments = parser.parse_args()
     data = fashion_mnist()
     assert data.test is not None
-    lost: dict[str, list[Result]] = {}
+    rows: list[dict[str, Any]] = []
     for label, model in trained(arguments, data.train):
         base = accuracy(model, data.test)
         print(f"{label}: {base:.4f} before the cut", flush=True)
-        ours = saikei_cuts(model, data.train, arguments.all)
-        theirs = torch_pruning_cuts(model, data.train)
-        for name, score, share in itertools.chain(ours, theirs):
-            result = 100 * (base - score(data.test)), share
-            lost.setdefault(name, []).append(result)
-            print(f"  {name:38} {result[0]:6.2f}", flush=True)
-    report(lost)
+        for limit in arguments.limits:
+            ours = saikei_cuts(model, data.train, limit, arguments.all)
+            theirs = torch_pruning_cuts(model, data.train, limit)
+            for name, score, share in itertools.chain(ours, theirs):
+                lost = 100 * (base - score(data.test))
+                row = {"network": label, "method": name, "limit": limit, "macs": share}
+                rows.append({**row, "lost": lost})
+                print(f"  {limit:4.0%} {name:38} {lost:6.2f}", flush=True)
+    columns = ("cut by", *(f"at {limit:.0%}" for limit in arguments.limits))
+    settings = {"epochs": arguments.epochs, "networks": len({row["network"] for row in rows})}
+    record("one_shot", rows, columns, lines(rows, arguments.limits), **settings)
 
 
 def trained(arguments: argparse.Namespace, train: Arrays) -> Iterator[tuple[str, keras.Model]]:
@@ -107,9 +112,9 @@ def accuracy(model: keras.Model, data: Arrays) -> float:
 Cut = tuple[str, Callable[[Arrays], float], float]
 
 
-def saikei_cuts(model: keras.Model, train: Arrays, every: bool) -> Iterator[Cut]:
+def saikei_cuts(model: keras.Model, train: Arrays, limit: float, every: bool) -> Iterator[Cut]:
     """Saikei with data, without, and, if asked, with every criterion."""
-    budget = saikei.Budget(macs=LIMIT)
+    budget = saikei.Budget(macs=limit)
     edits = {
         "saikei, with data": (saikei.PruneChannels(budget), train),
         "saikei, with data, not compensated": (
@@ -208,7 +213,7 @@ def torch_criteria() -> dict[str, Callable[[], Any]]:
     }
 
 
-def torch_pruning_cuts(model: keras.Model, train: Arrays) -> Iterator[Cut]:
+def torch_pruning_cuts(model: keras.Model, train: Arrays, limit: float) -> Iterator[Cut]:
     """Torch-Pruning with each criterion and both scopes."""
     whole = twin(model)
     full = torch_macs(whole)
@@ -219,7 +224,7 @@ def torch_pruning_cuts(model: keras.Model, train: Arrays) -> Iterator[Cut]:
         for scope in ("global", "layer"):
             label = f"torch-pruning {name}, {scope}"
             try:
-                small = narrowest(whole, criterion, scope == "global", samples, int(LIMIT * full))
+                small = narrowest(whole, criterion, scope == "global", samples, int(limit * full))
             except (TypeError, ValueError, RuntimeError) as error:
                 # The peer's own failure: OBD-C of version 1.6.1 stops on groups that it skips.
                 print(f"  {label:38} failed: {error}", flush=True)
@@ -240,7 +245,8 @@ def narrowest(
             high, best = ratio, small
         else:
             low = ratio
-    assert best is not None, "no ratio brought the network under the limit"
+    if best is None:
+        raise ValueError("no ratio brings the network under the limit")
     return best
 
 
@@ -290,30 +296,29 @@ def look_at_data(
         functional.cross_entropy(module(x), y).backward()
 
 
-def report(lost: dict[str, list[Result]]) -> None:
-    """Print means and intervals, and the ratio to the peer's best."""
-    print(
-        f"\npoints of accuracy lost at {LIMIT:.0%} of the MACs: mean and 95 % interval over seeds"
-    )
-    for name, results in sorted(lost.items(), key=lambda item: mean(item[1])):
-        points = [point for point, _ in results]
-        share = statistics.mean(share for _, share in results)
-        print(f"{name:38} {mean(results):7.2f} ± {half_width(points):5.2f}   MACs {share:6.1%}")
-    peers = [name for name in lost if name.startswith("torch-pruning")]
-    best = min(peers, key=lambda name: mean(lost[name]))
-    ratio = mean(lost["saikei, with data"]) / mean(lost[best])
-    print(f"\nsaikei with data loses {ratio:.3f} times what the peer's best loses ({best}).")
+def lines(rows: list[dict[str, Any]], limits: Sequence[float]) -> list[list[str]]:
+    """Points lost, mean and 95 % interval over networks, the best at the second limit first."""
+
+    def lost(method: str, limit: float) -> list[float]:
+        key = {"method": method, "limit": limit}
+        return [row["lost"] for row in rows if key.items() <= row.items()]
+
+    middle = sorted(limits)[len(limits) // 2]
+    methods = dict.fromkeys(row["method"] for row in rows)
+    ordered = sorted(methods, key=lambda method: statistics.fmean(lost(method, middle) or [100]))
+    return [[method, *(interval(lost(method, limit)) for limit in limits)] for method in ordered]
 
 
-def mean(results: list[Result]) -> float:
-    """Mean of the points lost."""
-    return statistics.mean(point for point, _ in results)
+def interval(points: list[float]) -> str:
+    """A mean and half of its interval; that it failed, where there is no value."""
+    if not points:
+        return "failed"
+    half = f" ± {half_width(points):.2f}" if len(points) > 1 else ""
+    return f"{statistics.fmean(points):.2f}{half}"
 
 
 def half_width(points: list[float]) -> float:
-    """Half of the 95 % interval of a mean, by Student's t; endless for a single value."""
-    if len(points) < 2:
-        return float("inf")
+    """Half of the 95 % interval of a mean, by Student's t."""
     error = statistics.stdev(points) / len(points) ** 0.5
     return float(stats.t.ppf(0.975, len(points) - 1)) * error
 

@@ -14,12 +14,14 @@ import argparse
 import os
 import statistics
 import time
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 from keras import layers
+from record import record
 
 import saikei
 from saikei.datasets import fashion_mnist
@@ -28,6 +30,7 @@ from saikei.fusion import CascadeFit
 from saikei.models import CascadeModel
 
 WIDTHS = (4, 12, 40)
+BATCHES = (32, 256)
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
     x, y = splits.train
     train = x[: arguments.samples], y[: arguments.samples]
     members = [trained(width, train, arguments.epochs) for width in WIDTHS]
+    rows = []
     for confidence in ("max_probability", "margin"):
         for combine in ("last", "average"):
             fusion = saikei.Cascade(arguments.target, confidence=confidence, combine=combine)
@@ -51,7 +55,11 @@ def main() -> None:
                 print(f"{confidence}, {combine}: {refused}\n", flush=True)
                 continue
             found, cascade = fitted.head.fitted, fitted.model
-            report(f"{confidence}, {combine}", found, cascade, members[-1], splits.test, arguments)
+            row = compared(found, cascade, members[-1], splits.test, arguments.runs)
+            rows.append({"confidence": confidence, "combine": combine, **row})
+            print(rows[-1], flush=True)
+    settings = {key: getattr(arguments, key) for key in ("samples", "epochs", "target", "runs")}
+    record("cascade", rows, COLUMNS, map(line, rows), **settings)
 
 
 def trained(width: int, data: tuple[np.ndarray, np.ndarray], epochs: int) -> keras.Model:
@@ -73,35 +81,36 @@ def trained(width: int, data: tuple[np.ndarray, np.ndarray], epochs: int) -> ker
     return model
 
 
-def report(
-    label: str,
+COLUMNS = ("confidence", "test accuracy", "of the last", "MACs", "speed, batch 32", "batch 256")
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    name = f"{row['confidence']}, {row['combine']}"
+    scores = (f"{100 * row[key]:.1f} %" for key in ("test", "last"))
+    speeds = (f"{row[f'speed_{size}']:.2f} ×" for size in BATCHES)
+    return [name, *scores, f"{row['macs']:.2f}", *speeds]
+
+
+def compared(
     found: CascadeFit,
     cascade: CascadeModel,
     last: keras.Model,
     test: tuple[np.ndarray, np.ndarray],
-    arguments: argparse.Namespace,
-) -> None:
-    """Measure both on the test set, turn by turn, and print what came out."""
+    runs: int,
+) -> dict[str, Any]:
+    """Both on the test set, turn by turn."""
     x, _ = test
-    for batch_size in (32, 256):
-        pairs = [
-            (seconds(cascade, x, batch_size), seconds(last, x, batch_size))
-            for _ in range(arguments.runs + 1)
-        ][1:]
-        ratio = statistics.median(theirs / ours for ours, theirs in pairs)
-        rate = len(x) / statistics.median(ours for ours, _ in pairs)
-        print(
-            f"{label:24} batch {batch_size:3}: {rate:8,.0f} rows/s, {ratio:5.2f} × the last "
-            f"member's; {found.costs[-1] / found.mean_cost:5.2f} × fewer MACs",
-            flush=True,
-        )
-    ours, theirs = saikei.evaluate(cascade, test), saikei.evaluate(last, test)
-    shares = ", ".join(f"{share:.1%}" for share in found.shares)
-    print(
-        f"  on test: {ours}, the last member {theirs}; rows that a member sees: {shares}; "
-        f"thresholds {', '.join(f'{t:.3f}' for t in found.exits.thresholds)}\n",
-        flush=True,
-    )
+    row = {
+        "test": saikei.evaluate(cascade, test).value,
+        "last": saikei.evaluate(last, test).value,
+        "macs": found.mean_cost / found.costs[-1],
+        "rows_seen": [*found.shares],
+    }
+    for size in BATCHES:
+        pairs = [(seconds(cascade, x, size), seconds(last, x, size)) for _ in range(runs + 1)][1:]
+        row[f"speed_{size}"] = statistics.median(theirs / ours for ours, theirs in pairs)
+    return row
 
 
 def seconds(model: keras.Model, x: np.ndarray, batch_size: int) -> float:

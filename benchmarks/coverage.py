@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from isolated import cell, command_line, failed, faults, heading, measure_all, parsed
+from record import record
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,9 +92,20 @@ def main() -> None:
         return
     names = arguments.models or [*check_names(), *backbones()]
     rows = measure_all(__file__, names, arguments, COLUMNS, line)
+    record("coverage", rows, ("models", "number", "cut right"), summary(rows))
     if arguments.markdown:
         arguments.markdown.write_text(document(rows), encoding="utf-8")
     sys.exit(any("fault" in row for row in rows))
+
+
+def summary(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """How many of each kind pass."""
+    parts = {"keras.applications": True, "backbones of KerasHub": False}
+    found = []
+    for name, own in parts.items():
+        faulty = ["fault" in row for row in rows if (row["model"] in APPLICATIONS) is own]
+        found.append([name, str(len(faulty)), str(faulty.count(False))])
+    return found
 
 
 def check_names() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from record import record
 from scipy import special
 
 from saikei.fusion import fit_weights, select_weights
@@ -38,11 +39,14 @@ def main() -> None:
     parser.add_argument("--no-large", action="store_true", help="leave 50 × 50,000 × 10 out")
     arguments = parser.parse_args()
     small = made_up(21, 5_000)
-    compare("log-loss, 21 × 5,000 × 10", small, "loss", arguments.runs)
-    compare("accuracy, 21 × 5,000 × 10", small, "accuracy", arguments.runs)
+    rows = [
+        compare("log-loss, 21 × 5,000 × 10", small, "loss", arguments.runs),
+        compare("accuracy, 21 × 5,000 × 10", small, "accuracy", arguments.runs),
+    ]
     if not arguments.no_large:
-        compare("log-loss, 50 × 50,000 × 10", made_up(50, 50_000), "loss", 3)
-    certified(small, arguments.runs)
+        rows.append(compare("log-loss, 50 × 50,000 × 10", made_up(50, 50_000), "loss", 3))
+    rows.append(certified(small, arguments.runs))
+    record("selection", rows, COLUMNS, map(line, rows), runs=arguments.runs)
 
 
 def made_up(members: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +60,22 @@ def made_up(members: int, samples: int) -> tuple[np.ndarray, np.ndarray]:
     return special.softmax(logits, axis=-1), y
 
 
-def compare(label: str, data: tuple[np.ndarray, np.ndarray], metric: Any, runs: int) -> None:
+COLUMNS = ("task", "Saikei", "AutoGluon", "ratio", "result")
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    if "gap" in row:
+        result = f"log-loss {row['loss']:.6f} (greedy {row['greedy']:.6f}), gap {row['gap']:.0e}"
+        return [row["task"], f"{row['ours_ms']:.1f} ms", "", "", result]
+    times = (f"{row[key]:,.1f} ms" for key in ("ours_ms", "peer_ms"))
+    result = "the same picks" if row["same"] else "**other picks**"
+    return [row["task"], *times, f"{row['ratio']:.0f}", result]
+
+
+def compare(
+    label: str, data: tuple[np.ndarray, np.ndarray], metric: Any, runs: int
+) -> dict[str, Any]:
     """Time both on the same predictions, run after run, and compare their picks."""
     predictions, y = data
     members = list(predictions)
@@ -69,12 +88,8 @@ def compare(label: str, data: tuple[np.ndarray, np.ndarray], metric: Any, runs: 
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
     ratio = statistics.median(b / a for a, b in pairs)
     mine, peer = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-    same = "the same picks" if picks == [int(pick) for pick in other] else "OTHER PICKS"
-    print(
-        f"{label:28} saikei {mine:8.1f} ms   autogluon {peer:9.1f} ms   ratio {ratio:6.1f}   "
-        f"{same}",
-        flush=True,
-    )
+    same = picks == [int(pick) for pick in other]
+    return {"task": label, "ours_ms": mine, "peer_ms": peer, "ratio": ratio, "same": same}
 
 
 def autogluon(members: list[np.ndarray], y: np.ndarray, metric: str) -> Callable[[], list[int]]:
@@ -95,17 +110,20 @@ def autogluon(members: list[np.ndarray], y: np.ndarray, metric: str) -> Callable
     return run
 
 
-def certified(data: tuple[np.ndarray, np.ndarray], runs: int) -> None:
+def certified(data: tuple[np.ndarray, np.ndarray], runs: int) -> dict[str, Any]:
     """The convex weights: how long they take, and how far from the optimum they can be."""
     predictions, y = data
     members = list(predictions)
     fitted = fit_weights(TASK, members, y)
     greedy = select_weights(TASK, members, y, rounds=ROUNDS)
     took = statistics.median(seconds(lambda: fit_weights(TASK, members, y)) for _ in range(runs))
-    print(
-        f"certified weights            saikei {1e3 * took:8.1f} ms   log-loss {fitted.loss:.6f} "
-        f"(greedy {greedy.losses[-1]:.6f}), gap {fitted.gap:.1e}"
-    )
+    return {
+        "task": "certified weights, 21 × 5,000 × 10",
+        "ours_ms": 1e3 * took,
+        "loss": fitted.loss,
+        "greedy": greedy.losses[-1],
+        "gap": fitted.gap,
+    }
 
 
 def seconds(run: Callable[[], object]) -> float:

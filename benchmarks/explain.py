@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable
 from itertools import combinations
 from math import factorial
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from record import record
 from scipy import special
 
 from saikei.fusion.evidence import MemberOutputs
@@ -33,7 +35,6 @@ from saikei.judging.explaining.shapley import Shapley, shapley
 from saikei.scoring import Task
 from saikei.scoring.labelled import Labelled
 
-LIMIT_MS = 20.0
 ORDERS = 512
 CLIP = 1e-7
 TASK = Task("multiclass", None, "accuracy", from_logits=False, sparse=True, outputs=10)
@@ -45,12 +46,25 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15, help="alternating runs of each")
     arguments = parser.parse_args()
     members, y = made_up(8)
-    compare(members, y, arguments.runs)
     more, truth = made_up(12)
-    took = median(lambda: ours(more, truth), 3)
-    print(f"Shapley, 12 × 5,000 × 10       saikei {took:8.1f} ms   exact, 4,096 coalitions")
-    took = median(lambda: explain_predictions(TASK, members, y), 3)
-    print(f"explain_predictions, 8 members saikei {took:8.1f} ms")
+    rows = [
+        compare(members, y, arguments.runs),
+        {"members": "12, Shapley values", "ours_ms": median(lambda: ours(more, truth), 3)},
+        {
+            "members": "8, all of `explain_predictions`",
+            "ours_ms": median(lambda: explain_predictions(TASK, members, y), 3),
+        },
+    ]
+    record("shapley", rows, COLUMNS, map(line, rows), runs=arguments.runs)
+
+
+COLUMNS = ("members", "Saikei", "NumPy", "ratio")
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    peer = [f"{row['peer_ms']:.0f} ms", f"{row['ratio']:.1f}"] if "peer_ms" in row else ["", ""]
+    return [row["members"], f"{row['ours_ms']:.1f} ms", *peer]
 
 
 def made_up(members: int, samples: int = 5_000) -> tuple[list[np.ndarray], np.ndarray]:
@@ -64,7 +78,7 @@ def made_up(members: int, samples: int = 5_000) -> tuple[list[np.ndarray], np.nd
     return list(special.softmax(logits, axis=-1).astype("float32")), y
 
 
-def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
+def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> dict[str, Any]:
     """Time both on the same predictions, run after run, and compare their values."""
     mine, theirs = ours(members, y), reference(members, y)
     pairs = [
@@ -73,13 +87,13 @@ def compare(members: list[np.ndarray], y: np.ndarray, runs: int) -> None:
     ]
     took, other = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
-    same = "equal" if np.allclose(mine.values, theirs, rtol=0, atol=1e-9) else "OTHER VALUES"
-    limit = "within" if took <= LIMIT_MS else "OVER"
-    print(
-        f"Shapley, 8 × 5,000 × 10        saikei {took:8.1f} ms   NumPy {other:9.1f} ms   "
-        f"ratio {ratio:6.1f}   {same}   {took / LIMIT_MS:.2f} of {LIMIT_MS:.0f} ms, {limit}",
-        flush=True,
-    )
+    np.testing.assert_allclose(mine.values, theirs, rtol=0, atol=1e-9)
+    return {
+        "members": "8, Shapley values",
+        "ours_ms": took,
+        "peer_ms": other,
+        "ratio": ratio,
+    }
 
 
 def ours(members: list[np.ndarray], y: np.ndarray) -> Shapley:

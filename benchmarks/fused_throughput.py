@@ -18,17 +18,21 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
 from keras import layers, ops
+from record import record
 
 from saikei import Average
 
 MEMBERS = 5
+BATCHES = (1, 32, 512)
+CALLS = [(how, batch) for how in ("predict", "predict_on_batch") for batch in BATCHES]
 
 
 def main() -> None:
@@ -36,21 +40,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=25, help="alternating runs of each")
     arguments = parser.parse_args()
+    rows = [*measured(arguments.runs)]
+    for row in rows:
+        print(row, flush=True)
+    record("fused", rows, COLUMNS, lines(rows), runs=arguments.runs)
+
+
+def measured(runs: int) -> Iterator[dict[str, Any]]:
+    """A row for each kind of members, each graph, batch and way to call it."""
     for label, make in (("dense", dense), ("convolutional", convolutional)):
         members = [make(seed) for seed in range(MEMBERS)]
         fused = Average()(members)
-        for batch in (1, 32, 512):
-            x = rows(members[0], batch)
-            for how in ("predict", "predict_on_batch"):
-                compare(f"{label}, {how}, batch {batch}", members, fused, x, how, arguments.runs)
+        for how, batch in CALLS:
+            x = samples(members[0], batch)
+            key = {"members": label, "against": "five calls", "call": how, "batch": batch}
+            yield key | compare(members, fused, x, how, runs)
     members = [dense(seed) for seed in range(MEMBERS)]
     fused = Average()(members)
     for name, mapped in (("stacked matrices", False), ("vectorised map", True)):
         other = stacked(members, mapped)
-        for batch in (1, 32, 512):
-            x = rows(members[0], batch)
-            for how in ("predict", "predict_on_batch"):
-                against(f"{name}, {how}, batch {batch}", fused, other, x, how, arguments.runs)
+        for how, batch in CALLS:
+            x = samples(members[0], batch)
+            key = {"members": "dense", "against": name, "call": how, "batch": batch}
+            yield key | against(fused, other, x, how, runs)
 
 
 def dense(seed: int) -> keras.Model:
@@ -117,28 +129,28 @@ def stacked(members: list[keras.Model], mapped: bool) -> keras.Model:
     return keras.Model(inputs, Stacked(members, mapped)(inputs))
 
 
-def rows(member: keras.Model, batch: int) -> np.ndarray:
+def samples(member: keras.Model, batch: int) -> np.ndarray:
     """Random input for a member."""
     shape = (batch, *member.input_shape[1:])
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
 def compare(
-    label: str, members: list[keras.Model], fused: keras.Model, x: np.ndarray, how: str, runs: int
-) -> None:
-    """Time both turn by turn, and print the ratio."""
+    members: list[keras.Model], fused: keras.Model, x: np.ndarray, how: str, runs: int
+) -> dict[str, float]:
+    """Time both turn by turn."""
 
     def loop() -> np.ndarray:
         return np.mean([predict(member, x, how) for member in members], axis=0)
 
-    race(label, "loop", lambda: predict(fused, x, how), loop, runs)
+    return race(lambda: predict(fused, x, how), loop, runs)
 
 
 def against(
-    label: str, fused: keras.Model, other: keras.Model, x: np.ndarray, how: str, runs: int
-) -> None:
+    fused: keras.Model, other: keras.Model, x: np.ndarray, how: str, runs: int
+) -> dict[str, float]:
     """The same for another graph of the same function."""
-    race(label, "other", lambda: predict(fused, x, how), lambda: predict(other, x, how), runs)
+    return race(lambda: predict(fused, x, how), lambda: predict(other, x, how), runs)
 
 
 def predict(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
@@ -148,18 +160,25 @@ def predict(model: keras.Model, x: np.ndarray, how: str) -> np.ndarray:
     return np.asarray(model.predict(x, batch_size=len(x), verbose=0))
 
 
-def race(
-    label: str, rival: str, one: Callable[[], object], other: Callable[[], object], runs: int
-) -> None:
-    """Both turn by turn, once they are known to predict the same."""
+def race(one: Callable[[], object], other: Callable[[], object], runs: int) -> dict[str, float]:
+    """Both turn by turn, after a check that they predict the same."""
     np.testing.assert_allclose(one(), other(), atol=1e-5)
     pairs = [(seconds(one), seconds(other)) for _ in range(runs)]
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     ours, theirs = (1e3 * statistics.median(times) for times in zip(*pairs, strict=True))
-    print(
-        f"{label:42} fused {ours:8.2f} ms   {rival:5} {theirs:8.2f} ms   ratio {ratio:5.2f}",
-        flush=True,
-    )
+    return {"fused_ms": ours, "other_ms": theirs, "ratio": ratio}
+
+
+COLUMNS = ("members, against what, call", *(f"batch {batch}" for batch in BATCHES))
+
+
+def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Throughput as a multiple of the other's."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        name = f"{row['members']}, {row['against']}, `{row['call']}`"
+        found.setdefault(name, [name]).append(f"{row['ratio']:.2f}")
+    return [*found.values()]
 
 
 def seconds(run: Callable[[], object]) -> float:

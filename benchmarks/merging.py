@@ -23,11 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import record
 
 MEMBERS = 4
 PIECE = 1 << 26
@@ -50,30 +51,48 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         write_members(Path(folder), arguments.megabytes, arguments.tensor)
-        for method in arguments.methods:
-            compare(method, Path(folder), arguments)
+        rows = [
+            row for method in arguments.methods for row in compare(method, Path(folder), arguments)
+        ]
+    settings = {"megabytes": arguments.megabytes, "tensor": arguments.tensor}
+    record("merging", rows, COLUMNS, lines(rows), runs=arguments.runs, **settings)
 
 
-def compare(method: str, folder: Path, arguments: argparse.Namespace) -> None:
+def compare(method: str, folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Time all on the same files, run after run."""
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(arguments.runs):
         for who in ("saikei", *arguments.peers):
             runs.setdefault(who, []).append(measured(who, method, folder))
-    ours = statistics.median(run["seconds"] for run in runs["saikei"])
-    allowed = 3 * arguments.tensor * (MEMBERS + (method == "ties"))
-    print(f"{method}, {MEMBERS} × {arguments.megabytes} MB, tensors of {arguments.tensor} MB:")
+    ours = [run["seconds"] for run in runs["saikei"]]
     for who, each in runs.items():
         seconds = [run["seconds"] for run in each]
-        ratio = statistics.median(seconds) / ours
-        peak = max(run["megabytes"] for run in each)
-        whole = statistics.median(run["process"] for run in each)
-        print(
-            f"  {who:9} {statistics.median(seconds):7.2f} s "
-            f"({min(seconds):.2f} to {max(seconds):.2f}), {ratio:6.2f} × of ours, "
-            f"process {whole:6.2f} s, "
-            f"peak {peak:5.0f} MB" + (f" of {allowed} allowed" if who == "saikei" else "")
-        )
+        yield {
+            "method": method,
+            "who": who,
+            "seconds": statistics.median(seconds),
+            "fastest": min(seconds),
+            "slowest": max(seconds),
+            "ratio": statistics.median(b / a for a, b in zip(ours, seconds, strict=True)),
+            "process": statistics.median(run["process"] for run in each),
+            "megabytes": max(run["megabytes"] for run in each),
+        }
+
+
+COLUMNS = ("method, who", "seconds", "from, to", "times ours", "the whole process", "peak memory")
+
+
+def lines(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Lines of the table."""
+    for row in rows:
+        yield [
+            f"{row['method']}, {row['who']}",
+            f"{row['seconds']:.2f}",
+            f"{row['fastest']:.2f}, {row['slowest']:.2f}",
+            f"{row['ratio']:.2f}",
+            f"{row['process']:.2f} s",
+            f"{row['megabytes']:.0f} MB",
+        ]
 
 
 def measured(who: str, method: str, folder: Path) -> dict[str, float]:

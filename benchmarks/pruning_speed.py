@@ -1,12 +1,14 @@
 """Time to find the channel groups, prune and rebuild: Saikei against Torch-Pruning.
 
-Both cut the same networks (Keras's and torchvision's ResNet50, ResNet152 and DenseNet121 at
-224 × 224) to half of the channels of each layer by weight magnitude, from a trained model in
-memory to a model that can be called. Runs alternate, so that a busy machine slows both alike.
-Afterwards, the memory that the largest of them takes at its peak.
+Both cut the same networks (Keras's and torchvision's at 224 × 224, and the ViT of KerasHub) to half
+of the channels of each layer by weight magnitude, from a trained model in memory to a model that
+can be called. A Llama of 125 million parameters of KerasHub is cut by Saikei alone. Runs alternate,
+so that a busy machine slows all alike. Then the memory that each takes at its peak, in a process of
+its own.
 
-    pip install '.[tensorflow,benchmarks]'
+    pip install '.[tensorflow,kerashub,benchmarks]'
     python benchmarks/pruning_speed.py
+    python benchmarks/pruning_speed.py ResNet50 DenseNet121 --runs 3
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
+import json
 import os
 import statistics
 import subprocess
@@ -24,40 +27,108 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from isolated import last_json
+from record import record
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-MODELS = {"ResNet50": "resnet50", "ResNet152": "resnet152", "DenseNet121": "densenet121"}
+# The names of the same network in torchvision; "" where it has none.
+MODELS = {
+    "ResNet50": "resnet50",
+    "ResNet101": "resnet101",
+    "ResNet152": "resnet152",
+    "MobileNetV2": "mobilenet_v2",
+    "DenseNet121": "densenet121",
+    "ViT": "vit_b_16",
+    "Llama": "",
+}
+COLUMNS = ("model", "Saikei", "Torch-Pruning", "ratio", "Keras alone", "ratio", "peak memory")
 
 
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=[*MODELS], choices=MODELS, metavar="MODEL")
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each")
-    parser.add_argument("--memory", metavar="MODEL", help="only the peak memory of one model")
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        print(peak_memory(arguments.memory))
+        print(json.dumps(peak_memory(*arguments.models)))
         return
-    medians: dict[str, float] = {}
-    print("model         saikei s  torch-pruning s  keras alone s   saikei / torch-pruning")
-    for ours, theirs in MODELS.items():
-        runs = alternate(
-            [saikei_run(ours), torch_pruning_run(theirs), keras_run(ours)], arguments.runs
+    rows = []
+    for name in arguments.models:
+        rows.append({"model": name, **timed(name, arguments.runs)})
+        command = [sys.executable, __file__, name, "--memory"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows[-1] |= last_json(done.stdout)
+        print(rows[-1], flush=True)
+    settings = {"runs": arguments.runs}
+    if exponent := growth(rows):
+        settings["exponent_over_layers_of_resnets"] = exponent
+    record("surgery", rows, COLUMNS, map(line, rows), **settings)
+
+
+def timed(name: str, runs: int) -> dict[str, float]:
+    """Seconds of each, and ratios of runs that were made by turns."""
+    each = {"ours": saikei_run(name), "keras": keras_run(name)}
+    if MODELS[name]:
+        each["peer"] = torch_pruning_run(MODELS[name])
+    times = dict(zip(each, zip(*alternate([*each.values()], runs), strict=True), strict=True))
+    found = {key: statistics.median(seconds) for key, seconds in times.items()}
+    for key in each.keys() - {"ours"}:
+        pairs = zip(times["ours"], times[key], strict=True)
+        found[f"over_{key}"] = statistics.median(mine / other for mine, other in pairs)
+    return found
+
+
+def growth(rows: list[dict[str, Any]]) -> float | None:
+    """The slope of the logarithm of time over that of layers; `None` without two ResNets."""
+    import numpy as np
+
+    resnets = [row for row in rows if row["model"].startswith("ResNet")]
+    if len(resnets) < 2:
+        return None
+    depths = [int(row["model"].removeprefix("ResNet")) for row in resnets]
+    times = [row["ours"] for row in resnets]
+    return round(float(np.polyfit(np.log(depths), np.log(times), 1)[0]), 2)
+
+
+def line(row: dict[str, Any]) -> list[str]:
+    """A line of the table."""
+    peer = [f"{row['peer']:.2f} s", f"{row['over_peer']:.2f}"] if "peer" in row else ["", ""]
+    alone = f"{row['keras']:.2f} s", f"{row['over_keras']:.2f}"
+    memory = f"{row['memory']:.2f} × the model"
+    return [row["model"], f"{row['ours']:.2f} s", *peer, *alone, memory]
+
+
+def keras_model(name: str) -> Any:
+    """A network with random weights."""
+    import keras
+
+    if name == "Llama":
+        import keras_hub
+
+        return keras_hub.models.LlamaBackbone(
+            vocabulary_size=32_000,
+            num_layers=12,
+            num_query_heads=12,
+            hidden_dim=768,
+            intermediate_dim=2048,
+            num_key_value_heads=12,
         )
-        medians[ours], peer, keras_alone = (
-            statistics.median(times) for times in zip(*runs, strict=True)
+    if name == "ViT":
+        import keras_hub
+
+        backbone = keras_hub.models.ViTBackbone(
+            image_shape=(224, 224, 3),
+            patch_size=16,
+            num_layers=12,
+            num_heads=12,
+            hidden_dim=768,
+            mlp_dim=3072,
         )
-        ratio = statistics.median(times[0] / times[1] for times in runs)
-        print(
-            f"{ours:12}  {medians[ours]:8.3f}  {peer:15.3f}  {keras_alone:13.3f}   {ratio:.2f}",
-            flush=True,
-        )
-    growth = medians["ResNet152"] / medians["ResNet50"]
-    print(f"ResNet152 takes {growth:.2f} times as long as ResNet50, for 2.9 times the layers.")
-    for model in MODELS:
-        command = [sys.executable, __file__, "--memory", model]
-        peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-        print(f"{model}: peak memory {peak}, the model itself included")
+        return keras_hub.models.ViTImageClassifier(backbone=backbone, num_classes=1000)
+    return getattr(keras.applications, name)(weights=None)
 
 
 def alternate(each: list[Callable[[], float]], runs: int) -> list[list[float]]:
@@ -69,11 +140,9 @@ def alternate(each: list[Callable[[], float]], runs: int) -> list[list[float]]:
 
 def saikei_run(name: str) -> Callable[[], float]:
     """Groups, cut and rebuild of a Keras model."""
-    import keras
-
     import saikei as sk
 
-    model = getattr(keras.applications, name)(weights=None)
+    model = keras_model(name)
 
     def run() -> float:
         gc.collect()
@@ -90,9 +159,7 @@ def keras_run(name: str) -> Callable[[], float]:
 
     import saikei as sk
 
-    small = sk.PruneChannels(keep=0.5, scope="layer")(
-        getattr(keras.applications, name)(weights=None)
-    )
+    small = sk.PruneChannels(keep=0.5, scope="layer")(keras_model(name))
     config, weights = small.get_config(), small.get_weights()
 
     def run() -> float:
@@ -142,7 +209,7 @@ def torchvision() -> ModuleType:
     return torchvision
 
 
-def peak_memory(name: str) -> str:
+def peak_memory(name: str) -> dict[str, float]:
     """Peak resident memory of a cut, the model included, against what the model alone takes."""
     import keras
 
@@ -152,14 +219,14 @@ def peak_memory(name: str) -> str:
     edit(keras.applications.MobileNet(weights=None, input_shape=(32, 32, 3)))
     gc.collect()
     before = resident("VmRSS")
-    model: Any = getattr(keras.applications, name)(weights=None)
+    model = keras_model(name)
     gc.collect()
     alone = resident("VmRSS") - before
     Path("/proc/self/clear_refs").write_text("5")
     edit(model)
     peak = resident("VmHWM") - before
     weights = sum(weight.value.numpy().nbytes for weight in model.weights)
-    return f"{peak / alone:.2f} times the model, {peak / weights:.2f} times its weights"
+    return {"memory": peak / alone, "memory_over_weights": peak / weights}
 
 
 def resident(field: str) -> int:

