@@ -196,7 +196,7 @@ class Budget(Jsonable):
             if low > limit:
                 share = 100 * low / max(self.cost(original, name), 1e-12)
                 parts.append(
-                    f"{name} can be brought down to {_number(name, low)} ({share:.2g} %) by {by}, "
+                    f"{name} can be brought down to {_number(name, low)} ({share:.3g} %) by {by}, "
                     f"and the budget allows {_number(name, limit)}"
                 )
         reasons = "; ".join(parts) or f"{by} cannot keep its limits together"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+from keras import layers
 
 import saikei as sk
 from saikei.exporting import int8_available
@@ -36,3 +38,24 @@ def test_a_limit_on_bytes_ships_an_int8_version_that_was_scored_as_it_runs(tmp_p
     assert account.tried == len(quantized)
     if result.chosen.name.endswith("litert"):
         assert result.int8_file is not None
+
+
+@pytest.mark.long
+def test_a_limit_on_bytes_is_kept_where_int8_does_not_reach(tmp_path: Path) -> None:
+    """Recurrent layers stay in float: a structure that is small enough itself is trained."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(1, 20, size=(90, 6))
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Embedding(20, 8, mask_zero=True),
+            layers.LSTM(12, return_sequences=True),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    changes = {**LEAST, "methods": ["prune", "quantize"], "train": (x[:50], x[:50] % 3)}
+    changes |= {"validation": (x[50:], x[50:] % 3), "test": None}
+    result = search(model, tmp_path / "run", budget=sk.Budget(bytes=0.6), **changes)
+    assert sk.profile(result.best).bytes <= 0.6 * sk.profile(model).bytes

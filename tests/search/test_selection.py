@@ -123,8 +123,11 @@ def test_what_does_not_keep_the_budget_never_ships() -> None:
     small = candidate("small")
     outputs = {"original": right(JUDGE, 200), "small": right(JUDGE, 110)}
     assert chosen([over, small], outputs) == "small"
-    with pytest.raises(WorkError, match="No candidate keeps the budget"):
+    with pytest.raises(WorkError, match="No candidate keeps the budget: every training diverged"):
         choose_candidate([over], outputs, JUDGE, "macs")
+    large = candidate("large", fits=False, cost=cost(900))
+    with pytest.raises(WorkError, match="the smallest that was trained, 'large', has 900 macs"):
+        choose_candidate([over, large], outputs, JUDGE, "macs")
 
 
 def test_of_a_metric_that_is_an_error_less_is_better() -> None:

@@ -96,12 +96,18 @@ class RunContext:
         return replace(absolute, bytes=int(absolute.bytes / INT8_SHARE))
 
     @property
-    def structure_budget(self) -> Budget:
-        """The same with a margin, since a latency that is measured again is another one."""
-        planned = self.planned_budget
-        if planned.latency is None:
-            return planned
-        return replace(planned, latency=LATENCY_MARGIN * planned.latency)
+    def structure_budgets(self) -> tuple[Budget, ...]:
+        """The budgets that structures are proposed for, the tighter one first.
+
+        The first is for those that keep the budget as they are. Where int8 versions take part and
+        bytes are limited, the second is for those that keep it in int8: not every model can be
+        quantised. A latency gets a margin, since one that is measured again is another one.
+        """
+        budgets = dict.fromkeys((self.budget.scaled(1.0, self.whole), self.planned_budget))
+        return tuple(
+            one if one.latency is None else replace(one, latency=LATENCY_MARGIN * one.latency)
+            for one in budgets
+        )
 
     @property
     def quantizes(self) -> bool:

@@ -63,10 +63,7 @@ def choose_candidate(
     """
     fitting = [c for c in candidates if c.fits]
     if not fitting:
-        raise WorkError(
-            "No candidate keeps the budget: every training diverged, or the measured latencies "
-            "exceed the limit. Check the data, or raise the limit."
-        )
+        raise WorkError(_none_fits(candidates, axis))
     fitting = _without_luck(fitting, outputs, judge)
     best = max(fitting, key=_quality)
     behind = {
@@ -79,6 +76,22 @@ def choose_candidate(
     if not saves:
         reason += " The budget asks for no savings, so costs within it do not count."
     return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
+
+
+def _none_fits(candidates: Sequence[Candidate], axis: str) -> str:
+    """Why nothing can be shipped."""
+    made = [c for c in candidates if c.kind not in ("original", "given")]
+    if not made:
+        return (
+            "No candidate keeps the budget: every training diverged. Check the data, or give a "
+            "lower settings={'learning_rate': …}."
+        )
+    least = min(made, key=lambda c: c.cost.on(axis))
+    return (
+        f"No candidate keeps the budget: the smallest that was trained, '{least.name}', has "
+        f"{least.cost.on(axis):,.4g} {axis}. Raise the limit, or the effort, so that more "
+        "structures are trained."
+    )
 
 
 def worsened(candidate: Candidate, baseline: Candidate) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 
@@ -35,14 +36,12 @@ class Structures:
 
     Args:
         libraries: The library of each given model.
-        proposals: What was proposed from it.
         entries: What takes part in the race, the most promising first.
         records: Summaries of the libraries.
         decisions: Which models gave no structures, and why.
     """
 
     libraries: Mapping[str, Library] = field(repr=False)
-    proposals: Mapping[str, Proposal] = field(repr=False)
     entries: tuple[Entry, ...]
     records: Mapping[str, LibraryRecord]
     decisions: tuple[Decision, ...]
@@ -59,7 +58,7 @@ def find_structures(context: RunContext, events: Events) -> Structures:
         BudgetError: If no structure of any model keeps the budget.
     """
     libraries: dict[str, Library] = {}
-    proposals: dict[str, Proposal] = {}
+    proposals: dict[str, tuple[Proposal, ...]] = {}
     records: dict[str, LibraryRecord] = {}
     refusals: dict[str, BudgetError | EditError | InputError] = {}
     for name, model in context.models.items():
@@ -69,7 +68,7 @@ def find_structures(context: RunContext, events: Events) -> Structures:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             check_reachable(
-                model, context.structure_budget, context.calibration, context.methods.edits
+                model, context.structure_budgets[-1], context.calibration, context.methods.edits
             )
             library = build_library(
                 model,
@@ -83,23 +82,16 @@ def find_structures(context: RunContext, events: Events) -> Structures:
             )
             seconds = time.perf_counter() - started
             events.stage(f"proposing structures of {name}")
-            proposals[name] = propose(
-                model,
-                library,
-                context.structure_budget,
-                data=context.calibration,
-                measure=_measure(model, context),
-            )
+            proposals[name] = _proposed(model, library, context)
         except (BudgetError, EditError, InputError) as error:
             refusals[name] = error
             continue
         libraries[name] = library
-        records[name] = _record(library, proposals[name], seconds)
+        records[name] = _record(library, proposals[name][0], seconds)
     if not proposals and not any(c.fits for c in context.originals.candidates):
         raise next(iter(refusals.values()))
     return Structures(
         libraries=libraries,
-        proposals=proposals,
         entries=_entries(proposals, context),
         records=records,
         decisions=tuple(
@@ -107,6 +99,21 @@ def find_structures(context: RunContext, events: Events) -> Structures:
             for name, error in refusals.items()
         ),
     )
+
+
+def _proposed(model: keras.Model, library: Library, context: RunContext) -> tuple[Proposal, ...]:
+    """What is proposed for each of the budgets for structures that can be reached.
+
+    Raises:
+        BudgetError: When not even the loosest can be reached.
+    """
+    *tighter, loosest = context.structure_budgets
+    measure = _measure(model, context)
+    found = []
+    for budget in tighter:
+        with suppress(BudgetError):
+            found.append(propose(model, library, budget, data=context.calibration, measure=measure))
+    return (*found, propose(model, library, loosest, data=context.calibration, measure=measure))
 
 
 def _measure(model: keras.Model, context: RunContext) -> Measure:
@@ -142,10 +149,22 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _entries(proposals: Mapping[str, Proposal], context: RunContext) -> tuple[Entry, ...]:
-    """Kept and fresh weights of the structures; the given models take turns."""
-    each = [_of_one(name, proposal.structures, context) for name, proposal in proposals.items()]
-    return tuple(one for one in chain.from_iterable(zip_longest(*each)) if one is not None)
+def _entries(proposals: Mapping[str, Sequence[Proposal]], context: RunContext) -> tuple[Entry, ...]:
+    """Kept and fresh weights of the structures; models, and the budgets of each, take turns."""
+    each = [
+        _in_turns([_of_one(name, one.structures, context) for one in several])
+        for name, several in proposals.items()
+    ]
+    return tuple(_in_turns(each))
+
+
+def _in_turns(lists: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """The first of each list, then the second of each, and so on; equal ones once."""
+    found: list[Entry] = []
+    for one in chain.from_iterable(zip_longest(*lists)):
+        if one is not None and one not in found:
+            found.append(one)
+    return found
 
 
 def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -> list[Entry]:
