@@ -131,7 +131,7 @@ def backbones() -> dict[str, Any]:
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     try:
-        from tests.integration.backbones import BACKBONES, MORE
+        from tests.hub.backbones import BACKBONES, MORE
     except ImportError as error:
         raise SystemExit(f"{error}: pip install 'saikei[kerashub]', or name models.") from error
     return {**BACKBONES, **MORE}
@@ -208,7 +208,7 @@ def construct(name: str) -> Any:
     from saikei.testing import randomise_statistics
 
     if name not in APPLICATIONS:
-        from tests.integration.backbones import made
+        from tests.hub.backbones import made
 
         model = made(name)
         randomise_statistics(model)

@@ -96,12 +96,25 @@ def test_a_token_takes_eight_bytes_for_each_class_that_is_kept():
     assert sum(array.nbytes for array in stored.outputs) == X.size * 4 * 8
 
 
+def test_a_stored_teacher_is_saved_with_the_rows_that_it_belongs_to(tmp_path):
+    stored = StoredTeacher.of(net(1), X, top_k=4, rest="renormalise")
+    loaded = StoredTeacher.load(stored.save(tmp_path / "teacher"))
+    assert loaded.top_k == stored.top_k and loaded.from_logits == stored.from_logits
+    for ours, theirs in zip(loaded.outputs, stored.outputs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # In any order.
+    rows = np.arange(len(X))[::-1]
+    np.testing.assert_array_equal(loaded.of_rows(X[rows]), stored.of_rows(X)[0][None, rows])
+    with pytest.raises(InputError, match="exists"):
+        stored.save(tmp_path / "teacher")
+    whole = StoredTeacher.of(net(1), X)
+    again = StoredTeacher.load(whole.save(tmp_path / "whole"))
+    np.testing.assert_array_equal(again.outputs, whole.outputs)
+
+
 @pytest.mark.long
-def test_files_teach_like_the_model(tmp_path):
-    stored = StoredTeacher.of(net(1), X, top_k=4)
-    for name, array in zip("ab", stored.outputs, strict=True):
-        np.save(tmp_path / f"{name}.npy", array)
-    loaded = StoredTeacher.load(tmp_path / "a.npy", tmp_path / "b.npy", top_k=TopK((VOCABULARY,)))
+def test_a_saved_teacher_teaches_like_the_model(tmp_path):
+    loaded = StoredTeacher.load(StoredTeacher.of(net(1), X, top_k=4).save(tmp_path / "teacher"))
     assert losses(net(2), loaded) == pytest.approx(losses(net(2), net(1), top_k=4), rel=1e-5)
 
 

@@ -26,11 +26,11 @@ def byte_vocabulary() -> tuple[dict[str, int], list[str]]:
     return {token: number for number, token in enumerate(dict.fromkeys(tokens))}, pairs
 
 
-def gpt2() -> Any:
+def gpt2(**sizes: int) -> Any:
     vocabulary, merges = byte_vocabulary()
     tokenizer = M.GPT2Tokenizer(vocabulary=vocabulary, merges=merges)
     return M.GPT2CausalLM(
-        backbone=M.GPT2Backbone(vocabulary_size=len(vocabulary), **HEADS),
+        backbone=M.GPT2Backbone(vocabulary_size=len(vocabulary), **{**HEADS, **sizes}),
         preprocessor=M.GPT2CausalLMPreprocessor(tokenizer, sequence_length=12),
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import saikei as sk
+from saikei.distilling import StoredTeacher
 from saikei.errors import DataError
 
 # Warnings of KerasHub's own imports.
@@ -88,3 +90,51 @@ def test_tokens_that_do_not_fit_are_refused() -> None:
     tokens = tokens[:, :8] + 999
     with pytest.raises(DataError, match="token 999, and the embedding of GPT2CausalLM has 260"):
         sk.evaluate(task, ({"token_ids": tokens, "padding_mask": tokens}, tokens))
+
+
+def test_tokens_alone_are_the_labels_of_those_before_them(task: Any) -> None:
+    named, *others = task.preprocessor(TEXTS)
+    x, y, weights = (np.asarray(part) for part in (named["token_ids"], *others))
+    whole = np.concatenate([x, y[:, -1:]], axis=1)
+    padding = np.concatenate([np.ones_like(weights[:, :1]), weights], axis=1)
+    expected = sk.evaluate(task, TEXTS, metric="nats")
+    given = {"token_ids": whole, "padding_mask": padding.astype("int32")}
+    assert sk.evaluate(task, given, metric="nats") == expected
+    unpadded = sk.evaluate(task, whole, metric="nats")
+    assert unpadded.value != expected.value and unpadded.n == len(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["strings", "tokens"])
+def test_datasets_are_read_batch_by_batch(kind: str) -> None:
+    keras.utils.set_random_seed(0)
+    task = gpt2(num_layers=1)
+    texts = Batches(TEXTS if kind == "strings" else task.preprocessor(TEXTS))
+    expected = sk.evaluate(task, TEXTS, metric="nats")
+    assert sk.evaluate(task, texts, metric="nats") == expected
+    assert texts.most_at_once == 4
+    student = sk.PruneChannels(0.5, scope="uniform")(task)
+    before = sk.evaluate(student, TEXTS).loss
+    stored = StoredTeacher.of(task, texts, top_k=8)
+    sk.distill(student, stored, texts, epochs=1, progress=False, learning_rate=1e-2)
+    assert sk.evaluate(student, TEXTS).loss < before
+    assert texts.most_at_once == 4
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of four samples, which counts how many were asked for together."""
+
+    def __init__(self, data: Any) -> None:
+        super().__init__()
+        self._data, self.most_at_once = data, 0
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(4 * index, 4 * index + 4)
+        if isinstance(self._data, list):
+            found: Any = np.array(self._data[rows])
+            self.most_at_once = max(self.most_at_once, len(found))
+            return (found,)
+        self.most_at_once = 4
+        return keras.tree.map_structure(lambda leaf: np.asarray(leaf)[rows], self._data)

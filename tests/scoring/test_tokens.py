@@ -55,6 +55,21 @@ def test_a_search_can_judge_by_tokens(metric: str) -> None:
     assert found.low < found.value < found.high and not found.greater_is_better
 
 
+def test_a_search_judges_a_language_model_by_nats_and_a_tagger_by_accuracy() -> None:
+    model, data = sequences()
+    judge, explicit = held_out(model, data), held_out(model, data, "nats")
+    outputs = judge.predict(model)
+    assert judge.score(outputs) == explicit.score(outputs)
+    worse = [2 * np.asarray(outputs[0])]
+    gap = judge.score(outputs).value - judge.score(worse).value
+    assert judge.difference(outputs, worse).value == pytest.approx(gap)
+    # More is better, so that nats have the other sign.
+    assert judge.merit(outputs)[0] == pytest.approx(-judge.score(outputs).value)
+    tagger = keras.Sequential([keras.Input((6,)), model.layers[0], keras.layers.Dense(3)])
+    tags = held_out(tagger, (data[0], data[1] % 3))
+    assert tags.score(tags.predict(tagger)).name == "accuracy"
+
+
 def test_perplexity_needs_an_output_of_classes() -> None:
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(InputError, match="metric='perplexity' is for one output of tokens"):

@@ -257,3 +257,18 @@ def test_commands_take_a_table_and_a_folder_alike(tmp_path, capsys):
     assert main(export) == 0
     printed = json.loads(capsys.readouterr().out)
     assert Path(printed["labels"]).read_text(encoding="utf-8") == "cat\ndog\n"
+
+
+def test_each_line_of_a_text_file_is_a_sample(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_text("the cat\n\n  the dog \n", encoding="utf-8")
+    x, y = read_source(str(path), table_model(), labels=False).need("train")
+    assert x.tolist() == ["the cat", "the dog"] and y is None
+    with pytest.raises(DataError, match="holds no labels"):
+        read_source(str(path), table_model())
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"corpus\.txt' is no text .*save it as UTF-8"):
+        read_source(str(path), table_model())
+    path.write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError, match="is empty: write a text into each line"):
+        read_source(str(path), table_model())

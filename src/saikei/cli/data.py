@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import typer
 
 from saikei.cli.options import refuse_typed
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
     import keras
 
     from saikei.npz import Archive
+
+PARTS = ("train", "validation", "test")
 
 
 def optional_data(
@@ -32,9 +37,48 @@ def optional_data(
         divide_by: The number of `--divide-by`.
         labels: Whether the data must have labels.
     """
-    from saikei.sources import read_source
-
     if data is None:
         refuse_typed(context, ["label", "divide_by"], "it is for --data, which is missing.")
         return None
-    return read_source(data, model, label=label, divide_by=divide_by, labels=labels)
+    return read_data(data, model, label, divide_by, labels)
+
+
+def read_data(
+    data: str, model: keras.Model, label: str | None, divide_by: float | None, labels: bool
+) -> Archive:
+    """What `--data` names, as the model takes it; for a task of KerasHub, without preprocessor.
+
+    Args:
+        data: The text of `--data`.
+        model: The model that the data is for.
+        label: The text of `--label`.
+        divide_by: The number of `--divide-by`.
+        labels: Whether the data must have labels; those of a language model are in its texts.
+    """
+    import keras
+
+    from saikei.batches import need_labels
+    from saikei.hub import task_data
+    from saikei.hub.family import is_task
+    from saikei.sources import read_source
+
+    if not is_task(model):
+        return read_source(data, model, label=label, divide_by=divide_by, labels=labels)
+    taken = model
+    if getattr(model.preprocessor, "tokenizer", None) is not None:
+        # A table has a column of texts where the model itself takes tokens.
+        text = keras.KerasTensor((None,), "string", name="text")
+        taken = SimpleNamespace(name=model.name, inputs=[text], outputs=model.outputs)
+    source = read_source(data, taken, label=label, divide_by=divide_by, labels=False)
+    made = {}
+    for name in PARTS:
+        part = getattr(source, name)
+        made[name] = None if part is None else _whole(task_data(model, part, name))
+        if labels and made[name] is not None:
+            need_labels(made[name][1], name)
+    return replace(source, **made)
+
+
+def _whole(data: Any) -> Any:
+    """Inputs alone as inputs without labels; data that is a tuple or a dataset as it is."""
+    return (data, None) if isinstance(data, (dict, np.ndarray)) else data

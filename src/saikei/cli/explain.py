@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from saikei.cli.data import read_data
 from saikei.cli.fuse import typed_fusion, with_availabilities
 from saikei.cli.options import DivideBy, Json, Label, Overwrite, Seed, refuse_typed
 from saikei.cli.output import import_keras, print_json, print_text
@@ -77,23 +78,24 @@ def explain(
     if out is None:
         refuse_typed(context, ["overwrite"], "without --out, no file is written.")
     import_keras()
+    from saikei.hub import without_preprocessor
     from saikei.judging import Explanation
     from saikei.judging import explain as explain_models
     from saikei.modelfile import load_model
-    from saikei.sources import read_source
     from saikei.writing import check_target
 
     if out is not None:
         check_target(out, ".html", overwrite)
-    loaded: Any = [load_model(path) for path in models]
-    archive = read_source(data, loaded[0], label=label, divide_by=divide_by, labels=several)
+    tasks = [load_model(path) for path in models]
+    archive = read_data(data, tasks[0], label, divide_by, labels=several)
+    loaded: Any = without_preprocessor(tasks)
     part = on or ("validation" if archive.part("test") is None else "test")
     held_out = archive.need(part)
     explained = explain_models(
         loaded if several else loaded[0],
         held_out if several else with_availabilities(loaded[0], held_out),
         fusion=typed_fusion(weights, with_) if several else None,
-        original=None if original is None else load_model(original),
+        original=None if original is None else without_preprocessor(load_model(original)),
         metric=metric,
         class_names=archive.classes or None,
         seed=seed,

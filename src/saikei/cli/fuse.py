@@ -56,6 +56,7 @@ def fuse(
     """Make one model of several: by an average, a stack, a cascade, a chain or a boosted series."""
     import_keras()
     from saikei.costs import profile
+    from saikei.hub import without_preprocessor
     from saikei.modelfile import load_model, save_model
     from saikei.scoring import evaluate
     from saikei.writing import check_target
@@ -65,8 +66,9 @@ def fuse(
     if fusion.data != "held_out":
         reason = f"{type(fusion).__name__} is not fitted to held-out data."
         refuse_typed(context, ["allow_in_sample"], reason)
-    members = [load_model(path) for path in models]
-    splits = optional_data(context, data, members[0], label, divide_by, labels=True)
+    tasks = [load_model(path) for path in models]
+    splits = optional_data(context, data, tasks[0], label, divide_by, labels=True)
+    members = without_preprocessor(tasks)
     _check_data(fusion, splits)
     fitted = _fitted(fusion, members, splits, allow_in_sample)
     fused, is_fitted = fitted.model, fusion.data != "none"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saikei.cli.data import read_data
 from saikei.cli.options import (
     Bytes,
     Count,
@@ -35,7 +36,8 @@ def optimize(
         list[Path],
         typer.Argument(
             metavar="MODEL.keras",
-            help="One trained model, or several with the same outputs.",
+            help="One trained model, or several with the same outputs: files, or presets of "
+            "KerasHub.",
         ),
     ],
     data: Annotated[
@@ -45,7 +47,8 @@ def optimize(
             "fifth of x_train) and x_test and y_test. Several inputs or outputs are named behind a "
             "dot, such as x_train.image and x_train.table; each model reads those of its own "
             "names. Or a folder of images with a sub-folder for each class, a .csv or .parquet "
-            "table (with --label), or module:function, which is called and returns data. Without "
+            "table (with --label), a .txt file with a text in each line (for a language model), or "
+            "module:function, which is called and returns data. Without "
             "labels, the predictions of the one model take their place."
         ),
     ],
@@ -101,6 +104,15 @@ def optimize(
             rich_help_panel=_SEARCH,
         ),
     ] = None,
+    uniform: Annotated[
+        bool,
+        typer.Option(
+            "--uniform",
+            help="Try only structures with the same width in all blocks, whole heads of attention, "
+            "or fewer blocks: a model of KerasHub then stays of its class.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -124,7 +136,8 @@ def optimize(
         str | None,
         typer.Option(
             help="Metric to choose by and report, such as auc, f1 or balanced_accuracy. Default: "
-            "accuracy, or the squared error for regression.",
+            "accuracy, or the squared error for regression, or nats (mean log-loss of a token) for "
+            "a language model.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
@@ -174,13 +187,12 @@ def optimize(
     from saikei.search import mlflow as to_mlflow
     from saikei.search import optimize as search
     from saikei.search import tensorboard as to_tensorboard
-    from saikei.sources import read_source
 
     events = [json_lines(jsonl)] if jsonl is not None else []
     events += [to_tensorboard(tensorboard)] if tensorboard is not None else []
     events += [to_mlflow(run_name=out.name)] if mlflow else []
     loaded = [load_model(path) for path in models]
-    splits = read_source(data, loaded[0], label=label, divide_by=divide_by, labels=False)
+    splits = read_data(data, loaded[0], label, divide_by, labels=False)
     result = search(
         loaded if len(loaded) > 1 else loaded[0],
         splits.need("train"),
@@ -197,6 +209,7 @@ def optimize(
             settings=settings_typed(settings or []) or None,
             rivals=rivals or None,
             repeats=repeats,
+            uniform=uniform or None,
             seed=seed,
             metric=metric,
             class_names=splits.classes or None,

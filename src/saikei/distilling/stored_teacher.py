@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +14,33 @@ from keras import tree
 
 from saikei.batches import Array, ArrayData, as_arrays, as_numpy
 from saikei.checks import check_inputs, input_count
+from saikei.codec import from_jsonable, to_jsonable
 from saikei.distilling.teacher_batches import Lookup, check_finite, outputs_for, outputs_for_dataset
 from saikei.distilling.top_k import TopK, check_top_k, likeliest
 from saikei.errors import DataError, InputError
+from saikei.hub import task_data, without_preprocessor
+from saikei.reading import read_json
 from saikei.scoring.outputs import read_outputs
 from saikei.scoring.task import Task
 from saikei.training.digests import Digests, digest_rows
 from saikei.training.provenance import TrainingRows, training_rows
+from saikei.writing import check_target, write_whole
 
 # How far from 1 the probabilities of a row may sum up to, as in float16.
 _SLACK = 1e-2
+
+
+# Files of a stored teacher besides its arrays.
+_ABOUT, _DIGESTS = "teacher.json", "digests.npy"
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a folder holds: the number of arrays, and fields of `StoredTeacher`."""
+
+    arrays: int
+    from_logits: tuple[bool, ...]
+    top_k: TopK | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +49,7 @@ class StoredTeacher:
 
     Made by `of`, they carry digests of the rows that they belong to: a student may learn from
     them on any part of the data, in any order, also from a dataset. Given as arrays, or by `load`,
-    they are one row for each row of the training arrays.
+    they are one row for each row of the training arrays. `save` writes a folder of them.
 
     Args:
         outputs: An array `(n, …)`, or arrays nested as the student's outputs.
@@ -80,8 +98,9 @@ class StoredTeacher:
         """Run a teacher once over data and keep its predictions.
 
         Args:
-            teacher: A built model, such as a fused one.
-            data: `(x, y)` arrays, or a dataset, read once; labels are not used.
+            teacher: A built model, such as a fused one, or a task of KerasHub.
+            data: `(x, y)` arrays, or a dataset, read once; labels are not used. For a task also
+                what its preprocessor takes, such as strings.
             top_k: The number of likeliest classes to keep of each prediction, for outputs of many
                 classes, such as the tokens of a language model; `None` keeps all of them.
             rest: What becomes of the probability of the others; see `TopK`.
@@ -91,6 +110,7 @@ class StoredTeacher:
             InputError: When an output does not have so many exclusive classes.
             ModelError: When the teacher is no built model.
         """
+        data, teacher = task_data(teacher, data), without_preprocessor(teacher)
         logits = tuple(
             output.activation not in ("softmax", "sigmoid") for output in read_outputs(teacher).each
         )
@@ -104,29 +124,60 @@ class StoredTeacher:
             outputs, digests = outputs_for(teacher, arrays.x, reduce=reduce), digest_rows(arrays.x)
         return cls(outputs, logits, digests, training_rows(teacher), kept)
 
-    @classmethod
-    def load(
-        cls,
-        *paths: str | Path,
-        from_logits: bool | tuple[bool, ...] = False,
-        top_k: TopK | None = None,
-    ) -> StoredTeacher:
-        """Predictions in `.npy` files, which stay on the disk; nothing is unpickled.
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write the predictions to a folder, with the digests of the rows that they belong to.
 
         Args:
-            paths: A file for each output, in the order of the student's flattened outputs; two
-                for each with `top_k`.
-            from_logits: As for the class.
-            top_k: As for the class.
+            path: The new folder.
+            overwrite: Whether an existing folder may be replaced.
+
+        Raises:
+            InputError: When the path cannot be written to.
+            DiskError: When the folder cannot be written.
+        """
+
+        def write(draft: Path) -> None:
+            draft.mkdir()
+            arrays = [np.asarray(array) for array in tree.flatten(self.outputs)]
+            for number, array in enumerate(arrays):
+                np.save(draft / f"{number}.npy", array)
+            if self.digests is not None:
+                np.save(draft / _DIGESTS, self.digests)
+            given = self.from_logits
+            logits = (given,) * len(arrays) if isinstance(given, bool) else given
+            about = _About(len(arrays), logits, self.top_k)
+            (draft / _ABOUT).write_text(json.dumps(to_jsonable(about)), encoding="utf-8")
+
+        return write_whole(check_target(path, "", overwrite), write)
+
+    @classmethod
+    def load(
+        cls, *paths: str | Path, from_logits: bool | tuple[bool, ...] = False
+    ) -> StoredTeacher:
+        """Predictions in a folder or in `.npy` files, which stay on the disk; nothing is unpickled.
+
+        Args:
+            paths: A folder that `save` wrote; or a file for each output, in the order of the
+                student's flattened outputs, with a row for each row of the training arrays.
+            from_logits: As for the class; a folder has its own.
 
         Raises:
             DataError: When a file cannot be read or holds anything but numbers.
         """
+        if len(paths) == 1 and Path(paths[0]).is_dir():
+            return cls._of_folder(Path(paths[0]))
         files: list[Any] = [_mapped(Path(path)) for path in paths]
-        if top_k is not None:
-            files = list(zip(files[::2], files[1::2], strict=True))
-            return cls(files[0] if len(files) == 1 else files, from_logits, top_k=top_k)
         return cls(files[0] if len(files) == 1 else files, from_logits)
+
+    @classmethod
+    def _of_folder(cls, folder: Path) -> StoredTeacher:
+        about = from_jsonable(_About, read_json(folder / _ABOUT, "The stored teacher"))
+        files: list[Any] = [_mapped(folder / f"{number}.npy") for number in range(about.arrays)]
+        digests = _mapped(folder / _DIGESTS) if (folder / _DIGESTS).is_file() else None
+        if about.top_k is not None:
+            files = list(zip(files[::2], files[1::2], strict=True))
+        outputs = files[0] if len(files) == 1 else files
+        return cls(outputs, about.from_logits, digests, top_k=about.top_k)
 
     def __len__(self) -> int:
         return len(tree.flatten(self.outputs)[0])

@@ -22,6 +22,7 @@ from saikei.exporting.deployable import deployable
 from saikei.graph import read
 from saikei.graph.finite import check_finite_weights
 from saikei.graph.internals import structures
+from saikei.hub import without_preprocessor
 from saikei.models import CascadeModel
 from saikei.writing import check_target, draft_folder, remove
 
@@ -81,7 +82,7 @@ class Exported:
         }
 
     def __str__(self) -> str:
-        runtime = _OPEN[self.format][0]
+        runtime = _OPEN[self.format][0] if self.format in _OPEN else "Keras"
         batch = ", one sample at a time" if self.one_by_one else ""
         return (
             f"{self.path}: {self.format}; run by {runtime} on {self.samples} inputs{batch}, "
@@ -102,7 +103,8 @@ def export_model(
     Dropout, noise and augmentation, which do nothing when a model predicts, are left out.
 
     Args:
-        model: A built model; it is not changed.
+        model: A built model; it is not changed. Of a task of KerasHub, the file takes what its
+            preprocessor makes.
         path: Path of the file to write, or of the folder of a SavedModel.
         format: `"onnx"`, `"litert"`, `"openvino"`, `"saved_model"` or `"torch"`, which needs the
             torch backend.
@@ -122,6 +124,7 @@ def export_model(
         raise InputError(f"format={format!r} is unknown: use one of {', '.join(ENDINGS)}.")
     path = check_target(path, ENDINGS[format], overwrite)
     _check_available(format)
+    model = without_preprocessor(model)
     check_finite_weights(f"Model '{model.name}' cannot be exported", read(model), ModelError)
     case = trial(model, data)
     with draft_folder(path.parent) as folder, _silent():

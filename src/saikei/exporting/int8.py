@@ -18,6 +18,7 @@ from saikei.errors import InputError, WorkError, in_one_line
 from saikei.exporting.check import trial
 from saikei.exporting.export import ENDINGS, export_model
 from saikei.exporting.runtimes import Run, litert_samples, open_litert
+from saikei.hub import without_preprocessor
 from saikei.scoring.inference import Inference
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.score import Score
@@ -78,6 +79,7 @@ def export_int8(
     """
     path = check_target(Path(path), ENDINGS["litert"], overwrite)
     check_int8_available()
+    model = without_preprocessor(model)
     inputs = trial(model, data, CALIBRATION_ROWS)[0]
     with draft_folder(path.parent) as folder:
         float_file = folder / "float.tflite"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +66,16 @@ def family_of(model: Any) -> Family | None:
     return Family(model, model) if isinstance(model, hub.models.Backbone) else None
 
 
+def is_task(model: Any) -> bool:
+    """Whether an object is a task of KerasHub, also one that has no backbone.
+
+    Args:
+        model: Any object.
+    """
+    hub = sys.modules.get("keras_hub")
+    return hub is not None and isinstance(model, hub.models.Task)
+
+
 def as_family(model: keras.Model, original: keras.Model) -> keras.Model:
     """A model that was cut from a KerasHub model, as an instance of the original's class.
 
@@ -128,27 +136,9 @@ def as_family_or_plain(
         return model
 
 
-def as_one_of(model: keras.Model, originals: Sequence[keras.Model]) -> keras.Model:
-    """A model that was made from some of several, as a task of KerasHub where it can be one.
-
-    Args:
-        model: The model.
-        originals: What it may have been made from; it is compared with each that is of KerasHub.
-
-    Warns:
-        ModelWarning: When one of them is of KerasHub, and no class can express the model.
-    """
-    of_hub = [original for original in originals if family_of(original) is not None]
-    for original in of_hub[1:]:
-        with contextlib.suppress(EditError):
-            return as_family(model, original)
-    first = of_hub[:1]
-    return as_family_or_plain(model, first[0], read(first[0]), read(model)) if first else model
-
-
 def _rebuilt(family: Family, before: Graph, after: Graph, model: keras.Model) -> keras.Model:
     made = rebuilt(family.name, family, before, after, model)
-    _carry_over(family.model, made, after.marks)
+    carry_over(family.model, made, after.marks)
     return made
 
 
@@ -168,8 +158,14 @@ def _warn_of_width(family: Family, made: keras.Model) -> None:
         )
 
 
-def _carry_over(original: Any, made: Any, marks: Marks) -> None:
-    """Give a rebuilt model what is neither config nor weights: how it is compiled, its history."""
+def carry_over(original: Any, made: Any, marks: Marks) -> None:
+    """Give a rebuilt model what is neither config nor weights: how it is compiled, its history.
+
+    Args:
+        original: The task or backbone that it was made from, whose sampler it gets.
+        made: The rebuilt model.
+        marks: How it is to be compiled, and its history.
+    """
     mark(made, [one for one in marks if not isinstance(one, Compiled)])
     sampler = getattr(original, "sampler", None)
     for one in marks:

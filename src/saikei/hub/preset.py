@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from saikei.archives import check_memory, opened_hdf5
 from saikei.errors import InputError, ModelError, in_one_line
 from saikei.hub.family import family_of
 from saikei.reading import parse_json
 from saikei.writing import check_target, write_whole
 
-_INDEX = "model.weights.json"
+_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+_WHOLE, _INDEX = "model.weights.h5", "model.weights.json"
 
 
 def load_preset(path: Path) -> keras.Model:
@@ -30,6 +32,7 @@ def load_preset(path: Path) -> keras.Model:
     """
     config = _check_complete(path)
     import_keras_hub(f"'{path}' is a preset of KerasHub")
+    _check_tokenizer(path)
     kind = keras.saving.get_registered_object(config.get("registered_name"))
     if kind is None or not hasattr(kind, "from_preset"):
         raise ModelError(
@@ -86,24 +89,67 @@ def needs_keras_hub(config: Mapping[str, Any]) -> bool:
 
 
 def _check_complete(path: Path) -> Mapping[str, Any]:
-    """The config of the task or backbone, once every file of the preset is there."""
-    if not (path / "config.json").is_file():
+    """The config of the task or backbone, once every file of the preset is there and undamaged."""
+    if not (path / _CONFIG).is_file():
         raise ModelError(
-            f"'{path}' is a folder without config.json: give a .keras file, or a preset that "
+            f"'{path}' is a folder without {_CONFIG}: give a .keras file, or a preset that "
             "save_to_preset wrote."
         )
-    whole = "model.weights.h5"
-    if not (path / whole).is_file() and not (path / _INDEX).is_file():
-        raise ModelError(f"Preset '{path}' has no {whole}: copy the whole folder.")
-    if (path / _INDEX).is_file():
-        index = _json(path / _INDEX)
-        shards = {name for names in index.get("weight_map", {}).values() for name in _names(names)}
-        missing = sorted(name for name in shards if not (path / name).is_file())
-        if missing or not shards:
-            named = f"'{missing[0]}', which is missing" if missing else "no files"
-            raise ModelError(f"{_INDEX} of preset '{path}' names {named}: copy the whole folder.")
+    if (path / _WHOLE).is_file():
+        held = _check_weights(path / _WHOLE, ())
+    elif (path / _INDEX).is_file():
+        held = sum(_check_weights(*shard) for shard in _shards(path))
+    else:
+        raise ModelError(f"Preset '{path}' has no {_WHOLE}: copy the whole folder.")
+    check_memory(held, f"The preset in '{path}'", ModelError)
     task = path / "task.json"
-    return _json(task if task.is_file() else path / "config.json")
+    return _json(task if task.is_file() else path / _CONFIG)
+
+
+def _shards(path: Path) -> list[tuple[Path, tuple[str, ...]]]:
+    """The files of weights that an index names, with the parts of the model that each holds."""
+    shards: dict[str, list[str]] = {}
+    for part, names in _json(path / _INDEX).get("weight_map", {}).items():
+        for name in _names(names):
+            shards.setdefault(name, []).append(part)
+    missing = sorted(name for name in shards if not (path / name).is_file())
+    if missing or not shards:
+        named = f"'{missing[0]}', which is missing" if missing else "no files"
+        raise ModelError(f"{_INDEX} of preset '{path}' names {named}: copy the whole folder.")
+    return [(path / name, tuple(parts)) for name, parts in sorted(shards.items())]
+
+
+def _check_weights(path: Path, parts: Iterable[str]) -> int:
+    """The bytes of the weights in a file that holds these parts; no weight is read."""
+    with opened_hdf5(path.open("rb"), f"'{path}'", path.stat().st_size, ModelError) as (file, held):
+        absent = next((part for part in parts if part not in file), None)
+    if absent is not None:
+        raise ModelError(
+            f"'{path}' holds no weights of '{absent}', which {_INDEX} lists for it: copy the "
+            "whole folder again."
+        )
+    return held
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Refuse a preset whose tokenizer is incomplete, or has tokens that the model does not know."""
+    if not (path / _TOKENIZER).is_file():
+        return
+    hub: Any = importlib.import_module("keras_hub")
+    try:
+        tokenizer = hub.tokenizers.Tokenizer.from_preset(str(path))
+        tokens = int(tokenizer.vocabulary_size())
+    # Depending on what is missing, any error may come.
+    except Exception as error:
+        raise ModelError(
+            f"The tokenizer of preset '{path}' cannot be loaded: {in_one_line(error)}."
+        ) from error
+    entries = _json(path / _CONFIG).get("config", {}).get("vocabulary_size")
+    if isinstance(entries, int) and tokens > entries:
+        raise ModelError(
+            f"The tokenizer of preset '{path}' has {tokens:,} tokens, and the embedding of its "
+            f"backbone {entries:,}: copy the tokenizer that the model was trained with."
+        )
 
 
 def _names(names: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,11 +12,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, is_text
+from saikei.batches import Array, as_numpy, is_text
 from saikei.data import gathered
+from saikei.dataset_batches import dataset_length, first_batch
 from saikei.errors import DataError, in_one_line
 from saikei.graph import internals
-from saikei.hub.family import Family, family_of
+from saikei.hub.family import Family, family_of, is_task
+from saikei.hub.streaming import PreprocessedBatches
 from saikei.tensors import to_numpy
 
 _P = ParamSpec("_P")
@@ -69,8 +72,7 @@ def without_preprocessor(model: Any) -> Any:
     """
     if isinstance(model, (list, tuple)):
         return [without_preprocessor(one) for one in model]
-    family = family_of(model)
-    if family is None or family.model is family.backbone or not internals.is_graph_model(model):
+    if not is_task(model) or not internals.is_graph_model(model):
         return model
     view = keras.Model(model.input, model.output, name=model.name)
     if model.loss is not None:
@@ -84,32 +86,68 @@ def task_data(model: Any, data: Any, name: str = "given") -> Any:
     Args:
         model: Any model; of models that are no tasks of KerasHub the data stays as it is.
         data: Strings or images, with labels where the task needs them, in arrays, lists or a
-            dataset; or what the preprocessor would make of them, which stays as it is.
+            dataset; or what the preprocessor would make of them, which stays as it is. Of a causal
+            language model also tokens without labels, `(n, length)`, as an array or with their
+            padding mask: each token is then the label of the one before it.
         name: The name of the argument, for messages.
 
     Returns:
-        `(x, y, sample_weight)` as arrays, or the data that was given.
+        `(x, y, sample_weight)` as arrays, or the data that was given. Datasets of strings are
+        preprocessed batch by batch in each pass; those of unknown length are read into memory.
 
     Raises:
         DataError: When the preprocessor cannot read the data, its tokenizer has more tokens than
             the embedding, or sequences are longer than the table of positions.
     """
-    family = family_of(model)
-    preprocessor = getattr(model, "preprocessor", None)
-    if family is None or data is None:
+    if data is None or not (is_task(model) or family_of(model)):
         return data
-    _check_tokens(family, data, name)
+    data = _with_next_tokens(model, data)
+    family, preprocessor = family_of(model), getattr(model, "preprocessor", None)
+    if family is not None:
+        _check_tokens(family, data, name)
     if preprocessor is None:
         return data
-    check_preprocessor(family)
+    if family is not None:
+        check_preprocessor(family)
+    images = getattr(preprocessor, "image_converter", None) is not None
     if not isinstance(data, (list, tuple, dict, np.ndarray)):
+        if not (images or _is_text(first_batch(data, name, labels=False).x)):
+            return data
+        count = dataset_length(data, name)
+        if count is not None:
+            return PreprocessedBatches(
+                data, lambda parts: _made(preprocessor, _read(parts), name), name, count
+            )
         data = gathered(data, name, labels=False).parts
     x, *rest = data if isinstance(data, tuple) else (data,)
-    texts = any(is_text(np.asarray(leaf)) for leaf in _leaves(x))
-    if not texts and getattr(preprocessor, "image_converter", None) is None:
+    if not (images or _is_text(x)):
         return data
     parts = [_made(preprocessor, rows, name) for rows in _in_rows((x, *rest))]
     return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _with_next_tokens(model: Any, data: Any) -> Any:
+    """Tokens of a causal language model without labels: `(x, y, sample_weight)`.
+
+    Any other data is returned as it is.
+    """
+    if not isinstance(model, sys.modules["keras_hub"].models.CausalLM):
+        return data
+    x, *rest = data if isinstance(data, tuple) else (data,)
+    named = x if isinstance(x, dict) else {"token_ids": x}
+    tokens = named.get("token_ids")
+    whole = isinstance(tokens, np.ndarray) and tokens.ndim == 2 and tokens.dtype.kind in "iu"
+    if any(part is not None for part in rest) or not whole:
+        return data
+    if not set(named) <= {"token_ids", "padding_mask"} or tokens.shape[1] < 2:
+        return data
+    mask = np.asarray(named.get("padding_mask", np.ones_like(tokens)))
+    inputs = {"token_ids": tokens[:, :-1], "padding_mask": mask[:, :-1]}
+    return inputs, tokens[:, 1:], mask[:, 1:]
+
+
+def _is_text(x: Any) -> bool:
+    return any(is_text(np.asarray(leaf)) for leaf in _leaves(x))
 
 
 def check_preprocessor(family: Family) -> None:
@@ -180,10 +218,21 @@ def _rows(part: Any, rows: slice) -> Any:
         return tuple(_rows(one, rows) for one in part)
     if isinstance(part, dict):
         return {key: _rows(one, rows) for key, one in part.items()}
-    chosen = part[rows]
-    if isinstance(chosen, np.ndarray) and is_text(chosen):
-        return [one.decode() if isinstance(one, bytes) else str(one) for one in chosen]
-    return chosen
+    return _strings(part[rows])
+
+
+def _strings(part: Any) -> Any:
+    """An array of texts as a list of strings, as preprocessors take them; others as they are."""
+    if isinstance(part, np.ndarray) and is_text(part):
+        return [one.decode() if isinstance(one, bytes) else str(one) for one in part]
+    return part
+
+
+def _read(batch: Any) -> Any:
+    """A batch of a dataset as preprocessors take it: strings, and arrays of NumPy."""
+    return tree.map_structure(
+        lambda leaf: None if leaf is None else _strings(as_numpy(leaf)), tuple(batch)
+    )
 
 
 def _made(preprocessor: Any, parts: tuple[Any, ...], name: str) -> Any:

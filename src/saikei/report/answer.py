@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from saikei.report.candidates import kind_text
 from saikei.runs import numbers
 from saikei.runs.candidate import COST_AXES, Candidate
-from saikei.runs.record import Run
+from saikei.runs.record import CLASS_OF_RESULT, WHAT_TO_SHIP, Run
 
 # Measured times of equal models differ by less than this.
 _RISEN = 1.1
@@ -54,8 +54,9 @@ def headline_of(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
         f"{f', for inputs of {sizes_text(run)}' if run.settings.sizes else ''}."
         f"{_more(chosen, baseline)}"
     )
-    reason = next((d.reason for d in run.decisions if d.topic == "what to ship"), "")
-    return Headline(chosen.name, kind_text(chosen), sentence, reason)
+    topics = (WHAT_TO_SHIP, CLASS_OF_RESULT)
+    reasons = [decision.reason for decision in run.decisions if decision.topic in topics]
+    return Headline(chosen.name, kind_text(chosen), sentence, " ".join(reasons))
 
 
 def _more(chosen: Candidate, baseline: Candidate) -> str:

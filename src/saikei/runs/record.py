@@ -20,6 +20,8 @@ from saikei.scoring.score import Difference, Score
 
 # A candidate's name is the name of its folder too.
 _NAME = re.compile(r"\w[\w.-]*")
+# Topics of decisions that the headline of a report gives the reasons of.
+WHAT_TO_SHIP, CLASS_OF_RESULT = "what to ship", "class of the result"
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,15 @@ class Labelled:
         x: The inputs of the rows, nested as the models take them; `None` where only outputs that
             are known already are scored.
         metric: What to score by; `None` takes the metric of the task.
+        nats: Whether the one output is scored by the log-loss of a label, as the tokens of a
+            language model are, in the place of the metric of its task.
     """
 
     tasks: tuple[Task, ...]
     labels: tuple[Labels, ...] = field(repr=False)
     x: Any = field(default=None, repr=False)
     metric: Metric | None = None
+    nats: bool = False
 
     @classmethod
     def of(
@@ -120,7 +123,7 @@ class Labelled:
         if self.metric is not None:
             return self.metric.score(self.tasks[0], self.labels[0], outputs[0])
         if len(self.tasks) == 1:
-            return score_predictions(self.tasks[0], self.labels[0], outputs[0])
+            return score_predictions(self._scored, self.labels[0], outputs[0])
         importance = row_importance(self.labels)
         value, low, high = mean_interval(self.losses(outputs), importance)
         return Score("loss", value, low, high, int((importance > 0).sum()), False, value)
@@ -143,8 +146,8 @@ class Labelled:
             return (value if self.metric.greater_is_better else -value), -loss
         if len(self.tasks) > 1:
             return -loss, -loss
-        value = float(per_sample(self.tasks[0], self.labels[0], outputs[0]).mean())
-        return (value if self.tasks[0].greater_is_better else -value), -loss
+        value = float(per_sample(self._scored, self.labels[0], outputs[0]).mean())
+        return (value if self._scored.greater_is_better else -value), -loss
 
     def difference(self, first: Sequence[Any], second: Sequence[Any]) -> Difference:
         """The score of the first predictions minus that of the second, paired by row.
@@ -164,8 +167,13 @@ class Labelled:
 
     def _each(self, outputs: Sequence[Any]) -> Array:
         if len(self.tasks) == 1:
-            return per_sample(self.tasks[0], self.labels[0], outputs[0])
+            return per_sample(self._scored, self.labels[0], outputs[0])
         return self.losses(outputs)
+
+    @property
+    def _scored(self) -> Task:
+        """The task of the one output, with the metric that it is scored by."""
+        return replace(self.tasks[0], metric="nats") if self.nats else self.tasks[0]
 
     def prior(self, outputs: Sequence[Array]) -> Outputs:
         """Constant predictions equal to the label frequencies.

@@ -14,7 +14,7 @@ from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels, count
 from saikei.scoring.metrics import find_metric
-from saikei.scoring.outputs import Outputs
+from saikei.scoring.outputs import Outputs, predicts_tokens
 from saikei.scoring.predictions import Predictions, predict_all
 from saikei.scoring.task import Task
 
@@ -54,6 +54,8 @@ def observe(
             f"metric={metric!r} is for one output, and model '{model.name}' has {len(tasks)}: "
             "leave it out for the summed loss."
         )
+    if metric == "nats" and tasks[0].kind == "multiclass":
+        return Labelled(tasks, labels, nats=True), predicted.outputs
     return Labelled(tasks, labels, metric=find_metric(metric, tasks[0])), predicted.outputs
 
 
@@ -63,12 +65,15 @@ def held_out(model: keras.Model, data: tuple[Any, ...], metric: Any = None) -> L
     Args:
         model: A built model; the loss that it is compiled with, if any, decides the task.
         data: `(x, y)` or `(x, y, sample_weight)` arrays.
-        metric: The name of the metric, as in `evaluate`; `None` takes the metric of the task.
+        metric: The name of the metric, as in `evaluate`; `None` takes `"nats"` for a language
+            model and the metric of the task for others.
 
     Raises:
         DataError: When the data does not fit the model, or nothing of it counts.
         InputError: When there is no such metric, or the model has several outputs.
     """
+    if metric is None and predicts_tokens(model):
+        metric = "nats"
     labelled, _ = observe(model, data, metric=metric)
     return replace(labelled, x=data[0])
 

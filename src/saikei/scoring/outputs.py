@@ -28,6 +28,8 @@ _TRANSPARENT = frozenset(
     }
     | {"ops.Cast", "ops.Flatten", "ops.Identity", "ops.Reshape", "ops.Squeeze"}
 )
+# The weight of a layer that looks tokens up.
+_TABLE = "embeddings"
 _KIND_TO_ACTIVATION: Mapping[str, str] = {
     "Softmax": "softmax",
     "ops.Softmax": "softmax",
@@ -86,6 +88,25 @@ def read_outputs(model: keras.Model | Graph) -> Outputs:
         Output(graph.spec(ref).shape, _of_tensor(graph, ref)) for ref in graph.output_refs()
     )
     return Outputs(graph.outputs, each)
+
+
+def predicts_tokens(model: keras.Model) -> bool:
+    """Whether a model is a language model: at each position it has a class for each token.
+
+    Its one output is then `(batch, length, classes)`, with as many classes as a table of embeddings
+    has entries.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        ModelError: When it has no graph that can be read.
+    """
+    graph = read(model)
+    shapes = [graph.spec(ref).shape for ref in graph.output_refs()]
+    tables = [op.weights[_TABLE] for op in graph.operations.values() if _TABLE in op.weights]
+    classes = shapes[0][-1] if len(shapes) == 1 and len(shapes[0]) == 3 else None
+    return any(table.shape[0] == classes for table in tables)
 
 
 def _of_tensor(graph: Graph, ref: TensorRef) -> str:

@@ -27,7 +27,7 @@ class Score(Jsonable):
 
     Args:
         name: The name of the metric: `"accuracy"`, `"binary_accuracy"` (mean over labels),
-            `"mse"`, or `"loss"` for several outputs.
+            `"mse"`, `"nats"` (mean over tokens), or `"loss"` for several outputs.
         value: The metric on all rows.
         low: The lower end of its 95 % interval.
         high: The upper end of that interval.
@@ -113,7 +113,7 @@ def score_rows(
 
 
 def per_sample(task: Task, y_true: Any, y_pred: Any) -> Array:
-    """The metric of each sample: 1 or 0 for right or wrong, or the mean over its labels.
+    """The metric of each sample: 1 or 0 for right or wrong, a log-loss, or a mean over its labels.
 
     Of samples that count differently it is multiplied by how much each counts, so that the mean
     over all of them is the metric.
@@ -130,6 +130,8 @@ def per_sample(task: Task, y_true: Any, y_pred: Any) -> Array:
 
 
 def _hits(task: Task, y: Array, pred: Array) -> Array:
+    if task.metric == "nats":
+        return _each_loss(task, y, pred)
     if task.kind == "regression":
         return np.asarray((pred - y) ** 2)
     if task.kind == "multiclass":

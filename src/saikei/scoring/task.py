@@ -26,7 +26,7 @@ class Task:
         kind: `"binary"` (one probability), `"multiclass"` (one of the last axis),
             `"multilabel"` (any of the last axis) or `"regression"`.
         loss: A Keras loss; the mean over the batch is minimised.
-        metric: `"accuracy"`, `"binary_accuracy"` or `"mse"`.
+        metric: `"accuracy"`, `"binary_accuracy"`, `"mse"`, or `"nats"`, the log-loss of a label.
         from_logits: Whether the outputs are logits rather than probabilities.
         sparse: Whether labels are class numbers rather than one-hot rows.
         outputs: Size of the outputs' last axis.
@@ -34,7 +34,7 @@ class Task:
 
     kind: Kind
     loss: Any
-    metric: Literal["accuracy", "binary_accuracy", "mse"]
+    metric: Literal["accuracy", "binary_accuracy", "mse", "nats"]
     from_logits: bool
     sparse: bool
     outputs: int
@@ -42,7 +42,7 @@ class Task:
     @property
     def greater_is_better(self) -> bool:
         """Whether a higher metric is a better model."""
-        return self.metric != "mse"
+        return self.metric not in ("mse", "nats")
 
     @property
     def ignored(self) -> int | None:

@@ -15,16 +15,17 @@ import keras
 from saikei import report
 from saikei.codec import to_jsonable
 from saikei.exporting.runtimes import open_litert
+from saikei.hub import as_task, family_of
 from saikei.reading import holds_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.details import Details
 from saikei.runs.front import cost_axis, pareto_front
-from saikei.runs.record import Decision, FinalTest, Run, RunSettings
+from saikei.runs.record import CLASS_OF_RESULT, Decision, FinalTest, Run, RunSettings
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.search.comparisons import compare_choices, weight_decisions
 from saikei.search.context import RunContext
 from saikei.search.details import details_of, write_details
-from saikei.search.folder import RunFolder
+from saikei.search.folder import RunFolder, compiled_like
 from saikei.search.selection import choose_candidate, harm
 from saikei.writing import write_text
 
@@ -39,6 +40,7 @@ class Session:
         started: Time of the start, ISO 8601 in UTC.
         noted: What was decided before the search began.
         classes: Names of the classes; empty if they are unknown.
+        given: The models as they were given, tasks of KerasHub with their preprocessors.
     """
 
     samples: Mapping[str, int]
@@ -46,6 +48,7 @@ class Session:
     started: str
     noted: tuple[Decision, ...]
     classes: tuple[str, ...] = ()
+    given: tuple[keras.Model, ...] = field(default=(), repr=False)
 
     @classmethod
     def begun(
@@ -54,6 +57,7 @@ class Session:
         fingerprint: Mapping[str, str],
         noted: Decision | None,
         classes: Sequence[str] | None = None,
+        given: Sequence[keras.Model] = (),
     ) -> Session:
         """A session that begins now.
 
@@ -62,10 +66,11 @@ class Session:
             fingerprint: Hashes of models, data and settings, by name.
             noted: What was decided about labels; `None` for nothing.
             classes: Names of the classes; `None` if they are unknown.
+            given: The models as they were given.
         """
         started = datetime.now(UTC).isoformat(timespec="seconds")
         decisions = () if noted is None else (noted,)
-        return cls(samples, fingerprint, started, decisions, tuple(classes or ()))
+        return cls(samples, fingerprint, started, decisions, tuple(classes or ()), tuple(given))
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ def conclude(
             *results.decisions,
             *weight_decisions(comparisons),
             choice.decision,
+            *_shipped_as_task(context, session.given),
         ),
         methods=(),
         effort=(),
@@ -144,6 +150,19 @@ def conclude(
         started=session.started,
         seconds=0.0,
     )
+
+
+def _shipped_as_task(context: RunContext, given: Sequence[keras.Model]) -> tuple[Decision, ...]:
+    """Write `best.keras` as a task of KerasHub, where the given model is one and it can be one."""
+    if not any(family_of(model) is not None for model in given):
+        return ()
+    folder = context.folder
+    shipped = compiled_like([*context.models.values()], folder.load(folder.best))
+    made = as_task(shipped, given)
+    assert made is not None
+    if made.of_family:
+        folder.replace_best(made.model)
+    return (Decision(CLASS_OF_RESULT, made.kind, made.reason),)
 
 
 def write_run(run: Run, context: RunContext, classes: Sequence[str] = ()) -> None:

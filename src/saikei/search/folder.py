@@ -23,6 +23,7 @@ from saikei.codec import from_jsonable, to_jsonable
 from saikei.errors import InputError, ModelError
 from saikei.fusion.members import Members
 from saikei.graph import copy_model
+from saikei.hub import without_preprocessor
 from saikei.modelfile import check_model_file, load_model
 from saikei.models import CascadeModel
 from saikei.npz import read_arrays
@@ -244,8 +245,12 @@ class RunFolder:
         return self.load(self.candidates / name / "model.keras")
 
     def load(self, path: Path) -> keras.Model:
-        """Load a model from a file of this folder, without executing code in it."""
-        return load_model(path, self.custom, compiled=False)
+        """Load a model from a file of this folder, without executing code in it.
+
+        A task of KerasHub is loaded as a plain model, which takes what its preprocessor makes.
+        """
+        model: keras.Model = without_preprocessor(load_model(path, self.custom, compiled=False))
+        return model
 
     def promote(self, name: str, originals: Sequence[keras.Model]) -> None:
         """Write a candidate's model to `best.keras`, and its int8 file to `best.tflite`.

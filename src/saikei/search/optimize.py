@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ import keras
 from saikei.arguments import checked
 from saikei.budget import Budget
 from saikei.edits import Edit
-from saikei.errors import BudgetError, InputError
+from saikei.errors import BudgetError, InputError, ModelWarning
 from saikei.executors import executor_for, thread_count
-from saikei.hub import as_one_of, family_of, task_data, without_preprocessor
+from saikei.hub import as_task, family_of, task_data, without_preprocessor
 from saikei.limits import EPOCHS, check_seed, check_whole
+from saikei.modelfile import load_model
 from saikei.runs.front import cost_axis
 from saikei.runs.record import Run
 from saikei.search.board import Board
@@ -50,6 +52,7 @@ def optimize(
     settings: Mapping[str, Any] | None = None,
     rivals: bool = False,
     repeats: int = 1,
+    uniform: bool = False,
     seed: int = 0,
     latency: bool = True,
     metric: Any = None,
@@ -73,9 +76,9 @@ def optimize(
             dictionary of arrays by these names, and fused models take one too.
             Tasks of KerasHub may be given with data as their preprocessors take it. The result is a
             task of the same class where its config can express it: the same width in all blocks.
-            A language model of another shape is a plain model; `saikei.hub.as_generator`
-            generates
-            with it.
+            A language model of another shape is a task that generates with a cache, see
+            `saikei.hub.as_generator`; its file `best.keras` then holds a plain model. `uniform`
+            keeps the class.
         train: Training data as for `keras.Model.fit`: `(x, y)` arrays or a dataset. Without labels
             (`x`, or a dataset of inputs, which is read into memory) the predictions of the one
             model take their place, here and in `validation` and `test`.
@@ -97,6 +100,10 @@ def optimize(
             keeping. They take about half of the epochs, so that the winner is trained half as long.
         repeats: How often the winner is trained, each time with another seed, to report the mean
             and an interval. Its epochs come in addition to `effort`.
+        uniform: Whether only structures are tried that keep the same share of every layer, and
+            whole heads of attention, with all blocks or fewer. Tasks of KerasHub then stay of their
+            class, with presets and LoRA. Of the methods, `"prune"` and `"remove_layers"` make such
+            structures; with `methods=None` no others take part.
         settings: Training settings by name, such as `{"learning_rate": (1e-4, 1e-2),
             "batch_size": [32, 64], "temperature": 2.0}`: a tuple is a range, a list holds choices,
             and one value is fixed; the other settings get the usual values. The names are those of
@@ -106,7 +113,10 @@ def optimize(
             bytes and memory are always counted. Models that take inputs of any size are measured
             at the size of the data.
         metric: Metric to choose by and report, such as `"auc"`, `"f1"` or `"balanced_accuracy"`;
-            see `evaluate`. `None` takes the accuracy, or the squared error for regression.
+            see `evaluate`. `None` takes the accuracy, or the squared error for regression. Of a
+            language model, whose output has a class for each entry of its embedding at each
+            position, it takes `"nats"`, the mean log-loss of a token: most changes of a model move
+            the probabilities of tokens without another token becoming the likeliest.
         class_names: Names of the classes in the order of their numbers, for the report; `None`
             shows the numbers.
         workers: Number of processes on this machine that train candidates; `None` trains them in
@@ -146,7 +156,9 @@ def optimize(
     )
     asked = Asked(
         budget=budget,
-        methods=methods_named(methods),
+        methods=methods_named(
+            ["prune", "remove_layers"] if uniform and methods is None else methods
+        ),
         effort=effort,
         settings=dict(settings or {}),
         seed=seed,
@@ -154,6 +166,7 @@ def optimize(
         metric=metric,
         rivals=rivals,
         repeats=repeats,
+        uniform=uniform,
     )
     executor = executor_for(workers, ray)
     own = listeners(events)
@@ -176,7 +189,9 @@ def optimize(
             with locked(path), board:
                 # Another process may have started another run meanwhile.
                 folder.check(fingerprint)
-                session = Session.begun(data.samples, fingerprint, labelled.decision, class_names)
+                session = Session.begun(
+                    data.samples, fingerprint, labelled.decision, class_names, tasks
+                )
                 try:
                     shown = Events((board, *own))
                     Pipeline(named, data, folder, asked, executor, session, shown).run()
@@ -197,14 +212,16 @@ def optimize(
 def _best(
     folder: RunFolder, given: Sequence[keras.Model], models: Sequence[keras.Model]
 ) -> keras.Model:
-    """The model to ship; the file of a task's result holds a task too where that is possible."""
-    stored = folder.load(folder.best)
-    if family_of(stored) is not None:
-        return stored
-    best = as_one_of(compiled_like(models, stored), given)
-    if family_of(best) is not None:
-        folder.replace_best(best)
-    return best
+    """The model to ship, as a task where a task was given and it can be one."""
+    if not any(family_of(model) is not None for model in given):
+        return compiled_like(models, folder.load(folder.best))
+    stored = load_model(folder.best, folder.custom, compiled=False)
+    plain = family_of(stored) is None
+    made = as_task(compiled_like(models, stored) if plain else stored, given)
+    assert made is not None
+    if not made.of_family:
+        warnings.warn(made.reason, ModelWarning, 3)
+    return made.model
 
 
 def _check_budget(budget: Budget | None, latency: bool) -> None:

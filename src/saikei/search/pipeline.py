@@ -69,6 +69,7 @@ class Asked:
         metric: Metric to choose by; `None` for that of the task.
         rivals: Whether fresh weights of the winner's structure are trained for comparison.
         repeats: How often the winner is trained, each time with another seed.
+        uniform: Whether only structures of uniform shape are tried.
     """
 
     budget: Budget
@@ -80,6 +81,7 @@ class Asked:
     metric: Any
     rivals: bool = False
     repeats: int = 1
+    uniform: bool = False
 
     def values(self) -> list[Any]:
         """All of it as JSON-ready values, for the fingerprint."""
@@ -88,7 +90,8 @@ class Asked:
         names = list(self.methods.names)
         budget = self.budget.to_dict()
         trained = [self.effort, self.rivals, self.repeats]
-        return [budget, names, trained, settings, self.seed, self.latency, metric]
+        shape = ["uniform"] if self.uniform else []
+        return [budget, names, trained, settings, self.seed, self.latency, metric, *shape]
 
 
 class Pipeline:
@@ -204,7 +207,7 @@ class _Search:
     def run(self) -> None:
         """All steps, one after the other."""
         context, events = self.context, self.events
-        self.structures = find_structures(context, events)
+        self.structures = find_structures(context, events, self.asked.uniform)
         fuses, effort = bool(context.methods.fusions), self.asked.effort
         student = round(FURTHER_SHARE * effort)
         if context.saves:

@@ -10,7 +10,7 @@ from saikei.errors import WorkError
 from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import goodness
-from saikei.runs.record import Decision
+from saikei.runs.record import WHAT_TO_SHIP, Decision
 from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Difference
 from saikei.search.compose.ensembles import LUCK
@@ -75,7 +75,7 @@ def choose_candidate(
     reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
     if not saves:
         reason += " The budget asks for no savings, so costs within it do not count."
-    return FinalChoice(chosen, Decision("what to ship", chosen.name, reason))
+    return FinalChoice(chosen, Decision(WHAT_TO_SHIP, chosen.name, reason))
 
 
 def _none_fits(candidates: Sequence[Candidate], axis: str) -> str:

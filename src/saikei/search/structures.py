@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, zip_longest
 
 import keras
@@ -47,12 +48,13 @@ class Structures:
     decisions: tuple[Decision, ...]
 
 
-def find_structures(context: RunContext, events: Events) -> Structures:
+def find_structures(context: RunContext, events: Events, uniform: bool = False) -> Structures:
     """Measure the options of each given model, and propose structures within the budget.
 
     Args:
         context: Models, data and budget of the run.
         events: Gets the number of measured options.
+        uniform: Whether only structures of uniform shape are proposed.
 
     Raises:
         BudgetError: If no structure of any model keeps the budget.
@@ -82,7 +84,7 @@ def find_structures(context: RunContext, events: Events) -> Structures:
             )
             seconds = time.perf_counter() - started
             events.stage(f"proposing structures of {name}")
-            proposals[name] = _proposed(model, library, context)
+            proposals[name] = _proposed(model, library, context, uniform)
         except (BudgetError, EditError, InputError) as error:
             refusals[name] = error
             continue
@@ -101,19 +103,28 @@ def find_structures(context: RunContext, events: Events) -> Structures:
     )
 
 
-def _proposed(model: keras.Model, library: Library, context: RunContext) -> tuple[Proposal, ...]:
+def _proposed(
+    model: keras.Model, library: Library, context: RunContext, uniform: bool
+) -> tuple[Proposal, ...]:
     """What is proposed for each of the budgets for structures that can be reached.
 
     Raises:
         BudgetError: When not even the loosest can be reached.
     """
     *tighter, loosest = context.structure_budgets
-    measure = _measure(model, context)
+    proposed = partial(
+        propose,
+        model,
+        library,
+        data=context.calibration,
+        measure=_measure(model, context),
+        uniform=uniform,
+    )
     found = []
     for budget in tighter:
         with suppress(BudgetError):
-            found.append(propose(model, library, budget, data=context.calibration, measure=measure))
-    return (*found, propose(model, library, loosest, data=context.calibration, measure=measure))
+            found.append(proposed(budget))
+    return (*found, proposed(loosest))
 
 
 def _measure(model: keras.Model, context: RunContext) -> Measure:

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saikei.errors import DataError, InputError
+import numpy as np
+from numpy.typing import NDArray
+
+from saikei.errors import DataError, InputError, in_one_line
 from saikei.npz import Archive, load_npz
 from saikei.sources.functions import call_function
 from saikei.sources.images import read_images
@@ -34,7 +37,8 @@ def read_source(
 
     Args:
         source: An `.npz` file; a folder of images with a sub-folder for each class; a `.csv`,
-            `.tsv` or `.parquet` table; a folder with tables called `train`, `val` and `test`; or
+            `.tsv` or `.parquet` table; a folder with tables called `train`, `val` and `test`; a
+            `.txt` file, of which each line that is not empty is a text without label; or
             `module:function`, which is imported and called.
         model: The model that the data is for: its inputs give the size and colours of images and
             the columns of a table.
@@ -57,7 +61,7 @@ def read_source(
         return call_function(source, labels)
     if not path.exists():
         raise DataError(f"There is no file or folder '{source}': {_KINDS}.")
-    if path.is_file() and path.suffix.lower() not in (".npz", *TABLES, ""):
+    if path.is_file() and path.suffix.lower() not in (".npz", ".txt", *TABLES, ""):
         raise DataError(f"'{source}' is a {path.suffix} file, which is not read: {_KINDS}.")
     if path.is_dir() and not tables_in(path):
         _refuse(label, None)
@@ -66,7 +70,24 @@ def read_source(
     if path.is_dir() or (path.suffix.lower() in TABLES and path.is_file()):
         return read_tables(path, model, label, labels)
     _refuse(label, None)
+    if path.suffix.lower() == ".txt":
+        texts = _lines(path)
+        if labels:
+            raise DataError(f"'{path}' holds no labels: give a table with them, and --label.")
+        return Archive(path, train=(texts, None), only=True)
     return load_npz(path, labels)
+
+
+def _lines(path: Path) -> NDArray[np.object_]:
+    """The lines of a file that are not empty."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"'{path}' is no text ({in_one_line(error)}): save it as UTF-8.") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise DataError(f"'{path}' is empty: write a text into each line.")
+    return np.array(texts, dtype=object)
 
 
 def _refuse(label: str | None, divide_by: float | None) -> None:

@@ -13,7 +13,7 @@ from saikei.budget import Budget
 from saikei.channels import ChannelMap, map_channels
 from saikei.costs import Counts
 from saikei.edits.options import Option, stitch
-from saikei.errors import EditError
+from saikei.errors import BudgetError, EditError
 from saikei.graph import Graph
 from saikei.search.library import Library, Measured
 from saikei.search.propose.exact import Counted, Counter, targets_of
@@ -68,6 +68,7 @@ def propose(
     measure: Measure | None = None,
     swaps: int = SWAPS,
     shares: Sequence[float] = SHARES,
+    uniform: bool = False,
 ) -> Proposal:
     """Structures under a budget, for the whole of it and for shares of it.
 
@@ -84,6 +85,7 @@ def propose(
         measure: Gives the real loss of options: the divergence of the stitched and refitted model.
         swaps: How many times exchanged levels are measured.
         shares: The shares of the budget.
+        uniform: Whether only structures of uniform shape are proposed.
 
     Raises:
         BudgetError: When no structure keeps the budget; the message has the smallest value that
@@ -94,7 +96,17 @@ def propose(
     proposer.check_reachable(budget, original)
     made = _Proposed(proposer, budget, original, measure)
     for share in shares:
-        made.add_share(share)
+        if uniform:
+            made.add_uniform(share)
+        else:
+            made.add_share(share)
+    if uniform:
+        if not made.structures:
+            raise BudgetError(
+                f"No structure with the same width in all blocks keeps the budget '{budget}': "
+                "raise it, or leave out uniform."
+            )
+        return Proposal(tuple(made.structures), {}, None)
     weights: dict[str, float] = {}
     found = None
     if measure is not None and made.structures:
@@ -128,9 +140,7 @@ class _Proposed:
 
     def add_share(self, share: float) -> None:
         """The structures for one share of the budget."""
-        proposer, original = self.proposer, self.original
-        budget = self.budget if share == 1.0 else self.budget.scaled(share, original)
-        counter = proposer.counter(budget)
+        proposer, original, counter = self.proposer, self.original, self._counter(share)
         best = proposer.best(counter, original, proposer.spaces(memory=self.memory))
         if share == 1.0:
             self.best = best
@@ -144,6 +154,15 @@ class _Proposed:
             )
             self._add("depth", self._blocks_alone(counter), share, counter)
         self._add_uniform(counter, share)
+
+    def add_uniform(self, share: float) -> None:
+        """The structures of uniform shape for one share of the budget."""
+        self._add_uniform(self._counter(share), share)
+
+    def _counter(self, share: float) -> Counter:
+        """Counts what recipes cost, against one share of the budget."""
+        whole = self.budget
+        return self.proposer.counter(whole if share == 1.0 else whole.scaled(share, self.original))
 
     def _blocks_alone(self, counter: Counter) -> Counted | None:
         """The fewest blocks whose removal alone keeps the budget."""

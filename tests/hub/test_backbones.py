@@ -20,7 +20,7 @@ from saikei.testing import check_cut, randomise_statistics
 # KerasHub's T5 loses a mask and warns of it; other warnings are of its own imports.
 pytestmark = pytest.mark.filterwarnings("ignore")
 pytest.importorskip("keras_hub", reason="needs the extra 'kerashub'")
-from tests.integration.backbones import BACKBONES, made  # noqa: E402
+from tests.hub.backbones import BACKBONES, made  # noqa: E402
 
 # What makes the hidden units of the feed-forward part of a block; two layers where it is gated.
 FEED_FORWARD = {

@@ -1,3 +1,0 @@
-"""What is here besides tests imports KerasHub, which need not be installed."""
-
-collect_ignore = ["backbones.py"]
