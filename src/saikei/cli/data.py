@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from saikei.npz import Archive
 
-PARTS = ("train", "validation", "test")
-
 
 def optional_data(
     context: typer.Context,
@@ -70,15 +68,16 @@ def read_data(
         text = keras.KerasTensor((None,), "string", name="text")
         taken = SimpleNamespace(name=model.name, inputs=[text], outputs=model.outputs)
     source = read_source(data, taken, label=label, divide_by=divide_by, labels=False)
-    made = {}
-    for name in PARTS:
+
+    def made(name: str) -> Any:
         part = getattr(source, name)
-        made[name] = None if part is None else _whole(task_data(model, part, name))
-        if labels and made[name] is not None:
-            need_labels(made[name][1], name)
-    return replace(source, **made)
+        if part is None:
+            return None
+        data = task_data(model, part, name)
+        whole = (data, None) if isinstance(data, (dict, np.ndarray)) else data
+        if labels and isinstance(whole, tuple):
+            need_labels(whole[1], name)
+        return whole
 
-
-def _whole(data: Any) -> Any:
-    """Inputs alone as inputs without labels; data that is a tuple or a dataset as it is."""
-    return (data, None) if isinstance(data, (dict, np.ndarray)) else data
+    train, validation, test = (made(name) for name in ("train", "validation", "test"))
+    return replace(source, train=train, validation=validation, test=test)

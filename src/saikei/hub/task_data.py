@@ -135,7 +135,7 @@ def _with_next_tokens(model: Any, data: Any) -> Any:
         return data
     x, *rest = data if isinstance(data, tuple) else (data,)
     named = x if isinstance(x, dict) else {"token_ids": x}
-    tokens = named.get("token_ids")
+    tokens: Any = named.get("token_ids")
     whole = isinstance(tokens, np.ndarray) and tokens.ndim == 2 and tokens.dtype.kind in "iu"
     if any(part is not None for part in rest) or not whole:
         return data
