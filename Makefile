@@ -9,6 +9,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 BACKENDS_STAMP := $(VENV)/.backends_installed
 SITE_STAMP := $(VENV)/.site_installed
+BENCH_VENV := build/bench-venv
+BENCH_STAMP := $(BENCH_VENV)/.installed
+BENCH := $(BENCH_VENV)/bin/python
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -26,7 +29,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help install demo test test-all lint format types layers tests \
-    tests-long tests-slow tests-backends tests-jax tests-torch benchmarks site package clean
+    tests-long tests-slow tests-backends tests-jax tests-torch bench bench-full site package clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -77,11 +80,26 @@ tests-jax tests-torch: export OMP_NUM_THREADS ?= 1
 tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 	KERAS_BACKEND=$* $(PYTEST) -m "backends and not slow"
 
-benchmarks: $(STAMP)  ## run every benchmark, against its peers; takes hours
-	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,dev,onnx,int8,benchmarks,tried]'
-	@for script in benchmarks/*.py; do \
-	    echo "$$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; \
-	done
+# In an environment of their own, since other libraries need older versions of what Saikei uses.
+# Each target writes benchmarks/results/ and the tables of docs/benchmarks.md from them.
+bench: $(BENCH_STAMP)  ## one seed of small jobs and the short benchmarks: at most 20 minutes, once set up
+	$(BENCH) benchmarks/jobs.py osuleaf bbc --seeds 1
+	$(BENCH) benchmarks/ensemble_selection.py --no-large --runs 3
+	$(BENCH) benchmarks/explain.py
+	$(BENCH) benchmarks/fused_throughput.py --runs 7
+	$(BENCH) benchmarks/merging.py --megabytes 64 --tensor 16 --runs 3
+	$(BENCH) benchmarks/pruning_speed.py ResNet50 MobileNetV2 --runs 3
+	$(BENCH) benchmarks/speedup.py MobileNetV2 --size 96 --runs 5
+	$(BENCH) benchmarks/scaling.py --no-search --runs 1
+	$(BENCH) benchmarks/record.py
+
+bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds of each job; takes a day
+	$(BENCH) benchmarks/jobs.py all --seeds 3
+	for script in accuracy_before_training cascade ensemble_selection explain fused_throughput \
+	    fusion_quality merging pruning_speed speedup scaling; do $(BENCH) benchmarks/$$script.py || exit 1; done
+	PYTHONPATH=. $(BENCH) benchmarks/coverage.py --rows build/coverage.jsonl --markdown docs/coverage.md
+	$(BENCH) benchmarks/tried.py --rows build/tried.jsonl --markdown docs/tried.md
+	$(BENCH) benchmarks/record.py
 
 site: $(SITE_STAMP)  ## build the documentation in build/site; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/site
@@ -118,6 +136,13 @@ $(STAMP): pyproject.toml constraints.txt
 $(SITE_STAMP): $(STAMP)
 	@echo "Adding Sphinx to $(VENV)"
 	@$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable '.[tensorflow,onnx,int8,dev,docs]'
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	@echo "Setting up $(BENCH_VENV) with the libraries to compare with"
+	@$(BIN)/python -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install --quiet editables hatchling
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[tensorflow,onnx,int8,kerashub,benchmarks,tried]'
 	@touch $@
 
 $(BACKENDS_STAMP): $(STAMP)

@@ -43,7 +43,7 @@ import keras
 import numpy as np
 from job_data import JOBS, Job
 from job_peers import PEERS
-from record import record
+from record import record, recorded
 from search_peers import random_search
 from search_rows import Results, interval, read_rows
 from search_tasks import macs, narrow, trained
@@ -83,6 +83,8 @@ def main() -> None:
         rows = [row for row in read_rows(path) if key.items() <= row.items()]
         settings = {"seeds": arguments.seeds, "effort": effort, "epochs": epochs}
         record(name, rows, COLUMNS, lines(rows), **settings)
+    every = [row for name in JOBS for row in recorded(name)]
+    record("jobs", [], OVERVIEW, overview(every))
 
 
 def measure(job: Job, seed: int, effort: int, epochs: int, folder: Path, results: Results) -> None:
@@ -190,6 +192,31 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
         if "params" in ours[0]:
             cells[2] = f"{np.mean([row['params'] for row in ours]):,.0f}"
         found.append([name, *cells, interval(values), str(len(ours))])
+    return found
+
+
+OVERVIEW = (
+    "job",
+    "given",
+    *(OURS[QUARTER], "best from scratch, 25 %", "random search"),
+    *(OURS[FULL], "given, trained for as long"),
+    "simple model",
+    "seeds",
+)
+
+
+def overview(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """A line for each job: what is shipped beside the strongest of what it is measured by."""
+    found = []
+    for job in dict.fromkeys(row["job"] for row in rows):
+        test: dict[str, list[float]] = {}
+        for row in rows:
+            if row["job"] == job:
+                test.setdefault(row["method"], []).append(100 * row["test"])
+        scratch_best = max(SCRATCH[QUARTER], key=lambda name: np.mean(test.get(name, [0])))
+        shown = (GIVEN, OURS[QUARTER], scratch_best, "random search", OURS[FULL], *SCRATCH[FULL])
+        cells = [interval(np.array(test[name])) if name in test else "" for name in (*shown, FIELD)]
+        found.append([job, *cells, str(len(test[GIVEN]))])
     return found
 
 

@@ -76,6 +76,12 @@ def record(
     print("\n".join(markdown(table)), flush=True)
 
 
+def recorded(name: str) -> list[dict[str, Any]]:
+    """The rows of a file; none if there is no file."""
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
 def machine() -> dict[str, Any]:
     """The processor, its cores, the memory and the system."""
     cpu = Path("/proc/cpuinfo")
