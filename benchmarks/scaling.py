@@ -1,5 +1,6 @@
 """How time grows with layers, members, rows and workers.
 
+All but the search are seconds of CPU, so that other work on the machine does not count.
 Exponents are the slope of the logarithm of time over that of size, by least squares over all sizes
 of a list. `cut` reads a residual network, finds its groups and halves them; `read and build` makes
 a copy of it. `selection` and `weights` are greedy selection in 25 rounds and certified weights on
@@ -51,11 +52,11 @@ def main() -> None:
         for size in sizes:
             run = prepare(size)
             run()
-            took = statistics.median(seconds(run) for _ in range(arguments.runs))
+            took = statistics.median(cpu_seconds(run) for _ in range(arguments.runs))
             rows.append({"what": what, "over": over, "size": size, "seconds": took})
             print(rows[-1], flush=True)
     for workers in () if arguments.no_search else WORKERS:
-        took = seconds(lambda: search(workers, arguments.effort))  # noqa: B023 - called at once
+        took = search(workers, arguments.effort)
         rows.append({"what": "search", "over": "workers", "size": workers, "seconds": took})
         print(rows[-1], flush=True)
     record("scaling", rows, COLUMNS, lines(rows), runs=arguments.runs, effort=arguments.effort)
@@ -107,8 +108,8 @@ CASES: Sequence[tuple[str, str, Sequence[int], Callable[[int], Callable[[], obje
 )
 
 
-def search(workers: int, effort: int) -> None:
-    """A search on digits; with one worker in this process."""
+def search(workers: int, effort: int) -> float:
+    """Seconds of a search on digits; with one worker in this process."""
     data = digits()
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -121,6 +122,7 @@ def search(workers: int, effort: int) -> None:
         ]
     )
     sk.fit(model, data.train, data.validation, epochs=20, learning_rate=3e-3, progress=False)
+    start = time.perf_counter()
     sk.optimize(
         model,
         data.train,
@@ -131,13 +133,14 @@ def search(workers: int, effort: int) -> None:
         latency=False,
         progress=False,
     )
-
-
-def seconds(run: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    start = time.perf_counter()
-    run()
     return time.perf_counter() - start
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """How long a call keeps the processor busy."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
