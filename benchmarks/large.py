@@ -4,10 +4,13 @@
 distils what is left, and compares it with fresh weights of the same structure that are trained for
 all epochs of the pipeline. `surgery` profiles, groups and cuts random weights of several sizes and
 gives the seconds of CPU, in forward passes too, and the peak memory as a multiple of the model.
+`growth` has them over the number of blocks, and `generation` gives tokens per second.
 
     pip install '.[tensorflow,kerashub]'
-    python benchmarks/large.py quality
-    python benchmarks/large.py surgery 30M 125M
+    python benchmarks/large.py quality --seeds 0 1 2
+    python benchmarks/large.py surgery 30M 125M 1B-
+    python benchmarks/large.py growth
+    python benchmarks/large.py generation 30M
 """
 
 from __future__ import annotations
@@ -21,12 +24,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from scipy import stats
+from search_rows import Results, read_rows
+
+from saikei.hub import family_of
 
 SHAPES = {
     "30M": {"hidden_dim": 512, "num_layers": 6, "num_heads": 8},
@@ -35,72 +43,109 @@ SHAPES = {
     "1B": {"hidden_dim": 2048, "num_layers": 18, "num_heads": 16},
 }
 TOKENS, LENGTH = 50_257, 64
+# Of `quality`: what is trained, on how many letters, for how many epochs.
+SETTINGS = {"width": 48, "blocks": 3, "heads": 4, "letters": 192_000, "epochs": 6, "distil": 3}
+OURS = "cut and distilled"
 
 
 def main() -> None:
     """Run what was asked for and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("quality", "surgery"))
-    parser.add_argument("sizes", nargs="*", default=["30M"], help=f"of {', '.join(SHAPES)}")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--letters", type=int, default=200_000, help="of training")
-    parser.add_argument("--epochs", type=int, default=12, help="of the original")
-    parser.add_argument("--distil", type=int, default=4, help="epochs")
-    parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("what", choices=("quality", "surgery", "growth", "generation"))
+    sizes = f"of {', '.join(SHAPES)}; with a '-' behind it, what runs the model is left out"
+    parser.add_argument("sizes", nargs="*", default=["30M"], help=sizes)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of quality")
+    parser.add_argument("--rows", type=Path, default=Path("build/large.jsonl"), help="of quality")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "quality":
-        quality(arguments)
+        quality(arguments.seeds, arguments.rows)
+    elif arguments.what == "growth":
+        growth()
+    elif arguments.what == "generation":
+        generation(arguments.sizes[0])
     elif arguments.one:
         print(json.dumps(surgery(arguments.sizes[0])))
     else:
         surgery_table(arguments.sizes)
 
 
-def quality(arguments: argparse.Namespace) -> None:
-    """Nats per letter on held-out text, for each seed and on average, and letters per second."""
-    rows = []
-    for seed in range(arguments.seeds):
-        rows.append(one_seed(seed, arguments))
-        print(json.dumps({key: round(value, 4) for key, value in rows[-1].items()}), flush=True)
-    print("| | mean | over the seeds, ± |\n| --- | ---: | ---: |")
-    for key in rows[0]:
-        values = [row[key] for row in rows]
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        print(f"| {key} | {statistics.mean(values):.3f} | {spread:.3f} |")
+def quality(seeds: list[int], path: Path) -> None:
+    """Nats per letter on held-out text: a row for each model, and intervals over the seeds.
+
+    Rows that the file has are not measured again; trained models are kept beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        one_seed(seed, path)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in read_rows(path):
+        found.setdefault(row["method"], []).append(row)
+    print("| model | epochs | MACs | nats per letter | CPU s |\n| --- |" + " ---: |" * 4)
+    for method, rows in found.items():
+        mean = {key: statistics.mean(row[key] for row in rows) for key in ("share", "cpu")}
+        cells = [rows[0]["epochs"], f"{mean['share']:.0%}", interval([r["test"] for r in rows])]
+        print(f"| {method} | {' | '.join(map(str, cells))} | {mean['cpu']:.0f} |")
+    for method, rows in found.items():
+        if method != OURS and OURS in found:
+            pairs = zip(found[OURS], rows, strict=False)
+            print(f"{OURS} - {method}: {interval([a['test'] - b['test'] for a, b in pairs])}")
 
 
-def one_seed(seed: int, arguments: argparse.Namespace) -> dict[str, float]:
+def one_seed(seed: int, path: Path) -> None:
     """The original, its cut before and after distillation, and the rival from fresh weights."""
     import keras
 
     import saikei as sk
-    from saikei.hub import family_of
 
+    results = Results(path, {"figure": "quality", "seed": seed, **SETTINGS})
+    train, validation, test, letters = text(SETTINGS["letters"])
+    width, blocks = SETTINGS["width"], SETTINGS["blocks"]
+    kwargs: dict[str, Any] = {"progress": False, "seed": seed, "batch_size": 32}
     keras.utils.set_random_seed(seed)
-    train, validation, test, letters = text(arguments.letters)
-    original = gpt2(letters, arguments.width, 3, 4, LENGTH)
-    kwargs: dict[str, Any] = {"progress": False, "seed": seed}
-    sk.fit(original, train, validation, epochs=arguments.epochs, learning_rate=3e-3, **kwargs)
+    original = gpt2(letters, width, blocks, SETTINGS["heads"], LENGTH)
+    whole = sk.profile(original, latency=False).macs
+
+    def row(model: Any, work: Callable[[], Any], epochs: int, name: str) -> dict[str, Any]:
+        """Do the work, and measure the model."""
+        weights = path.with_name(f"{path.stem}-{seed}-{name}.weights.h5")
+        cpu = seconds(work)
+        model.save_weights(weights)
+        scores = [sk.evaluate(model, part, metric="nats").value for part in (validation, test)]
+        found = {"validation": scores[0], "test": scores[1], "cpu": cpu, "epochs": epochs}
+        return {**found, "share": sk.profile(model, latency=False).macs / whole}
+
+    def fitted(model: Any, epochs: int) -> Any:
+        return sk.fit(model, train, validation, epochs=epochs, learning_rate=3e-3, **kwargs)
+
+    def distilled() -> Any:
+        return sk.distill(cut, original, train, validation, epochs=SETTINGS["distil"], **kwargs)
+
+    first, more = SETTINGS["epochs"], SETTINGS["distil"]
+    results.add("original", lambda: row(original, lambda: fitted(original, first), first, "whole"))
+    original.load_weights(path.with_name(f"{path.stem}-{seed}-whole.weights.h5"))
     calibration = keras.tree.map_structure(lambda leaf: leaf[:256], train)
-    start = time.process_time()
-    cut = sk.PruneChannels(sk.Budget(macs=0.5), scope="uniform")(original, calibration)
-    found = {"seconds of CPU for the cut": time.process_time() - start}
-    before = sk.evaluate(cut, test, metric="nats").value
-    sk.distill(cut, original, train, validation, epochs=arguments.distil, **kwargs)
+    edit = sk.PruneChannels(sk.Budget(macs=0.5), scope="uniform")
+    cuts: list[Any] = []
+    cpu = seconds(lambda: cuts.append(edit(original, calibration)))
+    cut = cuts[0]
     family = family_of(cut)
     assert family is not None
     rival = family.with_config(cut.backbone.get_config())
-    epochs = arguments.epochs + arguments.distil
-    sk.fit(rival, train, validation, epochs=epochs, learning_rate=3e-3, **kwargs)
-    scored = {"original": original, "cut and distilled": cut, "fresh, all epochs": rival}
-    costs = [sk.profile(model, latency=False).macs for model in (cut, original)]
-    found = {"MACs, share": costs[0] / costs[1], "cut alone": before, **found}
-    for name, model in scored.items():
-        found[name] = sk.evaluate(model, test, metric="nats").value
-    found["letters per second, original"] = letters_per_second(original)
-    found["letters per second, cut"] = letters_per_second(cut)
-    return found
+    results.add("cut alone", lambda: {**row(cut, lambda: None, first, "cut"), "cpu": cpu})
+    results.add(OURS, lambda: row(cut, distilled, first + more, "distilled"))
+    results.add(
+        "fresh, all epochs",
+        lambda: row(rival, lambda: fitted(rival, first + more), first + more, "fresh"),
+    )
+
+
+def interval(values: list[float]) -> str:
+    """A mean with Student's 95 % interval over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{statistics.mean(values):.3f} ± {half:.3f}"
 
 
 def text(count: int) -> tuple[Any, Any, Any, int]:
@@ -138,48 +183,65 @@ def gpt2(tokens: int, width: int, layers: int, heads: int, length: int) -> Any:
     return keras_hub.models.GPT2CausalLM(backbone=backbone, preprocessor=None)
 
 
-def letters_per_second(task: Any, batch: int = 8) -> float:
-    """Of a generation with KerasHub's cache, which is compiled before it is timed."""
-    tokens = np.zeros((batch, LENGTH), "int32")
-    mask = np.arange(LENGTH)[None, :] < np.full((batch, 1), 8)
-    task.compile(sampler="greedy")
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        given = {"token_ids": tokens.copy(), "padding_mask": mask.astype("int32")}
-        task.generate(given, stop_token_ids=None)
-        times.append(time.perf_counter() - start)
-    return batch * (LENGTH - 8) / min(times)
+def generation(size: str, new: int = 32, batch: int = 4) -> None:
+    """Tokens per second with KerasHub's cache, compiled before it is timed, cut to half too."""
+    import saikei as sk
+
+    task = random_gpt2(size)
+    cut = sk.PruneChannels(sk.Budget(macs=0.5), scope="uniform")(task)
+    print("| model | MACs | tokens per second |\n| --- | ---: | ---: |")
+    whole = sk.profile(task, latency=False).macs
+    for name, model in {"original": task, "cut": cut}.items():
+        model.compile(sampler="greedy")
+        mask = np.arange(LENGTH)[None, :] < np.full((batch, 1), LENGTH - new)
+        times = []
+        for _ in range(3):
+            given = {"token_ids": np.zeros((batch, LENGTH), "int32"), "padding_mask": mask * 1}
+            start = time.perf_counter()
+            model.generate(given, stop_token_ids=None)
+            times.append(time.perf_counter() - start)
+        share = sk.profile(model, latency=False).macs / whole
+        print(f"| {name} | {share:.0%} | {batch * new / min(times):,.0f} |", flush=True)
 
 
 def surgery_table(sizes: list[str]) -> None:
     """A row for each size, measured in a process of its own."""
-    print("| model | forward s | profile | groups | cut | with data | memory |")
-    print("| --- |" + " ---: |" * 6)
+    steps = ("profile", "groups", "cut", "ranked", "with data")
+    print(f"| model | forward s | {' | '.join(steps)} | memory | memory with data |")
+    print("| --- |" + " ---: |" * (len(steps) + 3))
     for size in sizes:
-        command = [sys.executable, __file__, "surgery", size, "--one"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        row = json.loads(done.stdout.strip().splitlines()[-1])
-        forward = row["forward"]
-        steps = ("profile", "groups", "cut", "with data")
-        cells = [f"{row[step]:.1f} s ({row[step] / forward:.1f})" for step in steps]
-        memory = f"{row['memory']:.2f} ×"
-        print(f"| {size} | {forward:.1f} | {' | '.join(cells)} | {memory} |", flush=True)
+        row = measured("surgery", size)
+        forward = row.get("forward")
+        cells = [f"{forward:.1f}" if forward else "-"]
+        for step in steps:
+            inside = f" ({row[step] / forward:.1f})" if forward and step in row else ""
+            cells.append(f"{row[step]:.1f} s{inside}" if step in row else "-")
+        for name in ("memory", "memory with data"):
+            cells.append(f"{row[name]:.2f} ×" if name in row else "-")
+        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+
+
+def measured(what: str, size: str) -> dict[str, float]:
+    """What is measured in a process of its own."""
+    command = [sys.executable, __file__, what, size, "--one"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    row: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
 
 
 def surgery(size: str) -> dict[str, float]:
-    """Seconds of CPU of each step, and the peak of all but the last as a multiple of the model."""
+    """Seconds of CPU of each step, and peaks of memory as multiples of the model.
+
+    A name such as `1B-` leaves out what runs the model.
+    """
     import saikei as sk
 
-    shape = SHAPES[size]
     sk.PruneChannels(0.5, scope="uniform")(gpt2(64, 16, 2, 4, 8))
     gc.collect()
     empty = resident("VmRSS")
-    task = gpt2(TOKENS, shape["hidden_dim"], shape["num_layers"], shape["num_heads"], 1024)
+    task = random_gpt2(size.rstrip("-"))
     gc.collect()
     alone = resident("VmRSS") - empty
-    rows = np.random.default_rng(0).integers(0, TOKENS, (64, LENGTH + 1), dtype=np.int32)
-    data = pairs(rows)
     edit = sk.PruneChannels(0.5, scope="uniform")
     Path("/proc/self/clear_refs").write_text("5")
     found = {
@@ -188,11 +250,47 @@ def surgery(size: str) -> dict[str, float]:
         "cut": seconds(lambda: edit(task)),
     }
     found["memory"] = (resident("VmHWM") - empty) / alone
-    inputs = data[0]
-    task.predict(inputs, batch_size=8, verbose=0)
-    found["forward"] = seconds(lambda: task.predict(inputs, batch_size=8, verbose=0))
+    if size.endswith("-"):
+        return found
+    rows = np.random.default_rng(0).integers(0, TOKENS, (64, LENGTH + 1), dtype=np.int32)
+    data = pairs(rows)
+    blocks = sk.RemoveLayers(0.25, ranking="influence", kinds=("block",), compensate=False)
+    found["ranked"] = seconds(lambda: blocks.plan(task, data))
     found["with data"] = seconds(lambda: edit(task, data))
+    found["memory with data"] = (resident("VmHWM") - empty) / alone
+    task.predict(data[0], batch_size=8, verbose=0)
+    found["forward"] = seconds(lambda: task.predict(data[0], batch_size=8, verbose=0))
     return found
+
+
+def random_gpt2(size: str) -> Any:
+    """GPT-2 of a size, with random weights."""
+    shape = SHAPES[size]
+    return gpt2(TOKENS, shape["hidden_dim"], shape["num_layers"], shape["num_heads"], 1024)
+
+
+def growth(blocks: tuple[int, ...] = (4, 8, 16, 32)) -> None:
+    """Seconds of CPU over the number of blocks, and the exponent of their growth."""
+    import saikei as sk
+
+    edit = sk.PruneChannels(0.5, scope="uniform")
+    work: dict[str, Callable[[Any], Any]] = {
+        "profile": lambda task: sk.profile(task, latency=False),
+        "groups": sk.channel_groups,
+        "cut": edit,
+    }
+    edit(gpt2(64, 16, 2, 4, 8))
+    times: dict[str, list[float]] = {step: [] for step in work}
+    for count in blocks:
+        task = gpt2(1000, 256, count, 4, 64)
+        for step, does in work.items():
+            times[step].append(seconds(partial(does, task)))
+    print(f"| step | {' | '.join(f'{count} blocks' for count in blocks)} | exponent |")
+    print("| --- |" + " ---: |" * (len(blocks) + 1))
+    for step, found in times.items():
+        exponent = np.polyfit(np.log(blocks), np.log(found), 1)[0]
+        cells = [f"{one:.2f} s" for one in found]
+        print(f"| {step} | {' | '.join(cells)} | {exponent:.2f} |")
 
 
 def seconds(work: Callable[[], Any]) -> float:

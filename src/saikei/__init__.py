@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from saikei.merging import merge_files
     from saikei.rules import Rule, register_rule
     from saikei.scoring import evaluate
-    from saikei.search import optimize
+    from saikei.search import cut_in_steps, optimize
     from saikei.training import cross_fit, declare_training_rows, fit
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "channel_groups",
     "choose",
     "cross_fit",
+    "cut_in_steps",
     "declare_training_rows",
     "distill",
     "evaluate",
@@ -126,6 +127,7 @@ _HOMES = {
     "channel_groups": "channels",
     "choose": "judging",
     "cross_fit": "training",
+    "cut_in_steps": "search",
     "declare_training_rows": "training",
     "distill": "distilling",
     "evaluate": "scoring",

@@ -121,3 +121,21 @@ def test_a_backbone_alone_keeps_its_width_and_is_of_its_class() -> None:
         small = sk.PruneChannels(0.5, scope="uniform")(backbone)
     assert type(small) is type(backbone)
     assert small.intermediate_dim == 12 and small.hidden_dim == 16
+
+
+def test_influence_orders_the_blocks_as_leaving_each_out_does() -> None:
+    task = made("gemma")
+    scales = {"decoder_block_0": 0.3, "decoder_block_1": 1.0, "decoder_block_2": 0.03}
+    for layer in task.backbone.layers:
+        for weight in layer.weights if layer.name in scales else ():
+            if "attention_output" in weight.path or "ffw_linear" in weight.path:
+                weight.assign(weight.numpy() * scales[layer.name])
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, 40, (8, 6)).astype("int32")
+    data = {"token_ids": tokens, "padding_mask": np.ones_like(tokens)}
+    orders = []
+    for ranking in ("influence", "output"):
+        units = sk.RemoveLayers(1, ranking, kinds=("block",)).plan(task, data).units
+        assert len(units) == 4
+        orders.append(np.argsort([unit.score for unit in units])[:2].tolist())
+    assert orders[0] == orders[1] == [2, 0]

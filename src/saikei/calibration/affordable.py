@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from keras import tree
 
-from saikei.calibration.run import Run
+from saikei.calibration.parts import largest_bytes
 from saikei.calibration.samples import Samples
 from saikei.graph import Graph
 
@@ -17,39 +16,25 @@ LIMIT = 2**30
 FEWEST = 5
 
 
-def affordable(graph: Graph, inputs: Any, tensors: int) -> Any:
+def affordable(graph: Graph, inputs: Any, tensors: int, until: int | None = None) -> Any:
     """Some of the samples, as many as can be held at once; the same ones at every call.
 
     Args:
         graph: The graph that is run on them.
         inputs: Nested as the graph nests its inputs, one sample a row.
         tensors: How many of the size of the largest are alive at once.
+        until: The call before which it ends; `None` runs all calls.
 
     Returns:
         All of them, or a random choice: never fewer than five, where there are as many.
     """
-    return fewer(graph, Samples(inputs, ()), tensors).inputs
+    return fewer(graph, Samples(inputs, ()), tensors, until).inputs
 
 
-def fewer(graph: Graph, samples: Samples, tensors: int) -> Samples:
+def fewer(graph: Graph, samples: Samples, tensors: int, until: int | None = None) -> Samples:
     """Some of the samples with their labels; see `affordable`."""
-    most = max(FEWEST, LIMIT // (tensors * max(_largest(graph, samples.inputs), 1)))
+    most = max(FEWEST, LIMIT // (tensors * largest_bytes(graph, samples.inputs, until)))
     if most >= len(samples):
         return samples
     rows = np.sort(np.random.default_rng(0).choice(len(samples), most, replace=False))
     return samples.take(rows)
-
-
-def _largest(graph: Graph, inputs: Any) -> int:
-    """Bytes of one sample of all that the largest call gives."""
-    unknown = any(
-        size is None for call in graph.calls for one in call.outputs for size in one.shape[1:]
-    )
-    if not unknown:
-        return max((sum(s.bytes_per_sample() for s in c.outputs) for c in graph.calls), default=1)
-    # What an axis of unknown size is, one sample shows.
-    run, largest = Run(graph, tree.map_structure(lambda leaf: leaf[:1], inputs)), 1
-    for index in range(len(graph.calls)):
-        outcome = run.step(index)
-        largest = max(largest, sum(value.array.nbytes for value in outcome.before))
-    return largest

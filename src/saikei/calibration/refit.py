@@ -9,8 +9,7 @@ fitted to what the original's layer of the same name gave.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,8 @@ from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.least_squares import NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
-from saikei.calibration.run import Outcome, Run, Value, same_operation
+from saikei.calibration.parts import Parts
+from saikei.calibration.run import Run, same_operation
 from saikei.calibration.samples import SAMPLES, calibration_inputs
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation, TensorRef
@@ -40,6 +40,7 @@ CHUNK_BYTES = 2**26
 
 Array = NDArray[Any]
 Pair = tuple[Array, Array]
+Part = tuple[slice, list[Pair]]
 
 
 def refit(
@@ -64,94 +65,110 @@ def refit(
     Raises:
         DataError: When the data does not fit the original.
     """
-    # An input and an output, of both graphs, before and after the activation.
-    inputs = affordable(original, calibration_inputs(original, data, samples), tensors=6)
-    fitting = _Refit(original, edited, inputs, kept or {})
+    fitting = _Refit(original, edited, data, kept or {}, samples)
     fitted = fitting.run()
-    if fitted is edited:
-        return edited
-    wanted, found = fitting.outputs()
-    before = _distance(Run(edited, inputs, edited.output_refs()).outputs(0), wanted)
-    return fitted if _distance(found, wanted) <= before else edited
+    return fitted if fitted is edited or fitting.comes_closer() else edited
 
 
-def _distance(outputs: list[Array], wanted: list[Array]) -> float:
-    """The squared error of all outputs, each relative to the variance of what is wanted of it."""
-    total = 0.0
-    for output, goal in zip(outputs, wanted, strict=True):
-        if output.shape == goal.shape:
-            spread = float(np.square(goal - goal.mean(axis=0, dtype=np.float64)).sum())
-            error = float(np.square(output.astype(np.float64) - goal).sum())
-            total += error / spread if spread > 0 else error
-    return total if np.isfinite(total) else np.inf
+class _Distance:
+    """The squared error of outputs, each relative to the variance of what is wanted of it."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._sums: list[Array] = []
+        self._squares: list[float] = []
+        self._errors: list[list[float]] = []
+
+    def add(self, wanted: list[Array], *outputs: list[Array]) -> None:
+        """Add samples.
+
+        Args:
+            wanted: What is wanted of each output, one sample a row.
+            outputs: What each of several graphs gives for them.
+        """
+        if not self._sums:
+            self._sums = [np.zeros(goal.shape[1:]) for goal in wanted]
+            self._squares = [0.0 for _ in wanted]
+            self._errors = [[0.0 for _ in wanted] for _ in outputs]
+        self._rows += len(wanted[0])
+        for number, goal in enumerate(wanted):
+            self._sums[number] += goal.sum(axis=0, dtype=np.float64)
+            self._squares[number] += _square(goal)
+            for errors, found in zip(self._errors, outputs, strict=True):
+                if found[number].shape == goal.shape:
+                    errors[number] += _square(found[number] - goal)
+
+    def totals(self) -> list[float]:
+        """For each of the graphs the sum over its outputs; infinite where it is no number."""
+        spreads = [
+            square - _square(total) / max(self._rows, 1)
+            for square, total in zip(self._squares, self._sums, strict=True)
+        ]
+        totals = [
+            sum(e / s if s > 0 else e for e, s in zip(errors, spreads, strict=True))
+            for errors in self._errors
+        ]
+        return [total if np.isfinite(total) else np.inf for total in totals]
 
 
-@dataclass
-class _Targets:
-    """The original's outputs before the activation, kept until the edited graph gets there."""
-
-    run: Run
-    wanted: frozenset[str]
-    next: int = 0
-    found: dict[str, list[Value]] = field(default_factory=lambda: defaultdict(list))
-
-    def until(self, index: int) -> Outcome | None:
-        """Run the original up to and with a call; what it gave, if it has not run before."""
-        outcome = None
-        while self.next <= index:
-            outcome = self.run.step(self.next)
-            name = self.run.graph.calls[self.next].operation
-            if name in self.wanted:
-                self.found[name].append(outcome.before[0])
-            self.next += 1
-        return outcome
+def _square(array: Array) -> float:
+    """The sum of the squares, in float64."""
+    return float(sum(np.square(row, dtype=np.float64).sum() for row in array))
 
 
 class _Refit:
-    def __init__(self, original: Graph, edited: Graph, inputs: Any, kept: Kept) -> None:
-        self.original, self.kept = original, kept
-        self.calls: dict[str, list[int]] = defaultdict(list)
-        for index, call in enumerate(edited.calls):
-            self.calls[call.operation].append(index)
-        self.original_calls: dict[str, list[int]] = defaultdict(list)
-        for index, call in enumerate(original.calls):
-            self.original_calls[call.operation].append(index)
-        self.run_edited = Run(edited, inputs, edited.output_refs())
+    def __init__(self, original: Graph, edited: Graph, data: Any, kept: Kept, samples: int) -> None:
+        self.original, self.edited, self.kept = original, edited, kept
+        self.calls = _calls_of(edited)
+        self.original_calls = _calls_of(original)
         tied = Counter(w.key for op in edited.operations.values() for w in op.weights.values())
         self.tied = {key for key, count in tied.items() if count > 1}
-        wanted = frozenset(name for name in edited.operations if self._fittable(name))
-        self.targets = _Targets(Run(original, inputs, original.output_refs()), wanted)
         # Tensors of the edited graph that are the original's, to the last bit.
         self.same: dict[TensorRef, TensorRef] = {}
+        wanted = [name for name in self.calls if self._fittable(name)]
+        stops = [self.calls[name][0] for name in wanted]
+        firsts = [self.original_calls[name][0] for name in wanted]
+        # What later layers are fitted to is not to be passed.
+        self.reach = {name: min(firsts[n:]) for n, name in enumerate(wanted)}
+        inputs = calibration_inputs(original, data, samples)
+        # An input and an output, of both graphs, before and after the activation.
+        last = max((self.original_calls[name][-1] for name in wanted), default=-1)
+        self.inputs = affordable(original, inputs, tensors=6, until=last + 1)
+        self.fitted = Parts(edited, self.inputs, stops, edited.output_refs())
+        self.targets = Parts(
+            original, self.inputs, list(self.reach.values()), original.output_refs()
+        )
 
     def run(self) -> Graph:
-        """Fit and run the calls in order; the fitted graph."""
-        fitted: set[str] = set()
-        for index, call in enumerate(self.run_edited.graph.calls):
+        """Fit the layers in the order of their calls; the fitted graph."""
+        met: set[str] = set()
+        for index, call in enumerate(self.edited.calls):
             name = call.operation
             twin = self._twin(index, call)
-            if twin is None and name in self.targets.wanted and name not in fitted:
+            if twin is None and name in self.reach and name not in met:
                 self._fit(name)
-            fitted.add(name)
-            self.run_edited.step(index)
+            met.add(name)
             if twin is not None:
                 self.same.update(
                     {TensorRef(index, i): TensorRef(twin, i) for i in range(len(call.outputs))}
                 )
-        return self.run_edited.graph
+        return self.fitted.graph
 
-    def outputs(self) -> tuple[list[Array], list[Array]]:
-        """The outputs of the original, and those of the fitted graph, which `run` has run."""
-        self.targets.until(len(self.original.calls) - 1)
-        original, fitted = (
-            [to_floats(run.value(ref).array) for ref in run.graph.output_refs()]
-            for run in (self.targets.run, self.run_edited)
-        )
-        return original, fitted
+    def comes_closer(self) -> bool:
+        """Whether the outputs of the fitted graph are no further from the original's."""
+        before = Parts(self.edited, self.inputs, (), self.edited.output_refs())
+        graphs = self.targets, self.fitted, before
+        size = min(graph.size(len(graph.graph.calls)) for graph in graphs)
+        runs = [graph.before(len(graph.graph.calls), size) for graph in graphs]
+        distance = _Distance()
+        for parts in zip(*runs, strict=True):
+            distance.add(*(_outputs(run) for _, run in parts))
+        after, unfitted = distance.totals()
+        return after <= unfitted
 
     def _fittable(self, name: str) -> bool:
         """Whether the original has a counterpart whose kept outputs have the same shapes."""
-        operation = self.run_edited.graph.operations[name]
+        operation = self.edited.operations[name]
         form = linear_form(operation)
         if form is None and operation.kind != "BatchNormalization":
             return False
@@ -161,7 +178,7 @@ class _Refit:
         if len(ours) != len(theirs):
             return False
         for mine, other in zip(ours, theirs, strict=True):
-            shape = self.run_edited.graph.calls[mine].outputs[0].shape
+            shape = self.edited.calls[mine].outputs[0].shape
             if shape != self._kept_shape(name, self.original.calls[other].outputs[0].shape):
                 return False
         return True
@@ -181,9 +198,7 @@ class _Refit:
         if occurrence >= len(theirs):
             return None
         other = theirs[occurrence]
-        if not same_operation(
-            self.run_edited.graph.operations[name], self.original.operations[name]
-        ):
+        if not same_operation(self.fitted.graph.operations[name], self.original.operations[name]):
             return None
         mine, given = call.leaves(), self.original.calls[other].leaves()
         if len(mine) != len(given):
@@ -195,23 +210,34 @@ class _Refit:
         return other
 
     def _fit(self, name: str) -> None:
-        operation = self.run_edited.graph.operations[name]
-        self.targets.until(self.original_calls[name][-1])
-        pairs = []
-        for index, target in zip(self.calls[name], self.targets.found.pop(name), strict=True):
-            given = self.run_edited.value(self.run_edited.graph.calls[index].inputs()[0])
-            pairs.append((given.array, take_kept(target.array, self.kept.get(name))))
+        operation = self.fitted.graph.operations[name]
         form = linear_form(operation)
+        first, reach = self.calls[name][0], self.reach[name]
+        size = min(self.fitted.size(first), self.targets.size(reach + 1))
+        parts = zip(self.fitted.before(first, size), self.targets.before(reach, size), strict=True)
+        pairs = ((rows, self._pairs(name, ours, theirs)) for (rows, ours), (_, theirs) in parts)
         if form is None:
-            fitted: Operation | None = refit_batch_norm(operation, pairs)
+            fitted: Operation | None = refit_batch_norm(operation, _whole(pairs))
         else:
             with one_thread(form.matrix(operation).shape[1]):
-                fitted = fit_linear(operation, form, pairs, self._feeds_only_batch_norm(name))
+                fitted = fit_linear(
+                    operation, form, pairs, self.fitted.samples, self._feeds_only_batch_norm(name)
+                )
         if fitted is not None:
-            self.run_edited.replace(fitted)
+            self.fitted.replace(fitted)
+
+    def _pairs(self, name: str, ours: Run, theirs: Run) -> list[Pair]:
+        """For each call of a layer, its input, and what is left of the original's output."""
+        pairs = []
+        for index, other in zip(self.calls[name], self.original_calls[name], strict=True):
+            given = ours.value(ours.graph.calls[index].inputs()[0])
+            # The next call is the one that the part ends before, unless layers changed places.
+            outcome = theirs.step(other) if theirs.at == other else theirs.ahead(other)
+            pairs.append((given.array, take_kept(outcome.before[0].array, self.kept.get(name))))
+        return pairs
 
     def _feeds_only_batch_norm(self, name: str) -> bool:
-        graph = self.run_edited.graph
+        graph = self.edited
         outputs = {TensorRef(index, 0) for index in self.calls[name]}
         if outputs & set(graph.output_refs()):
             return False
@@ -221,14 +247,20 @@ class _Refit:
 
 
 def fit_linear(
-    operation: Operation, form: LinearForm, pairs: list[Pair], free_mean: bool = False
+    operation: Operation,
+    form: LinearForm,
+    parts: Iterable[Part],
+    samples: int,
+    free_mean: bool = False,
 ) -> Operation | None:
     """A linear layer fitted to wanted outputs.
 
     Args:
         operation: The layer; its weights are what the fit is shrunk towards.
         form: How it is linear.
-        pairs: For each of its calls, its input and the wanted output before the activation.
+        parts: For each part of the samples, its rows, and for each of the layer's calls its input
+            and the wanted output before the activation.
+        samples: The number of samples in all parts.
         free_mean: Whether a constant offset of its outputs does not matter, because
             normalisation follows.
 
@@ -237,39 +269,75 @@ def fit_linear(
     """
     matrix, bias = form.matrix(operation), form.bias(operation)
     systems, features, outputs = matrix.shape
-    parts = [NormalEquations.empty(systems, features, outputs) for _ in range(2)]
-    scale = 0.0
-    blocks = list(_row_blocks(form, pairs, features))
-    for given, wanted, rows, held in blocks:
+    sums = [NormalEquations.empty(systems, features, outputs) for _ in range(2)]
+    scale, dtype = 0.0, np.dtype(np.float32)
+    for given, wanted, rows, held in _row_blocks(form, parts, features, samples):
         goal = form.outputs(wanted, rows)
         scale += float(np.square(goal).sum())
         x = form.features(given, rows)
-        parts[held].add(x, goal - (x @ matrix + bias))
-    right = max(RIGHT, *(rounding(wanted.dtype) for _, wanted in pairs if is_half(wanted.dtype)), 0)
-    if parts[0].square + parts[1].square <= right**2 * scale:
+        sums[held].add(x, goal - (x @ matrix + bias))
+        dtype = wanted.dtype
+    right = max(RIGHT, rounding(dtype) if is_half(dtype) else 0.0)
+    if sums[0].square + sums[1].square <= right**2 * scale:
         return None
     intercept = "bias" in operation.weights or free_mean
     rounded = partial(form.rounded_change, operation)
-    change = best_change(parts[0], parts[1], intercept, rounded=rounded)
+    change = best_change(sums[0], sums[1], intercept, rounded=rounded)
     return None if change is None else form.changed(operation, change)
 
 
 def _row_blocks(
-    form: LinearForm, pairs: list[Pair], features: int
+    form: LinearForm, parts: Iterable[Part], features: int, samples: int
 ) -> Iterator[tuple[Array, Array, NDArray[np.int64], bool]]:
     """Rows to fit on, in blocks that fit in memory, those of held-out samples apart."""
     generator = np.random.default_rng(0)
-    limit = max(ROWS, ROWS_PER_FEATURE * features) // len(pairs)
-    for given, wanted in pairs:
-        shape = form.channels_last(wanted).shape
-        each = int(np.prod(shape[1:-1]))
-        total = shape[0] * each
-        rows = np.arange(total)
-        if total > limit:
-            rows = np.sort(generator.choice(total, limit, replace=False))
-        held = (rows // each) % HELD_OUT == HELD_OUT - 1
-        size = max(1, CHUNK_BYTES // (8 * form.systems * (features + shape[-1] // form.systems)))
-        for part in (False, True):
-            own = rows[held == part]
-            for start in range(0, len(own), size):
-                yield given, wanted, own[start : start + size], part
+    chosen: list[NDArray[np.int64]] = []
+    for part, pairs in parts:
+        for number, (given, wanted) in enumerate(pairs):
+            shape = form.channels_last(wanted).shape
+            each = int(np.prod(shape[1:-1]))
+            # A sample may have several steps; what has fewer rows does not depend on samples.
+            of_sample = each * (shape[0] // (part.stop - part.start))
+            if of_sample == 0 and part.start > 0:
+                continue
+            if number == len(chosen):
+                limit = max(ROWS, ROWS_PER_FEATURE * features) // len(pairs)
+                total = samples * of_sample or shape[0] * each
+                chosen.append(_some(generator, total, limit))
+            begin, end = part.start * of_sample, part.stop * of_sample or shape[0] * each
+            rows = chosen[number]
+            rows = rows[(rows >= begin) & (rows < end)]
+            held = (rows // each) % HELD_OUT == HELD_OUT - 1
+            width = features + shape[-1] // form.systems
+            size = max(1, CHUNK_BYTES // (8 * form.systems * width))
+            for apart in (False, True):
+                own = rows[held == apart] - begin
+                for start in range(0, len(own), size):
+                    yield given, wanted, own[start : start + size], apart
+
+
+def _some(generator: np.random.Generator, total: int, limit: int) -> NDArray[np.int64]:
+    if total <= limit:
+        return np.arange(total)
+    return np.sort(generator.choice(total, limit, replace=False))
+
+
+def _outputs(run: Run) -> list[Array]:
+    return [to_floats(run.value(ref).array) for ref in run.graph.output_refs()]
+
+
+def _calls_of(graph: Graph) -> dict[str, list[int]]:
+    """The calls of each operation, in order."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index, call in enumerate(graph.calls):
+        found[call.operation].append(index)
+    return found
+
+
+def _whole(parts: Iterable[Part]) -> list[Pair]:
+    """The inputs and wanted outputs of all samples, for each call."""
+    every = [pairs for _, pairs in parts]
+    return [
+        (np.concatenate([one for one, _ in pairs]), np.concatenate([two for _, two in pairs]))
+        for pairs in zip(*every, strict=True)
+    ]

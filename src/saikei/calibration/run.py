@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from saikei.calibration.direct import Direct, direct
 from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
-from saikei.graph.instantiate import cheap_initialisers, instantiate, load_weights
+from saikei.graph.instantiate import made_layer
 from saikei.graph.internals import mask_of, set_mask, takes_training
 from saikei.tensors import to_floats, to_numpy
 
@@ -36,6 +36,21 @@ class Value:
 
     array: Array
     mask: Array | None = None
+
+    def rows(self, rows: slice) -> Value:
+        """Some of the samples."""
+        return Value(self.array[rows], None if self.mask is None else self.mask[rows])
+
+    @classmethod
+    def joined(cls, values: Sequence[Value]) -> Value:
+        """The samples of several parts, one part after the other."""
+        if len(values) == 1:
+            return values[0]
+        masks = [value.mask for value in values]
+        return cls(
+            np.concatenate([value.array for value in values]),
+            None if masks[0] is None else np.concatenate([m for m in masks if m is not None]),
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,17 @@ class Layers:
         own = self._operations.get(operation.name)
         return own is not None and same_operation(operation, own)
 
+    def replace(self, operation: Operation) -> None:
+        """Take another operation of the same name as that of the graph."""
+        self._operations = {**self._operations, operation.name: operation}
+        self.release([operation.name])
+
+    def release(self, names: Iterable[str]) -> None:
+        """Forget layers that are not called again, and the memory of their weights."""
+        for name in names:
+            self.made.pop(name, None)
+            self.functions.pop(name, None)
+
 
 class Run:
     """Values of a graph's tensors, worked out call by call in order.
@@ -95,6 +121,39 @@ class Run:
         self._values: dict[TensorRef, Value] = {}
         self._readers = Counter(ref for call in graph.calls for ref in call.inputs())
         self._readers.update(also)
+        # The call that is next.
+        self.at = 0
+
+    @classmethod
+    def resumed(
+        cls,
+        graph: Graph,
+        inputs: Any,
+        values: Mapping[TensorRef, Value],
+        at: int,
+        also: Iterable[TensorRef] = (),
+        layers: Layers | None = None,
+    ) -> Run:
+        """A run that goes on from a call.
+
+        Args:
+            graph: As for a new run.
+            inputs: As for a new run.
+            values: What earlier calls gave, of all that is read from there on.
+            at: The call that is next.
+            also: As for a new run.
+            layers: As for a new run.
+        """
+        run = cls(graph, inputs, layers=layers)
+        run.at = at
+        run._readers = Counter(ref for call in graph.calls[at:] for ref in call.inputs())
+        run._readers.update(also)
+        run._values = {ref: values[ref] for ref in run._readers if ref.call < at}
+        return run
+
+    def values(self) -> dict[TensorRef, Value]:
+        """The tensors that calls which are still to come read, or that are kept to the end."""
+        return dict(self._values)
 
     def fork(self, graph: Graph, at: int, rows: slice) -> Run | None:
         """A run of another graph from the call on that is next, on some of the rows.
@@ -214,6 +273,7 @@ class Run:
             if self._readers[TensorRef(index, position)]:
                 self._values[TensorRef(index, position)] = value
         self._release(index)
+        self.at = index + 1
 
     def _release(self, index: int) -> None:
         for ref in self.graph.calls[index].inputs():
@@ -224,6 +284,11 @@ class Run:
     def peek(self, index: int) -> Outcome:
         """What the next call gives, without going on to the call behind it."""
         return self._outcome(index, self._values)
+
+    def ahead(self, index: int) -> Outcome:
+        """What a later call gives, without going on."""
+        refs = self.graph.calls[index].inputs()
+        return self._outcome(index, {ref: self.value(ref) for ref in refs})
 
     def seconds(self, index: int, times: int = 5) -> float:
         """The least time of the next call alone, of several, without going on."""
@@ -307,21 +372,8 @@ class Run:
 
     def _made(self, index: int) -> Any:
         call = self.graph.calls[index]
-        operation = self.graph.operations[call.operation]
         if call.operation not in self._instances:
-            operation = operation.bare()
-            layer = instantiate(operation)
-            if isinstance(layer, keras.Layer):
-                args, kwargs = tree.map_structure(
-                    lambda leaf: (
-                        _symbolic(self.graph.spec(leaf)) if isinstance(leaf, TensorRef) else leaf
-                    ),
-                    (call.args, dict(call.kwargs)),
-                )
-                with cheap_initialisers(layer):
-                    layer(*args, **kwargs)
-                load_weights(operation, layer)
-            self._instances[call.operation] = layer
+            self._instances[call.operation] = made_layer(self.graph, call)
         return self._instances[call.operation]
 
 
@@ -419,7 +471,7 @@ def _in_batches(
             whole = [_tensor(a, None) if isinstance(a, Value) else a for a in arguments]
             return tuple(_value(tensor) for tensor in tree.flatten(run(whole)))
         parts.append(outputs)
-    return tuple(_joined(values) for values in zip(*parts, strict=True))
+    return tuple(map(Value.joined, zip(*parts, strict=True)))
 
 
 def _batch_size(tensors: list[Value], samples: int) -> int:
@@ -441,14 +493,4 @@ def _value(tensor: Any) -> Value:
     return Value(
         to_numpy(tensor),
         None if mask is None else to_numpy(mask),
-    )
-
-
-def _joined(values: tuple[Value, ...]) -> Value:
-    if len(values) == 1:
-        return values[0]
-    masks = [value.mask for value in values]
-    return Value(
-        np.concatenate([value.array for value in values]),
-        None if masks[0] is None else np.concatenate([m for m in masks if m is not None]),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
-from saikei.edits.attention_heads import heads_filling
+from saikei.edits.attention_heads import groups_of_heads, heads_filling
 from saikei.importance import Scores
 
 # In global scope no group falls below this part of the share that it would keep on average:
@@ -45,6 +45,7 @@ def keep_uniformly(
     scores: Scores,
     keep: float | int,
     multiple_of: int,
+    heads_keep: float | None = None,
 ) -> BoolMask:
     """Keep the same share of every group, and the ratio of heads to the width that they read.
 
@@ -54,8 +55,13 @@ def keep_uniformly(
         scores: Importance of each channel.
         keep: A share of each group, or a number of channels.
         multiple_of: Kept numbers are rounded to multiples of it where the group allows.
+        heads_keep: Another share for heads, of which there are few; `None` for the same.
     """
     mask = keep_per_layer(channel_map, groups, scores, keep, multiple_of)
+    if heads_keep is not None:
+        for group in groups_of_heads(channel_map, groups):
+            mask[group.channels] = True
+            _keep_best(mask, group, scores, heads_keep * group.size, 1)
     for heads, stream in heads_filling(channel_map, groups):
         left = mask[heads.channels].sum() / heads.size
         mask[stream.channels] = True

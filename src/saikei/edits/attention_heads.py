@@ -43,6 +43,12 @@ def uniform_groups(
     return [group for group in groups if group.name not in stay]
 
 
+def groups_of_heads(channel_map: ChannelMap, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+    """The groups of whole heads, each once."""
+    names = {one.count.name for one in _heads(channel_map)}
+    return [group for group in groups if group.name in names]
+
+
 def heads_filling(
     channel_map: ChannelMap, groups: Sequence[ChannelGroup]
 ) -> Iterator[tuple[ChannelGroup, ChannelGroup]]:

@@ -23,10 +23,10 @@ from saikei.channels import ChannelMap
 from saikei.codec import Jsonable
 from saikei.costs import Counts, count_costs
 from saikei.errors import EditError, SaikeiError, WorkError, in_one_line
-from saikei.graph import Graph, InputShape, build, read, sized, with_input_shape
+from saikei.graph import Graph, InputShape, read, sized, with_input_shape
 from saikei.graph.finite import check_finite_weights
 from saikei.graph.layer_names import check_layer_names
-from saikei.hub import as_family_or_plain, task_data
+from saikei.hub import built_as, task_data
 from saikei.models import CascadeModel
 
 # The stage of edits that change the precision of weights alone.
@@ -212,9 +212,9 @@ class Edit(Jsonable, ABC):
             WorkError: When the model that was built does not keep the budget.
         """
         graph, changed = self.graphs(model, data, input_shape)
-        edited = build(changed, compiled=True)
+        edited = built_as(model, graph, changed)
         check_budget(self, graph, edited)
-        return as_family_or_plain(edited, model, graph, changed)
+        return edited
 
 
 @dataclass(frozen=True)

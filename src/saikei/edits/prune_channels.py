@@ -21,7 +21,7 @@ from saikei.edits.checks import check_amount
 from saikei.edits.compensate import cut_and_compensate, cut_and_fold
 from saikei.edits.drop_channels import DropChannels, dropped
 from saikei.edits.knapsack import removal_order
-from saikei.edits.within_budget import largest_within
+from saikei.edits.within_budget import largest_within, uniform_within
 from saikei.errors import EditError, PinnedWarning, SaikeiError, in_one_line, listed
 from saikei.graph import Graph
 from saikei.hub import task_data
@@ -174,6 +174,8 @@ class PruneChannels(Edit):
         scores: Scores,
         by_cost: bool,
     ) -> BoolMask:
+        if self.scope == "uniform" and isinstance(self.keep, Budget):
+            return uniform_within(channel_map, groups, scores, self.keep, self.multiple_of)
         order = None
         if by_cost and self.scope == "global" and isinstance(self.keep, Budget):
             order = removal_order(channel_map, groups, scores, self.keep)

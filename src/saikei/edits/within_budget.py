@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from saikei.budget import Budget
-from saikei.channels import BoolMask, ChannelMap
+from saikei.channels import BoolMask, ChannelGroup, ChannelMap
 from saikei.costs import Counts, check_countable, count_costs, measure_latency
+from saikei.edits.allocation import keep_uniformly
+from saikei.edits.attention_heads import groups_of_heads
 from saikei.edits.cut import cut
+from saikei.errors import BudgetError
 from saikei.graph import Graph, build
+from saikei.importance import Scores
 
 # Shares are halved this often: 2⁻¹² of a channel axis is less than one channel of any layer.
 STEPS = 12
@@ -48,6 +53,50 @@ def largest_within(
             low, best = share, mask
         else:
             high = share
+    return best
+
+
+def uniform_within(
+    channel_map: ChannelMap,
+    groups: Sequence[ChannelGroup],
+    scores: Scores,
+    budget: Budget,
+    multiple_of: int,
+) -> BoolMask:
+    """The largest uniform cut within a budget, in which heads may keep another share than the rest.
+
+    As there are few heads, one share for all might leave much of the budget. So it is also tried to
+    keep one head more, and less of the rest; of the two, the cut is taken whose lowest share is
+    higher.
+
+    Args:
+        channel_map: A graph with its channels.
+        groups: The groups that may be cut.
+        scores: Importance of each channel.
+        budget: The limits; shares are of this graph.
+        multiple_of: As in `keep_uniformly`.
+
+    Raises:
+        BudgetError: When even the smallest cut is too large.
+    """
+
+    def within(heads_keep: float | None) -> BoolMask:
+        return largest_within(
+            channel_map,
+            budget,
+            lambda keep: keep_uniformly(channel_map, groups, scores, keep, multiple_of, heads_keep),
+        )
+
+    def lowest(mask: BoolMask) -> float:
+        return min(float(mask[group.channels].mean()) for group in groups)
+
+    best = within(None)
+    heads = min(groups_of_heads(channel_map, groups), key=lambda group: group.size, default=None)
+    if heads is None or best[heads.channels].all():
+        return best
+    with suppress(BudgetError):
+        other = within((best[heads.channels].sum() + 1) / heads.size)
+        best = max(best, other, key=lowest)
     return best
 
 

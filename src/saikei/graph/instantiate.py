@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 import keras
+from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
 from saikei.graph.describe import weight_names
-from saikei.graph.flat import Operation, Weight
+from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.own_functions import found_functions
 from saikei.graph.state import build_as_saved, carry_state
 
@@ -198,6 +199,26 @@ def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weig
     if operation.quantised is None or set(names) != set(operation.weights):
         return list(operation.weights.items())
     return [(name, operation.weights[name]) for name in names]
+
+
+def made_layer(graph: Graph, call: Call) -> Any:
+    """The layer or operation of a call, built with its numbers, apart from any model."""
+    operation = graph.operations[call.operation].bare()
+    layer = instantiate(operation)
+    if isinstance(layer, keras.Layer):
+        args, kwargs = tree.map_structure(
+            lambda leaf: _symbolic(graph, leaf) if isinstance(leaf, TensorRef) else leaf,
+            (call.args, dict(call.kwargs)),
+        )
+        with cheap_initialisers(layer):
+            layer(*args, **kwargs)
+        load_weights(operation, layer)
+    return layer
+
+
+def _symbolic(graph: Graph, ref: TensorRef) -> keras.KerasTensor:
+    spec = graph.spec(ref)
+    return keras.KerasTensor(spec.shape, dtype=spec.dtype)
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from saikei.errors import ModelError
 from saikei.graph import internals, own_functions
 from saikei.graph.flat import Graph, TensorRef
+from saikei.graph.instantiate import made_layer
 from saikei.graph.per_step import Joined, regions_of
 from saikei.graph.read import drops_text_axis
 
@@ -60,6 +61,43 @@ def tensor_values(
         for position, output in enumerate(tree.flatten(outputs)):
             tensors[TensorRef(index, position)] = output
     return [tensors[ref] for ref in refs]
+
+
+def outputs_once(graph: Graph, inputs: Any) -> list[Any]:
+    """The outputs of a graph at inference, flattened.
+
+    Layers are made one at a time, so that it takes the memory of one layer.
+
+    Args:
+        graph: The graph, of which no model need be built.
+        inputs: Arrays, nested as the graph nests its inputs.
+    """
+    leaves = [ops.convert_to_tensor(leaf) for leaf in tree.flatten(inputs)]
+    tensors = dict(zip(graph.input_refs(), leaves, strict=True))
+    last_call = {call.operation: index for index, call in enumerate(graph.calls)}
+    last_use = {ref: index for index, call in enumerate(graph.calls) for ref in call.inputs()}
+    last_use |= dict.fromkeys(graph.output_refs(), len(graph.calls))
+    made: dict[str, Any] = {}
+    for index, call in enumerate(graph.calls):
+        if TensorRef(index, 0) in tensors:
+            continue
+        if call.operation not in made:
+            made[call.operation] = made_layer(graph, call)
+        layer = made[call.operation]
+        args, kwargs = tree.map_structure(
+            lambda leaf: tensors[leaf] if isinstance(leaf, TensorRef) else leaf,
+            (call.args, dict(call.kwargs)),
+        )
+        if internals.takes_training(layer):
+            kwargs = {**kwargs, "training": False}
+        for position, output in enumerate(tree.flatten(layer(*args, **kwargs))):
+            tensors[TensorRef(index, position)] = output
+        if last_call[call.operation] == index:
+            del made[call.operation], layer
+        for ref in call.inputs():
+            if last_use[ref] == index:
+                tensors.pop(ref, None)
+    return [tensors[ref] for ref in graph.output_refs()]
 
 
 def check_runs_as_read(graph: Graph, model: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from saikei.errors import EditError, ModelWarning
-from saikei.graph import Graph, mark, read
+from saikei.graph import Graph, build, mark, read
 from saikei.graph.compiling import Compiled
 from saikei.graph.lineage import Marks
 from saikei.hub.rebuild import rebuilt
@@ -98,16 +98,13 @@ def as_family(model: keras.Model, original: keras.Model) -> keras.Model:
             f"Model '{original.name}' is a {type(original).__name__}, not a task or backbone of "
             "KerasHub: only those have a class with a config that a smaller model can have."
         )
-    return _rebuilt(family, read(original), read(model), model)
+    return _rebuilt(family, read(original), read(model))
 
 
-def as_family_or_plain(
-    model: keras.Model, original: keras.Model, before: Graph, after: Graph
-) -> keras.Model:
-    """The model as an instance of the original's class where it can be one, and else as it is.
+def built_as(original: keras.Model, before: Graph, after: Graph) -> keras.Model:
+    """A model of an edited graph: of the original's class where it can be one, or a plain one.
 
     Args:
-        model: The Functional model that was built from the edited graph.
         original: The model that was edited.
         before: The graph of the original.
         after: The edited graph.
@@ -117,27 +114,30 @@ def as_family_or_plain(
             it is a backbone whose channels were cut and whose width stays.
     """
     family = family_of(original)
-    if family is None:
-        return model
-    try:
-        made = _rebuilt(family, before, after, model)
-        _warn_of_width(family, made)
-        return made
-    except EditError as error:
-        lost, fix = "", ""
-        if hasattr(original, "generate"):
-            lost, fix = "generate(), ", " Or generate with saikei.hub.as_generator(result, task)."
-        warnings.warn(
-            f"The result is a plain Keras model, without {lost}preprocessor and presets: "
-            f"{error}{fix}",
-            ModelWarning,
-            3,
-        )
-        return model
+    if family is not None:
+        try:
+            made = _rebuilt(family, before, after)
+            _warn_of_width(family, made)
+            return made
+        except EditError as error:
+            _warn_of_plain(original, error)
+    return build(after, compiled=True)
 
 
-def _rebuilt(family: Family, before: Graph, after: Graph, model: keras.Model) -> keras.Model:
-    made = rebuilt(family.name, family, before, after, model)
+def _warn_of_plain(original: keras.Model, problem: EditError) -> None:
+    lost, fix = "", ""
+    if hasattr(original, "generate"):
+        lost, fix = "generate(), ", " Or generate with saikei.hub.as_generator(result, task)."
+    warnings.warn(
+        f"The result is a plain Keras model, without {lost}preprocessor and presets: "
+        f"{problem}{fix}",
+        ModelWarning,
+        4,
+    )
+
+
+def _rebuilt(family: Family, before: Graph, after: Graph) -> keras.Model:
+    made = rebuilt(family.name, family, before, after)
     carry_over(family.model, made, after.marks)
     return made
 
@@ -154,7 +154,7 @@ def _warn_of_width(family: Family, made: keras.Model) -> None:
             f"The backbone '{family.model.name}' keeps its width ({width}={old[width]}), which is "
             "that of its output: cut the task that it is the backbone of, with its head.",
             ModelWarning,
-            4,
+            5,
         )
 
 

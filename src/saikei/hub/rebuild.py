@@ -11,6 +11,7 @@ from keras import tree
 from saikei.errors import EditError, in_one_line
 from saikei.graph import Graph, Operation, read
 from saikei.graph.samples import random_inputs
+from saikei.graph.values import outputs_once
 from saikei.hub.scaling import absorb_scale
 from saikei.hub.widths import smaller_config, weighted
 from saikei.tensors import to_floats
@@ -32,19 +33,16 @@ class Classes(Protocol):
         ...
 
 
-def rebuilt(
-    name: str, classes: Classes, before: Graph, after: Graph, model: keras.Model
-) -> keras.Model:
+def rebuilt(name: str, classes: Classes, before: Graph, after: Graph) -> keras.Model:
     """A model of the original's class with the weights of a cut graph.
 
-    It is compared with the cut model on made-up inputs before it is returned.
+    It is compared with the cut graph on made-up inputs before it is returned.
 
     Args:
         name: The name of the class, for messages.
         classes: What makes a model of that class.
         before: The graph of the original.
         after: The cut graph.
-        model: The Functional model of the cut graph.
 
     Raises:
         EditError: When the class cannot express the graph.
@@ -65,7 +63,7 @@ def rebuilt(
     graph = read(made)
     _load(name, classes, config, weighted(graph), source)
     absorb_scale(after, graph)
-    _check_outputs(name, after, model, made)
+    _check_outputs(name, after, made)
     return made
 
 
@@ -101,16 +99,25 @@ def _load(
         )
 
 
+def _is_table(weight: str) -> bool:
+    return weight.rpartition("/")[2] == "embeddings"
+
+
 def _shown(operation: Operation) -> str:
     return ", ".join(f"{key} {weight.shape}" for key, weight in operation.weights.items())
 
 
-def _check_outputs(name: str, graph: Graph, model: keras.Model, made: keras.Model) -> None:
-    inputs = random_inputs(read(model), 2, np.random.default_rng(0))
+def _check_outputs(name: str, graph: Graph, made: keras.Model) -> None:
+    tables = [w for op in graph.operations.values() for k, w in op.weights.items() if _is_table(k)]
+    below = min((table.shape[0] for table in tables), default=None)
+    inputs = random_inputs(graph, 2, np.random.default_rng(0), below=below)
     pairs = zip(
         *(
-            [to_floats(y) for y in tree.flatten(one(inputs, training=False))]
-            for one in (model, made)
+            [to_floats(y) for y in outputs]
+            for outputs in (
+                outputs_once(graph, inputs),
+                tree.flatten(made(inputs, training=False)),
+            )
         ),
         strict=True,
     )

@@ -37,9 +37,12 @@ def _mean(
 ) -> NDArray[np.float64]:
     assert samples is not None
     sums, counts = np.zeros(channel_map.count), np.zeros(channel_map.count)
-    for carrier, array in read_arrays(channel_map, samples):
-        values = np.moveaxis(array, carrier.axis, -1).reshape(-1, array.shape[carrier.axis])
-        means = of(values.astype(np.float64)).mean(axis=0)
-        np.add.at(sums, carrier.channels, means)
-        np.add.at(counts, carrier.channels, 1.0)
+    for reading in read_arrays(channel_map, samples):
+        carrier = reading.axes[0]
+        means = np.zeros(len(carrier.channels))
+        for share, array in reading.parts:
+            values = np.moveaxis(array, carrier.axis, -1).reshape(-1, array.shape[carrier.axis])
+            means += share * of(values.astype(np.float64)).mean(axis=0)
+        np.add.at(sums, carrier.channels, len(reading.axes) * means)
+        np.add.at(counts, carrier.channels, float(len(reading.axes)))
     return np.asarray(sums / np.maximum(counts, 1.0))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saikei.calibration.affordable import affordable
-from saikei.calibration.run import Run
+from saikei.calibration.parts import Parts
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
 from saikei.graph import TensorRef
@@ -57,25 +57,44 @@ def read_axes(channel_map: ChannelMap) -> Iterator[ReadAxis]:
                 yield ReadAxis(index, TensorRef(index, 0), axis, channels, ())
 
 
-def read_arrays(
-    channel_map: ChannelMap, samples: Samples
-) -> Iterator[tuple[ReadAxis, NDArray[Any]]]:
-    """Run a graph, and give each tensor that carries channels to a reader."""
-    of_call: dict[int, list[ReadAxis]] = defaultdict(list)
+@dataclass(frozen=True)
+class Reading:
+    """A tensor along an axis that carries channels, and all that read it so.
+
+    Args:
+        axes: One for each call that reads it.
+        parts: Arrays of the tensor for a part of the samples each, with the share of the samples.
+    """
+
+    axes: tuple[ReadAxis, ...]
+    parts: Iterator[tuple[float, NDArray[Any]]]
+
+
+def read_arrays(channel_map: ChannelMap, samples: Samples) -> Iterator[Reading]:
+    """Run a graph, and give each tensor that carries channels to a reader, in parts.
+
+    The parts of one are to be used up before the next one is taken.
+    """
+    of_tensor: dict[tuple[TensorRef, int], list[ReadAxis]] = defaultdict(list)
     for carrier in read_axes(channel_map):
-        of_call[carrier.call].append(carrier)
-    unread = [c.ref for found in of_call.values() for c in found if not c.weights]
+        of_tensor[carrier.ref, carrier.axis].append(carrier)
+    found = sorted(of_tensor.values(), key=lambda axes: axes[0].call)
+    stops = sorted({axes[0].call for axes in found})
     # What one call reads and gives, and what later ones still read.
-    inputs = affordable(channel_map.graph, samples.inputs, tensors=4)
-    run = Run(channel_map.graph, inputs, also=unread)
-    for index in range(len(channel_map.graph.calls)):
-        for carrier in of_call[index]:
-            if carrier.weights:
-                yield carrier, run.value(carrier.ref).array
-        run.step(index)
-        for carrier in of_call[index]:
-            if not carrier.weights:
-                yield carrier, run.value(carrier.ref).array
+    until = max(stops, default=-1) + 1
+    inputs = affordable(channel_map.graph, samples.inputs, tensors=4, until=until)
+    run = Parts(channel_map.graph, inputs, stops)
+    for axes in found:
+        yield Reading(tuple(axes), _parts(run, axes[0]))
+
+
+def _parts(run: Parts, carrier: ReadAxis) -> Iterator[tuple[float, NDArray[Any]]]:
+    for rows, part in run.before(carrier.call):
+        share = (rows.stop - rows.start) / run.samples
+        if carrier.weights:
+            yield share, part.value(carrier.ref).array
+        else:
+            yield share, part.ahead(carrier.call).after[carrier.ref.output].array
 
 
 def _read_by(channel_map: ChannelMap, index: int) -> Iterator[ReadAxis]:

@@ -9,17 +9,18 @@ the other, each time the one that costs least (optimal brain surgeon by columns;
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import blas, cho_solve, lapack, solve_triangular
 
 from saikei.blas import one_thread
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
-from saikei.importance.readers import ReadAxis, in_channels, read_arrays
+from saikei.importance.readers import ReadAxis, Reading, in_channels, read_arrays, read_axes
+from saikei.rules.labels import Vector
 
 Matrix = NDArray[np.float64]
 
@@ -30,6 +31,8 @@ ROWS_PER_CHANNEL = 4
 RIDGE = 1e-4
 # Channels of wide groups go several at a time, so that a group takes at most this many steps.
 STEPS = 64
+# Matrices are made smaller when so many of their channels are gone.
+MOST_GONE = 0.2
 
 
 def reconstruction(
@@ -48,82 +51,118 @@ def reconstruction(
     scores = np.zeros(channel_map.count)
     chosen = channel_map.groups if groups is None else groups
     names = {group.name for group in chosen}
-    views = _views(channel_map, generator, samples, names)
-    for number, group in enumerate(channel_map.groups):
-        if views[number]:
-            with one_thread(group.size):
-                scores[group.channels] = _eliminate(views[number])
+    for number, views in _views(channel_map, generator, samples, names):
+        group = channel_map.groups[number]
+        with one_thread(group.size):
+            scores[group.channels] = _eliminate(views)
     return scores
 
 
-@dataclass
 class _View:
-    """A group as one reader sees it.
+    """A group as the readers of one tensor see it.
+
+    Of both matrices, which are symmetric, only the lower triangle is kept up to date.
 
     Args:
-        inverse: The inverse covariance of the channels that are left.
-        gram: W Wᵀ of the weights, changed as the others make up for those that went.
-        total: tr(Wᵀ C W), what the reader computes of the group.
+        rows: Inputs `(rows, channels)`.
+        readers: The weights `(outputs, channels)` of each reader.
     """
 
-    inverse: Matrix
-    gram: Matrix
-    total: float
-
-    @classmethod
-    def of(cls, rows: Matrix, weights: Matrix) -> _View:
-        """The view of inputs `(rows, channels)` and weights `(outputs, channels)`."""
+    def __init__(self, rows: Matrix, readers: Sequence[Matrix]) -> None:
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / len(rows)
         size = len(covariance)
-        ridge = RIDGE * np.trace(covariance) / size or 1.0
-        gram = weights.T @ weights
-        total = float(np.vdot(gram, covariance))
-        return cls(np.linalg.inv(covariance + ridge * np.eye(size)), gram, total)
+        # The sum over readers of W Wᵀ / tr(Wᵀ C W), their weights relative to what they compute.
+        self.gram = np.zeros((size, size), order="F")
+        for weights in readers:
+            own = weights.T @ weights
+            total = float(np.vdot(own, covariance))
+            if total > 0:
+                self.gram += own / total
+        covariance[np.diag_indices(size)] += RIDGE * np.trace(covariance) / size or 1.0
+        # The inverse covariance of the channels that are left.
+        factor, _ = lapack.dpotrf(covariance, lower=1)
+        self.inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
 
     def costs(self) -> Matrix:
         """The increase of the error if a channel that is left goes next, one for each."""
-        if self.total <= 0:
-            return np.zeros(len(self.gram))
-        return np.asarray(np.diag(self.gram) / np.diag(self.inverse) / self.total)
+        return np.asarray(np.diag(self.gram) / np.diag(self.inverse))
 
-    def remove(self, gone: NDArray[np.int64], left: NDArray[np.int64]) -> float:
-        """Take channels away and let those that are left make up for them; what that costs."""
-        block = self.inverse[np.ix_(gone, gone)]
-        own = self.gram[np.ix_(gone, gone)]
-        cost = float(np.trace(np.linalg.solve(block, own)))
-        across = self.inverse[np.ix_(gone, left)]
-        gain = np.linalg.solve(block, across).T
-        # V ← V - GᵀV_g - V_gᵀG + GᵀV_ggG, in one product and its transpose.
-        change = gain @ (self.gram[np.ix_(gone, left)] - 0.5 * own @ gain.T)
-        self.gram = self.gram[np.ix_(left, left)]
-        self.gram -= change
-        self.gram -= change.T
-        self.inverse = self.inverse[np.ix_(left, left)]
-        self.inverse -= gain @ across
-        return cost / self.total if self.total > 0 else 0.0
+    def remove(self, gone: NDArray[np.int64]) -> float:
+        """Let the others make up for channels that go; what that costs.
+
+        What the matrices have for those channels means nothing afterwards.
+        """
+        across, reads = _rows_of(self.inverse, gone), _rows_of(self.gram, gone)
+        factor = np.linalg.cholesky(across[:, gone])
+        half = solve_triangular(factor, across, lower=True)
+        gain = solve_triangular(factor, half, lower=True, trans="T")
+        cost = float(np.trace(cho_solve((factor, True), reads[:, gone])))
+        # V ← V - GᵀV_g - V_gᵀG + GᵀV_ggG
+        change = reads - 0.5 * reads[:, gone] @ gain
+        update = {"beta": 1.0, "trans": 1, "lower": 1, "overwrite_c": 1}
+        self.gram = blas.dsyr2k(-1.0, gain, change, c=self.gram, **update)
+        self.inverse = blas.dsyrk(-1.0, half, c=self.inverse, **update)
+        self.inverse[gone, gone] = 1.0
+        return cost
+
+    def compress(self, left: NDArray[np.int64]) -> None:
+        """Forget all channels but those that are left, whose positions rise."""
+        self.gram, self.inverse = (
+            np.asfortranarray(matrix[np.ix_(left, left)]) for matrix in (self.gram, self.inverse)
+        )
+
+
+def _rows_of(matrix: Matrix, rows: NDArray[np.int64]) -> Matrix:
+    """Whole rows of a symmetric matrix of which only the lower triangle is up to date."""
+    lower = np.arange(len(matrix)) <= rows[:, None]
+    return np.where(lower, matrix[rows], matrix[:, rows].T)
 
 
 def _views(
     channel_map: ChannelMap, generator: np.random.Generator, samples: Samples, names: set[str]
-) -> dict[int, list[_View]]:
+) -> Iterator[tuple[int, list[_View]]]:
+    """Each group with its views, as soon as all its readers have been met."""
     group_of = np.full(channel_map.count, -1)
     for number, group in enumerate(channel_map.groups):
         group_of[group.channels] = number if group.free.any() and group.name in names else -1
+    waiting = Counter(
+        number
+        for _, channels in {(c.ref, c.axis): c.channels for c in read_axes(channel_map)}.items()
+        for number in _groups_in(group_of, channels)
+    )
     found: dict[int, list[_View]] = defaultdict(list)
-    for carrier, array in read_arrays(channel_map, samples):
-        for number in np.unique(group_of[carrier.channels]):
-            if number < 0:
-                continue
+    for reading in read_arrays(channel_map, samples):
+        numbers = _groups_in(group_of, reading.axes[0].channels)
+        for number, rows in _rows(channel_map, generator, reading, numbers).items():
+            group = channel_map.groups[number]
+            readers = [_weights(channel_map, carrier, group) for carrier in reading.axes]
+            with one_thread(group.size):
+                found[number].append(_View(rows.astype(np.float64), readers))
+            waiting[number] -= 1
+            if not waiting[number]:
+                yield number, found.pop(number)
+
+
+def _groups_in(group_of: NDArray[np.int64], channels: Vector) -> list[int]:
+    return [int(number) for number in np.unique(group_of[channels]) if number >= 0]
+
+
+def _rows(
+    channel_map: ChannelMap, generator: np.random.Generator, reading: Reading, numbers: list[int]
+) -> dict[int, Matrix]:
+    """Some rows of a tensor, in the channels of each of several groups."""
+    found: dict[int, list[Matrix]] = {number: [] for number in numbers}
+    carrier = reading.axes[0]
+    for share, array in reading.parts if numbers else ():
+        for number, parts in found.items():
             group = channel_map.groups[number]
             rows = in_channels(array, carrier.axis, carrier.channels, group)
-            limit = max(ROWS, ROWS_PER_CHANNEL * group.size)
+            limit = round(share * max(ROWS, ROWS_PER_CHANNEL * group.size))
             if len(rows) > limit:
                 rows = rows[np.sort(generator.choice(len(rows), limit, replace=False))]
-            weights = _weights(channel_map, carrier, group)
-            with one_thread(group.size):
-                found[int(number)].append(_View.of(rows.astype(np.float64), weights))
-    return found
+            parts.append(rows)
+    return {number: np.concatenate(parts) for number, parts in found.items()}
 
 
 def _weights(channel_map: ChannelMap, carrier: ReadAxis, group: ChannelGroup) -> Matrix:
@@ -139,17 +178,23 @@ def _weights(channel_map: ChannelMap, carrier: ReadAxis, group: ChannelGroup) ->
 def _eliminate(views: list[_View]) -> Matrix:
     size = len(views[0].gram)
     scores = np.zeros(size)
-    alive = np.arange(size)
     step = max(1, size // STEPS)
+    # Which channels the matrices have, and whether they are gone.
+    alive, gone = np.arange(size), np.zeros(size, dtype=bool)
     reached = 0.0
     while len(alive):
-        costs = np.sum([view.costs() for view in views], axis=0)
-        order = np.argsort(costs, kind="stable")
-        gone, left = order[:step], np.sort(order[step:])
+        costs = np.where(gone, np.inf, np.sum([view.costs() for view in views], axis=0))
+        next_ones = np.argsort(costs, kind="stable")[: min(step, int((~gone).sum()))]
         # One after the other within a step too, so that no two channels score the same.
-        shares = np.cumsum(costs[gone]) / max(float(costs[gone].sum()), np.finfo(float).tiny)
-        cost = sum(view.remove(gone, left) for view in views)
-        scores[alive[gone]] = reached + max(cost, 0.0) * shares
-        reached += max(cost, 0.0)
-        alive = alive[left]
+        own = np.maximum(costs[next_ones], 0)
+        shares = np.cumsum(own) / max(float(own.sum()), np.finfo(float).tiny)
+        cost = max(sum(view.remove(next_ones) for view in views), 0.0)
+        scores[alive[next_ones]] = reached + cost * shares
+        reached += cost
+        gone[next_ones] = True
+        if gone.mean() >= MOST_GONE:
+            left = np.flatnonzero(~gone)
+            alive, gone = alive[left], gone[left]
+            for view in views:
+                view.compress(left)
     return scores

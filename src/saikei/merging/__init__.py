@@ -1,5 +1,6 @@
 """Merge arrays of weights and files of weights, without a Keras model."""
 
+from saikei.merging.cutting import cut_checkpoint
 from saikei.merging.methods import (
     Dare,
     Ema,
@@ -25,6 +26,7 @@ __all__ = [
     "Slerp",
     "TaskArithmetic",
     "Ties",
+    "cut_checkpoint",
     "merge_files",
     "stack_blocks",
 ]

@@ -90,7 +90,7 @@ def stack_blocks(
         for path in dict.fromkeys(Path(path) for path, _, _ in slices):
             opened[path] = stack.enter_context(files.open_store(path))
         taken = [(opened[Path(path)], start, stop) for path, start, stop in slices]
-        before = prefix or _prefix(taken[0][0])
+        before = prefix or block_prefix(taken[0][0])
         depth = sum(stop - start for _, start, stop in taken)
         sources = _planned(taken, before, dtype)
         write_whole(target, lambda draft: _write(draft, taken[0][0], sources, before, depth))
@@ -106,7 +106,7 @@ def _is_slice(part: Slice) -> bool:
     )
 
 
-def _prefix(store: Store) -> str:
+def block_prefix(store: Store) -> str:
     """What stands before the numbers of blocks: the prefix with the most numbers."""
     numbers: dict[str, set[int]] = defaultdict(set)
     for name in store.entries:
@@ -121,7 +121,7 @@ def _prefix(store: Store) -> str:
     return max(numbers, key=lambda before: len(numbers[before]))
 
 
-def _blocks(store: Store, prefix: str) -> dict[int, dict[str, str]]:
+def blocks_of(store: Store, prefix: str) -> dict[int, dict[str, str]]:
     """The names of the tensors of each block, by what follows the number."""
     found: dict[int, dict[str, str]] = defaultdict(dict)
     for name in store.entries:
@@ -138,7 +138,7 @@ def _planned(
 ) -> dict[str, _Source]:
     """The tensors of the result, in order: the blocks stand where the first one's blocks did."""
     first = taken[0][0]
-    own = {name for block in _blocks(first, prefix).values() for name in block.values()}
+    own = {name for block in blocks_of(first, prefix).values() for name in block.values()}
     stacked = _stacked(taken, prefix)
     made: dict[str, _Source] = {}
     for name, entry in first.entries.items():
@@ -158,7 +158,7 @@ def _stacked(taken: Sequence[tuple[Store, int, int]], prefix: str) -> dict[str, 
     shapes: dict[str, _Source] = {}
     number = 0
     for store, start, stop in taken:
-        blocks = _blocks(store, prefix)
+        blocks = blocks_of(store, prefix)
         if not 0 <= start < stop <= len(blocks):
             raise FusionError(
                 f"Blocks {start} to {stop} of '{store.path}' are none: it has {len(blocks)}, "
@@ -191,7 +191,7 @@ def _write(
             copy_cast(np.asarray(source.store.array(source.name)), made.array(name))
     config = draft / "config.json"
     if config.is_file():
-        before = len(_blocks(first, prefix))
+        before = len(blocks_of(first, prefix))
         found = parse_json(config.read_text(encoding="utf-8"), f"'{config.name}'", FusionError)
         config.write_text(json.dumps(_deeper(found, before, depth), indent=2), encoding="utf-8")
 

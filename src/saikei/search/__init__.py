@@ -2,6 +2,7 @@
 
 from saikei.runs import Candidate, Run
 from saikei.search.events import Event
+from saikei.search.in_steps import cut_in_steps
 from saikei.search.listeners import json_lines, mlflow, tensorboard
 from saikei.search.optimize import optimize
 from saikei.search.result import Front, Result
@@ -12,6 +13,7 @@ __all__ = [
     "Front",
     "Result",
     "Run",
+    "cut_in_steps",
     "json_lines",
     "mlflow",
     "optimize",

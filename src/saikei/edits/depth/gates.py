@@ -51,26 +51,6 @@ class Gate(keras.layers.Layer):
         return previous_mask[0] if isinstance(previous_mask, (list, tuple)) else previous_mask
 
 
-class CosineDistance(keras.layers.Layer):
-    """1 − cos of the angle between two tensors of a sample, `(batch,)`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-
-    def call(self, inputs: Any) -> Any:
-        """Compare them, all their numbers as one vector."""
-        given, taken = (
-            ops.cast(ops.reshape(tensor, (ops.shape(tensor)[0], -1)), "float32")
-            for tensor in inputs
-        )
-        lengths = ops.norm(given, axis=-1) * ops.norm(taken, axis=-1)
-        return 1 - ops.sum(given * taken, axis=-1) / ops.maximum(lengths, 1e-30)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        """No mask, as the output has no steps."""
-
-
 class GatedModel:
     """Runs a graph with some of its units bypassed, without building it again.
 
@@ -78,38 +58,26 @@ class GatedModel:
         graph: The graph to run.
         around: For each tensor that can be bypassed, the earlier tensor that replaces it.
         inputs: The inputs of the samples, nested as the graph nests its inputs.
-        distances: Whether to measure the distance of each such tensor to its replacement.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        around: Mapping[TensorRef, TensorRef],
-        inputs: Any,
-        distances: bool = False,
-    ) -> None:
+    def __init__(self, graph: Graph, around: Mapping[TensorRef, TensorRef], inputs: Any) -> None:
         self._inputs = inputs
         self._gates: dict[TensorRef, str] = {}
         self._around = dict(around)
-        self._outputs = len(graph.output_refs())
-        gated = self._with_gates(graph, distances)
+        gated = self._with_gates(graph)
         self._model = build(gated)
         self._layers = layers_of(gated, self._model)
 
-    def run(self, shut: Collection[TensorRef]) -> tuple[list[Array], dict[TensorRef, float]]:
-        """The model's outputs, flattened, and the mean distances where they are measured."""
+    def run(self, shut: Collection[TensorRef]) -> list[Array]:
+        """The model's outputs, flattened."""
         for ref, name in self._gates.items():
             self._layers[name].open.assign(0.0 if ref in shut else 1.0)
-        given = tree.flatten(self._inputs)
-        predicted = predict_arrays(self._model, given, BATCH)
-        found = [to_floats(output) for output in tree.flatten(predicted)]
-        measured = zip(self._gates, found[self._outputs :], strict=False)
-        return found[: self._outputs], {ref: float(np.mean(far)) for ref, far in measured}
+        predicted = predict_arrays(self._model, tree.flatten(self._inputs), BATCH)
+        return [to_floats(output) for output in tree.flatten(predicted)]
 
-    def _with_gates(self, graph: Graph, distances: bool) -> Graph:
+    def _with_gates(self, graph: Graph) -> Graph:
         """The graph with a gate after each tensor that can be bypassed."""
         writer = _Writer(graph)
-        measured: list[TensorRef] = []
         for index, call in enumerate(graph.calls):
             writer.copy(index)
             for position, spec in enumerate(call.outputs):
@@ -117,12 +85,10 @@ class GatedModel:
                 if ref not in self._around:
                     continue
                 pair = [writer.moved[ref], writer.moved[self._around[ref]]]
-                if distances:
-                    measured.append(writer.append("distance", CosineDistance(), pair, _DISTANCE))
                 gate = Gate(dtype=_policy(spec.dtype))
                 writer.moved[ref] = writer.append("gate", gate, pair, spec, open=np.ones(()))
                 self._gates[ref] = writer.last
-        return writer.graph(measured)
+        return writer.graph()
 
 
 class _Writer:
@@ -160,15 +126,12 @@ class _Writer:
         self._calls.append(Call(unused, (refs,), {}, (spec,)))
         return TensorRef(len(self._calls) - 1, 0)
 
-    def graph(self, also: list[TensorRef]) -> Graph:
-        """The new graph, with more outputs after the old ones."""
+    def graph(self) -> Graph:
+        """The new graph."""
         inputs = [self.moved[ref] for ref in self._graph.input_refs()]
         outputs = [self.moved[ref] for ref in self._graph.output_refs()]
         name = self._graph.name
-        return Graph(name, self._operations, tuple(self._calls), inputs, outputs + also)
-
-
-_DISTANCE = TensorSpec((None,), "float32")
+        return Graph(name, self._operations, tuple(self._calls), inputs, outputs)
 
 
 def _policy(dtype: str) -> str:

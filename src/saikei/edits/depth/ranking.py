@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from saikei.calibration.affordable import fewer
+from saikei.calibration.parts import Parts
 from saikei.calibration.samples import Samples, calibration_samples
 from saikei.edits.depth.branch_energy import branch_shares
 from saikei.edits.depth.gates import Array, GatedModel
@@ -60,18 +61,45 @@ class ByWeights(Ranking):
 class ByInfluence(Ranking):
     """Block influence: 1 − cos between a unit's output and the tensor that replaces it.
 
-    Men et al., ShortGPT, 2024; the angle is between all numbers of a sample. Measured again
-    when units are gone.
+    Men et al., ShortGPT, 2024; the angle is between all numbers of a sample. All units are measured
+    in one run of the samples, which ends at the last unit.
     """
 
     def __init__(self, graph: Graph, units: Sequence[Unit], data: Any) -> None:
-        inputs = fewer(graph, calibration_samples(graph, data, SAMPLES), 4).inputs
-        self._model = GatedModel(graph, _gates(units), inputs, distances=True)
+        pairs = {unit.name: _ends(unit.around) for unit in units}
+        refs = [ref for ends in pairs.values() for pair in ends for ref in pair]
+        until = max(ref.call for ref in refs) + 1
+        inputs = fewer(graph, calibration_samples(graph, data, SAMPLES), 4, until).inputs
+        parts = Parts(graph, inputs, (), refs)
+        self._found = dict.fromkeys(pairs, 0.0)
+        for rows, run in parts.before(until):
+            share = (rows.stop - rows.start) / parts.samples
+            for name, ends in pairs.items():
+                far = sum(_angle(*(run.value(ref).array for ref in pair)) for pair in ends)
+                self._found[name] += share * far
 
     def scores(self, units: Sequence[Unit], gone: Collection[TensorRef]) -> list[float | None]:
-        """The sum over the outputs of each unit."""
-        _, distances = self._model.run(gone)
-        return [sum(distances[ref] for ref in unit.around if ref not in gone) for unit in units]
+        """The influences in the whole model, whatever is gone."""
+        return [self._found[unit.name] for unit in units]
+
+
+def _ends(around: Mapping[TensorRef, TensorRef]) -> list[tuple[TensorRef, TensorRef]]:
+    """The tensors that a unit gives to others, and what replaces each of them."""
+    pairs = []
+    for given, taken in around.items():
+        if given not in around.values():
+            while taken in around:
+                taken = around[taken]
+            pairs.append((given, taken))
+    return pairs
+
+
+def _angle(given: Array, taken: Array) -> float:
+    """1 − cos between two tensors of a sample; the mean over samples."""
+    one, other = (to_floats(array).reshape(len(array), -1) for array in (given, taken))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    cosines = np.einsum("ij,ij->i", one, other) / np.maximum(lengths, 1e-30)
+    return float(np.mean(1 - cosines))
 
 
 class _ByTrial(Ranking):
@@ -82,7 +110,7 @@ class _ByTrial(Ranking):
         samples = fewer(graph, calibration_samples(graph, data, SAMPLES), 8)
         samples = _for_trials(graph, samples, len(units))
         self._model = GatedModel(graph, _gates(units), samples.inputs)
-        self._before, _ = self._model.run(())
+        self._before = self._model.run(())
         self._tried: dict[frozenset[TensorRef], float] = {}
         self._marks = graph.marks
         self._start(samples)
@@ -99,7 +127,7 @@ class _ByTrial(Ranking):
         trials = [frozenset({*gone, *unit.around}) for unit in units]
         for shut in trials:
             if shut not in self._tried:
-                self._tried[shut] = self._harm(self._model.run(shut)[0])
+                self._tried[shut] = self._harm(self._model.run(shut))
         return [self._tried[shut] for shut in trials]
 
 
