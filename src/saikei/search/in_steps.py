@@ -77,7 +77,7 @@ def cut_in_steps(
     for step in range(1, steps + 1):
         limits = _limits(budget, whole, step / steps)
         if not limits.fits(_counts(edit, current, calibration), whole):
-            smaller = replace(edit, **{name: limits})
+            smaller = replace(edit, **{name: limits})  # type: ignore[type-var]
             current = smaller(current, calibration)
         elif current is model:
             # A step before may have left less than it was to leave; the first one changes nothing.
