@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from saikei.merging import merge_files
     from saikei.rules import Rule, register_rule
     from saikei.scoring import evaluate
-    from saikei.search import cut_in_steps, optimize
+    from saikei.search import optimize
+    from saikei.search.in_steps import cut_in_steps
     from saikei.training import cross_fit, declare_training_rows, fit
 
 __all__ = [
