@@ -107,7 +107,10 @@ def test_without_the_package_the_extra_is_named(
 def test_the_command_line_writes_an_int8_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    convolutional().save(tmp_path / "model.keras")
+    # A Sequential model that is loaded does not know its outputs.
+    keras.Sequential([keras.Input((8, 8, 2)), *convolutional().layers[1:]]).save(
+        tmp_path / "model.keras"
+    )
     x = np.random.default_rng(0).normal(size=(20, 8, 8, 2)).astype("float32")
     np.savez(tmp_path / "data.npz", x_train=x, y_train=np.zeros(20, "int64"))
     made = tmp_path / "small.tflite"
@@ -115,6 +118,7 @@ def test_the_command_line_writes_an_int8_file(
     assert main([*command, "--data", str(tmp_path / "data.npz"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["bytes"] == made.stat().st_size
+    assert shown["milliseconds"] > 0
     assert shown["file"]["n"] == shown["model"]["n"] == 20
     assert shown["file"]["value"] == pytest.approx(shown["model"]["value"], abs=0.2)
     for wrong in ([*command, "--overwrite"], [*command, "--format", "onnx"]):

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 from keras import tree
 
+from saikei.costs import machine
 from saikei.errors import InputError, WorkError, in_one_line
-from saikei.exporting.check import trial
+from saikei.exporting.check import milliseconds, trial
 from saikei.exporting.export import ENDINGS, export_model
 from saikei.exporting.runtimes import Run, litert_samples, open_litert
 from saikei.hub import without_preprocessor
@@ -40,20 +41,30 @@ class Int8File:
         bytes: The size of the file in bytes.
         run: A function that predicts with the file, in LiteRT's own interpreter: inputs as the
             model takes them, outputs flattened to a list.
+        milliseconds: Median time of one sample in LiteRT, on this machine.
     """
 
     path: Path
     bytes: int
     run: Run = field(repr=False)
+    milliseconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Path and size as values that fit into JSON."""
-        return {"out": str(self.path), "format": "litert", "dtype": "int8", "bytes": self.bytes}
+        """Path, size and time as values that fit into JSON."""
+        return {
+            "out": str(self.path),
+            "format": "litert",
+            "dtype": "int8",
+            "bytes": self.bytes,
+            "milliseconds": self.milliseconds,
+            "machine": machine(),
+        }
 
     def __str__(self) -> str:
         return (
-            f"{self.path}: litert with int8 weights and activations, {self.bytes:,} bytes. Its "
-            "outputs differ from the model's, so score it on data of your own before you ship it."
+            f"{self.path}: litert with int8 weights and activations, {self.bytes:,} bytes; "
+            f"{self.milliseconds:.3g} ms for one sample on {machine()}. Its outputs differ from the "
+            "model's, so score it on other data before you ship it."
         )
 
 
@@ -86,7 +97,8 @@ def export_int8(
         export_model(model, float_file, "litert", inputs)
         content = _quantized(model, float_file, inputs)
     write_whole(path, lambda draft: draft.write_bytes(content))
-    return Int8File(path, len(content), open_litert(path, model))
+    run = open_litert(path, model)
+    return Int8File(path, len(content), run, milliseconds(run, inputs))
 
 
 def compare_scores(

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from keras import tree
 
 from saikei.batches import own_inputs
+from saikei.graph.internals import structures
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # Inputs as the model takes them, the names of these, flattened; outputs as the model gives them,
@@ -99,7 +101,9 @@ def open_openvino(path: Path, model: Any) -> Run:
     """An OpenVINO file, by OpenVINO."""
     import openvino
 
-    compiled = openvino.compile_model(str(path), "CPU")
+    # Some processors would compute in half precision, and the file holds float32.
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.compile_model(str(path), "CPU", exact)
     taken = [next(iter(one.get_names()), "") for one in compiled.inputs]
 
     def run(inputs: Any) -> list[Array]:
@@ -177,7 +181,8 @@ def _by_name(model: Any, inputs: Any, names: Sequence[str]) -> dict[str, Array]:
 
 def _ordered(outputs: Mapping[str, Any], model: Any, names: Sequence[str]) -> list[Array]:
     """The outputs as the model gives them, flattened: by name where it gives a dictionary."""
-    struct = model.output
+    # A Sequential model that was loaded has no `output`.
+    struct = structures(model)[1] if isinstance(model, keras.Sequential) else model.output
     if isinstance(struct, dict) and set(struct) == set(names):
         names = [str(path[-1]) for path, _ in tree.flatten_with_path(struct)]
     return [np.asarray(outputs[name]) for name in names]

@@ -52,11 +52,16 @@ def headline_of(run: Run, chosen: Candidate, baseline: Candidate) -> Headline:
         f"{_capital(validation.name)} {'; '.join(parts)}. "
         f"It costs {share} of the MACs and {params} of the parameters of the original"
         f"{f', for inputs of {sizes_text(run)}' if run.settings.sizes else ''}."
-        f"{_more(chosen, baseline)}"
+        f"{_more(chosen, baseline)}{_unlabelled(run)}"
     )
     topics = (WHAT_TO_SHIP, CLASS_OF_RESULT)
     reasons = [decision.reason for decision in run.decisions if decision.topic in topics]
     return Headline(chosen.name, kind_text(chosen), sentence, " ".join(reasons))
+
+
+def _unlabelled(run: Run) -> str:
+    """A sentence on what scores mean where the data had no labels."""
+    return "".join(f" {d.reason}" for d in run.decisions if d.topic == "labels")
 
 
 def _more(chosen: Candidate, baseline: Candidate) -> str:
