@@ -63,8 +63,8 @@ class Int8File:
     def __str__(self) -> str:
         return (
             f"{self.path}: litert with int8 weights and activations, {self.bytes:,} bytes; "
-            f"{self.milliseconds:.3g} ms for one sample on {machine()}. Its outputs differ from the "
-            "model's, so score it on other data before you ship it."
+            f"{self.milliseconds:.3g} ms for one sample on {machine()}. Its outputs differ from "
+            "those of the model, so score it on other data before you ship it."
         )
 
 
