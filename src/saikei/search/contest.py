@@ -11,15 +11,13 @@ import keras
 import numpy as np
 from scipy import stats
 
-from saikei.batches import as_arrays
 from saikei.budget import Budget
-from saikei.errors import DataError, WorkError
+from saikei.errors import WorkError
 from saikei.executors import TaskFailure
 from saikei.runs import numbers
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import cost_axis, goodness
 from saikei.runs.record import Decision, EffortRecord
-from saikei.scoring.observed import held_out
 from saikei.search.compose import Ensemble, Member, ensembles, gains, teacher
 from saikei.search.compose.spend import Limits
 from saikei.search.context import RunContext
@@ -55,8 +53,6 @@ _NO_RIVALS = Decision(
     "Whether the winner's weights were worth keeping was not examined beyond the race: rivals=True "
     "trains its structure from fresh weights, for its epochs and for those of the whole search.",
 )
-# Rows of the training data that show whether a given model was trained on it.
-_TRAINING_ROWS = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,23 +304,8 @@ class Contest:
             whole=context.whole,
             gauge=context.gauge,
             losses={one.name: one.validation.loss for one in context.originals.candidates},
-            training_losses=self._training_losses() if long else {},
+            training_losses=context.training_losses if long else {},
         )
-
-    def _training_losses(self) -> dict[str, float]:
-        """The loss of each given model on some rows of the training data, where these count."""
-        context = self.context
-        arrays = as_arrays(context.calibration, "train")
-        if arrays is None:
-            return {}
-        rows = np.random.default_rng(context.seed).permutation(len(arrays))[:_TRAINING_ROWS]
-        some = arrays.take(np.sort(rows))
-        try:
-            judge = held_out(next(iter(context.models.values())), some.parts)
-        except DataError:
-            # None of these rows counts.
-            return {}
-        return {name: judge.loss(judge.predict(model)) for name, model in context.models.items()}
 
     def _driver(self, shared: Shared) -> Driver:
         folder = self.context.folder.rungs

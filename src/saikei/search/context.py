@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import ceil
 from typing import Any
 
 import keras
+import numpy as np
 
+from saikei.batches import as_arrays
 from saikei.budget import Budget, Costs
 from saikei.distilling.stored_teacher import StoredTeacher
+from saikei.errors import DataError
 from saikei.executors import Executor
 from saikei.exporting import int8_available
 from saikei.runs.candidate import Cost
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.observed import held_out
 from saikei.search.folder import RunFolder
 from saikei.search.gauge import Gauge
 from saikei.search.methods import Methods
 from saikei.search.originals import Originals, input_names
+from saikei.search.race import has_learned
 
 # What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
 # What it takes is measured on the file.
 INT8_SHARE = 0.3
 # The share of a limit on latency that structures are found for.
 LATENCY_MARGIN = 0.9
+# Rows of the training data that show whether a given model was trained on it.
+TRAINING_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,27 @@ class RunContext:
         """Whether the budget asks for less than the original costs, in any limit."""
         whole, limits = self.whole, self.budget.limits(self.whole)
         return any(limit < self.budget.cost(whole, name) for name, limit in limits.items())
+
+    @cached_property
+    def training_losses(self) -> Mapping[str, float]:
+        """The loss of each given model on some rows of the training data; empty if none counts."""
+        arrays = as_arrays(self.calibration, "train")
+        if arrays is None:
+            return {}
+        rows = np.random.default_rng(self.seed).permutation(len(arrays))[:TRAINING_ROWS]
+        some = arrays.take(np.sort(rows))
+        try:
+            judge = held_out(next(iter(self.models.values())), some.parts)
+        except DataError:
+            # None of these rows counts.
+            return {}
+        return {name: judge.loss(judge.predict(model)) for name, model in self.models.items()}
+
+    @property
+    def learned(self) -> bool:
+        """Whether the best given model has learned from this training data; see `has_learned`."""
+        best = self.originals.baseline
+        return has_learned(self.training_losses.get(best.name), best.validation.loss)
 
     @property
     def losses(self) -> Any:

@@ -50,7 +50,7 @@ from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from several: the best one; and, where no
 # savings are asked for, the given one.
-STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 1 / 3
+STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 1 / 2
 # Families of which each keeps a candidate until the third rung.
 MOST_FAMILIES = 4
 
@@ -209,19 +209,22 @@ class _Search:
         context, events = self.context, self.events
         self.structures = find_structures(context, events, self.asked.uniform)
         fuses, effort = bool(context.methods.fusions), self.asked.effort
-        student = round(FURTHER_SHARE * effort)
-        if context.saves:
-            student = round(STUDENT_SHARE * effort) if fuses else 0
+        entries, space = self.structures.entries, self.space
+        student = round(STUDENT_SHARE * effort) if fuses else 0
+        if not context.saves:
+            student = round(FURTHER_SHARE * effort) if entries else effort
+            # More epochs on rows that a network knows by heart teach it nothing, mixed ones do.
+            space = replace(space, mixes=context.learned)
         series = round(STUDENT_SHARE * effort) if BOOST in context.methods.fusions else 0
-        families = len({one.family for one in self.structures.entries} - {"fresh"})
+        families = len({one.family for one in entries} - {"fresh"})
         schedule = Schedule.of(
-            effort - student - series,
+            max(1, effort - student - series),
             min(families, MOST_FAMILIES),
             finalists(context.budget, context.whole, context.methods.fusions),
             self.asked.rivals,
         )
-        self.contest = Contest(context, schedule, self.space, events)
-        self.decisions += self.contest.run(self.structures.entries, self.asked.repeats)
+        self.contest = Contest(context, schedule, space, events)
+        self.decisions += self.contest.run(entries, self.asked.repeats)
         if fuses:
             self._compose()
             if BOOST in context.methods.fusions:

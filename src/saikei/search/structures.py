@@ -179,7 +179,9 @@ def _in_turns(lists: Sequence[Sequence[Entry]]) -> list[Entry]:
 
 
 def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -> list[Entry]:
-    usable = [s for s in structures if s.family in _FAMILIES]
+    # Where nothing is to be saved, the given structure is trained on after the race.
+    barred = () if context.saves else ("as given",)
+    usable = [s for s in structures if s.family in _FAMILIES and s.family not in barred]
     ordered = sorted(usable, key=lambda s: (_FAMILIES.index(s.family), s.name))
     first: dict[float, Structure] = {}
     for one in ordered:

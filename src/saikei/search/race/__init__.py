@@ -4,7 +4,7 @@ from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value
 from saikei.search.race.race import RIVAL, RaceResult, Step, race, race_repeats, race_rivals
-from saikei.search.race.rung import LONG, Shared, run_rung, trained
+from saikei.search.race.rung import LONG, Shared, has_learned, run_rung, trained
 from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, finalists
 from saikei.search.race.settings import Space, space_of
 
@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "Value",
     "finalists",
+    "has_learned",
     "race",
     "race_repeats",
     "race_rivals",

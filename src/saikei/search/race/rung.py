@@ -224,9 +224,17 @@ def _with_rate_of_fresh(
 
 
 def _learned(shared: Shared, parent: str) -> bool:
-    """Whether a given model has learned from this training data rather than from other data."""
-    held_out = shared.losses.get(parent, 0.0)
-    return shared.training_losses.get(parent, math.inf) < _LEARNED * held_out
+    return has_learned(shared.training_losses.get(parent), shared.losses.get(parent, 0.0))
+
+
+def has_learned(training: float | None, held_out: float) -> bool:
+    """Whether a given model has learned from this training data rather than from other data.
+
+    Args:
+        training: Its loss on rows of the training data; `None` if it is unknown.
+        held_out: Its loss on validation.
+    """
+    return training is not None and training < _LEARNED * held_out
 
 
 def _damage(shared: Shared, parent: str, outputs: Outputs) -> float:

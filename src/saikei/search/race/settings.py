@@ -26,6 +26,7 @@ FRESH_TO_CARRIED = 5
 MOST_RATE = 1e-2
 TEMPERATURE = 2.0
 ALPHA = 0.5
+MIXUP = 0.2
 
 NAMES = tuple(one.name for one in fields(TrainingSettings))
 # SGD's rates are larger than Adam's by about so much.
@@ -50,13 +51,13 @@ _RANGES: Mapping[str, Any] = {
     "temperature": (1.0, 8.0),
     "alpha": (0.1, 0.9),
     "label_smoothing": [0.0, 0.05, 0.1],
-    "mixup": [0.0, 0.2],
+    "mixup": [0.0, MIXUP],
 }
 _VARIANTS: Sequence[Mapping[str, Any]] = (
     {"learning_rate": 2 * LEARNING_RATE},
     {"label_smoothing": 0.1},
     {"learning_rate": LEARNING_RATE / 3, "alpha": 0.3},
-    {"mixup": 0.2},
+    {"mixup": MIXUP},
 )
 
 
@@ -68,11 +69,13 @@ class Space:
         ranges: The distribution of each setting that varies, by name.
         fixed: The value of each setting that does not.
         given: Names of the settings that the user chose; they are taken as they are.
+        mixes: Whether the good settings, which are tried first, mix rows.
     """
 
     ranges: Mapping[str, BaseDistribution] = field(repr=False)
     fixed: Mapping[str, Any]
     given: frozenset[str] = frozenset()
+    mixes: bool = False
 
     @property
     def raises_rate(self) -> bool:
@@ -85,7 +88,8 @@ class Space:
         Args:
             count: Number of candidates of the first generation.
         """
-        good = {name: self._nearest(name, _FIRST.get(name)) for name in self.ranges}
+        usual = {**_FIRST, "mixup": MIXUP} if self.mixes else _FIRST
+        good = {name: self._nearest(name, usual.get(name)) for name in self.ranges}
         others = [
             {name: self._nearest(name, value) for name, value in one.items() if name in good}
             for one in _VARIANTS
