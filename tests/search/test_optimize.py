@@ -20,7 +20,16 @@ from saikei.runs import Run
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import pareto_front
 from saikei.search import Result
-from tests.search.small import BUDGET, EFFORT, convolutional, data, dense, search, state_of
+from tests.search.small import (
+    BUDGET,
+    EFFORT,
+    LEAST,
+    convolutional,
+    data,
+    dense,
+    search,
+    state_of,
+)
 
 
 class Finished:
@@ -242,6 +251,22 @@ def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_influence(
     for name in stored:
         ours, theirs = (np.load(folder / name) for folder in (again.folder, finished.folder))
         np.testing.assert_array_equal(ours["arr_0"], theirs["arr_0"])
+
+
+def test_where_nothing_is_to_be_saved_the_given_model_is_trained_on(tmp_path: Path) -> None:
+    # With one epoch for the cut structures, and all fusions.
+    asked = {**LEAST, "budget": sk.Budget(macs=1.0), "methods": ["prune", "average"]}
+    result = search(dense(), tmp_path / "run", **asked)
+    run, given = result.run, result.baseline
+    further = run.candidate("trained-further")
+    assert (further.parent, further.recipe, further.cost.macs) == (given.name, None, given.cost.macs)
+    assert further.training is not None
+    assert further.training.epochs == 2
+    assert sum(one.epochs for one in run.effort) == LEAST["effort"]
+    assert "as given" not in {c.family for c in run.candidates}
+    (taught,) = (d for d in run.decisions if d.topic == "teacher of trained-further")
+    assert "It was trained on for 2 epochs" in taught.reason
+    assert any(d.topic == "rivals from fresh weights" for d in run.decisions)
 
 
 def test_a_finished_run_is_read_and_not_done_again(finished: Finished) -> None:

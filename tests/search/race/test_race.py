@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from saikei.search.race import (
     RungResult,
     RungTask,
     Schedule,
+    Space,
     finalists,
     race,
     race_repeats,
@@ -294,6 +295,17 @@ def test_a_long_race_keeps_three_families_to_the_third_rung() -> None:
     assert SCHEDULE.rungs[2].places == 3
     with pytest.raises(InputError, match="effort=0: give a whole number from 1"):
         Schedule.of(0)
+
+
+def test_rows_are_mixed_first_only_where_that_is_good_and_may_vary() -> None:
+    def first(space: Space) -> Any:
+        return replace(space, mixes=True).first(1)[0].get("mixup")
+
+    assert first(space_of(None)) == 0.2
+    assert space_of(None).first(1)[0]["mixup"] == 0.0
+    assert first(space_of({"mixup": [0.0, 0.4]})) == 0.0
+    assert first(space_of({"mixup": 0.0})) is None
+    assert first(space_of(None, obstacles={"mixup": "needs arrays"})) is None
 
 
 def test_settings_in_plain_python() -> None:
