@@ -1,7 +1,8 @@
 """Arguments are checked against the type hints of the function or class that takes them.
 
 Only types are checked. Which values are allowed is checked where they are used, and so are models
-and data, which come in many forms.
+and data, which come in many forms. NumPy is imported when it is needed, so that the command line
+answers at once.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
-
-import numpy as np
 
 from saikei.errors import InputError
 
@@ -124,6 +123,8 @@ def plain(value: Any, hint: Any) -> Any:
         value: The value of an argument.
         hint: Its type hint.
     """
+    import numpy as np
+
     if isinstance(value, np.generic):
         return value.item()
     for kind in alternatives(hint):
@@ -163,6 +164,8 @@ def fits(hint: Any, value: object) -> bool:
         hint: A type hint that is resolved.
         value: Any object.
     """
+    import numpy as np
+
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(one, value) for one in inner)
@@ -182,6 +185,8 @@ def fits(hint: Any, value: object) -> bool:
 
 
 def _is_of(kind: Any, value: object) -> bool:
+    import numpy as np
+
     if kind is bool:
         return isinstance(value, (bool, np.bool_)) or (type(value) is int and value in (0, 1))
     if kind in (int, float):

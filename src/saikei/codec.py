@@ -2,7 +2,8 @@
 
 Arguments (of an edit, a fusion, a budget) derive from `Jsonable`: their constructors check the
 values, and what has a default may be left out. Results derive from `ToDict`. Records of a search
-are read by `from_jsonable`, which checks every type and every field.
+are read by `from_jsonable`, which checks every type and every field. NumPy is imported when it is
+needed, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, TypeVar
-
-import numpy as np
 
 from saikei.arguments import Checked, alternatives, hints_of
 from saikei.errors import InputError
@@ -162,6 +161,8 @@ def to_jsonable(value: Any) -> Any:
         value: A dataclass, a mapping with text keys, a sequence, an array, a path, a scalar or
             `None`.
     """
+    import numpy as np
+
     if isinstance(value, ToDict):
         return value.to_dict()
     if isinstance(value, (np.ndarray, np.generic)):

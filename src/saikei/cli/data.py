@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import typer
 
 from saikei.cli.options import refuse_typed
@@ -54,6 +53,7 @@ def read_data(
         labels: Whether the data must have labels; those of a language model are in its texts.
     """
     import keras
+    import numpy as np
 
     from saikei.batches import need_labels
     from saikei.hub import task_data

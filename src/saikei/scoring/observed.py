@@ -54,7 +54,7 @@ def observe(
             f"metric={metric!r} is for one output, and model '{model.name}' has {len(tasks)}: "
             "leave it out for the summed loss."
         )
-    if metric == "nats" and tasks[0].kind == "multiclass":
+    if isinstance(metric, str) and metric == "nats" and tasks[0].kind == "multiclass":
         return Labelled(tasks, labels, nats=True), predicted.outputs
     return Labelled(tasks, labels, metric=find_metric(metric, tasks[0])), predicted.outputs
 
