@@ -27,8 +27,8 @@ class LinearForm(ABC):
     """
 
     @abstractmethod
-    def features(self, inputs: Array, rows: Rows) -> Matrix:
-        """Features of the chosen rows, `(systems, rows, features)`."""
+    def features(self, inputs: Array, rows: Rows) -> Array:
+        """Features of the chosen rows, `(systems, rows, features)`, in the dtype of the inputs."""
 
     @abstractmethod
     def channels_last(self, outputs: Array) -> Array:
@@ -111,8 +111,8 @@ def _with_numbers(weight: Weight, array: Matrix) -> Weight:
 
 @dataclass(frozen=True)
 class _Dense(LinearForm):
-    def features(self, inputs: Array, rows: Rows) -> Matrix:
-        return inputs.reshape(-1, inputs.shape[-1])[rows].astype(np.float64)[None]
+    def features(self, inputs: Array, rows: Rows) -> Array:
+        return inputs.reshape(-1, inputs.shape[-1])[rows][None]
 
     def channels_last(self, outputs: Array) -> Array:
         return outputs
@@ -134,10 +134,10 @@ class _Einsum(LinearForm):
     made_out: tuple[int, ...]
     kernel_order: tuple[int, ...]
 
-    def features(self, inputs: Array, rows: Rows) -> Matrix:
+    def features(self, inputs: Array, rows: Rows) -> Array:
         moved = inputs.transpose(*self.batch_in, *self.summed_in)
         size = int(np.prod(moved.shape[len(self.batch_in) :]))
-        return moved.reshape(-1, size)[rows].astype(np.float64)[None]
+        return moved.reshape(-1, size)[rows][None]
 
     def channels_last(self, outputs: Array) -> Array:
         moved = outputs.transpose(*self.batch_out, *self.made_out)
@@ -198,14 +198,14 @@ class _Conv(LinearForm):
     def systems(self) -> int:
         return self.groups
 
-    def features(self, inputs: Array, rows: Rows) -> Matrix:
+    def features(self, inputs: Array, rows: Rows) -> Array:
         given = self.channels_last(inputs)
         sizes = given.shape[1:-1]
         sample, *position = np.unravel_index(rows, (len(given), *self._positions(sizes)))
         pads = self._pads(sizes)
         starts = [p * s - pad[0] for p, s, pad in zip(position, self.strides, pads, strict=True)]
         offsets = list(itertools.product(*map(range, self.size)))
-        patches = np.zeros((len(rows), len(offsets), given.shape[-1]))
+        patches = np.zeros((len(rows), len(offsets), given.shape[-1]), dtype=given.dtype)
         for tap, offset in enumerate(offsets):
             index = [
                 start + o * d for start, o, d in zip(starts, offset, self.dilation, strict=True)

@@ -274,7 +274,7 @@ def fit_linear(
     for given, wanted, rows, held in _row_blocks(form, parts, features, samples):
         goal = form.outputs(wanted, rows)
         scale += float(np.square(goal).sum())
-        x = form.features(given, rows)
+        x = form.features(given, rows).astype(np.float64)
         sums[held].add(x, goal - (x @ matrix + bias))
         dtype = wanted.dtype
     right = max(RIGHT, rounding(dtype) if is_half(dtype) else 0.0)

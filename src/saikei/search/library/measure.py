@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -51,6 +52,33 @@ class Shared:
     tasks: tuple[Task, ...]
     labels: tuple[Labels, ...]
 
+    @cached_property
+    def original(self) -> Original:
+        """The model, read once for all tasks of a process."""
+        graph = replace(read(self.model), sizes=dict(self.sizes))
+        macs = _macs(ChannelMap.of_whole(graph))
+        return Original(map_channels(graph), macs, Layers(graph), Parts(graph, macs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The original, read, and what is made for computing it.
+
+    Args:
+        channel_map: Its graph with its channels.
+        macs: Multiply-accumulates of each call.
+        layers: Its layers.
+        parts: Its compiled parts.
+    """
+
+    channel_map: ChannelMap
+    macs: list[int]
+    layers: Layers
+    parts: Parts
+
 
 @dataclass(frozen=True)
 class SiteTask:
@@ -93,26 +121,24 @@ def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
         shared: The model and the rows.
         task: The choices.
     """
-    graph = replace(read(shared.model), sizes=dict(shared.sizes))
-    channel_map = map_channels(graph)
     found: dict[int, Measured | LeftOut] = {}
     variants: list[_Variant] = []
     for number, choice in enumerate(task.choices):
         try:
-            variants.append(_applied(channel_map, number, choice))
+            variants.append(_applied(shared.original.channel_map, number, choice))
         except SaikeiError as error:
             found[number] = LeftOut(choice[-1], in_one_line(error))
-    original = _Original(graph, shared)
+    running = _Running(shared)
     for variant in sorted(variants, key=lambda one: one.at):
         option = task.choices[variant.number][-1]
         try:
-            loss, error_of_loss = original.measure(variant)
+            loss, error_of_loss = running.measure(variant)
         except SaikeiError as error:
             found[variant.number] = LeftOut(option, in_one_line(error))
             continue
         costs = count_costs(variant.counted)
         found[variant.number] = Measured(option, loss, error_of_loss, costs)
-    return SiteResult(tuple(found[number] for number in range(len(task.choices))), original.passes)
+    return SiteResult(tuple(found[number] for number in range(len(task.choices))), running.passes)
 
 
 def _applied(original: ChannelMap, number: int, choice: Sequence[Option]) -> _Variant:
@@ -129,16 +155,15 @@ def _applied(original: ChannelMap, number: int, choice: Sequence[Option]) -> _Va
     return _Variant(number, changed, kept, at, ChannelMap.of_whole(changed))
 
 
-class _Original:
+class _Running:
     """The original on all rows, run as far as the change that is measured."""
 
-    def __init__(self, graph: Graph, shared: Shared) -> None:
-        self._graph, self._shared = graph, shared
-        self._macs = _macs(ChannelMap.of_whole(graph))
+    def __init__(self, shared: Shared) -> None:
+        self._shared, original = shared, shared.original
+        self._graph = graph = original.channel_map.graph
+        self._macs, self._parts, self._layers = original.macs, original.parts, original.layers
         self._whole = max(1, sum(self._macs))
-        self._parts = Parts(graph, self._macs)
         self._read = {0: shared.inputs}
-        self._layers = Layers(graph)
         self._run = Run(graph, shared.inputs, layers=self._layers)
         self._targets = Targets(graph, self._inputs(slice(shared.fit)), self._layers, self._begun)
         self._next = 0

@@ -40,7 +40,6 @@ RIGHT = 1e-5
 FEW = 16
 
 Array = NDArray[Any]
-Matrix = NDArray[np.float64]
 
 
 class Targets:
@@ -161,7 +160,7 @@ def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
         kept: Where the change left out channels, which are left, by operation.
         targets: What the original gives.
     """
-    fitted, end = 0, at
+    tried, end = 0, at
     most = layers_to_refit(run.graph)
     tied = Counter(w.key for op in run.graph.operations.values() for w in op.weights.values())
     counts = Counter(call.operation for call in run.graph.calls)
@@ -183,10 +182,11 @@ def refit_nearby(run: Run, at: int, kept: Kept, targets: Targets) -> Refitted:
         if found is None:
             run.advance(index)
             continue
-        run.replace(found)
-        end = index + 1
-        fitted += operation.kind != "BatchNormalization"
-        if fitted == most:
+        tried += operation.kind != "BatchNormalization"
+        if found is not operation:
+            run.replace(found)
+            end = index + 1
+        if tried == most:
             break
         run.advance(index)
     return Refitted(run.graph, max(end - at, 0))
@@ -210,7 +210,7 @@ def _kept_shape(shape: tuple[int | None, ...], masks: Any) -> tuple[int | None, 
 
 
 def _fitted(run: Run, index: int, wanted: Array | None) -> Operation | None:
-    """The layer fitted to what it should give; `None` where it is right, or gets no better."""
+    """The layer fitted to what it should give, itself if it gets no better; `None` if right."""
     call = run.graph.calls[index]
     operation = run.graph.operations[call.operation]
     if wanted is None:
@@ -246,57 +246,58 @@ def _fitted_linear(
     operation: Operation, form: LinearForm, given: Array, wanted: Array
 ) -> Operation | None:
     shape = form.channels_last(wanted).shape
-    matrix = form.matrix(operation)
+    matrix = form.matrix(operation).astype(np.float32)
     features = matrix.shape[1]
     limit = ROWS if features <= WIDE else ROWS_OF_WIDE
     rows = np.arange(int(np.prod(shape[:-1])))
     if len(rows) > limit:
         rows = np.sort(np.random.default_rng(0).choice(len(rows), limit, replace=False))
-    x, goal = form.features(given, rows), form.outputs(wanted, rows)
-    residuals = goal - (x @ matrix + form.bias(operation))
+    x = form.features(given, rows).astype(np.float32, copy=False)
+    goal = form.outputs(wanted, rows).astype(np.float32)
+    residuals = goal - (x @ matrix + form.bias(operation).astype(np.float32))
     if _right(residuals, goal):
         return None
     bias = "bias" in operation.weights
     changes = [_change(x[s], residuals[s], bias) for s in range(len(x))]
     if all(change is None for change in changes):
-        return None
+        return operation
     size = (features + 1, residuals.shape[2])
     stacked = np.stack([np.zeros(size) if change is None else change for change in changes])
     return form.changed(operation, stacked)
 
 
-def _change(x: Matrix, residuals: Matrix, intercept: bool) -> Matrix | None:
-    """What to add to weights `(features + 1, outputs)`; `None` where nothing does any good."""
+def _change(x: Array, residuals: Array, intercept: bool) -> Array | None:
+    """What to add to weights `(features + 1, outputs)`; `None` where nothing does any good.
+
+    Where there are more features than rows, the solution is a sum of rows.
+    Products are in float32: exact enough for these ridges, in half the time.
+    """
     held = np.arange(len(x)) % HELD_OUT == HELD_OUT - 1
-    mean, offset = (
-        (x[~held].mean(axis=0), residuals[~held].mean(axis=0))
-        if intercept
-        else (np.zeros(x.shape[1]), np.zeros(residuals.shape[1]))
-    )
+    mean, offset = np.zeros(x.shape[1], x.dtype), np.zeros(residuals.shape[1], x.dtype)
+    if intercept:
+        mean, offset = x[~held].mean(axis=0), residuals[~held].mean(axis=0)
     fit, goal = x[~held] - mean, residuals[~held] - offset
     check, wanted = x[held] - mean, residuals[held] - offset
     narrow = fit.shape[1] <= len(fit)
-    gram = fit.T @ fit if narrow else fit @ fit.T
+    gram = np.asarray(fit.T @ fit if narrow else fit @ fit.T, np.float64)
+    right, check = (fit.T @ goal, check) if narrow else (goal, check @ fit.T)
     scale = float(np.trace(gram)) / max(len(gram), 1)
     best, least = None, float(np.square(residuals[held]).sum()) if len(wanted) else np.inf
-    for ridge in RIDGES:
-        if scale <= 0:
-            break
+    for ridge in RIDGES if scale > 0 else ():
         try:
             factor = cho_factor(gram + ridge * scale * np.eye(len(gram)), check_finite=False)
         except LinAlgError:
             continue
-        change = (
-            cho_solve(factor, fit.T @ goal, check_finite=False)
-            if narrow
-            else fit.T @ cho_solve(factor, goal, check_finite=False)
-        )
-        error = float(np.square(check @ change - wanted).sum()) if len(wanted) else 0.0
+        # There are fewer rows to check than outputs.
+        by_row = cho_solve(factor, check.T, check_finite=False).astype(x.dtype)
+        error = float(np.square(by_row.T @ right - wanted).sum()) if len(wanted) else 0.0
         if error < least:
-            best, least = change, error
+            best, least = factor, error
     if best is None:
         return None
-    return np.concatenate([best, (offset - mean @ best)[None]])
+    solved = cho_solve(best, right, check_finite=False).astype(x.dtype)
+    change = solved if narrow else fit.T @ solved
+    return np.concatenate([change, (offset - mean @ change)[None]])
 
 
 def first_difference(original: Graph, changed: Graph) -> int:
