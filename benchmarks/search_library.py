@@ -37,18 +37,20 @@ from saikei.costs import Counts, count_costs
 from saikei.costs.per_call import CallCosts, calls_of
 from saikei.datasets import digits
 from saikei.edits import PruneChannels
-from saikei.edits.base import edit_classes
 from saikei.edits.options import Option, stitch
 from saikei.graph import Graph, build, read
 from saikei.search.library import Library, Measured, build_library, measure_site
-from saikei.search.library.build_library import shared_for
+from saikei.search.library.build_library import options_of, shared_for
 from saikei.search.library.measure import SiteTask
+from saikei.search.library.parts import Parts
 from saikei.search.propose import Proposer, agreement, random_structures
 
 BUDGETS = np.linspace(0.1, 0.9, 20)
 ROWS = 256
 # Rows of an epoch whose forward passes a library is compared with.
 EPOCH = 10_000
+# Options of one run of neighbours, where not all are measured.
+TOGETHER = 6
 
 
 def main() -> None:
@@ -59,7 +61,9 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=50, help="random structures to measure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the small networks")
     parser.add_argument("--size", type=int, default=64, help="height and width of images")
-    parser.add_argument("--every", type=int, default=1, help="measure each n-th of its options")
+    parser.add_argument(
+        "--every", type=int, default=1, help="measure every n-th run of its options"
+    )
     arguments = parser.parse_args()
     for part in arguments.parts:
         parts[part](arguments)
@@ -167,10 +171,11 @@ def library_of_resnet(arguments: argparse.Namespace) -> None:
     print(f"ResNet50, {size}×{size}: forward passes of {EPOCH:,} rows {epoch:.0f} s", flush=True)
     begin = time.process_time()
     data, graph = (x[:256], y[:256]), read(model)
-    options = [o for kind in edit_classes().values() for o in kind.options(graph, data)]
+    options = options_of(graph, data)
     shared = shared_for(model, map_channels(graph), data, (x[256:], y[256:]), options)
     once = time.process_time() - begin
-    chosen = options[:: arguments.every]
+    # Neighbours share what comes before them, as in the tasks of a library.
+    chosen = [o for i, o in enumerate(options) if i // TOGETHER % arguments.every == 0]
     print(f"  {len(options)} options, made in {once:.0f} s", flush=True)
     begin = time.process_time()
     result = measure_site(shared, SiteTask(tuple((option,) for option in chosen)))
@@ -234,7 +239,9 @@ def share(arguments: argparse.Namespace) -> None:
     evaluating = ("evaluate", "predict", "predict_on_batch", "test_on_batch")
     counted = [(keras.Model, "fit", "training"), (keras.Model, "train_on_batch", "training")]
     counted += [(keras.Model, name, "evaluation") for name in evaluating]
-    counted += [(Run, name, "evaluation") for name in ("step", "advance", "peek", "outputs")]
+    computing = ("step", "advance", "peek", "outputs", "tensors")
+    counted += [(Run, name, "evaluation") for name in computing]
+    counted += [(Parts, "run", "evaluation")]
     begin = time.process_time()
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, name, kind in counted:

@@ -51,7 +51,8 @@ def without_retracing_warnings() -> Iterator[None]:
     """Leave out that TensorFlow compiles again and again.
 
     Every candidate is a new model, which has to be compiled once for training, evaluation and
-    prediction. TensorFlow takes several of them for one function that is compiled again.
+    prediction, and so is each part of a large model in a library. TensorFlow takes several of them
+    for one function that is compiled again.
     """
 
     def is_other(record: logging.LogRecord) -> bool:

@@ -87,14 +87,9 @@ def build_library(
     """
     graph = read_with_sizes(model, data)
     channel_map = map_channels(graph)
-    options = [
-        option
-        for kind in (edit_classes().values() if methods is None else methods)
-        for option in kind.options(graph, data)
-    ]
+    options = options_of(graph, data, methods)
     if not options:
         raise InputError(f"No method offers any option for model '{model.name}': give others.")
-    options = _in_order(graph, options)
     shared = shared_for(model, channel_map, data, held_out, options, loss)
     measuring = _Measuring(shared, executor or Inline(), folder, progress, len(options))
     results = measuring.measure([(option,) for option in options])
@@ -114,8 +109,18 @@ def build_library(
     return library
 
 
-def _in_order(graph: Graph, options: Sequence[Option]) -> list[Option]:
-    """The options by the place of their first layer in the model, those of a site together."""
+def options_of(
+    graph: Graph, data: Any, methods: Sequence[type[Edit]] | None = None
+) -> list[Option]:
+    """All options by the position of their first layer in the model, those of a site together.
+
+    Args:
+        graph: The graph of the model.
+        data: As in `build_library`.
+        methods: As in `build_library`.
+    """
+    kinds = edit_classes().values() if methods is None else methods
+    options = [option for kind in kinds for option in kind.options(graph, data)]
     position: dict[str, int] = {}
     for index, call in enumerate(graph.calls):
         position.setdefault(call.operation, index)

@@ -20,6 +20,7 @@ from saikei.errors import SaikeiError, in_one_line
 from saikei.graph import Graph, TensorRef, read
 from saikei.scoring import Task
 from saikei.scoring.labels import Labels
+from saikei.search.interrupts import without_retracing_warnings
 from saikei.search.library.divergence import divergence
 from saikei.search.library.library import LeftOut, Measured
 from saikei.search.library.nearby import (
@@ -129,15 +130,16 @@ def measure_site(shared: Shared, task: SiteTask) -> SiteResult:
         except SaikeiError as error:
             found[number] = LeftOut(choice[-1], in_one_line(error))
     running = _Running(shared)
-    for variant in sorted(variants, key=lambda one: one.at):
-        option = task.choices[variant.number][-1]
-        try:
-            loss, error_of_loss = running.measure(variant)
-        except SaikeiError as error:
-            found[variant.number] = LeftOut(option, in_one_line(error))
-            continue
-        costs = count_costs(variant.counted)
-        found[variant.number] = Measured(option, loss, error_of_loss, costs)
+    with without_retracing_warnings():
+        for variant in sorted(variants, key=lambda one: one.at):
+            option = task.choices[variant.number][-1]
+            try:
+                loss, error_of_loss = running.measure(variant)
+            except SaikeiError as error:
+                found[variant.number] = LeftOut(option, in_one_line(error))
+                continue
+            costs = count_costs(variant.counted)
+            found[variant.number] = Measured(option, loss, error_of_loss, costs)
     return SiteResult(tuple(found[number] for number in range(len(task.choices))), running.passes)
 
 
