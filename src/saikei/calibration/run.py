@@ -183,12 +183,6 @@ class Run:
             other._values[ref] = Value(value.array[rows], mask)
         return other
 
-    def jump(self, at: int, ref: TensorRef, array: Array) -> None:
-        """Go on at a later call, of whose past this tensor alone is read from there on."""
-        refs = [one for call in self.graph.calls[at:] for one in call.inputs()]
-        self._readers = Counter(refs + self.graph.output_refs())
-        self._values = {ref: Value(array)}
-
     def replace(self, operation: Operation) -> None:
         """Replace an operation by one of the same name; calls that ran already stay."""
         self.graph = self.graph.with_operations({operation.name: operation})

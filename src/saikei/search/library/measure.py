@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from saikei.calibration.run import Layers, Run
+from saikei.calibration.run import Layers, Run, Value
 from saikei.calibration.surviving_outputs import Kept, both_kept
 from saikei.channels import ChannelMap, map_channels
 from saikei.costs import call_macs, count_costs
@@ -203,7 +203,10 @@ class _Running:
         part = self._parts.at(index)
         start = self._parts.starts[part]
         if start > self._next:
-            self._run.jump(start, self._parts.given(part), self._part(part))
+            known = {self._parts.given(part): Value(self._part(part))}
+            self._run = Run.resumed(
+                self._graph, self._shared.inputs, known, start, layers=self._layers
+            )
             self._next = start
             self._read = {n: read for n, read in self._read.items() if n >= part}
         self._targets.forget(index, start)
@@ -222,12 +225,12 @@ class _Running:
             self._count(self._macs[starts[number] : starts[number + 1]], rows)
         return self._read[part]
 
-    def _begun(self, index: int) -> tuple[TensorRef, Any] | None:
+    def _begun(self, index: int) -> dict[TensorRef, Value] | None:
         """What the part that begins with a call reads, on the rows of the fit."""
         part = self._parts.at(index)
         if part == 0 or self._parts.starts[part] != index:
             return None
-        return self._parts.given(part), self._part(part)[: self._shared.fit]
+        return {self._parts.given(part): Value(self._part(part)[: self._shared.fit])}
 
     def _fork(self, variant: _Variant, rows: slice) -> Run:
         """A run of a variant from its change on, or from the beginning where it has to be."""

@@ -7,7 +7,7 @@ changed, with fewer rows and fewer ridges: enough to compare options, at a small
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,9 @@ class Targets:
         graph: Graph,
         inputs: Any,
         layers: Layers,
-        begun: Callable[[int], tuple[TensorRef, Array] | None],
+        begun: Callable[[int], Mapping[TensorRef, Value] | None],
     ) -> None:
+        self._graph, self._inputs, self._layers = graph, inputs, layers
         self._run = Run(graph, inputs, layers=layers)
         self._begun = begun
         counts = Counter(call.operation for call in graph.calls)
@@ -83,8 +84,10 @@ class Targets:
         """What a layer gives; `None` where it was forgotten."""
         while self._next <= self._call[name]:
             index = self._next
-            if (given := self._begun(index)) is not None:
-                self._run.jump(index, *given)
+            if (known := self._begun(index)) is not None:
+                self._run = Run.resumed(
+                    self._graph, self._inputs, known, index, layers=self._layers
+                )
             outcome = self._run.step(index)
             operation = self._run.graph.operations[self._run.graph.calls[index].operation]
             if self._call.get(operation.name) == index and fittable(operation):
