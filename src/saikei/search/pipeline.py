@@ -225,11 +225,15 @@ class _Search:
         )
         self.contest = Contest(context, schedule, space, events)
         self.decisions += self.contest.run(entries, self.asked.repeats)
+        if not context.saves:
+            # First, since it may be a member too: an average of any cost teaches as well as any.
+            self.decisions += self.contest.teach({}, student)
         if fuses:
             self._compose()
             if BOOST in context.methods.fusions:
                 self._boost(series)
-        self.decisions += self.contest.teach(self._ensembles(), student)
+        if context.saves:
+            self.decisions += self.contest.teach(self._ensembles(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
             self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)

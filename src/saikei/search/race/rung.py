@@ -40,9 +40,9 @@ SETTLED = 2
 # A whole training of at least so many epochs goes on from the short ones at the rate of fresh
 # weights, where the data is what the parent was trained on. See docs/decisions.md.
 LONG = 12
-# The parent's loss on training data, as a share of that on validation, from which on it is taken
-# to have learned from this data.
-_LEARNED = 0.5
+# The parent's loss on training data, as a share of that on validation, up to which it is taken to
+# have learned from this data: the two are about the same where it has not.
+_LEARNED = 0.75
 # Weights whose rate was raised by less than this are hardly damaged, and keep it.
 _DAMAGED = 1.5
 
