@@ -77,7 +77,7 @@ def _considered(composition: Composition) -> Decision:
     each = ", ".join(f"{count:,} for {method}" for method, count in counts.items())
     return Decision(
         "fusions",
-        f"{total:,} sets of candidates",
+        f"{total:,} set{'s' * (total != 1)} of candidates",
         f"They were scored on stored predictions ({each}); what was fitted is scored out of fold."
         if total
         else "No two candidates keep the budget together.",
