@@ -139,6 +139,19 @@ def test_a_dataset_of_single_samples_is_refused_with_how_to_batch_it(unbatched):
         calibration_inputs(read(model((3,))), unbatched())
 
 
+def test_a_column_of_texts_beside_numbers_is_named():
+    table = Table([[1.0, "red"], [2.0, "blue"]])
+    table.columns = ["size", "colour"]
+    with pytest.raises(DataError, match="Column 'colour' of a table holds texts"):
+        as_numpy(table)
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_weights_that_are_none_are_refused_where_data_is_read(weight):
+    with pytest.raises(DataError, match="give finite weights of at least 0"):
+        as_arrays((X, Y, np.full(8, weight)), "train")
+
+
 def test_objects_that_are_numbers_become_numbers():
     np.testing.assert_allclose(as_numpy(Table([[1, 0.5], [2, 1.5]])), [[1, 0.5], [2, 1.5]])
     images = np.empty(2, object)

@@ -103,7 +103,27 @@ def as_arrays(
     if labels:
         need_labels(parts.y, name)
     sample_count((parts.x, parts.y, parts.weights), name)
+    check_weights(parts.weights, f"the {name} data")
     return parts
+
+
+def check_weights(weights: Any, where: str) -> None:
+    """Refuse sample weights that are negative, infinite or NaN.
+
+    Args:
+        weights: Sample weights in any nesting; `None` where there are none.
+        where: What they belong to, for messages.
+    """
+    from keras import tree
+
+    for leaf in tree.flatten(weights):
+        if leaf is None or leaf.dtype.kind not in "iuf":
+            continue
+        if not (np.isfinite(leaf).all() and (leaf >= 0).all()):
+            raise DataError(
+                f"The sample weights of {where} hold negative, infinite or NaN numbers: give "
+                "finite weights of at least 0."
+            )
 
 
 def need_labels(y: Any, name: str) -> None:
@@ -155,6 +175,7 @@ def as_numpy(leaf: Any) -> Array:
         ) from error
     if array.dtype.kind == "O" and array.ndim:
         array = _of_objects(array)
+        _check_columns(leaf, array)
     if array.dtype.kind == "T":
         # Strings of any length, which no backend takes as they are.
         array = array.astype(object)
@@ -168,6 +189,21 @@ def _of_objects(array: Array) -> Array:
         return array
     # Text stays as it came: the backend makes its own strings of it.
     return made if made.dtype.kind in "biuf" and len(made) == len(array) else array
+
+
+def _check_columns(table: Any, array: Array) -> None:
+    """Refuse a table in which columns of texts are beside columns of numbers."""
+    names = list(getattr(table, "columns", ()))
+    if array.ndim != 2 or len(names) != array.shape[1]:
+        return
+    if array.dtype.kind != "O":
+        return
+    texts = [n for n, column in zip(names, array.T, strict=True) if isinstance(column[0], str)]
+    if 0 < len(texts) < len(names):
+        raise DataError(
+            f"Column '{texts[0]}' of a table holds texts, and other columns hold numbers: encode "
+            "it as numbers, or leave it out."
+        )
 
 
 def is_text(array: Array) -> bool:

@@ -175,6 +175,9 @@ def _fits(actual: tuple[int, ...], expected: Shape) -> bool:
     )
 
 
+_NUMBERED = ", with classes numbered from 0"
+
+
 def check_values(array: NDArray[Any], label: str) -> None:
     """Refuse an array that is empty, or holds something else than numbers."""
     if array.dtype.kind == "V":
@@ -184,7 +187,7 @@ def check_values(array: NDArray[Any], label: str) -> None:
         )
     if array.dtype.kind not in "biuf":
         raise DataError(
-            f"The {label} is of type {array.dtype}: give numbers, with classes numbered from 0."
+            f"The {label} is of type {array.dtype}: give numbers{_NUMBERED * ('labels' in label)}."
         )
     if array.ndim == 0:
         raise DataError(f"The {label} is a single number: give one row for each sample.")

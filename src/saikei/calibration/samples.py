@@ -81,7 +81,7 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
     count = len(graph.input_refs())
     whole = as_arrays(data, _NAME, labels=False, inputs=count, as_is=True)
     if whole is None:
-        whole = _joined(graph, _some(data, samples, count))
+        whole = _joined(graph, _some(data, samples, count), hasattr(data, "__next__"))
     inputs, y = _fitted(graph, whole.x), whole.y
     count = len(whole)
     rows = np.arange(count)
@@ -119,14 +119,21 @@ def _some(data: Any, samples: int, inputs: int) -> Iterator[ArrayData]:
             return
 
 
-def _joined(graph: Graph, batches: Iterator[ArrayData]) -> ArrayData:
+def _joined(graph: Graph, batches: Iterator[ArrayData], once: bool) -> ArrayData:
     parts: list[ArrayData] = []
     for batch in batches:
         if not parts:
             _fitted(graph, batch.x, batch=True)
         parts.append(batch)
     if not parts:
-        raise DataError(f"The {_NAME} data is empty: give at least one batch.")
+        raise DataError(
+            f"The {_NAME} data is "
+            + (
+                "a generator that has ended: give arrays or a dataset, which can be read again."
+                if once
+                else "empty: give at least one batch."
+            )
+        )
     return join_batches(_of_one_size(parts) if open_inputs(graph) else parts, _NAME)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from saikei.batches import check_weights
 from saikei.errors import DataError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -162,11 +163,7 @@ def count_raw(
 
 def _checked_weights(values: Array, weights: Any, name: str) -> Array:
     given = np.asarray(weights, dtype=np.float64)
-    if not (np.isfinite(given).all() and (given >= 0).all()):
-        raise DataError(
-            f"The sample weights of {name} hold negative, infinite or NaN numbers: give finite "
-            "weights of at least 0."
-        )
+    check_weights(given, name)
     return _fitting(given, values, "The sample weights", name)
 
 
