@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from saikei.calibration.run import Layers, Run, Value
+from saikei.calibration.layers import Layers
+from saikei.calibration.run import Run
+from saikei.calibration.values import Value
 from saikei.graph import Graph, Operation, TensorRef, TensorSpec, sized
 
 # Tensors of all samples are kept where they take no more bytes than this.

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from saikei.blas import one_thread
 from saikei.calibration.affordable import affordable
 from saikei.calibration.batch_norm import refit_batch_norm
+from saikei.calibration.layers import same_operation
 from saikei.calibration.least_squares import NormalEquations, best_change
 from saikei.calibration.linear_form import LinearForm, linear_form
 from saikei.calibration.parts import Parts
-from saikei.calibration.run import Run, same_operation
+from saikei.calibration.run import Run
 from saikei.calibration.samples import SAMPLES, calibration_inputs
 from saikei.calibration.surviving_outputs import Kept, take_kept
 from saikei.graph import Call, Graph, Operation, TensorRef

@@ -4,95 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import keras
 import numpy as np
 from keras import tree
-from numpy.typing import NDArray
 
-from saikei.calibration.direct import Direct, direct
-from saikei.graph import Call, Graph, Operation, TensorRef, TensorSpec
-from saikei.graph.instantiate import made_layer
-from saikei.graph.internals import mask_of, set_mask, takes_training
+from saikei.calibration.layers import Layers, Outcome, called, outcome_of
+from saikei.calibration.values import (
+    BATCH_BYTES,
+    FEWEST,
+    MOST,
+    Array,
+    Value,
+    is_plain_tensor,
+    tensor_of,
+)
+from saikei.graph import Call, Graph, Operation, TensorRef
 from saikei.tensors import to_floats, to_numpy
-
-# Samples that a layer computes at once: as many as have so many bytes, within limits.
-BATCH_BYTES, FEWEST, MOST = 2**23, 16, 512
-Array: TypeAlias = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of all samples.
-
-    Args:
-        array: One sample a row.
-        mask: The steps that count, booleans; `None` where no layer attached a mask.
-    """
-
-    array: Array
-    mask: Array | None = None
-
-    def rows(self, rows: slice) -> Value:
-        """Some of the samples."""
-        return Value(self.array[rows], None if self.mask is None else self.mask[rows])
-
-    @classmethod
-    def joined(cls, values: Sequence[Value]) -> Value:
-        """The samples of several parts, one part after the other."""
-        if len(values) == 1:
-            return values[0]
-        masks = [value.mask for value in values]
-        return cls(
-            np.concatenate([value.array for value in values]),
-            None if masks[0] is None else np.concatenate([m for m in masks if m is not None]),
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outputs of a call.
-
-    Args:
-        before: Its output tensors before the fused activation.
-        after: Its output tensors.
-    """
-
-    before: tuple[Value, ...]
-    after: tuple[Value, ...]
-
-
-class Layers:
-    """Layers of a graph, made once for the runs of all graphs that have them unchanged.
-
-    Args:
-        graph: The graph whose layers are kept.
-    """
-
-    def __init__(self, graph: Graph) -> None:
-        self._operations = graph.operations
-        self.made: dict[str, Any] = {}
-        self.functions: dict[str, Direct | None] = {}
-
-    def holds(self, operation: Operation) -> bool:
-        """Whether an operation is one of the graph, with the same weights and settings."""
-        own = self._operations.get(operation.name)
-        return own is not None and same_operation(operation, own)
-
-    def replace(self, operation: Operation) -> None:
-        """Take another operation of the same name as that of the graph."""
-        self._operations = {**self._operations, operation.name: operation}
-        self.release([operation.name])
-
-    def release(self, names: Iterable[str]) -> None:
-        """Forget layers that are not called again, and the memory of their weights."""
-        for name in names:
-            self.made.pop(name, None)
-            self.functions.pop(name, None)
 
 
 class Run:
@@ -113,9 +42,7 @@ class Run:
         layers: Layers | None = None,
     ) -> None:
         self.graph = graph
-        self._instances: dict[str, Any] = {}
-        self._functions: dict[str, Direct | None] = {}
-        self._layers = layers
+        self._layers, self._own = layers, Layers(graph)
         self._inputs = dict(zip(graph.input_refs(), tree.flatten(inputs), strict=True))
         self.samples = len(next(iter(self._inputs.values())))
         self._values: dict[TensorRef, Value] = {}
@@ -186,8 +113,7 @@ class Run:
     def replace(self, operation: Operation) -> None:
         """Replace an operation by one of the same name; calls that ran already stay."""
         self.graph = self.graph.with_operations({operation.name: operation})
-        self._instances.pop(operation.name, None)
-        self._functions.pop(operation.name, None)
+        self._own.release([operation.name])
 
     def step(self, index: int) -> Outcome:
         """Run the next call, keep its outputs, and drop what no later call reads."""
@@ -233,7 +159,7 @@ class Run:
         """Tensors of some samples; `None` where a tensor has other rows than the samples."""
         if any(len(value.array) != self.samples for value in self._values.values()):
             return None
-        alive = {ref: _tensor(value, rows) for ref, value in self._values.items()}
+        alive = {ref: tensor_of(value, rows) for ref, value in self._values.items()}
         readers = Counter(self._readers)
         for index in calls:
             for position, tensor in enumerate(self._tensors(index, alive, rows)):
@@ -251,15 +177,17 @@ class Run:
         call = self.graph.calls[index]
         operation = self.graph.operations[call.operation]
         if operation.kind == "InputLayer":
-            return [_tensor(Value(np.asarray(self._inputs[TensorRef(index, 0)])), rows)]
+            return [tensor_of(Value(np.asarray(self._inputs[TensorRef(index, 0)])), rows)]
         given = [alive[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in call.leaves()]
         tensors = [alive[ref] for ref in call.inputs()]
-        if len(tensors) == 1 and _is_plain_tensor(tensors[0]):
-            function = self._function(operation)
+        if len(tensors) == 1 and is_plain_tensor(tensors[0]):
+            function = self._layers_of(operation).function(operation)
             if function is not None:
                 linear = function.linear(tensors[0])
                 return [linear if function.activation is None else function.activation(linear)]
-        return list(tree.flatten(_called(self._instance(index), call, given)))
+        return list(
+            tree.flatten(called(self._layers_of(operation).instance(self.graph, call), call, given))
+        )
 
     def put(self, index: int, values: Iterable[Value]) -> None:
         """Take the outputs of the call that is next as known."""
@@ -320,32 +248,13 @@ class Run:
             return Outcome(given, given)
         leaves = call.leaves()
         arguments = [values[leaf] if isinstance(leaf, TensorRef) else leaf for leaf in leaves]
-        if len(tensors := [one for one in arguments if isinstance(one, Value)]) == 1:
-            function = self._function(operation) if _is_plain(tensors[0]) else None
-            if function is not None:
-                return _direct_outcome(function, tensors[0], before)
-        layer = self._instance(index)
-        rows = self._rows(call, values)
-        run = partial(_called, layer, call)
-        activation = fused_activation(operation, layer)
-        if activation is None or not before:
-            outputs = _in_batches(run, arguments, rows)
-            return Outcome(outputs, outputs)
-        layer.activation = None
-        try:
-            linear = _in_batches(run, arguments, rows)
-        finally:
-            layer.activation = activation
-        after = _in_batches(lambda given: activation(given[0]), [linear[0]], rows)
-        return Outcome(linear, (replace(after[0], mask=linear[0].mask),))
+        layers = self._layers_of(operation)
+        return outcome_of(layers, self.graph, call, arguments, self._rows(call, values), before)
 
-    def _function(self, operation: Operation) -> Direct | None:
-        """The operation as functions, made once."""
-        shared = self._layers is not None and self._layers.holds(operation)
-        made = self._layers.functions if shared and self._layers else self._functions
-        if operation.name not in made:
-            made[operation.name] = direct(operation)
-        return made[operation.name]
+    def _layers_of(self, operation: Operation) -> Layers:
+        """The layers that are shared, or those of this run where they have another operation."""
+        shared = self._layers
+        return shared if shared is not None and shared.holds(operation) else self._own
 
     def _rows(self, call: Call, values: Mapping[TensorRef, Value]) -> int:
         """How many rows a tensor has: samples, or steps of all samples."""
@@ -353,22 +262,6 @@ class Run:
         if not refs or not all(self.graph.spec(ref).steps for ref in refs):
             return self.samples
         return len(values[refs[0]].array)
-
-    def _instance(self, index: int) -> Any:
-        call = self.graph.calls[index]
-        operation = self.graph.operations[call.operation]
-        if self._layers is None or not self._layers.holds(operation):
-            return self._made(index)
-        made = self._layers.made
-        if call.operation not in made:
-            made[call.operation] = self._made(index)
-        return made[call.operation]
-
-    def _made(self, index: int) -> Any:
-        call = self.graph.calls[index]
-        if call.operation not in self._instances:
-            self._instances[call.operation] = made_layer(self.graph, call)
-        return self._instances[call.operation]
 
 
 def outputs_of(graph: Graph, inputs: Any) -> list[Any]:
@@ -384,107 +277,3 @@ def outputs_of(graph: Graph, inputs: Any) -> list[Any]:
         An array `(n, …)` for each output.
     """
     return Run(graph, inputs, graph.output_refs()).outputs(0)
-
-
-def same_operation(one: Operation, other: Operation) -> bool:
-    """Whether two operations are the same layer, with the same settings and arrays."""
-    return one is other or (
-        one.source is other.source
-        and one.config == other.config
-        and one.weights.keys() == other.weights.keys()
-        and all(
-            weight.source is other.weights[name].source
-            and weight.shape == other.weights[name].shape
-            for name, weight in one.weights.items()
-        )
-    )
-
-
-def fused_activation(operation: Operation, layer: Any) -> Any:
-    """The function that a layer applies last, where it is an argument of the layer."""
-    if operation.kind == "Activation" or "activation" not in (operation.config or {}):
-        return None
-    if not {"kernel"} & set(operation.weights):
-        return None
-    activation = getattr(layer, "activation", None)
-    return None if activation is keras.activations.linear else activation
-
-
-def _called(layer: Any, call: Call, given: list[Any]) -> Any:
-    """What a layer gives for the leaves of a call's arguments."""
-    args, kwargs = tree.pack_sequence_as((call.args, dict(call.kwargs)), given)
-    if takes_training(layer) and len(args) < 2:
-        # As `predict` does, whatever the layer was connected with.
-        kwargs = {**kwargs, "training": False}
-    return layer(*args, **kwargs)
-
-
-def _is_plain_tensor(tensor: Any) -> bool:
-    float32 = keras.backend.standardize_dtype(tensor.dtype) == "float32"
-    return float32 and len(tensor.shape) > 1 and mask_of(tensor) is None
-
-
-def _is_plain(value: Value) -> bool:
-    return value.mask is None and value.array.dtype == np.float32 and value.array.ndim > 1
-
-
-def _direct_outcome(function: Direct, given: Value, before: bool) -> Outcome:
-    rows, activation = len(given.array), function.activation
-    if activation is None or before:
-        linear = _in_batches(lambda x: function.linear(x[0]), [given], rows)
-        if activation is None:
-            return Outcome(linear, linear)
-        return Outcome(linear, _in_batches(lambda x: activation(x[0]), [linear[0]], rows))
-    after = _in_batches(lambda x: activation(function.linear(x[0])), [given], rows)
-    return Outcome(after, after)
-
-
-def _symbolic(spec: TensorSpec) -> keras.KerasTensor:
-    return keras.KerasTensor(spec.shape, dtype=spec.dtype)
-
-
-def _in_batches(
-    run: Callable[[list[Any]], Any], arguments: list[Any], samples: int
-) -> tuple[Value, ...]:
-    """Run on slices of the tensors among the arguments, and join what comes out.
-
-    Tensors whose first axis is not the batch cannot be sliced; then all samples run at once.
-    """
-    tensors = [a for a in arguments if isinstance(a, Value)]
-    parts: list[list[Value]] = []
-    sliceable = all(t.array.ndim > 0 and len(t.array) == samples for t in tensors)
-    size = _batch_size(tensors, samples) if sliceable else max(samples, 1)
-    for start in range(0, samples, size):
-        stop = min(start + size, samples)
-        given = [
-            _tensor(a, slice(start, stop) if sliceable else None) if isinstance(a, Value) else a
-            for a in arguments
-        ]
-        outputs = [_value(tensor) for tensor in tree.flatten(run(given))]
-        if any(o.array.ndim == 0 or len(o.array) != stop - start for o in outputs):
-            whole = [_tensor(a, None) if isinstance(a, Value) else a for a in arguments]
-            return tuple(_value(tensor) for tensor in tree.flatten(run(whole)))
-        parts.append(outputs)
-    return tuple(map(Value.joined, zip(*parts, strict=True)))
-
-
-def _batch_size(tensors: list[Value], samples: int) -> int:
-    each = sum(tensor.array.nbytes for tensor in tensors) // max(samples, 1)
-    return min(max(BATCH_BYTES // max(each, 1), FEWEST), MOST)
-
-
-def _tensor(value: Value, rows: slice | None) -> Any:
-    tensor = keras.ops.convert_to_tensor(value.array if rows is None else value.array[rows])
-    if value.mask is not None:
-        set_mask(
-            tensor, keras.ops.convert_to_tensor(value.mask if rows is None else value.mask[rows])
-        )
-    return tensor
-
-
-def _value(tensor: Any) -> Value:
-    mask = mask_of(tensor)
-    return Value(
-        to_numpy(tensor),
-        None if mask is None else to_numpy(mask),
-    )

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saikei.calibration.run import Layers, Run
+from saikei.calibration.layers import Layers
+from saikei.calibration.run import Run
 from saikei.calibration.samples import Samples
 from saikei.channels import ChannelGroup, ChannelMap
 from saikei.costs import call_macs

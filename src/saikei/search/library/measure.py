@@ -10,8 +10,10 @@ from typing import Any
 import keras
 from keras import tree
 
-from saikei.calibration.run import Layers, Run, Value
+from saikei.calibration.layers import Layers
+from saikei.calibration.run import Run
 from saikei.calibration.surviving_outputs import Kept, both_kept
+from saikei.calibration.values import Value
 from saikei.channels import ChannelMap, map_channels
 from saikei.costs import call_macs, count_costs
 from saikei.edits.drop_channels import DropChannels

@@ -19,9 +19,11 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from saikei.blas import one_thread
 from saikei.calibration.batch_norm import refit_batch_norm
 from saikei.calibration.direct import direct
+from saikei.calibration.layers import Layers, same_operation
 from saikei.calibration.linear_form import LinearForm, linear_form
-from saikei.calibration.run import Layers, Run, Value, same_operation
+from saikei.calibration.run import Run
 from saikei.calibration.surviving_outputs import Kept, take_kept
+from saikei.calibration.values import Value
 from saikei.graph import Call, Graph, Operation, TensorRef
 from saikei.tensors import to_numpy
 

@@ -17,7 +17,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from saikei.calibration.run import same_operation
+from saikei.calibration.layers import same_operation
 from saikei.graph import Call, Graph, TensorRef, TensorSpec, build, new_operation, unused_name
 from saikei.tensors import to_floats
 
