@@ -12,6 +12,7 @@ SITE_STAMP := $(VENV)/.site_installed
 BENCH_VENV := build/bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 BENCH := $(BENCH_VENV)/bin/python
+BENCH_PIP := $(BENCH) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -80,8 +81,9 @@ tests-jax tests-torch: export OMP_NUM_THREADS ?= 1
 tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 	KERAS_BACKEND=$* $(PYTEST) -m "backends and not slow"
 
-# In an environment of their own, since other libraries need older versions of what Saikei uses.
-# Each target writes benchmarks/results/ and the tables of docs/benchmarks.md from them.
+# In an environment of their own, with all that is compared with: some gigabytes. Each target writes
+# benchmarks/results/ and the tables of docs/benchmarks.md from them. aeon is wanted for its data
+# alone: its code needs an older NumPy.
 bench: $(BENCH_STAMP)  ## one seed of small jobs and the short benchmarks: at most 20 minutes, once set up
 	$(BENCH) benchmarks/jobs.py osuleaf bbc --seeds 1
 	$(BENCH) benchmarks/ensemble_selection.py --no-large --runs 3
@@ -94,6 +96,7 @@ bench: $(BENCH_STAMP)  ## one seed of small jobs and the short benchmarks: at mo
 	$(BENCH) benchmarks/record.py
 
 bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds of each job; takes a day
+	@$(BENCH_PIP) --no-build-isolation --editable '.[kerashub]'
 	$(BENCH) benchmarks/jobs.py all --seeds 3
 	for script in accuracy_before_training cascade ensemble_selection explain fused_throughput \
 	    fusion_quality merging pruning_speed speedup scaling; do $(BENCH) benchmarks/$$script.py || exit 1; done
@@ -141,8 +144,9 @@ $(SITE_STAMP): $(STAMP)
 $(BENCH_STAMP): $(STAMP)
 	@echo "Setting up $(BENCH_VENV) with the libraries to compare with"
 	@$(BIN)/python -m venv --clear $(BENCH_VENV)
-	@$(BENCH_VENV)/bin/python -m pip install --quiet editables hatchling
-	@$(BENCH_VENV)/bin/python -m pip install --quiet --no-build-isolation --editable '.[tensorflow,onnx,int8,kerashub,benchmarks,tried]'
+	@$(BENCH_PIP) editables hatchling
+	@$(BENCH_PIP) --no-build-isolation --editable '.[tensorflow,onnx,int8,benchmarks,tried]'
+	@$(BENCH_PIP) --no-deps aeon
 	@touch $@
 
 $(BACKENDS_STAMP): $(STAMP)

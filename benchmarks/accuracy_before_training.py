@@ -1,14 +1,15 @@
-"""Accuracy right after the cut, before any fine-tuning: Saikei against Torch-Pruning.
+"""Accuracy right after the cut, before any fine-tuning: Saikei against Torch-Pruning and onnxsim.
 
 The network of the documentation is trained on Fashion-MNIST, once for each seed, and cut to 50, 25
-and 10 % of its MACs: by Saikei, and, carried over to a PyTorch twin with the same weights, by each
-criterion of Torch-Pruning, ranked over the whole network and layer by layer. MACs are counted the
-same way, as the multiplications of convolutions and dense layers; Torch-Pruning's ratio is bisected
-for the largest network that keeps the limit. Both sides may look at the same training samples; test
-data is looked at once for each result. The peer's best criterion is taken after the fact, on test
-data, which favours the peer.
+and 10 % of its MACs: by Saikei; carried over to a PyTorch twin with the same weights, by each
+criterion of Torch-Pruning, ranked over the whole network and layer by layer; and written to ONNX,
+by onnxsim, which fits what is left by ridge regression. MACs are counted the same way, as the
+multiplications of convolutions and dense layers; the peers' ratios are bisected for the largest
+network that keeps the limit. All may look at the same training samples; test data is looked at once
+for each result. The peers' best criterion is taken after the fact, on test data, which favours
+them.
 
-    pip install '.[tensorflow,benchmarks]'
+    pip install '.[tensorflow,onnx,benchmarks]'
     python benchmarks/accuracy_before_training.py
 """
 
@@ -29,6 +30,7 @@ import keras
 import numpy as np
 import torch
 import torch_pruning
+from onnxsim_pruning import onnxsim_cuts
 from record import record
 from scipy import stats
 from torch.nn import functional
@@ -60,7 +62,8 @@ def main() -> None:
         for limit in arguments.limits:
             ours = saikei_cuts(model, data.train, limit, arguments.all)
             theirs = torch_pruning_cuts(model, data.train, limit)
-            for name, score, share in itertools.chain(ours, theirs):
+            others = onnxsim_cuts(model, data.train[0][sampled(data.train)], limit)
+            for name, score, share in itertools.chain(ours, theirs, others):
                 lost = 100 * (base - score(data.test))
                 row = {"network": label, "method": name, "limit": limit, "macs": share}
                 rows.append({**row, "lost": lost})
@@ -79,7 +82,7 @@ def trained(arguments: argparse.Namespace, train: Arrays) -> Iterator[tuple[str,
     for seed in arguments.seeds:
         keras.utils.set_random_seed(seed)
         model = network()
-        model.compile("adam", "sparse_categorical_crossentropy", ["accuracy"])
+        model.compile("adam", "sparse_categorical_crossentropy")
         model.fit(*train, epochs=arguments.epochs, batch_size=64, verbose=0)
         yield f"seed {seed}", model
 
@@ -213,12 +216,17 @@ def torch_criteria() -> dict[str, Callable[[], Any]]:
     }
 
 
+def sampled(train: Arrays) -> np.ndarray:
+    """The rows that peers look at."""
+    return np.random.default_rng(0).choice(len(train[0]), SAMPLES, replace=False)
+
+
 def torch_pruning_cuts(model: keras.Model, train: Arrays, limit: float) -> Iterator[Cut]:
     """Torch-Pruning with each criterion and both scopes."""
     whole = twin(model)
     full = torch_macs(whole)
     assert full == saikei.profile(model, latency=False).macs
-    rows = np.random.default_rng(0).choice(len(train[0]), SAMPLES, replace=False)
+    rows = sampled(train)
     samples = nchw(train[0][rows]), torch.from_numpy(train[1][rows].astype("int64"))
     for name, criterion in torch_criteria().items():
         for scope in ("global", "layer"):

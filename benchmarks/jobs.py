@@ -21,6 +21,7 @@ For each seed a network is trained, and then, always with the same data:
 - the strong simple model of the field, its settings chosen on validation like all others.
 
     pip install '.[tensorflow,benchmarks]'
+    pip install --no-deps aeon
     apt-get install dataset-fashion-mnist r-cran-mlbench
     python benchmarks/jobs.py letter --seeds 3
 
