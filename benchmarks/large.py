@@ -31,6 +31,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from record import record, recorded
 from scipy import stats
 from search_rows import Results, read_rows
 
@@ -43,6 +44,7 @@ SHAPES = {
     "1B": {"hidden_dim": 2048, "num_layers": 18, "num_heads": 16},
 }
 TOKENS, LENGTH = 50_257, 64
+SEQUENCE = dict.fromkeys(("token_ids", "padding_mask"), (LENGTH,))
 # Of `quality`: what is trained, on how many letters, for how many epochs.
 SETTINGS = {"width": 48, "blocks": 3, "heads": 4, "letters": 192_000, "epochs": 6, "distil": 3}
 OURS = "cut and distilled"
@@ -81,15 +83,18 @@ def quality(seeds: list[int], path: Path) -> None:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in read_rows(path):
         found.setdefault(row["method"], []).append(row)
-    print("| model | epochs | MACs | nats per letter | CPU s |\n| --- |" + " ---: |" * 4)
+    lines = []
     for method, rows in found.items():
         mean = {key: statistics.mean(row[key] for row in rows) for key in ("share", "cpu")}
-        cells = [rows[0]["epochs"], f"{mean['share']:.0%}", interval([r["test"] for r in rows])]
-        print(f"| {method} | {' | '.join(map(str, cells))} | {mean['cpu']:.0f} |")
-    for method, rows in found.items():
-        if method != OURS and OURS in found:
-            pairs = zip(found[OURS], rows, strict=False)
-            print(f"{OURS} - {method}: {interval([a['test'] - b['test'] for a, b in pairs])}")
+        pairs = zip(found.get(OURS, []), rows, strict=False)
+        apart = [ours["test"] - row["test"] for ours, row in pairs]
+        nats = interval([row["test"] for row in rows])
+        less = interval(apart) if apart and method != OURS else "-"
+        share, cpu = f"{mean['share']:.0%}", f"{mean['cpu']:.0f}"
+        lines.append((method, rows[0]["epochs"], share, nats, less, cpu))
+    columns = ("model", "epochs", "MACs", "nats per letter", f"{OURS} less this", "CPU s")
+    every = [row for rows in found.values() for row in rows]
+    record("large_quality", every, columns, lines, seeds=len(seeds), **SETTINGS)
 
 
 def one_seed(seed: int, path: Path) -> None:
@@ -104,7 +109,7 @@ def one_seed(seed: int, path: Path) -> None:
     kwargs: dict[str, Any] = {"progress": False, "seed": seed, "batch_size": 32}
     keras.utils.set_random_seed(seed)
     original = gpt2(letters, width, blocks, SETTINGS["heads"], LENGTH)
-    whole = sk.profile(original, latency=False).macs
+    whole = macs(original)
 
     def row(model: Any, work: Callable[[], Any], epochs: int, name: str) -> dict[str, Any]:
         """Do the work, and measure the model."""
@@ -113,7 +118,7 @@ def one_seed(seed: int, path: Path) -> None:
         model.save_weights(weights)
         scores = [sk.evaluate(model, part, metric="nats").value for part in (validation, test)]
         found = {"validation": scores[0], "test": scores[1], "cpu": cpu, "epochs": epochs}
-        return {**found, "share": sk.profile(model, latency=False).macs / whole}
+        return {**found, "share": macs(model) / whole}
 
     def fitted(model: Any, epochs: int) -> Any:
         return sk.fit(model, train, validation, epochs=epochs, learning_rate=3e-3, **kwargs)
@@ -146,6 +151,13 @@ def interval(values: list[float]) -> str:
         return f"{values[0]:.3f}"
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return f"{statistics.mean(values):.3f} ± {half:.3f}"
+
+
+def macs(task: Any) -> int:
+    """Multiply-accumulates of one sequence."""
+    import saikei as sk
+
+    return sk.profile(task, latency=False, input_shape=SEQUENCE).macs
 
 
 def text(count: int) -> tuple[Any, Any, Any, int]:
@@ -188,9 +200,10 @@ def generation(size: str, new: int = 32, batch: int = 4) -> None:
     import saikei as sk
 
     task = random_gpt2(size)
-    cut = sk.PruneChannels(sk.Budget(macs=0.5), scope="uniform")(task)
-    print("| model | MACs | tokens per second |\n| --- | ---: | ---: |")
-    whole = sk.profile(task, latency=False).macs
+    edit = sk.PruneChannels(sk.Budget(macs=0.5), scope="uniform")
+    cut = edit(task, input_shape=SEQUENCE)
+    rows: list[dict[str, Any]] = []
+    whole = macs(task)
     for name, model in {"original": task, "cut": cut}.items():
         model.compile(sampler="greedy")
         mask = np.arange(LENGTH)[None, :] < np.full((batch, 1), LENGTH - new)
@@ -200,25 +213,31 @@ def generation(size: str, new: int = 32, batch: int = 4) -> None:
             start = time.perf_counter()
             model.generate(given, stop_token_ids=None)
             times.append(time.perf_counter() - start)
-        share = sk.profile(model, latency=False).macs / whole
-        print(f"| {name} | {share:.0%} | {batch * new / min(times):,.0f} |", flush=True)
+        rows.append(
+            {"model": name, "share": macs(model) / whole, "speed": batch * new / min(times)}
+        )
+    lines = [(r["model"], f"{r['share']:.0%}", f"{r['speed']:,.0f}") for r in rows]
+    columns = ("model", "MACs", "tokens per second")
+    record("large_generation", rows, columns, lines, size=size, sequences=batch)
 
 
 def surgery_table(sizes: list[str]) -> None:
     """A row for each size, measured in a process of its own."""
     steps = ("profile", "groups", "cut", "ranked", "with data")
-    print(f"| model | forward s | {' | '.join(steps)} | memory | memory with data |")
-    print("| --- |" + " ---: |" * (len(steps) + 3))
-    for size in sizes:
-        row = measured("surgery", size)
+    peaks = ("memory", "memory with data")
+    rows = {row["model"]: row for row in recorded("large_surgery")}
+    rows |= {size: {"model": size, **measured("surgery", size)} for size in sizes}
+    lines = []
+    for row in rows.values():
         forward = row.get("forward")
-        cells = [f"{forward:.1f}" if forward else "-"]
+        cells = [row["model"], f"{forward:.1f}" if forward else "-"]
         for step in steps:
             inside = f" ({row[step] / forward:.1f})" if forward and step in row else ""
             cells.append(f"{row[step]:.1f} s{inside}" if step in row else "-")
-        for name in ("memory", "memory with data"):
-            cells.append(f"{row[name]:.2f} ×" if name in row else "-")
-        print(f"| {size} | {' | '.join(cells)} |", flush=True)
+        cells += [f"{row[name]:.2f} ×" if name in row else "-" for name in peaks]
+        lines.append(cells)
+    columns = ("model", "forward s", *steps, *peaks)
+    record("large_surgery", [*rows.values()], columns, lines, sequences=64, tokens=LENGTH)
 
 
 def measured(what: str, size: str) -> dict[str, float]:
@@ -285,12 +304,12 @@ def growth(blocks: tuple[int, ...] = (4, 8, 16, 32)) -> None:
         task = gpt2(1000, 256, count, 4, 64)
         for step, does in work.items():
             times[step].append(seconds(partial(does, task)))
-    print(f"| step | {' | '.join(f'{count} blocks' for count in blocks)} | exponent |")
-    print("| --- |" + " ---: |" * (len(blocks) + 1))
+    lines = []
     for step, found in times.items():
         exponent = np.polyfit(np.log(blocks), np.log(found), 1)[0]
-        cells = [f"{one:.2f} s" for one in found]
-        print(f"| {step} | {' | '.join(cells)} | {exponent:.2f} |")
+        lines.append((step, *(f"{one:.2f} s" for one in found), f"{exponent:.2f}"))
+    columns = ("step", *(f"{count} blocks" for count in blocks), "exponent")
+    record("large_growth", [{"step": k, "seconds": v} for k, v in times.items()], columns, lines)
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+import numpy as np
+
 from saikei.budget import Budget
 from saikei.channels import BoolMask, ChannelGroup, ChannelMap
 from saikei.costs import Counts, check_countable, count_costs, measure_latency
@@ -66,8 +68,8 @@ def uniform_within(
     """The largest uniform cut within a budget, in which heads may keep another share than the rest.
 
     As there are few heads, one share for all might leave much of the budget. So it is also tried to
-    keep one head more, and less of the rest; of the two, the cut is taken whose lowest share is
-    higher.
+    keep one head more, and less of the rest; of the two, the cut is taken whose groups keep the
+    larger share in the geometric mean.
 
     Args:
         channel_map: A graph with its channels.
@@ -87,8 +89,8 @@ def uniform_within(
             lambda keep: keep_uniformly(channel_map, groups, scores, keep, multiple_of, heads_keep),
         )
 
-    def lowest(mask: BoolMask) -> float:
-        return min(float(mask[group.channels].mean()) for group in groups)
+    def mean_share(mask: BoolMask) -> float:
+        return float(np.mean([np.log(mask[group.channels].mean()) for group in groups]))
 
     best = within(None)
     heads = min(groups_of_heads(channel_map, groups), key=lambda group: group.size, default=None)
@@ -96,7 +98,7 @@ def uniform_within(
         return best
     with suppress(BudgetError):
         other = within((best[heads.channels].sum() + 1) / heads.size)
-        best = max(best, other, key=lowest)
+        best = max(best, other, key=mean_share)
     return best
 
 

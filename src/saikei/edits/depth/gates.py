@@ -46,6 +46,10 @@ class Gate(keras.layers.Layer):
         given, taken = inputs
         return ops.where(ops.cast(self.open, "float32") > 0.5, given, taken)
 
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """The first tensor, as a dense one: symbolic ones may be sparse where tensors never are."""
+        return keras.KerasTensor(inputs[0].shape, dtype=self.compute_dtype)
+
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The mask of the first tensor."""
         return previous_mask[0] if isinstance(previous_mask, (list, tuple)) else previous_mask
