@@ -6,6 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import keras
@@ -115,9 +116,7 @@ def task_data(model: Any, data: Any, name: str = "given") -> Any:
             return data
         count = dataset_length(data, name)
         if count is not None:
-            return PreprocessedBatches(
-                data, lambda parts: _made(preprocessor, _read(parts), name), name, count
-            )
+            return PreprocessedBatches(data, partial(_batch_made, preprocessor, name), name, count)
         data = gathered(data, name, labels=False).parts
     x, *rest = data if isinstance(data, tuple) else (data,)
     if not (images or _is_text(x)):
@@ -233,6 +232,10 @@ def _read(batch: Any) -> Any:
     return tree.map_structure(
         lambda leaf: None if leaf is None else _strings(as_numpy(leaf)), tuple(batch)
     )
+
+
+def _batch_made(preprocessor: Any, name: str, batch: tuple[Any, ...]) -> Any:
+    return _made(preprocessor, _read(batch), name)
 
 
 def _made(preprocessor: Any, parts: tuple[Any, ...], name: str) -> Any:
