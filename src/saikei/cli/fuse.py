@@ -148,15 +148,17 @@ def _fitted(fusion: Fusion, members: list[Any], splits: Any, allow_in_sample: bo
     return fusion.fuse(members, held_out, allow_in_sample=allow_in_sample)
 
 
-def with_availabilities(fused: Any, data: tuple[Any, Any]) -> tuple[Any, Any]:
+def with_availabilities(fused: Any, data: tuple[Any, ...]) -> tuple[Any, ...]:
     """Data with the availability of each input, which a multimodal model takes too.
 
     Args:
         fused: Any model.
-        data: `(x, y)`.
+        data: `(x, y)` or `(x, y, sample_weight)`.
     """
     from saikei.fusion import fill_missing
     from saikei.fusion.multimodal.inputs import modalities_of
 
-    x, y = data
-    return (fill_missing(fused, x), y) if isinstance(x, dict) and modalities_of(fused) else data
+    x, *rest = data
+    if isinstance(x, dict) and modalities_of(fused):
+        return fill_missing(fused, x), *rest
+    return data

@@ -24,6 +24,7 @@ from saikei.graph import (
     sized,
     with_input_shape,
 )
+from saikei.hub import without_preprocessor
 from saikei.limits import BATCH, check_whole
 from saikei.models import CascadeModel
 from saikei.rules.base import product
@@ -186,6 +187,7 @@ def profile(
         ModelError: When the model cannot be read, or does not take that `input_shape`.
     """
     check_whole("batch_size", batch_size, 1, BATCH, InputError)
+    model = without_preprocessor(model)
     graph = read(model)
     if input_shape is not None:
         graph = with_input_shape(graph, input_shape)

@@ -16,6 +16,7 @@ from saikei.fusion.masks import all_with_masks, called_with_masks
 from saikei.graph import Graph, TensorRef, TensorSpec, build, read
 from saikei.graph.compiling import Compiled, same_losses
 from saikei.graph.finite import check_finite_weights
+from saikei.hub import without_preprocessor
 from saikei.scoring.outputs import Outputs, read_outputs
 from saikei.training.cross_fit import CrossFit
 
@@ -57,6 +58,8 @@ class Members:
             return cls(models, tuple(map(read, models)), given)
         check_models(given)
         models = (given,) if isinstance(given, keras.Model) else tuple(given)
+        # Tasks of KerasHub would preprocess what they predict.
+        models = tuple(without_preprocessor(models))
         graphs = tuple(map(read, models))
         for number, graph in enumerate(graphs, start=1):
             check_finite_weights(f"Member {number}", graph, FusionError)

@@ -18,6 +18,7 @@ from saikei.fusion.average.weights import finite
 from saikei.fusion.base import Fusion, OutputFusion
 from saikei.fusion.evidence import Evidence, MemberOutputs, gather
 from saikei.fusion.members import AnyMembers, Members
+from saikei.hub import runs_tasks
 from saikei.judging.explaining.coalitions import (
     Coalitions,
     JoinedCoalitions,
@@ -46,6 +47,7 @@ ORDERS = 512
 
 
 @checked
+@runs_tasks("fused original", data=("data",))
 def explain(
     fused: keras.Model | AnyMembers,
     data: Any = None,
