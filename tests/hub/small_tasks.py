@@ -35,10 +35,10 @@ def gpt2(**sizes: int) -> Any:
     )
 
 
-def bert() -> Any:
+def bert(**sizes: int) -> Any:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     return M.BertTextClassifier(
-        backbone=M.BertBackbone(vocabulary_size=len(vocabulary), **HEADS),
+        backbone=M.BertBackbone(vocabulary_size=len(vocabulary), **{**HEADS, **sizes}),
         num_classes=3,
         preprocessor=M.BertTextClassifierPreprocessor(
             M.BertTokenizer(vocabulary=vocabulary), sequence_length=8
