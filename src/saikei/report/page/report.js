@@ -268,11 +268,13 @@
     const moved = () => {
       const point = chart.points[range.value], cost = point.costs[chart.axis];
       state["slider-at"] = Number(range.value);
-      text("budget-text", `${short(cost)} ${chart.label} (${(100 * cost / chart.original[chart.axis]).toFixed(1)} % of the original)`);
+      // A structure is the answer for all budgets below the next one.
+      const next = chart.points[Number(range.value) + 1]?.costs[chart.axis] ?? Infinity;
+      text("budget-text", `${short(cost)}${next < Infinity ? ` to ${short(next)}` : ""} ${chart.label} (from ${(100 * cost / chart.original[chart.axis]).toFixed(1)} % of the original)`);
       range.setAttribute("aria-valuetext", `${short(cost)} ${chart.label}`);
       text("budget-loss", `${short(point.loss)} ${chart.unit}`);
       text("budget-costs", Object.entries(point.costs).map(([name, value]) => `${short(value)} ${{ macs: "MACs", params: "parameters" }[name] ?? name}`).join(", "));
-      const inside = chart.measured.filter((one) => one.cost <= cost * 1.0001);
+      const inside = chart.measured.filter((one) => one.cost < next);
       const best = inside.sort((a, b) => b.value - a.value)[0];
       text("budget-best", best ? `${best.name}: ${chart.metric} ${best.metric}` : "none: all are larger");
       const list = document.getElementById("budget-changes");
