@@ -182,6 +182,19 @@ def test_inputs_by_name_are_enough_for_a_model_whose_inputs_have_another_order(
     assert json.loads(capsys.readouterr().out)["samples"] == "given"
 
 
+def test_weights_that_are_nan_are_named(tmp_path: Path) -> None:
+    model = bins_of_numbers()
+    model.layers[0].kernel.assign(np.full((3, 2), np.nan))
+    with pytest.raises(InputError, match="'kernel' of layer 'dense.*' .* holds NaN"):
+        export_model(model, tmp_path / "net.tflite", "litert")
+
+
+@pytest.mark.long
+def test_openvino_runs_its_own_file(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    assert export_model(images(), tmp_path / "net.xml", "openvino").difference < 1e-5
+
+
 def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
