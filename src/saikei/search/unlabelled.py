@@ -71,7 +71,7 @@ def with_labels(
             check_inputs(model, x, name)
             parts[index] = (x, targets.labels(x, loss, hard=True))
     reason = (
-        f"The {' and '.join(lacking)} data has none: scores on it are the agreement of a "
+        f"The {' and '.join(lacking)} data has no labels: scores on it are the agreement of a "
         "candidate with the original, whose predictions count as correct."
     )
     return LabelledParts(
