@@ -69,7 +69,8 @@ def optimize(
         typer.Option(
             help="Edits and fusions that take part, separated by commas, of prune, remove_layers, "
             "factorize, separate, kernel, activation, pooling, head, quantize, average, greedy, "
-            "stack, cascade, soup and multimodal. Default: all.",
+            "stack, cascade, soup, multimodal and boost. Default: all but boost, which needs "
+            "epochs of its own.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,

@@ -46,14 +46,15 @@ class Learner:
         """Why it has this teacher, or none, and for how many epochs it was trained."""
         metric, parent = self.score.name, self.plan.parent
         shown = numbers.metric_value(metric, self.score.value)
+        trained = f"It was trained on for {epochs} epoch{'' if epochs == 1 else 's'}"
         if ensemble is None:
             reason = f"No ensemble is better on validation than {parent} alone ({shown})."
-            return f"{reason} It was trained on for {epochs} epochs." if epochs else reason
+            return f"{reason} {trained}." if epochs else reason
         return (
             f"The {metric.replace('_', ' ')} on validation of {teacher} "
             f"({', '.join(ensemble.members)}) is "
             f"{numbers.metric_value(metric, ensemble.score.value)}, that of {parent} {shown}. "
-            f"It was trained on for {epochs} epochs with that teacher."
+            f"{trained} with that teacher."
         )
 
 

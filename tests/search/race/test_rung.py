@@ -234,6 +234,12 @@ def test_a_long_training_has_the_rate_of_fresh_weights_where_the_parent_learned_
     assert rate(learned, 4) == pytest.approx(5e-3)
     before = [rate(learned, 2), rate(other, 4), rate(learned, 4, raises_rate=False)]
     assert before == [first.learning_rate] * 3
+    # What was not cut is not damaged either, and leaves its weights only at such a rate.
+    whole = plan(raises_rate=True, settings=settings, recipe=None)
+    loose = replace(learned, budget=sk.Budget(macs=1.0))
+    further = run_rung(loose, RungTask(whole, 0, 4, 4)).state
+    assert further is not None
+    assert (further.learning_rate, further.began) == (pytest.approx(5e-3), 0)
 
 
 def test_a_candidate_over_the_budget_is_refused(classes: Shared) -> None:
