@@ -23,7 +23,7 @@ _R = TypeVar("_R")
 
 _SHOWN = 60
 # `fit` and `distill` take class weights; all else takes data with weights.
-_WEIGHTED = ": give the data that saikei.training.weigh_classes(model, data, 'balanced') returns"
+_WEIGHTED = ": give the data that saikei.scoring.weigh_classes(model, data, 'balanced') returns"
 _NAMES: Mapping[Any, str] = {
     bool: "True or False",
     int: "a whole number",

@@ -137,7 +137,7 @@ def distill(
             steps, and the epoch with the best weights is one after that.
         keep_zeros: Whether kernels that are sparse keep their exact zeros, as in `fit`.
         class_weight: A weight for each class number, or `"balanced"`, for arrays; they become
-            sample weights, as `saikei.training.weigh_classes` makes them.
+            sample weights, as `saikei.scoring.weigh_classes` makes them.
 
     Returns:
         Keras's history: `loss` is the sum, `student_loss`, `distillation_loss` and, with features,

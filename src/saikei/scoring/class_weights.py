@@ -72,7 +72,7 @@ def weighed(model: keras.Model, train: Any, class_weight: ClassWeight | None, lo
     if not isinstance(train, (tuple, list, ArrayData)):
         raise InputError(
             "class_weight needs (x, y) arrays: let the dataset give (x, y, sample_weight), or "
-            "gather it with saikei.training.weigh_classes(model, dataset, class_weight)."
+            "gather it with saikei.scoring.weigh_classes(model, dataset, class_weight)."
         )
     return weigh_classes(model, train, class_weight, loss)
 

@@ -84,7 +84,7 @@ def fit(
         keep_zeros: Whether kernels that are sparse keep their exact zeros. Rows, columns and
             window positions of zeros alone are no sparsity, and fill up.
         class_weight: A weight for each class number, or `"balanced"`, for arrays; they become
-            sample weights, as `saikei.training.weigh_classes` makes them.
+            sample weights, as `saikei.scoring.weigh_classes` makes them.
 
     Returns:
         Keras's history: `loss`, the metric, and with validation data `val_loss` and `val_…`. It
