@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -136,6 +137,14 @@ def test_the_figures_of_the_readme_are_measured_ones() -> None:
     for claim, script in claims:
         assert f"python {script}" in pages
         assert [figure for figure in figures_in(claim) if figure not in pages] == []
+
+
+def test_the_tables_of_results_are_those_that_benchmarks_wrote() -> None:
+    with_tables = runpy.run_path(str(ROOT / "benchmarks/record.py"))["with_tables"]
+    page = text_of("docs/benchmarks.md")
+    assert with_tables(page) == page, "run: python benchmarks/record.py"
+    marked = set(re.findall(r"<!-- results: (\w+) -->", page))
+    assert {path.stem for path in (ROOT / "benchmarks/results").glob("*.json")} <= marked
 
 
 def test_the_figures_that_a_method_is_chosen_by_are_measured_ones() -> None:
