@@ -253,9 +253,13 @@ def test_the_same_seed_gives_the_same_front_and_the_test_set_has_no_influence(
         np.testing.assert_array_equal(ours["arr_0"], theirs["arr_0"])
 
 
-def test_where_nothing_is_to_be_saved_the_given_model_is_trained_on(tmp_path: Path) -> None:
-    # With one epoch for the cut structures, and all fusions.
+@pytest.mark.parametrize("rivals", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_where_nothing_is_to_be_saved_the_given_model_is_trained_on(
+    rivals: bool, tmp_path: Path
+) -> None:
+    effort = 12 if rivals else 3
     asked = {**LEAST, "budget": sk.Budget(macs=1.0), "methods": ["prune", "average"]}
+    asked |= {"effort": effort, "rivals": rivals}
     result = search(dense(), tmp_path / "run", **asked)
     run, given = result.run, result.baseline
     further = run.candidate("trained-further")
@@ -263,11 +267,17 @@ def test_where_nothing_is_to_be_saved_the_given_model_is_trained_on(tmp_path: Pa
     assert further.cost.macs == given.cost.macs
     assert further.training is not None
     assert further.training.epochs == 2
-    assert sum(one.epochs for one in run.effort) == LEAST["effort"]
+    assert effort / 2 < sum(one.epochs for one in run.effort) <= effort
     assert "as given" not in {c.family for c in run.candidates}
     (taught,) = (d for d in run.decisions if d.topic == "teacher of trained-further")
     assert "It was trained on for 2 epochs" in taught.reason
-    assert any(d.topic == "rivals from fresh weights" for d in run.decisions)
+    assert any(d.topic == "rivals from fresh weights" for d in run.decisions) is not rivals
+    # Its rivals have its structure, and as many epochs as it and as the whole search.
+    found = {c.name: c for c in run.candidates if c.family == "rival"}
+    assert found.keys() == ({"rival", "rival-short"} if rivals else set())
+    assert all((c.parent, c.recipe, c.kind) == (given.name, None, "fresh") for c in found.values())
+    epochs = [c.training.epochs for c in found.values() if c.training]
+    assert sorted(epochs) == ([2, 4] if rivals else [])
 
 
 def test_a_finished_run_is_read_and_not_done_again(finished: Finished) -> None:

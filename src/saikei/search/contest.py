@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -40,7 +41,7 @@ from saikei.search.race import (
     race_rivals,
     trained,
 )
-from saikei.search.student import STUDENT, given_of, winner_of
+from saikei.search.student import FURTHER, STUDENT, given_of, winner_of
 from saikei.search.trained_records import TrainedRecords, structure_key
 
 # Equal metrics are distinguished by the loss.
@@ -71,6 +72,7 @@ class Contest:
     space: Space
     events: Events
     _racers: dict[str, Racer] = field(default_factory=dict)
+    _teachers: dict[str, Any] = field(default_factory=dict)
     _spent: Counter[tuple[str, int]] = field(default_factory=Counter)
     _counts: Counter[tuple[str, int]] = field(default_factory=Counter)
 
@@ -87,18 +89,18 @@ class Contest:
             for (family, rung), epochs in self._spent.items()
         )
 
-    def run(self, entries: Sequence[Entry], repeats: int = 1) -> tuple[Decision, ...]:
-        """Race the entries, then train the winner with other seeds, and its rivals.
+    def run(self, entries: Sequence[Entry]) -> tuple[Decision, ...]:
+        """Race the entries.
 
         Args:
             entries: What takes part, the most promising first.
-            repeats: How often the winner is trained, each time with another seed.
 
         Returns:
-            What dropped out and why, and how much the seed matters.
+            What dropped out and why.
         """
         context = self.context
-        driver = self._driver(self._shared({context.teacher_name: context.teacher}))
+        self._teachers[context.teacher_name] = context.teacher
+        driver = self._driver(self._shared(self._teachers))
         self.events.stage("training")
         if not entries:
             return ()
@@ -115,7 +117,26 @@ class Contest:
         )
         self._racers.clear()
         self._take(found.racers)
-        winner = self.winner
+        self._add(driver)
+        return _left_out(driver)
+
+    def compare(self, repeats: int = 1) -> tuple[Decision, ...]:
+        """Train the winner with other seeds, and its structure from fresh weights.
+
+        Where the given model was trained on, it is the one to compare with.
+
+        Args:
+            repeats: How often the winner is trained, each time with another seed.
+
+        Returns:
+            What dropped out and why, and how much the seed matters.
+        """
+        asked = () if self.schedule.rival else (_NO_RIVALS,)
+        if not self._racers or (repeats == 1 and asked):
+            return asked
+        context = self.context
+        winner = self._racers.get(FURTHER) or self.winner
+        driver = self._driver(self._shared(self._teachers, winner.epoch))
         again: tuple[Racer, ...] = ()
         if repeats > 1:
             self.events.stage("training the winner with other seeds")
@@ -127,11 +148,7 @@ class Contest:
             self._take(rivals)
         self._take(again)
         self._add(driver)
-        dropped = (
-            Decision(name, "left out", failure.reason) for name, failure in driver.failures.items()
-        )
-        asked = () if self.schedule.rival else (_NO_RIVALS,)
-        return (*dropped, *asked, *(_over_seeds(winner, again) if again else ()))
+        return (*_left_out(driver), *asked, *(_over_seeds(winner, again) if again else ()))
 
     def teach(self, fused: Mapping[str, Ensemble], epochs: int) -> tuple[Decision, ...]:
         """Train one network on, with the best ensemble as its teacher.
@@ -164,13 +181,15 @@ class Contest:
             if isinstance(context.train, tuple):
                 # Rows in the order of the data: it may read other inputs than the ensemble.
                 taught_by = replace(taught_by, digests=None)
+        self._teachers[name] = taught_by
         plan = learner.plan_of(name, ensemble)
         shared = replace(self._shared({name: taught_by}, epochs), originals=self._parent(plan))
         driver = self._driver(shared)
         (outcome,) = driver.train([Part(RungTask(plan, 0, epochs, epochs, cost=learner.cost))])
         self._add(driver)
-        if not isinstance(outcome, TaskFailure):
-            self._take([Racer(plan, epochs, replace(outcome, state=None))])
+        if isinstance(outcome, TaskFailure):
+            return _left_out(driver)
+        self._take([Racer(plan, epochs, replace(outcome, state=None))])
         reason = learner.reason(name, ensemble, epochs)
         return (Decision(f"teacher of {plan.name}", name, reason),)
 
@@ -328,6 +347,11 @@ class Contest:
         """The records of all candidates that were trained, stored with their models."""
         records = TrainedRecords(self.context, self._racers, self.schedule.full, self.load)
         return [records.stored(racer) for racer in self.racers]
+
+
+def _left_out(driver: Driver) -> tuple[Decision, ...]:
+    """What dropped out, and why."""
+    return tuple(Decision(name, "left out", one.reason) for name, one in driver.failures.items())
 
 
 def _over_seeds(winner: Racer, again: Sequence[Racer]) -> tuple[Decision]:

@@ -46,6 +46,7 @@ from saikei.search.race import Schedule, Space, finalists, space_of
 from saikei.search.sizes import batch_size_for
 from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
+from saikei.training.parts import TrainingSettings
 from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from several: the best one; and, where no
@@ -208,35 +209,51 @@ class _Search:
         """All steps, one after the other."""
         context, events = self.context, self.events
         self.structures = find_structures(context, events, self.asked.uniform)
-        fuses, effort = bool(context.methods.fusions), self.asked.effort
-        entries, space = self.structures.entries, self.space
-        student = round(STUDENT_SHARE * effort) if fuses else 0
+        entries, space, fuses = self.structures.entries, self.space, bool(context.methods.fusions)
+        boosts, effort = BOOST in context.methods.fusions, self.asked.effort
+        series = round(STUDENT_SHARE * effort) if boosts else 0
+        student, schedule = self._schedule(effort - series, fuses)
         if not context.saves:
-            student = round(FURTHER_SHARE * effort) if entries else effort
             # More epochs on rows that a network knows by heart teach it nothing, mixed ones do.
             space = replace(space, mixes=context.learned)
-        series = round(STUDENT_SHARE * effort) if BOOST in context.methods.fusions else 0
-        families = len({one.family for one in entries} - {"fresh"})
-        schedule = Schedule.of(
-            max(1, effort - student - series),
-            min(families, MOST_FAMILIES),
-            finalists(context.budget, context.whole, context.methods.fusions),
-            self.asked.rivals,
-        )
         self.contest = Contest(context, schedule, space, events)
-        self.decisions += self.contest.run(entries, self.asked.repeats)
+        self.decisions += self.contest.run(entries)
         if not context.saves:
             # First, since it may be a member too: an average of any cost teaches as well as any.
             self.decisions += self.contest.teach({}, student)
+        self.decisions += self.contest.compare(self.asked.repeats)
         if fuses:
             self._compose()
-            if BOOST in context.methods.fusions:
+            if boosts:
                 self._boost(series)
         if context.saves:
             self.decisions += self.contest.teach(self._ensembles(), student)
         if context.methods.quantize:
             events.stage("quantizing to int8")
             self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)
+
+    def _schedule(self, effort: int, fuses: bool) -> tuple[int, Schedule]:
+        """Epochs of the network that learns from several, and the schedule of the race.
+
+        Args:
+            effort: Epochs of both, and of rivals.
+            fuses: Whether any fusion takes part.
+        """
+        context, rivals = self.context, self.asked.rivals
+        assert self.structures is not None
+        entries = self.structures.entries
+        families = min(len({one.family for one in entries} - {"fresh"}), MOST_FAMILIES)
+        places = finalists(context.budget, context.whole, context.methods.fusions)
+        if context.saves:
+            student = round(STUDENT_SHARE * effort) if fuses else 0
+            return student, Schedule.of(effort - student, families, places, rivals)
+        if not rivals:
+            student = round(FURTHER_SHARE * effort) if entries else effort
+            return student, Schedule.of(max(1, effort - student), families, places, rivals=False)
+        # As many for the race, and rivals for the epochs of one and of both, with one beginning.
+        student = int(effort / (4 + TrainingSettings.decay)) if entries else effort // 2
+        schedule = Schedule.of(max(1, student), families, places, rivals=False)
+        return student, replace(schedule, rival=student + (schedule.search if entries else 0))
 
     def _compose(self) -> None:
         contest, context = self.contest, self.context
