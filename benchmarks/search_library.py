@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import tempfile
 import time
@@ -39,11 +40,14 @@ from saikei.datasets import digits
 from saikei.edits import PruneChannels
 from saikei.edits.options import Option, stitch
 from saikei.graph import Graph, build, read
-from saikei.search.library import Library, Measured, build_library, measure_site
+from saikei.search.library import Library, Measured, build_library, measure_site, nearby
 from saikei.search.library.build_library import options_of, shared_for
 from saikei.search.library.measure import SiteTask
 from saikei.search.library.parts import Parts
 from saikei.search.propose import Proposer, agreement, random_structures
+
+# The name in its package is that of a function.
+whole_refit = importlib.import_module("saikei.calibration.refit")
 
 BUDGETS = np.linspace(0.1, 0.9, 20)
 ROWS = 256
@@ -198,7 +202,7 @@ class Clock:
 
     @contextlib.contextmanager
     def counting(self, owner: Any, name: str, kind: str) -> Iterator[None]:
-        """Count the time of a method of a class."""
+        """Count the time of a method of a class, or of a function of a module."""
         method: Callable[..., Any] = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -219,7 +223,10 @@ class Clock:
 
 
 def share(arguments: argparse.Namespace) -> None:
-    """The share of a search that is neither training nor evaluation, by stages."""
+    """The share of a search that is neither training nor evaluation, by stages.
+
+    Refits, which fit weights to data by least squares, are counted apart from training.
+    """
     seed = arguments.seeds[0]
     data = digits(seed)
     model = trained(seed, data.train)
@@ -242,6 +249,9 @@ def share(arguments: argparse.Namespace) -> None:
     computing = ("step", "advance", "peek", "outputs", "tensors")
     counted += [(Run, name, "evaluation") for name in computing]
     counted += [(Parts, "run", "evaluation")]
+    fitting = (nearby, "_fitted_linear"), (nearby, "refit_batch_norm")
+    fitting += (whole_refit, "fit_linear"), (whole_refit, "refit_batch_norm")
+    counted += [(module, name, "refits") for module, name in fitting]
     begin = time.process_time()
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
         for owner, name, kind in counted:
