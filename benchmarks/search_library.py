@@ -42,8 +42,8 @@ from saikei.edits.options import Option, stitch
 from saikei.graph import Graph, build, read
 from saikei.search.library import Library, Measured, build_library, measure_site, nearby
 from saikei.search.library.build_library import options_of, shared_for
+from saikei.search.library.compiled_parts import CompiledParts
 from saikei.search.library.measure import SiteTask
-from saikei.search.library.parts import Parts
 from saikei.search.propose import Proposer, agreement, random_structures
 
 # The name in its package is that of a function.
@@ -248,7 +248,7 @@ def share(arguments: argparse.Namespace) -> None:
     counted += [(keras.Model, name, "evaluation") for name in evaluating]
     computing = ("step", "advance", "peek", "outputs", "tensors")
     counted += [(Run, name, "evaluation") for name in computing]
-    counted += [(Parts, "run", "evaluation")]
+    counted += [(CompiledParts, "run", "evaluation")]
     fitting = (nearby, "_fitted_linear"), (nearby, "refit_batch_norm")
     fitting += (whole_refit, "fit_linear"), (whole_refit, "refit_batch_norm")
     counted += [(module, name, "refits") for module, name in fitting]

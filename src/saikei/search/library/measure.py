@@ -23,6 +23,7 @@ from saikei.graph import Graph, TensorRef, read
 from saikei.scoring import Task
 from saikei.scoring.labels import Labels
 from saikei.search.interrupts import without_retracing_warnings
+from saikei.search.library.compiled_parts import CompiledParts
 from saikei.search.library.divergence import divergence
 from saikei.search.library.library import LeftOut, Measured
 from saikei.search.library.nearby import (
@@ -31,7 +32,6 @@ from saikei.search.library.nearby import (
     refit_nearby,
     samples_to_fit,
 )
-from saikei.search.library.parts import Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Shared:
         """The model, read once for all tasks of a process."""
         graph = replace(read(self.model), sizes=dict(self.sizes))
         macs = _macs(ChannelMap.of_whole(graph))
-        return Original(map_channels(graph), macs, Layers(graph), Parts(graph, macs))
+        return Original(map_channels(graph), macs, Layers(graph), CompiledParts(graph, macs))
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -80,7 +80,7 @@ class Original:
     channel_map: ChannelMap
     macs: list[int]
     layers: Layers
-    parts: Parts
+    parts: CompiledParts
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,7 @@ class Targets:
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Shape of what a layer gives; `None` for one that is called several times, or never."""
         index = self._call.get(name)
-        return None if index is None else self._run.graph.calls[index].outputs[0].shape
-
-    def operation(self, name: str) -> Operation:
-        """The layer of the original."""
-        return self._run.graph.operations[name]
+        return None if index is None else self._graph.calls[index].outputs[0].shape
 
     def of(self, name: str) -> Array | None:
         """What a layer gives; `None` where it was forgotten."""
@@ -91,7 +87,7 @@ class Targets:
                     self._graph, self._inputs, known, index, layers=self._layers
                 )
             outcome = self._run.step(index)
-            operation = self._run.graph.operations[self._run.graph.calls[index].operation]
+            operation = self._graph.operations[self._graph.calls[index].operation]
             if self._call.get(operation.name) == index and fittable(operation):
                 self._found[operation.name] = outcome.before[0]
             self._next += 1

@@ -1,4 +1,4 @@
-"""Parts of a network that are compiled once give what the network gives."""
+"""CompiledParts of a network that are compiled once give what the network gives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from saikei.channels import ChannelMap
 from saikei.costs import call_macs
 from saikei.edits import DropChannels, RemoveLayers
 from saikei.graph import read
-from saikei.search.library import build_library, parts
-from saikei.search.library.parts import Parts
+from saikei.search.library import build_library, compiled_parts
+from saikei.search.library.compiled_parts import CompiledParts
 
 BLOCKS = 4
 
@@ -40,24 +40,26 @@ def _data(seed: int, rows: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> Parts:
+def compiled(monkeypatch: pytest.MonkeyPatch) -> CompiledParts:
     """The parts of the small network, which counts as a large one."""
-    monkeypatch.setattr(parts, "LARGE", 0.0)
-    monkeypatch.setattr(parts, "PARTS", 6)
+    monkeypatch.setattr(compiled_parts, "LARGE", 0.0)
+    monkeypatch.setattr(compiled_parts, "PARTS", 6)
     graph = read(_model())
     counted = ChannelMap.of_whole(graph)
-    return Parts(graph, [call_macs(counted, index) or 0 for index in range(len(graph.calls))])
+    return CompiledParts(
+        graph, [call_macs(counted, index) or 0 for index in range(len(graph.calls))]
+    )
 
 
-def test_all_parts_together_give_the_outputs(compiled: Parts) -> None:
+def test_all_parts_together_give_the_outputs(compiled: CompiledParts) -> None:
     # Not a multiple of the rows that go through a part at once.
-    x, _ = _data(0, rows=parts.BATCH + 5)
+    x, _ = _data(0, rows=compiled_parts.BATCH + 5)
     assert 3 <= len(compiled.starts) <= 8
     (found,) = compiled.outputs(0, x)
     np.testing.assert_allclose(found, np.asarray(_model()(x)), atol=1e-6)
 
 
-def test_a_changed_graph_goes_on_behind_its_change(compiled: Parts) -> None:
+def test_a_changed_graph_goes_on_behind_its_change(compiled: CompiledParts) -> None:
     graph = compiled.graph
     cut, _ = DropChannels({"a1": (0, 3)}).unfitted(graph)
     last = max(i for i, call in enumerate(graph.calls) if call.operation in ("a1", "b1"))
@@ -73,12 +75,12 @@ def test_a_changed_graph_goes_on_behind_its_change(compiled: Parts) -> None:
 
 @pytest.mark.long
 def test_a_library_is_the_same_with_compiled_parts(
-    compiled: Parts, monkeypatch: pytest.MonkeyPatch
+    compiled: CompiledParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def built() -> list[float]:
         library = build_library(_model(), _data(0), _data(1), (RemoveLayers,))
         return [entry.loss for entry in (*library.entries, *library.depth)]
 
     inside = built()
-    monkeypatch.setattr(parts, "LARGE", 1e18)
+    monkeypatch.setattr(compiled_parts, "LARGE", 1e18)
     assert inside and inside == pytest.approx(built(), rel=1e-3, abs=1e-7)

@@ -44,7 +44,7 @@ class Join:
     ref: TensorRef
 
 
-class Parts:
+class CompiledParts:
     """A graph cut where a single tensor passes, each part compiled when it first runs.
 
     Args:
