@@ -373,8 +373,8 @@ def test_a_shell_gets_the_commands_that_complete_a_line(
 
 
 # A search of a few seconds, as the command line and as Python take it.
-LEAST = ("--effort", "3", "--methods", "prune", "--no-latency")
-SAME: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False}
+LEAST = ("--effort", "3", "--methods", "prune", "--no-latency", "--no-rivals")
+SAME: dict[str, Any] = {"effort": 3, "methods": ["prune"], "latency": False, "rivals": False}
 
 
 def test_optimize_writes_a_model_a_record_and_a_report(

@@ -74,7 +74,6 @@ def search(model: Any, out: Path | None, **changes: Any) -> Result:
         "budget": BUDGET,
         "test": splits.test,
         "effort": EFFORT,
-        "rivals": True,
         "seed": 4,
         "progress": False,
     }

@@ -86,13 +86,12 @@ def optimize(
             rich_help_panel=_SEARCH,
         ),
     ] = None,
-    rivals: Annotated[
+    no_rivals: Annotated[
         bool,
         typer.Option(
-            "--rivals",
-            help="Train the winner's structure from fresh weights too, for as long and for as long "
-            "as the whole search, to see whether its weights were worth keeping. About half of the "
-            "epochs.",
+            "--no-rivals",
+            help="Do not train the winner's structure from fresh weights for comparison; the "
+            "winner is trained about twice as long instead.",
             rich_help_panel=_SEARCH,
         ),
     ] = False,
@@ -208,7 +207,7 @@ def optimize(
             methods=None if methods is None else methods.replace(" ", "").split(","),
             effort=effort,
             settings=settings_typed(settings or []) or None,
-            rivals=rivals or None,
+            rivals=False if no_rivals else None,
             repeats=repeats,
             uniform=uniform or None,
             seed=seed,

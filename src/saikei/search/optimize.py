@@ -50,7 +50,7 @@ def optimize(
     methods: Sequence[str | type[Edit]] | None = None,
     effort: int = DEFAULT_EFFORT,
     settings: Mapping[str, Any] | None = None,
-    rivals: bool = False,
+    rivals: bool = True,
     repeats: int = 1,
     uniform: bool = False,
     seed: int = 0,
@@ -99,7 +99,8 @@ def optimize(
             these.
         rivals: Whether the winner's structure is also trained from fresh weights, for the winner's
             epochs and for those of all candidates together, to see whether its weights were worth
-            keeping. They take about half of the epochs, so that the winner is trained half as long.
+            keeping; the better one ships. They take about half of the epochs: without them, the
+            winner is trained about twice as long.
         repeats: How often the winner is trained, each time with another seed, to report the mean
             and an interval. Its epochs come in addition to `effort`.
         uniform: Whether only structures are tried that keep the same share of every layer, and

@@ -80,7 +80,7 @@ class Asked:
     seed: int
     latency: bool
     metric: Any
-    rivals: bool = False
+    rivals: bool = True
     repeats: int = 1
     uniform: bool = False
 
