@@ -114,6 +114,43 @@ def test_wrong_labels_are_refused_by_every_function_that_looks_at_them(function:
         refused(lambda data=data: INPUTS[function](data), f"{name} by {function}")
 
 
+class Batches(keras.utils.PyDataset):
+    """Two batches of twelve rows."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        rows = slice(12 * index, 12 * index + 12)
+        return X[rows], Y[rows]
+
+
+class Frame:
+    """What a table is to NumPy: it becomes an array of objects."""
+
+    columns = ("a", "b", "c", "d")
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        return X.astype(dtype or object)
+
+
+FORMS: dict[str, Callable[[], Any]] = {
+    "list": lambda: [X, Y],
+    "table": lambda: (Frame(), Y),
+    "dataset": Batches,
+    "weights": lambda: (X, Y, np.linspace(0.5, 1.5, 24)),
+}
+
+
+# A cascade of these finds no thresholds, and a search takes long.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::saikei.errors.TrainingWarning")
+@pytest.mark.parametrize("function", [f for f in INPUTS if f[:8] not in ("optimize", "Cascade")])
+def test_data_of_every_form_is_taken_by_every_function(function: str) -> None:
+    for form in FORMS.values():
+        INPUTS[function](form())
+
+
 class Subclassed(keras.Model):
     """Never built."""
 
