@@ -142,10 +142,12 @@ FORMS: dict[str, Callable[[], Any]] = {
 }
 
 
-# A cascade of these finds no thresholds, and a search takes long.
+# These members make no cascade and no series, and a search takes long.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::saikei.errors.TrainingWarning")
-@pytest.mark.parametrize("function", [f for f in INPUTS if f[:8] not in ("optimize", "Cascade")])
+@pytest.mark.parametrize(
+    "function", [f for f in INPUTS if not f.startswith(("optimize", "Cascade", "Boost"))]
+)
 def test_data_of_every_form_is_taken_by_every_function(function: str) -> None:
     for form in FORMS.values():
         INPUTS[function](form())
