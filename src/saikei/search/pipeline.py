@@ -51,7 +51,7 @@ from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from several: the best one; and, where no
 # savings are asked for, the given one.
-STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 1 / 2
+STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 2 / 3
 # Families of which each keeps a candidate until the third rung.
 MOST_FAMILIES = 4
 
@@ -214,7 +214,7 @@ class _Search:
         series = round(STUDENT_SHARE * effort) if boosts else 0
         student, schedule = self._schedule(effort - series, fuses)
         if not context.saves:
-            # More epochs on rows that a network knows by heart teach it nothing, mixed ones do.
+            # A network that has learned its rows gains little from them, and more from mixed ones.
             space = replace(space, mixes=context.learned)
         self.contest = Contest(context, schedule, space, events)
         self.decisions += self.contest.run(entries)
