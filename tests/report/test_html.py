@@ -259,7 +259,7 @@ def test_details_are_shown_and_never_executed() -> None:
     pictures = [a["src"] or "" for tag, a in page.elements if tag == "img"]
     assert pictures == [PNG] * 6
     sections = ("Who gains and who loses", "The members", "Another budget", "Sensitivity of each")
-    figures = ("3 of 8", "1.50 → 0.70", "4.00 ms", "by 0.50 on the same sample, and by −0.10")
+    figures = ("3 of 8", "1.50 → 0.70", "4 ms", "by 0.50 on the same sample, and by −0.10")
     for words in (f"{HOSTILE}1", *sections, *figures):
         assert words in page.words
     charts = json.loads(page.scripts[0])
