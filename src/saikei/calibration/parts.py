@@ -57,6 +57,10 @@ class Parts:
         self.graph = self.graph.with_operations({operation.name: operation})
         self._layers.replace(operation)
 
+    def bytes_of(self, refs: Iterable[TensorRef]) -> int:
+        """Bytes of tensors for one sample."""
+        return sum(self._specs[ref.call][ref.output].bytes_per_sample() for ref in refs)
+
     def size(self, stop: int) -> int:
         """How many samples are in a part, up to a stop."""
         largest = max((_bytes(specs) for specs in self._specs[self._at : stop]), default=1)
@@ -111,21 +115,22 @@ class Parts:
         if stop not in self._live or stop <= self._at:
             return False
         self._since += 1
-        coming = [live for other, live in self._live.items() if other >= stop][:WINDOW]
+        coming = [live for other, live in self._live.items() if other > stop][: WINDOW - 1]
         live = self._live[stop]
-        little = live * self.samples <= KEPT_BYTES
-        return little or live <= min(coming) or self._since >= WINDOW
+        if live * self.samples <= KEPT_BYTES:
+            return True
+        # From the last stop only what is behind it is left to be run, such as logits.
+        return bool(coming) and (live <= min(coming) or self._since >= WINDOW)
 
     def _live_bytes(self, stops: Sequence[int]) -> list[int]:
-        """The bytes, for each sample, of what later calls read of earlier ones, at each stop."""
+        """Bytes for each sample of what is read later, before or behind the call of each stop."""
         last: dict[TensorRef, int] = dict.fromkeys(self._also, len(self.graph.calls))
         for index, call in enumerate(self.graph.calls):
             last |= {ref: max(index, last.get(ref, 0)) for ref in call.inputs()}
         return [
-            sum(
-                self._specs[ref.call][ref.output].bytes_per_sample()
-                for ref, end in last.items()
-                if ref.call < stop <= end
+            max(
+                self.bytes_of(ref for ref, end in last.items() if ref.call < at <= end)
+                for at in (stop, stop + 1)
             )
             for stop in stops
         ]

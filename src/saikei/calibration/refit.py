@@ -38,6 +38,8 @@ HELD_OUT = 5
 # precision, as much as rounding makes of them.
 RIGHT = 1e-6
 CHUNK_BYTES = 2**26
+# Outputs are compared on samples with so many bytes of them, and on so many samples at least.
+COMPARED_BYTES, FEWEST_COMPARED = 2**28, 16
 
 Array = NDArray[Any]
 Pair = tuple[Array, Array]
@@ -159,10 +161,14 @@ class _Refit:
         """Whether the outputs of the fitted graph are no further from the original's."""
         before = Parts(self.edited, self.inputs, (), self.edited.output_refs())
         graphs = self.targets, self.fitted, before
+        bytes_of_outputs = self.targets.bytes_of(self.original.output_refs())
+        enough = max(FEWEST_COMPARED, COMPARED_BYTES // max(bytes_of_outputs, 1))
         size = min(graph.size(len(graph.graph.calls)) for graph in graphs)
         runs = [graph.before(len(graph.graph.calls), size) for graph in graphs]
         distance = _Distance()
         for parts in zip(*runs, strict=True):
+            if parts[0][0].start >= enough:
+                break
             distance.add(*(_outputs(run) for _, run in parts))
         after, unfitted = distance.totals()
         return after <= unfitted

@@ -202,8 +202,14 @@ def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weig
 
 
 def made_layer(graph: Graph, call: Call) -> Any:
-    """The layer or operation of a call, built with its numbers, apart from any model."""
+    """The layer or operation of a call, built with its numbers, apart from any model.
+
+    Of a table of embeddings that no edit has changed, it is the model's own layer: a copy may take
+    as much memory as half of a language model.
+    """
     operation = graph.operations[call.operation].bare()
+    if _is_own_table(operation):
+        return operation.source
     layer = instantiate(operation)
     if isinstance(layer, keras.Layer):
         args, kwargs = tree.map_structure(
@@ -214,6 +220,17 @@ def made_layer(graph: Graph, call: Call) -> Any:
             layer(*args, **kwargs)
         load_weights(operation, layer)
     return layer
+
+
+def _is_own_table(operation: Operation) -> bool:
+    own = internals.own_weights(operation.source)
+    sources = [weight.source for weight in operation.weights.values()]
+    return (
+        type(operation.source) in (keras.layers.Embedding, keras.layers.ReversibleEmbedding)
+        and operation.source.get_config() == operation.config
+        and len(own) == len(sources)
+        and all(one is other for one, other in zip(own, sources, strict=True))
+    )
 
 
 def _symbolic(graph: Graph, ref: TensorRef) -> keras.KerasTensor:
