@@ -104,7 +104,10 @@ def _groups(channel_map: ChannelMap, library: Library) -> list[_Group]:
             # Heads of which none can go keep the width that they read.
             found = [group for group in found if group is not read]
         elif read is not None:
-            read.heads = own
+            # So do others of that width, such as a pooler, which classes take for the same.
+            for group in found:
+                if group.size == read.size and group is not own:
+                    group.heads = own
     return found
 
 
