@@ -42,11 +42,10 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.quantized import Int8Candidates, quantize_candidates
-from saikei.search.race import Schedule, Space, finalists, space_of
+from saikei.search.race import Schedule, Space, branch, finalists, space_of
 from saikei.search.sizes import batch_size_for
 from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
-from saikei.training.parts import TrainingSettings
 from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from several: the best one; and, where no
@@ -250,10 +249,14 @@ class _Search:
         if not rivals:
             student = round(FURTHER_SHARE * effort) if entries else effort
             return student, Schedule.of(max(1, effort - student), families, places, rivals=False)
-        # As many for the race, and rivals for the epochs of one and of both, with one beginning.
-        student = int(effort / (4 + TrainingSettings.decay)) if entries else effort // 2
-        schedule = Schedule.of(max(1, student), families, places, rivals=False)
-        return student, replace(schedule, rival=student + (schedule.search if entries else 0))
+        if not entries:
+            return effort // 2, replace(Schedule.of(1, 1, 1, rivals=False), rival=effort // 2)
+        # Rivals are trained for its epochs, and for those of the race too, with one beginning.
+        student, race = effort // 3, max(1, effort // 10)
+        while 2 * (student + race) + branch(student) > effort and student:
+            student -= 1
+        schedule = Schedule.of(race, families, places, rivals=False)
+        return student, replace(schedule, rival=student + schedule.search)
 
     def _compose(self) -> None:
         contest, context = self.contest, self.context

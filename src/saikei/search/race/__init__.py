@@ -5,7 +5,7 @@ from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value
 from saikei.search.race.race import RIVAL, RaceResult, Step, race, race_repeats, race_rivals
 from saikei.search.race.rung import LONG, Shared, has_learned, run_rung, trained
-from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, finalists
+from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, branch, finalists
 from saikei.search.race.settings import Space, space_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Space",
     "Step",
     "Value",
+    "branch",
     "finalists",
     "has_learned",
     "race",
