@@ -118,6 +118,8 @@ def held_weights(layer: Any) -> list[tuple[str, Any]]:
 
 def held_layers(layer: Any) -> list[tuple[str, Any]]:
     """The layers that a layer holds itself, each with its attribute, or its position in one."""
+    if not layer._layers:
+        return []
     places: dict[int, str] = {}
     # On torch a layer is a module, which keeps attributes that are layers in a separate dict.
     for name, value in (*vars(layer).items(), *vars(layer).get("_modules", {}).items()):
