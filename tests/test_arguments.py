@@ -57,10 +57,12 @@ VALUES: dict[str, type[Checked]] = {
     },
 }
 MEMBERS, DATA = [FIRST, SECOND], (X, Y)
+CUT = sk.PruneChannels(sk.Budget(macs=0.5))
 FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "channel_groups": (sk.channel_groups, {"model": NET}),
     "choose": (sk.choose, {"fusions": [LEARNED], "members": MEMBERS, "data": DATA}),
     "cross_fit": (sk.cross_fit, {"build": lambda: NET, "data": DATA}),
+    "cut_in_steps": (sk.cut_in_steps, {"model": NET, "edit": CUT, "train": DATA}),
     "declare_training_rows": (sk.declare_training_rows, {"model": NET, "data": DATA}),
     "distill": (sk.distill, {"student": NET, "teacher": OTHER, "train": DATA}),
     "evaluate": (sk.evaluate, {"model": NET, "data": DATA}),
