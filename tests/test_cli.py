@@ -462,6 +462,7 @@ def test_export_writes_what_the_runtime_reads(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras exports these with TF")
 def test_a_cascade_in_a_file_is_profiled_and_exported_with_its_branch(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -113,6 +113,7 @@ def kinds(quick, *slow):
     )
 
 
+@pytest.mark.long
 @kinds("tf.data", "arrays", "PyDataset")
 def test_stored_and_live_predictions_give_one_trajectory(kind):
     train = {"arrays": (X, CLASSES), "tf.data": dataset(), "PyDataset": Batches()}[kind]

@@ -44,6 +44,7 @@ def whole():
     return losses(net(2), net(1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rest", "kind"),
     [

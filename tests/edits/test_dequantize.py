@@ -74,6 +74,7 @@ def predictions(model: keras.Model) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(tokens, training=False))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", [pytest.param("int8", marks=pytest.mark.long), "int4", "float8"])
 def test_the_weights_are_those_that_the_quantised_layers_stand_for(mode: str) -> None:
     model, original = quantised(mode, attention=True), network(attention=True)

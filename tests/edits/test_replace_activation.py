@@ -202,6 +202,7 @@ def test_parameters_make_a_layer_of_its_own_behind(name: str, parameters: dict[s
     np.testing.assert_allclose(run(inner, batch(model))[0], want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_saved_models_name_nothing_of_saikei() -> None:
     cases = [(name, {}) for name in NAMES if name != "relu"]
     # Names differ in the function alone.

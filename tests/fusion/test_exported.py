@@ -163,6 +163,7 @@ def assert_same(predicted: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         np.testing.assert_allclose(same, one, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="LiteRT: from torch with litert-torch, not JAX")
 @pytest.mark.filterwarnings("ignore:[\\s\\S]*tf.lite.Interpreter")
 @pytest.mark.parametrize("name", EACH)

@@ -279,7 +279,7 @@ def padded(end: str) -> tuple[np.ndarray, np.ndarray]:
     return x, y if end == "softmax" else np.eye(3, dtype="float32")[y]
 
 
-@pytest.mark.sampled
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fusion", "end", "both"),
     [

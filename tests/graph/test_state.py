@@ -225,6 +225,7 @@ def own(kind: str) -> Any:
     return layer
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("kind", ["assets", "variables"])
 def test_layers_of_the_users_own_keep_their_state(kind: str, wrapped: bool, tmp_path: Path) -> None:

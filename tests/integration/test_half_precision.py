@@ -153,6 +153,7 @@ def test_members_in_half_precision_are_scored_fused_and_explained(policy: str) -
     assert np.isfinite([member.shapley for member in explained.members]).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [pytest.param("bfloat16", marks=pytest.mark.long), "float16"])
 def test_training_in_half_precision_stays_finite_and_keeps_zeros(policy: str) -> None:
     teacher = network(policy)

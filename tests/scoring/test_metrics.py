@@ -58,6 +58,7 @@ def test_a_name_is_scikit_learns_metric(
     assert score.loss == pytest.approx(sk.evaluate(binary, data).loss)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", ["roc_auc", "f1", "balanced_accuracy", "neg_log_loss"])
 def test_several_classes_are_one_against_the_rest_and_averaged(name: str) -> None:
     for y, units in ((CLASSES, 3), (np.eye(3)[CLASSES], 3)):

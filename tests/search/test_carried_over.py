@@ -48,6 +48,7 @@ def test_a_regression_is_never_worse_than_its_untrained_cut() -> None:
     assert result.chosen.validation.value < 0.01
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("validated", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_without_labels_the_original_is_what_counts_as_right(validated: bool) -> None:
     x, xv = data().train[0], data().validation[0]

@@ -240,6 +240,7 @@ def test_a_training_that_is_stopped_early_is_sparse_all_the_same() -> None:
     assert all(mask.mean() == pytest.approx(0.6, abs=0.01) for mask in zeros(model).values())
 
 
+@pytest.mark.long
 def test_nothing_of_it_is_left_in_the_model(tmp_path: Any) -> None:
     model = Sparsify(0.5)(network())
     model.get_layer("hidden").kernel.constraint = keep = keras.constraints.MaxNorm(3.0)

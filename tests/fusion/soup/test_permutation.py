@@ -57,6 +57,7 @@ def test_permuted_fresh_graphs_compute_the_same_and_are_aligned_back(
     assert_aligns_back(model, seed)
 
 
+@pytest.mark.long
 @thorough
 @given(random_models(ANY), st.integers(0, 1000))
 def test_permuted_random_graphs_compute_the_same_and_are_aligned_back(

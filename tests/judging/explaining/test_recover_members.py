@@ -35,7 +35,7 @@ FUSED = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.long
 @pytest.mark.parametrize("fusion", FUSED)
 def test_a_fused_model_is_explained_as_it_was_saved(fusion, tmp_path):
     fused = FUSED[fusion]()

@@ -126,6 +126,7 @@ def claims(seed):
     return found.chosen(judge_of(y)).method != "single"
 
 
+@pytest.mark.long
 def test_no_ensemble_is_better_on_random_labels():
     assert not any(claims(seed) for seed in range(20))
 

@@ -42,6 +42,7 @@ def counted(structure: Structure) -> Counts:
     return count_costs(map_channels(structure.recipe.apply(graph())))
 
 
+@pytest.mark.long
 def test_every_structure_keeps_its_share_of_the_budget_when_it_is_counted() -> None:
     for structure in proposed().structures:
         assert counted(structure) == structure.costs
