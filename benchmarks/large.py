@@ -46,7 +46,7 @@ SHAPES = {
 TOKENS, LENGTH = 50_257, 64
 SEQUENCE = dict.fromkeys(("token_ids", "padding_mask"), (LENGTH,))
 # Of `quality`: what is trained, on how many letters, for how many epochs.
-SETTINGS = {"width": 48, "blocks": 3, "heads": 4, "letters": 192_000, "epochs": 6, "distil": 3}
+SETTINGS = {"width": 48, "blocks": 3, "heads": 4, "letters": 192_000, "epochs": 40, "distil": 10}
 OURS = "cut and distilled"
 
 
