@@ -44,8 +44,13 @@ def main() -> None:
 
 
 def names_of_torchvision() -> list[str]:
-    """Every classification model."""
-    return list(torchvision().models.list_models(module=torchvision().models))
+    """Every classification model, from small to large."""
+    models = torchvision().models
+
+    def parameters(name: str) -> int:
+        return int(models.get_model_weights(name).DEFAULT.meta["num_params"])
+
+    return sorted(models.list_models(module=models), key=parameters)
 
 
 def measure(name: str) -> dict[str, Any]:

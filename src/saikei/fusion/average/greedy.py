@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from saikei.blas import one_thread
 from saikei.codec import ToDict
 from saikei.errors import FusionError
 from saikei.fusion.average.candidates import (
@@ -92,7 +93,8 @@ def select_weights(
             )
         else:
             candidates = candidates_of(loss, among)
-        taken, after = greedy(candidates, rounds, _ties(metric, loss, among))
+        with one_thread():
+            taken, after = greedy(candidates, rounds, _ties(metric, loss, among))
         picks += [int(among[pick]) for pick in taken]
         losses += after
         weights += np.bincount(among[taken], minlength=len(members)) / (len(taken) * bags)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from saikei.blas import one_thread
 from saikei.codec import ToDict
 from saikei.errors import DataError, FusionError
 from saikei.fusion.average import simplex
@@ -107,6 +108,11 @@ def _equal(a: list[Array], b: list[Array]) -> bool:
 
 
 def _minimise(loss: Loss) -> SimplexMinimum:
+    with one_thread():
+        return _minimum(loss)
+
+
+def _minimum(loss: Loss) -> SimplexMinimum:
     if isinstance(loss, Squares):
         return simplex.least_squares(loss.residuals)
     if isinstance(loss, Mixture):
