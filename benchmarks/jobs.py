@@ -47,11 +47,11 @@ from job_peers import PEERS
 from record import record, recorded
 from search_peers import random_search
 from search_rows import Results, interval, read_rows
-from search_tasks import macs, narrow, trained
+from search_tasks import Task, macs, narrow, trained
 
 import saikei as sk
 from saikei.graph import fresh_model
-from search import Case, best_single, given
+from search import Case, best_single
 
 QUARTER, FULL = 0.25, 1.0
 OURS = {QUARTER: "`optimize`, 25 %", FULL: "`optimize`, 100 %"}
@@ -91,10 +91,12 @@ def main() -> None:
 def measure(job: Job, seed: int, effort: int, epochs: int, folder: Path, results: Results) -> None:
     """All results of one seed that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    task = replace(job.task(seed), epochs=epochs)
-    model = given(task, seed, folder / "given.keras")
-    case = Case(task, model, seed, effort, folder / f"effort-{effort}", results, job.rates)
-    results.add(GIVEN, lambda: row(case, model, epochs))
+
+    def make() -> Task:
+        return replace(job.task(seed), epochs=epochs)
+
+    case = Case(make, seed, effort, folder, results, job.rates)
+    results.add(GIVEN, lambda: row(case, case.model, epochs))
     for share, name in OURS.items():
         results.add(name, partial(searched, case, share))
     for name, measured in rivals(case).items():
@@ -106,15 +108,14 @@ def rivals(case: Case) -> dict[str, Callable[[], dict[str, Any]]]:
     """What each network is measured by, in the order of the table."""
     half, same = SCRATCH[QUARTER]
     (whole,) = SCRATCH[FULL]
-    limit = QUARTER * macs(case.model)
     found = {
-        half: partial(scratch, case, lambda seed: narrow(case.task, limit, seed)),
+        half: partial(scratch, case, partial(half_width, case)),
         same: partial(scratch, case, partial(structure, case)),
         "halve and retrain": partial(halved, case),
         "random search": partial(randomly, case),
-        whole: partial(scratch, case, partial(case.task.network, 1.0)),
+        whole: partial(scratch, case, lambda seed: case.task.network(1.0, seed)),
     }
-    if case.task.name == "signals":
+    if case.results.key["job"] == "signals":
         from search_torch import torch_pruning_distilled
 
         found["Torch-Pruning with distillation"] = lambda: torch_pruning_distilled(
@@ -140,6 +141,11 @@ def searched(case: Case, share: float) -> dict[str, Any]:
 def scratch(case: Case, make: Callable[[int], keras.Model]) -> dict[str, Any]:
     """A network with fresh weights, trained for as long as the given one and the search."""
     return row(case, trained(case.task, make, case.pipeline, case.seed, case.rates), case.pipeline)
+
+
+def half_width(case: Case, seed: int) -> keras.Model:
+    """The widest network of the same kind at a quarter."""
+    return narrow(case.task, QUARTER * macs(case.model), seed)
 
 
 def structure(case: Case, seed: int) -> keras.Model:

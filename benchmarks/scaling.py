@@ -59,7 +59,8 @@ def main() -> None:
         took = search(workers, arguments.effort)
         rows.append({"what": "search", "over": "workers", "size": workers, "seconds": took})
         print(rows[-1], flush=True)
-    record("scaling", rows, COLUMNS, lines(rows), runs=arguments.runs, effort=arguments.effort)
+    settings = {} if arguments.no_search else {"effort": arguments.effort}
+    record("scaling", rows, COLUMNS, lines(rows), runs=arguments.runs, **settings)
 
 
 def residual(blocks: int) -> keras.Model:

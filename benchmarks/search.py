@@ -9,13 +9,15 @@
     pip install '.[tensorflow,benchmarks]'
     apt-get install dataset-fashion-mnist
     python benchmarks/search.py p2 --data mnist1d --seeds 3
+    python benchmarks/search.py p2 --data fashion --seeds 3
     python benchmarks/search.py p8 --data fashion --seeds 3
     python benchmarks/search.py p9 --data mnist1d-4000 --seeds 3
     python benchmarks/search.py p10 --data mnist1d-4000 --seeds 3
 
 Each result is appended to a file of JSON lines as soon as it is there; what that file has is not
-measured again, so that a run can go on, and with more seeds adds to it. At the end, a table in
-Markdown. Everything is chosen on validation; test is looked at once for each result.
+measured again, so that a run can go on, and with more seeds adds to it. At the end,
+`results/search_FIGURE_DATA.json`. Everything is chosen on validation; test is looked at once for
+each result.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from typing import Any
 import keras
 import numpy as np
 from search_peers import Found, earlier_plan, one_epoch_each, random_search
-from search_rows import Results, read_rows, table
+from search_rows import Results, read_rows, write
 from search_tasks import RATES, TASKS, Task, accuracy, macs, mean_macs, narrow, predictions, trained
 
 import saikei as sk
@@ -52,25 +54,45 @@ RUNS = 9
 
 @dataclass(frozen=True)
 class Case:
-    """A trained network with its data, for one seed.
+    """A trained network with its data, for one seed, both made when they are first needed.
 
     Args:
-        task: Data and network.
-        model: The trained network.
+        make: Makes the data and the network.
         seed: Seed of the data, the network and everything that is done with it.
         effort: Epochs of the search.
-        folder: Where runs and the trained network are kept.
+        kept: The folder of the trained network and of the runs of all efforts.
         results: What was measured.
         rates: Learning rates of trainings from scratch.
     """
 
-    task: Task
-    model: keras.Model
+    make: Callable[[], Task]
     seed: int
     effort: int
-    folder: Path
+    kept: Path
     results: Results
     rates: tuple[float, ...]
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """Data and network."""
+        return self.make()
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The network to compress, trained once."""
+        path = self.kept / "given.keras"
+        if not path.exists():
+            task = self.task
+            make = partial(task.network, 1.0)
+            model = trained(task, make, task.epochs, self.seed, RATES[1:2])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            model.save(path)
+        return keras.saving.load_model(path)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of runs."""
+        return self.kept / f"effort-{self.effort}"
 
     @property
     def pipeline(self) -> int:
@@ -92,7 +114,7 @@ class Case:
 
         The library depends on the network and the data alone, and is kept for all runs of them.
         """
-        path, kept = self.folder / name, self.folder.parent / "libraries"
+        path, kept = self.folder / name, self.kept / "libraries"
 
         def share(event: Event) -> None:
             if event.kind == "stage" and kept.exists():
@@ -119,57 +141,47 @@ class Case:
 
 def p2(case: Case) -> None:
     """At 25 % of the MACs, against training from scratch for the whole pipeline's epochs."""
-    task, results = case.task, case.results
-    whole = macs(case.model)
-    results.add("given network", lambda: case.scored(case.model, task.epochs))
+    results = case.results
+    results.add("given network", lambda: case.scored(case.model, case.task.epochs))
 
     def ours() -> dict[str, Any]:
         run = case.search("p2", sk.Budget(macs=0.25), case.effort)
-        chosen = run.chosen
+        single = best_single(run).name
+        family = run.chosen.family
         return case.scored(
-            run.best,
-            case.pipeline,
-            chosen=chosen.name,
-            family=chosen.family,
-            single=best_single(run).name,
+            run.best, case.pipeline, chosen=run.chosen.name, family=family, single=single
         )
 
     row = results.add("optimize", ours)
 
+    def scratch(make: Callable[[int], keras.Model]) -> dict[str, Any]:
+        model = trained(case.task, make, case.pipeline, case.seed, case.rates)
+        return case.scored(model, case.pipeline)
+
     def same() -> dict[str, Any]:
         folder = case.folder / "p2" / "candidates" / row["single"] / "model.keras"
         structure = keras.saving.load_model(folder)
-        model = trained(
-            task, lambda seed: fresh_model(structure, seed), case.pipeline, case.seed, case.rates
-        )
-        return case.scored(model, case.pipeline)
+        return scratch(lambda seed: fresh_model(structure, seed))
 
     def half() -> dict[str, Any]:
-        model = trained(
-            task,
-            lambda seed: narrow(task, 0.25 * whole, seed),
-            case.pipeline,
-            case.seed,
-            case.rates,
+        limit = 0.25 * macs(case.model)
+        return scratch(lambda seed: narrow(case.task, limit, seed))
+
+    def peer() -> dict[str, Any]:
+        from search_torch import torch_pruning_distilled
+
+        return torch_pruning_distilled(
+            case.task, case.model, 0.25, case.effort, case.rates, case.seed
         )
-        return case.scored(model, case.pipeline)
 
     results.add("half width from scratch", half)
     results.add("same structure from scratch", same)
-    if task.name == "mnist1d":
-        from search_torch import torch_pruning_distilled
-
-        results.add(
-            "Torch-Pruning with distillation",
-            lambda: torch_pruning_distilled(
-                task, case.model, 0.25, case.effort, case.rates, case.seed
-            ),
-        )
+    if case.results.key["data"].startswith("mnist1d"):
+        results.add("Torch-Pruning with distillation", peer)
 
 
 def p8(case: Case) -> None:
     """At 100 % of the MACs, against the given network trained for the whole pipeline's epochs."""
-    task, results = case.task, case.results
 
     def ours() -> dict[str, Any]:
         run = case.search("p8", sk.Budget(macs=1.0), case.effort)
@@ -177,20 +189,21 @@ def p8(case: Case) -> None:
         return case.scored(run.best, case.pipeline, chosen=run.chosen.name, family=family)
 
     def alone() -> dict[str, Any]:
-        make = partial(task.network, 1.0)
+        make = partial(case.task.network, 1.0)
         kept = case.folder / "alone"
-        model = trained(task, make, case.pipeline, case.seed, case.rates, folder=kept)
+        model = trained(case.task, make, case.pipeline, case.seed, case.rates, folder=kept)
         return case.scored(model, case.pipeline)
 
-    results.add("given network", lambda: case.scored(case.model, task.epochs))
+    results = case.results
+    results.add("given network", lambda: case.scored(case.model, case.task.epochs))
     results.add("optimize", ours)
     results.add("one network for as long", alone)
 
 
 def p9(case: Case) -> None:
     """A cascade at 15 % of the MACs in the mean over rows, against the given network."""
-    task, results = case.task, case.results
-    results.add("given network", lambda: case.scored(case.model, task.epochs))
+    results = case.results
+    results.add("given network", lambda: case.scored(case.model, case.task.epochs))
     budget = sk.Budget(macs=0.15, count="mean")
     run = functools.cache(lambda: case.search("p9", budget, case.effort))
 
@@ -202,7 +215,7 @@ def p9(case: Case) -> None:
 
     def shipped() -> dict[str, Any]:
         row = shown(run().chosen.name)
-        assert row["test"] == accuracy(run().best, task.test)
+        assert row["test"] == accuracy(run().best, case.task.test)
         return row
 
     def cascade() -> dict[str, Any]:
@@ -218,28 +231,25 @@ def p9(case: Case) -> None:
 
 def p10(case: Case) -> None:
     """At 25 % of the MACs, against other searches with as many epochs, and one with 135."""
-    task, model, results = case.task, case.model, case.results
-    results.add("given network", lambda: case.scored(model, 0))
+    results = case.results
+    results.add("given network", lambda: case.scored(case.model, 0))
 
     def ours() -> dict[str, Any]:
         run = case.search("p10", sk.Budget(macs=0.25), FEW)
         return case.scored(run.best, FEW, chosen=run.chosen.name, family=run.chosen.family)
 
-    def theirs(search: Callable[[], Found]) -> Callable[[], dict[str, Any]]:
+    def theirs(search: Callable[..., Found], *arguments: Any) -> Callable[[], dict[str, Any]]:
         def measured() -> dict[str, Any]:
-            found = search()
+            found = search(case.task, case.model, 0.25, *arguments)
             return case.scored(found.model, found.epochs)
 
         return measured
 
     first, second = np.random.default_rng(case.seed).spawn(2)
     results.add("`optimize`", ours)
-    results.add("random search", theirs(lambda: random_search(task, model, 0.25, FEW, first)))
-    results.add(
-        "one epoch each, then the best",
-        theirs(lambda: one_epoch_each(task, model, 0.25, FEW, second)),
-    )
-    results.add("the earlier plan", theirs(lambda: earlier_plan(task, model, 0.25, case.seed)))
+    results.add("random search", theirs(random_search, FEW, first))
+    results.add("one epoch each, then the best", theirs(one_epoch_each, FEW, second))
+    results.add("the earlier plan", theirs(earlier_plan, case.seed))
 
 
 def behind(model: keras.Model, case: Case) -> dict[str, Any]:
@@ -282,7 +292,7 @@ FIGURES = {"p2": p2, "p8": p8, "p9": p9, "p10": p10}
 
 
 def main() -> None:
-    """Measure one figure and print its table."""
+    """Measure one figure, write its results and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("figure", choices=FIGURES, nargs="?", default="p2")
     parser.add_argument("--data", choices=TASKS, default="mnist1d")
@@ -296,24 +306,15 @@ def main() -> None:
     for seed in range(arguments.seeds):
         key = {"figure": figure, "data": data, "seed": seed, "effort": effort}
         print(f"{figure}, {data}, seed {seed}", file=sys.stderr, flush=True)
-        task = TASKS[data](seed)
-        folder = arguments.folder / f"{data}-{seed}"
-        model = given(task, seed, folder / "given.keras")
         results = Results(arguments.rows, key)
-        runs = folder / f"effort-{effort}"
-        FIGURES[figure](Case(task, model, seed, effort, runs, results, tuple(arguments.rates)))
+        kept = arguments.folder / f"{data}-{seed}"
+        make = partial(TASKS[data], seed)
+        FIGURES[figure](Case(make, seed, effort, kept, results, tuple(arguments.rates)))
     key = {"figure": figure, "data": data, "effort": effort}
     rows = [row for row in read_rows(arguments.rows) if key.items() <= row.items()]
-    print(table(rows))
-
-
-def given(task: Task, seed: int, path: Path) -> keras.Model:
-    """The network to compress, trained once."""
-    if not path.exists():
-        model = trained(task, lambda one: task.network(1.0, one), task.epochs, seed, RATES[1:2])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model.save(path)
-    return keras.saving.load_model(path)
+    rows = [row for row in rows if row["seed"] < arguments.seeds]
+    name = f"search_{figure}_{data.replace('-', '_')}"
+    write(name, rows, effort=effort, seeds=arguments.seeds)
 
 
 if __name__ == "__main__":

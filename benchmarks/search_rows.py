@@ -1,4 +1,4 @@
-"""What `search.py` has measured: rows of a file of JSON lines, and the table of a figure."""
+"""What `search.py` has measured: rows of a file of JSON lines, and the results of a figure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from record import record
 from scipy import stats
 
 
@@ -65,20 +66,60 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and 95 % interval over seeds for each method."""
-    lines = [
-        "| method | epochs | MACs | test accuracy | seeds |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        ours = [row for row in rows if row["method"] == method]
-        values = 100 * np.array([row["test"] for row in ours])
-        share = 100 * np.mean([row["macs"] for row in ours])
-        lines.append(
-            f"| {method} | {ours[0]['epochs']} | {share:.1f} % | {interval(values)} | {len(ours)} |"
-        )
-    return "\n".join(lines)
+# Ratios that only some figures have, with their headings.
+SPEEDS = {"speed_32": "speed, batch 32", "speed_512": "batch 512"}
+Seeds = dict[int, dict[str, Any]]
+
+
+def write(name: str, rows: list[dict[str, Any]], **settings: Any) -> None:
+    """Write the results of a figure.
+
+    Args:
+        name: Name of the file of results.
+        rows: One row for each method and seed.
+        settings: What the figures depend on.
+    """
+    methods: dict[str, Seeds] = {}
+    for row in rows:
+        methods.setdefault(row["method"], {})[row["seed"]] = row
+    ours = next(name for name in methods if "optimize" in name)
+    speeds = {key: title for key, title in SPEEDS.items() if any(key in row for row in rows)}
+    lines = []
+    for method, seeds in methods.items():
+        ahead = ("-", "-") if method == ours else compared(methods[ours], seeds)
+        ratios = (factor(seeds, key) for key in speeds)
+        lines.append([method, *scores(seeds), *ahead, *ratios])
+    columns = ("method", "epochs", "MACs", "validation", "test", "of each seed")
+    columns = (*columns, f"{ours} ahead by, points", "fewer errors", *speeds.values())
+    backends = " and ".join(dict.fromkeys(row["backend"] for row in rows))
+    record(name, rows, columns, lines, **settings, backend=backends)
+
+
+def scores(seeds: Seeds) -> list[str]:
+    """Epochs, MACs and accuracies of a method."""
+    share, held_out = (
+        100 * np.mean([row[key] for row in seeds.values()]) for key in ("macs", "validation")
+    )
+    test = 100 * np.array([row["test"] for row in seeds.values()])
+    each = ", ".join(f"{value:.2f}" for value in test)
+    epochs = str(next(iter(seeds.values()))["epochs"] or "")
+    return [epochs, f"{share:.1f} %", f"{held_out:.2f} %", interval(test), each]
+
+
+def compared(ours: Seeds, theirs: Seeds) -> tuple[str, str]:
+    """By how many points of test accuracy ours is ahead, and the share of errors it has less."""
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return "", ""
+    mine, other = (np.array([rows[seed]["test"] for seed in seeds]) for rows in (ours, theirs))
+    fewer = 1 - (1 - mine).sum() / (1 - other).sum()
+    return interval(100 * (mine - other)).removesuffix(" %"), f"{100 * fewer:.1f} %"
+
+
+def factor(seeds: Seeds, key: str) -> str:
+    """The mean of a ratio over seeds; nothing where it was not measured."""
+    found = [row[key] for row in seeds.values() if key in row]
+    return f"{np.mean(found):.2f} ×" if found else ""
 
 
 def interval(values: np.ndarray) -> str:

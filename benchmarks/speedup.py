@@ -7,6 +7,9 @@ the ratio of MACs, for the multiple that is the fastest there. Files in int8 are
 whole network in float32; there the ratio of MACs counts twice. Weights are random, since time does
 not depend on them.
 
+By default each runtime has one thread and its CPU time counts, which other programs hardly change.
+With more threads it is the time that passes, for which the machine has to be idle.
+
     pip install '.[tensorflow,onnx,int8]'
     python benchmarks/speedup.py ResNet50
 """
@@ -27,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import tensorflow as tf
 from record import record
 
 import saikei as sk
@@ -45,33 +49,41 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
     parser.add_argument("--runs", type=int, default=7, help="alternating runs of each")
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 8, 16])
+    parser.add_argument("--threads", type=int, default=1, help="of each runtime")
     arguments = parser.parse_args()
+    threads = arguments.threads
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     rows: list[dict[str, Any]] = []
     for name in arguments.models:
-        for row in measured(name, arguments):
+        for row in measured(name, arguments, clock):
             print({key: row[key] for key in ("runtime", "batch", "multiple", "share")}, flush=True)
             rows.append({"model": name, **row})
-    settings = {"pixels": arguments.size, "runs": arguments.runs}
+    settings = {"pixels": arguments.size, "runs": arguments.runs, "threads": threads}
     record("speedup", rows, ("model", *COLUMNS), map(line, fastest(rows)), **settings)
 
 
-def measured(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measured(
+    name: str, arguments: argparse.Namespace, clock: Callable[[], float]
+) -> Iterator[dict[str, Any]]:
     """A row for each multiple, runtime and batch."""
+    threads = arguments.threads
     shape = (arguments.size, arguments.size, 3)
     whole = getattr(keras.applications, name)(weights=None, input_shape=shape)
     full = sk.profile(whole, latency=False).macs
     x = np.random.default_rng(0).random((max(BATCHES), *shape), dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
-        original = opened(whole, Path(folder), "whole", x)
+        original = opened(whole, Path(folder), "whole", x, threads)
         for multiple in arguments.multiples:
             edit = sk.PruneChannels(sk.Budget(macs=SHARE), scope="layer", multiple_of=multiple)
             small = edit(whole)
             macs = full / sk.profile(small, latency=False).macs
-            for runtime, run in opened(small, Path(folder), f"cut_{multiple}", x).items():
+            runs = opened(small, Path(folder), f"cut_{multiple}", x, threads)
+            for runtime, run in runs.items():
                 # int8 files against the whole network in float32 of the same runtime.
                 other = original[runtime.removesuffix(", int8")]
                 for batch in BATCHES:
-                    ratio = faster(run, other, x[:batch], arguments.runs)
+                    ratio = faster(run, other, x[:batch], arguments.runs, clock)
                     ideal = macs * (2 if "int8" in runtime else 1)
                     yield {
                         "runtime": runtime,
@@ -83,7 +95,9 @@ def measured(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, Any
                     }
 
 
-def opened(model: keras.Model, folder: Path, name: str, x: np.ndarray) -> dict[str, Run]:
+def opened(
+    model: keras.Model, folder: Path, name: str, x: np.ndarray, threads: int
+) -> dict[str, Run]:
     """A model in each runtime and precision."""
     onnx, litert = folder / f"{name}.onnx", folder / f"{name}.tflite"
     export_model(model, onnx, "onnx", x[:1])
@@ -93,18 +107,20 @@ def opened(model: keras.Model, folder: Path, name: str, x: np.ndarray) -> dict[s
     export_int8(model, quantized[1], x[:4])
     return {
         "Keras": lambda rows: model.predict_on_batch(rows),
-        "ONNX Runtime": by_onnxruntime(onnx),
-        "ONNX Runtime, int8": by_onnxruntime(quantized[0]),
-        "LiteRT": by_litert(litert),
-        "LiteRT, int8": by_litert(quantized[1]),
+        "ONNX Runtime": by_onnxruntime(onnx, threads),
+        "ONNX Runtime, int8": by_onnxruntime(quantized[0], threads),
+        "LiteRT": by_litert(litert, threads),
+        "LiteRT, int8": by_litert(quantized[1], threads),
     }
 
 
-def by_onnxruntime(path: Path) -> Run:
+def by_onnxruntime(path: Path, threads: int) -> Run:
     """An ONNX file."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     return lambda rows: session.run(None, {taken.name: rows})
 
@@ -139,13 +155,11 @@ def quantize_onnx(path: Path, target: Path, x: np.ndarray) -> None:
     )
 
 
-def by_litert(path: Path) -> Run:
-    """A LiteRT file on all cores."""
-    import tensorflow as tf
-
+def by_litert(path: Path, threads: int) -> Run:
+    """A LiteRT file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        interpreter = tf.lite.Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter = tf.lite.Interpreter(str(path), num_threads=threads)
     taken = interpreter.get_input_details()[0]["index"]
     shapes: list[tuple[int, ...]] = []
 
@@ -161,17 +175,18 @@ def by_litert(path: Path) -> Run:
     return run
 
 
-def faster(ours: Run, other: Run, x: np.ndarray, runs: int) -> float:
+def faster(ours: Run, other: Run, x: np.ndarray, runs: int, clock: Callable[[], float]) -> float:
     """How many times as fast, by turns; the first run of each, which warms up, does not count."""
-    pairs = [(seconds(ours, x), seconds(other, x)) for _ in range(runs + 1)][1:]
+    calls = max(BATCHES) // len(x)
+
+    def seconds(run: Run) -> float:
+        start = clock()
+        for _ in range(calls):
+            run(x)
+        return clock() - start
+
+    pairs = [(seconds(ours), seconds(other)) for _ in range(runs + 1)][1:]
     return statistics.median(theirs / mine for mine, theirs in pairs)
-
-
-def seconds(run: Run, x: np.ndarray) -> float:
-    """How long a batch takes."""
-    start = time.perf_counter()
-    run(x)
-    return time.perf_counter() - start
 
 
 def fastest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
