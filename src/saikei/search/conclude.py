@@ -112,12 +112,7 @@ def conclude(
     """
     axis = cost_axis(context.budget)
     choice = choose_candidate(
-        results.candidates,
-        results.outputs,
-        context.judge,
-        axis,
-        results.baseline,
-        saves=context.saves,
+        results.candidates, results.outputs, context.judge, axis, results.baseline
     )
     chosen = choice.chosen
     context.folder.promote(chosen.name, [*context.models.values()])

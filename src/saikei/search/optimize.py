@@ -68,7 +68,8 @@ def optimize(
     structures that keep the budget. Trains these from the weights that are left and from fresh
     ones, each with the given model as teacher, and goes on with those that add most. Fuses what was
     trained where that keeps the budget, and teaches one network what several predict together. Of
-    all candidates within one standard error of the best on validation, takes the simplest.
+    all candidates within one standard error of the best on validation, takes the simplest: the one
+    with the fewest models and fitted numbers, and of several such the best.
 
     Args:
         models: One trained `keras.Model`, or several with the same outputs. They are not changed.

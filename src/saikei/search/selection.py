@@ -1,4 +1,8 @@
-"""Choose the candidate to ship: the simplest of those that validation cannot distinguish."""
+"""Choose the candidate to ship: the simplest of those that validation cannot distinguish.
+
+The budget is what costs may be, so within it the better of two equally simple ones is chosen, and
+the cheapest is named beside it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,8 @@ from saikei.search.compose.ensembles import LUCK
 _SLOWER = 1.5
 _MILLISECONDS = 20.0
 _MORE_MEMORY = 1.05
+# A candidate with at most this share of the costs of the chosen one is mentioned beside it.
+_WORTH_KNOWING = 0.8
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,17 @@ def choose_candidate(
     judge: Labelled,
     axis: str,
     baseline: Candidate | None = None,
-    saves: bool = True,
 ) -> FinalChoice:
-    """The simplest candidate within one standard error of the best.
+    """The best of the simplest candidates within one standard error of the best of all.
 
     The standard error is that of the paired difference to the best on the same samples. Fewer
     models that run are simpler than more, fewer fitted numbers simpler than more (equal weights
-    than learned ones, these than a stack). Of those that are equally simple the cheapest is taken,
-    or the best where the budget asks for no savings. One that is clearly slower than
-    the original, or needs more memory, is taken only where no other is as good. A fused model takes
-    part where it is ahead of the best single model by more than luck, `LUCK` standard errors: the
-    best of many fused models is ahead by one by chance alone.
+    than learned ones, these than a stack). Of those that are equally simple the best is taken, by
+    the metric and then by the loss: all of them keep the budget, which is what costs may be, so a
+    lower cost decides only between equals. One that is clearly slower than the original, or needs
+    more memory, is taken only where no other is as good. A fused model takes part where it is ahead
+    of the best single model by more than luck, `LUCK` standard errors: the best of many fused
+    models is ahead by one by chance alone.
 
     Args:
         candidates: All candidates; those that do not keep the budget are left out.
@@ -55,8 +61,6 @@ def choose_candidate(
         judge: Scores outputs on the validation data.
         axis: The cost to compare, such as "macs".
         baseline: The original; `None` to ignore whether other costs became worse.
-        saves: Whether the budget asks for less than the original costs. Where it does not, a lower
-            cost is worth nothing to the user, and no accuracy is given up for it.
 
     Raises:
         WorkError: If no candidate keeps the budget.
@@ -71,10 +75,9 @@ def choose_candidate(
     }
     near = [c for c in fitting if behind[c.name].value <= behind[c.name].standard_error]
     harmless = [c for c in near if baseline is None or not worsened(c, baseline)]
-    chosen = min(harmless or near, key=lambda c: _complexity(c, axis, saves))
-    reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting), axis)
-    if not saves:
-        reason += " The budget asks for no savings, so costs within it do not count."
+    chosen = min(harmless or near, key=lambda c: _order(c, axis))
+    reason = _reason(chosen, best, behind[chosen.name], len(near), len(fitting))
+    reason += _cheaper(chosen, near, behind, axis)
     return FinalChoice(chosen, Decision(WHAT_TO_SHIP, chosen.name, reason))
 
 
@@ -173,25 +176,21 @@ def models_run(candidate: Candidate) -> int:
     return max(1, len(candidate.members), int(candidate.plan.get("models", 1)))
 
 
-def _complexity(
-    candidate: Candidate, axis: str, saves: bool
-) -> tuple[int, int, float, bool, float, str]:
-    cost, worth = candidate.cost.on(axis), goodness(candidate.validation)
-    first, last = (cost, -worth) if saves else (-worth, cost)
+def _order(candidate: Candidate, axis: str) -> tuple[int, int, float, bool, float, float, str]:
+    """The first in this order is shipped."""
     return (
         models_run(candidate),
         int(candidate.plan.get("complexity", 0)),
-        first,
+        -goodness(candidate.validation),
         # What was given needs no change.
         candidate.kind != "given",
-        last,
+        candidate.validation.loss,
+        candidate.cost.on(axis),
         candidate.name,
     )
 
 
-def _reason(
-    chosen: Candidate, best: Candidate, behind: Difference, near: int, fitting: int, axis: str
-) -> str:
+def _reason(chosen: Candidate, best: Candidate, behind: Difference, near: int, fitting: int) -> str:
     metric = chosen.validation.name.replace("_", " ")
     amount = partial(numbers.amount, chosen.validation.name)
     lead = f"Of {fitting} candidates that keep the budget, {best.name} has the best {metric}"
@@ -205,11 +204,11 @@ def _reason(
         f"{lead} on validation, but {chosen.name} is behind by {amount(behind.value)}, and one "
         f"standard error of that difference is {amount(behind.standard_error)}: the data cannot "
         f"distinguish the two, and {chosen.name} is the simplest of the {near} within one standard "
-        f"error ({_simpler(chosen, best, axis)})."
+        f"error ({_simpler(chosen, best)})."
     )
 
 
-def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
+def _simpler(chosen: Candidate, best: Candidate) -> str:
     ours, theirs = models_run(chosen), models_run(best)
     if ours != theirs:
         return f"{ours} model{'s' if ours > 1 else ''} run in it, not {theirs}"
@@ -218,7 +217,22 @@ def _simpler(chosen: Candidate, best: Candidate, axis: str) -> str:
         return f"{fewer}, which fits fewer numbers than {best.family}"
     if chosen.kind == "given":
         return "what was given needs no change"
-    share = chosen.cost.on(axis) / best.cost.on(axis)
-    if share < 1:
-        return f"{100 * share:.0f} % of its {numbers.COSTS[axis]}"
-    return f"no more {numbers.COSTS[axis]}"
+    return f"it is neither slower nor larger than the original, as {best.name} is"
+
+
+def _cheaper(
+    chosen: Candidate, near: Sequence[Candidate], behind: Mapping[str, Difference], axis: str
+) -> str:
+    """A sentence about the cheapest of those that validation cannot distinguish, if it is cheaper.
+
+    Costs within the budget do not decide, but they are worth knowing.
+    """
+    least = min(near, key=lambda c: c.cost.on(axis))
+    share = least.cost.on(axis) / max(chosen.cost.on(axis), 1e-12)
+    if share > _WORTH_KNOWING:
+        return ""
+    metric = chosen.validation.name
+    return (
+        f" {least.name} has {100 * share:.0f} % of its {numbers.COSTS[axis]} and is behind the "
+        f"best by {numbers.amount(metric, behind[least.name].value)}."
+    )
