@@ -98,6 +98,12 @@ bench: $(BENCH_STAMP)  ## one seed of small jobs and the short benchmarks: at mo
 bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds of each job; takes a day
 	@$(BENCH_PIP) --no-build-isolation --editable '.[kerashub]'
 	$(BENCH) benchmarks/jobs.py all --seeds 3
+	for figure in 'p2 --data mnist1d' 'p2 --data fashion' 'p8 --data mnist1d' 'p8 --data fashion' \
+	    'p9 --data mnist1d-4000' 'p10 --data mnist1d-4000'; do \
+	    $(BENCH) benchmarks/search.py $$figure --seeds 3 --rows build/search.jsonl \
+	        --folder build/search-runs || exit 1; done
+	for what in 'quality --seeds 0 1 2' 'surgery 30M 125M 1B-' growth 'generation 30M'; do \
+	    $(BENCH) benchmarks/large.py $$what || exit 1; done
 	for script in accuracy_before_training cascade ensemble_selection explain fused_throughput \
 	    fusion_quality merging pruning_speed speedup scaling; do $(BENCH) benchmarks/$$script.py || exit 1; done
 	PYTHONPATH=. $(BENCH) benchmarks/coverage.py --rows build/coverage.jsonl --markdown docs/coverage.md

@@ -8,7 +8,8 @@ whole network in float32; there the ratio of MACs counts twice. Weights are rand
 not depend on them.
 
 By default each runtime has one thread and its CPU time counts, which other programs hardly change.
-With more threads it is the time that passes, for which the machine has to be idle.
+With more threads it is the time that passes, for which the machine has to be idle. Models that were
+measured before and are not named keep their rows.
 
     pip install '.[tensorflow,onnx,int8]'
     python benchmarks/speedup.py ResNet50
@@ -31,7 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from record import record
+from record import record, recorded
 
 import saikei as sk
 from saikei.exporting import export_int8, export_model
@@ -54,7 +55,7 @@ def main() -> None:
     threads = arguments.threads
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
-    rows: list[dict[str, Any]] = []
+    rows = [row for row in recorded("speedup") if row["model"] not in arguments.models]
     for name in arguments.models:
         for row in measured(name, arguments, clock):
             print({key: row[key] for key in ("runtime", "batch", "multiple", "share")}, flush=True)
@@ -177,7 +178,7 @@ def by_litert(path: Path, threads: int) -> Run:
 
 def faster(ours: Run, other: Run, x: np.ndarray, runs: int, clock: Callable[[], float]) -> float:
     """How many times as fast, by turns; the first run of each, which warms up, does not count."""
-    calls = max(BATCHES) // len(x)
+    calls = max(1, 8 // len(x))  # of a short call several at once
 
     def seconds(run: Run) -> float:
         start = clock()
