@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pruning_speed import torchvision
 from record import record
 
 MEMBERS = 4
@@ -134,6 +135,7 @@ def with_saikei(method: str, folder: Path) -> Callable[[], Any]:
 
 def with_mergekit(method: str, folder: Path) -> Callable[[], Any]:
     """Its merge of plain tensors, as its `mergekit-pytorch` does it."""
+    torchvision()  # Transformers imports it where it is installed
     from mergekit.graph import Executor
     from mergekit.options import MergeOptions
     from mergekit.scripts.merge_raw_pytorch import RawPyTorchMergeConfig, plan_flat_merge
