@@ -84,14 +84,14 @@ tests-jax tests-torch: tests-%: $(BACKENDS_STAMP)
 # In an environment of their own, with all that is compared with: some gigabytes. Each target writes
 # benchmarks/results/ and the tables of docs/benchmarks.md from them. aeon is wanted for its data
 # alone: its code needs an older NumPy.
-bench: $(BENCH_STAMP)  ## one seed of small jobs and the short benchmarks: at most 20 minutes, once set up
-	$(BENCH) benchmarks/jobs.py osuleaf bbc --seeds 1
+bench: $(BENCH_STAMP)  ## one seed of a small job and the short benchmarks: at most 20 minutes, once set up
+	$(BENCH) benchmarks/jobs.py vowels --seeds 1
 	$(BENCH) benchmarks/ensemble_selection.py --no-large --runs 3
 	$(BENCH) benchmarks/explain.py
 	$(BENCH) benchmarks/fused_throughput.py --runs 7
 	$(BENCH) benchmarks/merging.py --megabytes 64 --tensor 16 --runs 3
 	$(BENCH) benchmarks/pruning_speed.py ResNet50 MobileNetV2 --runs 3
-	$(BENCH) benchmarks/speedup.py MobileNetV2 --size 96 --runs 5
+	$(BENCH) benchmarks/speedup.py MobileNetV2 --size 96 --multiples 8 16 --runs 3
 	$(BENCH) benchmarks/scaling.py --no-search --runs 1
 	$(BENCH) benchmarks/record.py
 
