@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -123,3 +124,14 @@ def test_what_cannot_be_reached_is_named_with_the_smallest_value() -> None:
     assert "bytes can be brought down to 900 (45 %) by pruning" in str(error)
     assert "memory can be brought down to 200 bytes (50 %)" in str(error)
     assert "macs can be" not in str(error)
+
+
+@pytest.mark.parametrize(("params", "least"), [(1_110, 37), (100, 29), (7, 2), (10**9, 12_345_678)])
+def test_the_smallest_share_that_is_named_is_enough(params: int, least: int) -> None:
+    original, reached = Costs(1, params), Costs(1, least)
+    named = re.search(r"\(([\d.]+) %\)", str(Budget(params=1).unreachable(reached, original, "")))
+    assert named is not None
+    share = float(named.group(1)) / 100
+    assert Budget(params=share).fits(reached, original)
+    assert Budget(params=share).scaled(1.0, original).fits(reached, original)
+    assert share == pytest.approx(least / params, rel=0.01)

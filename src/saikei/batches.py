@@ -256,6 +256,46 @@ def own_inputs(model: Any, x: Any) -> Any:
     return arrays if isinstance(taken, (list, tuple)) else arrays[0]
 
 
+def own_labels(model: Any, y: Any) -> Any:
+    """Labels, or weights of rows, nested as a model nests its outputs.
+
+    Args:
+        model: A built model.
+        y: A dictionary by the names of the outputs, which `keras.Model.fit` takes for a list of
+            outputs too; anything else is returned as it is.
+
+    Raises:
+        DataError: When the names are others.
+    """
+    names, given = getattr(model, "output_names", None), getattr(model, "output", None)
+    if not isinstance(y, dict) or isinstance(given, dict) or not names:
+        return y
+    if set(y) != set(names):
+        raise DataError(
+            f"Labels are named {sorted(y)}, but the outputs of model '{model.name}' are named "
+            f"{sorted(names)}: use the outputs' names."
+        )
+    arrays = [y[name] for name in names]
+    return arrays if isinstance(given, (list, tuple)) else arrays[0]
+
+
+def own_arrays(model: Any, arrays: ArrayData) -> ArrayData:
+    """Data as a model takes it, where its parts are dictionaries by the names of its tensors.
+
+    Args:
+        model: A built model.
+        arrays: Inputs, which may be more than the model reads, labels and weights.
+
+    Raises:
+        DataError: When labels or weights are named as no outputs are.
+    """
+    return ArrayData(
+        own_inputs(model, arrays.x),
+        own_labels(model, arrays.y),
+        own_labels(model, arrays.weights),
+    )
+
+
 def predict_arrays(model: Any, x: Any, batch_size: int) -> Any:
     """The outputs of a model for arrays, as `keras.Model.predict` gives them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
@@ -126,8 +127,9 @@ class Budget(Jsonable):
         Raises:
             BudgetError: When a share of the latency is asked for and it was not measured.
         """
+        # Rounded, since in floating point 0.29 of 100 is less than 29.
         return {
-            name: value * self.cost(original, name) if _is_share(value) else float(value)
+            name: round(value * self.cost(original, name), 6) if _is_share(value) else float(value)
             for name, value in self.given().items()
         }
 
@@ -194,9 +196,9 @@ class Budget(Jsonable):
         for name, limit in self.limits(original).items():
             low = self.cost(reached, name)
             if low > limit:
-                share = 100 * low / max(self.cost(original, name), 1e-12)
+                share = _rounded_up(100 * low / max(self.cost(original, name), 1e-12))
                 parts.append(
-                    f"{name} can be brought down to {_number(name, low)} ({share:.3g} %) by {by}, "
+                    f"{name} can be brought down to {_number(name, low)} ({share:g} %) by {by}, "
                     f"and the budget allows {_number(name, limit)}"
                 )
         reasons = "; ".join(parts) or f"{by} cannot keep its limits together"
@@ -230,6 +232,12 @@ def _number(name: str, value: float) -> str:
     if name == "latency":
         return f"{value:,.4g} ms"
     return f"{int(value):,}{' bytes' if name == 'memory' else ''}"
+
+
+def _rounded_up(value: float) -> float:
+    """The value to three digits: as a limit it can be kept."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2) if value > 0 else 1.0
+    return float(f"{math.ceil(round(value / digit, 9)) * digit:.3g}")
 
 
 def _shown(name: str, value: float | int) -> str:

@@ -19,6 +19,7 @@ OPTIONS += ["--allow-in-sample"]
         ("give out= a new folder", "give --out a new folder"),
         ("measured with latency=False: omit", "measured with --no-latency: omit"),
         ("set batch_size=32.", "set --batch-size 32."),
+        ("Budget rows=-0.5 is not", "Budget --rows -0.5 is not"),
         ("override with allow_in_sample=True.", "override with --allow-in-sample."),
     ],
 )

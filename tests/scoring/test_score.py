@@ -124,7 +124,7 @@ def test_a_shuffling_dataset_is_scored_with_its_own_labels():
 
 def test_several_outputs_are_scored_by_their_summed_loss():
     x = keras.Input((3,))
-    model = keras.Model(x, [layers.Softmax()(x), layers.Dense(1)(x)])
+    model = keras.Model(x, [layers.Softmax(name="z")(x), layers.Dense(1, name="a")(x)])
     inputs = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     y = [inputs.argmax(1), inputs[:, 0]]
     score = evaluate(model, (inputs, y))
@@ -135,6 +135,10 @@ def test_several_outputs_are_scored_by_their_summed_loss():
     ]
     assert (score.name, score.greater_is_better) == ("loss", False)
     assert score.value == score.loss == pytest.approx(sum(parts), rel=1e-5)
+    # Labels by the names of the outputs are as good, in any order, as for Keras.
+    assert evaluate(model, (inputs, {"a": y[1], "z": y[0]})) == score
+    with pytest.raises(DataError, match=r"named \['b', 'z'\], but the outputs of model .*'a', 'z'"):
+        evaluate(model, (inputs, {"b": y[1], "z": y[0]}))
 
 
 def test_a_score_round_trips():

@@ -45,10 +45,9 @@ def toy_search(path: Path) -> None:
         if folder.record.is_file():
             return
         folder.begin(FINGERPRINT)
-        sites = [_site(folder, f"channels:conv{number}") for number in range(2)]
         names = list(NAMES)
         for begin, end in zip((0, *RUNGS), RUNGS, strict=False):
-            results = _rung(folder, names, begin, end, sum(sites))
+            results = _rung(folder, names, begin, end)
             # The last one of each rung goes no further.
             names = sorted(names, key=lambda n: float(results[n].outputs[0].sum()))[1:] or names
         for name in NAMES:
@@ -58,20 +57,11 @@ def toy_search(path: Path) -> None:
         write_text(folder.record, json.dumps({"names": names}))
 
 
-def _site(folder: RunFolder, name: str) -> float:
-    known = folder.sites.load(name)
-    if known is None:
-        folder.sites.store(name, known := float(len(name)))
-    return float(known)
-
-
-def _rung(
-    folder: RunFolder, names: list[str], begin: int, end: int, shared: float
-) -> dict[str, Any]:
+def _rung(folder: RunFolder, names: list[str], begin: int, end: int) -> dict[str, Any]:
     missing = [name for name in names if folder.rungs.load(name, end) is None]
     tasks: list[Any] = [(n, end, folder.rungs.load(n, begin) if begin else None) for n in missing]
     Inline().run(
-        advanced, shared, tasks, lambda i, outcome: folder.rungs.store(missing[i], end, outcome)
+        advanced, 27.0, tasks, lambda i, outcome: folder.rungs.store(missing[i], end, outcome)
     )
     return {name: folder.rungs.load(name, end) for name in names}
 
@@ -105,12 +95,12 @@ def raced(path: Path) -> None:
     rungs = RungFolder(path / "rungs")
     driver = Driver(Made(), Inline(), rungs.load, rungs.store, made_up)
     study = path / "study.db"
-    raced = race(ENTRIES, SCHEDULE, SPACE, driver, by_score, seed=0, study=study)
-    winner = max(raced.racers, key=lambda racer: racer.epoch)
+    racers = race(ENTRIES, SCHEDULE, SPACE, driver, by_score, seed=0, study=study)
+    winner = max(racers, key=lambda racer: racer.epoch)
     rivals = race_rivals(winner, SCHEDULE, SPACE, driver, 0)
-    shown = [racer.plan.to_dict() for racer in (*raced.racers, *rivals)]
+    shown = [racer.plan.to_dict() for racer in (*racers, *rivals)]
     spent = sorted((family, epoch, n) for (family, epoch), n in driver.spent.items())
-    write_text(path / "end.json", json.dumps([shown, [repr(s) for s in raced.steps], spent]))
+    write_text(path / "end.json", json.dumps([shown, spent]))
 
 
 @pytest.mark.long

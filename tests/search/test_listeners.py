@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ def happen(events: Events) -> None:
         ("01-knapsack", 0.9, 50_000),
         ("02-a-rather-long-name", 0.95, 60_000),
     ):
-        events.emit("trained", name=name, epochs=2, total=2, seconds=20.0)
+        events.emit("trained", name=name, epochs=2, total=2, took=20.0)
         cost = replace(COST, macs=macs)
         events.candidate(name, Score("accuracy", value, 0.8, 1.0, 9, True, 0.1), cost, True, 2)
 
@@ -64,6 +65,14 @@ def test_candidates_are_logged_with_their_epochs(monkeypatch: Any, tmp_path: Pat
     pytest.importorskip("tensorboard")
     happen(Events((tensorboard(tmp_path),)))
     assert len(list(tmp_path.glob("*/events.out*"))) == 2
+
+
+def test_each_line_of_json_has_the_time_since_the_call_began(tmp_path: Path) -> None:
+    happen(Events(listeners(tmp_path / "events.jsonl")))
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [one["event"] for one in lines] == ["stage", *["trained", "candidate"] * 2]
+    # A training took 20 s, maybe in an earlier call; this one is much shorter.
+    assert all(one["seconds"] < 10 for one in lines) and lines[1]["took"] == 20
 
 
 def test_what_cannot_listen_is_refused(monkeypatch: Any, tmp_path: Path) -> None:

@@ -38,11 +38,14 @@ def training_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (sk.Budget(macs=1), r"cannot be reached: macs can be brought down to \d+ "),
         (sk.Budget(params=0.001), r"cannot be reached: params can be brought down to \d+"),
+        (sk.Budget(macs=1, latency=0.5), r"cannot be reached: macs can be brought down to \d+ "),
     ],
 )
 def test_an_impossible_budget_is_refused_with_the_smallest_that_can_be_reached(
-    budget: sk.Budget, message: str, tmp_path: Path
+    budget: sk.Budget, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Nothing is measured either.
+    monkeypatch.setattr("saikei.search.structures.build_library", None)
     with pytest.raises(BudgetError, match=message):
         search(dense(), tmp_path / "run", budget=budget)
     assert not (tmp_path / "run").exists()

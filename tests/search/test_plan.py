@@ -62,11 +62,9 @@ def test_the_sampler_learns_from_the_results(once: list[Mapping[str, Any]], tmp_
     assert other[-1] != once[-1]
 
 
-def test_a_finished_trial_is_remembered_with_its_notes(tmp_path: Path) -> None:
+def test_a_finished_trial_is_remembered(tmp_path: Path) -> None:
     points = drawn(tmp_path / "study.db", 0, 3)
     study = Study(tmp_path / "study.db", SPACE.ranges, (), 0)
     assert study.count == 3
     assert [study.ask(number) for number in range(3)] == points
-    assert study.notes(1) == {"number": "1"}
-    assert study.notes(3) == {}
     study.close()

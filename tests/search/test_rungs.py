@@ -14,7 +14,6 @@ import pytest
 from saikei.errors import DataError, DiskError, WorkError
 from saikei.executors import TaskFailure
 from saikei.search.folder import RunFolder
-from saikei.search.pieces import Pieces
 from saikei.search.race.plan import RungResult
 from saikei.search.rungs import RungFolder
 from saikei.training.parts import TrainingState
@@ -129,21 +128,7 @@ def test_what_was_not_written_to_its_end_was_never_there(tmp_path: Path) -> None
     assert_equal(folder.rungs.load("a", 1), result(1))
 
 
-def test_pieces_come_back_by_name(tmp_path: Path) -> None:
-    pieces = Pieces(tmp_path / "sites")
-    assert pieces.load("channels:conv/1") is None
-    pieces.store("channels:conv/1", {"loss": [0.5, 1e-12]})
-    pieces.store("x" * 1000, 2)
-    assert pieces.load("channels:conv/1") == {"loss": [0.5, 1e-12]}
-    assert pieces.load("x" * 1000) == 2
-    for path in pieces.path.iterdir():
-        cut_in_half(path)
-    assert pieces.load("channels:conv/1") is None
-
-
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="file' cannot be written"):
         RungFolder(tmp_path / "file").store("a", 1, result(1))
-    with pytest.raises(DiskError, match="file' cannot be written"):
-        Pieces(tmp_path / "file").store("a", 1)

@@ -57,6 +57,8 @@ def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
     assert again.run.test is None
     assert_same(again, small)
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    seconds = [one["seconds"] for one in events]
+    assert seconds == sorted(seconds)
     assert events[-1]["event"] == "finished"
     assert events[-1]["chosen"] == again.chosen.name
     assert sum(e["epochs"] for e in events if e["event"] == "trained") == sum(

@@ -36,6 +36,21 @@ def quick(model, train, validation=None, **arguments):
     return fit(model, train, validation, **{**defaults, **arguments})
 
 
+def test_labels_and_weights_by_the_names_of_outputs_count_as_in_their_order():
+    def trained(y, counts):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((4,))
+        outputs = [layers.Dense(3, "softmax", name="z")(x), layers.Dense(1, name="a")(x)]
+        model = keras.Model(x, outputs)
+        quick(model, (X, y, counts), (X, y), epochs=1)
+        return weights(model)
+
+    number, half = X[:, 2], np.arange(len(X)) % 2
+    in_order = trained([CLASSES, number], [half, 1.0 - half])
+    assert trained({"a": number, "z": CLASSES}, {"a": 1.0 - half, "z": half}) == in_order
+    assert trained([CLASSES, number], [half, half]) != in_order
+
+
 def weights(model):
     return [weight.tobytes() for weight in model.get_weights()]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 # An argument outside of a call: no step or method such as `Soup(check=False)`, no `--set` pair.
-_ARGUMENT = re.compile(r"(?<=\s)(?<![\w'\])], )(?<!--set )([a-z_]+)=('[^']*'|[\w.]+\b(?!\())?")
+_ARGUMENT = re.compile(r"(?<=\s)(?<![\w'\])], )(?<!--set )([a-z_]+)=('[^']*'|-?[\w.]+\b(?!\())?")
 
 
 def as_options(message: str, options: Collection[str]) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, as_numpy, own_inputs
+from saikei.batches import Array, ArrayData, as_arrays, as_numpy, own_arrays
 from saikei.checks import check_inputs, input_count
 from saikei.dataset_batches import dataset_batches, to_arrays
 from saikei.errors import DataError
@@ -141,7 +141,7 @@ def rows_at_once(each: int | None, batch_size: int) -> int:
 def _read_by(model: keras.Model, arrays: ArrayData, batch: bool = False) -> ArrayData:
     """Data that fits a model, with the inputs that it reads."""
     check_inputs(model, arrays.x, "given", batch=batch)
-    return replace(arrays, x=own_inputs(model, arrays.x))
+    return own_arrays(model, arrays)
 
 
 def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Predictions:

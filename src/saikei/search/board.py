@@ -91,7 +91,7 @@ class Board:
             self._progress.update(self._options, completed=done, total=total, visible=done < total)
         elif event.kind == "trained":
             self._done += values["epochs"]
-            self._seconds += values["seconds"]
+            self._seconds += values["took"]
             self._progress.update(self._epochs, advance=values["epochs"], left=self.left)
         elif event.kind == "candidate":
             self._candidates[values["name"]] = values

@@ -116,7 +116,7 @@ class Contest:
             more=partial(self._more, entries),
         )
         self._racers.clear()
-        self._take(found.racers)
+        self._take(found)
         self._add(driver)
         return _left_out(driver)
 
@@ -334,7 +334,7 @@ class Contest:
         """Report a result to the listeners, also of one that an earlier call has stored."""
         name, epochs = task.plan.name, task.end - task.begin
         seconds = 0.0 if isinstance(outcome, TaskFailure) else outcome.seconds
-        self.events.emit("trained", name=name, epochs=epochs, total=task.end, seconds=seconds)
+        self.events.emit("trained", name=name, epochs=epochs, total=task.end, took=seconds)
         if isinstance(outcome, TaskFailure):
             self.events.emit("failed", name=name, reason=outcome.reason)
             return

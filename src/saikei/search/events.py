@@ -18,8 +18,10 @@ class Event:
 
     Args:
         kind: `"stage"`, `"measured"`, `"trained"`, `"candidate"`, `"failed"` or `"finished"`.
-        seconds: Seconds since the run, or this part of it, began.
-        values: Names and values, JSON-ready.
+        seconds: Seconds since the call began.
+        values: Names and values, JSON-ready; none is named "event" or "seconds". That of a
+            `"trained"` event are the name, its new `epochs`, its `total` epochs, and the seconds
+            that the new ones `took`, maybe in an earlier call.
     """
 
     kind: str

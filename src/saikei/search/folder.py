@@ -31,7 +31,6 @@ from saikei.reading import holds_json, read_json
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Run
 from saikei.scoring.labelled import Outputs
-from saikei.search.pieces import Pieces
 from saikei.search.rungs import RungFolder
 from saikei.writing import DRAFT, refused_by_disk, remove, write_text, write_whole
 
@@ -51,10 +50,10 @@ class RunFolder:
     """A folder of one run.
 
     `candidates/<name>/` holds `model.keras`, `recipe.json`, `validation.npz` (its outputs) and
-    `result.json`; `rungs/` the trainings on the way (`RungFolder`) and `sites/` what the library
-    is made of (`Pieces`). Beside them are `fingerprint.json`, `library.json`, `study.db`, and at
-    the end `run.json`, `front.json`, `best.keras` and `report.html`. Every file or candidate is
-    written under another name and renamed when it is complete.
+    `result.json`; `rungs/` the trainings on the way (`RungFolder`) and `libraries/<name>/` the
+    measured options of a given model. Beside them are `fingerprint.json`, `study.db`, and at the
+    end `run.json`, `front.json`, `best.keras` and `report.html`. Every file or candidate is written
+    under another name and renamed when it is complete.
 
     Args:
         path: Path of the folder.
@@ -125,11 +124,6 @@ class RunFolder:
     def rungs(self) -> RungFolder:
         """The results and states of trainings that are done in parts."""
         return RungFolder(self.path / "rungs")
-
-    @property
-    def sites(self) -> Pieces:
-        """The measured sites of the library."""
-        return Pieces(self.path / "sites")
 
     def library(self, name: str) -> Path:
         """The folder of the library of a given model.

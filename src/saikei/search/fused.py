@@ -12,7 +12,6 @@ from saikei.codec import to_jsonable
 from saikei.errors import BudgetError
 from saikei.runs.candidate import Candidate
 from saikei.runs.record import Decision
-from saikei.scoring.labelled import Outputs
 from saikei.search.compose import Composition, Ensemble, build
 from saikei.search.context import RunContext
 
@@ -26,13 +25,11 @@ class FusedCandidates:
 
     Args:
         candidates: Their records.
-        outputs: Their outputs on validation by name; out of fold where something was fitted.
         ensembles: The ensembles that they were built of, by name.
         decisions: What was left out, and how many sets were considered.
     """
 
     candidates: tuple[Candidate, ...]
-    outputs: Mapping[str, Outputs] = field(repr=False)
     ensembles: Mapping[str, Ensemble] = field(repr=False)
     decisions: tuple[Decision, ...]
 
@@ -48,7 +45,6 @@ def fuse_candidates(
         load: Loads a candidate by its name.
     """
     made: dict[str, Candidate] = {}
-    outputs: dict[str, Outputs] = {}
     chosen: dict[str, Ensemble] = {}
     notes = [_considered(composition)]
     for method in dict.fromkeys(ensemble.method for ensemble in composition.ensembles):
@@ -61,10 +57,10 @@ def fuse_candidates(
             except BudgetError as error:
                 notes.append(Decision(name, "left out", str(error)))
                 continue
-            outputs[name], chosen[name] = ensemble.outputs, ensemble
+            chosen[name] = ensemble
             break
     refused = [Decision(m, "not possible", why) for m, why in composition.refused.items()]
-    return FusedCandidates(tuple(made.values()), outputs, chosen, (*notes, *refused))
+    return FusedCandidates(tuple(made.values()), chosen, (*notes, *refused))
 
 
 def _best_of(composition: Composition, method: str) -> list[Ensemble]:

@@ -228,8 +228,9 @@ class _Search:
         if context.saves:
             self.decisions += self.contest.teach(self._ensembles(), student)
         if context.methods.quantize:
+            trained = self.contest.candidates()
             events.stage("quantizing to int8")
-            self.int8 = quantize_candidates(self.contest.candidates(), context, self.contest.load)
+            self.int8 = quantize_candidates(trained, context, self.contest.load)
 
     def _schedule(self, effort: int, fuses: bool) -> tuple[int, Schedule]:
         """Epochs of the network that learns from several, and the schedule of the race.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,13 +34,11 @@ class Int8Candidates:
 
     Args:
         candidates: Their records.
-        outputs: Their outputs on validation by name, as LiteRT gives them.
         decisions: Which could not be made, and why.
         note: Why none was tried; empty if some were.
     """
 
     candidates: tuple[Candidate, ...]
-    outputs: Mapping[str, Outputs] = field(repr=False)
     decisions: tuple[Decision, ...]
     note: str = ""
 
@@ -58,24 +56,21 @@ def quantize_candidates(
         load: Loads a candidate by its name.
     """
     if not {"bytes", "latency"} & set(context.budget.given()):
-        return Int8Candidates(
-            (), {}, (), "int8 saves bytes and time, and the budget limits neither."
-        )
+        return Int8Candidates((), (), "int8 saves bytes and time, and the budget limits neither.")
     ordered = sorted(candidates, key=lambda c: (-goodness(c.validation), c.cost.bytes, c.name))
-    made: dict[str, Candidate] = {}
+    made: list[Candidate] = []
     decisions: list[Decision] = []
     for base in ordered[:MOST]:
-        for way, make in (("keras", _by_keras), ("litert", _by_litert)):
-            name = f"{base.name}-int8-{way}"
+        for by, make in (("keras", _by_keras), ("litert", _by_litert)):
+            name = f"{base.name}-int8-{by}"
             try:
-                candidate = _finished_or_made(name, base, way, make, context, load)
+                candidate = _finished_or_made(name, base, by, make, context, load)
             except (EditError, InputError, WorkError) as error:
                 decisions.append(Decision(name, "left out", str(error)))
                 continue
             if candidate is not None:
-                made[name] = candidate
-    outputs = {name: context.folder.outputs(name) for name in made}
-    return Int8Candidates(tuple(made.values()), outputs, tuple(decisions))
+                made.append(candidate)
+    return Int8Candidates(tuple(made), tuple(decisions))
 
 
 @dataclass(frozen=True)
@@ -94,13 +89,13 @@ _Make = Callable[[keras.Model, Cost, RunContext, Path], _Made]
 def _finished_or_made(
     name: str,
     base: Candidate,
-    way: str,
+    by: str,
     make: _Make,
     context: RunContext,
     load: Callable[[str], keras.Model],
 ) -> Candidate | None:
     """The int8 version of a candidate; `None` if it does not keep the budget."""
-    plan = {"quantize": base.name, "by": way, "like": base.name}
+    plan = {"quantize": base.name, "by": by, "like": base.name}
     known = context.folder.finished(name, plan)
     if known is not None:
         return known

@@ -144,11 +144,6 @@ class Study:
                 scratch.enqueue_trial(dict(self._first[number]))
             return dict(scratch.ask(self._distributions).params)
 
-    def notes(self, number: int) -> Mapping[str, str]:
-        """Notes of a finished trial; empty if it is not finished."""
-        stored = self._stored.get_trials(deepcopy=False)
-        return stored[number].user_attrs if number < len(stored) else {}
-
     def tell(
         self,
         point: Mapping[str, Any],

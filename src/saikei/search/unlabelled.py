@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from saikei.batches import as_arrays
+from saikei.batches import as_arrays, own_labels
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays
 from saikei.dataset_batches import dataset_length, first_batch
@@ -87,7 +87,9 @@ def _in_tuple(model: keras.Model, part: Any, name: str) -> Any:
     if whole is None:
         dataset_length(part, name)
         return part
-    return (whole.x, whole.y) if whole.weights is None else (whole.x, whole.y, whole.weights)
+    # Inputs keep their names: other models may read others of them.
+    y, weights = own_labels(model, whole.y), own_labels(model, whole.weights)
+    return (whole.x, y) if weights is None else (whole.x, y, weights)
 
 
 def _has_labels(model: keras.Model, part: Any, name: str) -> bool:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, for_keras, own_inputs
+from saikei.batches import Array, ArrayData, as_arrays, for_keras, own_arrays
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays as unweighted
 from saikei.dataset_batches import dataset_length, first_batch
@@ -121,7 +121,7 @@ def _looked_at(
     first = arrays or first_batch(data, name, labels=labels, inputs=inputs)
     check_inputs(model, first.x, name, batch=arrays is None)
     if arrays is not None:
-        arrays = first = replace(arrays, x=own_inputs(model, arrays.x))
+        arrays = first = own_arrays(model, arrays)
     return arrays, first
 
 

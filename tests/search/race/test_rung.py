@@ -254,9 +254,9 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     driver = Driver(classes, Inline(), memory.load, memory.store)
     entries = [Entry("knapsack", "original", HALF.to_dict(), "kept", "teacher")]
     space = space_of({"batch_size": 32}, 32)
-    result = race(entries, schedule, space, driver, by_score, seed=1)
-    assert result.failures == {}
-    winner = max(result.racers, key=lambda one: one.epoch)
+    racers = race(entries, schedule, space, driver, by_score, seed=1)
+    assert driver.failures == {}
+    winner = max(racers, key=lambda one: one.epoch)
     short, long = race_rivals(winner, schedule, space, driver, seed=1)
     assert winner.result.before is not None
     assert winner.result.score.loss < winner.result.before.loss

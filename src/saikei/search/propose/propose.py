@@ -47,8 +47,8 @@ class Proposal:
     """Structures under a budget.
 
     Args:
-        structures: The structures, those for the whole budget first. A structure that is the step
-            on the way to another one comes before it.
+        structures: The structures, those for the whole budget first. A larger structure from which
+            another one is reached in a second step comes before that one.
         weights: For each method, what its losses were multiplied by after real losses were
             measured; empty without.
         agreement: Predicted and real losses of the structures that were measured; `None` without.
@@ -220,10 +220,10 @@ class _Proposed:
         self, structure: Structure, found: Counted, counter: Counter, reached: float, axis: str
     ) -> Structure:
         """The structure, after the one halfway to it is kept too."""
-        way = halfway(found, counter, reached, axis)
-        if way is None:
+        middle = halfway(found, counter, reached, axis)
+        if middle is None:
             return structure
-        options, recipe, costs, step = way
+        options, recipe, costs, step = middle
         name = f"{structure.name}-halfway"
         predicted = sum(parts_of(self.proposer.library, options).values())
         self.structures.append(

@@ -26,14 +26,15 @@ def check_reachable(
 
     Args:
         model: The original, a built model.
-        budget: The limits; a limit on latency is not looked at, since it has to be measured.
+        budget: The limits; the one on latency is left out, since it has to be measured.
         data: What `keras.Model.fit` takes, for the sizes of inputs.
         methods: The edits whose options count; `None` for all that are imported.
 
     Raises:
         BudgetError: With the smallest value that can be reached.
     """
-    if budget.latency is not None:
+    counted = budget.counted()
+    if counted is None:
         return
     graph = read_with_sizes(model, data)
     options = [
@@ -47,9 +48,9 @@ def check_reachable(
     # The last option of each place is mostly the smallest: where these are enough, that is known.
     last = {(option.site, option.method): option for option in options}
     try:
-        _check(graph, last.values(), budget)
+        _check(graph, last.values(), counted)
     except BudgetError:
-        _check(graph, options, budget)
+        _check(graph, options, counted)
 
 
 def _check(graph: Graph, options: Iterable[Option], budget: Budget) -> None:

@@ -3,7 +3,7 @@
 from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value
-from saikei.search.race.race import RIVAL, RaceResult, Step, race, race_repeats, race_rivals
+from saikei.search.race.race import RIVAL, race, race_repeats, race_rivals
 from saikei.search.race.rung import LONG, Shared, has_learned, run_rung, trained
 from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, branch, finalists
 from saikei.search.race.settings import Space, space_of
@@ -16,7 +16,6 @@ __all__ = [
     "Entry",
     "Part",
     "Plan",
-    "RaceResult",
     "Racer",
     "Rung",
     "RungResult",
@@ -24,7 +23,6 @@ __all__ = [
     "Schedule",
     "Shared",
     "Space",
-    "Step",
     "Value",
     "branch",
     "finalists",

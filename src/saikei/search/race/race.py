@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,44 +27,6 @@ _SEED_OF_RIVAL = 1_000_000
 _SEED_OF_REPEAT = 2_000_000
 
 
-@dataclass(frozen=True)
-class Step:
-    """What was decided about a candidate at the end of a rung.
-
-    Args:
-        name: Name of the candidate.
-        family: Its family.
-        generation: Number of generations that had begun.
-        epochs: Epochs of the next rung.
-        value: What the candidate adds.
-        goes_on: Whether it goes on to the next rung now.
-    """
-
-    name: str
-    family: str
-    generation: int
-    epochs: int
-    value: float
-    goes_on: bool
-
-
-@dataclass(frozen=True)
-class RaceResult:
-    """The result of a race.
-
-    Args:
-        racers: The candidates in the order in which they began, each with its last result.
-        failures: Candidates that dropped out, with the reason, by name.
-        steps: What was decided after each rung.
-        spent: Epochs that were trained, by family and by the epoch at the end of the rung.
-    """
-
-    racers: tuple[Racer, ...]
-    failures: Mapping[str, str]
-    steps: tuple[Step, ...] = field(repr=False)
-    spent: Mapping[tuple[str, int], int]
-
-
 def race(
     entries: Sequence[Entry],
     schedule: Schedule,
@@ -76,7 +38,7 @@ def race(
     axis: str = "macs",
     study: Path | None = None,
     more: More | None = None,
-) -> RaceResult:
+) -> tuple[Racer, ...]:
     """Train candidates in generations and rungs; the most useful ones go on.
 
     The result depends on the arguments and the results of the trainings alone, not on the executor
@@ -96,7 +58,7 @@ def race(
             lacks; `None` takes the entries in order.
 
     Returns:
-        The candidates with their last results.
+        The candidates in the order in which they began, each with its last result.
 
     Raises:
         DiskError: If a result cannot be written.
@@ -111,12 +73,7 @@ def race(
                 running.promote(generation, rung)
     if not running.racers:
         raise WorkError(f"No candidate could be trained: {_reason(driver)}")
-    return RaceResult(
-        racers=tuple(running.racers.values()),
-        failures={name: failure.reason for name, failure in driver.failures.items()},
-        steps=tuple(running.steps),
-        spent=dict(driver.spent),
-    )
+    return tuple(running.racers.values())
 
 
 def _reason(driver: Driver) -> str:
@@ -140,7 +97,6 @@ class _Race:
         more: More | None,
     ) -> None:
         self.racers: dict[str, Racer] = {}
-        self.steps: list[Step] = []
         self._entries, self._schedule, self._space = tuple(entries), schedule, space
         self._driver, self._value, self._more = driver, value, more
         self._seed, self._axis, self._study = seed, axis, study
@@ -187,23 +143,7 @@ class _Race:
         everyone = list(self.racers.values())
         values = dict(zip([one.plan.name for one in everyone], self._value(everyone), strict=True))
         chosen = promoted(finished, values, places, self._reached[rung], rung < SAFE_RUNGS)
-        self._note(finished, values, chosen, generation, rung)
         self._train([(one.plan, one.epoch, one) for one in chosen], rung)
-
-    def _note(
-        self,
-        finished: Sequence[Racer],
-        values: Mapping[str, float],
-        chosen: Sequence[Racer],
-        generation: int,
-        rung: int,
-    ) -> None:
-        for one in finished:
-            name, family = one.plan.name, one.plan.family
-            if name not in self._reached[rung]:
-                epochs = self._schedule.rungs[rung].epochs
-                goes_on = one in chosen
-                self.steps.append(Step(name, family, generation + 1, epochs, values[name], goes_on))
 
     def _drawn(self, count: int) -> list[Entry]:
         entries: list[Entry] = []
