@@ -267,8 +267,10 @@ def own_labels(model: Any, y: Any) -> Any:
     Raises:
         DataError: When the names are others.
     """
+    if not isinstance(y, dict):
+        return y
     names, given = getattr(model, "output_names", None), getattr(model, "output", None)
-    if not isinstance(y, dict) or isinstance(given, dict) or not names:
+    if isinstance(given, dict) or not names:
         return y
     if set(y) != set(names):
         raise DataError(

@@ -130,6 +130,18 @@ def test_a_signal_stops_a_search_with_what_to_do(
     assert signal.getsignal(number) is before
 
 
+def test_a_stopped_search_names_its_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = KeyboardInterrupt()
+    error.add_note("The report of what is there: run/report.html.")
+    message = ended(capsys, monkeypatch, raising(error), "optimize", "--out", "run")[1]
+    assert message == (
+        "saikei: Stopped by Ctrl-C. The report of what is there: run/report.html. The same "
+        "command continues the run: saikei optimize --out run\n"
+    )
+
+
 def test_a_full_disk_ends_a_search_with_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

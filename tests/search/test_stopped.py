@@ -45,8 +45,9 @@ def test_ctrl_c_ends_with_a_report_and_the_same_call_continues(
     # The test data has no part in the search: without it, all else is the same.
     arguments = {**BRIEF, "test": None}
     run = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         search(dense(), run, events=stop, **arguments)
+    assert stopped.value.__notes__ == [f"The report of what is there: {run / 'report.html'}."]
     assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert not (run / "run.json").exists()
     stamps = {p: p.stat().st_mtime_ns for p in run.glob("rungs/*/*/result.json")}

@@ -30,7 +30,7 @@ def ending_of(error: BaseException, arguments: Sequence[str], caught: Sequence[i
     """The exit code and the message for an exception."""
     # Libraries may turn an interrupt into an error of their own.
     if caught or isinstance(error, KeyboardInterrupt):
-        return _stopped(arguments, signal.Signals(caught[0] if caught else signal.SIGINT))
+        return _stopped(error, arguments, signal.Signals(caught[0] if caught else signal.SIGINT))
     # Rich does so with a closed pipe.
     if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
         error = error.__context__
@@ -76,9 +76,15 @@ def _command(arguments: Sequence[str]) -> str:
     return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
-def _stopped(arguments: Sequence[str], number: signal.Signals) -> Ending:
-    further = _further(arguments) or "No file was left half-written."
-    return Ending(128 + number, f"Stopped by {_NAMES.get(number, number.name)}. {further}")
+def _stopped(error: BaseException, arguments: Sequence[str], number: signal.Signals) -> Ending:
+    """How a stopped command ends: with what the search has noted, and how to go on."""
+    notes = getattr(error, "__notes__", ())
+    sentences = (
+        f"Stopped by {_NAMES.get(number, number.name)}.",
+        *notes,
+        _further(arguments) or "No file was left half-written.",
+    )
+    return Ending(128 + number, " ".join(sentences))
 
 
 def _further(arguments: Sequence[str]) -> str:

@@ -137,5 +137,6 @@ def _show(structure: Structure, library: Any, out: Path, refitted: bool, as_json
         f"weights, {costs.memory:,} of activations.\n"
         f"{changes}"
         f"Predicted divergence from the original: {structure.predicted:.3g} {library.unit}. The "
-        f"model is not trained; its weights are {state}. Train it before use."
+        f"model is not trained; its weights are {state}. Train it before use, such as with "
+        "saikei.distill from Python."
     )

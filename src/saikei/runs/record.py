@@ -251,7 +251,7 @@ class Run:
         if not path.is_file():
             raise InputError(
                 f"'{folder}' holds no finished run (no run.json): give the folder that "
-                "optimize(out=…) wrote."
+                "optimize(out=…) wrote, or repeat the call that began the run."
             )
         return cls.from_dict(read_json(path, "The run's record"))
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, as_numpy
+from saikei.batches import Array, as_numpy, own_labels
 from saikei.errors import DataError, ModelError
 from saikei.graph import IgnoredClass, marks_of
 from saikei.losses import as_loss, default_loss, describe_loss, takes_sparse
@@ -68,13 +68,13 @@ class Inference:
         self, model: keras.Model, loss: Any = None, outputs: Outputs | None = None
     ) -> None:
         self._outputs = read_outputs(model) if outputs is None else outputs
-        self._name = model.name
+        self._model = model
         self._losses = losses_of(model, loss, len(self._outputs.each))
         self._marks = [one for one in marks_of(model) if isinstance(one, IgnoredClass)]
 
     def labels(self, y: Any) -> list[Array]:
         """The labels of each output, flattened; see `flat_labels`."""
-        return _flat_labels(self._name, self._outputs, y)
+        return flat_labels(self._model, y, self._outputs)
 
     def tasks(self, y: Any) -> tuple[Task, ...]:
         """The task of each output.
@@ -83,9 +83,10 @@ class Inference:
             DataError: When the labels do not fit an output.
         """
         labels, given = self.labels(y), self._losses
-        names = [f"output {i} of model '{self._name}'" for i in range(len(given))]
+        model = f"model '{self._model.name}'"
+        names = [f"output {i} of {model}" for i in range(len(given))]
         if len(given) == 1:
-            names = [f"model '{self._name}'"]
+            names = [model]
         return tuple(
             _infer(name, output, array, one, _ignored(output, self._marks) if one is None else None)
             for name, output, array, one in zip(
@@ -99,13 +100,13 @@ def flat_labels(model: keras.Model, y: Any, outputs: Outputs | None = None) -> l
 
     Args:
         model: A built model.
-        y: Labels, nested as the model nests its outputs.
+        y: Labels, nested as the model nests its outputs, or by their names.
         outputs: The outputs of the model, where it was read already.
 
     Raises:
         DataError: When there are not as many label arrays as outputs, or their names differ.
     """
-    return _flat_labels(model.name, outputs or read_outputs(model), y)
+    return _flat_labels(model.name, outputs or read_outputs(model), own_labels(model, y))
 
 
 def _flat_labels(name: str, outputs: Outputs, y: Any) -> list[Array]:

@@ -124,5 +124,5 @@ def _limits(budget: Budget, whole: Counts, done: float) -> Budget:
     limits: dict[str, int] = {}
     for name, limit in budget.limits(whole).items():
         cost = budget.cost(whole, name)
-        limits[name] = max(1, int(cost * (limit / cost) ** done))
+        limits[name] = max(1, int(round(cost * (limit / cost) ** done, 6)))
     return replace(budget, **limits)  # type: ignore[arg-type]

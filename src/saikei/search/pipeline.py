@@ -173,6 +173,8 @@ class Pipeline:
         run = replace(search.add_to(run, results), seconds=time.perf_counter() - clock)
         if interrupt.error is not None:
             complete_run(run, self._folder, Details())
+            page = self._folder.path / "report.html"
+            interrupt.error.add_note(f"The report of what is there: {page}.")
             interrupt.reraise()
         write_run(run, context, self._session.classes)
         self._events.emit("finished", chosen=run.chosen)

@@ -198,7 +198,7 @@ def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -
 
 
 def _in_steps(parent: str, structures: Sequence[Structure], context: RunContext) -> list[Entry]:
-    """The best structure that is too small to be reached in one step, by way of a larger one."""
+    """The best structure that is too small for one step: a larger one is trained first."""
     named = {one.name: one for one in structures}
     found = next((one for one in structures if one.via is not None and one.share == 1.0), None)
     if found is None or found.via is None or found.step is None:

@@ -18,14 +18,14 @@ from saikei.search.compose.ensemble import Member
 from saikei.search.compose.spend import Limits, together
 
 MOST_MEMBERS = 8
-# Sets are grown from the best members of which 1, 2, 3, … fit into the budget, so many of each.
+# Sets are grown from the best members of which 1, 2, 3, … fit into the budget: `STARTS` of each.
 PARTS = (1, 2, 3, 4, 6, 8)
 STARTS = 2
 # Beside a start, members join of which 1, 2, … fit into what it leaves: a few large, or more small.
 JOINING = (1, 2, 3)
 # Only so many of the best of these are looked at.
 POOL = 32
-# At each step the sets with the lowest loss, so many of them, are compared by the metric.
+# How many sets, those with the lowest loss, are compared by the metric at each step.
 WIDTH = 2
 
 

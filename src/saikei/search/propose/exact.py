@@ -17,7 +17,7 @@ from saikei.graph import Graph, build
 from saikei.search.propose.path import Solution
 from saikei.search.propose.space import AXES, Array
 
-# Targets are corrected by what was counted so often.
+# How often targets are corrected by what was counted.
 TRIES = 6
 # A structure whose costs are this near to a limit is not tried to be made larger.
 NEAR = 0.97

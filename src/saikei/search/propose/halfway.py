@@ -1,4 +1,4 @@
-"""Deep cuts in two steps: a larger structure that is trained first, and the rest of the way."""
+"""Deep cuts in two steps: a larger structure, which is trained, and then the rest of the cut."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def halfway(
 ) -> tuple[tuple[Option, ...], Recipe | None, Counts, Recipe] | None:
     """The structure halfway to a deep one, and the edits that lead from it to the deep one.
 
-    On the way go the removed blocks, replaced layers, and part of the channels, and where these are
-    not enough some layers get their other form; the rest follows in the second step.
+    The first step removes blocks, replaces layers and cuts a part of the channels; where this is
+    not enough, some layers also get their other form. The second step does the rest.
 
     Args:
         found: The deep structure.
@@ -42,15 +42,15 @@ def halfway(
     space = found.solution.space
     column = AXES.index(axis)
     middle = np.sqrt(share) * space.costs(space.origin)[column]
-    on_the_way = [space.origin]
+    tried = [space.origin]
     for site, level in (*_shallow_first(found), *_other_forms(found)):
-        on_the_way.append(on_the_way[-1].copy())
-        on_the_way[-1][site] = level
+        tried.append(tried[-1].copy())
+        tried[-1][site] = level
     # The last one is the deep structure itself.
-    ratios = [np.log(space.costs(levels)[column] / middle) for levels in on_the_way[:-1]]
+    ratios = [np.log(space.costs(levels)[column] / middle) for levels in tried[:-1]]
     if not ratios:
         return None
-    some = on_the_way[int(np.argmin(np.abs(ratios)))]
+    some = tried[int(np.argmin(np.abs(ratios)))]
     options = space.options(some)
     second = _second_step(found, some)
     if not options or second is None or options == found.options:

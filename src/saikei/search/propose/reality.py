@@ -18,7 +18,7 @@ from saikei.search.propose.space import Array, Levels, Space
 # Divergence of the stitched and refitted model from the original, in the unit of the library.
 Measure = Callable[[tuple[Option, ...]], float]
 
-# How much it counts that a method's weight is 1, in measurements.
+# The assumption that a method's weight is 1 counts as much as so many measurements.
 PRIOR = 0.1
 
 

@@ -17,7 +17,7 @@ from saikei.search.propose.path import Solution, descend_to, fits, improve, solu
 from saikei.search.propose.position import Position
 from saikei.search.propose.space import MEMORY, Array, Levels, Space
 
-# The costs are made linear again so often, each time where the last solution is.
+# How often the costs are made linear again, each time at the last solution.
 ROUNDS = 4
 # Seconds for one solution.
 PATIENCE = 2.0

@@ -125,7 +125,7 @@ class _Group:
         self.kept = np.array([self.size, *cuts.counts[1:][order]])
         self.losses = np.array([0.0, *(max(entries[i].loss, 0.0) for i in order)])
         self.dropped = self._order(cuts.members, [cuts.masks[i] for i in order])
-        self._layers = self._places(channel_map)
+        self._layers = self._positions(channel_map)
 
     def _order(self, members: np.ndarray, masks: Sequence[np.ndarray]) -> list[int]:
         """Channels in the order in which the options remove them."""
@@ -134,12 +134,13 @@ class _Group:
             gone += [int(c) for c in members[~mask[members]] if int(c) not in gone]
         return gone
 
-    def _places(self, channel_map: ChannelMap) -> dict[int, list[tuple[str, int]]]:
-        places: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    def _positions(self, channel_map: ChannelMap) -> dict[int, list[tuple[str, int]]]:
+        """For each channel, the layers that have it and its index in them."""
+        found: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for start, size, owner in channel_map.blocks:
             for index, channel in enumerate(channel_map.channel_of[start : start + size]):
-                places[int(channel)].append((owner, index))
-        return places
+                found[int(channel)].append((owner, index))
+        return found
 
     def _count(self, share: float) -> int:
         if self.heads is not None:
