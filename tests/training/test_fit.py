@@ -36,6 +36,7 @@ def quick(model, train, validation=None, **arguments):
     return fit(model, train, validation, **{**defaults, **arguments})
 
 
+@pytest.mark.long
 def test_labels_and_weights_by_the_names_of_outputs_count_as_in_their_order():
     def trained(y, counts):
         keras.utils.set_random_seed(0)
