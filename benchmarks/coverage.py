@@ -35,7 +35,8 @@ from isolated import cell, command_line, failed, faults, heading, measure_all, p
 from record import record
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).resolve().parents[1]
+# The tests' configurations of backbones.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # Every constructor of keras.applications, from small to large; see `check_names`.
 APPLICATIONS = (
@@ -128,8 +129,6 @@ def check_names() -> tuple[str, ...]:
 
 def backbones() -> dict[str, Any]:
     """KerasHub's backbones, small and at random weights; the tests' configurations."""
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
     try:
         from tests.hub.backbones import BACKBONES, MORE
     except ImportError as error:
