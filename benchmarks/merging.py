@@ -2,10 +2,10 @@
 
 Four members and their base, float32, each of the same tensors. Both merge the same `.safetensors`
 files, linear and by TIES, each run in a process of its own, to a file that is not there yet. The
-merge is timed without the imports, and the process with them. "Copy" reads all bytes of the
-members in large pieces and writes as many as the result has. Files are in the page cache when they
-have been written, for all alike. Memory is the peak of the process beyond what it held before,
-mapped pages of files included.
+merge is timed without the imports, in seconds of the CPU and in seconds that pass. "Copy" reads
+all bytes of the members in large pieces and writes as many as the result has. Files are in the page
+cache when they have been written, for all alike. Memory is the peak of the process beyond what it
+held before, mapped pages of files included.
 
     pip install '.[tensorflow,benchmarks]'
     python benchmarks/merging.py --megabytes 512
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isolated import last_json
 from pruning_speed import torchvision
 from record import record
 
@@ -65,22 +66,18 @@ def compare(method: str, folder: Path, arguments: argparse.Namespace) -> Iterato
     for _ in range(arguments.runs):
         for who in ("saikei", *arguments.peers):
             runs.setdefault(who, []).append(measured(who, method, folder))
-    ours = [run["seconds"] for run in runs["saikei"]]
     for who, each in runs.items():
-        seconds = [run["seconds"] for run in each]
-        yield {
-            "method": method,
-            "who": who,
-            "seconds": statistics.median(seconds),
-            "fastest": min(seconds),
-            "slowest": max(seconds),
-            "ratio": statistics.median(b / a for a, b in zip(ours, seconds, strict=True)),
-            "process": statistics.median(run["process"] for run in each),
-            "megabytes": max(run["megabytes"] for run in each),
-        }
+        row: dict[str, Any] = {"method": method, "who": who}
+        for clock in ("cpu", "seconds"):
+            ours, theirs = ([run[clock] for run in one] for one in (runs["saikei"], each))
+            row[clock] = statistics.median(theirs)
+            row[f"{clock}_ratio"] = statistics.median(
+                b / a for a, b in zip(ours, theirs, strict=True)
+            )
+        yield {**row, "megabytes": max(run["megabytes"] for run in each)}
 
 
-COLUMNS = ("method, who", "seconds", "from, to", "times ours", "the whole process", "peak memory")
+COLUMNS = ("method, who", "CPU", "times ours", "time that passes", "times ours", "peak memory")
 
 
 def lines(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
@@ -88,10 +85,10 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
     for row in rows:
         yield [
             f"{row['method']}, {row['who']}",
-            f"{row['seconds']:.2f}",
-            f"{row['fastest']:.2f}, {row['slowest']:.2f}",
-            f"{row['ratio']:.2f}",
-            f"{row['process']:.2f} s",
+            f"{row['cpu']:.2f} s",
+            f"{row['cpu_ratio']:.2f}",
+            f"{row['seconds']:.2f} s",
+            f"{row['seconds_ratio']:.2f}",
             f"{row['megabytes']:.0f} MB",
         ]
 
@@ -99,26 +96,24 @@ def lines(rows: list[dict[str, Any]]) -> Iterator[list[str]]:
 def measured(who: str, method: str, folder: Path) -> dict[str, float]:
     """One run in a process of its own."""
     command = [sys.executable, __file__, "--folder", str(folder), "--child", who, method]
-    start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    process = time.perf_counter() - start
     for name in OUTPUTS:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).unlink(missing_ok=True)
     # What was written is on its way to the disk: the next must not wait for it.
     os.sync()
-    return {**json.loads(done.stdout.strip().splitlines()[-1]), "process": process}
+    return last_json(done.stdout)
 
 
 def child(who: str, method: str, folder: Path) -> None:
     """Merge once, and print seconds and megabytes."""
     run = {"saikei": with_saikei, "mergekit": with_mergekit, "copy": with_copy}[who](method, folder)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     run()
-    seconds = time.perf_counter() - start
+    cpu, seconds = time.process_time() - cpu, time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "megabytes": (after - before) / 1024}))
+    print(json.dumps({"cpu": cpu, "seconds": seconds, "megabytes": (after - before) / 1024}))
 
 
 def with_saikei(method: str, folder: Path) -> Callable[[], Any]:
