@@ -1,8 +1,8 @@
 """A fused graph of five members against five `predict` calls and an average.
 
 Dense and convolutional members, at batches of 1, 32 and 512 rows. Both get the same batch and give
-the same outputs; runs alternate, and CPU time counts. Beside `predict` of the fused model, its `predict_on_batch` is
-measured, which leaves out what Keras does around a batch, also for the loop.
+the same outputs; runs alternate, and CPU time counts. Beside `predict` of the fused model, its
+`predict_on_batch` is measured, which leaves out what Keras does around a batch, also for the loop.
 
 For dense members two other graphs of the same function are measured against ours, in which members
 stand side by side: the members' matrices stacked, so that each layer of all is one product, and a
