@@ -69,7 +69,7 @@ def choose_candidate(
     if not fitting:
         raise WorkError(_none_fits(candidates, axis))
     fitting = _without_luck(fitting, outputs, judge)
-    best = max(fitting, key=_quality)
+    best = min(fitting, key=lambda c: (*_badness(c), *_order(c, axis)))
     behind = {
         c.name: _behind(judge.difference(outputs[best.name], outputs[c.name]), c) for c in fitting
     }
@@ -144,7 +144,7 @@ def _without_luck(
     singles = [c for c in fitting if models_run(c) == 1]
     if not singles:
         return list(fitting)
-    best = max(singles, key=_quality)
+    best = min(singles, key=_badness)
     gaps = {
         c.name: _behind(judge.difference(outputs[c.name], outputs[best.name]), c)
         for c in fitting
@@ -157,8 +157,8 @@ def _without_luck(
     ]
 
 
-def _quality(candidate: Candidate) -> tuple[float, float, str]:
-    return goodness(candidate.validation), -candidate.validation.loss, candidate.name
+def _badness(candidate: Candidate) -> tuple[float, float]:
+    return -goodness(candidate.validation), candidate.validation.loss
 
 
 def _behind(difference: Difference, candidate: Candidate) -> Difference:
