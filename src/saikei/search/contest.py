@@ -41,7 +41,7 @@ from saikei.search.race import (
     race_rivals,
     trained,
 )
-from saikei.search.student import FURTHER, STUDENT, given_of, winner_of
+from saikei.search.student import FURTHER, STUDENT, Learner, given_of, winner_of
 from saikei.search.trained_records import TrainedRecords, structure_key
 
 # Equal metrics are distinguished by the loss.
@@ -174,24 +174,32 @@ class Contest:
         if ensemble is None and context.saves:
             return (Decision(STUDENT, "not trained", learner.reason("", None, 0)),)
         self.events.stage("training one network on")
-        if ensemble is None:
-            name, taught_by = context.teacher_name, context.teacher
-        else:
-            taught_by = teacher(ensemble, self.load, context.train)
-            if isinstance(context.train, tuple):
-                # Rows in the order of the data: it may read other inputs than the ensemble.
-                taught_by = replace(taught_by, digests=None)
-        self._teachers[name] = taught_by
-        plan = learner.plan_of(name, ensemble)
-        shared = replace(self._shared({name: taught_by}, epochs), originals=self._parent(plan))
+        teachers, by = self._teachers_of(learner, name, ensemble)
+        self._teachers.update(teachers)
+        plan = learner.plan_of(by, ensemble)
+        shared = replace(self._shared(teachers, epochs), originals=self._parent(plan))
         driver = self._driver(shared)
         (outcome,) = driver.train([Part(RungTask(plan, 0, epochs, epochs, cost=learner.cost))])
         self._add(driver)
         if isinstance(outcome, TaskFailure):
             return _left_out(driver)
         self._take([Racer(plan, epochs, replace(outcome, state=None))])
-        reason = learner.reason(name, ensemble, epochs)
-        return (Decision(f"teacher of {plan.name}", name, reason),)
+        reason = learner.reason(by, ensemble, epochs)
+        return (Decision(f"teacher of {plan.name}", by or "labels alone", reason),)
+
+    def _teachers_of(
+        self, learner: Learner, name: str, ensemble: Ensemble | None
+    ) -> tuple[dict[str, Any], str | None]:
+        """What a network is to learn from beside its labels, and the name of it."""
+        context = self.context
+        if ensemble is None:
+            own = context.teacher_name
+            return ({}, None) if own == learner.plan.parent else ({own: context.teacher}, own)
+        taught_by = teacher(ensemble, self.load, context.train)
+        if isinstance(context.train, tuple):
+            # Rows in the order of the data: it may read other inputs than the ensemble.
+            taught_by = replace(taught_by, digests=None)
+        return {name: taught_by}, name
 
     def _parent(self, plan: Plan) -> Mapping[str, keras.Model]:
         return {plan.parent: self.load(plan.parent)}

@@ -108,6 +108,11 @@ class RunContext:
         return has_learned(self.training_losses.get(best.name), best.validation.loss)
 
     @property
+    def reads_images(self) -> bool:
+        """Whether all inputs have two axes or more beside rows and channels."""
+        return all(len(one.shape) > 3 for model in self.models.values() for one in model.inputs)
+
+    @property
     def losses(self) -> Any:
         """The loss of each output."""
         losses = [task.loss for task in self.judge.tasks]

@@ -215,8 +215,9 @@ class _Search:
         series = round(STUDENT_SHARE * effort) if boosts else 0
         student, schedule = self._schedule(effort - series, fuses)
         if not context.saves:
-            # A network that has learned its rows gains little from them, and more from mixed ones.
-            space = replace(space, mixes=context.learned)
+            # A network that has learned its rows gains little from them, and more from mixed ones
+            # where these still look like rows: images do; mixed tables and series made it worse.
+            space = replace(space, mixes=context.learned and context.reads_images)
         self.contest = Contest(context, schedule, space, events)
         self.decisions += self.contest.run(entries)
         if not context.saves:

@@ -187,9 +187,13 @@ def _of_one(parent: str, structures: Sequence[Structure], context: RunContext) -
     for one in ordered:
         first.setdefault(one.share, one)
     best = [first[share] for share in sorted(first, reverse=True)]
-    rest = sorted((s for s in ordered if s not in best), key=lambda s: -s.share)
+    rest = sorted(
+        (s for s in ordered if s not in best), key=lambda s: (-s.share, s.family != "uniform")
+    )
     # The best at the whole budget, in one step and in two, then other shapes, and shares of which
-    # several fit, in turns. Fresh weights need more epochs than the first rungs have.
+    # several fit, in turns. Of the shapes the uniform one comes first: where the others replace
+    # layers, it is what trains like the original. Fresh weights need more epochs than the first
+    # rungs have.
     mixed = chain.from_iterable(zip_longest(rest, best[1:]))
     kept = [_entry(parent, one, context) for one in best]
     others = [_entry(parent, one, context) for one in mixed if one is not None]

@@ -34,22 +34,32 @@ class Learner:
     outputs: Outputs = field(repr=False)
 
     def learns_from(self, ensemble: Ensemble, judge: Labelled) -> bool:
-        """Whether an ensemble is better on validation."""
-        return judge.merit(ensemble.outputs) > judge.merit(self.outputs)
+        """Whether an ensemble is better on validation.
 
-    def plan_of(self, teacher: str, ensemble: Ensemble | None) -> Plan:
-        """The plan with a teacher, which is an ensemble or the run's own."""
+        A given model that has learned its rows gains more from labels alone than from a teacher
+        that is no better: for it, an ensemble has to be ahead by more than one standard error.
+        """
+        if self.plan.name != FURTHER:
+            return judge.merit(ensemble.outputs) > judge.merit(self.outputs)
+        ahead = judge.difference(ensemble.outputs, self.outputs)
+        sign = 1 if self.score.greater_is_better else -1
+        return sign * ahead.value > ahead.standard_error
+
+    def plan_of(self, teacher: str | None, ensemble: Ensemble | None) -> Plan:
+        """The plan with a teacher: an ensemble, the run's own, or `None` for labels alone."""
         plan = replace(self.plan, teacher=teacher)
         return plan if ensemble is None else replace(plan, family=f"{STUDENT} of {teacher}")
 
-    def reason(self, teacher: str, ensemble: Ensemble | None, epochs: int) -> str:
+    def reason(self, teacher: str | None, ensemble: Ensemble | None, epochs: int) -> str:
         """Why it has this teacher, or none, and for how many epochs it was trained."""
         metric, parent = self.score.name, self.plan.parent
         shown = numbers.metric_value(metric, self.score.value)
         trained = f"It was trained on for {epochs} epoch{'' if epochs == 1 else 's'}"
         if ensemble is None:
-            reason = f"No ensemble is better on validation than {parent} alone ({shown})."
-            return f"{reason} {trained}." if epochs else reason
+            clearly = "clearly " if self.plan.name == FURTHER else ""
+            reason = f"No ensemble is {clearly}better on validation than {parent} alone ({shown})."
+            alone = "" if teacher else ", on labels alone: its own predictions teach it little"
+            return f"{reason} {trained}{alone}." if epochs else reason
         return (
             f"The {metric.replace('_', ' ')} on validation of {teacher} "
             f"({', '.join(ensemble.members)}) is "
