@@ -256,13 +256,14 @@ def own_inputs(model: Any, x: Any) -> Any:
     return arrays if isinstance(taken, (list, tuple)) else arrays[0]
 
 
-def own_labels(model: Any, y: Any) -> Any:
+def own_labels(model: Any, y: Any, what: str = "Labels") -> Any:
     """Labels, or weights of rows, nested as a model nests its outputs.
 
     Args:
         model: A built model.
         y: A dictionary by the names of the outputs, which `keras.Model.fit` takes for a list of
             outputs too; anything else is returned as it is.
+        what: What they are, for messages.
 
     Raises:
         DataError: When the names are others.
@@ -274,7 +275,7 @@ def own_labels(model: Any, y: Any) -> Any:
         return y
     if set(y) != set(names):
         raise DataError(
-            f"Labels are named {sorted(y)}, but the outputs of model '{model.name}' are named "
+            f"{what} are named {sorted(y)}, but the outputs of model '{model.name}' are named "
             f"{sorted(names)}: use the outputs' names."
         )
     arrays = [y[name] for name in names]
@@ -294,7 +295,7 @@ def own_arrays(model: Any, arrays: ArrayData) -> ArrayData:
     return ArrayData(
         own_inputs(model, arrays.x),
         own_labels(model, arrays.y),
-        own_labels(model, arrays.weights),
+        own_labels(model, arrays.weights, "Sample weights"),
     )
 
 

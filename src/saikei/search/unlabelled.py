@@ -88,7 +88,8 @@ def _in_tuple(model: keras.Model, part: Any, name: str) -> Any:
         dataset_length(part, name)
         return part
     # Inputs keep their names: other models may read others of them.
-    y, weights = own_labels(model, whole.y), own_labels(model, whole.weights)
+    y = own_labels(model, whole.y)
+    weights = own_labels(model, whole.weights, "Sample weights")
     return (whole.x, y) if weights is None else (whole.x, y, weights)
 
 
