@@ -153,7 +153,17 @@ def test_cuts_of_what_a_new_head_reads_are_measured_together_with_it() -> None:
     x = layers.Conv2D(6, 3, activation="relu", name="map")(x)
     x = layers.Dense(4, activation="softmax", name="out")(layers.Flatten(name="flatten")(x))
     methods = (PruneChannels, ReplaceHead)
-    library = build_library(keras.Model(inputs, x), _data(0), _data(1), methods)
+    seen: list[tuple[int, int]] = []
+    library = build_library(
+        keras.Model(inputs, x),
+        _data(0),
+        _data(1),
+        methods,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    # The progress goes on where options are measured together.
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (len(library.entries) + len(library.pairs),) * 2
     heads, cuts = library.sites["head:flatten"], library.sites["channels:map"]
     assert len(library.pairs) == len(heads) * len(cuts)
     for pair in library.pairs:

@@ -79,7 +79,8 @@ def build_library(
         folder: An existing folder for finished parts and the result, `library.json`; what is
             finished there is read and not measured again. `None` keeps nothing.
         loss: A Keras loss, one for each output; `None` as for `saikei.scoring.infer_tasks`.
-        progress: Called with the number of measured options and of all.
+        progress: Called with the number of options that are measured, and of those that will be as
+            far as is known: after each option alone come some of them together.
 
     Raises:
         DataError: When the data does not fit the model.
@@ -91,7 +92,7 @@ def build_library(
     if not options:
         raise InputError(f"No method offers any option for model '{model.name}': give others.")
     shared = shared_for(model, channel_map, data, held_out, options, loss)
-    measuring = _Measuring(shared, executor or Inline(), folder, progress, len(options))
+    measuring = _Measuring(shared, executor or Inline(), folder, progress)
     results = measuring.measure([(option,) for option in options])
     entries = tuple(one for one in results if isinstance(one, Measured))
     library = Library(
@@ -218,11 +219,12 @@ class _Measuring:
     executor: Executor
     folder: Path | None
     progress: Progress | None
-    total: int
+    total: int = 0
     finished: int = 0
     passes: float = 0.0
 
     def measure(self, choices: Sequence[tuple[Option, ...]]) -> list[Measured | LeftOut]:
+        self.total = self.finished + len(choices)
         tasks = [SiteTask(tuple(chunk)) for chunk in _chunks(choices)]
         results = [self._stored(task) for task in tasks]
         missing = [number for number, result in enumerate(results) if result is None]
@@ -250,7 +252,7 @@ class _Measuring:
     def _count(self, task: SiteTask) -> None:
         self.finished += len(task.choices)
         if self.progress is not None:
-            self.progress(min(self.finished, self.total), self.total)
+            self.progress(self.finished, self.total)
 
     def _path(self, task: SiteTask) -> Path | None:
         if self.folder is None:
