@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -87,7 +87,7 @@ class Parts:
             if keeps:
                 kept.append(run.values())
                 end = run.at
-        joined = _joined(kept, parts) if keeps else None
+        joined = _joined(kept, parts, self._values) if keeps else None
         if joined is None:
             return
         self._values, self._at, self._since = joined, end, 0
@@ -163,15 +163,22 @@ def _bytes(specs: Sequence[TensorSpec]) -> int:
 
 
 def _joined(
-    kept: Sequence[dict[TensorRef, Value]], parts: Sequence[slice]
+    kept: Sequence[dict[TensorRef, Value]],
+    parts: Sequence[slice],
+    known: Mapping[TensorRef, Value],
 ) -> dict[TensorRef, Value] | None:
-    """The tensors of all samples; `None` where one has other rows than the samples."""
+    """The tensors of all samples; `None` where one has other rows than the samples.
+
+    Those that are known of all samples are not copied, and of the others each part is let go of.
+    """
     sizes = [part.stop - part.start for part in parts]
     found = {}
-    for ref in kept[0]:
-        values = [values[ref] for values in kept]
+    for ref in list(kept[0]):
+        values = [values.pop(ref) for values in kept]
         rows = [len(value.array) if value.array.ndim else 0 for value in values]
-        if rows == sizes:
+        if ref in known:
+            found[ref] = known[ref]
+        elif rows == sizes:
             found[ref] = Value.joined(values)
         elif len(set(rows)) == 1 and rows[0] != sum(sizes):
             found[ref] = values[0]

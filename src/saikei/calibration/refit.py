@@ -80,38 +80,34 @@ class _Distance:
         self._rows = 0
         self._sums: list[Array] = []
         self._squares: list[float] = []
-        self._errors: list[list[float]] = []
+        self._errors: list[float] = []
 
-    def add(self, wanted: list[Array], *outputs: list[Array]) -> None:
+    def add(self, wanted: list[Array], outputs: list[Array]) -> None:
         """Add samples.
 
         Args:
             wanted: What is wanted of each output, one sample a row.
-            outputs: What each of several graphs gives for them.
+            outputs: What a graph gives for them.
         """
         if not self._sums:
             self._sums = [np.zeros(goal.shape[1:]) for goal in wanted]
             self._squares = [0.0 for _ in wanted]
-            self._errors = [[0.0 for _ in wanted] for _ in outputs]
+            self._errors = [0.0 for _ in wanted]
         self._rows += len(wanted[0])
-        for number, goal in enumerate(wanted):
+        for number, (goal, found) in enumerate(zip(wanted, outputs, strict=True)):
             self._sums[number] += goal.sum(axis=0, dtype=np.float64)
             self._squares[number] += _square(goal)
-            for errors, found in zip(self._errors, outputs, strict=True):
-                if found[number].shape == goal.shape:
-                    errors[number] += _square(found[number] - goal)
+            if found.shape == goal.shape:
+                self._errors[number] += _square(found - goal)
 
-    def totals(self) -> list[float]:
-        """For each of the graphs the sum over its outputs; infinite where it is no number."""
+    def total(self) -> float:
+        """The sum over the outputs; infinite where it is no number."""
         spreads = [
             square - _square(total) / max(self._rows, 1)
             for square, total in zip(self._squares, self._sums, strict=True)
         ]
-        totals = [
-            sum(e / s if s > 0 else e for e, s in zip(errors, spreads, strict=True))
-            for errors in self._errors
-        ]
-        return [total if np.isfinite(total) else np.inf for total in totals]
+        total = sum(e / s if s > 0 else e for e, s in zip(self._errors, spreads, strict=True))
+        return total if np.isfinite(total) else np.inf
 
 
 def _square(array: Array) -> float:
@@ -160,18 +156,23 @@ class _Refit:
     def comes_closer(self) -> bool:
         """Whether the outputs of the fitted graph are no further from the original's."""
         before = Parts(self.edited, self.inputs, (), self.edited.output_refs())
-        graphs = self.targets, self.fitted, before
+        size = min(part.size(len(part.graph.calls)) for part in (self.targets, self.fitted, before))
+        unfitted = self._distance(before, size)
+        # One after the other, so that the layers of both are not in memory together.
+        del before
+        return self._distance(self.fitted, size) <= unfitted
+
+    def _distance(self, graph: Parts, size: int) -> float:
+        """How far the outputs of a graph are from those of the original, on some samples."""
         bytes_of_outputs = self.targets.bytes_of(self.original.output_refs())
         enough = max(FEWEST_COMPARED, COMPARED_BYTES // max(bytes_of_outputs, 1))
-        size = min(graph.size(len(graph.graph.calls)) for graph in graphs)
-        runs = [graph.before(len(graph.graph.calls), size) for graph in graphs]
+        runs = [parts.before(len(parts.graph.calls), size) for parts in (self.targets, graph)]
         distance = _Distance()
-        for parts in zip(*runs, strict=True):
-            if parts[0][0].start >= enough:
+        for (rows, wanted), (_, found) in zip(*runs, strict=True):
+            if rows.start >= enough:
                 break
-            distance.add(*(_outputs(run) for _, run in parts))
-        after, unfitted = distance.totals()
-        return after <= unfitted
+            distance.add(_outputs(wanted), _outputs(found))
+        return distance.total()
 
     def _fittable(self, name: str) -> bool:
         """Whether the original has a counterpart whose kept outputs have the same shapes."""
@@ -282,7 +283,9 @@ def fit_linear(
         goal = form.outputs(wanted, rows)
         scale += float(np.square(goal).sum())
         x = form.features(given, rows).astype(np.float64)
-        sums[held].add(x, goal - (x @ matrix + bias))
+        linear = x @ matrix
+        linear += bias
+        sums[held].add(x, np.subtract(goal, linear, out=linear))
         dtype = wanted.dtype
     right = max(RIGHT, rounding(dtype) if is_half(dtype) else 0.0)
     if sums[0].square + sums[1].square <= right**2 * scale:

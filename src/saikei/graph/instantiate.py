@@ -13,10 +13,21 @@ from keras import tree
 
 from saikei.errors import ModelError, in_one_line
 from saikei.graph import internals
-from saikei.graph.describe import weight_names
+from saikei.graph.describe import layer_config, weight_names
 from saikei.graph.flat import Call, Graph, Operation, TensorRef, Weight
 from saikei.graph.own_functions import found_functions
 from saikei.graph.state import build_as_saved, carry_state
+
+# Layers of which a call with arrays changes nothing.
+_STATELESS = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Embedding,
+    keras.layers.LayerNormalization,
+    keras.layers.ReversibleEmbedding,
+    keras.layers.RMSNormalization,
+    keras.layers.Softmax,
+)
 
 
 @contextmanager
@@ -202,13 +213,13 @@ def weights_as_held(operation: Operation, instance: Any) -> list[tuple[str, Weig
 
 
 def made_layer(graph: Graph, call: Call) -> Any:
-    """The layer or operation of a call, built with its numbers, apart from any model.
+    """The layer or operation of a call, built with its numbers, to be called on arrays.
 
-    Of a table of embeddings that no edit has changed, it is the model's own layer: a copy may take
-    as much memory as half of a language model.
+    What no edit has changed is the model's own, where a call of it changes nothing in it: copies
+    take time, and as much memory as the model.
     """
     operation = graph.operations[call.operation].bare()
-    if _is_own_table(operation):
+    if _is_own(operation):
         return operation.source
     layer = instantiate(operation)
     if isinstance(layer, keras.Layer):
@@ -222,15 +233,28 @@ def made_layer(graph: Graph, call: Call) -> Any:
     return layer
 
 
-def _is_own_table(operation: Operation) -> bool:
-    own = internals.own_weights(operation.source)
-    sources = [weight.source for weight in operation.weights.values()]
-    return (
-        type(operation.source) in (keras.layers.Embedding, keras.layers.ReversibleEmbedding)
-        and operation.source.get_config() == operation.config
-        and len(own) == len(sources)
-        and all(one is other for one, other in zip(own, sources, strict=True))
-    )
+def _is_own(operation: Operation) -> bool:
+    """Whether the object that an operation was read from computes the same, and keeps no state."""
+    source, config = operation.source, operation.config
+    if isinstance(source, keras.Layer):
+        own = internals.own_weights(source)
+        given = [weight.source for weight in operation.weights.values()]
+        if type(source) not in _STATELESS or len(own) != len(given):
+            return False
+        if any(one is not other for one, other in zip(own, given, strict=True)):
+            return False
+        # A fused activation is taken off for a while, and a regularizer leaves its loss behind.
+        if (config or {}).get("activation") not in (None, "linear"):
+            return False
+        if source.activity_regularizer is not None:
+            return False
+    elif not type(source).__module__.startswith("keras.src.ops"):
+        return False
+    try:
+        return layer_config(source) == config
+    except ValueError:
+        # Arrays in a config cannot be compared so.
+        return False
 
 
 def _symbolic(graph: Graph, ref: TensorRef) -> keras.KerasTensor:

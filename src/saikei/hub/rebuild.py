@@ -51,6 +51,9 @@ def rebuilt(name: str, classes: Classes, before: Graph, after: Graph) -> keras.M
         config = smaller_config(classes.backbone.get_config(), before, after)
     except EditError as error:
         raise EditError(f"{name} cannot express this cut, as {error}.") from error
+    # Before there is a second copy of the weights.
+    inputs = _made_up_inputs(after)
+    expected = outputs_once(after, inputs)
     try:
         made = classes.with_config(config)
     # Each class checks its arguments in its own way.
@@ -63,7 +66,7 @@ def rebuilt(name: str, classes: Classes, before: Graph, after: Graph) -> keras.M
     graph = read(made)
     _load(name, classes, config, weighted(graph), source)
     absorb_scale(after, graph)
-    _check_outputs(name, after, made)
+    _check_outputs(name, after, expected, tree.flatten(made(inputs, training=False)))
     return made
 
 
@@ -107,20 +110,14 @@ def _shown(operation: Operation) -> str:
     return ", ".join(f"{key} {weight.shape}" for key, weight in operation.weights.items())
 
 
-def _check_outputs(name: str, graph: Graph, made: keras.Model) -> None:
+def _made_up_inputs(graph: Graph) -> Any:
     tables = [w for op in graph.operations.values() for k, w in op.weights.items() if _is_table(k)]
     below = min((table.shape[0] for table in tables), default=None)
-    inputs = random_inputs(graph, 2, np.random.default_rng(0), below=below)
-    pairs = zip(
-        *(
-            [to_floats(y) for y in outputs]
-            for outputs in (
-                outputs_once(graph, inputs),
-                tree.flatten(made(inputs, training=False)),
-            )
-        ),
-        strict=True,
-    )
+    return random_inputs(graph, 2, np.random.default_rng(0), below=below)
+
+
+def _check_outputs(name: str, graph: Graph, expected: list[Any], found: list[Any]) -> None:
+    pairs = [(to_floats(a), to_floats(b)) for a, b in zip(expected, found, strict=True)]
     error = max(float(np.abs(a - b).max() / (np.abs(a).max() or 1.0)) for a, b in pairs)
     if not error <= max(_TOLERANCE, 8 * graph.rounding()):
         raise EditError(

@@ -10,7 +10,8 @@ the other, each time the one that costs least (optimal brain surgeon by columns;
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,24 +65,17 @@ class _View:
     Of both matrices, which are symmetric, only the lower triangle is kept up to date.
 
     Args:
-        rows: Inputs `(rows, channels)`.
+        covariance: Of the inputs, `(channels, channels)`. It is overwritten.
         readers: The weights `(outputs, channels)` of each reader.
     """
 
-    def __init__(self, rows: Matrix, readers: Sequence[Matrix]) -> None:
-        centred = rows - rows.mean(axis=0)
-        covariance = centred.T @ centred / len(rows)
+    def __init__(self, covariance: Matrix, readers: Iterable[Matrix]) -> None:
         size = len(covariance)
-        # The sum over readers of W Wᵀ / tr(Wᵀ C W), their weights relative to what they compute.
-        self.gram = np.zeros((size, size), order="F")
-        for weights in readers:
-            own = weights.T @ weights
-            total = float(np.vdot(own, covariance))
-            if total > 0:
-                self.gram += own / total
+        self.gram = _gram(covariance, readers)
         covariance[np.diag_indices(size)] += RIDGE * np.trace(covariance) / size or 1.0
-        # The inverse covariance of the channels that are left.
-        factor, _ = lapack.dpotrf(covariance, lower=1)
+        # The inverse covariance of the channels that are left. A symmetric matrix is its transpose,
+        # which is in the order that LAPACK overwrites.
+        factor, _ = lapack.dpotrf(covariance.T, lower=1, overwrite_a=1)
         self.inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
 
     def costs(self) -> Matrix:
@@ -109,8 +103,20 @@ class _View:
     def compress(self, left: NDArray[np.int64]) -> None:
         """Forget all channels but those that are left, whose positions rise."""
         self.gram, self.inverse = (
-            np.asfortranarray(matrix[np.ix_(left, left)]) for matrix in (self.gram, self.inverse)
+            matrix.T[np.ix_(left, left)].T for matrix in (self.gram, self.inverse)
         )
+
+
+def _gram(covariance: Matrix, readers: Iterable[Matrix]) -> Matrix:
+    """The sum over readers of W Wᵀ / tr(Wᵀ C W), their weights relative to what they compute."""
+    gram = np.zeros(covariance.shape, order="F")
+    for weights in readers:
+        own = weights.T @ weights
+        total = float(np.vdot(own, covariance))
+        if total > 0:
+            own /= total
+            gram += own
+    return gram
 
 
 def _rows_of(matrix: Matrix, rows: NDArray[np.int64]) -> Matrix:
@@ -134,11 +140,12 @@ def _views(
     found: dict[int, list[_View]] = defaultdict(list)
     for reading in read_arrays(channel_map, samples):
         numbers = _groups_in(group_of, reading.axes[0].channels)
-        for number, rows in _rows(channel_map, generator, reading, numbers).items():
+        covariances = _covariances(channel_map, generator, reading, numbers)
+        for number in numbers:
             group = channel_map.groups[number]
-            readers = [_weights(channel_map, carrier, group) for carrier in reading.axes]
+            readers = (_weights(channel_map, carrier, group) for carrier in reading.axes)
             with one_thread(group.size):
-                found[number].append(_View(rows.astype(np.float64), readers))
+                found[number].append(_View(covariances.pop(number), readers))
             waiting[number] -= 1
             if not waiting[number]:
                 yield number, found.pop(number)
@@ -148,11 +155,11 @@ def _groups_in(group_of: NDArray[np.int64], channels: Vector) -> list[int]:
     return [int(number) for number in np.unique(group_of[channels]) if number >= 0]
 
 
-def _rows(
+def _covariances(
     channel_map: ChannelMap, generator: np.random.Generator, reading: Reading, numbers: list[int]
 ) -> dict[int, Matrix]:
-    """Some rows of a tensor, in the channels of each of several groups."""
-    found: dict[int, list[Matrix]] = {number: [] for number in numbers}
+    """The covariance of some rows of a tensor, in the channels of each of several groups."""
+    found: dict[int, list[NDArray[Any]]] = {number: [] for number in numbers}
     carrier = reading.axes[0]
     for share, array in reading.parts if numbers else ():
         for number, parts in found.items():
@@ -162,7 +169,21 @@ def _rows(
             if len(rows) > limit:
                 rows = rows[np.sort(generator.choice(len(rows), limit, replace=False))]
             parts.append(rows)
-    return {number: np.concatenate(parts) for number, parts in found.items()}
+    return {
+        number: _covariance(found.pop(number), channel_map.groups[number].size)
+        for number in numbers
+    }
+
+
+def _covariance(parts: list[NDArray[Any]], size: int) -> Matrix:
+    """The covariance of the rows of all parts, which are let go of first."""
+    rows = np.concatenate(parts, dtype=np.float64)
+    parts.clear()
+    rows -= rows.mean(axis=0)
+    with one_thread(size):
+        covariance = rows.T @ rows
+    covariance /= len(rows)
+    return covariance
 
 
 def _weights(channel_map: ChannelMap, carrier: ReadAxis, group: ChannelGroup) -> Matrix:
