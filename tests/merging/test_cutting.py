@@ -91,6 +91,8 @@ def test_silent_channels_go_and_the_others_keep_their_numbers(tmp_path: Path) ->
         ({"heads": 4}, {}, "from 1 to 3"),
         ({"heads": 0.5}, {"hidden_size": None}, "hidden_size"),
         ({"feed_forward": 0.5}, {"intermediate_size": 7}, "another network"),
+        ({"width": 0.5}, {"hidden_size": 7}, "goes with a width of 7"),
+        ({"width": 0.5}, {"model_type": "gemma2"}, "root of its width"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(

@@ -30,6 +30,12 @@ _HEADS |= {"q_proj.bias": 0, "k_proj.bias": 0, "v_proj.bias": 0}
 # The tensors whose norms are multiplied to the importance of a channel.
 _WEIGHED = ("gate_proj.weight", "up_proj.weight", "down_proj.weight")
 _WEIGHED_HEADS = ("v_proj.weight", "o_proj.weight")
+# For the width of the network, the axis that goes along of tensors in blocks and outside of them;
+# the weights of normalisations go too, but for those of heads.
+_WIDTH = dict.fromkeys(("embed_tokens.weight", "lm_head.weight", "gate_proj.weight"), 1)
+_WIDTH |= dict.fromkeys(("up_proj.weight", "q_proj.weight", "k_proj.weight", "v_proj.weight"), 1)
+_WIDTH |= dict.fromkeys(("o_proj.weight", "o_proj.bias", "down_proj.weight", "down_proj.bias"), 0)
+_HEAD_NORMS = ("q_norm.weight", "k_norm.weight")
 # Numbers that are read at once.
 _PART = 1 << 22
 
@@ -51,15 +57,17 @@ def cut_checkpoint(
     *,
     feed_forward: float | int | None = None,
     heads: float | int | None = None,
+    width: float | int | None = None,
     multiple_of: int = 1,
     overwrite: bool = False,
 ) -> MergedFile:
-    """Cut feed-forward channels and attention heads of a checkpoint, one tensor at a time.
+    """Cut a checkpoint's feed-forward channels, heads and width, one tensor at a time.
 
     A network that does not fit in memory can be cut so, and trained on when it does. Each block
     keeps as many channels, those with the largest product of the norms of their weights; a head of
-    keys and values goes with the heads that read it. The width of the network, the size of heads
-    and the number of blocks stay; `stack_blocks` leaves blocks out.
+    keys and values goes with the heads that read it. Of the width, those channels stay whose
+    weights in all tensors have the largest norm. The size of heads, which the config names as
+    `head_dim`, and the number of blocks stay; `stack_blocks` leaves blocks out.
 
     Args:
         path: A folder of `.safetensors` with a `config.json`, sharded with an index or not, whose
@@ -67,7 +75,10 @@ def cut_checkpoint(
         out: The new folder.
         feed_forward: How many of the feed-forward channels of each block stay: a share (`float`) or
             a number (`int`); `None` keeps all.
-        heads: How many of the heads of keys and values of each block stay, likewise.
+        heads: How many of the heads of keys and values of each block stay: a share or a number;
+            `None` keeps all.
+        width: How many channels of what passes from block to block stay (`hidden_size`): a share
+            or a number; `None` keeps all.
         multiple_of: Keep multiples of so many feed-forward channels.
         overwrite: Whether an existing folder may be replaced.
 
@@ -87,10 +98,10 @@ def cut_checkpoint(
     target = check_paths([path], out, overwrite)
     with files.open_store(Path(path)) as store:
         config = _config(Path(path))
-        sizes = _new_sizes(config, feed_forward, heads, multiple_of)
+        sizes = _new_sizes(config, feed_forward, heads, width, multiple_of)
         cuts = _cuts(store, config, sizes)
         entries = {
-            name: replace(entry, shape=_shape(entry, cuts.get(name)))
+            name: replace(entry, shape=_shape(entry, cuts[name]))
             for name, entry in store.entries.items()
         }
         write_whole(target, lambda draft: _write(draft, store, entries, cuts, config | sizes))
@@ -121,23 +132,31 @@ def _new_sizes(
     config: Mapping[str, Any],
     feed_forward: float | int | None,
     heads: float | int | None,
+    width: float | int | None,
     multiple_of: int,
 ) -> dict[str, int]:
     inner, keys = config["intermediate_size"], config["num_key_value_heads"]
+    hidden = _left("width", width, config["hidden_size"])
     left = _left("feed_forward", feed_forward, inner)
     if left < inner:
         left = max(multiple_of, left // multiple_of * multiple_of)
     keys_left = _left("heads", heads, keys)
-    if left >= inner and keys_left >= keys:
+    if left >= inner and keys_left >= keys and hidden >= config["hidden_size"]:
         raise FusionError(
-            f"Nothing would be cut: all {inner} feed-forward channels and {keys} heads of keys and "
-            "values stay. Give a lower feed_forward or heads."
+            f"Nothing would be cut: all {inner} feed-forward channels, {keys} heads of keys and "
+            f"values and a width of {hidden} stay. Give a lower feed_forward, heads or width."
+        )
+    if hidden < config["hidden_size"] and str(config.get("model_type")).startswith("gemma"):
+        raise FusionError(
+            "Gemma multiplies its embeddings by the root of its width, so that width= would change "
+            "them: cut the loaded model with PruneChannels, or give feed_forward or heads."
         )
     readers = config["num_attention_heads"] // keys
     return {
         "intermediate_size": min(left, inner),
         "num_key_value_heads": keys_left,
         "num_attention_heads": keys_left * readers,
+        "hidden_size": hidden,
     }
 
 
@@ -152,9 +171,13 @@ def _left(name: str, wanted: float | int | None, size: int) -> int:
     return int(wanted) if whole else max(1, round(wanted * size))
 
 
-def _cuts(store: Store, config: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, _Cut]:
-    """For each tensor that gets smaller, the axis and what is left of it."""
-    inner, keys = config["intermediate_size"], config["num_key_value_heads"]
+def _cuts(
+    store: Store, config: Mapping[str, Any], sizes: Mapping[str, int]
+) -> dict[str, tuple[_Cut, ...]]:
+    """For each tensor, the axes that get smaller and what is left of them."""
+    inner, keys, width = (
+        config[name] for name in ("intermediate_size", "num_key_value_heads", "hidden_size")
+    )
     found: dict[str, _Cut] = {}
     for block in blocks_of(store, block_prefix(store)).values():
         names = {".".join(after.split(".")[-2:]): name for after, name in block.items()}
@@ -166,7 +189,45 @@ def _cuts(store: Store, config: Mapping[str, Any], sizes: Mapping[str, int]) -> 
             scores = _scores(store, names, _HEADS, _WEIGHED_HEADS, keys)
             keep = _best(scores, sizes["num_key_value_heads"])
             found |= _of_axes(store, names, _HEADS, keep)
+    cuts = {name: (found[name],) if name in found else () for name in store.entries}
+    if sizes["hidden_size"] < width:
+        axes = _width_axes(store, width)
+        squares = sum((_squares(store, *one) for one in axes.items()), start=np.zeros(width))
+        keep = _best(squares, sizes["hidden_size"])
+        for name, axis in axes.items():
+            cuts[name] += (_Cut(axis, keep),)
+    return cuts
+
+
+def _width_axes(store: Store, width: int) -> dict[str, int]:
+    """The axis of each tensor that is as long as the network is wide."""
+    found = {}
+    for name, entry in store.entries.items():
+        part = ".".join(name.split(".")[-2:])
+        norm = part.endswith("norm.weight") and part not in _HEAD_NORMS
+        axis = 0 if norm else _WIDTH.get(part)
+        if axis is not None and entry.shape[axis : axis + 1] == (width,):
+            found[name] = axis
+        elif axis is not None or (width in entry.shape and part not in {**_FEED_FORWARD, **_HEADS}):
+            raise FusionError(
+                f"Tensor '{name}' of '{store.path}' has shape {entry.shape}, and which of it goes "
+                f"with a width of {width} is known only of networks like Llama: leave out width=."
+            )
     return found
+
+
+def _squares(store: Store, name: str, axis: int) -> NDArray[np.float64]:
+    """The sum of the squares of a tensor along all axes but one, of the first two."""
+    shape = store.entries[name].shape
+    squares = np.zeros(shape[axis])
+    array = store.array(name)
+    for rows in _parts(shape):
+        chunk = np.square(np.asarray(array[rows]).astype(np.float64))
+        if axis == 0:
+            squares[rows] = chunk.reshape(len(chunk), -1).sum(axis=1)
+        else:
+            squares += chunk.sum(axis=0)
+    return squares
 
 
 def _scores(
@@ -193,14 +254,7 @@ def _scores(
                 f"Tensor '{names[part]}' of '{store.path}' has {size} channels, which are no "
                 f"multiple of the {count} in its config: the config belongs to another network."
             )
-        squares = np.zeros(size)
-        array = store.array(names[part])
-        for rows in _parts(entry.shape):
-            chunk = np.square(np.asarray(array[rows]).astype(np.float64))
-            if axis == 0:
-                squares[rows] = chunk.sum(axis=1)
-            else:
-                squares += chunk.sum(axis=0)
+        squares = _squares(store, names[part], axis)
         scores *= np.sqrt(squares.reshape(count, -1).sum(axis=1))
     return scores
 
@@ -222,11 +276,9 @@ def _of_axes(
     return found
 
 
-def _shape(entry: Entry, cut: _Cut | None) -> tuple[int, ...]:
-    if cut is None:
-        return entry.shape
-    left = int(cut.keep.sum())
-    return tuple(left if axis == cut.axis else size for axis, size in enumerate(entry.shape))
+def _shape(entry: Entry, cuts: tuple[_Cut, ...]) -> tuple[int, ...]:
+    left = {cut.axis: int(cut.keep.sum()) for cut in cuts}
+    return tuple(left.get(axis, size) for axis, size in enumerate(entry.shape))
 
 
 def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -240,18 +292,18 @@ def _write(
     draft: Path,
     store: Store,
     entries: Mapping[str, Entry],
-    cuts: Mapping[str, _Cut],
+    cuts: Mapping[str, tuple[_Cut, ...]],
     config: Mapping[str, Any],
 ) -> None:
     with files.new_store(draft, store, entries) as made:
         for name, entry in store.entries.items():
-            given, taken, cut = store.array(name), made.array(name), cuts.get(name)
+            given, taken = store.array(name), made.array(name)
             done = 0
             if not entry.shape:
                 taken[...] = given
             for rows in _parts(entry.shape):
                 part = given[rows]
-                if cut is not None:
+                for cut in cuts[name]:
                     keep = cut.keep[rows] if cut.axis == 0 else cut.keep
                     part = np.compress(keep, part, axis=cut.axis)
                 taken[done : done + len(part)] = part
