@@ -227,8 +227,9 @@ def surgery_table(sizes: list[str]) -> None:
     peaks = ("memory", "memory with data")
     rows = {row["model"]: row for row in recorded("large_surgery")}
     rows |= {size: {"model": size, **measured("surgery", size)} for size in sizes}
+    by_size = sorted(rows.values(), key=lambda row: [*SHAPES].index(row["model"].rstrip("-")))
     lines = []
-    for row in rows.values():
+    for row in by_size:
         forward = row.get("forward")
         cells = [row["model"], f"{forward:.1f}" if forward else "-"]
         for step in steps:
@@ -237,7 +238,7 @@ def surgery_table(sizes: list[str]) -> None:
         cells += [f"{row[name]:.2f} ×" if name in row else "-" for name in peaks]
         lines.append(cells)
     columns = ("model", "forward s", *steps, *peaks)
-    record("large_surgery", [*rows.values()], columns, lines, sequences=64, tokens=LENGTH)
+    record("large_surgery", by_size, columns, lines, sequences=64, tokens=LENGTH)
 
 
 def measured(what: str, size: str) -> dict[str, float]:
