@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -104,6 +105,9 @@ def _loaded(path: Path, custom: Mapping[str, Any] | None, compiled: bool) -> Any
     with warnings.catch_warnings():
         # Of the training state only the loss is of use here.
         warnings.filterwarnings("ignore", "Skipping variable loading for optimizer")
+        if "keras_hub" in sys.modules:
+            # Tasks of KerasHub compile themselves.
+            warnings.filterwarnings("ignore", r"`compile\(\)` was not called as part of model load")
         return keras.saving.load_model(
             path, custom_objects=custom, compile=compiled, safe_mode=True
         )
