@@ -189,7 +189,9 @@ def _cuts(
             scores = _scores(store, names, _HEADS, _WEIGHED_HEADS, keys)
             keep = _best(scores, sizes["num_key_value_heads"])
             found |= _of_axes(store, names, _HEADS, keep)
-    cuts = {name: (found[name],) if name in found else () for name in store.entries}
+    cuts: dict[str, tuple[_Cut, ...]] = {
+        name: (found[name],) if name in found else () for name in store.entries
+    }
     if sizes["hidden_size"] < width:
         axes = _width_axes(store, width)
         squares = sum((_squares(store, *one) for one in axes.items()), start=np.zeros(width))
