@@ -56,6 +56,16 @@ def test_a_task_is_fitted_and_distilled_on_strings(task: Any) -> None:
     assert student.generate("the thin", max_length=12).startswith("the thin")
 
 
+@pytest.mark.slow
+def test_a_language_model_is_explained_by_texts(task: Any) -> None:
+    explained = sk.explain(task, TEXTS, original=task)
+    assert explained.rows == len(TEXTS) and explained.criterion == "taylor"
+    assert any(group.curve for group in explained.groups)
+    # The heads of its attention are no positions of an image.
+    looks = explained.attention
+    assert not looks.features and not looks.samples and not looks.agreement
+
+
 def test_a_classifier_of_texts_takes_strings_and_labels() -> None:
     classifier = bert()
     labels = np.arange(len(TEXTS)) % 3

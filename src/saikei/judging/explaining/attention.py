@@ -122,9 +122,12 @@ def maps_of(model: keras.Model, tasks: Sequence[Task], inputs: Any, about: Seque
 def last_image(graph: Graph) -> TensorRef | None:
     """The last tensor with two axes for positions: what Grad-CAM explains by.
 
-    Outputs of the model do not count, nor tensors of a single position.
+    Outputs of the model do not count, nor tensors of a single position. A model that takes no
+    images has none: the heads of its attention are no positions.
     """
     found, outputs = None, graph.output_refs()
+    if all(len(graph.spec(ref).shape) < 4 for ref in graph.input_refs()):
+        return None
     first = _channels_first(graph)
     for index, call in enumerate(graph.calls):
         if len(call.outputs) != 1 or call.outputs[0].steps or not call.inputs():
