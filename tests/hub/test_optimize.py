@@ -68,6 +68,9 @@ def test_a_uniform_search_ends_in_the_class_of_the_task(tmp_path: Path) -> None:
     assert f"hidden_dim={best.backbone.hidden_dim}" in shown
     text = best.generate("the thin", max_length=12)
     assert text.startswith("the thin") and best.sampler is task.sampler
+    # Its report is made again with texts, which the preprocessor in best.keras reads.
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    assert main(["report", str(folder), "--data", str(tmp_path / "texts.txt")]) == 0
     # The file and the same call again give the same.
     stored = load_model(folder / "best.keras")
     assert type(stored) is type(task)
@@ -103,6 +106,9 @@ def test_another_shape_is_a_task_that_generates_as_the_command_line_explains(
     assert "GPT2CausalLM cannot express" in shown and "saikei.hub.as_generator(model" in shown
     plain = load_model(folder / "best.keras")
     assert not hasattr(plain, "generate")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    assert main(["report", str(folder), "--data", str(tmp_path / "texts.txt")]) == 2
+    assert "no preprocessor that makes tokens" in unframed(capsys.readouterr().err)
     assert as_generator(plain, task).generate("the thin", max_length=12).startswith("the thin")
     result = sk.optimize(task, given, held_out(given), sk.Budget(params=0.6), out=folder, **OPTIONS)
     assert type(result.best).__name__ == "CutCausalLM"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saikei.cli.data import read_data
 from saikei.cli.options import DivideBy, Json, Label, Overwrite, refuse_typed
 from saikei.cli.output import import_keras, print_json, print_text
 from saikei.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
+
     from saikei.runs.record import Run
+    from saikei.search.folder import RunFolder
 
 
 def report(
@@ -97,7 +101,6 @@ def _page(
     from saikei.report import render_comparison, render_html
     from saikei.search.details import details_of, details_on, details_with_files
     from saikei.search.folder import RunFolder
-    from saikei.sources import read_source
 
     stored_in = [RunFolder(folder, {}) for folder in folders]
     pairs = list(zip(records.values(), stored_in, strict=True))
@@ -105,10 +108,33 @@ def _page(
         return render_comparison(records, [details_of(*pair) for pair in pairs])
     ((run, stored),) = pairs
     details = details_with_files(run, stored) if files else details_of(run, stored)
-    data, label, divide_by = given
-    if data is None:
+    if given[0] is None:
         return render_html(run, details)
-    original = stored.model(run.baseline)
-    source = read_source(data, original, label=label, divide_by=divide_by, labels=False)
+    part, classes = _held_out(stored, stored.model(run.baseline), given)
+    return render_html(run, details_on(run, stored, part, classes))
+
+
+def _held_out(
+    stored: RunFolder, original: keras.Model, given: tuple[str | None, str | None, float | None]
+) -> tuple[Any, tuple[str, ...]]:
+    """The test data of `--data`, or else its validation data, and the names of its classes."""
+    import keras
+    import numpy as np
+
+    from saikei.batches import is_text
+    from saikei.hub.family import is_task
+    from saikei.modelfile import load_model
+
+    data, label, divide_by = given
+    assert data is not None
+    # Of a task of KerasHub, the file to ship has the preprocessor.
+    shipped = load_model(stored.best, compiled=False)
+    source = read_data(data, shipped if is_task(shipped) else original, label, divide_by, False)
     part = source.need("validation" if source.part("test") is None else "test")
-    return render_html(run, details_on(run, stored, part, source.classes))
+    texts = any(is_text(np.asarray(leaf)) for leaf in keras.tree.flatten(part[0]))
+    if texts and all(one.dtype != "string" for one in original.inputs):
+        raise InputError(
+            f"--data {data} holds texts, and '{stored.best}' has no preprocessor that makes tokens "
+            "of them: give an .npz of tokens (x_test.token_ids, x_test.padding_mask, y_test)."
+        )
+    return part, source.classes
