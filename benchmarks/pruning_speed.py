@@ -97,7 +97,7 @@ def line(row: dict[str, Any]) -> list[str]:
     """A line of the table."""
     peer = [f"{row['peer']:.2f} s", f"{row['over_peer']:.2f}"] if "peer" in row else ["", ""]
     alone = f"{row['keras']:.2f} s", f"{row['over_keras']:.2f}"
-    memory = f"{row['memory']:.2f} × the model"
+    memory = f"{row['memory_over_weights']:.2f} × the weights"
     return [row["model"], f"{row['ours']:.2f} s", *peer, *alone, memory]
 
 

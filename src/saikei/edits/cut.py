@@ -65,12 +65,15 @@ def check_keep(channel_map: ChannelMap, keep: BoolMask) -> None:
                 f"Weight '{layer}' would be left with one number along an axis, and {REASON}: "
                 "keep at least two."
             )
-    for start, size, layer in channel_map.blocks:
-        # Channels that no known weight carries are in no group.
-        for channel in channel_map.channel_of[start : start + size]:
-            if not keep[channel] and int(channel) in channel_map.reasons:
-                reason = channel_map.reasons[int(channel)]
-                raise EditError(f"Layer '{layer}' cannot be cut ({reason}): exclude it.")
+    # Channels that no known weight carries are in no group.
+    lost_pinned = np.zeros(channel_map.count, bool)
+    lost_pinned[[*channel_map.reasons]] = True
+    lost_pinned &= ~keep
+    for start, size, layer in channel_map.blocks if lost_pinned.any() else ():
+        channels = channel_map.channel_of[start : start + size]
+        for channel in channels[lost_pinned[channels]][:1]:
+            reason = channel_map.reasons[int(channel)]
+            raise EditError(f"Layer '{layer}' cannot be cut ({reason}): exclude it.")
 
 
 def _new_sizes(channel_map: ChannelMap, keep: BoolMask) -> dict[str, dict[str, object]]:
