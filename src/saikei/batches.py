@@ -271,7 +271,7 @@ def own_labels(model: Any, y: Any, what: str = "Labels") -> Any:
     if not isinstance(y, dict):
         return y
     names, given = getattr(model, "output_names", None), getattr(model, "output", None)
-    if isinstance(given, dict) or not names:
+    if isinstance(given, dict) or not names or _is_nested(given):
         return y
     if set(y) != set(names):
         raise DataError(
@@ -280,6 +280,12 @@ def own_labels(model: Any, y: Any, what: str = "Labels") -> Any:
         )
     arrays = [y[name] for name in names]
     return arrays if isinstance(given, (list, tuple)) else arrays[0]
+
+
+def _is_nested(outputs: Any) -> bool:
+    """Whether outputs are a list of structures, as those of several members are."""
+    several = outputs if isinstance(outputs, (list, tuple)) else ()
+    return any(isinstance(one, (dict, list, tuple)) for one in several)
 
 
 def own_arrays(model: Any, arrays: ArrayData) -> ArrayData:
