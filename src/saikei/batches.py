@@ -271,7 +271,7 @@ def own_labels(model: Any, y: Any, what: str = "Labels") -> Any:
     if not isinstance(y, dict):
         return y
     names, given = getattr(model, "output_names", None), getattr(model, "output", None)
-    if isinstance(given, dict) or not names or _is_nested(given):
+    if isinstance(given, dict) or not names:
         return y
     if set(y) != set(names):
         raise DataError(
@@ -282,26 +282,22 @@ def own_labels(model: Any, y: Any, what: str = "Labels") -> Any:
     return arrays if isinstance(given, (list, tuple)) else arrays[0]
 
 
-def _is_nested(outputs: Any) -> bool:
-    """Whether outputs are a list of structures, as those of several members are."""
-    several = outputs if isinstance(outputs, (list, tuple)) else ()
-    return any(isinstance(one, (dict, list, tuple)) for one in several)
-
-
-def own_arrays(model: Any, arrays: ArrayData) -> ArrayData:
+def own_arrays(model: Any, arrays: ArrayData, labels_of: Any = None) -> ArrayData:
     """Data as a model takes it, where its parts are dictionaries by the names of its tensors.
 
     Args:
         model: A built model.
         arrays: Inputs, which may be more than the model reads, labels and weights.
+        labels_of: The model that the labels are for; `None` if it is the one that reads the inputs.
 
     Raises:
         DataError: When labels or weights are named as no outputs are.
     """
+    judged = model if labels_of is None else labels_of
     return ArrayData(
         own_inputs(model, arrays.x),
-        own_labels(model, arrays.y),
-        own_labels(model, arrays.weights, "Sample weights"),
+        own_labels(judged, arrays.y),
+        own_labels(judged, arrays.weights, "Sample weights"),
     )
 
 

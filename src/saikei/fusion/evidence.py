@@ -163,7 +163,7 @@ def gather(
         keras.tree.flatten((symbolic.outputs, symbolic.features, symbolic.raw)),
         name="members",
     )
-    predicted = predict_all(together, data)
+    predicted = predict_all(together, data, labels_of=members.models[0])
     waiting = iter(predicted.outputs)
     predictions = symbolic.map(lambda _: next(waiting))
     _check_finite(

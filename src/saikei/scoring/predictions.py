@@ -58,7 +58,9 @@ def predict(model: keras.Model, data: Any, batch_size: int = 256) -> tuple[Any, 
     return predicted.y, predicted.outputs
 
 
-def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predictions:
+def predict_all(
+    model: keras.Model, data: Any, batch_size: int = 256, labels_of: keras.Model | None = None
+) -> Predictions:
     """The outputs for every sample, beside labels, weights and masks, from one pass over the data.
 
     Args:
@@ -66,6 +68,8 @@ def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predict
         data: `(x, y)` or `(x, y, sample_weight)` arrays or a dataset. A dataset may come
             shuffled: labels and outputs are gathered in the same pass.
         batch_size: Samples a step, for arrays.
+        labels_of: The model whose outputs the labels are for, where `model` gives the outputs of
+            several models at once; `None` for `model` itself.
 
     Raises:
         DataError: When the data is empty, endless or without labels, or has other shapes than
@@ -73,9 +77,9 @@ def predict_all(model: keras.Model, data: Any, batch_size: int = 256) -> Predict
     """
     arrays = as_arrays(data, "given", inputs=input_count(model))
     if arrays is not None:
-        arrays = _read_by(model, arrays)
+        arrays = _read_by(model, arrays, labels_of)
         return _of_arrays(with_masks(model, arrays.x), arrays, batch_size)
-    return _joined(list(_of_dataset(model, data)))
+    return _joined(list(_of_dataset(model, data, labels_of)))
 
 
 def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Iterator[Predictions]:
@@ -91,9 +95,9 @@ def predict_batches(model: keras.Model, data: Any, batch_size: int = 256) -> Ite
     """
     arrays = as_arrays(data, "given", inputs=input_count(model))
     if arrays is None:
-        yield from _of_dataset(model, data)
+        yield from _of_dataset(model, data, None)
         return
-    arrays = _read_by(model, arrays)
+    arrays = _read_by(model, arrays, None)
     masked, start = with_masks(model, arrays.x), 0
     rows = rows_at_once(_bytes_of_a_row(model), batch_size)
     while start < len(arrays):
@@ -138,10 +142,12 @@ def rows_at_once(each: int | None, batch_size: int) -> int:
     return max(1, most // batch_size) * batch_size if most >= batch_size else most
 
 
-def _read_by(model: keras.Model, arrays: ArrayData, batch: bool = False) -> ArrayData:
+def _read_by(
+    model: keras.Model, arrays: ArrayData, labels_of: keras.Model | None, batch: bool = False
+) -> ArrayData:
     """Data that fits a model, with the inputs that it reads."""
     check_inputs(model, arrays.x, "given", batch=batch)
-    return own_arrays(model, arrays)
+    return own_arrays(model, arrays, labels_of)
 
 
 def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Predictions:
@@ -149,10 +155,12 @@ def _of_arrays(masked: Masked, arrays: ArrayData, batch_size: int) -> Prediction
     return Predictions(arrays.y, arrays.weights, outputs, masks)
 
 
-def _of_dataset(model: keras.Model, data: Any) -> Iterator[Predictions]:
+def _of_dataset(
+    model: keras.Model, data: Any, labels_of: keras.Model | None
+) -> Iterator[Predictions]:
     masked: Masked | None = None
     for given in dataset_batches(data, "given", inputs=input_count(model)):
-        batch = _read_by(model, to_arrays(given, "given"), batch=True)
+        batch = _read_by(model, to_arrays(given, "given"), labels_of, batch=True)
         masked = masked or with_masks(model, batch.x)
         outputs, masks = masked.predict_on_batch(batch.x)
         yield Predictions(batch.y, batch.weights, outputs, masks)

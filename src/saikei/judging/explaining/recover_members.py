@@ -85,7 +85,7 @@ def recover_members(
     """
     if not allow_in_sample:
         check_held_out(fused, data)
-    predicted = predict_all(parts.heads, data)
+    predicted = predict_all(parts.heads, data, labels_of=fused)
     waiting = iter(predicted.outputs)
     predictions = parts.outputs.map(lambda _: next(waiting))
     for name, member in zip(parts.names, predictions.outputs, strict=True):
