@@ -144,7 +144,7 @@ def _without_luck(
     singles = [c for c in fitting if models_run(c) == 1]
     if not singles:
         return list(fitting)
-    best = min(singles, key=_badness)
+    best = min(singles, key=lambda c: (*_badness(c), c.name))
     gaps = {
         c.name: _behind(judge.difference(outputs[c.name], outputs[best.name]), c)
         for c in fitting
@@ -217,7 +217,7 @@ def _simpler(chosen: Candidate, best: Candidate) -> str:
         return f"{fewer}, which fits fewer numbers than {best.family}"
     if chosen.kind == "given":
         return "what was given needs no change"
-    return f"it is neither slower nor larger than the original, as {best.name} is"
+    return f"{best.name} is slower than the original, or needs more memory"
 
 
 def _cheaper(
