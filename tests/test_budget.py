@@ -47,10 +47,23 @@ def test_a_scaled_budget_is_absolute() -> None:
 
 
 @pytest.mark.parametrize("latency", [0.8, 8.0])
-def test_a_scaled_latency_means_the_same_below_and_above_a_millisecond(latency: float) -> None:
+def test_a_scaled_latency_is_absolute_below_and_above_a_millisecond(latency: float) -> None:
     original = Costs(macs=1000, params=500, latency=latency)
     scaled = Budget(latency=0.5).scaled(0.5, original)
-    assert scaled.limits(original)["latency"] == pytest.approx(0.25 * latency)
+    for other in (0.1, 1.0, 20.0):
+        limits = scaled.limits(Costs(macs=10, params=5, latency=other))
+        assert limits["latency"] == pytest.approx(0.25 * latency)
+
+
+@pytest.mark.parametrize("text", ["0.5 ms", "0.5ms", " 0.50 ms "])
+def test_a_latency_with_its_unit_is_absolute(text: str) -> None:
+    budget = Budget(latency=text)
+    assert budget == Budget(latency="0.5 ms")
+    assert Budget.from_dict(budget.to_dict()) == budget
+    assert str(budget) == "latency ≤ 0.5 ms"
+    assert budget.limits(ORIGINAL) == {"latency": 0.5}
+    assert budget.fits(Costs(1000, 500, latency=0.5), ORIGINAL)
+    assert not budget.fits(Costs(1000, 500, latency=0.51), ORIGINAL)
 
 
 def test_budgets_go_through_dictionaries() -> None:
@@ -70,6 +83,11 @@ def test_budgets_go_through_dictionaries() -> None:
         ({"params": True}, "give a number"),
         ({"macs": 0.5, "batch_size": 1}, "there is none: give latency too"),
         ({"latency": 0.5, "batch_size": 0}, "whole number from 1 to"),
+        ({"latency": "0.5"}, "give it with its unit"),
+        ({"latency": "fast ms"}, "give it with its unit"),
+        ({"latency": "5 ms more"}, "give it with its unit"),
+        ({"latency": "0 ms"}, "not positive"),
+        ({"latency": "-1 ms"}, "not positive"),
         ({"macs": 0.5, "count": "best"}, "'worst' or 'mean'"),
     ],
 )

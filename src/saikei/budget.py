@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 
 from saikei.codec import Jsonable
 from saikei.errors import BudgetError
@@ -54,8 +54,9 @@ class Costs(Protocol):
 class Budget(Jsonable):
     """Limits that a model has to keep, all of them.
 
-    A `float` up to 1 is a share of the original; an `int` is absolute. Latency is a share up
-    to 1, and milliseconds per batch above.
+    A `float` up to 1 is a share of the original; an `int` is absolute. A latency is a share up
+    to 1 and milliseconds per batch above; with its unit, as in `"0.5 ms"`, it is always
+    milliseconds.
 
     Args:
         macs: Multiply-accumulates per sample; `None` for no limit, as for the others.
@@ -72,8 +73,8 @@ class Budget(Jsonable):
         BudgetError: When no limit is given, or one is not positive or a share above 1.
 
     Example:
-        >>> print(Budget(macs=0.25, params=100_000, latency=3.5, batch_size=1))
-        macs ≤ 25 %, params ≤ 100,000, latency ≤ 3.5 ms per batch of 1
+        >>> print(Budget(macs=0.25, params=100_000, latency="0.5 ms", batch_size=1))
+        macs ≤ 25 %, params ≤ 100,000, latency ≤ 0.5 ms per batch of 1
     """
 
     error_class: ClassVar[type[BudgetError]] = BudgetError
@@ -82,7 +83,7 @@ class Budget(Jsonable):
     params: float | int | None = None
     bytes: float | int | None = None
     memory: float | int | None = None
-    latency: float | int | None = None
+    latency: float | int | str | None = None
     batch_size: int = BATCH_SIZE
     count: Literal["worst", "mean"] = "worst"
 
@@ -94,6 +95,8 @@ class Budget(Jsonable):
                 f"The budget is empty: give at least one of {', '.join(LIMITS[:-1])} or "
                 f"{LIMITS[-1]}, for example Budget(macs=0.25)."
             )
+        if isinstance(self.latency, str):
+            object.__setattr__(self, "latency", _with_unit(_milliseconds(self.latency)))
         for name, value in given.items():
             _check_limit(name, value)
         check_whole("Budget: batch_size", self.batch_size, 1, BATCH, BudgetError)
@@ -105,7 +108,7 @@ class Budget(Jsonable):
         if self.count not in ("worst", "mean"):
             raise BudgetError(f"Budget count={self.count!r} is unknown: give 'worst' or 'mean'.")
 
-    def given(self) -> dict[str, float | int]:
+    def given(self) -> dict[str, float | int | str]:
         """The limits that are given, as they are given, by the name of the cost."""
         limits = {name: getattr(self, name) for name in LIMITS}
         return {name: value for name, value in limits.items() if value is not None}
@@ -129,7 +132,9 @@ class Budget(Jsonable):
         """
         # Rounded, since in floating point 0.29 of 100 is less than 29.
         return {
-            name: round(value * self.cost(original, name), 6) if _is_share(value) else float(value)
+            name: round(value * self.cost(original, name), 6)
+            if _is_share(value)
+            else _absolute(value)
             for name, value in self.given().items()
         }
 
@@ -166,23 +171,17 @@ class Budget(Jsonable):
         return all(self.cost(costs, name) <= limit for name, limit in self.limits(original).items())
 
     def scaled(self, share: float, original: Costs) -> Budget:
-        """A budget of a share of each limit, for use with the same original.
+        """A budget of a share of each limit, in absolute numbers.
 
-        The limits are absolute, but for a latency of at most 1 ms: as a float it would be read
-        as a share, so it is given as one.
+        Args:
+            share: What each limit is multiplied by.
+            original: What shares in this budget are shares of.
         """
-        limits: dict[str, float | int] = {
-            name: max(1, int(limit * share)) for name, limit in self.limits(original).items()
+        limits: dict[str, Any] = {
+            name: _with_unit(limit * share) if name == "latency" else max(1, int(limit * share))
+            for name, limit in self.limits(original).items()
         }
-        if self.latency is not None:
-            limits["latency"] = self._scaled_latency(share, original)
-        return replace(self, **limits)  # type: ignore[arg-type]
-
-    def _scaled_latency(self, share: float, original: Costs) -> float:
-        milliseconds = self.limits(original)["latency"] * share
-        if milliseconds > 1:
-            return milliseconds
-        return min(1.0, milliseconds / self.cost(original, "latency"))
+        return replace(self, **limits)
 
     def unreachable(self, reached: Costs, original: Costs, by: str) -> BudgetError:
         """The error for a budget that cannot be kept.
@@ -198,7 +197,7 @@ class Budget(Jsonable):
             if low > limit:
                 share = _rounded_up(100 * low / max(self.cost(original, name), 1e-12))
                 parts.append(
-                    f"{name} can be brought down to {_number(name, low)} ({share:g} %) by {by}, "
+                    f"{name} can be brought down to {_lowest(name, low)} ({share:g} %) by {by}, "
                     f"and the budget allows {_number(name, limit)}"
                 )
         reasons = "; ".join(parts) or f"{by} cannot keep its limits together"
@@ -212,12 +211,35 @@ class Budget(Jsonable):
         return f"{limits}{batch}{' (mean of a cascade)' if self.count == 'mean' else ''}"
 
 
-def _is_share(value: float | int) -> bool:
+def _is_share(value: float | int | str) -> TypeGuard[float]:
     return isinstance(value, float) and value <= 1.0
 
 
-def _check_limit(name: str, value: float | int) -> None:
-    if not value > 0:
+def _absolute(value: float | int | str) -> float:
+    return _milliseconds(value) if isinstance(value, str) else float(value)
+
+
+def _milliseconds(text: str) -> float:
+    """The number of a latency with its unit; NaN if it has none."""
+    number, unit, rest = text.partition("ms")
+    try:
+        return math.nan if not unit or rest.strip() else float(number)
+    except ValueError:
+        return math.nan
+
+
+def _with_unit(milliseconds: float) -> str:
+    return f"{milliseconds!r} ms"
+
+
+def _check_limit(name: str, value: float | int | str) -> None:
+    number = _absolute(value)
+    if isinstance(value, str) and math.isnan(number):
+        raise BudgetError(
+            f"Budget {name}={value!r} is no number of milliseconds: give it with its unit, such "
+            'as "0.5 ms", or a share such as 0.5.'
+        )
+    if not number > 0:
         raise BudgetError(
             f"Budget {name}={value} is not positive: give a share such as 0.25, or a count."
         )
@@ -234,13 +256,17 @@ def _number(name: str, value: float) -> str:
     return f"{int(value):,}{' bytes' if name == 'memory' else ''}"
 
 
+def _lowest(name: str, value: float) -> str:
+    return _number(name, _rounded_up(value) if name == "latency" else value)
+
+
 def _rounded_up(value: float) -> float:
     """The value to three digits: as a limit it can be kept."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 2) if value > 0 else 1.0
     return float(f"{math.ceil(round(value / digit, 9)) * digit:.3g}")
 
 
-def _shown(name: str, value: float | int) -> str:
+def _shown(name: str, value: float | int | str) -> str:
     if _is_share(value):
         return f"{100 * value:g} %"
-    return f"{value:g} ms" if name == "latency" else f"{value:,}"
+    return f"{_absolute(value):g} ms" if name == "latency" else f"{value:,}"

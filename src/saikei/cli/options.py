@@ -65,7 +65,7 @@ Latency = Annotated[
     str | None,
     typer.Option(
         help="Limit on the median time of a batch: a share of the original up to 1 (0.5), or "
-        "milliseconds above 1 (3.5).",
+        "milliseconds (3.5, '0.5 ms').",
         rich_help_panel=_BUDGET,
     ),
 ]
@@ -191,7 +191,11 @@ def budget(
     Raises:
         InputError: If none is given, or one is malformed.
     """
-    limits = {n: number(text, f"--{n}") for n, text in texts.items() if text is not None}
+    limits = {
+        n: text if n == "latency" and text.rstrip().endswith("ms") else number(text, f"--{n}")
+        for n, text in texts.items()
+        if text is not None
+    }
     if not limits:
         options = [f"--{name}" for name in LIMITS]
         raise InputError(

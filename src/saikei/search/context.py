@@ -29,8 +29,6 @@ from saikei.search.race import has_learned
 # What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
 # What it takes is measured on the file.
 INT8_SHARE = 0.3
-# The share of a limit on latency that structures are found for.
-LATENCY_MARGIN = 0.9
 # Rows of the training data that show whether a given model was trained on it.
 TRAINING_ROWS = 1000
 
@@ -135,13 +133,9 @@ class RunContext:
 
         The first is for those that keep the budget as they are. Where int8 versions take part and
         bytes are limited, the second is for those that keep it in int8: not every model can be
-        quantised. A latency gets a margin, since one that is measured again is another one.
+        quantised.
         """
-        budgets = dict.fromkeys((self.budget.scaled(1.0, self.whole), self.planned_budget))
-        return tuple(
-            one if one.latency is None else replace(one, latency=LATENCY_MARGIN * one.latency)
-            for one in budgets
-        )
+        return tuple(dict.fromkeys((self.budget.scaled(1.0, self.whole), self.planned_budget)))
 
     @property
     def quantizes(self) -> bool:

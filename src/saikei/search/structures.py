@@ -27,6 +27,8 @@ from saikei.search.race import Entry
 
 # Rows that the divergence of a structure is measured on, and that it is refitted to.
 _ROWS = 1_024
+# What a structure's measured latency is multiplied by: measured again, it is another one.
+LATENCY_MARGIN = 1.1
 # The order in which structures of one share of the budget take part.
 _FAMILIES = ("swapped", "knapsack", "depth", "uniform", "variant", "no depth", "as given")
 
@@ -119,6 +121,7 @@ def _proposed(
         data=context.calibration,
         measure=_measure(model, context),
         uniform=uniform,
+        slower=LATENCY_MARGIN,
     )
     found = []
     for budget in tighter:

@@ -47,11 +47,13 @@ class Counter:
     Args:
         graph: The original.
         budget: The budget, whose latency is measured if it is limited.
+        slower: What a measured latency is multiplied by, as a margin.
         known: What was counted, by the options.
     """
 
     graph: Graph
     budget: Budget
+    slower: float = 1.0
     known: dict[str, tuple[Recipe | None, Counts]] = field(default_factory=dict)
 
     def __call__(self, options: tuple[Option, ...]) -> tuple[Recipe | None, Counts]:
@@ -68,6 +70,8 @@ class Counter:
         if self.budget.latency is None:
             return counts
         milliseconds = measure_latency(build(graph), self.budget.batch_size, sizes=graph.sizes)
+        # Rounded, since in floating point 1.1 times 0.45 is more than 0.495.
+        milliseconds = round(self.slower * milliseconds, 6)
         return replace(counts, latency=milliseconds, batch_size=self.budget.batch_size)
 
 

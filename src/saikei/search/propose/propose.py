@@ -69,6 +69,7 @@ def propose(
     swaps: int = SWAPS,
     shares: Sequence[float] = SHARES,
     uniform: bool = False,
+    slower: float = 1.0,
 ) -> Proposal:
     """Structures under a budget, for the whole of it and for shares of it.
 
@@ -86,12 +87,13 @@ def propose(
         swaps: How many times exchanged levels are measured.
         shares: The shares of the budget.
         uniform: Whether only structures of uniform shape are proposed.
+        slower: As in `Proposer`.
 
     Raises:
         BudgetError: When no structure keeps the budget; the message has the smallest value that
             can be reached.
     """
-    proposer = Proposer(model, library, data)
+    proposer = Proposer(model, library, data, slower)
     original = proposer.original(budget)
     proposer.check_reachable(budget, original)
     made = _Proposed(proposer, budget, original, measure)

@@ -42,10 +42,19 @@ class Proposer:
         library: The library.
         data: For a model with axes of unknown size: what `keras.Model.fit` takes, of the size that
             costs are counted for. `None` takes the size that is assumed.
+        slower: What the measured latency of a structure is multiplied by, as a margin: measured
+            again, it is another one.
     """
 
-    def __init__(self, model: keras.Model | Graph, library: Library, data: Any = None) -> None:
+    def __init__(
+        self,
+        model: keras.Model | Graph,
+        library: Library,
+        data: Any = None,
+        slower: float = 1.0,
+    ) -> None:
         self.library = library
+        self.slower = slower
         self.graph = model if isinstance(model, Graph) else with_sizes(read(model), model, data)
         self.map = map_channels(self.graph)
         self.tables = Tables(self.map, library)
@@ -152,7 +161,7 @@ class Proposer:
     def counter(self, budget: Budget) -> Counter:
         """Counts graphs for a budget; what was counted for others is known."""
         timed = None if budget.latency is None else budget.batch_size
-        return Counter(self.graph, budget, self._counted.setdefault(timed, {}))
+        return Counter(self.graph, budget, self.slower, self._counted.setdefault(timed, {}))
 
     def best(self, counter: Counter, original: Counts, spaces: Sequence[Space]) -> Counted | None:
         """The structure of the least predicted loss in some spaces that keeps the budget.
