@@ -20,6 +20,7 @@ from saikei.runs import Run
 from saikei.runs.candidate import Candidate
 from saikei.runs.front import pareto_front
 from saikei.search import Result
+from saikei.search.student import Learner
 from tests.search.small import (
     BUDGET,
     EFFORT,
@@ -278,6 +279,18 @@ def test_where_nothing_is_to_be_saved_the_given_model_is_trained_on(
     assert all((c.parent, c.recipe, c.kind) == (given.name, None, "fresh") for c in found.values())
     epochs = [c.training.epochs for c in found.values() if c.training]
     assert sorted(epochs) == ([4, 5] if rivals else [])
+
+
+@pytest.mark.long
+def test_alpha_counts_where_the_given_model_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {**LEAST, "budget": sk.Budget(macs=1.0), "methods": ["prune"]}
+    asked |= {"effort": 3, "settings": {"alpha": 0.3}}
+    monkeypatch.setattr(Learner, "learns_from", lambda *given: False)
+    result = search(dense(), None, **asked)
+    (taught,) = (d for d in result.run.decisions if d.topic == "teacher of trained-further")
+    training = result.run.candidate("trained-further").training
+    assert taught.choice == result.baseline.name
+    assert training is not None and training.alpha == 0.3
 
 
 def test_a_finished_run_is_read_and_not_done_again(finished: Finished) -> None:

@@ -193,8 +193,9 @@ class Contest:
         """What a network is to learn from beside its labels, and the name of it."""
         context = self.context
         if ensemble is None:
-            own = context.teacher_name
-            return ({}, None) if own == learner.plan.parent else ({own: context.teacher}, own)
+            own, asked = context.teacher_name, "alpha" in self.space.given
+            alone = own == learner.plan.parent and not asked
+            return ({}, None) if alone else ({own: context.teacher}, own)
         taught_by = teacher(ensemble, self.load, context.train)
         if isinstance(context.train, tuple):
             # Rows in the order of the data: it may read other inputs than the ensemble.
