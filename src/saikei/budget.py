@@ -170,6 +170,19 @@ class Budget(Jsonable):
         """Whether a model with these costs keeps every limit."""
         return all(self.cost(costs, name) <= limit for name, limit in self.limits(original).items())
 
+    def excess(self, costs: Costs, original: Costs) -> str:
+        """The limits that a model does not keep, with what it costs; empty if it keeps all.
+
+        Args:
+            costs: The costs of the model.
+            original: What shares are shares of.
+        """
+        return "; ".join(
+            f"{name} is {_lowest(name, cost)}, and {_number(name, limit)} are allowed"
+            for name, limit in self.limits(original).items()
+            if (cost := self.cost(costs, name)) > limit
+        )
+
     def scaled(self, share: float, original: Costs) -> Budget:
         """A budget of a share of each limit, in absolute numbers.
 

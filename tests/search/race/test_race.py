@@ -233,6 +233,21 @@ def test_a_race_without_a_candidate_names_the_reason() -> None:
         raced(Memory(), Made(), entries=[])
 
 
+def test_where_all_are_over_the_budget_the_next_entries_have_a_turn() -> None:
+    slow = BudgetError("too slow")
+    made = Made(fails={"kept": slow})
+    entries = [*ENTRIES[:1] * (SCHEDULE.rungs[0].places + 1), ENTRIES[2]]
+    memory = Memory()
+    result, _, driver = raced(memory, made, entries=entries)
+    assert [racer.plan.family for racer in result] == ["uniform"]
+    assert result[0].epoch == SCHEDULE.full
+    assert sum(driver.spent.values()) <= EFFORT
+    again = raced(memory, Made(fails={"kept": AssertionError("tried again")}), entries=entries)
+    assert [racer.plan.name for racer in again[0]] == [racer.plan.name for racer in result]
+    with pytest.raises(WorkError, match="No candidate could be trained: too slow"):
+        raced(Memory(), Made(fails={"kept": slow}), entries=entries[:-1])
+
+
 def test_the_rivals_have_one_beginning() -> None:
     made = Made()
     _, rivals, _ = raced(Memory(), made)

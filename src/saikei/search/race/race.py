@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saikei.errors import WorkError
+from saikei.errors import BudgetError, WorkError
 from saikei.executors.base import TaskFailure
 from saikei.runs.front import goodness
 from saikei.search.race.driver import Driver, Outcome, Part
@@ -68,9 +68,9 @@ def race(
     with closing(Study(study, space.ranges, first, seed)) as opened:
         running = _Race(entries, schedule, space, driver, value, seed, axis, opened, more)
         for generation in range(running.generations):
-            running.begin(generation)
-            for rung in range(1, len(schedule.rungs)):
-                running.promote(generation, rung)
+            running.next_generation(generation)
+        while not running.racers and running.may_find_smaller:
+            running.next_generation(running.generations - 1)
     if not running.racers:
         raise WorkError(f"No candidate could be trained: {_reason(driver)}")
     return tuple(running.racers.values())
@@ -110,10 +110,31 @@ class _Race:
         places = self._schedule.rungs[0].places
         return -(-places // self._schedule.generation) if self._entries else 0
 
-    def begin(self, generation: int) -> None:
+    @property
+    def may_find_smaller(self) -> bool:
+        """Whether all candidates were over the budget, and there are entries that had no turn.
+
+        A latency that is measured again is another one. What is refused has cost no epochs.
+        """
+        kinds = {failure.kind for failure in self._driver.failures.values()}
+        return kinds == {BudgetError.__name__} and self._taken < len(self._entries)
+
+    def next_generation(self, generation: int) -> None:
+        """Train new candidates, and those that go on.
+
+        Args:
+            generation: Its number; where places are given to the candidates of all generations,
+                the last one may have another turn.
+        """
+        self._begin()
+        for rung in range(1, len(self._schedule.rungs)):
+            self._promote(generation, rung)
+
+    def _begin(self) -> None:
         """Train the candidates of a generation to the first rung."""
-        begin = generation * self._schedule.generation
-        end = min(begin + self._schedule.generation, self._schedule.rungs[0].places)
+        begin, places = len(self._reached[0]), self._schedule.rungs[0].places
+        end = begin + self._schedule.generation
+        end = min(end, places) if begin < places else end
         points = [self._study.ask(number, begin) for number in range(begin, end)]
         entries = self._drawn(end - begin)
         plans = [
@@ -127,7 +148,7 @@ class _Race:
                     point, self._objectives(outcome), {"name": plans[number - begin].name}
                 )
 
-    def promote(self, generation: int, rung: int) -> None:
+    def _promote(self, generation: int, rung: int) -> None:
         """Train candidates of a rung to the next one."""
         after = self._schedule.rungs[rung]
         last = generation == self.generations - 1

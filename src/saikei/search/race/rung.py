@@ -126,9 +126,9 @@ def run_rung(shared: Shared, task: RungTask) -> RungResult:
 def _checked_cost(shared: Shared, task: RungTask, model: keras.Model) -> Cost:
     cost = shared.gauge.cost(model) if task.cost is None else task.cost
     if not shared.budget.fits(cost, shared.whole):
+        excess = shared.budget.excess(cost, shared.whole)
         raise BudgetError(
-            f"Candidate '{task.plan.name}' does not keep the budget '{shared.budget}': its costs "
-            f"are {cost}. Raise the budget."
+            f"Candidate '{task.plan.name}' does not keep the budget: {excess}. Raise the budget."
         )
     return cost
 
