@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from saikei.cli import main
@@ -42,12 +43,26 @@ def test_a_model_and_its_recipe_are_written_within_the_budget(
     assert "not trained" in shown and "not refitted" in shown and "bytes of weights" in shown
 
 
+def test_an_original_within_the_budget_is_written_as_it_is(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "same.keras"
+    assert main(["resolve", str(run), "--macs", "1.0", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "nothing is changed" in shown and "not trained" not in shown
+    for ours, theirs in zip(load_model(out).weights, network().weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--macs", "1e-4"), "macs can be brought down to"),
         (("--macs", "0.5", "--latency-batch", "1"), "no effect without --latency"),
         ((), "No budget is given"),
+        (("--latency", "fast"), "write a share (0.5) or milliseconds (3.5, '0.5 ms')"),
+        (("--latency", "fast ms"), "give it with its unit"),
+        (("--latency", "1e-6 ms"), "latency can be brought down to"),
     ],
 )
 def test_what_cannot_be_resolved_is_refused_in_a_sentence(

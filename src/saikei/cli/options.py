@@ -124,8 +124,15 @@ def refuse_typed(context: typer.Context, names: Iterable[str], reason: str) -> N
             raise InputError(f"{typed} has no effect here: {reason}")
 
 
-def number(text: str, option: str) -> float | int:
+def number(
+    text: str, option: str, give: str = "write a share (0.25) or a count (500000)"
+) -> float | int:
     """A count (`500000`), or a share or measure (`0.25`).
+
+    Args:
+        text: As typed.
+        option: The option that it is the value of.
+        give: What to write, for the message.
 
     Raises:
         InputError: If it is not a number.
@@ -139,9 +146,7 @@ def number(text: str, option: str) -> float | int:
     except ValueError:
         value = math.nan
     if math.isnan(value):
-        raise InputError(
-            f"{option} {text!r} is no number: write a share (0.25) or a count (500000)."
-        )
+        raise InputError(f"{option} {text!r} is no number: {give}.")
     return value
 
 
@@ -191,11 +196,7 @@ def budget(
     Raises:
         InputError: If none is given, or one is malformed.
     """
-    limits = {
-        n: text if n == "latency" and text.rstrip().endswith("ms") else number(text, f"--{n}")
-        for n, text in texts.items()
-        if text is not None
-    }
+    limits = {name: _limit(name, text) for name, text in texts.items() if text is not None}
     if not limits:
         options = [f"--{name}" for name in LIMITS]
         raise InputError(
@@ -212,3 +213,11 @@ def budget(
             raise InputError("--count has no effect without --macs or --latency: add one of them.")
         more["count"] = str(count)
     return Budget.from_dict({**limits, **more})
+
+
+def _limit(name: str, text: str) -> float | int | str:
+    if name != "latency":
+        return number(text, f"--{name}")
+    if text.rstrip().endswith("ms"):
+        return text
+    return number(text, "--latency", "write a share (0.5) or milliseconds (3.5, '0.5 ms')")

@@ -128,15 +128,18 @@ def _show(structure: Structure, library: Any, out: Path, refitted: bool, as_json
             }
         )
         return
-    changes = "".join(f"  {o.site}: {o.change}\n" for o in structure.options)
-    changes = changes or "  The original keeps the budget: nothing is changed.\n"
-    state = "refitted to the data" if refitted else "not refitted (give --data for that)"
+    if structure.recipe is None:
+        changes = "The original keeps the budget: nothing is changed."
+    else:
+        state = "refitted to the data" if refitted else "not refitted (give --data for that)"
+        changes = "".join(f"  {o.site}: {o.change}\n" for o in structure.options) + (
+            f"Predicted divergence from the original: {structure.predicted:.3g} {library.unit}. "
+            f"The model is not trained; its weights are {state}. Train it before use, such as "
+            "with saikei.distill from Python."
+        )
     print_text(
         f"{out}: {costs.params:,} parameters ({costs.params / max(whole.params, 1):.1%}), "
         f"{costs.macs:,} MACs ({costs.macs / max(whole.macs, 1):.1%}), {costs.bytes:,} bytes of "
         f"weights, {costs.memory:,} of activations.\n"
         f"{changes}"
-        f"Predicted divergence from the original: {structure.predicted:.3g} {library.unit}. The "
-        f"model is not trained; its weights are {state}. Train it before use, such as with "
-        "saikei.distill from Python."
     )
