@@ -78,14 +78,18 @@ def _shallow_first(found: Counted) -> list[tuple[int, int]]:
 
 
 def _other_forms(found: Counted) -> list[tuple[int, int]]:
-    """The levels of the sites that are no channels, those of the least loss first."""
+    """The levels of the sites that are no channels, those of the least loss first.
+
+    They come in the order of recipes, which the second step continues: a layer that was split into
+    its weights and an activation has another name afterwards.
+    """
     space = found.solution.space
-    steps = [
-        (float(space.sites[site].losses[level]), site, int(level))
-        for site, level in enumerate(found.solution.levels)
-        if level > 0 and not isinstance(space.sites[site].options[level - 1].edit, DropChannels)
-    ]
-    return [(site, level) for _, site, level in sorted(steps)]
+    steps: list[tuple[int, float, int, int]] = []
+    for site, level in enumerate(found.solution.levels):
+        edit = None if level == 0 else space.sites[site].options[level - 1].edit
+        if edit is not None and not isinstance(edit, DropChannels):
+            steps.append((edit.stage, float(space.sites[site].losses[level]), site, int(level)))
+    return [(site, level) for *_, site, level in sorted(steps)]
 
 
 def _dropped(option: Option) -> set[tuple[str, int]]:
