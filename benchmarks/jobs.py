@@ -27,12 +27,14 @@ For each seed a network is trained, and then, always with the same data:
 
 Every result is appended to a file of JSON lines as soon as it is there, and what that file has is
 not measured again: a run can go on, and with more seeds adds to it. At the end all of it is written
-to `results/JOB.json`. The test part is the same for all seeds and scored once for each result.
+to `results/JOB.json`, from where `--recorded` goes on. The test part is the same for all seeds and
+scored once for each result.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,12 +73,15 @@ def main() -> None:
     parser.add_argument("--effort", type=int, help="epochs of a search; for a trial")
     parser.add_argument("--epochs", type=int, help="of the given network; for a trial")
     parser.add_argument("--folder", type=Path, default=Path("build/jobs"), help="rows and runs")
+    parser.add_argument("--recorded", action="store_true", help="go on from the rows of results/")
     arguments = parser.parse_args()
     for name in JOBS if "all" in arguments.jobs else arguments.jobs:
         job = JOBS[name]
         effort, epochs = arguments.effort or job.effort, arguments.epochs or job.epochs
         key = {"job": name, "effort": effort, "given_epochs": epochs}
         path = arguments.folder / "rows.jsonl"
+        if arguments.recorded:
+            add_rows(path, recorded(name))
         for seed in range(arguments.seeds):
             print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
             folder = arguments.folder / f"{name}-{seed}-{epochs}"
@@ -86,6 +91,14 @@ def main() -> None:
         record(name, rows, COLUMNS, lines(rows), **settings)
     every = [row for name in JOBS for row in recorded(name)]
     record("jobs", [], OVERVIEW, overview(every))
+
+
+def add_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows to a file of JSON lines, which may not be there yet, but for those that it has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known = read_rows(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows if row not in known)
 
 
 def measure(job: Job, seed: int, effort: int, epochs: int, folder: Path, results: Results) -> None:
