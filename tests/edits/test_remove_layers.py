@@ -264,6 +264,16 @@ def test_a_harmful_branch_goes_by_the_loss() -> None:
     assert scores == pytest.approx([0.0 - (2.1**2 - 2.0**2), 0.1**2 - 2.1**2], rel=1e-3)
 
 
+def test_weights_of_samples_count_for_the_loss() -> None:
+    model = offsets(0.1, 2.0)
+    x = np.random.default_rng(0).standard_normal((50, 2)).astype("float32")
+    # Half of the labels want the branch that the other half, without a weight, does not.
+    counts = (np.arange(50) % 2).astype("float32")
+    y = np.where(counts[:, None] > 0, x, x + 2.1)
+    assert RemoveLayers(1, "loss").plan(model, (x, y, counts)).removed == ("adds1",)
+    assert RemoveLayers(1, "loss").plan(model, (x, y, 1 - counts)).removed == ("adds0",)
+
+
 def test_shares_and_counts_are_of_the_smallest_parts() -> None:
     model = depth_nets.encoder(blocks=3)
     both = RemoveLayers(0.34, kinds=("residual", "block")).plan(model).removed

@@ -277,3 +277,62 @@ def test_repeated_channels_become_rows() -> None:
     np.testing.assert_array_equal(rows[:2], array[:, : group.size])
     np.testing.assert_array_equal(rows[2:, :2], array[:, group.size : group.size + 2])
     assert not rows[2:, 2:].any()
+
+
+def reader_of_tokens() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    tokens = keras.Input((5,), dtype="int32")
+    x = L.Dense(6, activation="tanh", name="hidden")(L.Embedding(7, 8)(tokens))
+    return keras.Model(tokens, L.Dense(7, name="logits")(x))
+
+
+@pytest.mark.parametrize("loss", ["compiled", "own", "usual"])
+@pytest.mark.parametrize("name", ["taylor", "hessian"])
+def test_what_has_a_weight_of_zero_does_not_count(name: str, loss: str) -> None:
+    model = reader_of_tokens()
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def own(y: Any, p: Any) -> Any:
+        return keras.ops.sparse_categorical_crossentropy(y, p, from_logits=True)
+
+    if loss != "usual":
+        model.compile(loss=entropy if loss == "compiled" else own)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 7, (24, 5)), rng.integers(0, 7, (24, 5))
+    padded = np.ones((24, 5), np.float32)
+    padded[::2, 3:] = 0
+    other = np.where(padded > 0, y, (y + 3) % 7)
+    plain, weighted, changed, twice = (
+        scored(model, name, data)[1]
+        for data in ((x, y), (x, y, padded), (x, other, padded), (x, y, 2 * padded))
+    )
+    np.testing.assert_allclose(weighted, changed, rtol=1e-4)
+    np.testing.assert_allclose(weighted, twice, rtol=1e-4)
+    assert np.abs(weighted - plain).max() > 0.01
+    rows, alone = padded[:, 0] * (np.arange(24) % 3 > 0), np.where(np.arange(24) % 3 > 0, 1, 0)
+    np.testing.assert_allclose(
+        scored(model, name, (x, y, rows))[1],
+        scored(model, name, (x, np.where(alone[:, None], y, (y + 1) % 7), alone))[1],
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("shape", [(24,), (24, 1)])
+def test_weights_of_rows_and_of_two_outputs_count(shape: tuple[int, ...]) -> None:
+    keras.utils.set_random_seed(0)
+    tensor = keras.Input((4,))
+    x = L.Dense(6, activation="tanh", name="hidden")(tensor)
+    model = keras.Model(tensor, [L.Dense(3, activation="softmax")(x), L.Dense(1)(x)])
+    rng = np.random.default_rng(0)
+    inputs, classes = rng.normal(size=(24, 4)).astype("float32"), rng.integers(0, 3, 24)
+    numbers, weights = rng.normal(size=(24, 1)).astype("float32"), rng.random(24)
+    ignored = (weights > 0.5).astype("float32").reshape(shape)
+    changed = np.where(ignored.reshape(-1) > 0, classes, (classes + 1) % 3)
+
+    def scores(y: np.ndarray, *given: Any) -> Scores:
+        return scored(model, "taylor", (inputs, [y, numbers], *given))[1]
+
+    each = [ignored, np.ones(24, np.float32)]
+    np.testing.assert_allclose(scores(classes, each), scores(changed, each), rtol=1e-4)
+    assert np.abs(scores(classes, ignored) - scores(classes)).max() > 1e-3
+    np.testing.assert_allclose(scores(classes, np.ones(24)), scores(classes), rtol=1e-4)

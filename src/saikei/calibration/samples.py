@@ -11,7 +11,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from saikei.batches import ArrayData, as_arrays, parts_of
+from saikei.batches import ArrayData, as_arrays, flat_weights, parts_of
 from saikei.checks import arrays_by_input, check_text, check_values
 from saikei.dataset_batches import batch_count, dataset_batches, join_batches, to_arrays
 from saikei.errors import DataError
@@ -29,10 +29,12 @@ class Samples:
     Args:
         inputs: Nested as the graph nests its inputs, one sample a row.
         labels: Nested as they came; `None` where the data has none.
+        weights: Sample weights, nested as they came; `None` where the data has none.
     """
 
     inputs: Any
     labels: Any
+    weights: Any = None
 
     def __len__(self) -> int:
         return len(tree.flatten(self.inputs)[0])
@@ -43,10 +45,22 @@ class Samples:
         Args:
             rows: Their positions.
         """
-        inputs = tree.map_structure(lambda leaf: leaf[rows], self.inputs)
-        if self.labels is None:
-            return Samples(inputs, None)
-        return Samples(inputs, tree.map_structure(lambda leaf: leaf[rows], self.labels))
+        return Samples(*_rows((self.inputs, self.labels, self.weights), rows))
+
+    def truths(self) -> list[NDArray[Any]]:
+        """What a loss compares outputs with: the flat labels, and behind them a weight for each.
+
+        There are weights only where the data has some.
+
+        Raises:
+            DataError: When there are no labels, or weights for another number of outputs.
+        """
+        labels = [np.asarray(leaf) for leaf in tree.flatten(self.with_labels()[1])]
+        weights = flat_weights(self.weights, len(labels))
+        if all(one is None for one in weights):
+            return labels
+        ones = np.ones(len(self), np.float32)
+        return [*labels, *(ones if one is None else one for one in weights)]
 
     def with_labels(self) -> tuple[Any, Any]:
         """Inputs and labels.
@@ -72,7 +86,8 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
 
     Args:
         graph: The graph of the model that the inputs are for.
-        data: What `keras.Model.fit` takes, or inputs alone; sample weights are left aside.
+        data: What `keras.Model.fit` takes, or inputs alone. Sample weights count where a loss is
+            computed, and do not change which samples are chosen.
         samples: How many to choose; all where there are fewer.
 
     Raises:
@@ -87,13 +102,15 @@ def calibration_samples(graph: Graph, data: Any, samples: int = SAMPLES) -> Samp
     rows = np.arange(count)
     if count > samples:
         rows = np.sort(np.random.default_rng(0).choice(count, samples, replace=False))
-    chosen = Samples(
-        *tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], (inputs, y))
-    )
+    chosen = Samples(*_rows((inputs, y, whole.weights), rows))
     for ref, array in zip(graph.input_refs(), tree.flatten(chosen.inputs), strict=True):
         check = check_text if graph.spec(ref).dtype == "string" else check_values
         check(array, f"{_NAME} data")
     return chosen
+
+
+def _rows(parts: Any, rows: Any) -> Any:
+    return tree.map_structure(lambda leaf: None if leaf is None else leaf[rows], parts)
 
 
 def calibration_inputs(graph: Graph, data: Any, samples: int = SAMPLES) -> Any:

@@ -72,14 +72,15 @@ def _batches(channel_map: ChannelMap, samples: Samples | None) -> Iterator[list[
     """
     assert samples is not None
     model = build(channel_map.graph)
-    first = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
-    outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(model, objective(outputs, first[1], channel_map.graph.marks))
+    first, labels = tree.map_structure(lambda a: a[: 4 * BATCH], samples.with_labels())
+    outputs = [to_floats(o) for o in tree.flatten(model(first, training=False))]
+    gradients_of = weight_gradients(model, objective(outputs, labels, channel_map.graph.marks))
+    parts = samples.inputs, samples.truths()
     position = _positions(channel_map, model)
     axes = _axes(channel_map)
     for start in range(0, len(samples) - len(samples) % BATCH or len(samples), BATCH):
-        x, y = tree.map_structure(lambda a, at=start: a[at : at + BATCH], samples.with_labels())
-        found = gradients_of(x, tree.flatten(y))
+        x, truths = tree.map_structure(lambda a, at=start: a[at : at + BATCH], parts)
+        found = gradients_of(x, truths)
         yield [
             (channels, along(weight, axis), along(found[position[key]], axis))
             for key, weight, axis, channels in axes

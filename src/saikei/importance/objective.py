@@ -16,7 +16,8 @@ from saikei.graph.lineage import Marks, ignored_number
 from saikei.losses import as_loss, default_loss, describe_loss, ignored_class, takes_sparse
 
 Array = NDArray[Any]
-Loss = Callable[[Any, Any], Any]
+# From labels, outputs and weights of samples, or `None`, to a scalar.
+Loss = Callable[[Any, Any, Any], Any]
 
 
 def objective(
@@ -28,6 +29,9 @@ def objective(
     outputs so that it does not suit them, it is the log-loss where outputs or labels are classes,
     else the squared error: outputs that are all positive and sum to one are probabilities, those
     within [0, 1] are too where labels are 0 and 1, and others are logits.
+
+    What is returned takes the flat outputs of some samples and their truths, as
+    `saikei.calibration.samples.Samples.truths` gives them: labels and, behind those, weights.
 
     Args:
         outputs: The outputs of the model on some samples, flattened.
@@ -51,7 +55,10 @@ def objective(
     ]
 
     def total(predictions: list[Any], truths: list[Any]) -> Any:
-        found = [part(y, p) for part, p, y in zip(parts, predictions, truths, strict=True)]
+        count = len(parts)
+        weights = truths[count:] or [None] * count
+        each = zip(parts, predictions, truths[:count], weights, strict=True)
+        found = [part(y, p, w) for part, p, y, w in each]
         return sum(found[1:], start=found[0])
 
     return total
@@ -62,7 +69,7 @@ def _loss(output: Array, labels: Array, compiled: Any, ignored: int | None) -> L
         raise EditError(f"Labels are of type {labels.dtype}: number the classes from 0.")
     if compiled is not None and describe_loss(compiled) is None:
         # A loss of the caller's own knows what its labels are.
-        return lambda y, p: ops.mean(compiled(ops.cast(y, p.dtype), p))
+        return lambda y, p, w: _mean(compiled, ops.cast(y, p.dtype), p, w)
     width = output.shape[-1]
     values = np.asarray(output, np.float32)
     bounded = bool(((values >= 0) & (values <= 1)).all())
@@ -76,7 +83,7 @@ def _loss(output: Array, labels: Array, compiled: Any, ignored: int | None) -> L
         _check_classes(labels, width, ignored)
         entropy = compiled or default_loss("multiclass", True, not chances, ignored)
         shape = output.shape[1:-1]
-        return lambda y, p: ops.mean(entropy(ops.reshape(y, (-1, *shape)), p))
+        return lambda y, p, w: _mean(entropy, ops.reshape(y, (-1, *shape)), p, w)
     if labels.size != output.size:
         raise EditError(
             f"Labels of shape {labels.shape} do not fit outputs of shape {output.shape}, so there "
@@ -84,7 +91,20 @@ def _loss(output: Array, labels: Array, compiled: Any, ignored: int | None) -> L
         )
     if compiled is None or takes_sparse(compiled):
         compiled = _suited(labels, width, bounded, chances)
-    return lambda y, p: ops.mean(compiled(ops.reshape(y, ops.shape(p)), p))
+    return lambda y, p, w: _mean(compiled, ops.reshape(y, ops.shape(p)), p, w)
+
+
+def _mean(loss: Any, y: Any, p: Any, weights: Any) -> Any:
+    """The mean of a loss, each of its values multiplied by its weight."""
+    if weights is None:
+        return ops.mean(loss(y, p))
+    # Losses have a value for each sample, and for each step of a sequence.
+    axes = max(len(p.shape) - 1, 1)
+    sizes = [size for size in weights.shape[1:axes] if size is not None]
+    weights = ops.reshape(ops.cast(weights, p.dtype), (-1, *sizes, *[1] * (axes - 1 - len(sizes))))
+    if isinstance(loss, keras.losses.Loss):
+        return ops.mean(loss(y, p, sample_weight=weights))
+    return ops.mean(loss(y, p) * weights)
 
 
 def _suits(compiled: Any, bounded: bool, chances: bool) -> bool:

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 
 from saikei.arguments import checked
-from saikei.batches import Array, as_arrays
+from saikei.batches import Array, as_arrays, flat_weights
 from saikei.checks import input_count
 from saikei.errors import DataError, InputError
 from saikei.hub import runs_tasks
-from saikei.scoring.inference import Inference, flat_weights
+from saikei.scoring.inference import Inference
 from saikei.scoring.labels import Labels, count_raw, row_means
 from saikei.scoring.observed import observe
 from saikei.scoring.predictions import Predictions, predict_batches

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, as_numpy, own_labels
+from saikei.batches import Array, as_numpy, one_for_each, own_labels
 from saikei.errors import DataError, ModelError
 from saikei.graph import IgnoredClass, marks_of
 from saikei.losses import as_loss, default_loss, describe_loss, takes_sparse
@@ -18,8 +18,6 @@ from saikei.scoring.task import Kind, Task, check_finite_labels
 
 # How far above 1 a row of probabilities may sum up, as in float16.
 _SLACK = 1e-2
-
-_T = TypeVar("_T")
 
 
 def infer_task(model: keras.Model, y: Any, loss: Any = None) -> Task:
@@ -149,30 +147,8 @@ def losses_of(model: keras.Model, loss: Any, count: int) -> list[Any]:
     given = loss if loss is not None else getattr(model, "loss", None)
     if given is None:
         return [None] * count
-    flat = _one_for_each(list(tree.flatten(given)), count, "losses")
+    flat = one_for_each(list(tree.flatten(given)), count, "losses")
     return [as_loss(one) for one in flat]
-
-
-def flat_weights(weights: Any, outputs: int) -> list[Array | None]:
-    """Sample weights for each output: one array counts for all of them.
-
-    Raises:
-        DataError: When there are weights for another number of outputs.
-    """
-    if weights is None:
-        return [None] * outputs
-    flat = [one if one is None else np.asarray(as_numpy(one)) for one in tree.flatten(weights)]
-    return _one_for_each(flat, outputs, "arrays of sample weights")
-
-
-def _one_for_each(given: list[_T], outputs: int, what: str) -> list[_T]:
-    """The values for each output; a single one is for all."""
-    if len(given) not in (1, outputs):
-        raise DataError(
-            f"{len(given)} {what} are given, but the model has {outputs} outputs: give one for "
-            "each output, or one for all."
-        )
-    return given * outputs if len(given) == 1 else given
 
 
 def _ignored(output: Output, marks: Sequence[IgnoredClass]) -> int | None:

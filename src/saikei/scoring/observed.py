@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from saikei.batches import Array, ArrayData
+from saikei.batches import Array, ArrayData, flat_weights
 from saikei.errors import InputError
-from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.inference import flat_labels, infer_tasks
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels, count
 from saikei.scoring.metrics import find_metric

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from saikei.batches import as_arrays
+from saikei.batches import ArrayData, as_arrays
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
 from saikei.distilling.stored_teacher import StoredTeacher
@@ -381,7 +381,7 @@ def _calibration(model: keras.Model, train: Any) -> Any:
     if isinstance(train, tuple):
         return train
     samples = calibration_samples(read(model), train)
-    return samples.inputs, samples.labels
+    return ArrayData(samples.inputs, samples.labels, samples.weights).parts
 
 
 def _settings(

@@ -11,13 +11,13 @@ import numpy as np
 from keras import tree
 
 from saikei.arguments import checked
-from saikei.batches import Array, ArrayData
+from saikei.batches import Array, ArrayData, flat_weights
 from saikei.checks import check_inputs, input_count
 from saikei.data import gathered
 from saikei.errors import FusionError, InputError
 from saikei.graph import read
 from saikei.limits import check_seed
-from saikei.scoring.inference import flat_labels, flat_weights, infer_tasks
+from saikei.scoring.inference import flat_labels, infer_tasks
 from saikei.scoring.labels import Labels, count
 from saikei.scoring.masks import shared_masks
 from saikei.scoring.predictions import predict_all

@@ -100,6 +100,16 @@ def test_a_group_whose_channels_do_nothing_costs_nothing(network: keras.Model) -
     assert "25 % removed" in str(found)
 
 
+def test_rows_without_a_weight_do_not_count(network: keras.Model) -> None:
+    counts = (np.arange(40) % 2).astype("float32")
+    changed = np.where(counts > 0, CLASSES, 1 - CLASSES)
+    ours, same = (explain(network, (IMAGES, y, counts)) for y in (CLASSES, changed))
+    half = explain(network, (IMAGES[counts > 0], CLASSES[counts > 0]))
+    assert ours.scores[0].value == same.scores[0].value == half.scores[0].value
+    assert ours.groups == same.groups
+    assert ours.groups != explain(network, (IMAGES, CLASSES)).groups
+
+
 def test_numbers_are_named_by_what_the_output_reads_of_them() -> None:
     inputs = keras.Input((3,), name="table")
     model = keras.Model(inputs, layers.Dense(1, use_bias=False)(inputs))

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from saikei.calibration.affordable import fewer
 from saikei.calibration.parts import Parts
@@ -148,13 +147,13 @@ class ByLoss(_ByTrial):
 
     def _start(self, samples: Samples) -> None:
         _, labels = samples.with_labels()
-        self._labels = [np.asarray(y) for y in tree.flatten(labels)]
+        self._truths = samples.truths()
         self._objective = objective(self._before, labels, self._marks)
         self._loss = self._value(self._before)
 
     def _value(self, outputs: list[Array]) -> float:
         tensors = [keras.ops.convert_to_tensor(y) for y in outputs]
-        truths = [keras.ops.convert_to_tensor(y) for y in self._labels]
+        truths = [keras.ops.convert_to_tensor(y) for y in self._truths]
         return float(to_floats(self._objective(tensors, truths)))
 
     def _harm(self, outputs: list[Array]) -> float:

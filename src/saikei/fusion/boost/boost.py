@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import ArrayData
+from saikei.batches import ArrayData, flat_weights
 from saikei.data import gathered
 from saikei.errors import FusionError
 from saikei.fusion.base import DataNeed, Fitted, TrainedFusion, listed, only_models
@@ -21,7 +21,7 @@ from saikei.fusion.logits import last_activation
 from saikei.fusion.members import AnyMembers, Members
 from saikei.graph import Graph
 from saikei.limits import BAGS, EPOCHS, check_rate, check_seed, check_whole, is_number
-from saikei.scoring.inference import flat_labels, flat_weights
+from saikei.scoring.inference import flat_labels
 from saikei.scoring.observed import observe
 
 METHODS = ("gradient", "samme")

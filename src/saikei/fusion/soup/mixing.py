@@ -124,15 +124,16 @@ def fisher_information(graph: Graph, data: Any, samples: int) -> Tensors:
     """
     model = build(graph)
     chosen = calibration_samples(graph, data, samples)
-    first = tree.map_structure(lambda a: a[: 4 * BATCH], chosen.with_labels())
-    outputs = [to_floats(o) for o in tree.flatten(model(first[0], training=False))]
-    gradients_of = weight_gradients(model, objective(outputs, first[1], graph.marks))
+    first, labels = tree.map_structure(lambda a: a[: 4 * BATCH], chosen.with_labels())
+    outputs = [to_floats(o) for o in tree.flatten(model(first, training=False))]
+    gradients_of = weight_gradients(model, objective(outputs, labels, graph.marks))
+    parts = chosen.inputs, chosen.truths()
     position = {id(weight): number for number, weight in enumerate(model.weights)}
     total = [np.zeros(weight.shape, np.float64) for weight in model.weights]
     steps = range(0, len(chosen) - len(chosen) % BATCH or len(chosen), BATCH)
     for start in steps:
-        x, y = tree.map_structure(lambda a, at=start: a[at : at + BATCH], chosen.with_labels())
-        for sum_, gradient in zip(total, gradients_of(x, tree.flatten(y)), strict=True):
+        x, truths = tree.map_structure(lambda a, at=start: a[at : at + BATCH], parts)
+        for sum_, gradient in zip(total, gradients_of(x, truths), strict=True):
             sum_ += np.square(gradient, dtype=np.float64)
     variables = variables_of(graph, model)
     return {where: total[position[id(v)]] / len(steps) for where, v in variables.items()}

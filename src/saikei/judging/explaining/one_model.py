@@ -11,6 +11,7 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
+from saikei.batches import ArrayData
 from saikei.calibration.affordable import fewer
 from saikei.calibration.samples import Samples, calibration_samples
 from saikei.channels import map_channels
@@ -20,8 +21,9 @@ from saikei.judging.explaining.attention import Maps, maps_of
 from saikei.judging.explaining.sensitivity import rows_for, sensitivities
 from saikei.runs.explained import Agreement, Attention, Feature, ModelExplanation, SampleMaps
 from saikei.runs.pictures import as_image, overlay, picture
-from saikei.scoring.inference import Inference
+from saikei.scoring.inference import infer_tasks
 from saikei.scoring.labelled import Labelled
+from saikei.scoring.observed import counted_labels
 from saikei.scoring.task import Task
 from saikei.training.targets import Targets
 
@@ -139,8 +141,9 @@ def _judged(
         if one is None:
             continue
         outputs = Labelled((), (), x=samples.inputs).predict(one)
-        inference = Inference(one)
-        scores = Labelled.of(inference.tasks(labels), inference.labels(labels), outputs)
+        tasks = infer_tasks(one, labels)
+        data = ArrayData(samples.inputs, labels, samples.weights)
+        scores = Labelled.of(tasks, counted_labels(one, tasks, data), outputs)
         judged.append(_Judged(name, one, scores, outputs))
     return tuple(judged)
 
