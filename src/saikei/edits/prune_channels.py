@@ -41,9 +41,9 @@ class PruneChannels(Edit):
             has to be at least the number of groups), or a `Budget`: as many channels as it allows.
         importance: What is kept. From weights alone: `"magnitude"` (their L2 norm), `"l1"`,
             `"bn_scale"`, `"geometric_median"`; from data: `"reconstruction"` (what the others
-            cannot make up for), `"activation"`, `"apoz"`; from data with labels: `"taylor"`,
-            `"hessian"`; or `"random"`. Or a function of a `ChannelMap`, a
-            `numpy.random.Generator` and the chosen samples, which gives a score for each channel.
+            cannot make up for), `"activation"`, `"apoz"`; from data with labels, whose sample
+            weights count: `"taylor"`, `"hessian"`; or `"random"`. Or a function of a `ChannelMap`,
+            a `numpy.random.Generator` and the chosen samples, which gives a score for each channel.
             By default `"reconstruction"` when data is given, and else `"magnitude"`.
         scope: `"layer"` keeps the same share of every group; `"uniform"` too, but only whole heads
             of attention, whose size stays, and where heads together are as wide as what they
