@@ -38,9 +38,9 @@ class RemoveLayers(RefittingEdit):
             `"loss"` (how much the loss on the labels grows, with sample weights), `"influence"`
             (the cosine distance between a part's output and the tensor that replaces it, as in
             ShortGPT), or `"weights"` (the branch's share of the sum, guessed from weights; layers
-            without a shortcut have no score, and stay). All but the last need data. `"output"` and `"loss"`
-            try each part, again after each that goes; `"influence"` takes one pass over the data
-            in all. By default `"output"` with data, `"weights"` without.
+            without a shortcut have no score, and stay). All but the last need data. `"output"` and
+            `"loss"` try each part, again after each that goes; `"influence"` takes one pass over
+            the data in all. By default `"output"` with data, `"weights"` without.
         kinds: The kinds of the parts that may go: `"residual"` (x + f(x) becomes x), `"projection"`
             (Wx + f(x) becomes Wx), `"block"` (attention and feed-forward together) and `"plain"` (a
             layer or a short chain, outside of the other kinds given).
