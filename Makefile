@@ -102,7 +102,7 @@ bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds o
 	    'p9 --data mnist1d-4000' 'p10 --data mnist1d-4000'; do \
 	    $(BENCH) benchmarks/search.py $$figure --seeds 3 --rows build/search.jsonl \
 	        --folder build/search-runs || exit 1; done
-	for what in 'quality --seeds 0 1 2' 'surgery 30M 125M 1B-' growth 'generation 30M'; do \
+	for what in 'quality --seeds 0 1 2 3 4' 'surgery 30M 125M 1B-' growth 'generation 30M'; do \
 	    $(BENCH) benchmarks/large.py $$what || exit 1; done
 	for script in accuracy_before_training cascade ensemble_selection explain fused_throughput \
 	    fusion_quality merging pruning_speed speedup scaling; do $(BENCH) benchmarks/$$script.py || exit 1; done

@@ -7,7 +7,7 @@ gives the seconds of CPU, in forward passes too, and the peak memory as a multip
 `growth` has them over the number of blocks, and `generation` gives tokens per second.
 
     pip install '.[tensorflow,kerashub]'
-    python benchmarks/large.py quality --seeds 0 1 2
+    python benchmarks/large.py quality --seeds 0 1 2 3 4
     python benchmarks/large.py surgery 30M 125M 1B-
     python benchmarks/large.py growth
     python benchmarks/large.py generation 30M
