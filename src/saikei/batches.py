@@ -6,7 +6,7 @@ Keras is imported where it is needed, so that wrong data is refused at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from saikei.errors import DataError, in_one_line
 from saikei.tensors import to_known
 
 Array = NDArray[Any]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -385,40 +384,3 @@ def _in_floatx(array: Array) -> Array:
 
     # Keras would convert doubles at every batch.
     return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
-
-
-def flat_weights(weights: Any, outputs: int) -> list[NDArray[Any] | None]:
-    """Sample weights for each output: one array counts for all of them.
-
-    Args:
-        weights: Nested as they came, or `None`.
-        outputs: The number of outputs.
-
-    Raises:
-        DataError: When there are weights for another number of outputs.
-    """
-    from keras import tree
-
-    if weights is None:
-        return [None] * outputs
-    flat = [one if one is None else np.asarray(as_numpy(one)) for one in tree.flatten(weights)]
-    return one_for_each(flat, outputs, "arrays of sample weights")
-
-
-def one_for_each(given: list[_T], outputs: int, what: str) -> list[_T]:
-    """The values for each output; a single one is for all.
-
-    Args:
-        given: The values.
-        outputs: The number of outputs.
-        what: What they are, for the message.
-
-    Raises:
-        DataError: When there are values for another number of outputs.
-    """
-    if len(given) not in (1, outputs):
-        raise DataError(
-            f"{len(given)} {what} are given, but the model has {outputs} outputs: give one for "
-            "each output, or one for all."
-        )
-    return given * outputs if len(given) == 1 else given

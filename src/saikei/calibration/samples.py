@@ -11,10 +11,11 @@ import numpy as np
 from keras import tree
 from numpy.typing import NDArray
 
-from saikei.batches import ArrayData, as_arrays, flat_weights, parts_of
+from saikei.batches import ArrayData, as_arrays, parts_of
 from saikei.checks import arrays_by_input, check_text, check_values
 from saikei.dataset_batches import batch_count, dataset_batches, join_batches, to_arrays
 from saikei.errors import DataError
+from saikei.for_each_output import flat_weights
 from saikei.graph import Graph, open_inputs
 
 # Enough for the widest layers of small networks; more changed accuracy by less than its noise.

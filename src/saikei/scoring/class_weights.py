@@ -8,10 +8,11 @@ from typing import Any, Literal, TypeAlias
 import keras
 import numpy as np
 
-from saikei.batches import Array, ArrayData, flat_weights
+from saikei.batches import Array, ArrayData
 from saikei.checks import input_count
 from saikei.data import gathered
 from saikei.errors import InputError
+from saikei.for_each_output import flat_weights
 from saikei.scoring.inference import flat_labels, infer_tasks
 from saikei.scoring.labels import Labels
 

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from saikei.arguments import checked
-from saikei.batches import Array, as_arrays, flat_weights
+from saikei.batches import Array, as_arrays
 from saikei.checks import input_count
 from saikei.errors import DataError, InputError
+from saikei.for_each_output import flat_weights
 from saikei.hub import runs_tasks
 from saikei.scoring.inference import Inference
 from saikei.scoring.labels import Labels, count_raw, row_means

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, as_numpy, one_for_each, own_labels
+from saikei.batches import Array, as_numpy, own_labels
 from saikei.errors import DataError, ModelError
+from saikei.for_each_output import one_for_each
 from saikei.graph import IgnoredClass, marks_of
 from saikei.losses import as_loss, default_loss, describe_loss, takes_sparse
 from saikei.scoring.outputs import Output, Outputs, read_outputs

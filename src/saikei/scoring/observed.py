@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 
-from saikei.batches import Array, ArrayData, flat_weights
+from saikei.batches import Array, ArrayData
 from saikei.errors import InputError
+from saikei.for_each_output import flat_weights
 from saikei.scoring.inference import flat_labels, infer_tasks
 from saikei.scoring.labelled import Labelled
 from saikei.scoring.labels import Labels, count

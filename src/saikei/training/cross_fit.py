@@ -11,10 +11,11 @@ import numpy as np
 from keras import tree
 
 from saikei.arguments import checked
-from saikei.batches import Array, ArrayData, flat_weights
+from saikei.batches import Array, ArrayData
 from saikei.checks import check_inputs, input_count
 from saikei.data import gathered
 from saikei.errors import FusionError, InputError
+from saikei.for_each_output import flat_weights
 from saikei.graph import read
 from saikei.limits import check_seed
 from saikei.scoring.inference import flat_labels, infer_tasks

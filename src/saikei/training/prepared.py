@@ -10,10 +10,11 @@ import keras
 import numpy as np
 from keras import tree
 
-from saikei.batches import Array, ArrayData, as_arrays, flat_weights, for_keras, own_arrays
+from saikei.batches import Array, ArrayData, as_arrays, for_keras, own_arrays
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays as unweighted
 from saikei.dataset_batches import dataset_length, first_batch
+from saikei.for_each_output import flat_weights
 from saikei.graph import read
 from saikei.scoring.inference import flat_labels, infer_tasks
 from saikei.scoring.labels import count

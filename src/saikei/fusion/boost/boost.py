@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from saikei.batches import ArrayData, flat_weights
+from saikei.batches import ArrayData
 from saikei.data import gathered
 from saikei.errors import FusionError
+from saikei.for_each_output import flat_weights
 from saikei.fusion.base import DataNeed, Fitted, TrainedFusion, listed, only_models
 from saikei.fusion.boost.adaboost import AdaBoostRounds
 from saikei.fusion.boost.gradient import GradientRounds
