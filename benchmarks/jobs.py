@@ -48,7 +48,7 @@ from job_data import JOBS, Job
 from job_peers import PEERS
 from record import record, recorded
 from search_peers import random_search
-from search_rows import Results, interval, read_rows
+from search_rows import Results, Seeds, compared, interval, read_rows
 from search_tasks import Task, macs, narrow, trained
 
 import saikei as sk
@@ -196,22 +196,36 @@ def simple(job: Job, seed: int) -> dict[str, Any]:
     return {"validation": fitted[name], "test": float(estimator.score(*test)), "chosen": name}
 
 
-COLUMNS = ("method", "epochs", "MACs", "parameters", "test accuracy", "seeds")
+COLUMNS = (
+    *("method", "epochs", "MACs", "parameters", "test accuracy"),
+    "`optimize` ahead by, points",
+    "seeds",
+)
 
 
 def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Mean and 95 % interval over seeds for each method."""
+    """Mean and 95 % interval over seeds for each method, and how far `optimize` is ahead.
+
+    It is compared seed by seed, with as many MACs: with all for a network of the whole width.
+    """
     found = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        ours = [row for row in rows if row["method"] == method]
+    seeds: dict[str, Seeds] = {}
+    for row in rows:
+        seeds.setdefault(row["method"], {})[row["seed"]] = row
+    for method in seeds:
+        ours = [*seeds[method].values()]
         values = 100 * np.array([row["test"] for row in ours])
+        rival = OURS[FULL if method in SCRATCH[FULL] else QUARTER]
+        ahead = (
+            "" if method in (GIVEN, *OURS.values()) else compared(seeds[rival], seeds[method])[0]
+        )
         name = f"{method}: {ours[0]['chosen']}" if method == FIELD else method
         cells = [str(ours[0].get("epochs", "")), "", ""]
         if "macs" in ours[0]:
             cells[1] = f"{100 * np.mean([row['macs'] for row in ours]):.1f} %"
         if "params" in ours[0]:
             cells[2] = f"{np.mean([row['params'] for row in ours]):,.0f}"
-        found.append([name, *cells, interval(values), str(len(ours))])
+        found.append([name, *cells, interval(values), ahead, str(len(ours))])
     return found
 
 

@@ -336,3 +336,21 @@ def test_weights_of_rows_and_of_two_outputs_count(shape: tuple[int, ...]) -> Non
     np.testing.assert_allclose(scores(classes, each), scores(changed, each), rtol=1e-4)
     assert np.abs(scores(classes, ignored) - scores(classes)).max() > 1e-3
     np.testing.assert_allclose(scores(classes, np.ones(24)), scores(classes), rtol=1e-4)
+
+
+def test_a_loss_of_ones_own_with_a_value_for_each_sequence_takes_weights_of_rows() -> None:
+    model = reader_of_tokens()
+
+    def own(y: Any, p: Any) -> Any:
+        each = keras.ops.sparse_categorical_crossentropy(y, p, from_logits=True)
+        return keras.ops.mean(each, axis=-1)
+
+    model.compile(loss=own)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 7, (24, 5)), rng.integers(0, 7, (24, 5))
+    rows = (np.arange(24) % 3 > 0).astype("float32")
+    changed = np.where(rows[:, None] > 0, y, (y + 1) % 7)
+    for weights in (rows, np.repeat(rows[:, None], 5, axis=1)):
+        ours, theirs = (scored(model, "taylor", (x, labels, weights))[1] for labels in (y, changed))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert np.abs(ours - scored(model, "taylor", (x, y))[1]).max() > 0.01

@@ -98,13 +98,20 @@ def _mean(loss: Any, y: Any, p: Any, weights: Any) -> Any:
     """The mean of a loss, each of its values multiplied by its weight."""
     if weights is None:
         return ops.mean(loss(y, p))
-    # Losses have a value for each sample, and for each step of a sequence.
-    axes = max(len(p.shape) - 1, 1)
-    sizes = [size for size in weights.shape[1:axes] if size is not None]
-    weights = ops.reshape(ops.cast(weights, p.dtype), (-1, *sizes, *[1] * (axes - 1 - len(sizes))))
+    weights = ops.cast(weights, p.dtype)
     if isinstance(loss, keras.losses.Loss):
-        return ops.mean(loss(y, p, sample_weight=weights))
-    return ops.mean(loss(y, p) * weights)
+        # These have a value for each sample, and for each step of a sequence.
+        axes = max(len(p.shape) - 1, 1)
+        return ops.mean(loss(y, p, sample_weight=_with_axes(weights, axes)))
+    values = loss(y, p)
+    return ops.mean(values * _with_axes(weights, len(values.shape)))
+
+
+def _with_axes(weights: Any, axes: int) -> Any:
+    """Weights with so many axes: further ones are of size 1, and over those left out is a mean."""
+    over = tuple(range(axes, len(weights.shape)))
+    weights = ops.mean(weights, axis=over) if over else weights
+    return ops.reshape(weights, (*ops.shape(weights), *[1] * (axes - len(weights.shape))))
 
 
 def _suits(compiled: Any, bounded: bool, chances: bool) -> bool:
