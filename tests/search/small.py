@@ -17,7 +17,7 @@ from saikei.search import Result
 
 BUDGET = sk.Budget(macs=0.3)
 # A handful of candidates, most of them for one or two epochs.
-EFFORT = 24
+EFFORT = 40
 # What a search of a few seconds is asked for, beside what `search` gives. One whole search, of all
 # methods and with latencies, is that of the fixture `finished`.
 BRIEF: dict[str, Any] = {"effort": 8, "methods": ["prune", "average"], "latency": False}

@@ -24,7 +24,6 @@ from saikei.search.compose.spend import Limits
 from saikei.search.context import RunContext
 from saikei.search.events import Events
 from saikei.search.race import (
-    LONG,
     RIVAL,
     Driver,
     Entry,
@@ -39,6 +38,7 @@ from saikei.search.race import (
     race,
     race_repeats,
     race_rivals,
+    small_unproven,
     trained,
 )
 from saikei.search.student import FURTHER, STUDENT, Learner, given_of, winner_of
@@ -136,7 +136,7 @@ class Contest:
             return asked
         context = self.context
         winner = self._racers.get(FURTHER) or self.winner
-        driver = self._driver(self._shared(self._teachers, winner.epoch))
+        driver = self._driver(self._shared(self._teachers))
         again: tuple[Racer, ...] = ()
         if repeats > 1:
             self.events.stage("training the winner with other seeds")
@@ -177,7 +177,7 @@ class Contest:
         teachers, by = self._teachers_of(learner, name, ensemble)
         self._teachers.update(teachers)
         plan = learner.plan_of(by, ensemble)
-        shared = replace(self._shared(teachers, epochs), originals=self._parent(plan))
+        shared = replace(self._shared(teachers), originals=self._parent(plan))
         driver = self._driver(shared)
         (outcome,) = driver.train([Part(RungTask(plan, 0, epochs, epochs, cost=learner.cost))])
         self._add(driver)
@@ -286,7 +286,13 @@ class Contest:
                 values.append(lowest - 1e6 + goodness(racer.result.score))
             else:
                 values.append(gain.metric + _LOSS_SHARE * gain.loss)
-        return values
+        if self.schedule.rungs[-1].places > 1:
+            return values
+        # Behind all others, in their order.
+        fitting = [racer for racer in racers if racer.plan.name in found]
+        small = small_unproven(fitting, cost_axis(context.budget), context.judge)
+        behind = 1 + max(values, default=0.0) - min(values, default=0.0)
+        return [v - behind * (r.plan.name in small) for r, v in zip(racers, values, strict=True)]
 
     def _more(self, entries: Sequence[Entry], racers: Sequence[Racer]) -> list[Entry]:
         """Entries for what the best ensemble leaves of the budget, first those not yet tried."""
@@ -317,10 +323,9 @@ class Contest:
             key=lambda r: (goodness(r.result.score), -r.result.score.loss, r.plan.name),
         )
 
-    def _shared(self, teachers: Mapping[str, object], epochs: int = 0) -> Shared:
-        """What trainings share, of which the longest has so many epochs, or those of the race."""
+    def _shared(self, teachers: Mapping[str, object]) -> Shared:
+        """What trainings share."""
         context = self.context
-        long = max(epochs, self.schedule.full) >= LONG
         return Shared(
             originals=context.models,
             teachers=teachers,
@@ -332,7 +337,8 @@ class Contest:
             whole=context.whole,
             gauge=context.gauge,
             losses={one.name: one.validation.loss for one in context.originals.candidates},
-            training_losses=context.training_losses if long else {},
+            training_losses=context.training_losses,
+            trial=context.trial,
         )
 
     def _driver(self, shared: Shared) -> Driver:

@@ -52,6 +52,7 @@ class RunContext:
         gauge: How costs are measured.
         executor: Runs measurements and trainings, here or elsewhere.
         seed: Seed of the run.
+        trial: Epochs after which it is known whether a training helps; see `trial_epochs`.
     """
 
     originals: Originals
@@ -67,6 +68,7 @@ class RunContext:
     gauge: Gauge
     executor: Executor
     seed: int
+    trial: int = 1
 
     @property
     def models(self) -> Mapping[str, keras.Model]:
@@ -104,6 +106,16 @@ class RunContext:
         """Whether the best given model has learned from this training data; see `has_learned`."""
         best = self.originals.baseline
         return has_learned(self.training_losses.get(best.name), best.validation.loss)
+
+    @property
+    def explained(self) -> float:
+        """The share of the loss of the classes' frequencies that the best given model saves.
+
+        On validation; for a regression that is the coefficient of determination.
+        """
+        best = self.originals.baseline
+        prior = self.judge.loss(self.judge.prior(self.originals.outputs[best.name]))
+        return 1 - best.validation.loss / max(prior, 1e-12)
 
     @property
     def reads_images(self) -> bool:

@@ -93,11 +93,11 @@ def optimize(
             it; only unfinished parts are made again. `None` uses a temporary folder.
         methods: The edits and fusions that take part: words such as `"prune"`, `"activation"` and
             `"cascade"`, and classes of your own derived from `Edit`. `None` for all.
-        effort: Total number of epochs of all trainings. An eighth of them teaches the best network
+        effort: Total number of epochs of all trainings. A tenth of them teaches the best network
             what several predict together; where no limit of the budget is below what the original
             costs, two thirds (a third beside rivals) train the original on in this way. Of the
-            others, 70 to 80 % are whole trainings of one to three finalists, and the first epochs
-            of other candidates find these.
+            others, 80 % are whole trainings of one to three finalists, and the first epochs of
+            other candidates find these.
         rivals: Whether the winner's structure is also trained from fresh weights, for the winner's
             epochs and for those of all candidates together, to see whether its weights were worth
             keeping; the better one ships. They take about half of the epochs: without them, the

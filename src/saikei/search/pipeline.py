@@ -12,6 +12,7 @@ import keras
 from saikei.batches import ArrayData, as_arrays
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
+from saikei.dataset_batches import dataset_length
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.executors import Executor
 from saikei.graph import read
@@ -42,7 +43,7 @@ from saikei.search.originals import (
     store_originals,
 )
 from saikei.search.quantized import Int8Candidates, quantize_candidates
-from saikei.search.race import Schedule, Space, branch, finalists, space_of
+from saikei.search.race import Schedule, Space, branch, finalists, space_of, trial_epochs
 from saikei.search.sizes import batch_size_for
 from saikei.search.splits import SearchData
 from saikei.search.structures import Structures, find_structures
@@ -50,7 +51,7 @@ from saikei.training.soft_labels import soft_obstacles
 
 # The share of all epochs in which one network learns from several: the best one; and, where no
 # savings are asked for, the given one.
-STUDENT_SHARE, FURTHER_SHARE = 1 / 8, 2 / 3
+STUDENT_SHARE, FURTHER_SHARE = 1 / 10, 2 / 3
 # Families of which each keeps a candidate until the third rung.
 MOST_FAMILIES = 4
 
@@ -158,6 +159,7 @@ class Pipeline:
             gauge=gauge,
             executor=self._executor,
             seed=self._asked.seed,
+            trial=trial_epochs(self._steps(space)),
         )
         search = _Search(context, self._asked, space, self._events, taught_by)
         with until_interrupted() as interrupt, without_retracing_warnings():
@@ -188,6 +190,14 @@ class Pipeline:
         size = None if arrays is None else batch_size_for(samples)
         return space_of(self._asked.settings, size, obstacles)
 
+    def _steps(self, space: Space) -> int | None:
+        """Steps of an epoch with the settings that are tried first."""
+        train = self._data.train
+        if not isinstance(train, tuple):
+            return dataset_length(train, "train")
+        size = space.settings(space.first(1)[0], "kept").batch_size
+        return -(-self._data.samples["train"] // size)
+
 
 @dataclass
 class _Search:
@@ -214,10 +224,9 @@ class _Search:
         boosts, effort = BOOST in context.methods.fusions, self.asked.effort
         series = round(STUDENT_SHARE * effort) if boosts else 0
         student, schedule = self._schedule(effort - series, fuses)
-        if not context.saves:
-            # A network that has learned its rows gains little from them, and more from mixed ones
-            # where these still look like rows: images do; mixed tables and series made it worse.
-            space = replace(space, mixes=context.learned and context.reads_images)
+        # Mixed rows help where they still look like rows: images do; tables and series are worse.
+        explained = context.explained if context.learned else None
+        space = replace(space, explained=explained, images=context.reads_images)
         self.contest = Contest(context, schedule, space, events)
         self.decisions += self.contest.run(entries)
         if not context.saves:
@@ -242,24 +251,24 @@ class _Search:
             effort: Epochs of both, and of rivals.
             fuses: Whether any fusion takes part.
         """
-        context, rivals = self.context, self.asked.rivals
+        context, rivals, trial = self.context, self.asked.rivals, self.context.trial
         assert self.structures is not None
         entries = self.structures.entries
         families = min(len({one.family for one in entries} - {"fresh"}), MOST_FAMILIES)
         places = finalists(context.budget, context.whole, context.methods.fusions)
         if context.saves:
             student = round(STUDENT_SHARE * effort) if fuses else 0
-            return student, Schedule.of(effort - student, families, places, rivals)
+            return student, Schedule.of(effort - student, families, places, rivals, trial)
         if not rivals:
             student = round(FURTHER_SHARE * effort) if entries else effort
-            return student, Schedule.of(max(1, effort - student), families, places, rivals=False)
+            return student, Schedule.of(max(1, effort - student), families, places, False, trial)
         if not entries:
             return effort // 2, replace(Schedule.of(1, 1, 1, rivals=False), rival=effort // 2)
         # Rivals are trained for its epochs, and for those of the race too, with one beginning.
         student, race = effort // 3, max(1, effort // 10)
         while 2 * (student + race) + branch(student) > effort and student:
             student -= 1
-        schedule = Schedule.of(race, families, places, rivals=False)
+        schedule = Schedule.of(race, families, places, False, trial)
         return student, replace(schedule, rival=student + schedule.search)
 
     def _compose(self) -> None:

@@ -18,6 +18,7 @@ from saikei.runs.front import goodness
 from saikei.search.race import (
     Driver,
     Entry,
+    Plan,
     RungResult,
     RungTask,
     Schedule,
@@ -28,17 +29,17 @@ from saikei.search.race import (
     race_rivals,
     space_of,
 )
-from saikei.search.race.promotion import Racer
-from saikei.search.race.schedule import branch
+from saikei.search.race.promotion import Racer, small_unproven
+from saikei.search.race.schedule import branch, trial_epochs
 from saikei.training.parts import TrainingState
-from tests.search.made_up import cost, judge_of_binary, right
+from tests.search.made_up import cost, judge_of_binary, judge_of_number, right
 
 ROWS = 200
 JUDGE = judge_of_binary(np.arange(ROWS) % 2)
 FAMILIES = ("kept", "fresh", "uniform")
 ENTRIES = [Entry(family, "original", None) for family in FAMILIES]
 SPACE = space_of(None, 32)
-EFFORT = 90
+EFFORT = 140
 SCHEDULE = Schedule.of(EFFORT, len(FAMILIES))
 
 # How many rows a candidate of a family predicts correctly after so many epochs: the fresh one is
@@ -168,14 +169,55 @@ def test_a_study_in_a_file_gives_the_same_race(tmp_path: Any) -> None:
 
 
 def test_settings_are_good_ones_first_and_drawn_later() -> None:
-    result, _, _ = raced(Memory(), Made(), Schedule.of(200, 3))
+    result, _, _ = raced(Memory(), Made(), Schedule.of(300, 3))
     plans = [racer.plan for racer in result]
-    first = [one.settings for one in plans[: Schedule.of(200, 3).generation]]
+    first = [one.settings for one in plans[: Schedule.of(300, 3).generation]]
     assert {one.temperature for one in first} == {2.0}
     assert {one.learning_rate for one in first} == {SPACE.first(1)[0]["learning_rate"]}
     later = [one.settings for one in plans[-6:]]
     assert len({one.temperature for one in later}) > 1
     assert len({one.seed for one in plans}) == len(plans)
+
+
+def racer(name: str, macs: int, outputs: Any, judge: Any) -> Racer:
+    settings = SPACE.settings(SPACE.first(1)[0], "kept")
+    plan = Plan(name, "kept", "original", None, "kept", None, settings, seed=0)
+    result = RungResult(None, outputs, judge.score(outputs), None, {}, 0.0, cost(macs))
+    return Racer(plan, 1, result)
+
+
+def test_a_small_network_has_to_be_clearly_ahead_of_all_large_ones() -> None:
+    def found(small: int, large: int) -> set[str]:
+        made = {
+            "small": (50, small),
+            "least": (10, small),
+            "large": (90, large),
+            "largest": (100, large - 5),
+        }
+        racers = [racer(n, macs, right(JUDGE, hits), JUDGE) for n, (macs, hits) in made.items()]
+        return small_unproven(racers, "macs", JUDGE)
+
+    # Right for one row more of 200, for thirty more, and for fewer.
+    assert found(151, 150) == {"small", "least"}
+    assert found(180, 150) == set()
+    assert found(120, 150) == {"small", "least"}
+    assert small_unproven([], "macs", JUDGE) == set()
+
+
+def test_of_numbers_the_small_network_has_to_have_clearly_the_lower_error() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=ROWS)
+    judge = judge_of_number(truth)
+
+    def outputs(spread: float) -> Any:
+        return ((truth + spread * rng.normal(size=ROWS)).reshape(-1, 1),)
+
+    for spread, expected in ((0.1, set()), (1.0, {"small"})):
+        racers = [
+            racer("small", 50, outputs(spread), judge),
+            racer("large", 100, outputs(0.5), judge),
+        ]
+        assert small_unproven(racers, "macs", judge) == expected
 
 
 def test_what_adds_to_the_ensemble_goes_on() -> None:
@@ -318,13 +360,48 @@ def test_a_long_race_keeps_three_families_to_the_third_rung() -> None:
 
 def test_rows_are_mixed_first_only_where_that_is_good_and_may_vary() -> None:
     def first(space: Space) -> Any:
-        return replace(space, mixes=True).first(1)[0].get("mixup")
+        return replace(space, explained=0.8, images=True).first(1)[0].get("mixup")
 
     assert first(space_of(None)) == 0.2
     assert space_of(None).first(1)[0]["mixup"] == 0.0
     assert first(space_of({"mixup": [0.0, 0.4]})) == 0.0
     assert first(space_of({"mixup": 0.0})) is None
     assert first(space_of(None, obstacles={"mixup": "needs arrays"})) is None
+
+
+def test_labels_weigh_more_the_more_of_them_a_model_that_has_learned_its_rows_knows() -> None:
+    def alpha(space: Space, explained: float | None, images: bool = False) -> Any:
+        return replace(space, explained=explained, images=images).first(1)[0].get("alpha")
+
+    usual = space_of(None)
+    explained = (None, -0.2, 0.3, 0.7, 0.99)
+    assert [alpha(usual, one) for one in explained] == [0.5, 0.5, 0.5, 0.7, 0.9]
+    assert alpha(space_of({"alpha": 0.3}), 0.99) is None
+    # Images have the teacher or mixed rows against overfitting.
+    assert alpha(usual, 0.99, images=True) == 0.9
+    for settings in ({"mixup": 0.0}, {"mixup": [0.0, 0.4]}):
+        assert alpha(space_of(settings), 0.99, images=True) == 0.5
+
+
+@pytest.mark.parametrize("trial", [1, 3, 8])
+@pytest.mark.parametrize("effort", [8, 20, 36, 120, 400])
+def test_the_first_rung_is_a_trial_where_the_effort_has_room_for_it(
+    effort: int, trial: int
+) -> None:
+    schedule = Schedule.of(effort, 3, rivals=False, trial=trial)
+    assert effort >= schedule.effort > 0.9 * effort - 3
+    first = schedule.rungs[0]
+    if effort >= 30 * trial:
+        assert first.epochs >= trial
+    if len(schedule.rungs) > 1:
+        assert 2 * first.epochs <= schedule.full
+    # What is long is long in steps.
+    assert schedule.rungs[-1].places == 1 or effort >= 90 * trial
+
+
+def test_a_trial_is_a_hundred_steps() -> None:
+    steps = (None, 1, 10, 99, 100, 101, 5_000)
+    assert [trial_epochs(one) for one in steps] == [1, 100, 10, 2, 1, 1, 1]
 
 
 def test_settings_in_plain_python() -> None:

@@ -267,10 +267,13 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     assert sum(driver.spent.values()) == schedule.effort
 
 
-def test_one_epoch_is_not_in_vain_where_moving_statistics_are_behind() -> None:
-    state = TrainingState(1, (), (), (), 0.5, 0, 5e-3)
+def test_a_trial_is_not_in_vain_where_moving_statistics_are_behind(classes: Shared) -> None:
     plain, normalized = network(), network(layers.BatchNormalization())
-    assert _in_vain(state, plain)
-    assert not _in_vain(state, normalized)
-    assert _in_vain(replace(state, epoch=2), normalized)
-    assert not _in_vain(replace(state, epoch=2, best_epoch=1), normalized)
+    for trial in (1, 10):
+        shared = replace(classes, trial=trial)
+        state = TrainingState(trial, (), (), (), 0.5, 0, 5e-3)
+        assert _in_vain(shared, state, plain)
+        assert not _in_vain(shared, replace(state, epoch=trial - 1), plain)
+        assert not _in_vain(shared, state, normalized)
+        assert _in_vain(shared, replace(state, epoch=2 * trial), normalized)
+        assert not _in_vain(shared, replace(state, epoch=2 * trial, best_epoch=1), normalized)

@@ -2,15 +2,21 @@
 
 from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
-from saikei.search.race.promotion import Racer, Value
+from saikei.search.race.promotion import Racer, Value, small_unproven
 from saikei.search.race.race import RIVAL, race, race_repeats, race_rivals
-from saikei.search.race.rung import LONG, Shared, has_learned, run_rung, trained
-from saikei.search.race.schedule import DEFAULT_EFFORT, Rung, Schedule, branch, finalists
+from saikei.search.race.rung import Shared, has_learned, run_rung, trained
+from saikei.search.race.schedule import (
+    DEFAULT_EFFORT,
+    Rung,
+    Schedule,
+    branch,
+    finalists,
+    trial_epochs,
+)
 from saikei.search.race.settings import Space, space_of
 
 __all__ = [
     "DEFAULT_EFFORT",
-    "LONG",
     "RIVAL",
     "Driver",
     "Entry",
@@ -31,6 +37,8 @@ __all__ = [
     "race_repeats",
     "race_rivals",
     "run_rung",
+    "small_unproven",
     "space_of",
     "trained",
+    "trial_epochs",
 ]

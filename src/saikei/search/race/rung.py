@@ -34,8 +34,8 @@ MOST_RAISED = 7.0
 # A training that does not improve the weights is started again with the rate divided by this.
 SLOWER = 10
 RESTARTS = 2
-# Epochs until that is known of a model with BatchNormalization, whose moving statistics are far
-# behind its weights after one epoch at a high rate.
+# Trials until that is known of a model with BatchNormalization, whose moving statistics are far
+# behind its weights after one at a high rate.
 SETTLED = 2
 # A whole training of at least so many epochs goes on from the short ones at the rate of fresh
 # weights, where the data is what the parent was trained on. See docs/decisions.md.
@@ -66,6 +66,7 @@ class Shared:
         training_losses: Loss of each given model on training data, by name; where it is far below
             that on validation, the model has learned from this data, and whole trainings have the
             learning rate of fresh weights.
+        trial: Epochs after which it is known whether a training helps; see `trial_epochs`.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -79,6 +80,7 @@ class Shared:
     gauge: Gauge
     losses: Mapping[str, float] = field(default_factory=dict)
     training_losses: Mapping[str, float] = field(default_factory=dict)
+    trial: int = 1
 
 
 def run_rung(shared: Shared, task: RungTask) -> RungResult:
@@ -216,7 +218,7 @@ def _with_rate_of_fresh(
     if state is None:
         settings = replace(plan.settings, learning_rate=rate)
         return replace(task, plan=replace(plan, settings=settings))
-    if state.restarts or _in_vain(state, model):
+    if state.restarts or _in_vain(shared, state, model):
         # Even the present rate is too high.
         return task
     restarted = replace(state.again(rate, state.epoch), restarts=state.restarts)
@@ -304,7 +306,7 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
         WorkError: If the training diverges at every learning rate.
     """
     plan, state = task.plan, task.state
-    if state is not None and state.restarts < RESTARTS and _in_vain(state, model):
+    if state is not None and state.restarts < RESTARTS and _in_vain(shared, state, model):
         state = state.again(state.learning_rate / SLOWER, state.epoch)
     losses = [one.loss for one in shared.judge.tasks]
     try:
@@ -327,10 +329,10 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
         return error.state.again(error.state.learning_rate / SLOWER, task.end), {}
 
 
-def _in_vain(state: TrainingState, model: keras.Model) -> bool:
-    """Whether a training has not improved the first weights."""
-    epochs = state.epoch - state.began
-    return state.best_epoch == 0 and epochs >= (SETTLED if _normalized(model) else 1)
+def _in_vain(shared: Shared, state: TrainingState, model: keras.Model) -> bool:
+    """Whether a training has not improved the first weights, and was long enough to do so."""
+    trials = (state.epoch - state.began) / shared.trial
+    return state.best_epoch == 0 and trials >= (SETTLED if _normalized(model) else 1)
 
 
 def _normalized(model: keras.Model) -> bool:

@@ -16,10 +16,13 @@ from saikei.training.parts import TrainingSettings
 DEFAULT_EFFORT = 45
 # Epochs of the first three rungs, the most generous first.
 _LADDERS = ((1, 3, 9), (1, 2, 4), (1, 2), (1,))
-# The share of the candidates' epochs that the finalists have, by their number: long trainings gain
-# more than a ranking of more candidates does.
-_FINAL_SHARES = {1: 0.7, 2: 0.75, 3: 0.8}
-# From this many epochs on, two candidates are trained to the end in any case.
+# The share of the candidates' epochs that the finalists have: long trainings gain more than a
+# ranking of more candidates does.
+_FINAL_SHARE = 0.8
+# Steps that show what a candidate is worth. Less moves hardly any weight: of ten steps, an epoch of
+# 150 rows, batch normalization alone makes every learning rate look too high.
+TRIAL_STEPS = 100
+# From this many trials on, two candidates are trained to the end in any case.
 _TWO_FINALISTS = 90
 # From this many epochs on, the rungs grow.
 _LONG = 90
@@ -85,11 +88,12 @@ class Schedule(ToDict):
         families: int = 3,
         finalists: int = 1,
         rivals: bool = True,
+        trial: int = 1,
     ) -> Schedule:
         """The schedule for a total number of epochs.
 
         With rivals about half of the epochs goes to them. Of the epochs of the candidates, the
-        finalists get 70 to 80 %.
+        finalists get 80 %.
 
         Args:
             effort: Number of epochs of all trainings together.
@@ -97,13 +101,15 @@ class Schedule(ToDict):
                 where the effort is large enough for that.
             finalists: Number of candidates that are trained to the end, from 1 to 3.
             rivals: Whether fresh weights of the winner's structure are trained for comparison.
+            trial: Epochs of the first rung, where the effort is large enough for that; see
+                `trial_epochs`.
 
         Raises:
             InputError: If the effort is no whole number of at least 1.
         """
         check_whole("effort", effort, 1, EPOCHS, InputError)
         for epochs in range(effort // 2 if rivals else effort, 0, -1):
-            rungs = _rungs(epochs, families, finalists)
+            rungs = _rungs(epochs, families, finalists, trial)
             generation = min(_GENERATION, -(-rungs[0].places // 2))
             alone = cls(rungs, generation, 0)
             schedule = cls(rungs, generation, alone.search) if rivals else alone
@@ -142,17 +148,29 @@ def branch(full: int, decay: float = TrainingSettings.decay) -> int:
     return full - int((1 - decay) * full)
 
 
-def _rungs(epochs: int, families: int, finalists: int) -> tuple[Rung, ...]:
+def trial_epochs(steps: int | None) -> int:
+    """Epochs of at least `TRIAL_STEPS` steps.
+
+    Args:
+        steps: Steps of an epoch; `None` where the data does not know, which gives one epoch.
+    """
+    return 1 if steps is None else -(-TRIAL_STEPS // max(1, steps))
+
+
+def _rungs(epochs: int, families: int, finalists: int, trial: int) -> tuple[Rung, ...]:
     """Rungs that take up to so many epochs."""
-    most = max(finalists, 2 if epochs >= _TWO_FINALISTS else 1)
-    unit = max(1, epochs // _LONG)
-    ladders = (tuple(unit * end for end in _LADDERS[0]), *_LADDERS)
+    most = max(finalists, 2 if epochs >= _TWO_FINALISTS * trial else 1)
+    longest = max(trial, epochs // _LONG)
+    ladders = [
+        tuple(unit * end for end in ladder)
+        for unit, ladder in product(range(longest, 0, -1), _LADDERS)
+    ]
     # Where the epochs do not suffice for all, there are fewer finalists or fewer families.
     tried = [
         (count, safe) for count in range(most, 0, -1) for safe in (max(families, count), count)
     ]
     for (count, safe), ladder in product(tried, ladders):
-        full = max(1, round(_FINAL_SHARES[count] * epochs / count))
+        full = max(1, round(_FINAL_SHARE * epochs / count))
         if 2 * ladder[-1] > full:
             continue
         places = [0, *([safe] * (len(ladder) - 1)), count]

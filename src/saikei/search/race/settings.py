@@ -19,13 +19,15 @@ from saikei.limits import is_number
 from saikei.search.race.plan import Weights
 from saikei.training.parts import TrainingSettings
 
-# These values distilled best in trials on Fashion-MNIST. The rate is for weights that are carried
-# over and lose nothing; damaged ones get up to seven times as much, fresh ones five times.
+# These values distilled best in trials, see docs/decisions.md. The rate is for weights that are
+# carried over and lose nothing; damaged ones get up to seven times as much, fresh ones five times.
 LEARNING_RATE = 6e-4
 FRESH_TO_CARRIED = 5
 MOST_RATE = 1e-2
 TEMPERATURE = 2.0
 ALPHA = 0.5
+# The most that labels weigh.
+_MOST_ALPHA = 0.9
 MIXUP = 0.2
 
 NAMES = tuple(one.name for one in fields(TrainingSettings))
@@ -49,7 +51,7 @@ _RANGES: Mapping[str, Any] = {
     "optimizer": ["adam", "adamw"],
     "weight_decay": [0.0, 1e-3, 1e-2],
     "temperature": (1.0, 8.0),
-    "alpha": (0.1, 0.9),
+    "alpha": (0.1, _MOST_ALPHA),
     "label_smoothing": [0.0, 0.05, 0.1],
     "mixup": [0.0, MIXUP],
 }
@@ -69,13 +71,17 @@ class Space:
         ranges: The distribution of each setting that varies, by name.
         fixed: The value of each setting that does not.
         given: Names of the settings that the user chose; they are taken as they are.
-        mixes: Whether the good settings, which are tried first, mix rows.
+        explained: How much of the labels of held-out data the given model knows, from 0 (no more
+            than their frequencies) to 1, where it has learned from this training data; `None` where
+            it has not.
+        images: Whether the data is images.
     """
 
     ranges: Mapping[str, BaseDistribution] = field(repr=False)
     fixed: Mapping[str, Any]
     given: frozenset[str] = frozenset()
-    mixes: bool = False
+    explained: float | None = None
+    images: bool = False
 
     @property
     def raises_rate(self) -> bool:
@@ -88,13 +94,28 @@ class Space:
         Args:
             count: Number of candidates of the first generation.
         """
-        usual = {**_FIRST, "mixup": MIXUP} if self.mixes else _FIRST
+        usual = {**_FIRST, **self._of_learned()}
         good = {name: self._nearest(name, usual.get(name)) for name in self.ranges}
         others = [
             {name: self._nearest(name, value) for name, value in one.items() if name in good}
             for one in _VARIANTS
         ]
         return [good] * count + [good | one for one in others if one and good | one != good]
+
+    def _of_learned(self) -> dict[str, Any]:
+        """The settings that are good where the given model has learned its rows.
+
+        It knows little of them beside their labels, so that these weigh more, but where they are
+        so noisy that it does not know those of other rows: then its predictions are the better
+        ones. Images gain more from mixed rows, which it has not seen; where they cannot be mixed,
+        from the teacher.
+        """
+        varies = "mixup" in self.ranges
+        mixup = self._nearest("mixup", MIXUP) if varies else self.fixed["mixup"]
+        if self.explained is None or (self.images and not mixup):
+            return {}
+        alpha = min(max(ALPHA, self.explained), _MOST_ALPHA)
+        return {"alpha": alpha, "mixup": MIXUP} if self.images else {"alpha": alpha}
 
     def settings(self, point: Mapping[str, Any], weights: Weights) -> TrainingSettings:
         """The settings of a candidate.
