@@ -62,7 +62,14 @@ SCRATCH = {
     QUARTER: ("half width from scratch", "the found structure from scratch"),
     FULL: ("the given network, trained for as long",),
 }
+HALVED, RANDOM = "halve and retrain", "random search"
+TORCH_PRUNING = "Torch-Pruning with distillation"
 FIELD = "strong simple model"
+# Methods in the order of the tables.
+ORDER = (
+    *(GIVEN, OURS[QUARTER], *SCRATCH[QUARTER], HALVED, RANDOM, TORCH_PRUNING),
+    *(OURS[FULL], *SCRATCH[FULL], FIELD),
+)
 
 
 def main() -> None:
@@ -124,14 +131,14 @@ def rivals(case: Case) -> dict[str, Callable[[], dict[str, Any]]]:
     found = {
         half: partial(scratch, case, partial(half_width, case)),
         same: partial(scratch, case, partial(structure, case)),
-        "halve and retrain": partial(halved, case),
-        "random search": partial(randomly, case),
+        HALVED: partial(halved, case),
+        RANDOM: partial(randomly, case),
         whole: partial(scratch, case, lambda seed: case.task.network(1.0, seed)),
     }
     if case.results.key["job"] == "signals":
         from search_torch import torch_pruning_distilled
 
-        found["Torch-Pruning with distillation"] = lambda: torch_pruning_distilled(
+        found[TORCH_PRUNING] = lambda: torch_pruning_distilled(
             case.task, case.model, QUARTER, case.effort, case.rates, case.seed
         )
     return found
@@ -212,7 +219,7 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
     seeds: dict[str, Seeds] = {}
     for row in rows:
         seeds.setdefault(row["method"], {})[row["seed"]] = row
-    for method in seeds:
+    for method in filter(seeds.__contains__, ORDER):
         ours = [*seeds[method].values()]
         values = 100 * np.array([row["test"] for row in ours])
         rival = OURS[FULL if method in SCRATCH[FULL] else QUARTER]
@@ -232,7 +239,7 @@ def lines(rows: list[dict[str, Any]]) -> list[list[str]]:
 OVERVIEW = (
     "job",
     "given",
-    *(OURS[QUARTER], "best from scratch, 25 %", "random search"),
+    *(OURS[QUARTER], "best from scratch, 25 %", RANDOM),
     *(OURS[FULL], "given, trained for as long"),
     "simple model",
     "seeds",
@@ -248,7 +255,7 @@ def overview(rows: list[dict[str, Any]]) -> list[list[str]]:
             if row["job"] == job:
                 test.setdefault(row["method"], []).append(100 * row["test"])
         scratch_best = max(SCRATCH[QUARTER], key=lambda name: np.mean(test.get(name, [0])))
-        shown = (GIVEN, OURS[QUARTER], scratch_best, "random search", OURS[FULL], *SCRATCH[FULL])
+        shown = (GIVEN, OURS[QUARTER], scratch_best, RANDOM, OURS[FULL], *SCRATCH[FULL])
         cells = [interval(np.array(test[name])) if name in test else "" for name in (*shown, FIELD)]
         found.append([job, *cells, str(len(test[GIVEN]))])
     return found

@@ -338,7 +338,7 @@ class Contest:
             gauge=context.gauge,
             losses={one.name: one.validation.loss for one in context.originals.candidates},
             training_losses=context.training_losses,
-            trial=context.trial,
+            steps=context.steps,
         )
 
     def _driver(self, shared: Shared) -> Driver:

@@ -24,7 +24,7 @@ from saikei.search.folder import RunFolder
 from saikei.search.gauge import Gauge
 from saikei.search.methods import Methods
 from saikei.search.originals import Originals, input_names
-from saikei.search.race import has_learned
+from saikei.search.race import has_learned, overfits
 
 # What an int8 file is expected to take of the float weights: a quarter, and scales and structure.
 # What it takes is measured on the file.
@@ -52,7 +52,7 @@ class RunContext:
         gauge: How costs are measured.
         executor: Runs measurements and trainings, here or elsewhere.
         seed: Seed of the run.
-        trial: Epochs after which it is known whether a training helps; see `trial_epochs`.
+        steps: Steps of an epoch; `None` where the data does not know.
     """
 
     originals: Originals
@@ -68,7 +68,7 @@ class RunContext:
     gauge: Gauge
     executor: Executor
     seed: int
-    trial: int = 1
+    steps: int | None = None
 
     @property
     def models(self) -> Mapping[str, keras.Model]:
@@ -106,6 +106,12 @@ class RunContext:
         """Whether the best given model has learned from this training data; see `has_learned`."""
         best = self.originals.baseline
         return has_learned(self.training_losses.get(best.name), best.validation.loss)
+
+    @property
+    def overfits(self) -> bool:
+        """Whether it knows this training data far better than that of validation."""
+        best = self.originals.baseline
+        return overfits(self.training_losses.get(best.name), best.validation.loss)
 
     @property
     def explained(self) -> float:

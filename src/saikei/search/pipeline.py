@@ -159,7 +159,7 @@ class Pipeline:
             gauge=gauge,
             executor=self._executor,
             seed=self._asked.seed,
-            trial=trial_epochs(self._steps(space)),
+            steps=self._steps(space),
         )
         search = _Search(context, self._asked, space, self._events, taught_by)
         with until_interrupted() as interrupt, without_retracing_warnings():
@@ -226,7 +226,8 @@ class _Search:
         student, schedule = self._schedule(effort - series, fuses)
         # Mixed rows help where they still look like rows: images do; tables and series are worse.
         explained = context.explained if context.learned else None
-        space = replace(space, explained=explained, images=context.reads_images)
+        mixes = context.overfits and context.reads_images
+        space = replace(space, explained=explained, mixes=mixes)
         self.contest = Contest(context, schedule, space, events)
         self.decisions += self.contest.run(entries)
         if not context.saves:
@@ -251,7 +252,8 @@ class _Search:
             effort: Epochs of both, and of rivals.
             fuses: Whether any fusion takes part.
         """
-        context, rivals, trial = self.context, self.asked.rivals, self.context.trial
+        context, rivals = self.context, self.asked.rivals
+        trial = trial_epochs(context.steps)
         assert self.structures is not None
         entries = self.structures.entries
         families = min(len({one.family for one in entries} - {"fresh"}), MOST_FAMILIES)

@@ -360,7 +360,7 @@ def test_a_long_race_keeps_three_families_to_the_third_rung() -> None:
 
 def test_rows_are_mixed_first_only_where_that_is_good_and_may_vary() -> None:
     def first(space: Space) -> Any:
-        return replace(space, explained=0.8, images=True).first(1)[0].get("mixup")
+        return replace(space, explained=0.8, mixes=True).first(1)[0].get("mixup")
 
     assert first(space_of(None)) == 0.2
     assert space_of(None).first(1)[0]["mixup"] == 0.0
@@ -370,17 +370,17 @@ def test_rows_are_mixed_first_only_where_that_is_good_and_may_vary() -> None:
 
 
 def test_labels_weigh_more_the_more_of_them_a_model_that_has_learned_its_rows_knows() -> None:
-    def alpha(space: Space, explained: float | None, images: bool = False) -> Any:
-        return replace(space, explained=explained, images=images).first(1)[0].get("alpha")
+    def alpha(space: Space, explained: float | None, mixes: bool = False) -> Any:
+        return replace(space, explained=explained, mixes=mixes).first(1)[0].get("alpha")
 
     usual = space_of(None)
     explained = (None, -0.2, 0.3, 0.7, 0.99)
     assert [alpha(usual, one) for one in explained] == [0.5, 0.5, 0.5, 0.7, 0.9]
     assert alpha(space_of({"alpha": 0.3}), 0.99) is None
     # Images have the teacher or mixed rows against overfitting.
-    assert alpha(usual, 0.99, images=True) == 0.9
+    assert alpha(usual, 0.99, mixes=True) == 0.9
     for settings in ({"mixup": 0.0}, {"mixup": [0.0, 0.4]}):
-        assert alpha(space_of(settings), 0.99, images=True) == 0.5
+        assert alpha(space_of(settings), 0.99, mixes=True) == 0.5
 
 
 @pytest.mark.parametrize("trial", [1, 3, 8])

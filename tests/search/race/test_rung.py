@@ -216,7 +216,7 @@ def test_a_long_training_has_the_rate_of_fresh_weights_where_the_parent_learned_
     classes: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {"original": classes.judge.loss(classes.judge.predict(classes.originals["original"]))}
-    monkeypatch.setattr("saikei.search.race.rung.LONG", 4)
+    monkeypatch.setattr("saikei.search.race.rung.LONG", 4 * 100)
     learned = replace(classes, losses=losses, training_losses={"original": 0.0})
     other = replace(classes, losses=losses, training_losses=losses)
     settings = replace(SETTINGS, learning_rate=1e-3)
@@ -234,6 +234,8 @@ def test_a_long_training_has_the_rate_of_fresh_weights_where_the_parent_learned_
     assert rate(learned, 4) == pytest.approx(5e-3)
     before = [rate(learned, 2), rate(other, 4), rate(learned, 4, raises_rate=False)]
     assert before == [first.learning_rate] * 3
+    # Four epochs of few steps are not long.
+    assert rate(replace(learned, steps=99), 4) == first.learning_rate
     # What was not cut is not damaged either, and leaves its weights only at such a rate.
     whole = plan(raises_rate=True, settings=settings, recipe=None)
     loose = replace(learned, budget=sk.Budget(macs=1.0))
@@ -270,7 +272,7 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
 def test_a_trial_is_not_in_vain_where_moving_statistics_are_behind(classes: Shared) -> None:
     plain, normalized = network(), network(layers.BatchNormalization())
     for trial in (1, 10):
-        shared = replace(classes, trial=trial)
+        shared = replace(classes, steps=100 // trial)
         state = TrainingState(trial, (), (), (), 0.5, 0, 5e-3)
         assert _in_vain(shared, state, plain)
         assert not _in_vain(shared, replace(state, epoch=trial - 1), plain)

@@ -4,7 +4,7 @@ from saikei.search.race.driver import Driver, Part
 from saikei.search.race.plan import Entry, Plan, RungResult, RungTask
 from saikei.search.race.promotion import Racer, Value, small_unproven
 from saikei.search.race.race import RIVAL, race, race_repeats, race_rivals
-from saikei.search.race.rung import Shared, has_learned, run_rung, trained
+from saikei.search.race.rung import Shared, has_learned, overfits, run_rung, trained
 from saikei.search.race.schedule import (
     DEFAULT_EFFORT,
     Rung,
@@ -33,6 +33,7 @@ __all__ = [
     "branch",
     "finalists",
     "has_learned",
+    "overfits",
     "race",
     "race_repeats",
     "race_rivals",

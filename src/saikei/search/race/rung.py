@@ -22,6 +22,7 @@ from saikei.scoring.labelled import Labelled, Outputs
 from saikei.scoring.score import Score
 from saikei.search.gauge import Gauge
 from saikei.search.race.plan import Plan, RungResult, RungTask
+from saikei.search.race.schedule import TRIAL_STEPS, trial_epochs
 from saikei.search.race.settings import FRESH_TO_CARRIED, raised
 from saikei.training.advance import Curves, DivergenceError
 from saikei.training.parts import TrainingState
@@ -37,12 +38,14 @@ RESTARTS = 2
 # Trials until that is known of a model with BatchNormalization, whose moving statistics are far
 # behind its weights after one at a high rate.
 SETTLED = 2
-# A whole training of at least so many epochs goes on from the short ones at the rate of fresh
+# A whole training of at least so many steps goes on from the short ones at the rate of fresh
 # weights, where the data is what the parent was trained on. See docs/decisions.md.
-LONG = 12
+LONG = 1200
 # The parent's loss on training data, as a share of that on validation, up to which it is taken to
 # have learned from this data: the two are about the same where it has not.
 _LEARNED = 0.75
+# The share up to which it knows this data far better than other data.
+_OVERFITTED = 0.6
 # Weights whose rate was raised by less than this are hardly damaged, and keep it.
 _DAMAGED = 1.5
 
@@ -66,7 +69,7 @@ class Shared:
         training_losses: Loss of each given model on training data, by name; where it is far below
             that on validation, the model has learned from this data, and whole trainings have the
             learning rate of fresh weights.
-        trial: Epochs after which it is known whether a training helps; see `trial_epochs`.
+        steps: Steps of an epoch; `None` where the data does not know.
     """
 
     originals: Mapping[str, keras.Model] = field(repr=False)
@@ -80,7 +83,7 @@ class Shared:
     gauge: Gauge
     losses: Mapping[str, float] = field(default_factory=dict)
     training_losses: Mapping[str, float] = field(default_factory=dict)
-    trial: int = 1
+    steps: int | None = None
 
 
 def run_rung(shared: Shared, task: RungTask) -> RungResult:
@@ -204,7 +207,7 @@ def _with_rate_of_fresh(
         planned: The rate before it was raised for the damage.
     """
     plan, state = task.plan, task.state
-    long = task.end == task.total >= LONG
+    long = task.end == task.total and task.total * (shared.steps or TRIAL_STEPS) >= LONG
     if not (long and plan.raises_rate and plan.weights == "kept" and _learned(shared, plan.parent)):
         return task
     present = plan.settings.learning_rate if state is None else state.learning_rate
@@ -237,6 +240,16 @@ def has_learned(training: float | None, held_out: float) -> bool:
         held_out: Its loss on validation.
     """
     return training is not None and training < _LEARNED * held_out
+
+
+def overfits(training: float | None, held_out: float) -> bool:
+    """Whether a given model knows this training data far better than other data.
+
+    Args:
+        training: Its loss on rows of the training data; `None` if it is unknown.
+        held_out: Its loss on validation.
+    """
+    return training is not None and training < _OVERFITTED * held_out
 
 
 def _damage(shared: Shared, parent: str, outputs: Outputs) -> float:
@@ -331,7 +344,7 @@ def _train(shared: Shared, task: RungTask, model: keras.Model) -> tuple[Training
 
 def _in_vain(shared: Shared, state: TrainingState, model: keras.Model) -> bool:
     """Whether a training has not improved the first weights, and was long enough to do so."""
-    trials = (state.epoch - state.began) / shared.trial
+    trials = (state.epoch - state.began) / trial_epochs(shared.steps)
     return state.best_epoch == 0 and trials >= (SETTLED if _normalized(model) else 1)
 
 

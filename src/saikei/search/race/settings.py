@@ -74,14 +74,14 @@ class Space:
         explained: How much of the labels of held-out data the given model knows, from 0 (no more
             than their frequencies) to 1, where it has learned from this training data; `None` where
             it has not.
-        images: Whether the data is images.
+        mixes: Whether rows are images, which may be mixed, and the given model overfits them.
     """
 
     ranges: Mapping[str, BaseDistribution] = field(repr=False)
     fixed: Mapping[str, Any]
     given: frozenset[str] = frozenset()
     explained: float | None = None
-    images: bool = False
+    mixes: bool = False
 
     @property
     def raises_rate(self) -> bool:
@@ -107,15 +107,15 @@ class Space:
 
         It knows little of them beside their labels, so that these weigh more, but where they are
         so noisy that it does not know those of other rows: then its predictions are the better
-        ones. Images gain more from mixed rows, which it has not seen; where they cannot be mixed,
-        from the teacher.
+        ones. Images that it overfits are mixed; where they cannot be, the teacher is all that there
+        is against overfitting.
         """
         varies = "mixup" in self.ranges
         mixup = self._nearest("mixup", MIXUP) if varies else self.fixed["mixup"]
-        if self.explained is None or (self.images and not mixup):
+        if self.explained is None or (self.mixes and not mixup):
             return {}
         alpha = min(max(ALPHA, self.explained), _MOST_ALPHA)
-        return {"alpha": alpha, "mixup": MIXUP} if self.images else {"alpha": alpha}
+        return {"alpha": alpha, "mixup": MIXUP} if self.mixes else {"alpha": alpha}
 
     def settings(self, point: Mapping[str, Any], weights: Weights) -> TrainingSettings:
         """The settings of a candidate.
