@@ -26,6 +26,8 @@ from saikei.search.race import (
     RungTask,
     Schedule,
     Shared,
+    has_learned,
+    overfits,
     race,
     race_rivals,
     run_rung,
@@ -267,6 +269,16 @@ def test_a_small_race_is_run_and_the_winner_learns(classes: Shared) -> None:
     assert (short.epoch, long.epoch) == (winner.epoch, schedule.rival)
     assert short.result.cost == winner.result.cost
     assert sum(driver.spent.values()) == schedule.effort
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [(None, (False, False)), (0.5, (True, True)), (0.7, (True, False)), (1.1, (False, False))],
+)
+def test_what_a_given_model_has_learned_shows_in_its_losses(
+    training: float | None, expected: tuple[bool, bool]
+) -> None:
+    assert (has_learned(training, 1.0), overfits(training, 1.0)) == expected
 
 
 def test_a_trial_is_not_in_vain_where_moving_statistics_are_behind(classes: Shared) -> None:
