@@ -277,22 +277,17 @@ class Contest:
         context = self.context
         members = [replace(m, cost=context.shipped(m.cost)) for m in self.members(racers)]
         found = gains(members, context.judge, context.budget, context.whole)
-        lowest = min((one.metric + _LOSS_SHARE * one.loss for one in found.values()), default=0.0)
-        values = []
-        for racer in racers:
-            gain = found.get(racer.plan.name)
-            if gain is None:
-                # Over the budget: behind those that keep it, in the order of their scores.
-                values.append(lowest - 1e6 + goodness(racer.result.score))
-            else:
-                values.append(gain.metric + _LOSS_SHARE * gain.loss)
-        if self.schedule.rungs[-1].places > 1:
-            return values
-        # Behind all others, in their order.
-        fitting = [racer for racer in racers if racer.plan.name in found]
-        small = small_unproven(fitting, cost_axis(context.budget), context.judge)
-        behind = 1 + max(values, default=0.0) - min(values, default=0.0)
-        return [v - behind * (r.plan.name in small) for r, v in zip(racers, values, strict=True)]
+        known = {name: one.metric + _LOSS_SHARE * one.loss for name, one in found.items()}
+        lowest = min(known.values(), default=0.0)
+        if self.schedule.rungs[-1].places == 1:
+            # Behind all others that keep the budget, in their order.
+            fitting = [racer for racer in racers if racer.plan.name in known]
+            span = 1 + max(known.values(), default=0.0) - lowest
+            for name in small_unproven(fitting, cost_axis(context.budget), context.judge):
+                known[name] -= span
+        # Over the budget: behind those that keep it, in the order of their scores.
+        over = lowest - 1e6
+        return [known.get(r.plan.name, over + goodness(r.result.score)) for r in racers]
 
     def _more(self, entries: Sequence[Entry], racers: Sequence[Racer]) -> list[Entry]:
         """Entries for what the best ensemble leaves of the budget, first those not yet tried."""
