@@ -39,7 +39,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         return search(
             dense(),
             tmp_path_factory.mktemp("dropouts") / "run",
-            effort=10,
+            effort=14,
             methods=["prune"],
             rivals=False,
             repeats=REPEATS,
