@@ -12,7 +12,6 @@ import keras
 from saikei.batches import ArrayData, as_arrays
 from saikei.budget import Budget
 from saikei.calibration.samples import calibration_samples
-from saikei.dataset_batches import dataset_length
 from saikei.distilling.stored_teacher import StoredTeacher
 from saikei.executors import Executor
 from saikei.graph import read
@@ -159,7 +158,7 @@ class Pipeline:
             gauge=gauge,
             executor=self._executor,
             seed=self._asked.seed,
-            steps=self._steps(space),
+            steps=self._data.steps(space.settings(space.first(1)[0], "kept").batch_size),
         )
         search = _Search(context, self._asked, space, self._events, taught_by)
         with until_interrupted() as interrupt, without_retracing_warnings():
@@ -189,14 +188,6 @@ class Pipeline:
         obstacles = soft_obstacles(arrays, validation, judge.tasks)
         size = None if arrays is None else batch_size_for(samples)
         return space_of(self._asked.settings, size, obstacles)
-
-    def _steps(self, space: Space) -> int | None:
-        """Steps of an epoch with the settings that are tried first."""
-        train = self._data.train
-        if not isinstance(train, tuple):
-            return dataset_length(train, "train")
-        size = space.settings(space.first(1)[0], "kept").batch_size
-        return -(-self._data.samples["train"] // size)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import numpy as np
 
 from saikei.checks import check_inputs, input_count
 from saikei.data import arrays, check_data, gathered, hold_out
+from saikei.dataset_batches import dataset_length
 from saikei.errors import DataError
 from saikei.scoring import infer_tasks
 from saikei.search.originals import input_names
@@ -33,6 +34,16 @@ class SearchData:
     validation: Any = field(repr=False)
     test: Any = field(repr=False)
     samples: Mapping[str, int]
+
+    def steps(self, batch_size: int) -> int | None:
+        """Steps of an epoch; `None` where a dataset does not know.
+
+        Args:
+            batch_size: Rows of a step; a dataset has its own.
+        """
+        if not isinstance(self.train, tuple):
+            return dataset_length(self.train, "train")
+        return -(-self.samples["train"] // batch_size)
 
 
 def search_data(
