@@ -170,7 +170,7 @@ def test_training_in_half_precision_stays_finite_and_keeps_zeros(policy: str) ->
 @pytest.mark.slow
 def test_a_run_in_bfloat16_ends_and_is_taken_up_again(tmp_path: Path) -> None:
     model = network("bfloat16")
-    settings = {"trials": 1, "epochs": 1, "progress": False, "out": tmp_path / "run"}
+    settings = {"effort": 3, "latency": False, "progress": False, "out": tmp_path / "run"}
     budget = sk.Budget(macs=0.5)
     result = sk.optimize(model, data, (x[:40], y[:40]), budget, **settings)
     again = sk.optimize(model, data, (x[:40], y[:40]), budget, **settings)
