@@ -97,6 +97,25 @@ def test_a_cut_that_the_class_cannot_express_is_a_plain_model_with_a_warning() -
         sk.RemoveLayers(1)(task)
 
 
+def test_one_block_shows_that_the_class_has_other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = made("llama")
+    counts = []
+    make = type(task.backbone).from_config
+
+    def counted(config: dict[str, Any]) -> Any:
+        counts.append((config["num_layers"], config["vocabulary_size"]))
+        return make(config)
+
+    monkeypatch.setattr(type(task.backbone), "from_config", counted)
+    with pytest.warns(ModelWarning, match=r"has weights kernel .* it would have kernel"):
+        sk.PruneChannels(keep=0.5, scope="layer")(task)
+    assert [layers for layers, _ in counts] == [1]
+    assert counts[0][1] <= 16
+    counts.clear()
+    assert type(sk.PruneChannels(0.5, scope="uniform")(task)) is type(task)
+    assert [layers for layers, _ in counts] == [1, task.backbone.num_layers]
+
+
 def test_a_plain_model_from_a_file_becomes_a_task_again(tmp_path: Path) -> None:
     task = made("gpt2")
     graph = sk.PruneChannels(0.5, scope="uniform").apply(read(task))

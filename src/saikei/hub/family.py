@@ -34,6 +34,14 @@ class Family:
         """The name of the class."""
         return type(self.model).__name__
 
+    def backbone_with(self, config: dict[str, Any]) -> Any:
+        """A new backbone of the same class.
+
+        Args:
+            config: The arguments of the class.
+        """
+        return type(self.backbone).from_config(config)
+
     def with_config(self, config: dict[str, Any]) -> Any:
         """A new model of the same classes, with another config of the backbone.
 
@@ -42,7 +50,7 @@ class Family:
         Args:
             config: The arguments of the backbone's class.
         """
-        backbone = type(self.backbone).from_config(config)
+        backbone = self.backbone_with(config)
         if self.model is self.backbone:
             return backbone
         own = self.model.get_config()

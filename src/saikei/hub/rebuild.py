@@ -13,11 +13,13 @@ from saikei.graph import Graph, Operation, read
 from saikei.graph.samples import random_inputs
 from saikei.graph.values import outputs_once
 from saikei.hub.scaling import absorb_scale
-from saikei.hub.widths import smaller_config, weighted
+from saikei.hub.widths import one_block, smaller_config, weighted
 from saikei.tensors import to_floats
 
 # How far outputs may be apart, as a share of the largest: order of summation, and no more.
 _TOLERANCE = 1e-4
+# Each class checks its arguments in its own way.
+_REFUSED = (ValueError, TypeError, ZeroDivisionError)
 
 
 class Classes(Protocol):
@@ -26,6 +28,10 @@ class Classes(Protocol):
     @property
     def backbone(self) -> Any:
         """The backbone of the original."""
+        ...
+
+    def backbone_with(self, config: dict[str, Any]) -> Any:
+        """A new backbone with fresh weights."""
         ...
 
     def with_config(self, config: dict[str, Any]) -> Any:
@@ -51,18 +57,18 @@ def rebuilt(name: str, classes: Classes, before: Graph, after: Graph) -> keras.M
         config = smaller_config(classes.backbone.get_config(), before, after)
     except EditError as error:
         raise EditError(f"{name} cannot express this cut, as {error}.") from error
+    order = {operation.name: number for number, operation in enumerate(weighted(before))}
+    source = sorted(weighted(after), key=lambda operation: order.get(operation.name, len(order)))
+    _check_one_block(name, classes, config, source)
     # Before there is a second copy of the weights.
     inputs = _made_up_inputs(after)
     expected = outputs_once(after, inputs)
     try:
         made = classes.with_config(config)
-    # Each class checks its arguments in its own way.
-    except (ValueError, TypeError, ZeroDivisionError) as error:
+    except _REFUSED as error:
         raise EditError(
             f"{name} cannot be made with {_changes(classes, config)}: {in_one_line(error)}."
         ) from error
-    order = {operation.name: number for number, operation in enumerate(weighted(before))}
-    source = sorted(weighted(after), key=lambda operation: order.get(operation.name, len(order)))
     graph = read(made)
     _load(name, classes, config, weighted(graph), source)
     absorb_scale(after, graph)
@@ -76,6 +82,43 @@ def _changes(classes: Classes, config: dict[str, Any]) -> str:
     return ", ".join(changed) or "its own config"
 
 
+def _check_one_block(
+    name: str, classes: Classes, config: dict[str, Any], source: list[Operation]
+) -> None:
+    """Refuse a cut whose shapes the class does not have, before all of its blocks are made.
+
+    Where the class cannot be made with one block, the whole model shows what it has.
+    """
+    small = one_block(config)
+    if small is None:
+        return
+    try:
+        block = weighted(read(classes.backbone_with(small)))
+    # What is wrong with one block says nothing about all of them.
+    except _REFUSED:
+        return
+    known = {(one.kind, tuple(_shapes(one))) for one in source}
+    for new, old in zip(block, source, strict=False):
+        if any(map(_is_table, new.weights)) or (new.kind, tuple(_shapes(new))) in known:
+            continue
+        raise EditError(_other_shapes(name, classes, config, old, new))
+
+
+def _shapes(operation: Operation) -> list[tuple[str, tuple[int, ...]]]:
+    return [(key, tuple(weight.shape)) for key, weight in operation.weights.items()]
+
+
+def _other_shapes(
+    name: str, classes: Classes, config: dict[str, Any], old: Operation, new: Operation
+) -> str:
+    return (
+        f"{name} cannot express this cut: layer '{old.name}' has weights "
+        f"{_shown(old)}, and with {_changes(classes, config)} it would have "
+        f"{_shown(new)}. PruneChannels(scope='uniform') keeps whole heads and equal "
+        "widths; with layers=(…) it can cut feed-forward parts alone."
+    )
+
+
 def _load(
     name: str,
     classes: Classes,
@@ -85,14 +128,8 @@ def _load(
 ) -> None:
     """Give the new model's variables the numbers of the cut graph, layer by layer in order."""
     for new, old in zip(into, source, strict=False):
-        shapes = [[(k, w.shape) for k, w in one.weights.items()] for one in (new, old)]
-        if new.kind != old.kind or shapes[0] != shapes[1]:
-            raise EditError(
-                f"{name} cannot express this cut: layer '{old.name}' has weights "
-                f"{_shown(old)}, and with {_changes(classes, config)} it would have "
-                f"{_shown(new)}. PruneChannels(scope='uniform') keeps whole heads and equal "
-                "widths; with layers=(…) it can cut feed-forward parts alone."
-            )
+        if new.kind != old.kind or _shapes(new) != _shapes(old):
+            raise EditError(_other_shapes(name, classes, config, old, new))
         for key, weight in new.weights.items():
             weight.source.assign(old.weights[key].numpy())
     if len(into) != len(source):

@@ -17,6 +17,7 @@ INNER = ("intermediate_dim", "mlp_dim", "intermediate_size")
 HEADS = ("num_query_heads", "num_heads", "num_attention_heads")
 _KEY_HEADS = ("num_key_value_heads",)
 _HEAD_SIZE = ("head_dim", "head_size")
+_FEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,27 @@ def smaller_config(config: Mapping[str, Any], before: Graph, after: Graph) -> di
     _set(changed, INNER, _inner(pairs, config), config, scaled=True)
     _set_layers(changed, before, left, config)
     return changed
+
+
+def one_block(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of a backbone with one block and few tokens, of which shapes can be seen.
+
+    Args:
+        config: The config of a backbone.
+
+    Returns:
+        The config; `None` for a class that does not count its blocks.
+    """
+    name = next((name for name in _LAYERS if isinstance(config.get(name), int)), None)
+    if name is None:
+        return None
+    words = {word: min(config[word], _FEW_TOKENS) for word in _VOCABULARY if word in config}
+    each = {
+        entry: value[:1]
+        for entry, value in config.items()
+        if "layer" in entry and isinstance(value, (list, tuple)) and len(value) == config[name]
+    }
+    return {**config, **words, **each, name: 1}
 
 
 def _set(
