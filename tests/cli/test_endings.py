@@ -216,7 +216,15 @@ class _Command:
         (["prof"], "No such command 'prof'"),
         (["profile"], "Missing argument"),
         (["profile", "a\0b.keras"], "null byte"),
-        (["--nonsense"], "No such option"),
+        (["--nonsense"], "No such option: --nonsense. See 'saikei --help'"),
+        (["optimize", "--train", "a"], "No such option: --train; perhaps --data or --effort"),
+        (["optimize", "--validation", "a"], "No such option: --validation; perhaps --data. See"),
+        (["optimize", "--epochs", "9"], "--effort. See 'saikei optimize --help'"),
+        (["fuse", "--output", "a"], "No such option: --output; perhaps --out. See"),
+        (["profile", "--batch", "3"], "No such option: --batch; perhaps --batch-size. See"),
+        (["optimize", "--labels", "a"], "No such option: --labels; perhaps --label. See"),
+        (["optimize", "--macss", "0.5"], "No such option: --macss; perhaps --macs. See"),
+        (["optimize", "--qwerty", "a"], "No such option: --qwerty. See"),
     ],
 )
 def test_what_was_typed_wrongly_ends_in_one_sentence(

@@ -10,12 +10,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from saikei.cli.advice import options_for
 from saikei.errors import DiskError, InputError, SaikeiError, in_one_line, printable
 
 # Commands that continue when they are repeated.
 _CONTINUED = ("optimize", "demo")
+_FEW = 3
 _NAMES = {signal.SIGINT: "Ctrl-C"}
 
 
@@ -107,11 +109,22 @@ def _of_typer(error: BaseException) -> Ending | None:
     from typer.exceptions import TyperException
 
     if isinstance(error, TyperException):
-        message = error.format_message().rstrip(".")
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "saikei"
+        unknown = getattr(error, "option_name", None)
+        if unknown is not None and context is not None:
+            message = _no_option(unknown, context.command.params)
+        else:
+            message = error.format_message().rstrip(".")
         return Ending(error.exit_code, f"{message}. See '{command} --help'.")
     return None
+
+
+def _no_option(unknown: str, parameters: Sequence[Any]) -> str:
+    known = {one.opts[0]: getattr(one, "help", None) or "" for one in parameters}
+    options = {name: text for name, text in known.items() if name.startswith("--")}
+    found = options_for(unknown, options)[:_FEW]
+    return f"No such option: {unknown}" + (f"; perhaps {' or '.join(found)}" if found else "")
 
 
 def drop_unprinted() -> None:
