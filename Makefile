@@ -106,6 +106,7 @@ bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds o
 	    $(BENCH) benchmarks/large.py $$what || exit 1; done
 	for script in accuracy_before_training cascade ensemble_selection explain fused_throughput \
 	    fusion_quality merging pruning_speed speedup scaling; do $(BENCH) benchmarks/$$script.py || exit 1; done
+	$(BENCH) benchmarks/search_library.py front ranks library share --seeds 1 3 --sizes 64 224 --every 13
 	$(BENCH) benchmarks/coverage.py --rows build/coverage.jsonl --markdown docs/coverage.md
 	$(BENCH) benchmarks/coverage_torch.py --rows build/coverage_torch.jsonl
 	$(BENCH) benchmarks/tried.py --rows build/tried.jsonl --markdown docs/tried.md

@@ -68,7 +68,7 @@ def main() -> None:
                 row = {"network": label, "method": name, "limit": limit, "macs": share}
                 rows.append({**row, "lost": lost})
                 print(f"  {limit:4.0%} {name:38} {lost:6.2f}", flush=True)
-    columns = ("cut by", *(f"at {limit:.0%}" for limit in arguments.limits))
+    columns = ("cut by", *(f"at {100 * limit:.0f} %" for limit in arguments.limits))
     settings = {"epochs": arguments.epochs, "networks": len({row["network"] for row in rows})}
     record("one_shot", rows, columns, lines(rows, arguments.limits), **settings)
 

@@ -7,7 +7,8 @@
 - `library`: the time of measuring options of ResNet50 against that of forward passes;
 - `share`: what a small search spends on anything but training and evaluation.
 
-Times are CPU seconds of this process, of parts of one run, so that other programs matter less.
+Times are CPU seconds of this process, of parts of one run, so that other programs matter less. Each
+part writes `results/library_PART.json`.
 
     pip install '.[tensorflow]'
     python benchmarks/search_library.py front ranks library share
@@ -30,6 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import layers
+from record import record
 
 import saikei as sk
 from saikei.calibration.run import Run
@@ -44,7 +46,7 @@ from saikei.search.library import Library, Measured, build_library, measure_site
 from saikei.search.library.build_library import options_of, shared_for
 from saikei.search.library.compiled_parts import CompiledParts
 from saikei.search.library.measure import SiteTask
-from saikei.search.propose import Proposer, agreement, random_structures
+from saikei.search.propose import Proposer, agreement, random_structures, resolved
 
 # The name in its package is that of a function.
 whole_refit = importlib.import_module("saikei.calibration.refit")
@@ -64,7 +66,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=parts, default=["front", "ranks"])
     parser.add_argument("--structures", type=int, default=50, help="random structures to measure")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the small networks")
-    parser.add_argument("--size", type=int, default=64, help="height and width of images")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[64], help="height and width of images"
+    )
     parser.add_argument(
         "--every", type=int, default=1, help="measure every n-th run of its options"
     )
@@ -77,22 +81,27 @@ def front(_: argparse.Namespace) -> None:
     """The time of 20 budgets on ResNet50."""
     graph = read(keras.applications.ResNet50(weights=None))
     library = made_up(graph)
-    print(f"ResNet50: {len(library.sites)} sites, {len(library.entries)} options")
+    rows = []
+
+    def took(what: str, begin: float) -> None:
+        rows.append({"what": what, "seconds": time.process_time() - begin})
+
     begin = time.process_time()
     proposer = Proposer(graph, library)
     spaces = proposer.spaces()
-    print(f"  tables of costs: {time.process_time() - begin:.2f} s, once ({len(spaces)} depths)")
+    took("tables of costs, once", begin)
     begin = time.process_time()
     front = proposer.path("macs")
     found = [front.within(share * library.original.macs) for share in BUDGETS]
-    seconds = time.process_time() - begin
     kept = sum(one is not None for one in found)
-    print(f"  front of {len(front.points)} steps and {kept} of 20 budgets: {seconds:.2f} s")
+    took(f"the whole front, and {kept} budgets of it", begin)
     begin = time.process_time()
-    structure = sk.search.propose.resolved(proposer, sk.Budget(macs=0.3))
-    seconds = time.process_time() - begin
+    structure = resolved(proposer, sk.Budget(macs=0.3))
+    took("one budget, with its graph cut and counted", begin)
+    table = [(row["what"], f"{row['seconds']:.2f} s") for row in rows]
+    sizes = {"sites": len(library.sites), "options": len(library.entries), "depths": len(spaces)}
     share = structure.costs.macs / library.original.macs
-    print(f"  one budget with its graph counted: {seconds:.2f} s, {share:.4f} of the MACs for 0.3")
+    record("library_front", rows, ("ResNet50", "CPU"), table, **sizes, macs=f"{share:.4f} for 0.3")
 
 
 def made_up(graph: Graph) -> Library:
@@ -124,11 +133,16 @@ def made_up(graph: Graph) -> Library:
 
 def ranks(arguments: argparse.Namespace) -> None:
     """Rank correlation of predicted and real divergence of random structures, for each seed."""
-    for seed in arguments.seeds:
-        _ranks(seed, arguments.structures)
+    rows = [{"seed": seed, **_ranks(seed, arguments.structures)} for seed in arguments.seeds]
+    columns = ("seed", "options", "rank correlation", "with a weight for each method")
+    numbers = ("correlation", "reweighted")
+    table = [
+        (row["seed"], row["options"], *(f"{row[name]:.3f}" for name in numbers)) for row in rows
+    ]
+    record("library_ranks", rows, columns, table, structures=arguments.structures)
 
 
-def _ranks(seed: int, count: int) -> None:
+def _ranks(seed: int, count: int) -> dict[str, float]:
     data = digits(seed)
     assert data.validation is not None
     x, y = data.train
@@ -142,27 +156,32 @@ def _ranks(seed: int, count: int) -> None:
         outputs = np.asarray(build(stitched)(held_out), np.float64)
         return float(np.mean(np.sum(given * np.log((given + 1e-9) / (outputs + 1e-9)), axis=1)))
 
-    begin = time.process_time()
     library = build_library(model, (x, y), data.validation)
-    print(
-        f"digits, seed {seed}: {len(library.sites)} sites, {len(library.entries)} options, "
-        f"{time.process_time() - begin:.0f} s",
-        flush=True,
-    )
     spaces = Proposer(graph, library).spaces()
     structures = random_structures(spaces, count, np.random.default_rng(seed))
     found = agreement(library, structures, [loss(options) for options in structures])
-    print(
-        f"  {count} random structures: rank correlation {found.correlation:.3f}, with a weight for "
-        f"each method, fitted to the others, {found.reweighted_correlation:.3f}; real over "
-        f"predicted {found.ratio:.2f}",
-        flush=True,
-    )
+    return {
+        "options": len(library.entries),
+        "correlation": found.correlation,
+        "reweighted": found.reweighted_correlation,
+        "ratio": found.ratio,
+    }
 
 
 def library_of_resnet(arguments: argparse.Namespace) -> None:
     """The time of a library of ResNet50 in forward passes of an epoch."""
-    size, draw = arguments.size, np.random.default_rng(0)
+    rows = [_library_of_resnet(size, arguments.every) for size in arguments.sizes]
+    columns = ("pixels", f"forward passes of {EPOCH:,}", "once", "all options", "share")
+    table = []
+    for row in rows:
+        seconds = (f"{row[name]:,.0f} s" for name in ("passes", "once", "all"))
+        table.append((row["size"], *seconds, f"{(row['once'] + row['all']) / row['passes']:.2f}"))
+    measured = f"{rows[0]['measured']} of {rows[0]['options']}"
+    record("library_cost", rows, columns, table, measured=measured)
+
+
+def _library_of_resnet(size: int, every: int) -> dict[str, float]:
+    draw = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     model = keras.applications.ResNet50(weights=None, input_shape=(size, size, 3), classes=10)
     x = draw.normal(size=(512, size, size, 3)).astype("float32")
@@ -172,25 +191,26 @@ def library_of_resnet(arguments: argparse.Namespace) -> None:
     for start in range(32, 96, 32):
         model.predict_on_batch(x[start : start + 32])
     epoch = (time.process_time() - begin) * EPOCH / 64
-    print(f"ResNet50, {size}×{size}: forward passes of {EPOCH:,} rows {epoch:.0f} s", flush=True)
     begin = time.process_time()
     data, graph = (x[:256], y[:256]), read(model)
     options = options_of(graph, data)
     shared = shared_for(model, map_channels(graph), data, (x[256:], y[256:]), options)
     once = time.process_time() - begin
     # Neighbours share what comes before them, as in the tasks of a library.
-    chosen = [o for i, o in enumerate(options) if i // TOGETHER % arguments.every == 0]
-    print(f"  {len(options)} options, made in {once:.0f} s", flush=True)
+    chosen = [o for i, o in enumerate(options) if i // TOGETHER % every == 0]
     begin = time.process_time()
-    result = measure_site(shared, SiteTask(tuple((option,) for option in chosen)))
+    measure_site(shared, SiteTask(tuple((option,) for option in chosen)))
     seconds = time.process_time() - begin
     # Blocks are measured up to three times, as they are removed one by one.
     count = len(options) + 2 * sum(option.edit.one_by_one for option in options)
-    whole = once + seconds * count / len(chosen)
-    print(
-        f"  {len(chosen)} of them measured in {seconds:.0f} s, by the work of {result.passes:,.0f} "
-        f"rows: {whole:.0f} s for all, {whole / epoch:.2f} times those forward passes"
-    )
+    return {
+        "size": size,
+        "passes": epoch,
+        "once": once,
+        "all": seconds * count / len(chosen),
+        "options": len(options),
+        "measured": len(chosen),
+    }
 
 
 class Clock:
@@ -268,12 +288,18 @@ def share(arguments: argparse.Namespace) -> None:
             events=note,
         )
     whole = time.process_time() - begin
-    print(f"a search on digits, seed {seed}: {whole:.0f} s")
     clock.seconds["anything else"] = whole - sum(clock.seconds.values())
-    for kind, seconds in clock.seconds.most_common():
-        print(f"  {kind}: {seconds:.1f} s, {100 * seconds / whole:.1f} %")
-    for name, seconds in stages.most_common():
-        print(f"    {name}: {seconds:.1f} s, {100 * seconds / whole:.1f} %")
+    rows = [{"kind": kind, "seconds": seconds} for kind, seconds in clock.seconds.most_common()]
+    rows += [{"stage": name, "seconds": seconds} for name, seconds in stages.most_common()]
+    table = [
+        (
+            row["kind"] if "kind" in row else f"of this, {row['stage']}",
+            f"{row['seconds']:.1f} s",
+            f"{100 * row['seconds'] / whole:.1f} %",
+        )
+        for row in rows
+    ]
+    record("library_share", rows, ("what", "CPU", "share"), table, seed=seed)
 
 
 def trained(seed: int, data: tuple[np.ndarray, np.ndarray]) -> keras.Model:
