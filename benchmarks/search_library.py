@@ -288,8 +288,9 @@ def share(arguments: argparse.Namespace) -> None:
             events=note,
         )
     whole = time.process_time() - begin
-    clock.seconds["anything else"] = whole - sum(clock.seconds.values())
-    rows = [{"kind": kind, "seconds": seconds} for kind, seconds in clock.seconds.most_common()]
+    rest = whole - sum(clock.seconds.values())
+    kinds = [*clock.seconds.most_common(), ("anything else", rest)]
+    rows = [{"kind": kind, "seconds": seconds} for kind, seconds in kinds]
     rows += [{"stage": name, "seconds": seconds} for name, seconds in stages.most_common()]
     table = [
         (
