@@ -98,6 +98,7 @@ bench: $(BENCH_STAMP)  ## one seed of a small job and the short benchmarks: at m
 bench-full: $(BENCH_STAMP)  ## all benchmarks against their peers, three seeds of each job; takes a day
 	@$(BENCH_PIP) --no-build-isolation --editable '.[kerashub]'
 	$(BENCH) benchmarks/jobs.py all --seeds 3
+	$(BENCH) benchmarks/job_bounds.py images signals letter osuleaf vowels bbc movies
 	for figure in 'p2 --data mnist1d' 'p2 --data fashion' 'p8 --data mnist1d' 'p8 --data fashion' \
 	    'p9 --data mnist1d-4000' 'p10 --data mnist1d-4000'; do \
 	    $(BENCH) benchmarks/search.py $$figure --seeds 3 --rows build/search.jsonl \
