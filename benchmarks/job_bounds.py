@@ -39,7 +39,8 @@ def main() -> None:
     arguments.rows.parent.mkdir(parents=True, exist_ok=True)
     for name in arguments.jobs:
         Results(arguments.rows, {"job": name}).add(METHOD, lambda name=name: measure(JOBS[name]))
-    rows = [row for row in read_rows(arguments.rows) if row["job"] in arguments.jobs]
+    measured = {row["job"]: row for row in read_rows(arguments.rows)}
+    rows = [measured[name] for name in JOBS if name in arguments.jobs]
     record("job_bounds", rows, COLUMNS, map(line, rows), members=MEMBERS)
 
 
