@@ -109,11 +109,46 @@ def test_one_block_shows_that_the_class_has_other_shapes(monkeypatch: pytest.Mon
     monkeypatch.setattr(type(task.backbone), "from_config", counted)
     with pytest.warns(ModelWarning, match=r"has weights kernel .* it would have kernel"):
         sk.PruneChannels(keep=0.5, scope="layer")(task)
-    assert [layers for layers, _ in counts] == [1]
+    assert [layers for layers, _ in counts] == [1, 1]
     assert counts[0][1] <= 16
     counts.clear()
     assert type(sk.PruneChannels(0.5, scope="uniform")(task)) is type(task)
     assert [layers for layers, _ in counts] == [1, task.backbone.num_layers]
+
+
+class PerBlock(M.Backbone):
+    """A backbone with a layer that is as wide as it has blocks."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        num_layers: int,
+        hidden_dim: int,
+        intermediate_dim: int,
+        **settings: Any,
+    ) -> None:
+        tokens = keras.Input((None,), dtype="int32", name="token_ids")
+        x = keras.layers.Embedding(vocabulary_size, hidden_dim)(tokens)
+        x = keras.layers.Dense(hidden_dim)(keras.layers.Dense(7 * num_layers)(x))
+        for _ in range(num_layers):
+            inner = keras.layers.Dense(intermediate_dim, activation="relu")(x)
+            x = keras.layers.Add()([x, keras.layers.Dense(hidden_dim)(inner)])
+        super().__init__(inputs={"token_ids": tokens}, outputs=x, **settings)
+        self.vocabulary_size, self.num_layers = vocabulary_size, num_layers
+        self.hidden_dim, self.intermediate_dim = hidden_dim, intermediate_dim
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("vocabulary_size", "num_layers", "hidden_dim", "intermediate_dim")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def test_a_layer_that_is_as_wide_as_there_are_blocks_does_not_count_against_the_class() -> None:
+    backbone = PerBlock(20, 3, 12, 24)
+    dense = [layer.name for layer in backbone.layers if isinstance(layer, keras.layers.Dense)]
+    with pytest.warns(ModelWarning, match="keeps its width"):
+        small = sk.PruneChannels(0.5, scope="uniform", layers=dense[2::2])(backbone)
+    assert type(small) is PerBlock
+    assert (small.intermediate_dim, small.hidden_dim) == (12, 12)
 
 
 def test_a_plain_model_from_a_file_becomes_a_task_again(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def rebuilt(name: str, classes: Classes, before: Graph, after: Graph) -> keras.M
         raise EditError(f"{name} cannot express this cut, as {error}.") from error
     order = {operation.name: number for number, operation in enumerate(weighted(before))}
     source = sorted(weighted(after), key=lambda operation: order.get(operation.name, len(order)))
-    _check_one_block(name, classes, config, source)
+    _check_one_block(name, classes, config, before, source)
     # Before there is a second copy of the weights.
     inputs = _made_up_inputs(after)
     expected = outputs_once(after, inputs)
@@ -83,25 +83,38 @@ def _changes(classes: Classes, config: dict[str, Any]) -> str:
 
 
 def _check_one_block(
-    name: str, classes: Classes, config: dict[str, Any], source: list[Operation]
+    name: str, classes: Classes, config: dict[str, Any], before: Graph, source: list[Operation]
 ) -> None:
     """Refuse a cut whose shapes the class does not have, before all of its blocks are made.
 
     Where the class cannot be made with one block, the whole model shows what it has.
     """
+    block = _of_one_block(classes, config)
+    known = {_signature(one) for one in source}
+    for index, (new, old) in enumerate(zip(block, source, strict=False)):
+        if any(map(_is_table, new.weights)) or _signature(new) in known:
+            continue
+        # A layer may be as large as there are blocks: then one block does not show its size.
+        whole = {_signature(one) for one in weighted(before)}
+        original = _of_one_block(classes, classes.backbone.get_config())
+        if index < len(original) and _signature(original[index]) in whole:
+            raise EditError(_other_shapes(name, classes, config, old, new))
+
+
+def _of_one_block(classes: Classes, config: dict[str, Any]) -> list[Operation]:
+    """The layers with weights of a backbone with one block; none if it cannot be made."""
     small = one_block(config)
     if small is None:
-        return
+        return []
     try:
-        block = weighted(read(classes.backbone_with(small)))
+        return weighted(read(classes.backbone_with(small)))
     # What is wrong with one block says nothing about all of them.
     except _REFUSED:
-        return
-    known = {(one.kind, tuple(_shapes(one))) for one in source}
-    for new, old in zip(block, source, strict=False):
-        if any(map(_is_table, new.weights)) or (new.kind, tuple(_shapes(new))) in known:
-            continue
-        raise EditError(_other_shapes(name, classes, config, old, new))
+        return []
+
+
+def _signature(operation: Operation) -> tuple[str, tuple[Any, ...]]:
+    return operation.kind, tuple(_shapes(operation))
 
 
 def _shapes(operation: Operation) -> list[tuple[str, tuple[int, ...]]]:
