@@ -108,7 +108,7 @@ def _of_one_block(classes: Classes, config: dict[str, Any]) -> list[Operation]:
         return []
     try:
         return weighted(read(classes.backbone_with(small)))
-    # What is wrong with one block says nothing about all of them.
+    # The class may need more than one block; then the whole model is made and compared.
     except _REFUSED:
         return []
 
