@@ -17,7 +17,8 @@ from saikei.errors import DiskError, InputError, SaikeiError, in_one_line, print
 
 # Commands that continue when they are repeated.
 _CONTINUED = ("optimize", "demo")
-_FEW = 3
+# How many options are offered in place of an unknown one.
+_OFFERED = 3
 _NAMES = {signal.SIGINT: "Ctrl-C"}
 
 
@@ -123,7 +124,7 @@ def _of_typer(error: BaseException) -> Ending | None:
 def _no_option(unknown: str, parameters: Sequence[Any]) -> str:
     known = {one.opts[0]: getattr(one, "help", None) or "" for one in parameters}
     options = {name: text for name, text in known.items() if name.startswith("--")}
-    found = options_for(unknown, options)[:_FEW]
+    found = options_for(unknown, options)[:_OFFERED]
     return f"No such option: {unknown}" + (f"; perhaps {' or '.join(found)}" if found else "")
 
 
